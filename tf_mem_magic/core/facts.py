@@ -1,0 +1,154 @@
+"""Facts: numbers and names read once from the live objects, before anything is released."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Scalar = int | float | bool | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is known of one Keras model that the cell reaches by name.
+
+    ``name`` is the variable that holds it, ``layers`` the distinct layer class names in order of first use,
+    ``weight_bytes`` and ``optimizer_bytes`` the bytes of its variables, ``steps`` the optimizer's iterations now
+    and ``steps_before`` those when the cell began (None: the model did not exist then).
+    """
+
+    name: str
+    layers: tuple[str, ...] = ()
+    optimizer: str | None = None
+    schedule: str | None = None
+    dtype_policy: str = "float32"
+    jit_compile: bool | None = None
+    run_eagerly: bool = False
+    weight_bytes: int = 0
+    optimizer_bytes: int = 0
+    steps: int = 0
+    steps_before: int | None = None
+    device: str | None = None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the cell itself created the model."""
+        return self.steps_before is None
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFacts:
+    """A ``tf.data.Dataset`` or ``PyDataset`` reachable by ``name``.
+
+    ``batch`` is None where it cannot be told; ``cardinality`` counts batches (None: infinite or unknown).
+    ``kind`` is ``"tf.data"``, ``"PyDataset"`` or ``"generator"``; ``is_new``: made by this cell.
+    """
+
+    name: str
+    kind: str = "tf.data"
+    batch: int | None = None
+    cardinality: int | None = None
+    is_new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFacts:
+    """Another process that holds memory of a device; ``user`` and ``bytes`` are None where unreadable."""
+
+    pid: int
+    user: str | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """One device as TensorFlow and NVML see it.
+
+    ``name`` is TensorFlow's short name (``"GPU:0"``, ``"CPU:0"``). ``growth`` is None where unknown; ``logical``:
+    a logical device with its own memory limit was configured. ``others`` is None where nobody can tell who else
+    uses the card, and empty where nobody does. Sizes in bytes.
+    """
+
+    name: str
+    kind: Literal["GPU", "CPU", "TPU", "other"] = "GPU"
+    hardware: str | None = None
+    compute_capability: tuple[int, int] | None = None
+    growth: bool | None = None
+    logical: bool = False
+    total: int | None = None
+    free: int | None = None
+    others: tuple[ProcessFacts, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedValue:
+    """A value that a name of the notebook holds: ``bytes`` on ``device`` (None: host memory).
+
+    ``origin`` is ``"earlier"`` (it existed before the cell) or ``"cell"`` (the cell made it).
+    """
+
+    name: str
+    bytes: int
+    kind: str
+    device: str | None = None
+    origin: Literal["earlier", "cell"] = "earlier"
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarFact:
+    """A scalar that the cell reads: ``name`` as written in the source (``BATCH``, ``cfg.batch_size``)."""
+
+    name: str
+    value: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSeen:
+    """The batch size that Keras really used in ``method`` (``"fit"``), read from the running call."""
+
+    method: str
+    batch: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything a remedy may know beside the recording; numbers, names and text only.
+
+    ``tensorflow`` is its version (None: not imported), ``initialised`` whether its devices are;
+    ``policy`` Keras's global dtype policy; ``earlier_cells`` the sources of the cells that ran before this one,
+    oldest first; ``environment`` the variables that steer TensorFlow's allocator.
+    """
+
+    tensorflow: str | None = None
+    keras: str | None = None
+    initialised: bool = False
+    policy: str = "float32"
+    models: tuple[ModelFacts, ...] = ()
+    datasets: tuple[DatasetFacts, ...] = ()
+    devices: tuple[DeviceFacts, ...] = ()
+    values: tuple[NamedValue, ...] = ()
+    scalars: tuple[ScalarFact, ...] = ()
+    batches: tuple[BatchSeen, ...] = ()
+    epochs_done: int | None = None
+    steps_done: int | None = None
+    earlier_cells: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+
+    def model(self, name: str) -> ModelFacts | None:
+        """Find the model that ``name`` holds."""
+        return next((m for m in self.models if m.name == name), None)
+
+    def dataset(self, name: str) -> DatasetFacts | None:
+        """Find the dataset that ``name`` holds."""
+        return next((d for d in self.datasets if d.name == name), None)
+
+    def device(self, name: str) -> DeviceFacts | None:
+        """Find the device called ``name`` (``"GPU:0"``)."""
+        return next((d for d in self.devices if d.name == name), None)
+
+    def scalar(self, name: str) -> Scalar:
+        """Give the scalar that the source calls ``name``; None where it is not one."""
+        return next((s.value for s in self.scalars if s.name == name), None)

@@ -1,0 +1,77 @@
+"""Outcome: everything about one run of a cell as one value; all that a renderer reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.proposals import Declined, Proposal
+from tf_mem_magic.core.recording import Recording, Series
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a run that failed had already changed, in one sentence for the user.
+
+    ``kind`` is ``"steps"`` (training steps on a model that existed before), ``"reassigned"`` (the cell reads a name
+    and rebinds it), or ``"file"`` (it may have written a file).
+    """
+
+    kind: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run in the history of a cell: ``label`` (``256``), its status, and its peak in bytes."""
+
+    label: str
+    status: str
+    peak: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Before and after a remedy, on one device.
+
+    ``before`` and ``after`` are the two runs' series; ``expected`` the estimate's words (empty: none was given);
+    ``checks`` what the edit promised and whether the rerun showed it, as ``(name, expected, seen)``.
+    """
+
+    key: str
+    title: str
+    status_before: str
+    status_after: str
+    before: Series | None
+    after: Series | None
+    limit: int | None = None
+    expected: str = ""
+    checks: tuple[tuple[str, int, int | None], ...] = ()
+    text: str = ""
+    original: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A run, explained.
+
+    ``notices`` are sentences for the user that belong nowhere else (a source that failed, memory released).
+    ``changes``: what the failed run already did. ``leftovers``: names left holding memory, with bytes.
+    """
+
+    recording: Recording
+    diagnosis: Diagnosis | None = None
+    offered: tuple[Proposal, ...] = ()
+    declined: tuple[Declined, ...] = ()
+    comparison: Comparison | None = None
+    history: tuple[Attempt, ...] = ()
+    changes: tuple[Change, ...] = ()
+    leftovers: tuple[tuple[str, int], ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @property
+    def proposals(self) -> tuple[Proposal | Declined, ...]:
+        """The remedies' answers: what is offered, best first, then what is declined."""
+        return (*self.offered, *self.declined)

@@ -1,0 +1,143 @@
+"""Proposal and Declined: what a remedy answers; Context: what it is asked with."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.recording import Cell, Recording
+
+Preserves = Literal["same results", "close numerics", "same effective batch", "same model, other gradients", "nothing"]
+TakesEffect = Literal["rerun", "restart"]
+Fit = Literal["fits", "likely", "tight", "no"]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The peak to expect on the diagnosed device, ``low`` to ``high`` bytes, and what that rests on."""
+
+    low: int
+    high: int
+    basis: str
+
+    def word(self, limit: int) -> Fit:
+        """Say whether it fits: ``fits`` = high ≤ 0.9 limit, ``likely`` = high ≤ limit, ``tight``, ``no``."""
+        if self.high <= 0.9 * limit:
+            return "fits"
+        if self.high <= limit:
+            return "likely"
+        return "tight" if self.low <= limit else "no"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A further way to apply a proposal (``Continue from epoch 3``): its button text and its source."""
+
+    label: str
+    source: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A visible change to the cell that is expected to help.
+
+    Attributes
+    ----------
+    key : str
+        The remedy's key, such as ``smaller-batch``.
+    title : str
+        What will happen, in the user's terms and numbers: ``Batch 256 → 128``.
+    source : str
+        The whole new cell, its ``%%tfmem`` line included.
+    original : str
+        The cell it was made from.
+    expects : tuple of (str, int)
+        What the rerun must show for the edit to have worked, e.g. ``(("batch", 128),)``.
+    environment : tuple of (str, str)
+        Variables to set before TensorFlow is imported (restart remedies).
+    prologue : str
+        Code to run first after a restart, before anything is imported.
+    """
+
+    key: str
+    title: str
+    source: str
+    original: str
+    preserves: Preserves
+    estimate: Estimate | None = None
+    takes_effect: TakesEffect = "rerun"
+    caveats: tuple[str, ...] = ()
+    why: str = ""
+    expects: tuple[tuple[str, int], ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    prologue: str = ""
+    choices: tuple[Choice, ...] = ()
+
+    @property
+    def diff(self) -> str:
+        """The change as a unified diff of the cell; empty where the cell itself stays as it is."""
+        before, after = self.original.splitlines(), self.source.splitlines()
+        return "\n".join(difflib.unified_diff(before, after, "cell", "cell, changed", lineterm="", n=2))
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """A remedy that is not offered, and the reason as a sentence for the user.
+
+    ``patch`` is a change to code outside the cell that would help, to copy; never written by us. ``settings``: it
+    can still be reached under other settings, with this proposal.
+    """
+
+    key: str
+    title: str
+    reason: str
+    patch: str = ""
+    settings: Proposal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A measured run of the same cell: ``batch`` and the ``peak`` in bytes; ``fitted`` False where it ran out."""
+
+    batch: int
+    peak: int
+    fitted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """All that a remedy is asked with. ``points`` are earlier runs of this cell, oldest first."""
+
+    cell: Cell
+    recording: Recording
+    diagnosis: Diagnosis | None = None
+    points: tuple[Point, ...] = ()
+
+
+Answer = tuple[Proposal | Declined, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A remedy's own example, which is its test: a cell, what is known, and the answer to expect.
+
+    ``expect`` is the new source, or, for a decline, a part of its reason.
+    """
+
+    name: str
+    context: Context
+    expect: str
+    declined: bool = False
+
+
+class Remedy(Protocol):
+    """One remedy: a module of ``tf_mem_magic.remedies`` with these four names."""
+
+    KEY: str
+    TITLE: str
+    EXAMPLES: tuple[Example, ...]
+    propose: Callable[[Context], Answer]

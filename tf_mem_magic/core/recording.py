@@ -1,0 +1,172 @@
+"""Recording: the immutable result of running one cell. Numbers and text, never tensors, frames or exceptions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tf_mem_magic.core.facts import Facts
+
+Status = Literal["ok", "oom", "error", "interrupted", "killed"]
+PeakBasis = Literal["counter", "sampled"]
+LimitBasis = Literal["configured", "dump", "device-total"]
+
+SCHEMA = 1
+"""Version of the saved form; raised when a field changes its meaning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """The cell as the person wrote it, the ``%%tfmem`` line (line 1) included where there is one."""
+
+    source: str
+    cell_id: str | None = None
+    execution_count: int | None = None
+    tagged: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One measured quantity over time.
+
+    Attributes
+    ----------
+    name : str
+        ``allocator:GPU:0``, ``device:GPU:0``, ``process:GPU:0``, ``host:rss``, ``pool:GPU:0``.
+    times : tuple of float
+        Seconds since the cell's start, monotonic clock, ascending.
+    values : tuple of int
+        Bytes, one for each time. Decimation keeps minima and maxima.
+    peak : int or None
+        Bytes; of a counter where the source has one, else the largest sample.
+    peak_basis : {"counter", "sampled"}
+        How ``peak`` was found: a sampled one is a lower bound.
+    limit : int or None
+        Bytes; None where nobody tells.
+    """
+
+    name: str
+    times: tuple[float, ...] = ()
+    values: tuple[int, ...] = ()
+    peak: int | None = None
+    peak_basis: PeakBasis = "sampled"
+    limit: int | None = None
+    limit_basis: LimitBasis | None = None
+
+    @property
+    def kind(self) -> str:
+        """What is measured: ``allocator``, ``device``, ``process``, ``pool`` or ``host``."""
+        return self.name.split(":", 1)[0]
+
+    @property
+    def device(self) -> str | None:
+        """TensorFlow's short name of the device (``GPU:0``); None for host memory."""
+        kind, _, rest = self.name.partition(":")
+        return None if kind == "host" else rest
+
+    @property
+    def peak_time(self) -> float | None:
+        """Seconds at which the largest sample was taken; None without samples."""
+        if not self.values:
+            return None
+        return self.times[max(range(len(self.values)), key=self.values.__getitem__)]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One entry of a traceback; ``line`` counts from 1. ``in_cell``: code of this very cell."""
+
+    file: str
+    line: int
+    function: str
+    in_cell: bool = False
+    is_user: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorText:
+    """One exception as text: class name, message, and its frames, outermost first."""
+
+    type: str
+    message: str
+    frames: tuple[Frame, ...] = ()
+    bases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkGroup:
+    """Chunks of an allocator's dump added up: what ``op`` holds, in bytes."""
+
+    op: str
+    bytes: int
+    requested: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """What the allocator wrote when it failed (structured file, or the text on stderr).
+
+    ``limit``, ``in_use``, ``peak``, ``pool`` and ``largest_free`` are bytes or None; ``fragmentation`` 0–1 is
+    (free in pool − largest free chunk) / free in pool. ``groups``: chunks in use by operation, largest first.
+    """
+
+    allocator: str
+    basis: Literal["structured", "text"]
+    limit: int | None = None
+    in_use: int | None = None
+    peak: int | None = None
+    pool: int | None = None
+    largest_free: int | None = None
+    fragmentation: float | None = None
+    groups: tuple[ChunkGroup, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MissingSource:
+    """A source of numbers that is not there, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What was seen while one cell ran.
+
+    ``started`` is Unix time; ``before`` the bytes in use when the cell began and ``after`` when it had ended, by
+    series name. ``errors`` is the exception's chain, the raised one first. ``stderr`` holds what was folded away.
+    """
+
+    cell: Cell
+    seconds: float = 0.0
+    series: tuple[Series, ...] = ()
+    status: Status = "ok"
+    errors: tuple[ErrorText, ...] = ()
+    dumps: tuple[Dump, ...] = ()
+    stderr: str = ""
+    facts: Facts = field(default_factory=Facts)
+    missing: tuple[MissingSource, ...] = ()
+    before: tuple[tuple[str, int], ...] = ()
+    after: tuple[tuple[str, int], ...] = ()
+    started: float = 0.0
+    schema: int = SCHEMA
+
+    def get(self, name: str) -> Series | None:
+        """Find the series called ``name``."""
+        return next((s for s in self.series if s.name == name), None)
+
+    @property
+    def main(self) -> Series | None:
+        """The series that a person means by "memory": the fullest GPU's allocator, else the CPU's, else the host's."""
+        ranked = sorted(self.series, key=_rank)
+        return ranked[0] if ranked else None
+
+
+def _rank(series: Series) -> tuple[int, float, int]:
+    device = series.device or ""
+    order = {"allocator": 0, "process": 2, "device": 3, "host": 4}.get(series.kind, 5)
+    if series.kind == "allocator" and device.startswith("CPU"):
+        order = 1
+    fullness = (series.peak or 0) / series.limit if series.limit else 0.0
+    return (order, -fullness, -(series.peak or 0))

@@ -1,0 +1,1 @@
+"""What a person sees: static report, figure, live panel and the bridge to the notebook."""
