@@ -1,0 +1,56 @@
+"""What the panel can ask for. The panel knows these callables and nothing else of the shells behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tf_mem_magic.core.proposals import Proposal
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookCell:
+    """A code cell of the open notebook, as the page tells: ``count`` is its execution count."""
+
+    cell_id: str
+    source: str
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayCell:
+    """A cell on the checklist of a restart: its source, whether it is ticked, and what to know about it.
+
+    ``seconds`` is its last duration (None: not seen), ``flags`` short warnings such as "installs packages".
+    """
+
+    cell_id: str
+    source: str
+    ticked: bool
+    seconds: float | None = None
+    flags: tuple[str, ...] = ()
+
+
+class Actions(Protocol):
+    """The shell's side of the panel's buttons. None of these raises."""
+
+    def expect(self, source: str, key: str) -> None:
+        """Note that the page is about to run ``source`` in the cell as the rerun for ``key`` (``"undo"`` too)."""
+
+    def run_here(self, source: str, key: str, output: Any) -> None:
+        """Run ``source`` on the main thread into the ipywidgets ``output``; for pages that cannot run cells."""
+
+    def refusal_here(self, source: str) -> str | None:
+        """Say why ``source`` cannot be run from the panel itself (top-level ``await``); None where it can."""
+
+    def free(self, names: tuple[str, ...]) -> str:
+        """Let go of what ``names`` hold; give one sentence saying what came back."""
+
+    def checklist(self, proposal: Proposal, cells: tuple[NotebookCell, ...]) -> tuple[ReplayCell, ...]:
+        """Give the cells before this one that a restart would replay."""
+
+    def prepare_restart(self, proposal: Proposal) -> str:
+        """Save the plan of a restart to disk; give the prologue to run silently in the new kernel."""
+
+    def dismissed(self) -> None:
+        """Note that the person closed the panel."""
