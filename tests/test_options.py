@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+
+from tf_mem_magic.core.options import (
+    Command,
+    HelpRequestedError,
+    OptionError,
+    Options,
+    parse_cell_line,
+    parse_line,
+)
+
+
+def test_an_empty_line_gives_the_defaults():
+    assert parse_cell_line("") == Options()
+
+
+def test_every_option_is_read():
+    line = "-o rep -i 0.05 --on-oom raise --keep-frames --no-live -q --save 'my report.json'"
+    expected = Options("rep", 0.05, "raise", True, False, True, "my report.json")
+    assert parse_cell_line(line) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("--frobnicate", "unrecognized arguments: --frobnicate"),
+        ("-o 2x", "'2x' is not a variable name"),
+        ("-i 0", "'0' is not a time between 0.001 and 60 seconds"),
+        ("-i soon", "'soon' is not a time"),
+        ("--on-oom maybe", "invalid choice"),
+        ("-o", "expected one argument"),
+        ("--save 'x", "No closing quotation"),
+    ],
+)
+def test_a_bad_option_is_one_clear_line(line, part):
+    with pytest.raises(OptionError) as caught:
+        parse_cell_line(line)
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("on", Command("on")),
+        ("off", Command("off")),
+        ("status", Command("status")),
+        ("last", Command("last")),
+        ("free a b", Command("free", ("a", "b"))),
+        ("budget 512MiB", Command("budget", (), 512 * 2**20)),
+        ("doctor", Command("doctor")),
+        ("resume", Command("resume")),
+    ],
+)
+def test_every_command_of_the_line_magic_is_read(line, expected):
+    assert parse_line(line) == expected
+
+
+@pytest.mark.parametrize("line", ["", "fly", "free", "budget", "budget lots", "budget -5", "on off"])
+def test_a_bad_command_is_one_clear_line(line):
+    with pytest.raises(OptionError) as caught:
+        parse_line(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_help_lists_only_what_works():
+    with pytest.raises(HelpRequestedError) as caught:
+        parse_cell_line("-h")
+    text = str(caught.value)
+    assert "--on-oom {panel,raise}" in text
+    assert "--trace" not in text
+    assert "%debug" in text
+    with pytest.raises(HelpRequestedError) as caught:
+        parse_line("-h")
+    assert "%%tfmem" in str(caught.value)
+    assert "plan" not in str(caught.value)

@@ -1,0 +1,142 @@
+"""The options of ``%%tfmem`` and ``%tfmem``: one parser each, from which the help texts come too."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from dataclasses import dataclass
+from typing import NoReturn
+
+from tf_mem_magic.core.units import parse_size
+
+DEFAULT_INTERVAL = 0.01
+"""Seconds between samples: 10 ms costs nothing measurable and misses little (the peak itself is a counter)."""
+
+
+class OptionError(ValueError):
+    """A bad option; its text is one line for the user."""
+
+
+class HelpRequestedError(Exception):
+    """``-h`` was given; the text is the help."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise OptionError(f"{self.prog}: {message}. {self.prog} -h lists what it takes.")
+
+    def print_help(self, file: object = None) -> None:
+        raise HelpRequestedError(self.format_help())
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the ``%%tfmem`` line asks for; see ``%%tfmem -h``."""
+
+    output: str | None = None
+    interval: float = DEFAULT_INTERVAL
+    on_oom: str = "panel"
+    keep_frames: bool = False
+    live: bool = True
+    quiet: bool = False
+    save: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a ``%tfmem`` line asks for: a ``verb`` and its arguments (``size`` in bytes)."""
+
+    verb: str
+    names: tuple[str, ...] = ()
+    size: int | None = None
+
+
+def cell_parser() -> argparse.ArgumentParser:
+    """Make the parser of the ``%%tfmem`` line."""
+    parser = _Parser(
+        prog="%%tfmem",
+        description="Run the cell as it is, record its memory, and explain it when it runs out.",
+        add_help=True,
+    )
+    parser.add_argument("-o", dest="output", metavar="NAME", type=_identifier, help="store the Report in NAME")
+    parser.add_argument(
+        "-i", dest="interval", metavar="SECONDS", type=_interval, default=DEFAULT_INTERVAL,
+        help="time between samples (default %(default)s; it stretches by itself where sampling would cost too much)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--on-oom", dest="on_oom", choices=("panel", "raise"), default="panel",
+        help="what to do when memory runs out: offer remedies in a panel (default), or only report",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep-frames", action="store_true",
+        help="keep the failed run's local variables for %%debug; their memory stays taken",
+    )  # fmt: skip
+    parser.add_argument("--no-live", dest="live", action="store_false", help="no live view while the cell runs")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show nothing when the cell went well")
+    parser.add_argument("--save", metavar="PATH", help="save the report to PATH as JSON; tf_mem_magic.load reads it")
+    return parser
+
+
+def line_parser() -> argparse.ArgumentParser:
+    """Make the parser of the ``%tfmem`` line."""
+    parser = _Parser(prog="%tfmem", description="Memory of this notebook's TensorFlow.", add_help=True)
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True, parser_class=_Parser)
+    verbs.add_parser("on", help="watch every cell, quietly")
+    verbs.add_parser("off", help="watch only cells that start with %%%%tfmem")
+    verbs.add_parser("status", help="what holds memory now")
+    verbs.add_parser("last", help="show the last report again")
+    free = verbs.add_parser("free", help="let go of what NAMEs hold (a model's variables too)")
+    free.add_argument("names", nargs="+", metavar="NAME")
+    budget = verbs.add_parser("budget", help="run as if the device had only SIZE, such as 512MiB")
+    budget.add_argument("size", metavar="SIZE", type=_size)
+    verbs.add_parser("doctor", help="check this environment: versions, sources of numbers, page")
+    verbs.add_parser("resume", help="after a restart: go on with the remedy that asked for it")
+    return parser
+
+
+def parse_cell_line(line: str) -> Options:
+    """Read the options after ``%%tfmem``.
+
+    Raises
+    ------
+    OptionError
+        With one line for the user.
+    HelpRequestedError
+        With the help text, where ``-h`` was given.
+    """
+    found = cell_parser().parse_args(_split(line, "%%tfmem"))
+    return Options(**vars(found))
+
+
+def parse_line(line: str) -> Command:
+    """Read the words after ``%tfmem``; raises as :func:`parse_cell_line`."""
+    found = line_parser().parse_args(_split(line, "%tfmem"))
+    return Command(found.verb, tuple(getattr(found, "names", ())), getattr(found, "size", None))
+
+
+def _split(line: str, prog: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise OptionError(f"{prog}: {error} in {line.strip()!r}") from None
+
+
+def _identifier(text: str) -> str:
+    if not text.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a variable name")
+    return text
+
+
+def _interval(text: str) -> float:
+    seconds = float(text) if re.fullmatch(r"\d*\.?\d+(e-?\d+)?", text) else 0.0
+    if not 0.001 <= seconds <= 60:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time between 0.001 and 60 seconds")
+    return seconds
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -1,0 +1,67 @@
+"""Slots: outputs reserved before the cell runs, filled when there is something to say."""
+
+from __future__ import annotations
+
+import contextvars
+import uuid
+from typing import Any
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+class Slot:
+    """One display of the running cell, addressed by its display id.
+
+    It publishes through the shell's publisher of the moment it was made, in that moment's context: so updates from
+    the sampler's thread reach the right cell, also while the cell captures its own output.
+    """
+
+    def __init__(self, shell: Any) -> None:
+        self._publish = shell.display_pub.publish
+        self._context = contextvars.copy_context()
+        self._id = f"tfmem-{uuid.uuid4().hex}"
+        self._shown = False
+
+    def reserve(self) -> None:
+        """Take the place in the cell's output, still empty."""
+        self.fill({"text/html": "", "text/plain": ""})
+
+    def fill(self, data: dict[str, Any]) -> None:
+        """Show a MIME bundle in the slot, in place of what it held."""
+        update, self._shown = self._shown, True
+        self._context.copy().run(
+            self._publish, data, {}, transient={"display_id": self._id}, update=update
+        )  # fmt: skip
+
+    def fill_widget(self, widget: Any, text: str) -> None:
+        """Show an ipywidgets widget; ``text`` is for pages that cannot."""
+        view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+        self.fill({WIDGET_VIEW: view, "text/plain": text})
+
+    def empty(self) -> None:
+        """Show nothing any more; a slot that was never shown stays away."""
+        if self._shown:
+            self.reserve()
+
+
+def can_show(shell: Any) -> bool:
+    """Tell whether the shell has a page (a kernel), as opposed to a terminal."""
+    return getattr(shell, "kernel", None) is not None
+
+
+def is_attended(shell: Any) -> bool:
+    """Tell whether a person sits before the page.
+
+    nbclient, nbconvert and papermill run cells with ``allow_stdin`` off: nobody is there to click, and a widget
+    would stay in the saved notebook, broken.
+    """
+    return can_show(shell) and bool(getattr(shell.kernel, "_allow_stdin", False))
+
+
+def parent_cell_id(shell: Any) -> str | None:
+    """Give the notebook's id of the cell that is running; None where the page does not tell."""
+    try:
+        parent = shell.kernel.get_parent()
+        return str(parent["metadata"]["cellId"])
+    except (AttributeError, KeyError, LookupError, TypeError):
+        return None
