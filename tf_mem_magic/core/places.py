@@ -1,0 +1,55 @@
+"""Places in the user's code: which files are cells, and the frames that an error's own text tells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from tf_mem_magic.core.recording import Frame
+
+_CELL_FILE = re.compile(r"<ipython-input-\d+-|[\\/]ipykernel_\d+[\\/]\d+\.py$")
+_FRAME_LINE = re.compile(r'^\s*File "(?P<file>[^"\n]+)", line (?P<line>\d+), in (?P<function>[^\n]+?)\s*\*?\s*$', re.M)
+_STACK = re.compile(r"defined at \(most recent call last\):|^in user code:", re.M)
+
+
+def is_cell_file(file: str) -> bool:
+    """Say whether ``file`` is a name under which IPython or ipykernel compiles a cell."""
+    return _CELL_FILE.search(file) is not None
+
+
+def at_top_level(frame: Frame) -> bool:
+    """Say whether the frame is a module's or a cell's own code, not a function's."""
+    return frame.function == "<module>" or frame.function.startswith("<cell line")
+
+
+def frames_in_message(message: str) -> tuple[Frame, ...]:
+    """Read the stack at which TensorFlow says a graph's operation was defined, outermost first; else nothing.
+
+    TensorFlow repeats the stack for each detected node; the first one is read. ``in_cell`` and ``is_user`` are left
+    False: only the caller knows.
+    """
+    start = _STACK.search(message)
+    if start is None:
+        return ()
+    rest = message[start.end() :]
+    end = re.search(r"^(?:Detected at node|Node:|\d+ root error)", rest, re.M)
+    text = rest[: end.start()] if end else rest
+    return tuple(Frame(m["file"], int(m["line"]), m["function"]) for m in _FRAME_LINE.finditer(text))
+
+
+def deeper_frames(live: Sequence[Frame], told: Iterable[Frame]) -> tuple[Frame, ...]:
+    """Give the user's frames of ``told`` (an error's text) that lie deeper than those of the ``live`` traceback.
+
+    A graph may have been traced by an earlier call: its outer frames are then not those of this run. So only what
+    follows the last frame that is top-level code, or a function that the live traceback shows too, is kept.
+    """
+    seen = {(f.file, f.function) for f in live if f.is_user}
+    kept: list[Frame] = []
+    for frame in told:
+        if not frame.is_user:
+            continue
+        if at_top_level(frame) or (frame.file, frame.function) in seen:
+            kept.clear()
+        else:
+            kept.append(frame)
+    return tuple(kept)
