@@ -1,0 +1,184 @@
+"""Facts from live objects: a cheap look before the cell, a thorough one after it.
+
+TensorFlow and Keras are only looked up among the imported modules; nothing is imported, initialised, copied or
+kept alive here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
+
+from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts
+from tf_mem_magic.run import inspect_names as names
+from tf_mem_magic.run.inspect_data import find_datasets
+from tf_mem_magic.run.inspect_fit import Progress, observe_all, observe_fit, observe_progress
+from tf_mem_magic.run.inspect_models import describe_models, find_models, find_optimizers, steps_of
+from tf_mem_magic.run.inspect_scalars import find_scalars
+from tf_mem_magic.run.inspect_values import find_values
+
+__all__ = ["Before", "gather_facts", "observe_fit", "snapshot"]
+
+ENVIRONMENT = (
+    "CUDA_VISIBLE_DEVICES",
+    "TF_FORCE_GPU_ALLOW_GROWTH",
+    "TF_GPU_ALLOCATOR",
+    "TF_PER_DEVICE_MEMORY_LIMIT_MB",
+    "TF_GPU_HOST_MEM_LIMIT_IN_MB",
+    "TF_FORCE_UNIFIED_MEMORY",
+    "TF_ENABLE_GPU_GARBAGE_COLLECTION",
+    "TF_DEVICE_MIN_SYS_MEMORY_IN_MB",
+    "TF_CUDA_MALLOC_ASYNC_SUPPORTED_PREALLOC",
+    "TF_CUDNN_WORKSPACE_LIMIT_IN_MB",
+    "TF_CPU_ALLOCATOR_USE_BFC",
+    "TF_CPU_BFC_MEM_LIMIT_IN_MB",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_XLA_FLAGS",
+    "XLA_FLAGS",
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    "XLA_PYTHON_CLIENT_ALLOCATOR",
+    "CUDA_MODULE_LOADING",
+)
+"""Variables that steer how TensorFlow, XLA and CUDA use memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What the names held when a cell began: identities, weak references and numbers, never the objects.
+
+    ``names`` maps a name to the value's id and, for containers, its length; ``alive`` an id to a weak reference;
+    ``steps`` the id of a model to the steps its optimizer had taken.
+    """
+
+    names: Mapping[str, tuple[int, int]]
+    alive: Mapping[int, weakref.ref[Any]]
+    steps: Mapping[int, int]
+
+    def had(self, value: Any) -> bool:
+        """Whether ``value`` is an object that a name reached before the cell; for objects with weak references."""
+        reference = self.alive.get(id(value))
+        return reference is not None and reference() is value
+
+    def held(self, name: str, value: Any) -> bool:
+        """Whether ``name`` held this value, not grown since, or the value was already there under another name."""
+        return self.had(value) or self.names.get(name) == (id(value), _length(value))
+
+
+def snapshot(namespace: Mapping[str, Any]) -> Before:
+    """Note what the names hold as a cell begins. Cheap, and keeps nothing alive."""
+    pairs = names.reachable(namespace) + names.history(namespace)
+    alive = {}
+    for _, value in pairs:
+        try:
+            alive[id(value)] = weakref.ref(value)
+        except TypeError:
+            continue
+    optimizers = [one for _, one in find_optimizers(pairs)]
+    return Before(
+        names={name: (id(value), _length(value)) for name, value in pairs},
+        alive=alive,
+        steps={id(model): steps_of(model, optimizers) for _, model in find_models(pairs)},
+    )
+
+
+def gather_facts(
+    namespace: Mapping[str, Any],
+    before: Before,
+    cell_source: str,
+    exception: BaseException | None = None,
+    devices: Sequence[DeviceFacts] = (),
+    earlier_cells: Sequence[str] = (),
+) -> Facts:
+    """Read everything a remedy may want to know from the live objects, after the run and before any release.
+
+    A part that cannot be read is left out: nothing here raises. ``cell_source`` is the cell as it ran.
+    """
+    facts = Facts(
+        tensorflow=_version("tensorflow"),
+        keras=_version("keras") or _version("tf_keras"),
+        initialised=_initialised(),
+        policy=_policy(),
+        devices=tuple(devices),
+        earlier_cells=tuple(earlier_cells),
+        environment=tuple((name, os.environ[name]) for name in ENVIRONMENT if name in os.environ),
+    )
+    for part in (_live, _running):
+        try:
+            facts = replace(facts, **part(facts, namespace, before, cell_source, exception))
+        except Exception:
+            continue
+    return facts
+
+
+def _live(
+    facts: Facts, namespace: Mapping[str, Any], before: Before, source: str, _: BaseException | None
+) -> dict[str, Any]:
+    pairs = names.reachable(namespace)
+    optimizers = [one for _, one in find_optimizers(pairs)]
+    found = find_datasets(pairs, facts.initialised)
+    return {
+        "models": describe_models(
+            find_models(pairs), optimizers, lambda m: before.steps.get(id(m)) if before.had(m) else None
+        ),
+        "datasets": tuple(replace(one, is_new=not before.had(value)) for one, value in found),
+        "values": find_values(names.own_names(namespace) + names.history(namespace), before.held),
+        "scalars": find_scalars(_plain_python(source), namespace),
+    }
+
+
+def _running(
+    _: Facts, __: Mapping[str, Any], ___: Before, ____: str, exception: BaseException | None
+) -> dict[str, Any]:
+    batches: list[BatchSeen] = []
+    progress = Progress()
+    for frame in _innermost_frames(exception):
+        batches += observe_all(frame)
+        progress = observe_progress(frame) if progress == Progress() else progress
+    distinct = tuple(dict.fromkeys(batches))
+    return {"batches": distinct, "epochs_done": progress.epochs, "steps_done": progress.steps}
+
+
+def _innermost_frames(exception: BaseException | None) -> Iterator[FrameType]:
+    """Yield the frame where each exception of the chain arose; Keras filters its own entries, ``f_back`` has them."""
+    seen: set[int] = set()
+    while exception is not None and id(exception) not in seen:
+        seen.add(id(exception))
+        trace = exception.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        if trace is not None:
+            yield trace.tb_frame
+        exception = exception.__cause__ or exception.__context__
+
+
+def _length(value: Any) -> int:
+    return len(value) if type(value) in (list, dict, tuple) else -1
+
+
+def _plain_python(source: str) -> str:
+    """Blank the lines that only IPython reads, so that every other line keeps its number."""
+    return "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in source.split("\n"))
+
+
+def _version(module: str) -> str | None:
+    version = getattr(sys.modules.get(module), "__version__", None)
+    return version if isinstance(version, str) else None
+
+
+def _initialised() -> bool:
+    context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
+    return bool(getattr(context, "_initialized", False))
+
+
+def _policy() -> str:
+    policies = sys.modules.get("keras.src.dtype_policies.dtype_policy")
+    try:
+        return str(policies.dtype_policy().name) if policies is not None else "float32"
+    except Exception:
+        return "float32"

@@ -1,0 +1,195 @@
+"""Keras models: what they are made of and how many bytes their variables take. No value is ever copied."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from math import prod
+from typing import Any
+
+from tf_mem_magic.core.facts import ModelFacts
+
+
+def find_models(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Find the distinct Keras models among named values, each under the first name that holds it."""
+    classes = _classes(
+        ("keras.src.models.model", "Model"),
+        ("tf_keras.src.engine.training", "Model"),
+        ("keras.engine.training", "Model"),
+    )
+    return _distinct(pairs, classes)
+
+
+def find_optimizers(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Find the distinct Keras optimizers among named values (a custom loop holds its own)."""
+    classes = _classes(
+        ("keras.src.optimizers.base_optimizer", "BaseOptimizer"),
+        ("tf_keras.src.optimizers.optimizer", "_BaseOptimizer"),
+    )
+    return _distinct(pairs, classes)
+
+
+def _classes(*places: tuple[str, str]) -> tuple[type, ...]:
+    found = (getattr(sys.modules.get(module), name, None) for module, name in places)
+    return tuple(cls for cls in found if isinstance(cls, type))
+
+
+def _distinct(pairs: Iterable[tuple[str, Any]], classes: tuple[type, ...]) -> list[tuple[str, Any]]:
+    if not classes:
+        return []
+    found: dict[int, tuple[str, Any]] = {}
+    for name, value in pairs:
+        if issubclass(type(value), classes):
+            found.setdefault(id(value), (name, value))
+    return list(found.values())
+
+
+def optimizers_of(model: Any) -> list[Any]:
+    """List the optimizers that a model holds: its own, or a GAN's ``d_optimizer`` and ``g_optimizer``."""
+    return [held for _, held in find_optimizers(vars(model).items())]
+
+
+def steps_of(model: Any, others: Iterable[Any] = ()) -> int:
+    """Read how many steps the optimizers of a model have taken; 0 where that cannot be read."""
+    counts = [_iterations(one) for one in [*optimizers_of(model), *_training(model, others)]]
+    return max(counts, default=0)
+
+
+def _iterations(optimizer: Any) -> int:
+    try:
+        return int(optimizer.iterations)
+    except Exception:
+        return 0
+
+
+def _training(model: Any, optimizers: Iterable[Any]) -> list[Any]:
+    """Pick the optimizers outside the model that were built on its variables."""
+    try:
+        mine = {id(v) for v in model.trainable_variables}
+    except Exception:
+        return []
+    return [one for one in optimizers if any(id(v) in mine for v in vars(one).get("_trainable_variables", ()))]
+
+
+def describe_models(
+    models: list[tuple[str, Any]], optimizers: list[Any], steps_before: Callable[[Any], int | None]
+) -> tuple[ModelFacts, ...]:
+    """Describe models; a variable that several of them share is counted with the largest, so that sums are true."""
+    counted: set[int] = set()
+    order = sorted(models, key=lambda pair: -len(_variables(pair[1])))
+    facts = {id(model): _describe(name, model, optimizers, steps_before(model), counted) for name, model in order}
+    return tuple(facts[id(model)] for _, model in models)
+
+
+def _describe(name: str, model: Any, others: list[Any], before: int | None, counted: set[int]) -> ModelFacts:
+    optimizers = [*optimizers_of(model), *_training(model, others)]
+    weights = _variables(model)
+    weight_bytes = _bytes_once(weights, counted)
+    slots = [v for one in optimizers for v in _variables(one)]
+    first = _inner(optimizers[0]) if optimizers else None
+    layers = _layers(model)
+    eager = _attribute(model, "_run_eagerly", bool) or _functions_run_eagerly()
+    return ModelFacts(
+        name=name,
+        layers=tuple(dict.fromkeys(type(layer).__name__ for layer in layers)),
+        optimizer=type(first).__name__ if first is not None else None,
+        schedule=_schedule(first),
+        dtype_policy=_policy(model, layers),
+        jit_compile=False if eager else _attribute(model, "_jit_compile", bool),
+        run_eagerly=bool(eager),
+        weight_bytes=weight_bytes,
+        optimizer_bytes=_bytes_once(slots, counted),
+        steps=max((_iterations(one) for one in optimizers), default=0),
+        steps_before=before,
+        device=next((d for d in map(variable_device, weights) if d), None),
+    )
+
+
+def _inner(optimizer: Any) -> Any:
+    return vars(optimizer).get("inner_optimizer", optimizer)
+
+
+def _schedule(optimizer: Any) -> str | None:
+    rate = vars(optimizer).get("_learning_rate") if optimizer is not None else None
+    is_schedule = any(base.__name__ == "LearningRateSchedule" for base in type(rate).__mro__)
+    return type(rate).__name__ if is_schedule else None
+
+
+def _attribute(model: Any, name: str, kind: type) -> Any:
+    value = vars(model).get(name)
+    return value if isinstance(value, kind) else None
+
+
+def _functions_run_eagerly() -> bool:
+    module = sys.modules.get("tensorflow.python.eager.polymorphic_function.eager_function_run")
+    return bool(getattr(module, "RUN_FUNCTIONS_EAGERLY", False))
+
+
+def _layers(model: Any) -> list[Any]:
+    try:
+        return [layer for layer in model._flatten_layers() if layer is not model]
+    except Exception:
+        return []
+
+
+def _policy(model: Any, layers: list[Any]) -> str:
+    """Give the policy that most layers with weights follow; else the model's own."""
+    names: Counter[str] = Counter()
+    for layer in layers:
+        try:
+            if layer.weights and not layer._flatten_layers(include_self=False):
+                names[layer.dtype_policy.name] += 1
+        except Exception:
+            continue
+    if names:
+        return names.most_common(1)[0][0]
+    return str(getattr(getattr(model, "dtype_policy", None), "name", "float32"))
+
+
+def _variables(owner: Any) -> list[Any]:
+    """List the variables of a model or an optimizer, whichever Keras it comes from."""
+    try:
+        held = owner.weights if hasattr(owner, "weights") else owner.variables
+        return list(held() if callable(held) and not isinstance(held, list) else held)
+    except Exception:
+        return []
+
+
+def _bytes_once(variables: Iterable[Any], counted: set[int]) -> int:
+    total = 0
+    for variable in variables:
+        if id(variable) not in counted:
+            counted.add(id(variable))
+            total += array_bytes(variable)
+    return total
+
+
+def array_bytes(value: Any) -> int:
+    """Compute the bytes of a tensor, variable or array from its shape and dtype; 0 where they cannot be told."""
+    try:
+        return prod(int(n) for n in value.shape) * dtype_bytes(value.dtype)
+    except Exception:
+        return 0
+
+
+def dtype_bytes(dtype: Any) -> int:
+    """Give the bytes of one element of a dtype: TensorFlow's, NumPy's, or Keras's name of one."""
+    size = getattr(dtype, "itemsize", None) or getattr(dtype, "size", None)
+    if isinstance(size, int):
+        return size
+    name = str(getattr(dtype, "name", dtype))
+    bits = re.search(r"\d+", name)
+    return max(1, int(bits.group()) // 8) if bits else int(name == "bool")
+
+
+def variable_device(value: Any) -> str | None:
+    """Give TensorFlow's short name of the device that holds a tensor or variable (``"GPU:0"``)."""
+    try:
+        inner = getattr(value, "_value", None)
+        text = getattr(value if inner is None else inner, "device", None)
+        found = re.search(r"(CPU|GPU|TPU|XLA_\w+):(\d+)", text, re.IGNORECASE) if isinstance(text, str) else None
+    except Exception:
+        return None
+    return f"{found.group(1).upper()}:{found.group(2)}" if found else None

@@ -1,0 +1,122 @@
+"""Named values that hold memory: arrays, tensors, variables, tables, and lists of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tf_mem_magic.core.facts import NamedValue
+from tf_mem_magic.run.inspect_models import array_bytes, variable_device
+
+_MOST_ENTRIES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """One block of memory: the object that owns it (by id), its bytes, what it is and where."""
+
+    owner: int
+    bytes: int
+    kind: str
+    device: str | None = None
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+
+
+def find_values(pairs: Iterable[tuple[str, Any]], is_earlier: Callable[[str, Any], bool]) -> tuple[NamedValue, ...]:
+    """Describe the values that take memory, largest first; memory shared by two names counts for the first only."""
+    counted: set[int] = set()
+    found = []
+    for name, value in pairs:
+        blocks = [b for b in _blocks(value) if b.owner not in counted]
+        counted.update(b.owner for b in blocks)
+        distinct = {b.owner: b for b in blocks}.values()
+        total = sum(b.bytes for b in distinct)
+        if not total:
+            continue
+        first = max(distinct, key=lambda b: b.bytes)
+        alone = not isinstance(value, (list, tuple, dict))
+        kind = first.kind if alone else f"{type(value).__name__} of {first.kind}"
+        found.append(
+            NamedValue(
+                name=name,
+                bytes=total,
+                kind=kind,
+                device=first.device,
+                origin="earlier" if is_earlier(name, value) else "cell",
+                shape=first.shape if alone else None,
+                dtype=first.dtype if alone else None,
+            )
+        )
+    return tuple(sorted(found, key=lambda v: -v.bytes))
+
+
+def _blocks(value: Any) -> list[_Held]:
+    try:
+        if isinstance(value, dict):
+            return [b for one in list(dict.values(value))[:_MOST_ENTRIES] if (b := _block(one))]
+        if isinstance(value, (list, tuple)):
+            return [b for one in value[:_MOST_ENTRIES] if (b := _block(one))]
+        block = _block(value)
+    except Exception:
+        return []
+    return [block] if block else []
+
+
+def _block(value: Any) -> _Held | None:
+    if isinstance(value, (bytes, bytearray)):
+        return _Held(id(value), len(value), type(value).__name__)
+    kind = _kind(type(value))
+    if kind is None:
+        return None
+    if kind == "numpy.ndarray":
+        return _array(value)
+    if kind == "pandas":
+        return _table(value)
+    device = variable_device(value)
+    return _Held(id(value), array_bytes(value), kind, device, _shape(value), _dtype(value))
+
+
+def _kind(cls: type) -> str | None:
+    """Name the kinds that count; only classes of modules that are imported already can match."""
+    for module, name, kind in (
+        ("numpy", "ndarray", "numpy.ndarray"),
+        ("tensorflow.python.framework.ops", "EagerTensor", "tf.Tensor"),
+        ("tensorflow.python.ops.resource_variable_ops", "BaseResourceVariable", "tf.Variable"),
+        ("keras.src.backend.common.variables", "Variable", "keras.Variable"),
+        ("keras.src.backend.common.variables", "KerasVariable", "keras.Variable"),
+        ("pandas.core.generic", "NDFrame", "pandas"),
+    ):
+        known = getattr(sys.modules.get(module), name, None)
+        if isinstance(known, type) and issubclass(cls, known):
+            return kind
+    return None
+
+
+def _array(value: Any) -> _Held | None:
+    """Describe an array by the memory it keeps alive: a view counts as the array it looks into."""
+    root = value
+    while _kind(type(root.base)) == "numpy.ndarray":
+        root = root.base
+    if any(base.__name__ == "memmap" for base in type(root).__mro__):
+        return None
+    return _Held(id(root), int(root.nbytes), "numpy.ndarray", None, _shape(value), _dtype(value))
+
+
+def _table(value: Any) -> _Held:
+    usage = value.memory_usage(index=True)
+    total = int(usage.sum()) if hasattr(usage, "sum") else int(usage)
+    return _Held(id(value), total, f"pandas.{type(value).__name__}", None, tuple(map(int, value.shape)))
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    try:
+        return tuple(int(n) for n in value.shape)
+    except Exception:
+        return None
+
+
+def _dtype(value: Any) -> str:
+    return str(getattr(value.dtype, "name", value.dtype))
