@@ -1,0 +1,209 @@
+"""What scripts and notebooks call: ``record``, ``last_report``, ``load``, and the ``Report`` they give."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tf_mem_magic.core import jsonio
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.options import DEFAULT_INTERVAL
+from tf_mem_magic.core.outcome import Comparison, Outcome
+from tf_mem_magic.core.proposals import Declined, Proposal
+from tf_mem_magic.core.recording import Cell, Recording, Status
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_last: Report | None = None
+
+
+class Report:
+    """One run of a cell, explained.
+
+    A handle on a frozen :class:`~tf_mem_magic.core.outcome.Outcome`: it adds what needs matplotlib, files or the
+    notebook. Reports compare equal where their outcomes do.
+    """
+
+    def __init__(self, outcome: Outcome, rerun: Callable[[str], Report] | None = None) -> None:
+        self._outcome, self._rerun = outcome, rerun
+
+    @property
+    def outcome(self) -> Outcome:
+        """Everything about the run as one frozen value."""
+        return self._outcome
+
+    @property
+    def status(self) -> Status:
+        """How the run ended: ``"ok"``, ``"oom"``, ``"error"``, ``"interrupted"`` or ``"killed"``."""
+        return self._outcome.recording.status
+
+    @property
+    def recording(self) -> Recording:
+        """What was measured: the cell, its seconds, the series (bytes over seconds)."""
+        return self._outcome.recording
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """What ran out, where and why; None unless memory ran out."""
+        return self._outcome.diagnosis
+
+    @property
+    def proposals(self) -> tuple[Proposal | Declined, ...]:
+        """The remedies: those offered, best first, then those declined with their reasons."""
+        return self._outcome.proposals
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """Before and after, where this run was the rerun of another; else None."""
+        return self._outcome.comparison
+
+    def rerun(self, key: str) -> Report:
+        """Apply the remedy ``key`` to the cell, run it in this process, and give the new report.
+
+        The same path as a click takes, for scripts and tests; output and errors of the cell appear as usual. Where
+        the cell fails again the report says so; nothing is raised for it.
+
+        Raises
+        ------
+        LookupError
+            If no remedy of that key is offered; the text lists those that are.
+        RuntimeError
+            If this report has no cell that could run (it was loaded from a file, or made by :func:`record`), or the
+            remedy takes effect only after a restart.
+        """
+        if self._rerun is None:
+            raise RuntimeError("this report has no cell to run: it was loaded from a file or made by record()")
+        return self._rerun(key)
+
+    def figure(self) -> Figure:
+        """Draw the timeline; a matplotlib ``Figure`` that belongs to no window."""
+        from tf_mem_magic.views.figure import draw
+
+        return draw(self._outcome)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the report to ``path`` as JSON; :func:`load` reads it.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        target = Path(path).expanduser()
+        partial = target.with_name(target.name + ".partial")
+        try:
+            partial.write_bytes(jsonio.encode(self._outcome))
+            partial.replace(target)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+        return target
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Report) and self._outcome == other._outcome
+
+    def __hash__(self) -> int:
+        return hash(self._outcome)
+
+    def __str__(self) -> str:
+        from tf_mem_magic.core.text import render_text
+
+        return render_text(self._outcome)
+
+    def __repr__(self) -> str:
+        from tf_mem_magic.core.sentences import headline
+
+        return f"<Report {headline(self._outcome)}>"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        from tf_mem_magic.views.static import static_bundle
+
+        return static_bundle(self._outcome)
+
+
+class Running:
+    """What ``with record() as running`` gives: ``running.report`` is None until the block has ended."""
+
+    def __init__(self) -> None:
+        self.report: Report | None = None
+
+
+@contextmanager
+def record(name: str = "record()", *, interval: float = DEFAULT_INTERVAL) -> Iterator[Running]:
+    """Record the memory of a ``with`` block in a script.
+
+    Parameters
+    ----------
+    name : str
+        What the report calls the block.
+    interval : float
+        Seconds between samples.
+
+    Yields
+    ------
+    Running
+        Its ``report`` is the :class:`Report` once the block has ended. An error in the block is recorded, diagnosed,
+        and raised on.
+
+    Examples
+    --------
+    >>> with record("training") as running:
+    ...     model.fit(x, y)
+    >>> print(running.report)
+    """
+    import sys
+
+    from tf_mem_magic.explain import explain
+    from tf_mem_magic.run.capture import Capture
+    from tf_mem_magic.run.sampler import SourcePool
+
+    running, pool = Running(), SourcePool()
+    namespace = sys._getframe(2).f_globals
+    capture = Capture(Cell(f"# {name}", tagged=False), namespace, pool, interval=interval)
+    failed: BaseException | None = None
+    capture.start()
+    try:
+        yield running
+    except BaseException as error:
+        failed = error
+        raise
+    finally:
+        recording = capture.stop(failed)
+        failed = None
+        running.report = Report(explain(recording, notices=capture.notices))
+        remember(running.report)
+        pool.close()
+
+
+def last_report() -> Report | None:
+    """Give the newest report of this process; None before the first."""
+    return _last
+
+
+def remember(report: Report) -> None:
+    """Make ``report`` the newest."""
+    global _last
+    _last = report
+
+
+def load(path: str | os.PathLike[str]) -> Report:
+    """Read a report that :meth:`Report.save` or ``--save`` wrote, or the recording of a kernel that died.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    tf_mem_magic.core.jsonio.UnreadableFileError
+        If it is truncated, damaged or from a newer version; a ``ValueError``.
+    """
+    from tf_mem_magic.explain import explain
+    from tf_mem_magic.run.store import is_store, read_store
+
+    source = Path(path).expanduser()
+    if is_store(source):
+        return Report(explain(read_store(source)))
+    return Report(jsonio.decode(source.read_bytes(), Outcome))

@@ -1,0 +1,81 @@
+"""Lineage: the runs of one cell that remedies led from one to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tf_mem_magic.core.outcome import Attempt, Outcome
+from tf_mem_magic.core.proposals import Point, Proposal
+from tf_mem_magic.core.recording import Recording
+
+RESULT = {"ok": "✓", "oom": "✗", "error": "✗", "interrupted": "–", "killed": "✗"}
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The finished runs of a cell, oldest first, and the proposal that led to each but the first.
+
+    ``proposals[i]`` led from ``outcomes[i]`` to ``outcomes[i + 1]``; while a rerun is under way there are as many
+    proposals as outcomes.
+    """
+
+    outcomes: tuple[Outcome, ...] = ()
+    proposals: tuple[Proposal, ...] = ()
+
+    @property
+    def last(self) -> Outcome | None:
+        """The newest finished run."""
+        return self.outcomes[-1] if self.outcomes else None
+
+    @property
+    def applied(self) -> Proposal | None:
+        """The proposal whose rerun is under way or was the last to finish."""
+        return self.proposals[-1] if self.proposals else None
+
+    def applying(self, proposal: Proposal) -> Lineage:
+        """Note that ``proposal`` is about to run."""
+        return replace(self, proposals=(*self.proposals[: max(len(self.outcomes) - 1, 0)], proposal))
+
+    def finished(self, outcome: Outcome) -> Lineage:
+        """Note that a run ended."""
+        return replace(self, outcomes=(*self.outcomes, outcome))
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The measured points of earlier runs: batch, peak in bytes, and whether it fitted."""
+        return tuple(p for o in self.outcomes if (p := point_of(o)) is not None)
+
+    @property
+    def history(self) -> tuple[Attempt, ...]:
+        """The runs as short words: ``256 ✗ → 128 ✓``."""
+        return tuple(attempt_of(o, i, self.proposals) for i, o in enumerate(self.outcomes))
+
+
+def point_of(outcome: Outcome) -> Point | None:
+    """Give what a run measured about its batch size; None where its batch was not observed."""
+    recording = outcome.recording
+    batch = batch_seen(recording)
+    series = recording.main
+    if batch is None or series is None or series.peak is None or series.peak_basis != "counter":
+        return None
+    if recording.status not in ("ok", "oom"):
+        return None
+    return Point(batch, series.peak, recording.status == "ok")
+
+
+def batch_seen(recording: Recording) -> int | None:
+    """Give the batch size that ``fit`` really used; None where nobody saw it, or where it saw several."""
+    seen = {b.batch for b in recording.facts.batches if b.method == "fit"}
+    return seen.pop() if len(seen) == 1 else None
+
+
+def attempt_of(outcome: Outcome, index: int, proposals: tuple[Proposal, ...]) -> Attempt:
+    """Give one run as an entry of the history."""
+    recording = outcome.recording
+    batch = batch_seen(recording)
+    if index and index <= len(proposals) and (proposals[index - 1].key != "smaller-batch" or batch is None):
+        label = proposals[index - 1].title
+    else:
+        label = str(batch) if batch is not None else "first run"
+    series = recording.main
+    return Attempt(label, recording.status, series.peak if series else None, recording.seconds)

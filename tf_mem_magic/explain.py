@@ -1,0 +1,56 @@
+"""Explain a recording: diagnosis, remedies, what the run already changed, before and after. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tf_mem_magic.cells.changes import find_changes
+from tf_mem_magic.core.compare import compare
+from tf_mem_magic.core.diagnose import diagnose
+from tf_mem_magic.core.lineage import Lineage
+from tf_mem_magic.core.outcome import Outcome
+from tf_mem_magic.core.proposals import Context, Declined, Proposal
+from tf_mem_magic.core.recording import Recording
+from tf_mem_magic.remedies import propose_all
+
+LEFT_BEHIND = 1 << 20
+"""Bytes below which what a run left behind is not worth a word."""
+
+
+def explain(recording: Recording, lineage: Lineage | None = None, notices: tuple[str, ...] = ()) -> Outcome:
+    """Say what happened in a run, why, and what can be done.
+
+    ``lineage`` holds the earlier runs where a remedy led to this one, its proposal included.
+    """
+    lineage = lineage or Lineage()
+    outcome = Outcome(recording, diagnose(recording), notices=notices, leftovers=leftovers(recording))
+    if recording.status in ("oom", "killed"):
+        context = Context(recording.cell, recording, outcome.diagnosis, lineage.points)
+        answers = propose_all(context)
+        outcome = replace(
+            outcome,
+            offered=tuple(a for a in answers if isinstance(a, Proposal)),
+            declined=tuple(a for a in answers if isinstance(a, Declined)),
+        )
+    if recording.status != "ok":
+        outcome = replace(outcome, changes=find_changes(recording.cell.source, recording.facts))
+    if lineage.last is not None:
+        outcome = replace(outcome, comparison=compare(lineage.last, outcome, lineage.applied))
+    return replace(outcome, history=lineage.finished(outcome).history if lineage.outcomes else ())
+
+
+def leftovers(recording: Recording) -> tuple[tuple[str, int], ...]:
+    """Name what the run left in memory, with bytes, largest first; empty where the memory in use did not grow.
+
+    The names are those the cell made; only memory that the device's own counter confirms is reported.
+    """
+    series = recording.main
+    if series is None:
+        return ()
+    grown = dict(recording.after).get(series.name, 0) - dict(recording.before).get(series.name, 0)
+    if grown < LEFT_BEHIND:
+        return ()
+    facts, device = recording.facts, series.device
+    named = [(v.name, v.bytes) for v in facts.values if v.origin == "cell" and v.device == device]
+    named += [(m.name, m.weight_bytes + m.optimizer_bytes) for m in facts.models if m.is_new and m.device == device]
+    return tuple(sorted(((n, b) for n, b in named if b >= LEFT_BEHIND), key=lambda entry: -entry[1]))

@@ -1,0 +1,112 @@
+"""CellRun: one watched run of one cell, from the reserved slots to the report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tf_mem_magic.core.lineage import Lineage
+from tf_mem_magic.run.capture import Capture
+
+if TYPE_CHECKING:
+    from tf_mem_magic.api import Report
+    from tf_mem_magic.core.live import Live
+    from tf_mem_magic.core.options import Options
+    from tf_mem_magic.core.recording import Cell
+    from tf_mem_magic.run.session import Expected, Session
+
+
+class CellRun:
+    """Everything around one run of a cell; made by :meth:`Session.begin`."""
+
+    def __init__(self, session: Session, cell: Cell, options: Options, expected: Expected | None, notice: str) -> None:
+        from tf_mem_magic.views.presenter import make_presenter
+
+        self.session, self.cell, self.options = session, cell, options
+        self.lineage = expected.lineage if expected else Lineage()
+        self._previous = expected.previous if expected else None
+        self._notices = (notice,) if notice else ()
+        self.report: Report | None = None
+        self._presenter = make_presenter(session.shell, cell, options, self)
+        self.capture = Capture(
+            cell,
+            session.shell.user_ns,
+            session.pool,
+            interval=options.interval,
+            on_tick=self._tick,
+            earlier_cells=tuple(c.source for c in session.ran_cells),
+            cell_files=_CellFiles(session.shell),
+        )
+
+    def start(self) -> None:
+        """Reserve the slots, bring memory back where this is a rerun, and start recording."""
+        self._presenter.reserve()
+        if self._previous is not None:
+            self._release_previous()
+        self.capture.start()
+
+    def finish(self, error: BaseException | None) -> None:
+        """Stop recording, explain, show, and let go of what the error holds."""
+        from tf_mem_magic.api import Report
+        from tf_mem_magic.explain import explain
+
+        recording = self.capture.stop(error)
+        outcome = explain(recording, self.lineage, (*self._notices, *self.capture.notices))
+        self.lineage = self.lineage.finished(outcome)
+        self.report = Report(outcome, self._rerun_here)
+        self.session.reported(self.report, self)
+        self._deliver()
+        self._presenter.finish(self.report)
+        if recording.status == "oom" and not self.options.keep_frames and error is not None:
+            from tf_mem_magic.run.release import release_exception
+
+            release_exception(error)
+
+    def abandon(self) -> None:
+        """Stop recording without a report."""
+        self.capture.abandon()
+        self._presenter.retire()
+
+    def retire(self) -> None:
+        """Freeze the panel: another run of the cell takes over, or the extension goes."""
+        self._presenter.retire()
+
+    def _tick(self, live: Live) -> None:
+        self._presenter.tick(live)
+
+    def _deliver(self) -> None:
+        report = self.report
+        if report is None:
+            return
+        if self.options.output:
+            self.session.shell.user_ns[self.options.output] = report
+        if self.options.save:
+            try:
+                report.save(self.options.save)
+            except OSError as error:
+                self._presenter.notice(f"The report could not be saved to {self.options.save}: {error.strerror}.")
+
+    def _release_previous(self) -> None:
+        from tf_mem_magic.run.release import release_run
+
+        previous, self._previous = self._previous, None
+        if previous is not None:
+            released = release_run(self.session.shell, previous.capture.before, previous.cell.source)
+            self._notices = (*self._notices, *released.sentences)
+
+    def _rerun_here(self, key: str) -> Report:
+        """Run the remedy's cell in this process; what :meth:`Report.rerun` calls."""
+        from tf_mem_magic.run.here import rerun_in_process
+
+        return rerun_in_process(self, key)
+
+
+class _CellFiles:
+    """The names under which the shell compiled its cells: all of them, and the one of the current cell."""
+
+    def __init__(self, shell: object) -> None:
+        self._shell = shell
+
+    def all(self) -> dict[str, int]:
+        """Give the file name of every cell that this shell compiled, with its execution count."""
+        compiler = getattr(self._shell, "compile", None)
+        return dict(getattr(compiler, "_filename_map", {}))

@@ -1,0 +1,91 @@
+"""Run a cell from here: on the main thread, by the shell itself, where no page can run it for us."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from tf_mem_magic.core.proposals import Proposal
+
+if TYPE_CHECKING:
+    from tf_mem_magic.api import Report
+    from tf_mem_magic.run.cellrun import CellRun
+
+
+def on_main_thread(shell: Any, work: Any) -> None:
+    """Call ``work()`` on the thread that runs cells.
+
+    A click may arrive on another thread (ipykernel's subshells). User code and TensorFlow must not run there, and
+    must queue behind a running cell: so the work goes through the kernel's event loop.
+    """
+    if threading.current_thread() is threading.main_thread():
+        work()
+        return
+    import contextvars
+
+    context = contextvars.copy_context()
+    shell.kernel.io_loop.add_callback(lambda: context.run(work))
+
+
+def refusal_here(shell: Any, source: str) -> str | None:
+    """Say why ``source`` cannot be run from a callback; None where it can."""
+    try:
+        transformed = shell.transform_cell(source)
+        is_async = shell.should_run_async(source, transformed_cell=transformed)
+    except Exception:
+        return None
+    if is_async and "await" in source and _needs_loop(transformed):
+        return "the cell uses top-level await, which only the notebook itself can run: copy it and run it there"
+    return None
+
+
+def _needs_loop(transformed: str) -> bool:
+    import ast
+
+    try:
+        ast.parse(transformed)
+        compile(transformed, "<cell>", "exec")
+    except SyntaxError:
+        return True
+    return False
+
+
+def run_into(shell: Any, source: str, output: Any) -> None:
+    """Run a cell into an ipywidgets ``Output``; must be called on the main thread."""
+    with output:
+        output.clear_output()
+        shell.run_cell(source, store_history=True)
+
+
+def rerun_in_process(run: CellRun, key: str) -> Report:
+    """Apply the remedy ``key`` of a finished run and run the cell; give the new report.
+
+    Raises
+    ------
+    LookupError
+        If that remedy is not offered.
+    RuntimeError
+        If it takes effect only after a restart, or the cell needs the notebook's own event loop.
+    """
+    report, shell = run.report, run.session.shell
+    offered = report.outcome.offered if report else ()
+    proposal = next((p for p in offered if p.key == key), None)
+    if report is None or proposal is None:
+        have = ", ".join(p.key for p in offered) or "none"
+        raise LookupError(f"the remedy {key!r} is not offered for this run; offered: {have}")
+    check_runnable(shell, proposal)
+    run.session.expect(proposal.source, proposal, run.lineage, run)
+    shell.run_cell(proposal.source, store_history=False)
+    newest = run.session.last
+    if newest is None or newest is report:
+        raise RuntimeError("the cell did not run")
+    return newest
+
+
+def check_runnable(shell: Any, proposal: Proposal) -> None:
+    """Raise a ``RuntimeError`` where the proposal cannot be run in this process."""
+    if proposal.takes_effect == "restart":
+        raise RuntimeError(f"{proposal.title!r} takes effect only after a restart of the kernel")
+    refusal = refusal_here(shell, proposal.source)
+    if refusal:
+        raise RuntimeError(refusal)

@@ -1,0 +1,61 @@
+"""What the panel's buttons do on the kernel's side, for one finished run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tf_mem_magic.core.proposals import Proposal
+    from tf_mem_magic.run.cellrun import CellRun
+    from tf_mem_magic.views.actions import NotebookCell, ReplayCell
+
+
+class PanelActions:
+    """The :class:`~tf_mem_magic.views.actions.Actions` of one run. Nothing here raises."""
+
+    def __init__(self, run: CellRun) -> None:
+        self._run = run
+
+    def expect(self, source: str, key: str) -> None:
+        """Let the next run of exactly ``source`` count as the rerun for the remedy ``key``."""
+        run = self._run
+        offered = run.report.outcome.offered if run.report else ()
+        proposal = next((p for p in offered if p.key == key), None)
+        if proposal is not None:
+            run.session.expect(source, proposal, run.lineage, run)
+
+    def run_here(self, source: str, key: str, output: Any) -> None:
+        """Run the changed cell on the main thread into the panel's own output area."""
+        from tf_mem_magic.run.here import on_main_thread, run_into
+
+        self.expect(source, key)
+        shell = self._run.session.shell
+        on_main_thread(shell, lambda: run_into(shell, source, output))
+
+    def refusal_here(self, source: str) -> str | None:
+        """Say why the panel cannot run ``source`` itself."""
+        from tf_mem_magic.run.here import refusal_here
+
+        return refusal_here(self._run.session.shell, source)
+
+    def free(self, names: tuple[str, ...]) -> str:
+        """Let go of what ``names`` hold."""
+        from tf_mem_magic.run.release import free
+
+        return free(self._run.session.shell, names)
+
+    def checklist(self, proposal: Proposal, cells: tuple[NotebookCell, ...]) -> tuple[ReplayCell, ...]:
+        """Give the cells before this one, with what to know about replaying each."""
+        from tf_mem_magic.run.plan import checklist
+
+        return checklist(self._run, proposal, cells)
+
+    def prepare_restart(self, proposal: Proposal) -> str:
+        """Save the plan; give the prologue for the new kernel."""
+        from tf_mem_magic.run.plan import prepare_restart
+
+        return prepare_restart(self._run, proposal)
+
+    def dismissed(self) -> None:
+        """Freeze the panel."""
+        self._run.retire()

@@ -1,0 +1,135 @@
+"""Session: what lives as long as the extension is loaded in one shell."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tf_mem_magic.core.lineage import Lineage
+from tf_mem_magic.core.options import HelpRequestedError, OptionError, Options, parse_cell_line
+from tf_mem_magic.core.recording import Cell
+
+if TYPE_CHECKING:
+    from tf_mem_magic.api import Report
+    from tf_mem_magic.core.proposals import Proposal
+    from tf_mem_magic.run.cellrun import CellRun
+    from tf_mem_magic.run.sampler import SourcePool
+
+KEPT_CELLS = 400
+"""Earlier cells remembered, for replays and as context of remedies."""
+
+KEPT_RERUNS = 64
+"""Sources remembered of which a run counts as a rerun."""
+
+
+@dataclass(frozen=True, slots=True)
+class RanCell:
+    """A cell that ran: ``seconds`` is its duration, ``count`` its execution count."""
+
+    source: str
+    cell_id: str | None
+    count: int | None
+    seconds: float
+
+
+@dataclass(slots=True)
+class Expected:
+    """A source that counts as a rerun when it runs next: for which proposal, after which runs."""
+
+    source: str
+    proposal: Proposal
+    lineage: Lineage
+    previous: CellRun | None
+
+
+class Session:
+    """The state of one shell: open sources, what ran, what is expected to run, the last report."""
+
+    def __init__(self, shell: Any) -> None:
+        self.shell = shell
+        self.always_on = False
+        self.last: Report | None = None
+        self.ran_cells: deque[RanCell] = deque(maxlen=KEPT_CELLS)
+        self._expected: deque[Expected] = deque(maxlen=KEPT_RERUNS)
+        self._pool: SourcePool | None = None
+        self._panels: deque[CellRun] = deque(maxlen=KEPT_RERUNS)
+
+    @property
+    def pool(self) -> SourcePool:
+        """The open sources, shared by all runs."""
+        if self._pool is None:
+            from tf_mem_magic.run.sampler import SourcePool
+
+            self._pool = SourcePool()
+        return self._pool
+
+    def begin(self, info: Any, options_text: str | None) -> CellRun:
+        """Start watching the cell that is about to run."""
+        from tf_mem_magic.run.cellrun import CellRun
+
+        options, notice = _options(options_text)
+        source = info.raw_cell or ""
+        expected = self._take_expected(source)
+        cell = Cell(source, self.cell_id(info), self.shell.execution_count, options_text is not None)
+        self._retire_panels(cell.cell_id)
+        run = CellRun(self, cell, options, expected, notice)
+        run.start()
+        return run
+
+    def cell_id(self, info: Any) -> str | None:
+        """Give the notebook's id of the cell that runs."""
+        from tf_mem_magic.run.slots import parent_cell_id
+
+        return getattr(info, "cell_id", None) or parent_cell_id(self.shell)
+
+    def ran(self, info: Any, seconds: float) -> None:
+        """Note that a cell ran."""
+        count = max(self.shell.execution_count - 1, 0)
+        self.ran_cells.append(RanCell(info.raw_cell or "", self.cell_id(info), count, seconds))
+
+    def expect(self, source: str, proposal: Proposal, lineage: Lineage, previous: CellRun | None) -> None:
+        """Let a later run of exactly ``source`` count as the rerun for ``proposal``."""
+        self._expected.append(Expected(source.rstrip(), proposal, lineage.applying(proposal), previous))
+
+    def reported(self, report: Report, run: CellRun) -> None:
+        """Remember a finished run: its report, and the sources its remedies propose."""
+        self.last = report
+        self._panels.append(run)
+        for proposal in report.outcome.offered:
+            for source in (proposal.source, *(c.source for c in proposal.choices)):
+                if source.rstrip() != proposal.original.rstrip():
+                    self.expect(source, proposal, run.lineage, run)
+
+    def close(self) -> None:
+        """Close sources and panels."""
+        self._retire_panels(None)
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _take_expected(self, source: str) -> Expected | None:
+        wanted = source.rstrip()
+        found = next((e for e in reversed(self._expected) if e.source == wanted), None)
+        if found is not None:
+            self._expected = deque((e for e in self._expected if e.source != wanted), maxlen=KEPT_RERUNS)
+        return found
+
+    def _retire_panels(self, cell_id: str | None) -> None:
+        """Freeze the panels of earlier runs of the cell (all, where ``cell_id`` is None)."""
+        for run in list(self._panels):
+            if cell_id is None or run.cell.cell_id == cell_id:
+                run.retire()
+                self._panels.remove(run)
+
+
+def _options(text: str | None) -> tuple[Options, str]:
+    """Read the options; a bad line gives the defaults and one sentence, the cell runs all the same."""
+    if text is None:
+        return Options(quiet=False), ""
+    try:
+        return parse_cell_line(text), ""
+    except OptionError as error:
+        return Options(), f"{error} The cell ran with the defaults."
+    except HelpRequestedError as requested:
+        return Options(), str(requested)

@@ -1,0 +1,169 @@
+"""Presenters: where a run shows itself, in a notebook page or in a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tf_mem_magic.run.slots import Slot, can_show, is_attended
+
+if TYPE_CHECKING:
+    from tf_mem_magic.api import Report
+    from tf_mem_magic.core.live import Live
+    from tf_mem_magic.core.options import Options
+    from tf_mem_magic.core.recording import Cell
+    from tf_mem_magic.views.actions import Actions
+
+LIVE_AFTER = 0.5
+"""Seconds a cell runs before the live strip appears: shorter cells would only flicker."""
+
+LONG = 10.0
+"""Seconds from which a cell counts as long in always-on mode."""
+
+
+class Presenter(Protocol):
+    """What a run needs of the place where it shows itself."""
+
+    def reserve(self) -> None:
+        """Take the place above the cell's own output."""
+
+    def tick(self, live: Live) -> None:
+        """Show the moment; called in the sampler's thread."""
+
+    def finish(self, report: Report) -> None:
+        """Show the report."""
+
+    def notice(self, text: str) -> None:
+        """Say one sentence."""
+
+    def retire(self) -> None:
+        """Leave something static behind."""
+
+
+class NotebookPresenter:
+    """A static report in one output, the live panel in a second one below it.
+
+    Always-on runs reserve nothing until there is something to show, so that quiet cells stay as they are.
+    """
+
+    def __init__(self, shell: Any, cell: Cell, options: Options, actions: Actions) -> None:
+        self._cell, self._options, self._actions = cell, options, actions
+        self._report_slot, self._panel_slot = Slot(shell), Slot(shell)
+        self._attended = is_attended(shell)
+        self._panel: Any = None
+        self._notices: list[str] = []
+
+    def reserve(self) -> None:
+        """Take the two outputs, for a tagged cell."""
+        if self._cell.tagged:
+            self._report_slot.reserve()
+            if self._attended:
+                self._panel_slot.reserve()
+
+    def tick(self, live: Live) -> None:
+        """Show the live strip once the cell has run for a moment."""
+        if live.seconds < LIVE_AFTER or not self._attended or not self._options.live:
+            return
+        if not self._cell.tagged and live.seconds < LONG and not live.warning and live.waiting is None:
+            return
+        self._open_panel().tick(live)
+
+    def finish(self, report: Report) -> None:
+        """Show the report: words and buttons first, then the figure."""
+        from tf_mem_magic.views.static import static_bundle
+
+        outcome = report.outcome
+        if not self._is_worth_showing(report):
+            self.retire()
+            self._report_slot.empty()
+            return
+        self._report_slot.fill(static_bundle(outcome, with_figure=False))
+        wants_panel = bool(outcome.offered or outcome.comparison or outcome.leftovers)
+        if self._attended and wants_panel and self._options.on_oom == "panel":
+            self._open_panel().show(outcome)
+        else:
+            self._drop_panel()
+        self._report_slot.fill(static_bundle(outcome))
+
+    def notice(self, text: str) -> None:
+        """Say one sentence below the report."""
+        self._notices.append(text)
+
+    def retire(self) -> None:
+        """Replace the panel by static HTML."""
+        panel, self._panel = self._panel, None
+        if panel is not None:
+            self._freeze(panel.freeze_html())
+            panel.close()
+
+    def _open_panel(self) -> Any:
+        if self._panel is None:
+            from tf_mem_magic.views.panel import Panel
+
+            panel = Panel(self._actions, cell_source=self._cell.source, cell_id=self._cell.cell_id)
+            panel.on_freeze = self._freeze
+            self._panel_slot.fill_widget(panel.widget, "tf_mem_magic: live panel")
+            self._panel = panel
+        return self._panel
+
+    def _drop_panel(self) -> None:
+        panel, self._panel = self._panel, None
+        if panel is not None:
+            self._panel_slot.empty()
+            panel.close()
+
+    def _freeze(self, html: str) -> None:
+        self._panel_slot.fill({"text/html": html, "text/plain": ""})
+
+    def _is_worth_showing(self, report: Report) -> bool:
+        outcome = report.outcome
+        if report.status != "ok" or outcome.comparison is not None:
+            return True
+        if self._options.quiet:
+            return False
+        if self._cell.tagged:
+            return True
+        return is_notable(outcome)
+
+
+class TerminalPresenter:
+    """Plain text after the cell; a terminal has no place above it."""
+
+    def __init__(self, cell: Cell, options: Options) -> None:
+        self._cell, self._options = cell, options
+        self._notices: list[str] = []
+
+    def reserve(self) -> None:
+        """Take no place."""
+
+    def tick(self, live: Live) -> None:
+        """Show nothing while the cell runs."""
+
+    def finish(self, report: Report) -> None:
+        """Print the report."""
+        if report.status == "ok" and report.comparison is None:
+            if self._options.quiet or not (self._cell.tagged or is_notable(report.outcome)):
+                return
+        print(report)
+        for text in self._notices:
+            print(text)
+
+    def notice(self, text: str) -> None:
+        """Print the sentence after the report."""
+        self._notices.append(text)
+
+    def retire(self) -> None:
+        """Leave what was printed."""
+
+
+def make_presenter(shell: Any, cell: Cell, options: Options, actions: Actions) -> Presenter:
+    """Choose the presenter for the shell."""
+    if can_show(shell):
+        return NotebookPresenter(shell, cell, options, actions)
+    return TerminalPresenter(cell, options)
+
+
+def is_notable(outcome: Any) -> bool:
+    """Tell whether an always-on run is worth a line: long, near a limit, or memory left behind."""
+    recording = outcome.recording
+    near = any(s.peak is not None and s.limit and s.peak > 0.9 * s.limit for s in recording.series)
+    return recording.seconds >= LONG or near or bool(outcome.leftovers)

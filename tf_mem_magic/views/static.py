@@ -1,0 +1,20 @@
+"""The static report as a MIME bundle: what is saved, printed and exported."""
+
+from __future__ import annotations
+
+import base64
+
+from tf_mem_magic.core.outcome import Outcome
+
+
+def static_bundle(outcome: Outcome, with_figure: bool = True) -> dict[str, str]:
+    """Give the report as HTML and plain text; the figure is a picture inside the HTML."""
+    from tf_mem_magic.core.page import render_html
+    from tf_mem_magic.core.text import render_text
+
+    picture = None
+    if with_figure:
+        from tf_mem_magic.views.figure import draw_png
+
+        picture = base64.b64encode(draw_png(outcome)).decode("ascii")
+    return {"text/html": render_html(outcome, picture), "text/plain": render_text(outcome)}
