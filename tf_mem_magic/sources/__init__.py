@@ -28,19 +28,33 @@ class Unavailable:
 
 
 class Source(Protocol):
-    """An open source. No method raises; a source that breaks gives no more values and says why in ``trouble``."""
+    """An open source. No method raises; one thread may read while another begins and ends windows.
+
+    ``trouble`` is None, or says in sentences for the user why some or all of the values are missing.
+    """
 
     name: str
     trouble: str | None
 
     def read(self) -> Mapping[str, int]:
-        """Read the bytes of each series now, by series name. Called every few milliseconds: keep it cheap."""
+        """Read the bytes of each series now, by series name. Called every few milliseconds: keep it cheap.
+
+        A series that could not be read, or is too costly to read this often, is left out of this answer.
+        """
 
     def begin_window(self) -> None:
-        """Begin a window in which peaks are counted; windows nest, an inner one never spoils an outer one."""
+        """Begin a window in which peaks are counted; windows nest, an inner one never spoils an outer one.
+
+        Not to be called for a window that was open before the source was (see ``end_window``).
+        """
 
     def end_window(self) -> Mapping[str, tuple[int, PeakBasis]]:
-        """End the innermost window; give the peaks that a counter knows, by series name."""
+        """End the innermost window; give the peaks that a counter knows, by series name.
+
+        With no window open, give the peaks since counting began. So a source that was opened while a cell ran,
+        because the cell woke TensorFlow, tells that cell's peak: nothing was counted before. A peak whose basis is
+        ``"sampled"`` is a lower bound (the user's code reset the counter); the largest sample may be larger.
+        """
 
     def limits(self) -> Mapping[str, tuple[int, LimitBasis]]:
         """Give the limit of each series where one is known, in bytes."""
