@@ -95,11 +95,11 @@ class ErrorText:
 
 @dataclass(frozen=True, slots=True)
 class ChunkGroup:
-    """Chunks of an allocator's dump added up: what ``op`` holds, in bytes."""
+    """Chunks of an allocator's dump added up: what ``op`` holds, in bytes; ``requested`` before rounding, if known."""
 
     op: str
     bytes: int
-    requested: int
+    requested: int | None
     count: int
 
 
@@ -108,7 +108,9 @@ class Dump:
     """What the allocator wrote when it failed (structured file, or the text on stderr).
 
     ``limit``, ``in_use``, ``peak``, ``pool`` and ``largest_free`` are bytes or None; ``fragmentation`` 0–1 is
-    (free in pool − largest free chunk) / free in pool. ``groups``: chunks in use by operation, largest first.
+    (free in pool − largest free chunk) / free in pool. ``groups``: chunks in use by operation, largest first (a
+    chunk without an operation's name is grouped by its size). ``requested`` (bytes, rounded to chunks) is what the
+    operation ``op`` asked for in vain; only the text tells.
     """
 
     allocator: str
@@ -120,6 +122,8 @@ class Dump:
     largest_free: int | None = None
     fragmentation: float | None = None
     groups: tuple[ChunkGroup, ...] = ()
+    requested: int | None = None
+    op: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,206 @@
+"""Dump: what TensorFlow's BFC allocator writes on stderr when it is full, told apart from the rest and parsed."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import replace
+
+from tf_mem_magic.core.recording import ChunkGroup, Dump
+
+KEEP = 4 << 20
+"""Bytes of dump that are kept, the newest."""
+
+_STATS = rb"Limit|InUse|MaxInUse|NumAllocs|MaxAllocSize|Reserved|PeakReserved|LargestFreeBlock"
+_LOG_LINE = re.compile(rb"bfc_allocator\.cc:\d+\] ?(.*)", re.DOTALL)
+_DUMP_MESSAGE = re.compile(
+    rb"Allocator \(.*\) ran out of memory trying to allocate (?!.*not a failure)"
+    rb"|BFCAllocator dump for |Bin \(\d+\):|Bin for .* was .*, Chunk State:|Next region of size |InUse at |Free +at "
+    rb"|\s*Size: .* \| Requested Size: |\s*Summary of in-use Chunks by size:|\d+ Chunks of size \d+ totalling "
+    rb"|Sum Total of in-use chunks|Total (?:bytes|size) in pool|Stats:|[*_x]+\s*$"
+)
+_AFTER_HEADER = re.compile(rb"If the cause is memory fragmentation maybe|Current allocation summary follows\.")
+_AFTER_STATS = re.compile(rb"(?:" + _STATS + rb"): +[\d.]+[A-Za-z]*\s*$")
+
+
+class DumpSeparator:
+    """Tells the lines of an allocator's dump from everything else on stderr, as the bytes arrive.
+
+    Bytes that are not dump come out exactly as they went in and in order. An unfinished line is held back until
+    :meth:`release` or its end, because it may become a line of a dump.
+    """
+
+    def __init__(self, keep: int = KEEP) -> None:
+        self._keep = keep
+        self._kept: deque[bytes] = deque()
+        self._kept_bytes = 0
+        self._partial = b""
+        self._midline = False
+        self._continues: re.Pattern[bytes] | None = None
+        self._after_stats = False
+
+    @property
+    def dump_text(self) -> str:
+        """The dumps seen so far, the newest :data:`KEEP` bytes of them."""
+        return b"".join(self._kept).decode("utf-8", "replace")
+
+    @property
+    def pending(self) -> bool:
+        """Whether an unfinished line is being held back."""
+        return bool(self._partial)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes of stderr; give those to forward now."""
+        if self._midline:
+            head, newline, data = data.partition(b"\n")
+            if not newline:
+                return head
+            self._midline = False
+            return head + newline + self.feed(data)
+        complete, newline, rest = data.rpartition(b"\n")
+        if not newline:
+            self._partial += data
+            return b""
+        text, self._partial = self._partial + complete + newline, rest
+        if self._continues is None and b"bfc_allocator.cc:" not in text:
+            return text
+        return b"".join(line for line in text.splitlines(keepends=True) if not self._folds(line))
+
+    def release(self) -> bytes:
+        """Give up the unfinished line, unless it already is one of a dump: its rest will be forwarded too."""
+        if not self._partial or _is_dump(self._partial):
+            return b""
+        text, self._partial, self._midline = self._partial, b"", True
+        return text
+
+    def finish(self) -> bytes:
+        """End the stream: give what is still to be forwarded."""
+        text, self._partial = self._partial, b""
+        return b"" if text and self._folds(text) else text
+
+    def _folds(self, line: bytes) -> bool:
+        message = _LOG_LINE.search(line)
+        if message is not None and _DUMP_MESSAGE.match(message[1]):
+            self._continues = _AFTER_HEADER if message[1].startswith(b"Allocator (") else None
+            self._after_stats = False
+            if message[1].startswith(b"Stats:"):
+                self._continues = _AFTER_STATS
+        elif self._continues is not None and self._continues.match(line):
+            self._after_stats = self._continues is _AFTER_STATS
+        elif self._after_stats and not line.strip():
+            self._after_stats = False
+        else:
+            return False
+        self._keep_line(line)
+        return True
+
+    def _keep_line(self, line: bytes) -> None:
+        self._kept.append(line)
+        self._kept_bytes += len(line)
+        while self._kept_bytes > self._keep:
+            self._kept_bytes -= len(self._kept.popleft())
+
+
+def _is_dump(line: bytes) -> bool:
+    message = _LOG_LINE.search(line)
+    return message is not None and _DUMP_MESSAGE.match(message[1]) is not None
+
+
+def device_of(allocator: str) -> str | None:
+    """Give TensorFlow's short name of the device whose memory ``allocator`` hands out; None where it cannot be told.
+
+    ``GPU_0_bfc`` and ``PluggableDevice_0_bfc`` are ``GPU:0``; ``cpu``, ``mklcpu``, ``bfc_cpu_allocator_for_gpu`` and
+    the pinned host memory ``gpu_host_bfc`` are ``CPU:0``.
+    """
+    match = re.match(r"(?:GPU|PluggableDevice|XPU)_(\d+)_", allocator)
+    if match:
+        return f"GPU:{match[1]}"
+    return "CPU:0" if re.search(r"cpu|host", allocator, re.IGNORECASE) else None
+
+
+def fragmentation(free: int, largest_free: int) -> float | None:
+    """Give the share of the free bytes in the pool that lies outside the largest free chunk; None: nothing is free."""
+    return (free - largest_free) / free if free else None
+
+
+def group_chunks(chunks: Iterable[tuple[str, int, int | None]]) -> tuple[ChunkGroup, ...]:
+    """Add up chunks ``(op, bytes, requested)`` by operation, largest first; nameless ones by their size."""
+    groups: dict[tuple[str, int], ChunkGroup] = {}
+    for op, size, requested in chunks:
+        key = (op, 0 if op else size)
+        so_far = groups.get(key, ChunkGroup(op, 0, 0, 0))
+        total = None if requested is None or so_far.requested is None else so_far.requested + requested
+        groups[key] = ChunkGroup(op, so_far.bytes + size, total, so_far.count + 1)
+    return tuple(sorted(groups.values(), key=lambda group: (-group.bytes, group.op)))
+
+
+def parse_dumps(text: str) -> tuple[Dump, ...]:
+    """Read the dumps in ``text``, oldest first; one whose beginning is cut off is left out.
+
+    Sizes are exact where the dump is (chunks, regions, and before TensorFlow 2.17 everything); the limit and the
+    peak of newer versions are rounded to two decimals of their unit, because that is how they are written.
+    """
+    starts = [m.start() for m in _BEGIN.finditer(text)]
+    ends = [*starts[1:], len(text)]
+    return tuple(dump for a, b in zip(starts, ends) if (dump := _parse_one(text[a:b])) is not None)
+
+
+def complete(structured: Dump, text: Iterable[Dump]) -> Dump:
+    """Fill what the structured dump does not say from the newest text dump of the same allocator."""
+    same = [dump for dump in text if dump.allocator == structured.allocator]
+    if not same:
+        return structured
+    last = same[-1]
+    return replace(structured, limit=structured.limit or last.limit, requested=last.requested, op=last.op)
+
+
+_BEGIN = re.compile(r"^.*bfc_allocator\.cc:\d+\] Allocator \(.*\) ran out of memory trying to allocate ", re.MULTILINE)
+_HEADER = re.compile(
+    r"Allocator \((.*?)\) ran out of memory trying to allocate \S+ \(rounded to (\d+)\)\s*(?:requested by op (\S+))?"
+)
+_CHUNK = re.compile(r"\] (InUse|Free +)at \w+ of size (\d+)(?: by op (\S+))?")
+_SUMMARY = re.compile(r"\] (\d+) Chunks of size (\d+) totalling ")
+_REGION = re.compile(r"\] Next region of size (\d+)")
+_POOL = re.compile(r"\] Total (?:bytes|size) in pool: (\S+) memory_limit_: (\S+)")
+_STAT = re.compile(r"^(Limit|InUse|MaxInUse): +([\d.]+)([A-Za-z]*)\s*$", re.MULTILINE)
+_UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
+
+
+def _parse_one(text: str) -> Dump | None:
+    header = _HEADER.search(text)
+    if header is None:
+        return None
+    chunks = _CHUNK.findall(text)
+    used = [(op, int(size), None) for kind, size, op in chunks if kind == "InUse"]
+    free = [int(size) for kind, size, _ in chunks if kind != "InUse"]
+    if not used:
+        used = [("", int(size), None) for count, size in _SUMMARY.findall(text) for _ in range(int(count))]
+    stats = {name: _bytes(number, unit) for name, number, unit in _STAT.findall(text)}
+    regions = [int(size) for size in _REGION.findall(text)]
+    pool = _POOL.search(text)
+    largest = max(free, default=0) if chunks else None
+    return Dump(
+        allocator=header[1],
+        basis="text",
+        limit=stats.get("Limit") or (_size(pool[2]) if pool else None),
+        in_use=sum(size for _, size, _ in used) if used else stats.get("InUse"),
+        peak=stats.get("MaxInUse"),
+        pool=sum(regions) if regions else (_size(pool[1]) if pool else None),
+        largest_free=largest,
+        fragmentation=fragmentation(sum(free), largest) if largest is not None else None,
+        groups=group_chunks(used),
+        requested=int(header[2]),
+        op=header[3],
+    )
+
+
+def _size(text: str) -> int | None:
+    match = re.match(r"([\d.]+)([A-Za-z]*)$", text)
+    return _bytes(match[1], match[2]) if match else None
+
+
+def _bytes(number: str, unit: str) -> int | None:
+    if unit not in _UNITS:
+        return None
+    return int(number) if "." not in number and unit == "" else round(float(number) * _UNITS[unit])
