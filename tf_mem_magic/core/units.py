@@ -12,16 +12,19 @@ _UNITS |= {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
 
 
 class Unit(NamedTuple):
-    """A unit of size: ``size`` in bytes and its ``name``."""
+    """A unit of size: ``size`` in bytes and its ``name``; ``digits``: as many significant digits at most."""
 
     size: int
     name: str
+    digits: int | None = None
 
     def text(self, value: float) -> str:
         """Give ``value`` bytes in this unit, without the unit's name: ``"8.1"``."""
         if self.size == 1:
             return f"{value:.0f}"
         scaled = value / self.size
+        if self.digits and round(abs(scaled), 1) >= 10 ** (self.digits - 1):
+            return f"{scaled:.0f}"
         return f"{scaled:.1f}" if abs(scaled) < 1000 else f"{scaled:.0f}"
 
 
@@ -37,6 +40,15 @@ def unit_for(values: Iterable[float]) -> Unit:
     return Unit(1, "B")
 
 
+def brief_unit(values: Iterable[float]) -> Unit:
+    """Choose the unit for ``values`` (bytes) as :func:`unit_for` does, showing three significant digits at most."""
+    known = [abs(v) for v in values]
+    unit = unit_for(known)
+    if max(known, default=0) >= 999.5 * unit.size and unit.size < TIB:
+        unit = unit_for([unit.size * 1024])
+    return unit._replace(digits=3)
+
+
 def size(value: float | None, unit: Unit | None = None) -> str:
     """Give ``value`` bytes in words (``"8.1 GiB"``); an em dash where it is ``None``."""
     if value is None:
@@ -45,9 +57,9 @@ def size(value: float | None, unit: Unit | None = None) -> str:
     return f"{unit.text(value)} {unit.name}"
 
 
-def size_range(low: float, high: float) -> str:
+def size_range(low: float, high: float, unit: Unit | None = None) -> str:
     """Give a range of bytes in one unit: ``"7.0–8.1 GiB"``."""
-    unit = unit_for([low, high])
+    unit = unit or unit_for([low, high])
     first, last = unit.text(low), unit.text(high)
     return f"{first} {unit.name}" if first == last else f"{first}–{last} {unit.name}"
 

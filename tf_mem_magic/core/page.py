@@ -1,0 +1,265 @@
+"""The report as static HTML: what a saved notebook shows, without scripts and without a kernel."""
+
+from __future__ import annotations
+
+import html
+import re
+
+from tf_mem_magic.core import sentences
+from tf_mem_magic.core.glossary import MEANINGS
+from tf_mem_magic.core.outcome import Outcome
+from tf_mem_magic.core.palette import PARTS
+from tf_mem_magic.core.proposals import Declined, Proposal
+
+_FAINT = "rgba(127,127,127,0.14)"
+_LINE = "1px solid rgba(127,127,127,0.4)"
+_MONO = "font-family:var(--jp-code-font-family,Menlo,Consolas,'DejaVu Sans Mono',monospace);font-size:12px"
+_PRE = (
+    f"margin:4px 0;padding:6px 8px;{_MONO};line-height:1.4;white-space:pre-wrap;overflow-wrap:anywhere;"
+    f"background:{_FAINT};color:inherit;border-radius:3px"
+)
+_CELL = "text-align:left;vertical-align:top;padding:4px 10px 2px 0;overflow-wrap:anywhere;max-width:none"
+_TONES = {
+    "ok": "var(--jp-success-color1,#388e3c)",
+    "oom": "var(--jp-error-color1,#d9362f)",
+    "error": "var(--jp-error-color1,#d9362f)",
+    "killed": "var(--jp-error-color1,#d9362f)",
+    "interrupted": "var(--jp-warn-color1,#c26a12)",
+}
+_TERMS = re.compile(r"\b(" + "|".join(sorted(map(re.escape, MEANINGS), key=len, reverse=True)) + r")\b", re.I)
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def render_html(outcome: Outcome, figure_png: str | None = None) -> str:
+    """Give the report as one HTML element.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        The run, explained.
+    figure_png : str or None
+        The timeline as a PNG in base64; None where there is none.
+    """
+    quiet = outcome.recording.status == "ok" and outcome.comparison is None
+    parts = [_head(outcome)]
+    if quiet:
+        parts += [_folded("timeline", _image(outcome, figure_png))]
+    else:
+        parts += [_explanation(outcome), _image(outcome, figure_png)]
+    parts += [_filled(outcome), _choices(outcome), _declined(outcome.declined), _changed_cell(outcome)]
+    parts += [_details(outcome)]
+    body = "".join(parts)
+    label = html.escape(f"Memory report: {sentences.headline(outcome)}")
+    style = (
+        "color:inherit;line-height:1.45;max-width:760px;overflow-wrap:anywhere;"
+        "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:var(--jp-ui-font-size1,13px)"
+    )
+    return f'<section class="tfmem-report" aria-label="{label}" style="{style}">{body}</section>'
+
+
+def escaped(text: str) -> str:
+    """Make ``text`` safe to stand in HTML, as text and as an attribute; control characters become visible."""
+    return html.escape(_UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text))
+
+
+def explained(text: str) -> str:
+    """Escape a sentence and give its first glossary terms their meaning for hovering."""
+    seen: set[str] = set()
+
+    def meaning(match: re.Match[str]) -> str:
+        term = match.group(0).lower()
+        if term in seen:
+            return match.group(0)
+        seen.add(term)
+        style = "text-decoration:underline dotted;cursor:help;border:0"
+        return f'<abbr title="{escaped(MEANINGS[term])}" style="{style}">{match.group(0)}</abbr>'
+
+    return _TERMS.sub(meaning, escaped(text))
+
+
+def _head(outcome: Outcome) -> str:
+    status = outcome.recording.status
+    tone = _TONES[status]
+    word = sentences.status_word(status)
+    sign = f'<span role="img" aria-label="{word}" title="{word}" style="color:{tone}">{sentences.mark(outcome)}</span>'
+    loud = status != "ok" or outcome.comparison is not None
+    weight = "font-weight:600;font-size:1.1em" if loud else "font-weight:400"
+    left = sentences.left_behind(outcome)
+    behind = f' <span style="opacity:0.8;margin-left:12px">{explained(left)}</span>' if left else ""
+    return f'<div style="{weight}">{sign} {explained(sentences.headline(outcome))}{behind}</div>'
+
+
+def _explanation(outcome: Outcome) -> str:
+    where, code = sentences.place(outcome)
+    lines = []
+    if where:
+        quoted = f': <code style="{_MONO};background:{_FAINT};color:inherit;padding:1px 4px">{escaped(code)}</code>'
+        lines.append(escaped(where) + (quoted if code else ""))
+    lines += [explained(s) for s in (sentences.result(outcome), sentences.paragraph(outcome)) if s]
+    lines += [escaped(s) for s in (*sentences.checks(outcome), *sentences.neighbours(outcome))]
+    if changes := sentences.already_done(outcome):
+        lines.append(f"<b>This run already did:</b> {escaped('; '.join(changes))}")
+    if runs := sentences.history(outcome):
+        lines.append(f"Runs of this cell: {escaped(runs)}")
+    return "".join(f'<div style="margin:2px 0">{line}</div>' for line in lines)
+
+
+def _image(outcome: Outcome, figure_png: str | None) -> str:
+    if not figure_png:
+        return ""
+    alt = escaped(sentences.describe(outcome))
+    style = "display:block;width:100%;max-width:700px;height:auto;margin:6px 0;background:transparent"
+    return f'<img src="data:image/png;base64,{escaped(figure_png)}" alt="{alt}" style="{style}">'
+
+
+def _filled(outcome: Outcome) -> str:
+    shares = sentences.breakdown(outcome)
+    if not shares:
+        return ""
+    bar = "".join(
+        f'<span style="display:inline-block;vertical-align:top;height:12px;width:{100 * share.fraction:.2f}%;'
+        f"box-sizing:border-box;border-right:1px solid rgba(127,127,127,0.15);"
+        f'background:{PARTS.get(share.kind, PARTS["other"])}"></span>'
+        for share in shares
+    )
+    names = "".join(
+        f'<span style="display:inline-block;margin-right:14px" title="{escaped(share.basis)}">'
+        f'<span style="color:{PARTS.get(share.kind, PARTS["other"])}" aria-hidden="true">■</span> '
+        f"{explained(share.label)} <b>{escaped(share.amount)}</b></span>"
+        for share in shares
+    )
+    frame = "white-space:nowrap;overflow:hidden;font-size:0;line-height:0;border-radius:2px"
+    return (
+        f'<div style="margin:6px 0">What was in use'
+        f'<div style="{frame};margin:2px 0" aria-hidden="true">{bar}</div><div>{names}</div></div>'
+    )
+
+
+def _choices(outcome: Outcome) -> str:
+    if not outcome.offered:
+        return ""
+    heads = ("Change the cell and run it again", sentences.expectation_heading(outcome), "keeps")
+    head = "".join(f'<th scope="col" style="{_CELL};font-weight:600">{explained(text)}</th>' for text in heads)
+    rows = "".join(_choice(proposal, outcome) for proposal in outcome.offered)
+    table = "width:100%;margin:8px 0 4px;border-collapse:collapse;table-layout:fixed;font-size:inherit;border:0"
+    return (
+        f'<table style="{table}"><thead style="border-bottom:{_LINE}"><tr style="background:none">{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
+    )
+
+
+def _choice(proposal: Proposal, outcome: Outcome) -> str:
+    title = f"<b>{escaped(proposal.title)}</b>"
+    if later := sentences.effect(proposal):
+        title += f'<div style="opacity:0.8">{escaped(later)}</div>'
+    row = "".join(
+        f'<td style="{_CELL}">{text}</td>'
+        for text in (title, _expected(proposal, outcome), escaped(proposal.preserves))
+    )
+    more = "".join(f'<div style="opacity:0.85">{explained(text)}</div>' for text in proposal.caveats)
+    bottom = f"{_CELL};border-bottom:{_LINE};padding-bottom:6px"
+    return (
+        f'<tr style="background:none">{row}</tr>'
+        f'<tr style="background:none"><td colspan="3" style="{bottom}">{more}{_change(proposal)}</td></tr>'
+    )
+
+
+def _expected(proposal: Proposal, outcome: Outcome) -> str:
+    expected = sentences.expectation(proposal, outcome)
+    words = escaped(" ".join(part for part in (expected.range, expected.word) if part))
+    if expected.low is None or expected.high is None:
+        return words
+    low, high = (100 * min(1.0, max(0.0, share)) for share in (expected.low, expected.high))
+    bar = (
+        f'<span aria-hidden="true" style="display:block;width:90%;height:6px;margin-top:3px;font-size:0;'
+        f'background:{_FAINT};border:{_LINE};white-space:nowrap;overflow:hidden">'
+        f'<span style="display:inline-block;height:6px;width:{low:.1f}%;background:{PARTS["other"]}"></span>'
+        f'<span style="display:inline-block;height:6px;width:{high - low:.1f}%;background:{PARTS["other"]};'
+        f'opacity:0.5"></span></span>'
+    )
+    return f'<span title="{escaped(expected.basis)}">{words}{bar}</span>'
+
+
+def _change(proposal: Proposal) -> str:
+    """Show what a proposal changes: its diff, then the whole changed cell to copy."""
+    parts = []
+    if proposal.why:
+        parts.append(f"<div>{explained(proposal.why)}</div>")
+    if proposal.estimate is not None:
+        parts.append(f"<div>The estimate rests on: {explained(proposal.estimate.basis)}</div>")
+    for name, value in proposal.environment:
+        parts.append(f"<div>sets <code>{escaped(name)}={escaped(value)}</code> before TensorFlow is imported</div>")
+    if not proposal.diff:
+        return _folded("what it does", "".join(parts) + "<div>The cell stays as it is.</div>")
+    parts += [_diff(proposal.diff), f"<div>the changed cell, to copy:</div>{_code(proposal.source)}"]
+    return _folded("the change", "".join(parts))
+
+
+def _diff(diff: str) -> str:
+    tints = {"+": "background:rgba(60,160,80,0.22)", "-": "background:rgba(217,54,47,0.20)"}
+    lines = "".join(
+        f'<span style="display:block;{tints.get(line[:1], "opacity:0.8")}">{escaped(line) or " "}</span>'
+        for line in diff.splitlines()[2:]
+    )
+    return f'<pre style="{_PRE}">{lines}</pre>'
+
+
+def _code(source: str) -> str:
+    return f'<pre style="{_PRE};user-select:all">{escaped(source)}</pre>'
+
+
+def _declined(declined: tuple[Declined, ...]) -> str:
+    if not declined:
+        return ""
+    rows = []
+    for answer in declined:
+        patch = f"<div>a change that would help, to copy:</div>{_code(answer.patch)}" if answer.patch else ""
+        other = f"<div>under other settings: {escaped(answer.settings.title)}</div>" if answer.settings else ""
+        rows.append(
+            f'<li style="margin:2px 0"><b>{escaped(answer.title)}</b>: {explained(answer.reason)}{other}{patch}</li>'
+        )
+    return _folded(sentences.not_offered(declined), f'<ul style="margin:2px 0;padding-left:18px">{"".join(rows)}</ul>')
+
+
+def _changed_cell(outcome: Outcome) -> str:
+    comparison = outcome.comparison
+    if comparison is None or not comparison.original:
+        return ""
+    return _folded("the cell as it was before, to copy", _code(comparison.original))
+
+
+def _details(outcome: Outcome) -> str:
+    """Fold away the allocator's dump, the other series' peaks and the notes."""
+    dumped = "".join(_dump(outcome))
+    peaks = "".join(f"<div>{explained(text)}</div>" for text in sentences.other_peaks(outcome))
+    notes = sentences.notes(outcome)
+    listed = "".join(f"<div>{escaped(text)}</div>" for text in notes)
+    return (
+        _folded("other peaks", peaks)
+        + _folded("allocator's dump", dumped)
+        + _folded(f"{len(notes)} notes" if len(notes) > 1 else "1 note", listed)
+    )
+
+
+def _dump(outcome: Outcome) -> list[str]:
+    parts = []
+    for dump in outcome.recording.dumps:
+        unit = sentences.unit_of(outcome)
+        rows = "\n".join(
+            f"{sentences.amount(group.bytes, unit):>12}  {group.count} × {group.op}" for group in dump.groups
+        )
+        parts.append(f"<div>{escaped(dump.allocator)}, chunks in use by operation</div>")
+        parts.append(f'<pre style="{_PRE}">{escaped(rows)}</pre>' if rows else "")
+    if outcome.recording.stderr:
+        parts.append(f'<pre style="{_PRE};max-height:300px;overflow-y:auto">{escaped(outcome.recording.stderr)}</pre>')
+    return parts
+
+
+def _folded(summary: str, body: str) -> str:
+    """Fold ``body`` behind a line; nothing where there is nothing to fold."""
+    if not body:
+        return ""
+    return (
+        f'<details style="margin:3px 0"><summary style="cursor:pointer;opacity:0.9">{explained(summary)}</summary>'
+        f'<div style="margin:2px 0 6px 14px">{body}</div></details>'
+    )
