@@ -1,0 +1,174 @@
+// The bridge: carries the panel's wishes to the notebook. It lives with the widget's model, not with its view: a
+// rerun clears the view away, and a restart takes the kernel, while this goes on.
+
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function initialize({ model }) {
+  const viewId = model.get("view_id");
+  const send = (content) => {
+    try {
+      model.send({ ...content, page: page.id });
+    } catch {
+      // The kernel is gone; what is left to say is said in the page.
+    }
+  };
+  const remember = () => page.frozen.set(viewId, model.get("frozen"));
+  remember();
+  model.on("change:frozen", remember);
+
+  const context = contextOf(model);
+  let restarting = false;
+  const onStatus = (_, status) => {
+    if (["restarting", "autorestarting", "dead", "terminating", "unknown"].includes(status)) freezeOutput(context, viewId);
+  };
+  const onKernel = () => freezeOutput(context, viewId);
+  if (context) {
+    saveStatically(context.model);
+    reviveOutput(context, viewId);
+    context.sessionContext?.statusChanged?.connect(onStatus);
+    context.sessionContext?.kernelChanged?.connect(onKernel);
+  }
+
+  let running = false;
+  const refuse = (order, error) => {
+    const reason = error instanceof Refusal ? error.message : `The page could not do it (${error?.message ?? error}).`;
+    if (!(error instanceof Refusal)) console.error("tf_mem_magic", error);
+    send({ op: "refused", key: order.key, reason });
+  };
+
+  const orders = {
+    async run(order) {
+      if (running) return;
+      running = true;
+      try {
+        const kernel = kernelOf(model);
+        if (!kernel) throw new Refusal("The page has no kernel to run the cell.");
+        const notebook = contextOf(model);
+        const tag = { tfmem: { key: order.key } };
+        let reply;
+        if (notebook) {
+          const place = locateUnchanged(notebook, order.cell_id, order.original);
+          send({ op: "started", key: order.key });
+          if (order.source !== order.original) place.shared.setSource(order.source);
+          reply = await runCell(place, kernel, order.source, tag);
+        } else {
+          reply = await runBelow(model, kernel, order, tag, send);
+        }
+        if (reply.status === "aborted") notice("The changed cell did not run, because a cell before it in the queue failed. Run it again.");
+        if (reply.status === "gone") notice("The changed cell did not finish: the connection to the kernel ended.");
+        send({ op: "ran", key: order.key, status: reply.status });
+      } finally {
+        running = false;
+      }
+    },
+    async put(order) {
+      const notebook = contextOf(model);
+      if (!notebook) throw new Refusal("The page cannot change the cell. Copy the code instead.");
+      locateUnchanged(notebook, order.cell_id, order.original).shared.setSource(order.source);
+      send({ op: "put", key: order.key });
+    },
+    async copy(order) {
+      send({ op: "copied", key: order.key, ok: await copyText(order.text) });
+    },
+    async cells(order) {
+      const notebook = contextOf(model);
+      if (!notebook) throw new Refusal("The page cannot tell which cells the notebook has.");
+      locateUnchanged(notebook, order.cell_id, order.original);
+      const code = notebook.model.sharedModel.cells.filter((cell) => cell.cell_type === "code");
+      const cells = code.map((cell) => ({ id: cell.id, source: sourceOf(cell), count: cell.execution_count ?? null }));
+      send({ op: "cells", key: order.key, cells });
+    },
+    async restart(order) {
+      if (restarting) return;
+      restarting = true;
+      try {
+        await restartAndReplay(model, order);
+      } catch (error) {
+        notice(error instanceof Refusal ? error.message : `The restart did not work (${error?.message ?? error}).`);
+        throw error;
+      } finally {
+        restarting = false;
+      }
+    },
+    async freeze() {
+      if (context) freezeOutput(context, viewId);
+    },
+  };
+
+  const onMessage = (message) => {
+    if (message.page && message.page !== page.id) return;
+    const order = orders[message.op];
+    if (order) order(message).catch((error) => refuse(message, error));
+  };
+  model.on("msg:custom", onMessage);
+
+  // With the notebook open in two windows, the one that was touched last is the one that acts.
+  const onTouch = (event) => {
+    if (event.target.closest?.(`.${model.get("root")}`)) send({ op: "here" });
+  };
+  document.addEventListener("pointerdown", onTouch, true);
+  document.addEventListener("keydown", onTouch, true);
+
+  send({ op: "hello", tier: tierOf(model), restart: canRestart(model) });
+  return () => {
+    context?.sessionContext?.statusChanged?.disconnect(onStatus);
+    context?.sessionContext?.kernelChanged?.disconnect(onKernel);
+    document.removeEventListener("pointerdown", onTouch, true);
+    document.removeEventListener("keydown", onTouch, true);
+  };
+}
+
+// For pages that lend their kernel but not their notebook: the outputs go to the panel's own output area, by the
+// Output widget's own means (it takes the messages of the request that it names).
+async function runBelow(model, kernel, order, tag, send) {
+  const output = await model.widget_manager.get_model(order.output);
+  send({ op: "started", key: order.key });
+  const request = { code: order.source, store_history: true, stop_on_error: true, allow_stdin: true };
+  output.clear_output?.(false);
+  const future = kernel.requestExecute(request, false, tag);
+  future.onStdin = async (message) => {
+    if (message.header.msg_type !== "input_request") return;
+    future.sendInputReply({ status: "ok", value: await askInput(message.content.prompt, message.content.password) }, message.header);
+  };
+  output.set("msg_id", future.msg.header.msg_id);
+  try {
+    return (await future.done).content;
+  } catch (error) {
+    return { status: "gone", reason: String(error?.message ?? error) };
+  } finally {
+    output.set("msg_id", "");
+  }
+}
+
+function render({ model, el }) {
+  const erase = drawStrip(model, el);
+  const arrive = () => el.closest(`.${model.get("root")}`)?.classList.add("tfmem-bridged");
+  const arrival = setInterval(() => {
+    arrive();
+    if (el.isConnected) clearInterval(arrival);
+  }, 50);
+  const onKey = (event) => {
+    const root = event.target.closest?.(`.${model.get("root")}`);
+    if (event.key !== "Escape" || !root) return;
+    const open = event.target.closest("details[open]") ?? root.querySelector("details[open]");
+    if (!open) return;
+    open.open = false;
+    open.querySelector("summary")?.focus();
+    event.stopPropagation();
+  };
+  document.addEventListener("keydown", onKey, true);
+  return () => {
+    erase();
+    clearInterval(arrival);
+    document.removeEventListener("keydown", onKey, true);
+  };
+}
+
+export default { initialize, render };

@@ -1,0 +1,50 @@
+"""The bridge: one small anywidget that draws the live strip and carries the panel's wishes to the notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+_SCRIPTS = ("notebook.js", "notice.js", "strip.js", "bridge.js")
+
+
+@lru_cache(maxsize=1)
+def script() -> str:
+    """Give the page's script, one module joined from its parts."""
+    folder = files("tf_mem_magic.views")
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+
+
+@lru_cache(maxsize=1)
+def style() -> str:
+    """Give the style sheet; the panel carries it in its HTML, so that it works without the script."""
+    return (files("tf_mem_magic.views") / "bridge.css").read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _bridge_class() -> Any:
+    import anywidget
+    import traitlets
+
+    class Bridge(anywidget.AnyWidget):
+        """Page side of a panel; talks by custom messages ``{"op": ...}``, both ways."""
+
+        _esm = script()
+        root = traitlets.Unicode().tag(sync=True)
+        view_id = traitlets.Unicode().tag(sync=True)
+        frozen = traitlets.Unicode().tag(sync=True)
+        running = traitlets.Bool(True).tag(sync=True)
+
+    return Bridge
+
+
+def open_bridge(root: str, view_id: str, on_message: Callable[[Mapping[str, Any]], None]) -> Any:
+    """Open the bridge of the panel whose outer widget has the model id ``view_id`` and the class ``root``.
+
+    ``on_message`` gets each message of the page, in whatever thread the kernel handles it.
+    """
+    bridge = _bridge_class()(root=root, view_id=view_id)
+    bridge.on_msg(lambda _widget, content, _buffers: on_message(content))
+    return bridge

@@ -1,0 +1,121 @@
+"""The panel's widgets: made here, with ipywidgets imported at first use. They hold no logic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+from tf_mem_magic.core import units
+from tf_mem_magic.views.actions import ReplayCell
+
+Press = Callable[[], None]
+
+
+def text(html: str, name: str = "") -> Any:
+    """Show HTML."""
+    import ipywidgets
+
+    widget = ipywidgets.HTML(html)
+    if name:
+        widget.add_class(name)
+    return widget
+
+
+def button(label: str, tip: str, press: Press, *, accent: bool = False) -> Any:
+    """Make a button that calls ``press``."""
+    import ipywidgets
+
+    widget = ipywidgets.Button(description=label, tooltip=tip, button_style="primary" if accent else "")
+    widget.on_click(lambda _: press())
+    return widget
+
+
+def column(*children: Any, name: str = "") -> Any:
+    """Stack widgets."""
+    import ipywidgets
+
+    widget = ipywidgets.VBox(children)
+    if name:
+        widget.add_class(name)
+    return widget
+
+
+def row(*children: Any) -> Any:
+    """Put widgets side by side; they wrap where the page is narrow."""
+    import ipywidgets
+
+    widget = ipywidgets.HBox(children)
+    widget.add_class("tfmem-row")
+    return widget
+
+
+def folded(label: str, *children: Any) -> Any:
+    """Put widgets behind a toggle that the page itself opens, also while the kernel is busy."""
+    import ipywidgets
+
+    toggle = ipywidgets.ToggleButton(value=False, description=label, tooltip="Show or hide the reasons")
+    toggle.add_class("tfmem-toggle")
+    return column(toggle, column(*children, name="tfmem-folded"))
+
+
+def code_to_copy(source: str) -> Any:
+    """Show code in a field from which it can be copied by hand."""
+    import ipywidgets
+
+    return ipywidgets.Textarea(source, layout={"width": "100%", "height": "140px"})
+
+
+def output_area() -> Any:
+    """Make the area for a run that cannot go to the cell."""
+    import ipywidgets
+
+    return ipywidgets.Output()
+
+
+class Checklist:
+    """The cells that a restart would replay, each with its tick."""
+
+    def __init__(self, cells: tuple[ReplayCell, ...], changed: Press) -> None:
+        import ipywidgets
+
+        self._cells = cells
+        self._boxes = []
+        rows = []
+        for cell in cells:
+            first = next((line for line in cell.source.splitlines() if line.strip()), "(empty)")
+            box = ipywidgets.Checkbox(value=cell.ticked, description=_label(first[:80]), indent=False)
+            box.layout.width = "auto"
+            box.observe(lambda _: changed(), "value")
+            self._boxes.append(box)
+            rows.append(row(box, text(_about(cell))))
+        self.widget = column(*rows, name="tfmem-checklist")
+
+    @property
+    def ticked(self) -> tuple[str, ...]:
+        """The ids of the ticked cells, in order."""
+        return tuple(cell.cell_id for cell, box in zip(self._cells, self._boxes) if box.value)
+
+
+def _about(cell: ReplayCell) -> str:
+    took = "not timed" if cell.seconds is None else units.duration(cell.seconds)
+    flags = "".join(f" <b>⚠ {escape(flag)}</b>" for flag in cell.flags)
+    return f'<span class="tfmem-dim">{took}</span>{flags}'
+
+
+def _label(words: str) -> str:
+    """Give words for a label that older ipywidgets would read as HTML."""
+    import ipywidgets
+
+    return escape(words) if int(ipywidgets.__version__.split(".")[0]) < 8 else words
+
+
+def close_tree(widget: Any) -> None:
+    """Close a widget with all that it holds, so that no comm stays open."""
+    for child in getattr(widget, "children", ()):
+        close_tree(child)
+    for part in ("layout", "style"):
+        held = getattr(widget, part, None)
+        if hasattr(held, "close"):
+            held.close()
+    widget.close()

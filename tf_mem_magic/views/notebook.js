@@ -1,0 +1,201 @@
+// What the page can do with the open notebook. Everything here works on the notebook's model, never on its look.
+// Joined in front of bridge.js by bridge.py.
+
+const VIEW = "application/vnd.jupyter.widget-view+json";
+const SHOWN = new Set(["stream", "display_data", "execute_result", "error"]);
+
+// Shared by every panel of this page: the runs by cell, and the static text that stands in for a panel when saved.
+const page = (globalThis[Symbol.for("tf_mem_magic")] ??= {
+  id: Math.random().toString(36).slice(2),
+  runs: new Map(),
+  frozen: new Map(),
+  wrapped: new WeakSet(),
+});
+
+class Refusal extends Error {}
+
+function contextOf(model) {
+  const context = model.widget_manager?.context;
+  return context?.model?.sharedModel?.cells && context.model.cells?.get ? context : null;
+}
+
+function kernelOf(model) {
+  const kernel = contextOf(model)?.sessionContext?.session?.kernel ?? model.widget_manager?.kernel;
+  return typeof kernel?.requestExecute === "function" ? kernel : null;
+}
+
+function canRestart(model) {
+  const session = contextOf(model)?.sessionContext;
+  return typeof session?.restartKernel === "function" || typeof session?.session?.kernel?.restart === "function";
+}
+
+function tierOf(model) {
+  if (!kernelOf(model)) return "panel";
+  return contextOf(model) ? "edit" : "execute";
+}
+
+const trimmed = (text) => text.replace(/\r\n/g, "\n").replace(/\s+$/, "");
+const sourceOf = (cell) => (cell.getSource ? cell.getSource() : cell.source);
+
+// The cell's place in the notebook. Old notebooks give cells new ids each time they are opened: then the one cell
+// with this very source is meant.
+function locate(context, id, source) {
+  const cells = context.model.sharedModel.cells;
+  let index = id ? cells.findIndex((cell) => cell.id === id) : -1;
+  if (index < 0) {
+    const same = [...cells.keys()].filter((i) => cells[i].cell_type === "code" && trimmed(sourceOf(cells[i])) === trimmed(source));
+    if (same.length > 1) throw new Refusal("Several cells hold this code, so it is not clear which one to change. Copy the changed cell instead.");
+    if (!same.length) throw new Refusal("The cell is no longer in this notebook. Copy the changed cell instead.");
+    index = same[0];
+  }
+  return { index, shared: cells[index], cell: context.model.cells.get(index) };
+}
+
+function locateUnchanged(context, id, original) {
+  const place = locate(context, id, original);
+  if (trimmed(sourceOf(place.shared)) !== trimmed(original))
+    throw new Refusal("The cell was edited since this run, so nothing was changed. Run it again first.");
+  if (place.shared.getMetadata?.("editable") === false) throw new Refusal("The cell is marked read-only, so it was not changed.");
+  return place;
+}
+
+// Run `code` as the cell at `place`, as JupyterLab would: the messages become the cell's own outputs.
+async function runCell(place, kernel, code, tag) {
+  const { shared, cell } = place;
+  page.runs.get(shared.id)?.dispose();
+  if (cell.clearExecution) cell.clearExecution();
+  else {
+    cell.outputs.clear();
+    cell.executionCount = null;
+  }
+  cell.trusted = true;
+  if ("executionState" in cell) cell.executionState = "running";
+  const metadata = { ...(shared.getMetadata?.() ?? {}), cellId: shared.id, ...tag };
+  const future = kernel.requestExecute({ code, store_history: true, stop_on_error: true, allow_stdin: true }, false, metadata);
+  page.runs.set(shared.id, future);
+  const follow = followOutputs(future, cell);
+  try {
+    const reply = await future.done;
+    if (cell.isDisposed) return reply.content;
+    cell.executionCount = reply.content.execution_count ?? null;
+    for (const payload of reply.content.payload ?? []) {
+      if (payload.source === "page") cell.outputs.add({ output_type: "display_data", data: payload.data, metadata: {} });
+      if (payload.source === "set_next_input" && payload.replace) shared.setSource(payload.text);
+    }
+    return reply.content;
+  } catch (error) {
+    return { status: "gone", reason: String(error?.message ?? error) };
+  } finally {
+    follow.ended = true;
+    if (!cell.isDisposed && "executionState" in cell) cell.executionState = "idle";
+  }
+}
+
+// Route a future's messages into a cell. The future is kept after the run: updates of displays made by later code
+// (update_display_data) still belong here, until the outputs are cleared.
+function followOutputs(future, cell) {
+  const displays = new Map();
+  const follow = { ended: false };
+  const onChange = (_, change) => {
+    if (change.type !== "remove" || !follow.ended) return;
+    cell.outputs.changed.disconnect(onChange);
+    if (!future.isDisposed) future.dispose();
+  };
+  cell.outputs.changed.connect(onChange);
+  future.onIOPub = (message) => {
+    if (cell.isDisposed) return;
+    const kind = message.header.msg_type;
+    const id = message.content.transient?.display_id;
+    if (SHOWN.has(kind)) {
+      cell.outputs.add({ ...message.content, output_type: kind });
+      if (id) displays.set(id, [...(displays.get(id) ?? []), cell.outputs.length - 1]);
+    } else if (kind === "update_display_data") {
+      const output = { ...message.content, output_type: "display_data" };
+      for (const index of displays.get(id) ?? []) cell.outputs.set(index, output);
+    } else if (kind === "clear_output") {
+      cell.outputs.clear(message.content.wait);
+      displays.clear();
+    }
+  };
+  future.onStdin = async (message) => {
+    if (message.header.msg_type !== "input_request") return;
+    const value = await askInput(message.content.prompt, message.content.password);
+    future.sendInputReply({ status: "ok", value }, message.header);
+  };
+  return follow;
+}
+
+// Restart without a dialog, prepare the new kernel, run the ticked cells, then the cell with its remedy.
+async function restartAndReplay(model, order) {
+  const context = contextOf(model);
+  const target = locateUnchanged(context, order.cell_id, order.original);
+  const id = target.shared.id;
+  const cells = context.model.sharedModel.cells;
+  const ids = order.cells.filter((each) => each !== id);
+  if (ids.some((each) => !cells.some((cell) => cell.id === each)))
+    throw new Refusal("A cell of the list is no longer in this notebook. Nothing was restarted.");
+  const session = context.sessionContext;
+  if (session.restartKernel) await session.restartKernel();
+  else await session.session.kernel.restart();
+  const kernel = session.session.kernel;
+  const ready = await kernel.requestExecute({ code: order.prologue, silent: true, store_history: false }, true).done;
+  if (ready.content.status !== "ok")
+    return notice(`The kernel was restarted, but it could not be prepared (${ready.content.ename}: ${ready.content.evalue}). No cell was run.`);
+  for (const each of ids) {
+    const place = locate(context, each, "");
+    const reply = await runCell(place, kernel, sourceOf(place.shared), {});
+    if (reply.status !== "ok")
+      return notice(`The kernel was restarted, but cell ${place.index + 1} of the notebook did not finish. The cells after it were not run. Repair it, then run %tfmem resume.`);
+  }
+  const place = locateUnchanged(context, id, order.original);
+  if (order.source !== order.original) place.shared.setSource(order.source);
+  const reply = await runCell(place, kernel, order.source, { tfmem: { key: order.key } });
+  if (reply.status === "aborted" || reply.status === "gone") notice("The kernel was restarted, but the changed cell did not run. Run it again.");
+}
+
+function eachOutput(context, visit) {
+  const cells = context.model.cells;
+  for (let i = 0; i < cells.length; i++) {
+    const outputs = cells.get(i).outputs;
+    for (let j = 0; outputs && j < outputs.length; j++) visit(outputs, j, outputs.get(j));
+  }
+}
+
+const staticOutput = (viewId, html) => ({
+  output_type: "display_data",
+  data: { "text/html": html, "text/plain": "tf_mem_magic: choices of this run" },
+  metadata: { tf_mem_magic: { view_id: viewId } },
+});
+
+// Put the static text in the panel's place, for good.
+function freezeOutput(context, viewId) {
+  const html = page.frozen.get(viewId);
+  if (html === undefined) return;
+  eachOutput(context, (outputs, j, output) => {
+    if (output.data?.[VIEW]?.model_id === viewId) outputs.set(j, staticOutput(viewId, html));
+  });
+}
+
+// After the page was loaded again: the saved notebook held the static text, but this panel is still alive.
+function reviveOutput(context, viewId) {
+  eachOutput(context, (outputs, j, output) => {
+    if (output.metadata?.tf_mem_magic?.view_id === viewId)
+      outputs.set(j, { output_type: "display_data", data: { [VIEW]: { version_major: 2, version_minor: 0, model_id: viewId } }, metadata: {} });
+  });
+}
+
+// What is saved never holds a panel: a widget without its kernel would be shown as an error.
+function saveStatically(notebook) {
+  if (page.wrapped.has(notebook)) return;
+  page.wrapped.add(notebook);
+  const toJSON = notebook.toJSON;
+  const standIn = (output) => {
+    const id = output.data?.[VIEW]?.model_id;
+    return page.frozen.has(id) ? staticOutput(id, page.frozen.get(id)) : output;
+  };
+  notebook.toJSON = function () {
+    const saved = toJSON.call(notebook);
+    const cells = saved.cells.map((cell) => (cell.outputs ? { ...cell, outputs: cell.outputs.map(standIn) } : cell));
+    return { ...saved, cells };
+  };
+}

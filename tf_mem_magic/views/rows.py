@@ -1,0 +1,159 @@
+"""The panel's words as HTML, also frozen: pure functions of an outcome. Everything from outside is escaped."""
+
+from __future__ import annotations
+
+from html import escape
+
+from tf_mem_magic.core import units
+from tf_mem_magic.core.outcome import Attempt, Change, Comparison, Outcome
+from tf_mem_magic.core.proposals import Declined, Estimate, Proposal
+
+_SIGN = {"ok": "✓", "oom": "✗", "error": "✗", "killed": "✗", "interrupted": "–"}
+_WORD = {
+    "ok": "finished",
+    "oom": "ran out of memory",
+    "error": "stopped with an error",
+    "killed": "the kernel died",
+    "interrupted": "was interrupted",
+}
+
+
+def limit_of(outcome: Outcome) -> int | None:
+    """Find the limit in bytes that the estimates are held against; None where nobody tells."""
+    if outcome.diagnosis is not None and outcome.diagnosis.limit is not None:
+        return outcome.diagnosis.limit
+    main = outcome.recording.main
+    return main.limit if main is not None else None
+
+
+def announcement(outcome: Outcome) -> str:
+    """Give the one sentence that a screen reader speaks when the run has ended (plain text)."""
+    recording = outcome.recording
+    said = f"The cell {_WORD[recording.status]} after {units.duration(recording.seconds)}."
+    if outcome.offered:
+        count = len(outcome.offered)
+        said += f" {count} {'change is' if count == 1 else 'changes are'} offered below."
+    return said
+
+
+def estimate_html(proposal: Proposal, limit: int | None) -> str:
+    """Give the peak to expect with its word and a small bar, or say that it is not measured."""
+    estimate = proposal.estimate
+    if estimate is None:
+        why = f"; {escape(proposal.why)}" if proposal.why else ""
+        return f'<span class="tfmem-dim">not measured{why}</span>'
+    words = units.size_range(estimate.low, estimate.high)
+    if limit is None:
+        return escape(words)
+    return f"{escape(words)} {_bar(estimate, limit)} <b>{estimate.word(limit)}</b>"
+
+
+def _bar(estimate: Estimate, limit: int) -> str:
+    low, high = (round(56 * min(value / limit, 1.0)) for value in (estimate.low, estimate.high))
+    part = "display:inline-block;vertical-align:top;height:8px;background:currentColor"
+    outer = "display:inline-block;width:56px;height:8px;vertical-align:middle;border:1px solid currentColor"
+    return (
+        f'<span aria-hidden="true" style="{outer};overflow:hidden;line-height:0;white-space:nowrap">'
+        f'<span style="{part};width:{low}px;opacity:.7"></span>'
+        f'<span style="{part};width:{high - low}px;opacity:.35"></span></span>'
+    )
+
+
+def details_html(proposal: Proposal) -> str:
+    """Give what opens below a row: the diff, the caveats, and what the estimate rests on."""
+    parts = [diff_html(proposal.diff)]
+    if proposal.environment:
+        names = ", ".join(f"<code>{escape(name)}={escape(value)}</code>" for name, value in proposal.environment)
+        parts.append(f"<p>Set before TensorFlow is imported: {names}</p>")
+    if proposal.estimate is not None:
+        if proposal.why:
+            parts.append(f"<p>{escape(proposal.why)}</p>")
+        parts.append(f"<p>The estimate rests on: {escape(proposal.estimate.basis)}</p>")
+    parts += [f"<li>{escape(text)}</li>" for text in proposal.caveats]
+    return "".join(parts)
+
+
+def row_html(proposal: Proposal, limit: int | None) -> str:
+    """Give what stands beside a proposal's button."""
+    restart = " · restarts the kernel" if proposal.takes_effect == "restart" else ""
+    keeps = "keeps nothing" if proposal.preserves == "nothing" else proposal.preserves
+    return (
+        f'<div class="tfmem-facts"><span>{estimate_html(proposal, limit)}</span> '
+        f'<span class="tfmem-dim">{escape(keeps)}{restart}</span></div>'
+        f'<details class="tfmem-details"><summary>the change</summary>{details_html(proposal)}</details>'
+    )
+
+
+def diff_html(diff: str) -> str:
+    """Give a unified diff line by line; its signs carry the meaning, the colour only helps."""
+    if not diff:
+        return "<p>The cell itself stays as it is.</p>"
+    lines = []
+    for line in diff.splitlines()[2:]:
+        kind = {"+": "tfmem-add", "-": "tfmem-cut", "@": "tfmem-dim"}.get(line[:1], "")
+        lines.append(f'<span class="{kind}">{escape(line)}</span>')
+    return f'<pre class="tfmem-diff">{chr(10).join(lines)}</pre>'
+
+
+def declined_html(declined: Declined) -> str:
+    """Give one remedy that is not offered, with its reason."""
+    patch = ""
+    if declined.patch:
+        patch = f"<p>A change elsewhere that would help, to copy:</p>{diff_or_code(declined.patch)}"
+    return f"<div><b>{escape(declined.title)}</b>: {escape(declined.reason)}{patch}</div>"
+
+
+def diff_or_code(text: str) -> str:
+    """Give a patch as it was written."""
+    return f'<pre class="tfmem-diff">{escape(text)}</pre>'
+
+
+def declined_line(declined: tuple[Declined, ...]) -> str:
+    """Name what is not offered, in one line (plain text)."""
+    return f"{len(declined)} not offered: " + ", ".join(d.title for d in declined)
+
+
+def changes_html(changes: tuple[Change, ...]) -> str:
+    """Say what the run had already done before it failed."""
+    if not changes:
+        return ""
+    items = "; ".join(escape(change.text.rstrip(".")) for change in changes)
+    return f'<div class="tfmem-changes"><b>This run already did:</b> {items}.</div>'
+
+
+def comparison_html(comparison: Comparison | None, history: tuple[Attempt, ...]) -> str:
+    """Say what the rerun showed, and the tries until now."""
+    said = ""
+    if comparison is not None:
+        said = f'<div class="tfmem-result">{_SIGN.get(comparison.status_after, "")} {escape(comparison.text)}</div>'
+    return said + history_html(history)
+
+
+def history_html(history: tuple[Attempt, ...]) -> str:
+    """Give the tries in one line: ``256 ✗ → 128 ✓``."""
+    if len(history) < 2:
+        return ""
+    tries = " → ".join(f"{escape(attempt.label)} {_SIGN[attempt.status]}" for attempt in history)
+    return f'<div class="tfmem-dim">history: {tries}</div>'
+
+
+def frozen_html(outcome: Outcome | None) -> str:
+    """Give the whole panel as static HTML without scripts: what is saved, printed and exported."""
+    if outcome is None:
+        return "<div>The live view ended before the cell did.</div>"
+    limit = limit_of(outcome)
+    parts = [comparison_html(outcome.comparison, outcome.history), changes_html(outcome.changes)]
+    if outcome.offered:
+        rows = "".join(
+            f"<li><b>{escape(p.title)}</b> {estimate_html(p, limit)} · {escape(p.preserves)}"
+            f"<details><summary>the change</summary>{details_html(p)}</details></li>"
+            for p in outcome.offered
+        )
+        parts.append(f"<div>Changes to this cell that were offered:</div><ul>{rows}</ul>")
+    if outcome.leftovers:
+        names = ", ".join(f"<code>{escape(name)}</code> {units.size(size)}" for name, size in outcome.leftovers)
+        parts.append(f"<div>Left in memory: {names}</div>")
+    if outcome.declined:
+        reasons = "".join(declined_html(d) for d in outcome.declined)
+        parts.append(f"<details><summary>{escape(declined_line(outcome.declined))}</summary>{reasons}</details>")
+    return '<div class="tfmem-frozen">' + "".join(parts) + "</div>"
