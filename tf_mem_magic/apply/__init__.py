@@ -1,20 +1,14 @@
 """Run-time functions that an edited cell may call, visibly: one file each, plain and documented.
 
-``apply.NAME`` is the function ``NAME`` of the module ``tf_mem_magic.apply.NAME``, imported when it is first asked for.
+``apply.NAME`` is the function ``NAME`` of the file ``NAME.py``; adding one is adding its file. The files import Keras
+and TensorFlow only when their function is called.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import Any
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __dir__():
-        raise AttributeError(f"tf_mem_magic.apply has no function {name!r}; it has: {', '.join(__dir__())}")
-    return getattr(importlib.import_module(f"{__name__}.{name}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+# Imported now, not when first asked for: a later import of a submodule would put the module in its function's place.
+for _file in pkgutil.iter_modules(__path__):
+    globals()[_file.name] = getattr(importlib.import_module(f"{__name__}.{_file.name}"), _file.name)
