@@ -54,8 +54,7 @@ class CellRun:
         self.lineage = self.lineage.finished(outcome)
         self.report = Report(outcome, self._rerun_here)
         self.session.reported(self.report, self)
-        self._deliver()
-        self._presenter.finish(self.report)
+        self._presenter.finish(self.report, self._deliver(self.report))
         if recording.status == "oom" and not self.options.keep_frames and error is not None:
             from tf_mem_magic.run.release import release_exception
 
@@ -73,17 +72,16 @@ class CellRun:
     def _tick(self, live: Live) -> None:
         self._presenter.tick(live)
 
-    def _deliver(self) -> None:
-        report = self.report
-        if report is None:
-            return
+    def _deliver(self, report: Report) -> tuple[str, ...]:
+        """Store and save the report as the options ask; give a sentence for what could not be done."""
         if self.options.output:
             self.session.shell.user_ns[self.options.output] = report
         if self.options.save:
             try:
                 report.save(self.options.save)
             except OSError as error:
-                self._presenter.notice(f"The report could not be saved to {self.options.save}: {error.strerror}.")
+                return (f"The report could not be saved to {self.options.save}: {error.strerror or error}.",)
+        return ()
 
     def _release_previous(self) -> None:
         from tf_mem_magic.run.release import release_run

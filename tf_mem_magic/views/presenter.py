@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tf_mem_magic.run.slots import Slot, can_show, is_attended
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from tf_mem_magic.api import Report
     from tf_mem_magic.core.live import Live
     from tf_mem_magic.core.options import Options
+    from tf_mem_magic.core.outcome import Outcome
     from tf_mem_magic.core.recording import Cell
     from tf_mem_magic.views.actions import Actions
 
@@ -29,11 +31,8 @@ class Presenter(Protocol):
     def tick(self, live: Live) -> None:
         """Show the moment; called in the sampler's thread."""
 
-    def finish(self, report: Report) -> None:
-        """Show the report."""
-
-    def notice(self, text: str) -> None:
-        """Say one sentence."""
+    def finish(self, report: Report, remarks: tuple[str, ...] = ()) -> None:
+        """Show the report, and ``remarks`` that are not part of it."""
 
     def retire(self) -> None:
         """Leave something static behind."""
@@ -50,7 +49,6 @@ class NotebookPresenter:
         self._report_slot, self._panel_slot = Slot(shell), Slot(shell)
         self._attended = is_attended(shell)
         self._panel: Any = None
-        self._notices: list[str] = []
 
     def reserve(self) -> None:
         """Take the two outputs, for a tagged cell."""
@@ -67,12 +65,12 @@ class NotebookPresenter:
             return
         self._open_panel().tick(live)
 
-    def finish(self, report: Report) -> None:
+    def finish(self, report: Report, remarks: tuple[str, ...] = ()) -> None:
         """Show the report: words and buttons first, then the figure."""
         from tf_mem_magic.views.static import static_bundle
 
-        outcome = report.outcome
-        if not self._is_worth_showing(report):
+        outcome = replace(report.outcome, notices=(*report.outcome.notices, *remarks))
+        if not remarks and not self._is_worth_showing(report):
             self.retire()
             self._report_slot.empty()
             return
@@ -83,10 +81,6 @@ class NotebookPresenter:
         else:
             self._drop_panel()
         self._report_slot.fill(static_bundle(outcome))
-
-    def notice(self, text: str) -> None:
-        """Say one sentence below the report."""
-        self._notices.append(text)
 
     def retire(self) -> None:
         """Replace the panel by static HTML."""
@@ -130,7 +124,6 @@ class TerminalPresenter:
 
     def __init__(self, cell: Cell, options: Options) -> None:
         self._cell, self._options = cell, options
-        self._notices: list[str] = []
 
     def reserve(self) -> None:
         """Take no place."""
@@ -138,18 +131,12 @@ class TerminalPresenter:
     def tick(self, live: Live) -> None:
         """Show nothing while the cell runs."""
 
-    def finish(self, report: Report) -> None:
+    def finish(self, report: Report, remarks: tuple[str, ...] = ()) -> None:
         """Print the report."""
-        if report.status == "ok" and report.comparison is None:
-            if self._options.quiet or not (self._cell.tagged or is_notable(report.outcome)):
-                return
-        print(report)
-        for text in self._notices:
-            print(text)
-
-    def notice(self, text: str) -> None:
-        """Print the sentence after the report."""
-        self._notices.append(text)
+        quiet = self._options.quiet or not (self._cell.tagged or is_notable(report.outcome))
+        if report.status == "ok" and report.comparison is None and quiet and not remarks:
+            return
+        print(report, *remarks, sep="\n")
 
     def retire(self) -> None:
         """Leave what was printed."""
@@ -162,7 +149,7 @@ def make_presenter(shell: Any, cell: Cell, options: Options, actions: Actions) -
     return TerminalPresenter(cell, options)
 
 
-def is_notable(outcome: Any) -> bool:
+def is_notable(outcome: Outcome) -> bool:
     """Tell whether an always-on run is worth a line: long, near a limit, or memory left behind."""
     recording = outcome.recording
     near = any(s.peak is not None and s.limit and s.peak > 0.9 * s.limit for s in recording.series)

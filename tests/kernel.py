@@ -1,0 +1,146 @@
+"""Drive a real Jupyter kernel, as a page would, and see what it sends."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.manager import KernelManager
+
+ROOT = Path(__file__).resolve().parent.parent
+ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+def bfc(mib: int = 512) -> dict[str, str]:
+    """The environment of a CPU that runs out of memory as a GPU does."""
+    return {
+        "TF_CPU_ALLOCATOR_USE_BFC": "1",
+        "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(mib),
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+    }
+
+
+@dataclass
+class Ran:
+    """What one execute request brought: the page's view of the cell."""
+
+    status: str = ""
+    count: int | None = None
+    messages: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def stream(self, name: str) -> str:
+        return "".join(c["text"] for kind, c in self.messages if kind == "stream" and c["name"] == name)
+
+    @property
+    def out(self) -> str:
+        return self.stream("stdout")
+
+    @property
+    def err(self) -> str:
+        return self.stream("stderr")
+
+    @property
+    def result(self) -> str | None:
+        return next((c["data"].get("text/plain") for kind, c in self.messages if kind == "execute_result"), None)
+
+    @property
+    def errors(self) -> list[str]:
+        return [ANSI.sub("", "\n".join(c["traceback"])) for kind, c in self.messages if kind == "error"]
+
+    @property
+    def reports(self) -> dict[str, dict[str, Any]]:
+        """The final content of our own slots, by display id, in the order they were reserved."""
+        slots: dict[str, dict[str, Any]] = {}
+        for kind, content in self.messages:
+            name = content.get("transient", {}).get("display_id") or ""
+            if kind in ("display_data", "update_display_data") and name.startswith("tfmem-"):
+                slots[name] = content["data"]
+        return slots
+
+    @property
+    def report_text(self) -> str:
+        return "\n".join(d.get("text/plain", "") for d in self.reports.values())
+
+    def page(self) -> list[tuple[Any, ...]]:
+        """The cell's own output, without our slots: what must be the same as without us."""
+        seen: list[tuple[Any, ...]] = []
+        for kind, content in self.messages:
+            if (content.get("transient") or {}).get("display_id", "").startswith("tfmem-"):
+                continue
+            if kind == "stream":
+                if seen and seen[-1][:2] == ("stream", content["name"]):
+                    seen[-1] = (*seen[-1][:2], seen[-1][2] + content["text"])
+                else:
+                    seen.append(("stream", content["name"], content["text"]))
+            elif kind in ("display_data", "execute_result"):
+                seen.append((kind, content["data"].get("text/plain"), tuple(sorted(content["data"]))))
+            elif kind == "error":
+                seen.append((kind, content["ename"], content["evalue"], ANSI.sub("", "\n".join(content["traceback"]))))
+        return seen
+
+
+class Kernel:
+    """A kernel of this Python, with the project importable."""
+
+    def __init__(self, env: dict[str, str] | None = None, cwd: str | None = None, allow_stdin: bool = False) -> None:
+        environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        environment |= env or {}
+        self.allow_stdin = allow_stdin
+        self.manager = KernelManager(kernel_name="python3")
+        self.manager.kernel_spec.argv[0] = sys.executable
+        self.manager.start_kernel(env=environment, cwd=cwd or os.getcwd())
+        self.client = self.manager.client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=120)
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+
+    def run(self, code: str, timeout: float = 240, cell_id: str | None = None, interrupt_on: str = "") -> Ran:
+        """Execute ``code``; interrupt the kernel once its output holds ``interrupt_on``."""
+        content = {
+            "code": code,
+            "silent": False,
+            "store_history": True,
+            "user_expressions": {},
+            "allow_stdin": self.allow_stdin,
+            "stop_on_error": False,
+        }
+        message = self.client.session.msg("execute_request", content)
+        if cell_id:
+            message["metadata"]["cellId"] = cell_id
+        self.client.shell_channel.send(message)
+        ran, wanted, end = Ran(), message["header"]["msg_id"], time.monotonic() + timeout
+        while True:
+            got = self.client.get_iopub_msg(timeout=max(end - time.monotonic(), 1))
+            kind, content = got["msg_type"], got["content"]
+            if kind == "update_display_data" or got["parent_header"].get("msg_id") == wanted:
+                ran.messages.append((kind, content))
+            if interrupt_on and kind == "stream" and interrupt_on in content["text"]:
+                self.manager.interrupt_kernel()
+                interrupt_on = ""
+            if kind == "status" and content["execution_state"] == "idle" and got["parent_header"].get("msg_id") == wanted:
+                break
+        while True:
+            reply = self.client.get_shell_msg(timeout=max(end - time.monotonic(), 1))
+            if reply["parent_header"].get("msg_id") == wanted:
+                break
+        ran.status, ran.count = reply["content"]["status"], reply["content"].get("execution_count")
+        return ran
+
+    def value(self, expression: str) -> Any:
+        """Evaluate an expression of plain values in the kernel."""
+        import ast
+
+        ran = self.run(f"print(repr({expression}))")
+        assert ran.status == "ok", ran.errors
+        return ast.literal_eval(ran.out)
