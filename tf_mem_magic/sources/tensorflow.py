@@ -90,11 +90,15 @@ class TensorFlowSource:
 
     def limits(self) -> Mapping[str, tuple[int, LimitBasis]]:
         """Give the limits that were configured; TensorFlow does not tell those that it chose itself."""
+        with self._lock:
+            _, peaks = self._counters()
         found: dict[str, tuple[int, LimitBasis]] = {}
         for device in self._devices:
+            series = f"allocator:{device.short}"
             limit = _cpu_limit() if device.short == "CPU:0" else device.limit
-            if limit is not None and f"allocator:{device.short}" in self._names:
-                found[f"allocator:{device.short}"] = (limit, "configured")
+            # A variable that was set after TensorFlow had read it shows by a peak above it.
+            if limit is not None and series in peaks and peaks[series] <= limit:
+                found[series] = (limit, "configured")
         return found
 
     def devices(self) -> tuple[DeviceFacts, ...]:
