@@ -17,8 +17,8 @@ def test_an_empty_line_gives_the_defaults():
 
 
 def test_every_option_is_read():
-    line = "-o rep -i 0.05 --on-oom raise --keep-frames --no-live -q --save 'my report.json'"
-    expected = Options("rep", 0.05, "raise", True, False, True, "my report.json")
+    line = "-o rep -i 0.05 --on-oom raise --keep-frames --keep-weights --no-live -q --save 'my report.json'"
+    expected = Options("rep", 0.05, "raise", True, True, False, True, "my report.json")
     assert parse_cell_line(line) == expected
 
 

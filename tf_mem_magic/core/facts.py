@@ -14,7 +14,8 @@ class ModelFacts:
 
     ``name`` is the variable that holds it, ``layers`` the distinct layer class names in order of first use,
     ``weight_bytes`` and ``optimizer_bytes`` the bytes of its variables, ``steps`` the optimizer's iterations now
-    and ``steps_before`` those when the cell began (None: the model did not exist then).
+    and ``steps_before`` those when the cell began (None: the model did not exist then). ``kept``: its weights from
+    before the cell were kept, so that a training can start again from them.
     """
 
     name: str
@@ -29,6 +30,7 @@ class ModelFacts:
     steps: int = 0
     steps_before: int | None = None
     device: str | None = None
+    kept: bool = False
 
     @property
     def is_new(self) -> bool:

@@ -38,6 +38,7 @@ class Options:
     interval: float = DEFAULT_INTERVAL
     on_oom: str = "panel"
     keep_frames: bool = False
+    keep_weights: bool = False
     live: bool = True
     quiet: bool = False
     save: str | None = None
@@ -71,6 +72,10 @@ def cell_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--keep-frames", action="store_true",
         help="keep the failed run's local variables for %%debug; their memory stays taken",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep-weights", action="store_true",
+        help="keep copies of earlier models' weights in host memory, so that a failed training can start again",
     )  # fmt: skip
     parser.add_argument("--no-live", dest="live", action="store_false", help="no live view while the cell runs")
     parser.add_argument("-q", "--quiet", action="store_true", help="show nothing when the cell went well")
