@@ -1,0 +1,139 @@
+"""The layout of a recording file: numbers by name, texts of bounded length, a timeline for each series."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+from tf_mem_magic.core.jsonio import UnreadableFileError
+from tf_mem_magic.core.timeline import Timeline, bytes_needed
+
+MAGIC = b"TFMEMREC"
+VERSION = 1
+SERIES = 24
+"""Series that a file has room for; further ones are kept in memory only."""
+
+_KIB = 1024
+MISSING = -1
+
+# name -> (offset, format). A number that is missing is -1.
+_HEAD = {
+    "magic": (0, "8s"),
+    "version": (8, "<q"),
+    "pid": (16, "<q"),
+    "started": (24, "<d"),
+    "seconds": (32, "<d"),
+    "status": (40, "<q"),
+    "locked": (48, "<q"),
+    "tagged": (56, "<q"),
+    "execution_count": (64, "<q"),
+    "truncated": (72, "<q"),
+    "series": (80, "<q"),
+    "cell_id": (128, "64s"),
+}
+_SLOTS_AT, _SLOT_SIZE = 4 * _KIB, 256
+_SLOT = {
+    "name": (0, "128s"),
+    "peak": (128, "<q"),
+    "peak_basis": (136, "<q"),
+    "limit": (144, "<q"),
+    "limit_basis": (152, "<q"),
+    "before": (160, "<q"),
+    "after": (168, "<q"),
+}
+# name -> (offset, size). Each text is its length (8 bytes), then UTF-8.
+TEXTS = {
+    "source": (12 * _KIB, 64 * _KIB),
+    "notes": (76 * _KIB, 64 * _KIB),
+    "facts": (140 * _KIB, 128 * _KIB),
+    "dumps": (268 * _KIB, 64 * _KIB),
+}
+_TIMELINES_AT = 332 * _KIB
+FILE_SIZE = _TIMELINES_AT + SERIES * bytes_needed()
+
+
+class Page:
+    """The bytes of a recording file by name: numbers of the head and of a series' slot, texts, timelines."""
+
+    def __init__(self, view: memoryview) -> None:
+        self.view = view
+
+    def get(self, name: str) -> Any:
+        """Give a number or name of the head."""
+        offset, form = _HEAD[name]
+        return struct.unpack_from(form, self.view, offset)[0]
+
+    def put(self, name: str, value: Any) -> None:
+        """Write one."""
+        offset, form = _HEAD[name]
+        struct.pack_into(form, self.view, offset, value)
+
+    def get_of(self, slot: int, name: str) -> Any:
+        """Give a number or name of a series' slot."""
+        offset, form = _SLOT[name]
+        return struct.unpack_from(form, self.view, _SLOTS_AT + slot * _SLOT_SIZE + offset)[0]
+
+    def put_of(self, slot: int, name: str, value: Any) -> None:
+        """Write one of a slot."""
+        offset, form = _SLOT[name]
+        struct.pack_into(form, self.view, _SLOTS_AT + slot * _SLOT_SIZE + offset, value)
+
+    def text(self, name: str) -> str:
+        """Give a text.
+
+        Raises
+        ------
+        UnreadableFileError
+            If its length cannot be right.
+        """
+        offset, size = TEXTS[name]
+        (length,) = struct.unpack_from("<q", self.view, offset)
+        if not 0 <= length <= size - 8:
+            raise UnreadableFileError("the recording is damaged")
+        return bytes(self.view[offset + 8 : offset + 8 + length]).decode("utf-8", "replace")
+
+    def put_text(self, name: str, data: bytes) -> bool:
+        """Write a text; False, and nothing is written, where it does not fit."""
+        offset, size = TEXTS[name]
+        if len(data) > size - 8:
+            return False
+        struct.pack_into("<q", self.view, offset, 0)
+        self.view[offset + 8 : offset + 8 + len(data)] = data
+        struct.pack_into("<q", self.view, offset, len(data))
+        return True
+
+    def timeline(self, slot: int) -> Timeline:
+        """Give the timeline of a slot."""
+        at = _TIMELINES_AT + slot * bytes_needed()
+        return Timeline(self.view[at : at + bytes_needed()])
+
+
+def read_page(path: Path) -> Page:
+    """Read a whole recording file, checked to be one.
+
+    Raises
+    ------
+    UnreadableFileError
+        If the file cannot be read, is truncated or damaged, is no recording, or comes from a newer version.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(FILE_SIZE + 1)
+    except OSError as error:
+        raise UnreadableFileError(f"the recording cannot be read ({error.strerror}: {path})") from error
+    if not data.startswith(MAGIC):
+        raise UnreadableFileError("the file is no recording of tf_mem_magic")
+    if len(data) < 16:
+        raise UnreadableFileError("the recording is truncated")
+    page = Page(memoryview(data))
+    version = page.get("version")
+    if version > VERSION:
+        raise UnreadableFileError(
+            f"the file was written by a newer tf_mem_magic (format {version}, this one reads {VERSION}): upgrade it"
+        )
+    if len(data) < FILE_SIZE:
+        raise UnreadableFileError(f"the recording is truncated ({len(data)} of {FILE_SIZE} bytes)")
+    if len(data) > FILE_SIZE or version != VERSION:
+        raise UnreadableFileError("the recording is damaged")
+    return page
