@@ -61,6 +61,8 @@ class Proposal:
         Variables to set before TensorFlow is imported (restart remedies).
     prologue : str
         Code to run first after a restart, before anything is imported.
+    undo : str
+        Code that takes back what the changed cell sets outside itself (a global dtype policy); empty: nothing.
     """
 
     key: str
@@ -76,6 +78,7 @@ class Proposal:
     environment: tuple[tuple[str, str], ...] = ()
     prologue: str = ""
     choices: tuple[Choice, ...] = ()
+    undo: str = ""
 
     @property
     def diff(self) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
+from tf_mem_magic.cells.mask import Masked, mask
 from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts
 from tf_mem_magic.run import inspect_names as names
 from tf_mem_magic.run.inspect_data import find_datasets
@@ -38,6 +39,7 @@ ENVIRONMENT = (
     "TF_CPU_ALLOCATOR_USE_BFC",
     "TF_CPU_BFC_MEM_LIMIT_IN_MB",
     "TF_ENABLE_ONEDNN_OPTS",
+    "TF_USE_LEGACY_KERAS",
     "TF_XLA_FLAGS",
     "XLA_FLAGS",
     "XLA_PYTHON_CLIENT_PREALLOCATE",
@@ -162,8 +164,9 @@ def _length(value: Any) -> int:
 
 
 def _plain_python(source: str) -> str:
-    """Blank the lines that only IPython reads, so that every other line keeps its number."""
-    return "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in source.split("\n"))
+    """Replace what only IPython reads, so that every other line keeps its number."""
+    masked = mask(source)
+    return masked.python if isinstance(masked, Masked) else ""
 
 
 def _version(module: str) -> str | None:
