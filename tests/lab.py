@@ -87,6 +87,8 @@ class Lab:
         settings.mkdir(parents=True, exist_ok=True)
         theme = "JupyterLab Dark" if self._dark else "JupyterLab Light"
         (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": theme, "adaptive-theme": False}))
+        quiet = {"fetchNews": "false", "checkForUpdates": False}
+        (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
         env = {
             **os.environ,
             "PYTHONPATH": str(PROJECT),

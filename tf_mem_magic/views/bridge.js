@@ -26,7 +26,7 @@ function initialize({ model }) {
   const context = contextOf(model);
   let restarting = false;
   const onStatus = (_, status) => {
-    if (["restarting", "autorestarting", "dead", "terminating", "unknown"].includes(status)) freezeOutput(context, viewId);
+    if (["restarting", "autorestarting", "terminating", "dead"].includes(status)) freezeOutput(context, viewId);
   };
   const onKernel = () => freezeOutput(context, viewId);
   if (context) {
@@ -62,7 +62,6 @@ function initialize({ model }) {
           reply = await runBelow(model, kernel, order, tag, send);
         }
         if (reply.status === "aborted") notice("The changed cell did not run, because a cell before it in the queue failed. Run it again.");
-        if (reply.status === "gone") notice("The changed cell did not finish: the connection to the kernel ended.");
         send({ op: "ran", key: order.key, status: reply.status });
       } finally {
         running = false;
@@ -133,15 +132,12 @@ async function runBelow(model, kernel, order, tag, send) {
   const request = { code: order.source, store_history: true, stop_on_error: true, allow_stdin: true };
   output.clear_output?.(false);
   const future = kernel.requestExecute(request, false, tag);
-  future.onStdin = async (message) => {
-    if (message.header.msg_type !== "input_request") return;
-    future.sendInputReply({ status: "ok", value: await askInput(message.content.prompt, message.content.password) }, message.header);
-  };
+  future.onStdin = (message) => answerInput(future, message);
   output.set("msg_id", future.msg.header.msg_id);
   try {
     return (await future.done).content;
-  } catch (error) {
-    return { status: "gone", reason: String(error?.message ?? error) };
+  } catch {
+    return { status: "gone" };
   } finally {
     output.set("msg_id", "");
   }
@@ -149,10 +145,12 @@ async function runBelow(model, kernel, order, tag, send) {
 
 function render({ model, el }) {
   const erase = drawStrip(model, el);
-  const arrive = () => el.closest(`.${model.get("root")}`)?.classList.add("tfmem-bridged");
   const arrival = setInterval(() => {
-    arrive();
-    if (el.isConnected) clearInterval(arrival);
+    const root = el.closest(`.${model.get("root")}`);
+    if (!root) return;
+    clearInterval(arrival);
+    root.classList.add("tfmem-bridged");
+    root.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes Enter and Escape for the notebook
   }, 50);
   const onKey = (event) => {
     const root = event.target.closest?.(`.${model.get("root")}`);

@@ -34,6 +34,7 @@ def _bridge_class() -> Any:
         _esm = script()
         root = traitlets.Unicode().tag(sync=True)
         view_id = traitlets.Unicode().tag(sync=True)
+        announce = traitlets.Unicode().tag(sync=True)
         frozen = traitlets.Unicode().tag(sync=True)
         running = traitlets.Bool(True).tag(sync=True)
 

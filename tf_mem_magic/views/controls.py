@@ -74,27 +74,35 @@ def output_area() -> Any:
 
 
 class Checklist:
-    """The cells that a restart would replay, each with its tick."""
+    """The cells that a restart would replay, each with its tick, and the button that restarts."""
 
-    def __init__(self, cells: tuple[ReplayCell, ...], changed: Press) -> None:
+    def __init__(self, cells: tuple[ReplayCell, ...], restart: Press, cancel: Press) -> None:
         import ipywidgets
 
         self._cells = cells
-        self._boxes = []
+        self._boxes: list[Any] = []
+        self._go = button("", "Restart the kernel, run the ticked cells, then this one", restart, accent=True)
         rows = []
         for cell in cells:
             first = next((line for line in cell.source.splitlines() if line.strip()), "(empty)")
-            box = ipywidgets.Checkbox(value=cell.ticked, description=_label(first[:80]), indent=False)
-            box.layout.width = "auto"
-            box.observe(lambda _: changed(), "value")
+            box = ipywidgets.Checkbox(value=cell.ticked, description=_label(first[:100]), indent=False)
+            box.observe(lambda _: self._count(), "value")
             self._boxes.append(box)
-            rows.append(row(box, text(_about(cell))))
-        self.widget = column(*rows, name="tfmem-checklist")
+            rows.append(row(box, text(_about(cell), "tfmem-beside")))
+        self._count()
+        words = "The kernel restarts: everything in its memory is lost. "
+        words += "The ticked cells run first, then this one:" if cells else "Then this cell runs."
+        foot = row(self._go, button("Cancel", "Do not restart", cancel))
+        self.widget = column(text(words, "tfmem-head"), *rows, foot, name="tfmem-checklist")
 
     @property
     def ticked(self) -> tuple[str, ...]:
         """The ids of the ticked cells, in order."""
         return tuple(cell.cell_id for cell, box in zip(self._cells, self._boxes) if box.value)
+
+    def _count(self) -> None:
+        total = len(self.ticked) + 1
+        self._go.description = f"Restart and run {'this cell' if total == 1 else f'these {total} cells'}"
 
 
 def _about(cell: ReplayCell) -> str:

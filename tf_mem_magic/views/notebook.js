@@ -9,6 +9,7 @@ const page = (globalThis[Symbol.for("tf_mem_magic")] ??= {
   id: Math.random().toString(36).slice(2),
   runs: new Map(),
   frozen: new Map(),
+  spoken: new Set(),
   wrapped: new WeakSet(),
 });
 
@@ -62,7 +63,6 @@ function locateUnchanged(context, id, original) {
 // Run `code` as the cell at `place`, as JupyterLab would: the messages become the cell's own outputs.
 async function runCell(place, kernel, code, tag) {
   const { shared, cell } = place;
-  page.runs.get(shared.id)?.dispose();
   if (cell.clearExecution) cell.clearExecution();
   else {
     cell.outputs.clear();
@@ -71,58 +71,66 @@ async function runCell(place, kernel, code, tag) {
   cell.trusted = true;
   if ("executionState" in cell) cell.executionState = "running";
   const metadata = { ...(shared.getMetadata?.() ?? {}), cellId: shared.id, ...tag };
-  const future = kernel.requestExecute({ code, store_history: true, stop_on_error: true, allow_stdin: true }, false, metadata);
-  page.runs.set(shared.id, future);
-  const follow = followOutputs(future, cell);
+  const request = { code, store_history: true, stop_on_error: true, allow_stdin: true };
+  const future = kernel.requestExecute(request, false, metadata);
+  const isReplaced = followOutputs(future, kernel, shared.id, cell);
+  let reply;
   try {
-    const reply = await future.done;
-    if (cell.isDisposed) return reply.content;
-    cell.executionCount = reply.content.execution_count ?? null;
-    for (const payload of reply.content.payload ?? []) {
-      if (payload.source === "page") cell.outputs.add({ output_type: "display_data", data: payload.data, metadata: {} });
-      if (payload.source === "set_next_input" && payload.replace) shared.setSource(payload.text);
-    }
-    return reply.content;
+    reply = (await future.done).content;
   } catch (error) {
-    return { status: "gone", reason: String(error?.message ?? error) };
-  } finally {
-    follow.ended = true;
-    if (!cell.isDisposed && "executionState" in cell) cell.executionState = "idle";
+    reply = { status: isReplaced() ? "replaced" : "gone" };
   }
+  if (cell.isDisposed || isReplaced()) return reply;
+  cell.executionCount = reply.execution_count ?? null;
+  if ("executionState" in cell) cell.executionState = "idle";
+  for (const payload of reply.payload ?? []) {
+    if (payload.source === "page") cell.outputs.add({ output_type: "display_data", data: payload.data, metadata: {} });
+    if (payload.source === "set_next_input" && payload.replace) shared.setSource(payload.text);
+  }
+  return reply;
 }
 
-// Route a future's messages into a cell. The future is kept after the run: updates of displays made by later code
-// (update_display_data) still belong here, until the outputs are cleared.
-function followOutputs(future, cell) {
+// Route a future's messages into a cell until the cell is run anew. The future outlives the run, because updates of
+// its displays (update_display_data) may come from later code.
+function followOutputs(future, kernel, id, cell) {
   const displays = new Map();
-  const follow = { ended: false };
+  let replaced = false;
+  let ours = false;
   const onChange = (_, change) => {
-    if (change.type !== "remove" || !follow.ended) return;
+    if (change.type === "remove" && !ours) displays.clear();
+  };
+  const onAny = (_, { msg, direction }) => {
+    const anew = direction === "send" && msg.header.msg_type === "execute_request" && msg.metadata?.cellId === id;
+    if (!anew || msg.header.msg_id === future.msg.header.msg_id) return;
+    replaced = true;
+    kernel.anyMessage.disconnect(onAny);
     cell.outputs.changed.disconnect(onChange);
-    if (!future.isDisposed) future.dispose();
+    future.dispose();
   };
   cell.outputs.changed.connect(onChange);
+  kernel.anyMessage?.connect(onAny);
   future.onIOPub = (message) => {
     if (cell.isDisposed) return;
-    const kind = message.header.msg_type;
-    const id = message.content.transient?.display_id;
-    if (SHOWN.has(kind)) {
-      cell.outputs.add({ ...message.content, output_type: kind });
-      if (id) displays.set(id, [...(displays.get(id) ?? []), cell.outputs.length - 1]);
-    } else if (kind === "update_display_data") {
-      const output = { ...message.content, output_type: "display_data" };
-      for (const index of displays.get(id) ?? []) cell.outputs.set(index, output);
-    } else if (kind === "clear_output") {
-      cell.outputs.clear(message.content.wait);
-      displays.clear();
-    }
+    ours = true;
+    place(message, cell.outputs, displays);
+    ours = false;
   };
-  future.onStdin = async (message) => {
-    if (message.header.msg_type !== "input_request") return;
-    const value = await askInput(message.content.prompt, message.content.password);
-    future.sendInputReply({ status: "ok", value }, message.header);
-  };
-  return follow;
+  future.onStdin = (message) => answerInput(future, message);
+  return () => replaced;
+}
+
+function place(message, outputs, displays) {
+  const kind = message.header.msg_type;
+  const id = message.content.transient?.display_id;
+  if (SHOWN.has(kind)) {
+    outputs.add({ ...message.content, output_type: kind });
+    if (id) displays.set(id, [...(displays.get(id) ?? []), outputs.length - 1]);
+  } else if (kind === "update_display_data") {
+    for (const index of displays.get(id) ?? []) outputs.set(index, { ...message.content, output_type: "display_data" });
+  } else if (kind === "clear_output") {
+    outputs.clear(message.content.wait);
+    displays.clear();
+  }
 }
 
 // Restart without a dialog, prepare the new kernel, run the ticked cells, then the cell with its remedy.

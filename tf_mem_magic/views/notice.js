@@ -38,3 +38,9 @@ function askInput(prompt, password) {
     field.focus();
   });
 }
+
+async function answerInput(future, message) {
+  if (message.header.msg_type !== "input_request") return;
+  const value = await askInput(message.content.prompt, message.content.password);
+  future.sendInputReply({ status: "ok", value }, message.header);
+}

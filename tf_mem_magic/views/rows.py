@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 from tf_mem_magic.core import units
@@ -16,6 +17,11 @@ _WORD = {
     "killed": "the kernel died",
     "interrupted": "was interrupted",
 }
+
+
+def prose(text: str) -> str:
+    """Give a sentence as HTML; what stands in backticks is set as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def limit_of(outcome: Outcome) -> int | None:
@@ -40,7 +46,7 @@ def estimate_html(proposal: Proposal, limit: int | None) -> str:
     """Give the peak to expect with its word and a small bar, or say that it is not measured."""
     estimate = proposal.estimate
     if estimate is None:
-        why = f"; {escape(proposal.why)}" if proposal.why else ""
+        why = f"; {prose(proposal.why)}" if proposal.why else ""
         return f'<span class="tfmem-dim">not measured{why}</span>'
     words = units.size_range(estimate.low, estimate.high)
     if limit is None:
@@ -67,19 +73,26 @@ def details_html(proposal: Proposal) -> str:
         parts.append(f"<p>Set before TensorFlow is imported: {names}</p>")
     if proposal.estimate is not None:
         if proposal.why:
-            parts.append(f"<p>{escape(proposal.why)}</p>")
-        parts.append(f"<p>The estimate rests on: {escape(proposal.estimate.basis)}</p>")
-    parts += [f"<li>{escape(text)}</li>" for text in proposal.caveats]
+            parts.append(f"<p>{prose(proposal.why)}</p>")
+        parts.append(f"<p>The estimate rests on: {prose(proposal.estimate.basis)}</p>")
+    if proposal.caveats:
+        parts.append("<ul>" + "".join(f"<li>{prose(text)}</li>" for text in proposal.caveats) + "</ul>")
     return "".join(parts)
+
+
+def columns_html(outcome: Outcome) -> str:
+    """Give the heads of the columns beside the buttons."""
+    limit = limit_of(outcome)
+    held = "" if limit is None else f" (limit {units.size(limit)})"
+    return f'<div class="tfmem-facts tfmem-dim"><span>peak to expect{held}</span> <span>keeps</span></div>'
 
 
 def row_html(proposal: Proposal, limit: int | None) -> str:
     """Give what stands beside a proposal's button."""
     restart = " · restarts the kernel" if proposal.takes_effect == "restart" else ""
-    keeps = "keeps nothing" if proposal.preserves == "nothing" else proposal.preserves
     return (
         f'<div class="tfmem-facts"><span>{estimate_html(proposal, limit)}</span> '
-        f'<span class="tfmem-dim">{escape(keeps)}{restart}</span></div>'
+        f'<span class="tfmem-dim">{escape(proposal.preserves)}{restart}</span></div>'
         f'<details class="tfmem-details"><summary>the change</summary>{details_html(proposal)}</details>'
     )
 
@@ -99,13 +112,9 @@ def declined_html(declined: Declined) -> str:
     """Give one remedy that is not offered, with its reason."""
     patch = ""
     if declined.patch:
-        patch = f"<p>A change elsewhere that would help, to copy:</p>{diff_or_code(declined.patch)}"
-    return f"<div><b>{escape(declined.title)}</b>: {escape(declined.reason)}{patch}</div>"
-
-
-def diff_or_code(text: str) -> str:
-    """Give a patch as it was written."""
-    return f'<pre class="tfmem-diff">{escape(text)}</pre>'
+        patch = "<p>A change elsewhere that would help, to copy:</p>"
+        patch += f'<pre class="tfmem-diff">{escape(declined.patch)}</pre>'
+    return f"<div><b>{escape(declined.title)}</b>: {prose(declined.reason)}{patch}</div>"
 
 
 def declined_line(declined: tuple[Declined, ...]) -> str:
@@ -117,7 +126,7 @@ def changes_html(changes: tuple[Change, ...]) -> str:
     """Say what the run had already done before it failed."""
     if not changes:
         return ""
-    items = "; ".join(escape(change.text.rstrip(".")) for change in changes)
+    items = "; ".join(prose(change.text.rstrip(".")) for change in changes)
     return f'<div class="tfmem-changes"><b>This run already did:</b> {items}.</div>'
 
 
@@ -125,7 +134,7 @@ def comparison_html(comparison: Comparison | None, history: tuple[Attempt, ...])
     """Say what the rerun showed, and the tries until now."""
     said = ""
     if comparison is not None:
-        said = f'<div class="tfmem-result">{_SIGN.get(comparison.status_after, "")} {escape(comparison.text)}</div>'
+        said = f'<div class="tfmem-result">{_SIGN.get(comparison.status_after, "")} {prose(comparison.text)}</div>'
     return said + history_html(history)
 
 

@@ -82,14 +82,23 @@ function drawStrip(model, el) {
   };
   const onMessage = (m) => {
     if (m.op === "tick") show(m);
-    if (m.op === "done") spoken.textContent = m.announce;
+  };
+  // Spoken once on this page, however often the view is drawn; a region is only read out when it changes.
+  const announce = () => {
+    const words = model.get("announce");
+    if (!words || page.spoken.has(model.get("view_id"))) return;
+    page.spoken.add(model.get("view_id"));
+    setTimeout(() => (spoken.textContent = words), 200);
   };
   model.on("msg:custom", onMessage);
   model.on("change:running", settle);
+  model.on("change:announce", announce);
   settle();
+  announce();
   return () => {
     clearInterval(quiet);
     model.off("msg:custom", onMessage);
     model.off("change:running", settle);
+    model.off("change:announce", announce);
   };
 }

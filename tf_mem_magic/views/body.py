@@ -1,0 +1,135 @@
+"""The panel's body: the widgets for one outcome. It decides what is shown; clicks go to the panel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from html import escape
+from typing import Any, Literal, Protocol
+
+from tf_mem_magic.core import units
+from tf_mem_magic.core.outcome import Outcome
+from tf_mem_magic.core.proposals import Declined, Proposal
+from tf_mem_magic.views import controls, rows
+
+Tier = Literal["edit", "execute", "panel"]
+
+
+class Clicks(Protocol):
+    """What the buttons do."""
+
+    def apply(self, proposal: Proposal) -> None:
+        """Run the cell with the change."""
+
+    def copy(self, source: str) -> None:
+        """Put code on the clipboard."""
+
+    def undo(self, original: str) -> None:
+        """Put the cell's old code back."""
+
+    def free(self, name: str) -> None:
+        """Let go of what a name holds."""
+
+    def dismiss(self) -> None:
+        """Close the panel."""
+
+    def failed(self, error: Exception) -> None:
+        """Say that a click went wrong: Jupyter itself would swallow the error."""
+
+
+class Body:
+    """The widgets of one outcome; ``widget`` is what to display."""
+
+    def __init__(self, outcome: Outcome, tier: Tier, source: str, clicks: Clicks) -> None:
+        self._outcome, self._below, self._source, self._clicks = outcome, tier != "edit", source, clicks
+        self._buttons: list[Any] = []
+        self.widget = controls.column(*self._parts())
+
+    def enable(self, enabled: bool) -> None:
+        """Enable or disable every button."""
+        for button in self._buttons:
+            button.disabled = not enabled
+
+    def _parts(self) -> list[Any]:
+        outcome = self._outcome
+        parts = []
+        if said := rows.comparison_html(outcome.comparison, outcome.history):
+            parts.append(controls.text(said))
+        if changes := rows.changes_html(outcome.changes):
+            parts.append(controls.text(changes))
+        if outcome.offered:
+            parts.append(self._heading())
+            parts += [self._proposal(p, accent=i == 0) for i, p in enumerate(outcome.offered)]
+        if outcome.leftovers:
+            parts.append(controls.text("Left in memory", "tfmem-head"))
+            parts += [self._leftover(name, size) for name, size in outcome.leftovers]
+        if outcome.declined:
+            reasons = [widget for declined in outcome.declined for widget in self._declined(declined)]
+            parts.append(controls.folded(rows.declined_line(outcome.declined), *reasons))
+        parts.append(self._foot())
+        return parts
+
+    def _heading(self) -> Any:
+        if self._below:
+            words = "Run a changed copy below. The cell itself keeps the old code: copy the change into it."
+        else:
+            words = "Try the next" if self._outcome.comparison is not None else "Change the cell and run it again"
+        return controls.row(controls.text(words, "tfmem-head"), controls.text(rows.columns_html(self._outcome)))
+
+    def _proposal(self, proposal: Proposal, *, accent: bool = False) -> Any:
+        apply = self._apply(proposal, proposal.title, accent=accent)
+        apply.add_class("tfmem-main-button")
+        facts = controls.text(rows.row_html(proposal, rows.limit_of(self._outcome)))
+        choices = [self._apply(replace(proposal, source=c.source), c.label, c.note) for c in proposal.choices]
+        if not self._below:
+            return controls.row(apply, facts, *choices)
+        copy = self._button("Copy the cell", "Copy the changed cell", partial(self._clicks.copy, proposal.source))
+        return controls.row(copy, apply, facts, *choices)
+
+    def _apply(self, proposal: Proposal, label: str, note: str = "", *, accent: bool = False) -> Any:
+        if proposal.takes_effect == "restart":
+            does = "Restart the kernel with this change"
+        else:
+            does = "Run a copy with this change" if self._below else "Change the cell and run it again"
+        if self._below and proposal.takes_effect == "rerun":
+            label = f"Run a changed copy below: {label}"
+        tip = f"{does}: {note or proposal.title}"
+        return self._button(label, tip, partial(self._clicks.apply, proposal), accent=accent)
+
+    def _leftover(self, name: str, size: int) -> Any:
+        def let_go() -> None:
+            self._clicks.free(name)
+            self._buttons.remove(button)
+            button.disabled = True
+
+        button = self._button("let go", f"Let go of what {name} holds", let_go)
+        return controls.row(button, controls.text(f"<code>{escape(name)}</code> {units.size(size)}", "tfmem-beside"))
+
+    def _declined(self, declined: Declined) -> list[Any]:
+        said = [controls.text(rows.declined_html(declined))]
+        return said if declined.settings is None else [*said, self._proposal(declined.settings)]
+
+    def _foot(self) -> Any:
+        foot = []
+        comparison = self._outcome.comparison
+        if comparison is not None and comparison.original:
+            tip = "Put the cell's old code back; nothing is run"
+            foot.append(self._button("Undo", tip, partial(self._clicks.undo, comparison.original)))
+            foot.append(
+                self._button("Copy the cell", "Copy the changed cell", partial(self._clicks.copy, self._source))
+            )
+        dismiss = self._button("Dismiss", "Close the panel; its text stays in the notebook", self._clicks.dismiss)
+        dismiss.add_class("tfmem-quiet")
+        return controls.row(*foot, dismiss)
+
+    def _button(self, label: str, tip: str, press: Callable[[], None], *, accent: bool = False) -> Any:
+        def guarded() -> None:
+            try:
+                press()
+            except Exception as error:
+                self._clicks.failed(error)
+
+        made = controls.button(label, tip, guarded, accent=accent)
+        self._buttons.append(made)
+        return made
