@@ -2,16 +2,165 @@
 
 from __future__ import annotations
 
-from tf_mem_magic.core.diagnosis import Diagnosis
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tf_mem_magic.core import explanation
+from tf_mem_magic.core.breakdown import HOST, break_down, find_leftovers
+from tf_mem_magic.core.diagnosis import Cause, Diagnosis
+from tf_mem_magic.core.dump import device_of
+from tf_mem_magic.core.errortext import TextFacts
 from tf_mem_magic.core.oom import find_oom
-from tf_mem_magic.core.recording import Recording
+from tf_mem_magic.core.places import in_comprehension
+from tf_mem_magic.core.recording import Dump, ErrorText, Frame, Recording
+
+WAIT = 10.0
+"""Seconds that TensorFlow's allocator waits for memory before it gives up: its bytes in use stay as they are then."""
+
+FULL_HOST = 0.9
+"""A process that dies with this share of its memory limit in use ran out of it."""
 
 
 def diagnose(recording: Recording) -> Diagnosis | None:
-    """Explain an out-of-memory run; None unless it ran out of memory, or was killed and left evidence of that."""
-    if recording.status != "oom":
+    """Explain a run that ran out of memory.
+
+    Returns
+    -------
+    Diagnosis or None
+        None unless the status is ``oom``, or ``killed`` and something shows that memory had run out: an allocator's
+        dump, ``std::bad_alloc`` on stderr, or the host's memory at its limit.
+    """
+    if recording.status == "oom":
+        found = find_oom(recording.errors, recording.facts, recording.dumps)
+        if found is not None:
+            device = _device(recording, found.device)
+            return _explain(recording, device, found.text, _user_frames(recording, found.error), found.disguised)
+    elif recording.status != "killed":
         return None
-    found = find_oom(recording.errors, recording.facts, recording.dumps)
-    if found is None:
-        return None
-    return Diagnosis(device=found.device or "CPU:0", text="Out of memory.")
+    shown = _evidence(recording)
+    return _explain(recording, shown, TextFacts(), (), disguised=False) if shown else None
+
+
+def _evidence(recording: Recording) -> str | None:
+    """Tell from what a run left behind on which device it ran out of memory; None where nothing shows that."""
+    if recording.dumps:
+        return _device(recording, device_of(recording.dumps[-1].allocator))
+    if "bad_alloc" in recording.stderr:
+        return HOST
+    rss = recording.get("host:rss")
+    if rss and rss.values and rss.limit and rss.values[-1] >= FULL_HOST * rss.limit:
+        return HOST
+    return None
+
+
+def _device(recording: Recording, told: str | None) -> str:
+    if told is not None and told.startswith("CPU"):
+        # Without counters the CPU's memory is simply the machine's.
+        return told if recording.dumps or recording.get(f"allocator:{told}") else HOST
+    if told is None and recording.main is not None:
+        told = recording.main.device
+    return told or HOST
+
+
+def _explain(
+    recording: Recording, device: str, text: TextFacts, frames: tuple[Frame, ...], disguised: bool
+) -> Diagnosis:
+    dump = _dump(recording.dumps, device)
+    level = _level(recording, device, dump)
+    requested = text.requested
+    if requested is None and dump is not None:
+        requested = dump.requested
+    inside = [f for f in frames if f.in_cell]
+    diagnosis = Diagnosis(
+        device=device,
+        requested=requested,
+        shape=text.shape,
+        dtype=text.dtype,
+        op=text.op or (dump.op if dump else None),
+        layer=text.layer,
+        line=inside[-1].line if inside else None,
+        file=frames[-1].file if frames else None,
+        frame=frames[-1] if frames else None,
+        in_use=level.in_use,
+        limit=level.limit,
+        fragmentation=dump.fragmentation if dump else None,
+        breakdown=break_down(recording, device, level.in_use) if level.in_use is not None else (),
+        jit=text.jit,
+    )
+    diagnosis = replace(diagnosis, cause=_cause(recording, diagnosis, dump))
+    lines = explanation.lines(recording, diagnosis, frames, text.role, dump, disguised)
+    return replace(diagnosis, text="\n".join(lines.all), detail="\n".join(lines.why))
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """Bytes in use when memory ran out, and the limit; None where nothing tells."""
+
+    in_use: int | None
+    limit: int | None
+
+
+def _level(recording: Recording, device: str, dump: Dump | None) -> _Level:
+    series = recording.get("host:rss" if device == HOST else f"allocator:{device}")
+    last = None
+    if series is not None and series.values:
+        end = series.times[-1]
+        last = max(value for time, value in zip(series.times, series.values) if time >= end - WAIT)
+    elif series is not None:
+        last = series.peak
+    in_use = dump.in_use if dump and dump.in_use is not None else last
+    limit = dump.limit if dump and dump.limit is not None else series.limit if series else None
+    return _Level(in_use, limit)
+
+
+def _dump(dumps: Sequence[Dump], device: str) -> Dump | None:
+    """Choose the newest structured dump of the device, else its newest in text."""
+    own = [dump for dump in dumps if device_of(dump.allocator) == device]
+    structured = [dump for dump in own if dump.basis == "structured"]
+    return next(iter([*reversed(structured), *reversed(own)]), None)
+
+
+def _cause(recording: Recording, diagnosis: Diagnosis, dump: Dump | None) -> Cause:
+    """Give the first cause that holds; one that cannot be shown by numbers does not hold."""
+    if diagnosis.device == HOST:
+        return "host"
+    requested, in_use, limit = diagnosis.requested, diagnosis.in_use, diagnosis.limit
+    if requested is None:
+        return "unknown"
+    if in_use is not None and limit is not None and in_use + requested > limit:
+        if requested <= limit - in_use + held_by_others(recording, diagnosis.device, limit):
+            return "other-process"
+        if in_use + requested - find_leftovers(recording, diagnosis.device).bytes <= limit:
+            return "leftovers"
+    if dump is not None and explanation.is_fragmented(dump, requested):
+        return "fragmentation"
+    if limit is not None and (in_use or 0) + requested > limit:
+        return "too-big"
+    return "unknown"
+
+
+def held_by_others(recording: Recording, device: str, limit: int) -> int:
+    """Give the bytes by which the limit would be higher without the other processes on the card."""
+    facts = recording.facts.device(device)
+    if facts is None or not facts.others or facts.logical:
+        return 0
+    held = sum(other.bytes or 0 for other in facts.others)
+    return min(held, max(facts.total - limit, 0)) if facts.total is not None else held
+
+
+def _user_frames(recording: Recording, error: ErrorText) -> tuple[Frame, ...]:
+    """Give the user's frames from the cell to where memory ran out, outermost first.
+
+    An exception that was caught and wrapped shows only the frames inside the ``try``; the raised one has the outer.
+    """
+    inner = _own(error)
+    outer: list[Frame] = []
+    for frame in _own(recording.errors[0]):
+        if inner and (frame.file, frame.function) == (inner[0].file, inner[0].function):
+            return (*outer, *inner)
+        outer.append(frame)
+    return inner if any(f.in_cell for f in inner) else (*outer, *inner)
+
+
+def _own(error: ErrorText) -> tuple[Frame, ...]:
+    return tuple(f for f in error.frames if f.is_user and not in_comprehension(f))

@@ -28,7 +28,8 @@ class Diagnosis:
     ``device`` is TensorFlow's short name, or ``"host"``. ``requested``, ``in_use``, ``limit`` are bytes or None.
     ``line`` is the cell's line that led there (the ``%%tfmem`` line being 1); ``file`` and ``frame`` the innermost
     frame of the user's own code. ``fragmentation`` is 0–1 or None. ``breakdown`` sums to ``in_use``.
-    ``text`` is the paragraph a person reads. ``jit``: XLA had compiled what failed.
+    ``text`` is the paragraph a person reads, one sentence a line; ``detail`` those of its lines that say what was
+    needed and why there was no room. ``jit``: XLA had compiled what failed.
     """
 
     device: str
@@ -47,3 +48,4 @@ class Diagnosis:
     breakdown: tuple[Part, ...] = ()
     text: str = ""
     jit: bool = False
+    detail: str = ""

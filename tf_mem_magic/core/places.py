@@ -9,7 +9,7 @@ from tf_mem_magic.core.recording import Frame
 
 _CELL_FILE = re.compile(r"<ipython-input-\d+-|[\\/]ipykernel_\d+[\\/]\d+\.py$")
 _FRAME_LINE = re.compile(r'^\s*File "(?P<file>[^"\n]+)", line (?P<line>\d+), in (?P<function>[^\n]+?)\s*\*?\s*$', re.M)
-_STACK = re.compile(r"defined at \(most recent call last\):|^in user code:", re.M)
+_STACK = re.compile(r"defined at \(most recent call last\):|^in user code:|^Traceback \(most recent call last\):", re.M)
 
 
 def is_cell_file(file: str) -> bool:
@@ -23,10 +23,10 @@ def at_top_level(frame: Frame) -> bool:
 
 
 def frames_in_message(message: str) -> tuple[Frame, ...]:
-    """Read the stack at which TensorFlow says a graph's operation was defined, outermost first; else nothing.
+    """Read the stack that an error's text tells, outermost first; empty where it tells none.
 
-    TensorFlow repeats the stack for each detected node; the first one is read. ``in_cell`` and ``is_user`` are left
-    False: only the caller knows.
+    TensorFlow says where a graph's operation was defined, and quotes the traceback of Python code that it called.
+    Of several detected nodes the first is read. ``in_cell`` and ``is_user`` are left False: only the caller knows.
     """
     start = _STACK.search(message)
     if start is None:
@@ -53,3 +53,8 @@ def deeper_frames(live: Sequence[Frame], told: Iterable[Frame]) -> tuple[Frame, 
         else:
             kept.append(frame)
     return tuple(kept)
+
+
+def in_comprehension(frame: Frame) -> bool:
+    """Say whether the frame is a comprehension's: Python before 3.12 gives it one of its own."""
+    return frame.function in ("<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>")

@@ -80,10 +80,9 @@ def _origin(error: BaseException) -> BaseException | None:
     context = error.__context__
     if context is None or not error.__suppress_context__:
         return context
-    # Keras raises a new exception "from None" whose text repeats the first one's: that one is the origin. A person
-    # who writes "from None" with other words has replaced it.
-    first = str(context)
-    return context if first and first in str(error) else None
+    # Keras raises a new exception "from None" that says where the first one came from; where it cannot build one of
+    # the same class (NumPy's MemoryError) it is a RuntimeError. A person who writes "from None" has replaced it.
+    return context if str(error).startswith("Exception encountered when calling ") else None
 
 
 def _to_text(error: BaseException, cell_files: Collection[str]) -> ErrorText:

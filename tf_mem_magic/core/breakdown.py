@@ -1,0 +1,108 @@
+"""What the bytes in use were, in parts that sum to them exactly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tf_mem_magic.core.diagnosis import Part, PartKind
+from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.recording import Recording
+
+HOST = "host"
+_CLIPPED = "no more than was in use: the named bytes are more than that"
+
+
+def break_down(recording: Recording, device: str, in_use: int) -> tuple[Part, ...]:
+    """Share out ``in_use`` bytes on ``device`` among what is known by name; the remainder is ``other``.
+
+    Parts are never negative and sum to ``in_use``: where the named bytes exceed it, the last are cut, which their
+    basis says.
+    """
+    room = in_use
+    parts: list[Part] = []
+    for part in _named(recording, device):
+        if part.bytes > room:
+            part = Part(part.kind, room, _CLIPPED, part.names)
+        if part.bytes:
+            parts.append(part)
+            room -= part.bytes
+    if room:
+        parts.append(Part("other", room, "what remains of the bytes in use"))
+    return tuple(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What earlier cells left on a device and this cell does not use.
+
+    ``names`` hold ``named`` bytes; ``unnamed`` bytes were in use when the cell began though no name holds them (None
+    where nobody counted).
+    """
+
+    names: tuple[str, ...]
+    named: int
+    unnamed: int | None
+
+    @property
+    def bytes(self) -> int:
+        """All of it."""
+        return self.named + (self.unnamed or 0)
+
+
+def find_leftovers(recording: Recording, device: str) -> Leftovers:
+    """Find what earlier cells left on ``device``; what the cell's source names is in use, not left over."""
+    facts, source = recording.facts, recording.cell.source
+    earlier_models = [m for m in _models(facts, device) if not m.is_new]
+    earlier_values = [v for v in _values(facts, device) if v.origin == "earlier"]
+    sized = [(m.name, m.weight_bytes + m.optimizer_bytes) for m in earlier_models]
+    sized += [(v.name, v.bytes) for v in earlier_values]
+    left = sorted(((n, size) for n, size in sized if not mentions(source, n)), key=lambda entry: -entry[1])
+    return Leftovers(tuple(n for n, _ in left), sum(size for _, size in left), _unnamed(recording, device, sized))
+
+
+def _unnamed(recording: Recording, device: str, earlier: list[tuple[str, int]]) -> int | None:
+    """Count the bytes in use ever since the cell began that no name holds (a deleted model keeps its memory)."""
+    name = f"allocator:{device}"
+    before = dict(recording.before).get(name)
+    if before is None:
+        return None
+    series = recording.get(name)
+    stayed = min([before, *(series.values if series else ())])
+    # A value that the cell made may have replaced one of its size under the same name, which is then gone.
+    replaced = sum(v.bytes for v in _values(recording.facts, device) if v.origin == "cell")
+    return max(stayed - sum(size for _, size in earlier) - replaced, 0)
+
+
+def mentions(source: str, name: str) -> bool:
+    """Say whether ``source`` names the variable that ``name`` (``model``, ``self.model``, ``nets[0]``) starts with."""
+    root = re.match(r"\w+", name)
+    return root is not None and re.search(rf"\b{re.escape(root[0])}\b", source) is not None
+
+
+def _named(recording: Recording, device: str) -> Iterable[Part]:
+    facts, source = recording.facts, recording.cell.source
+    left = find_leftovers(recording, device)
+    models = [m for m in _models(facts, device) if m.is_new or mentions(source, m.name)]
+    values = [v for v in _values(facts, device) if v.origin == "cell" or mentions(source, v.name)]
+    yield _part("weights", "the models' variables", [(m.name, m.weight_bytes) for m in models])
+    yield _part("optimizer", "the optimizers' variables", [(m.name, m.optimizer_bytes) for m in models])
+    yield _part("values", "the named values' own sizes", [(v.name, v.bytes) for v in values])
+    basis = "the sizes of what names from earlier cells hold"
+    if left.unnamed:
+        basis = "in use when the cell began, less what the cell itself uses"
+    yield Part("earlier", left.bytes, basis, left.names)
+
+
+def _part(kind: PartKind, basis: str, sized: list[tuple[str, int]]) -> Part:
+    held = sorted(((name, size) for name, size in sized if size), key=lambda entry: -entry[1])
+    return Part(kind, sum(size for _, size in held), basis, tuple(name for name, _ in held))
+
+
+def _models(facts: Facts, device: str) -> list[ModelFacts]:
+    return [m for m in facts.models if m.device == device]
+
+
+def _values(facts: Facts, device: str) -> list[NamedValue]:
+    return [v for v in facts.values if (v.device or HOST) == device]

@@ -1,0 +1,189 @@
+"""The sentences of a diagnosis: what happened, where in the user's code, what was needed, and why there was no room."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tf_mem_magic.core.breakdown import HOST, find_leftovers
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import Facts
+from tf_mem_magic.core.places import at_top_level, is_cell_file
+from tf_mem_magic.core.recording import Dump, Frame, Recording
+from tf_mem_magic.core.units import brief_unit, duration, size
+
+_LONGEST_CODE = 100
+_LONGEST_LIST = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """``happened`` and ``place`` (None: unknown) are one sentence each, ``why`` the rest."""
+
+    happened: str
+    place: str | None
+    why: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All sentences, one a line."""
+        return (self.happened, *((self.place,) if self.place else ()), *self.why)
+
+
+def lines(
+    recording: Recording,
+    diagnosis: Diagnosis,
+    frames: Sequence[Frame],
+    role: str | None,
+    dump: Dump | None,
+    disguised: bool,
+) -> Lines:
+    """Explain a diagnosis; ``frames`` are the user's own, outermost first, ``role`` what the memory was for."""
+    why = (_needed(diagnosis, role), _cause(recording, diagnosis, dump), _how_known(dump, disguised))
+    return Lines(
+        happened=_happened(recording, diagnosis.device),
+        place=place(recording.cell.source, frames),
+        why=tuple(sentence for sentence in why if sentence),
+    )
+
+
+def is_fragmented(dump: Dump, requested: int) -> bool:
+    """Say whether the pool had enough free bytes for a request, but not in one piece."""
+    free = _free(dump)
+    return free is not None and dump.largest_free is not None and free >= requested > dump.largest_free
+
+
+def place(source: str, frames: Sequence[Frame]) -> str | None:
+    """Say where in the user's code it happened; None where no frame is known.
+
+    ``"Line 7 of your cell: model.fit(x, y)"``, ``"loop.py:88 in train_step, called from line 1 of your cell: …"``.
+    """
+    if not frames:
+        return None
+    last = frames[-1]
+    outer = next((f for f in frames[:-1] if f.in_cell and (not last.in_cell or at_top_level(f))), None)
+    if last.in_cell:
+        words = f"Line {last.line} of your cell"
+    elif is_cell_file(last.file):
+        words = f"Line {last.line} of an earlier cell"
+    else:
+        words = f"{os.path.basename(last.file.replace(chr(92), '/'))}:{last.line}"
+    if not at_top_level(last):
+        words += f" in {last.function}"
+    if outer is not None:
+        words += f", called from line {outer.line}" + ("" if last.in_cell else " of your cell")
+    shown = last if last.in_cell else outer
+    code = _code(source, shown.line) if shown else ""
+    return f"{words}: {code}" if code else f"{words}."
+
+
+def _code(source: str, line: int) -> str:
+    rows = source.splitlines()
+    code = rows[line - 1].strip() if 0 < line <= len(rows) else ""
+    return code if len(code) <= _LONGEST_CODE else code[: _LONGEST_CODE - 1] + "…"
+
+
+def _happened(recording: Recording, device: str) -> str:
+    where = "of the machine itself" if device == HOST else f"on {device}"
+    took = duration(recording.seconds)
+    if recording.status == "killed":
+        return f"The kernel died after {took}; memory {where} had run out."
+    memory = "Out of host memory" if device == HOST else f"Out of memory {where}"
+    return f"{memory} after {took}{_progress(recording.facts)}."
+
+
+def _progress(facts: Facts) -> str:
+    if facts.epochs_done is None:
+        return ""
+    epoch = f"epoch {facts.epochs_done + 1}"
+    if facts.steps_done is None:
+        return f", in {epoch}"
+    step = "the first step" if facts.steps_done == 0 else f"step {facts.steps_done + 1}"
+    return f", in {step} of {epoch}"
+
+
+def _needed(diagnosis: Diagnosis, role: str | None) -> str:
+    requested, in_use, limit = diagnosis.requested, diagnosis.in_use, diagnosis.limit
+    level = [value for value in (in_use, limit) if value is not None]
+    unit = brief_unit(level)
+    held = ""
+    if in_use is not None:
+        amount = f"{unit.text(in_use)} of {size(limit, unit)}" if limit is not None else size(in_use, unit)
+        held = f"this process held {amount}" if diagnosis.device == HOST else f"{amount} were in use"
+    if requested is None:
+        return f"{held[0].upper()}{held[1:]}." if held else ""
+    # A request of another order than the rest gets a unit of its own: "0.0 GiB" would tell nothing.
+    own = unit if level and float(unit.text(requested)) and requested < 1000 * unit.size else brief_unit([requested])
+    needed = f"It needed {size(requested, own)} more{_purpose(diagnosis, role)}"
+    return f"{needed}; {held}." if held else f"{needed}."
+
+
+def _purpose(diagnosis: Diagnosis, role: str | None) -> str:
+    """Say what the memory was for: ``" for the activations of conv2d_4 [256, 112, 112, 128] float32"``."""
+    what = ""
+    if role in ("activations", "gradients"):
+        what = f"the {role} of {diagnosis.layer}"
+    elif role == "input":
+        what = "the input pipeline"
+    elif role == "temporary":
+        what = f"a temporary tensor of {diagnosis.layer or diagnosis.op}" if diagnosis.op else "a temporary tensor"
+    elif diagnosis.jit:
+        what = "a program that XLA compiled"
+    elif diagnosis.layer:
+        what = f"a {diagnosis.layer} layer"
+    elif diagnosis.op:
+        what = f"the operation {diagnosis.op}"
+    elif diagnosis.shape:
+        what = "an array" if diagnosis.device == HOST else "a tensor"
+    shape = f" [{', '.join(map(str, diagnosis.shape))}]" if diagnosis.shape else ""
+    dtype = f" {diagnosis.dtype}" if diagnosis.dtype else ""
+    return f" for {what}{shape}{dtype}" if what else ""
+
+
+def _cause(recording: Recording, diagnosis: Diagnosis, dump: Dump | None) -> str:
+    if diagnosis.cause == "other-process":
+        return _others(recording, diagnosis.device)
+    if diagnosis.cause == "leftovers":
+        return _left(recording, diagnosis.device)
+    if diagnosis.cause == "fragmentation" and dump is not None:
+        free, largest = _free(dump), dump.largest_free
+        unit = brief_unit([free or 0])
+        return f"{size(free, unit)} of the pool were free, but the largest free piece had {size(largest, unit)}."
+    alone = diagnosis.requested is not None and diagnosis.limit is not None and diagnosis.requested > diagnosis.limit
+    return "That alone is more than the limit." if alone and diagnosis.cause == "too-big" else ""
+
+
+def _others(recording: Recording, device: str) -> str:
+    facts = recording.facts.device(device)
+    others = sorted((facts.others if facts else None) or (), key=lambda other: -(other.bytes or 0))
+    names = [f"pid {other.pid}" + (f", {other.user}" if other.user else "") for other in others]
+    held = size(sum(other.bytes or 0 for other in others))
+    return f"Other processes hold {held} of this card ({_listed(names)}): without them the request would have fitted."
+
+
+def _left(recording: Recording, device: str) -> str:
+    left = find_leftovers(recording, device)
+    unit = brief_unit([left.bytes])
+    parts = []
+    if left.named:
+        parts.append(f"{size(left.named, unit)} in {_listed(left.names)}")
+    if left.unnamed:
+        parts.append(f"{size(left.unnamed, unit)} that no name holds")
+    return f"Earlier cells left {' and '.join(parts)} on {device}: without that the request would have fitted."
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _LONGEST_LIST
+    return "; ".join(names[:_LONGEST_LIST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _how_known(dump: Dump | None, disguised: bool) -> str:
+    if not disguised:
+        return ""
+    shown = "the allocator's dump does" if dump is not None else "the device was nearly full"
+    return f"The error's own words do not speak of memory; {shown}."
+
+
+def _free(dump: Dump) -> int | None:
+    return dump.pool - dump.in_use if dump.pool is not None and dump.in_use is not None else None
