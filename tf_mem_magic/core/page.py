@@ -5,10 +5,12 @@ from __future__ import annotations
 import html
 import re
 
-from tf_mem_magic.core import sentences
+from tf_mem_magic.core import rerun, sentences
 from tf_mem_magic.core.glossary import MEANINGS
+from tf_mem_magic.core.measures import amount, capital, unit_of
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.palette import PARTS
+from tf_mem_magic.core.printable import visible
 from tf_mem_magic.core.proposals import Declined, Proposal
 
 _FAINT = "rgba(127,127,127,0.14)"
@@ -27,10 +29,12 @@ _TONES = {
     "interrupted": "var(--jp-warn-color1,#c26a12)",
 }
 _TERMS = re.compile(r"\b(" + "|".join(sorted(map(re.escape, MEANINGS), key=len, reverse=True)) + r")\b", re.I)
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_MEANING = re.compile(r'<abbr title="([^"]*)"[^>]*>([^<]*)</abbr>')
+_MOST_STDERR = 12_000
+_MOST_GROUPS = 20
 
 
-def render_html(outcome: Outcome, figure_png: str | None = None) -> str:
+def render_html(outcome: Outcome, figure_png: str | None = None, fold_choices: bool = False) -> str:
     """Give the report as one HTML element.
 
     Parameters
@@ -39,54 +43,81 @@ def render_html(outcome: Outcome, figure_png: str | None = None) -> str:
         The run, explained.
     figure_png : str or None
         The timeline as a PNG in base64; None where there is none.
+    fold_choices : bool
+        Fold the table of changes behind one line, for a page where a live panel offers the same changes.
     """
-    quiet = outcome.recording.status == "ok" and outcome.comparison is None
-    parts = [_head(outcome)]
-    if quiet:
-        parts += [_folded("timeline", _image(outcome, figure_png))]
+    image = _image(outcome, figure_png)
+    if sentences.is_quiet(outcome):
+        parts = [_head(outcome), _line(_folded("timeline", image), *_details(outcome))]
     else:
-        parts += [_explanation(outcome), _image(outcome, figure_png)]
-    parts += [_filled(outcome), _choices(outcome), _declined(outcome.declined), _changed_cell(outcome)]
-    parts += [_details(outcome)]
-    body = "".join(parts)
-    label = html.escape(f"Memory report: {sentences.headline(outcome)}")
+        choices = _choices(outcome)
+        if fold_choices:
+            choices = _folded(f"changes to try: {len(outcome.offered)}", choices)
+        parts = [_head(outcome), _explanation(outcome), image, _filled(outcome), choices]
+        parts += [_declined(outcome.declined), _line(_original(outcome), *_details(outcome))]
+    label = escaped(f"Memory report: {sentences.headline(outcome)}")
     style = (
         "color:inherit;line-height:1.45;max-width:760px;overflow-wrap:anywhere;"
         "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:var(--jp-ui-font-size1,13px)"
     )
+    body = _explained_once("".join(parts))
     return f'<section class="tfmem-report" aria-label="{label}" style="{style}">{body}</section>'
 
 
 def escaped(text: str) -> str:
     """Make ``text`` safe to stand in HTML, as text and as an attribute; control characters become visible."""
-    return html.escape(_UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text))
+    return html.escape(visible(text))
 
 
 def explained(text: str) -> str:
-    """Escape a sentence and give its first glossary terms their meaning for hovering."""
-    seen: set[str] = set()
+    """Escape a sentence and give its glossary terms their meaning for hovering."""
+    style = "text-decoration:underline dotted;cursor:help;border:0"
 
     def meaning(match: re.Match[str]) -> str:
-        term = match.group(0).lower()
-        if term in seen:
-            return match.group(0)
-        seen.add(term)
-        style = "text-decoration:underline dotted;cursor:help;border:0"
-        return f'<abbr title="{escaped(MEANINGS[term])}" style="{style}">{match.group(0)}</abbr>'
+        term = match.group(0)
+        return f'<abbr title="{escaped(MEANINGS[term.lower()])}" style="{style}">{term}</abbr>'
 
     return _TERMS.sub(meaning, escaped(text))
 
 
+def _explained_once(body: str) -> str:
+    """Keep the meaning of each term only where it first stands, so that the page stays calm."""
+    seen: set[str] = set()
+
+    def first(match: re.Match[str]) -> str:
+        if match.group(1) in seen:
+            return match.group(2)
+        seen.add(match.group(1))
+        return match.group(0)
+
+    return _MEANING.sub(first, body)
+
+
+def _line(*folds: str) -> str:
+    """Put several folds beside one another; an open one takes the width it needs."""
+    return "".join(
+        fold.replace('style="', 'style="display:inline-block;vertical-align:top;margin-right:18px;', 1)
+        for fold in folds
+    )
+
+
 def _head(outcome: Outcome) -> str:
     status = outcome.recording.status
-    tone = _TONES[status]
-    word = sentences.status_word(status)
-    sign = f'<span role="img" aria-label="{word}" title="{word}" style="color:{tone}">{sentences.mark(outcome)}</span>'
-    loud = status != "ok" or outcome.comparison is not None
-    weight = "font-weight:600;font-size:1.1em" if loud else "font-weight:400"
+    word = rerun.STATUS_WORDS[status]
+    sign = (
+        f'<span role="img" aria-label="{word}" title="{word}" style="color:{_TONES[status]};font-weight:600">'
+        f"{sentences.mark(outcome)}</span>"
+    )
+    said = escaped(sentences.headline(outcome))
+    if sentences.is_quiet(outcome):
+        said = explained(sentences.headline(outcome))
+    else:
+        said = f'<span style="font-weight:600;font-size:1.15em">{said}</span>'
     left = sentences.left_behind(outcome)
-    behind = f' <span style="opacity:0.8;margin-left:12px">{explained(left)}</span>' if left else ""
-    return f'<div style="{weight}">{sign} {explained(sentences.headline(outcome))}{behind}</div>'
+    behind = (
+        f' <span style="display:inline-block;opacity:0.85;margin-left:12px">{explained(left)}</span>' if left else ""
+    )
+    return f"<div>{sign} {said}{behind}</div>"
 
 
 def _explanation(outcome: Outcome) -> str:
@@ -94,12 +125,12 @@ def _explanation(outcome: Outcome) -> str:
     lines = []
     if where:
         quoted = f': <code style="{_MONO};background:{_FAINT};color:inherit;padding:1px 4px">{escaped(code)}</code>'
-        lines.append(escaped(where) + (quoted if code else ""))
-    lines += [explained(s) for s in (sentences.result(outcome), sentences.paragraph(outcome)) if s]
-    lines += [escaped(s) for s in (*sentences.checks(outcome), *sentences.neighbours(outcome))]
+        lines.append(escaped(capital(where)) + (quoted if code else ""))
+    lines += [explained(s) for s in (rerun.result(outcome), sentences.paragraph(outcome)) if s]
+    lines += [escaped(s) for s in (*rerun.checks(outcome), *sentences.neighbours(outcome))]
     if changes := sentences.already_done(outcome):
         lines.append(f"<b>This run already did:</b> {escaped('; '.join(changes))}")
-    if runs := sentences.history(outcome):
+    if runs := rerun.history(outcome):
         lines.append(f"Runs of this cell: {escaped(runs)}")
     return "".join(f'<div style="margin:2px 0">{line}</div>' for line in lines)
 
@@ -130,7 +161,7 @@ def _filled(outcome: Outcome) -> str:
     )
     frame = "white-space:nowrap;overflow:hidden;font-size:0;line-height:0;border-radius:2px"
     return (
-        f'<div style="margin:6px 0">What was in use'
+        f'<div style="margin:6px 0 10px">{explained(sentences.breakdown_heading(outcome))}'
         f'<div style="{frame};margin:2px 0" aria-hidden="true">{bar}</div><div>{names}</div></div>'
     )
 
@@ -156,7 +187,8 @@ def _choice(proposal: Proposal, outcome: Outcome) -> str:
         f'<td style="{_CELL}">{text}</td>'
         for text in (title, _expected(proposal, outcome), escaped(proposal.preserves))
     )
-    more = "".join(f'<div style="opacity:0.85">{explained(text)}</div>' for text in proposal.caveats)
+    remarks = (proposal.why, *proposal.caveats)
+    more = "".join(f'<div style="opacity:0.85">{explained(text)}</div>' for text in remarks if text)
     bottom = f"{_CELL};border-bottom:{_LINE};padding-bottom:6px"
     return (
         f'<tr style="background:none">{row}</tr>'
@@ -166,7 +198,7 @@ def _choice(proposal: Proposal, outcome: Outcome) -> str:
 
 def _expected(proposal: Proposal, outcome: Outcome) -> str:
     expected = sentences.expectation(proposal, outcome)
-    words = escaped(" ".join(part for part in (expected.range, expected.word) if part))
+    words = escaped(expected.range) + (f" <b>{escaped(expected.word)}</b>" if expected.word else "")
     if expected.low is None or expected.high is None:
         return words
     low, high = (100 * min(1.0, max(0.0, share)) for share in (expected.low, expected.high))
@@ -183,15 +215,16 @@ def _expected(proposal: Proposal, outcome: Outcome) -> str:
 def _change(proposal: Proposal) -> str:
     """Show what a proposal changes: its diff, then the whole changed cell to copy."""
     parts = []
-    if proposal.why:
-        parts.append(f"<div>{explained(proposal.why)}</div>")
     if proposal.estimate is not None:
         parts.append(f"<div>The estimate rests on: {explained(proposal.estimate.basis)}</div>")
     for name, value in proposal.environment:
-        parts.append(f"<div>sets <code>{escaped(name)}={escaped(value)}</code> before TensorFlow is imported</div>")
+        parts.append(f"<div>Sets <code>{escaped(name)}={escaped(value)}</code> before TensorFlow is imported</div>")
     if not proposal.diff:
         return _folded("what it does", "".join(parts) + "<div>The cell stays as it is.</div>")
-    parts += [_diff(proposal.diff), f"<div>the changed cell, to copy:</div>{_code(proposal.source)}"]
+    parts += [_diff(proposal.diff), f"<div>The changed cell, to copy:</div>{_code(proposal.source)}"]
+    for choice in proposal.choices:
+        note = f" ({escaped(choice.note)})" if choice.note else ""
+        parts.append(f"<div>{escaped(choice.label)}{note}, to copy:</div>{_code(choice.source)}")
     return _folded("the change", "".join(parts))
 
 
@@ -213,46 +246,51 @@ def _declined(declined: tuple[Declined, ...]) -> str:
         return ""
     rows = []
     for answer in declined:
-        patch = f"<div>a change that would help, to copy:</div>{_code(answer.patch)}" if answer.patch else ""
-        other = f"<div>under other settings: {escaped(answer.settings.title)}</div>" if answer.settings else ""
+        patch = f"<div>A change that would help, to copy:</div>{_code(answer.patch)}" if answer.patch else ""
+        other = f"<div>Under other settings: {escaped(answer.settings.title)}</div>" if answer.settings else ""
         rows.append(
             f'<li style="margin:2px 0"><b>{escaped(answer.title)}</b>: {explained(answer.reason)}{other}{patch}</li>'
         )
     return _folded(sentences.not_offered(declined), f'<ul style="margin:2px 0;padding-left:18px">{"".join(rows)}</ul>')
 
 
-def _changed_cell(outcome: Outcome) -> str:
+def _original(outcome: Outcome) -> str:
     comparison = outcome.comparison
     if comparison is None or not comparison.original:
         return ""
     return _folded("the cell as it was before, to copy", _code(comparison.original))
 
 
-def _details(outcome: Outcome) -> str:
-    """Fold away the allocator's dump, the other series' peaks and the notes."""
-    dumped = "".join(_dump(outcome))
+def _details(outcome: Outcome) -> tuple[str, ...]:
+    """Fold away the other series' peaks, the allocator's dump, and the notes."""
     peaks = "".join(f"<div>{explained(text)}</div>" for text in sentences.other_peaks(outcome))
     notes = sentences.notes(outcome)
     listed = "".join(f"<div>{escaped(text)}</div>" for text in notes)
     return (
-        _folded("other peaks", peaks)
-        + _folded("allocator's dump", dumped)
-        + _folded(f"{len(notes)} notes" if len(notes) > 1 else "1 note", listed)
+        _folded("other peaks", peaks),
+        _folded("allocator's dump", _dump(outcome)),
+        _folded(f"{len(notes)} notes" if len(notes) > 1 else "1 note", listed),
     )
 
 
-def _dump(outcome: Outcome) -> list[str]:
+def _dump(outcome: Outcome) -> str:
+    """Give what the allocator wrote: its totals, the largest operations, and the beginning of the raw text."""
     parts = []
     for dump in outcome.recording.dumps:
-        unit = sentences.unit_of(outcome)
-        rows = "\n".join(
-            f"{sentences.amount(group.bytes, unit):>12}  {group.count} × {group.op}" for group in dump.groups
-        )
-        parts.append(f"<div>{escaped(dump.allocator)}, chunks in use by operation</div>")
-        parts.append(f'<pre style="{_PRE}">{escaped(rows)}</pre>' if rows else "")
-    if outcome.recording.stderr:
-        parts.append(f'<pre style="{_PRE};max-height:300px;overflow-y:auto">{escaped(outcome.recording.stderr)}</pre>')
-    return parts
+        parts.append(f"<div>{explained(sentences.dump_summary(dump))}</div>")
+        unit = unit_of(outcome)
+        rows = [f"{amount(group.bytes, unit):>12}  {group.count} × {group.op}" for group in dump.groups[:_MOST_GROUPS]]
+        if len(dump.groups) > _MOST_GROUPS:
+            rows.append(f"and {len(dump.groups) - _MOST_GROUPS} smaller operations")
+        if rows:
+            lines = "\n".join(rows)
+            parts.append(f'<pre style="{_PRE}">{escaped(lines)}</pre>')
+    text = outcome.recording.stderr
+    if len(text) > _MOST_STDERR:
+        text = f"{text[:_MOST_STDERR]}\n… {len(text) - _MOST_STDERR} more characters are in the recording"
+    if text:
+        parts.append(f'<pre style="{_PRE};max-height:300px;overflow-y:auto">{escaped(text)}</pre>')
+    return "".join(parts)
 
 
 def _folded(summary: str, body: str) -> str:

@@ -7,13 +7,13 @@ the only carrier of a meaning.
 
 from __future__ import annotations
 
-IN_USE = "#2f7fd1"
-POOL = "#7a6ff0"
-PROCESS = "#a855b8"
-DEVICE = "#8a7a5c"
-HOST = "#c26a12"
+IN_USE = "#1976d2"
+POOL = "#8e552f"
+PROCESS = "#7b24ff"
+DEVICE = "#767676"
+HOST = "#c77700"
 LIMIT = "#767676"
-FAILED = "#d9362f"
+FAILED = "#d6281e"
 TEXT = "#767676"
 
 SERIES: dict[str, str] = {
@@ -27,9 +27,9 @@ SERIES: dict[str, str] = {
 
 PARTS: dict[str, str] = {
     "other": IN_USE,
-    "optimizer": "#c26a12",
-    "weights": "#0e9a72",
-    "values": "#a855b8",
-    "earlier": "#7d7d7d",
+    "optimizer": "#b8336a",
+    "weights": "#8a9400",
+    "values": "#1f9e97",
+    "earlier": "#836e4e",
 }
 """Colour by a part's kind. Activations and temporaries are what the timeline moves with, so they share its colour."""

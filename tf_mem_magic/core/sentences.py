@@ -5,22 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from tf_mem_magic.core import rerun
 from tf_mem_magic.core.diagnosis import Part
+from tf_mem_magic.core.measures import amount, capital, focus, limit_of, of_limit, peak_words, took, unit_of
 from tf_mem_magic.core.outcome import Outcome
+from tf_mem_magic.core.printable import visible
 from tf_mem_magic.core.proposals import Declined, Proposal
-from tf_mem_magic.core.recording import Series, Status
-from tf_mem_magic.core.units import Unit, brief_unit, duration, size, size_range
-
-MARKS: dict[str, str] = {"ok": "✓", "oom": "✗", "error": "✗", "interrupted": "●", "killed": "✗"}
-"""A sign for each status; the words beside it always say the same."""
-
-STATUS_WORDS: dict[str, str] = {
-    "ok": "ran to its end",
-    "oom": "out of memory",
-    "error": "stopped by an error",
-    "interrupted": "interrupted",
-    "killed": "the kernel died",
-}
+from tf_mem_magic.core.recording import Dump, Series
+from tf_mem_magic.core.rerun import MARKS, STATUS_WORDS
+from tf_mem_magic.core.units import Unit, brief_unit, size_range
 
 PART_WORDS: dict[str, str] = {
     "weights": "weights",
@@ -38,188 +31,44 @@ def mark(outcome: Outcome) -> str:
     return MARKS[outcome.recording.status]
 
 
-def focus(outcome: Outcome) -> Series | None:
-    """Find the series that the report is about: that of the device that ran out, else the fullest one."""
-    recording, diagnosis = outcome.recording, outcome.diagnosis
-    if outcome.comparison is not None and outcome.comparison.after is not None:
-        return outcome.comparison.after
-    if diagnosis is None:
-        return recording.main
-    if diagnosis.device == "host":
-        return recording.get("host:rss") or recording.main
-    names = (f"{kind}:{diagnosis.device}" for kind in ("allocator", "process", "device"))
-    found = [series for series in map(recording.get, names) if series is not None]
-    return found[0] if found else recording.main
-
-
-def limit_of(outcome: Outcome) -> int | None:
-    """Give the limit in bytes that the report's main series has to stay under; None where nobody tells."""
-    series, diagnosis, comparison = focus(outcome), outcome.diagnosis, outcome.comparison
-    known = (
-        diagnosis.limit if diagnosis else None,
-        comparison.limit if comparison else None,
-        series.limit if series else None,
-    )
-    return next((limit for limit in known if limit is not None), None)
-
-
-def unit_of(outcome: Outcome) -> Unit:
-    """Choose the one unit of the report, so that all its numbers about one device can be compared by eye."""
-    series, diagnosis, comparison = focus(outcome), outcome.diagnosis, outcome.comparison
-    values = [limit_of(outcome), series.peak if series else None]
-    if diagnosis is not None:
-        values += [diagnosis.in_use]
-    if comparison is not None and comparison.before is not None:
-        values += [comparison.before.peak]
-    return brief_unit([value for value in values if value is not None])
-
-
-def amount(value: float | None, unit: Unit | None = None) -> str:
-    """Give bytes in words, three digits at most; never "0.0" for something that is there."""
-    if value is None:
-        return "—"
-    unit = unit or brief_unit([value])
-    if value and not float(unit.text(value)):
-        return f"< {0.1 if unit.size > 1 else 1} {unit.name}"
-    return size(value, unit)
-
-
-def quantity(series: Series) -> str:
-    """Name what a series measures: ``"in use on GPU:0"``."""
-    if series.kind == "host":
-        return "host memory of this process"
-    words = {
-        "allocator": "in use on {}",
-        "pool": "pool on {}",
-        "process": "held by this process on {}",
-        "device": "device used on {}, all processes",
-    }
-    return words.get(series.kind, f"{series.kind} on {{}}").format(series.device)
-
-
-def peak_words(series: Series, unit: Unit | None = None, limit: int | None = None) -> str:
-    """Say a series' peak: ``"peak 13.9 of 14.7 GiB in use on GPU:0 at 0:12 (95 %)"``; a sampled one with ≥."""
-    limit = limit if limit is not None else series.limit
-    if series.peak is None:
-        return f"{quantity(series)}: not measured"
-    unit = unit or brief_unit([series.peak, limit or 0])
-    bound = "≥ " if series.peak_basis == "sampled" else ""
-    if limit is None:
-        return f"peak {bound}{amount(series.peak, unit)} {quantity(series)}{_when(series)}"
-    share = f" ({bound}{100 * series.peak / limit:.0f} %)" if limit else ""
-    number = amount(series.peak, unit).removesuffix(f" {unit.name}")
-    return f"peak {bound}{number} of {amount(limit, unit)} {quantity(series)}{_when(series)}{share}"
-
-
-def _when(series: Series) -> str:
-    """Say when the peak was; a counter's peak that no sample came near has no known time."""
-    if series.peak is None or series.peak_time is None:
-        return ""
-    seen = max(series.values)
-    if seen < 0.9 * series.peak:
-        return ""
-    return f" {'at' if seen >= series.peak else 'near'} {duration(series.peak_time)}"
+def is_quiet(outcome: Outcome) -> bool:
+    """Tell whether one line says it all: nothing ran out of memory and nothing is compared."""
+    return outcome.comparison is None and outcome.recording.status in ("ok", "error", "interrupted")
 
 
 def headline(outcome: Outcome) -> str:
     """Say in one line what happened."""
     if outcome.comparison is not None:
-        return _rerun_headline(outcome)
+        return rerun.headline(outcome)
     recording = outcome.recording
-    took = duration(recording.seconds)
+    time = took(recording.seconds)
     if recording.status == "oom":
         where = outcome.diagnosis.device if outcome.diagnosis else None
         place = {None: "", "host": " on the host"}.get(where, f" on {where}")
-        return f"Out of memory{place} after {took}{_progress(outcome)}"
-    if recording.status == "error":
-        return f"{_error_name(outcome)} after {took}; this is not an out-of-memory error"
-    if recording.status == "interrupted":
-        return f"Interrupted after {took}{_progress(outcome)}"
+        return f"Out of memory{place} after {time}{_progress(outcome)}"
     if recording.status == "killed":
         cause = "; it had run out of memory" if outcome.diagnosis else ""
-        return f"The kernel died after {took}{cause}"
-    series = recording.main
-    return f"{took}  {peak_words(series, unit_of(outcome))}" if series else f"{took}  memory was not measured"
+        return f"The kernel died after {time}{cause}"
+    if recording.status == "error":
+        return f"{rerun.error_name(outcome)} after {time}, not an out-of-memory error; {_peak(outcome)}"
+    if recording.status == "interrupted":
+        return f"Interrupted after {time}{_progress(outcome)}; {_peak(outcome)}"
+    return f"{time}, {_peak(outcome)}"
 
 
-def _error_name(outcome: Outcome) -> str:
-    errors = outcome.recording.errors
-    return errors[0].type.rsplit(".", 1)[-1] if errors else "An error"
+def _peak(outcome: Outcome) -> str:
+    main = focus(outcome)
+    return peak_words(main, unit_of(outcome), limit_of(outcome)) if main else "memory was not measured"
 
 
 def _progress(outcome: Outcome) -> str:
     """Say how far the training was, where that is known."""
-    facts = outcome.recording.facts
-    if facts.steps_done == 0 and not facts.epochs_done:
-        return ", in the first training step"
-    if facts.epochs_done:
-        return f", in epoch {facts.epochs_done + 1}"
-    return ""
-
-
-def _rerun_headline(outcome: Outcome) -> str:
-    comparison = outcome.comparison
-    assert comparison is not None
-    verdicts: dict[str, str] = {
-        "ok": "it fits" if comparison.status_before in ("oom", "killed") else "it ran again",
-        "oom": "still out of memory",
-        "error": f"the rerun stopped with {_error_name(outcome)}, not for memory",
-        "interrupted": "the rerun was interrupted",
-        "killed": "the kernel died in the rerun",
-    }
-    return f"{comparison.title}: {verdicts[comparison.status_after]}"
-
-
-def result(outcome: Outcome) -> str:
-    """Say what a rerun measured beside what was expected and what it was before; empty without a rerun."""
-    comparison = outcome.comparison
-    if comparison is None:
+    epochs, steps = outcome.recording.facts.epochs_done, outcome.recording.facts.steps_done
+    if epochs is None:
         return ""
-    unit, limit = unit_of(outcome), limit_of(outcome)
-    parts = [peak_words(comparison.after, unit, limit) if comparison.after else "peak not measured"]
-    parts.append(f"expected {comparison.expected}" if comparison.expected else "no estimate was given")
-    before = comparison.before
-    if comparison.status_before in ("oom", "killed"):
-        held = f" with {amount(before.peak, unit)} {quantity(before)}" if before and before.peak is not None else ""
-        parts.append(f"before: {STATUS_WORDS[comparison.status_before]}{held}")
-    elif before is not None and before.peak is not None:
-        parts.append(f"before: {peak_words(before, unit, limit)}")
-    sentence = "; ".join(parts) + "."
-    if _did_not_help(outcome):
-        sentence += " The change did not lower the peak."
-    return sentence
-
-
-def _did_not_help(outcome: Outcome) -> bool:
-    comparison = outcome.comparison
-    if comparison is None or not (comparison.before and comparison.after):
-        return False
-    before, after = comparison.before.peak, comparison.after.peak
-    if comparison.status_before != comparison.status_after or before is None or after is None:
-        return False
-    return after >= before
-
-
-def checks(outcome: Outcome) -> tuple[str, ...]:
-    """Say whether the rerun showed what the edit promised: ``"✓ batch seen: 128"``."""
-    if outcome.comparison is None:
-        return ()
-    lines = []
-    for name, expected, seen in outcome.comparison.checks:
-        if seen is None:
-            lines.append(f"● {name}: {expected} expected, not seen in the rerun")
-        elif seen == expected:
-            lines.append(f"✓ {name} seen: {seen}")
-        else:
-            lines.append(f"✗ {name} seen: {seen}, expected: {expected}")
-    return tuple(lines)
-
-
-def history(outcome: Outcome) -> str:
-    """Give the cell's runs so far: ``"256 ✗ → 128 ✓"``; empty for a first run."""
-    if len(outcome.history) < 2:
-        return ""
-    return " → ".join(f"{attempt.label} {MARKS.get(attempt.status, '●')}" for attempt in outcome.history)
+    if not steps:
+        return f", in the first step of epoch {epochs + 1}" if steps == 0 else f", in epoch {epochs + 1}"
+    return f", after {steps} {'step' if steps == 1 else 'steps'} of epoch {epochs + 1}"
 
 
 def place(outcome: Outcome) -> tuple[str, str]:
@@ -253,11 +102,9 @@ def paragraph(outcome: Outcome) -> str:
         user = f" for {what}{shape}" if what else f" for a tensor{shape}" if shape else ""
         parts.append(f"needed {amount(diagnosis.requested, unit)} more{user}")
     if diagnosis.in_use is not None:
-        held = amount(diagnosis.in_use, unit)
-        if diagnosis.limit is not None:
-            held = f"{held.removesuffix(f' {unit.name}')} of {amount(diagnosis.limit, unit)}"
-        parts.append(f"{held} were in use")
-    return "; ".join(parts) + "." if parts else ""
+        where = "of host memory were in use" if diagnosis.device == "host" else f"were in use on {diagnosis.device}"
+        parts.append(f"{of_limit(diagnosis.in_use, diagnosis.limit, unit)} {where}")
+    return capital("; ".join(parts)) + "." if parts else ""
 
 
 def neighbours(outcome: Outcome) -> tuple[str, ...]:
@@ -284,6 +131,14 @@ class Share:
     amount: str
     basis: str
     fraction: float
+
+
+def breakdown_heading(outcome: Outcome) -> str:
+    """Head the breakdown: ``"What filled the 14.2 GiB in use on GPU:0"``."""
+    diagnosis = outcome.diagnosis
+    total = sum(part.bytes for part in diagnosis.breakdown) if diagnosis else 0
+    where = diagnosis.device if diagnosis else ""
+    return f"What filled the {amount(total, unit_of(outcome))} in use on {'the host' if where == 'host' else where}"
 
 
 def breakdown(outcome: Outcome) -> tuple[Share, ...]:
@@ -381,41 +236,48 @@ def notes(outcome: Outcome) -> tuple[str, ...]:
     return (*outcome.notices, *missing)
 
 
+def dump_summary(dump: Dump) -> str:
+    """Say what an allocator's dump tells as a whole."""
+    sizes = [value for value in (dump.in_use, dump.limit, dump.pool, dump.largest_free) if value is not None]
+    unit = brief_unit(sizes)
+    parts = [
+        f"{of_limit(dump.in_use, dump.limit, unit)} in use" if dump.in_use is not None else "",
+        f"pool {amount(dump.pool, unit)}" if dump.pool is not None else "",
+        f"largest free chunk {amount(dump.largest_free, unit)}" if dump.largest_free is not None else "",
+        f"fragmentation {100 * dump.fragmentation:.0f} %" if dump.fragmentation is not None else "",
+    ]
+    said = ", ".join(part for part in parts if part)
+    return f"{dump.allocator}: {said}" if said else dump.allocator
+
+
 def one_line(outcome: Outcome) -> str:
     """Give the whole outcome in one line, as the always-on mode shows it."""
-    parts = [f"{mark(outcome)} {headline(outcome)}"]
-    main = focus(outcome)
-    if outcome.comparison is None and outcome.recording.status != "ok" and main is not None and main.peak is not None:
-        parts.append(peak_words(main, unit_of(outcome), limit_of(outcome)))
-    parts += [result(outcome), left_behind(outcome)]
-    return "   ".join(part for part in parts if part)
-
-
-def status_word(status: Status | str) -> str:
-    """Say a status in words."""
-    return STATUS_WORDS.get(status, status)
+    parts = [f"{mark(outcome)} {headline(outcome)}", rerun.result(outcome)]
+    if outcome.comparison is None and not is_quiet(outcome) and focus(outcome) is not None:
+        parts.append(_peak(outcome))
+    parts.append(left_behind(outcome))
+    return "   ".join(" ".join(visible(part).split()) for part in parts if part)
 
 
 def describe(outcome: Outcome) -> str:
     """Describe the timeline in words, for those who cannot see the picture."""
     comparison, unit = outcome.comparison, unit_of(outcome)
     if comparison is not None and comparison.before is not None and comparison.after is not None:
-        before = _course(comparison.before, unit, comparison.limit)
-        after = _course(comparison.after, unit, comparison.limit)
+        limit = limit_of(outcome)
         return (
-            f"Timelines before and after {comparison.title}. "
-            f"Before ({status_word(comparison.status_before)}): {before}. "
-            f"After ({status_word(comparison.status_after)}): {after}."
+            f"Timelines before and after {comparison.title or 'the change'}. "
+            f"Before ({STATUS_WORDS[comparison.status_before]}): {_course(comparison.before, unit, limit)}. "
+            f"After ({STATUS_WORDS[comparison.status_after]}): {_course(comparison.after, unit, limit)}."
         )
     recording, main = outcome.recording, focus(outcome)
     if main is None:
-        return f"No timeline: memory was not measured in the {duration(recording.seconds)} of the run."
-    lines = [f"Timeline over {duration(recording.seconds)}", _course(main, unit, limit_of(outcome))]
+        return f"No timeline: memory was not measured in the {took(recording.seconds)} of the run."
+    lines = [f"Timeline over {took(recording.seconds)}", _course(main, unit, limit_of(outcome))]
     lines += [_course(series, None, None) for series in recording.series if series.name != main.name]
     diagnosis = outcome.diagnosis
     if diagnosis is not None and diagnosis.requested is not None:
         lines.append(f"a request for {amount(diagnosis.requested, unit)} more failed at the end")
-    return ". ".join(line[:1].upper() + line[1:] for line in lines) + "."
+    return ". ".join(map(capital, lines)) + "."
 
 
 def _course(series: Series, unit: Unit | None, limit: int | None) -> str:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 
-from tf_mem_magic.core import sentences
+from tf_mem_magic.core import rerun, sentences
 from tf_mem_magic.core.curve import columns
+from tf_mem_magic.core.measures import OFF_SCALE, amount, focus, limit_of, quantity, took, unit_of
 from tf_mem_magic.core.outcome import Outcome
+from tf_mem_magic.core.printable import printable
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.recording import Series
-from tf_mem_magic.core.units import duration
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
-_PLAIN = str.maketrans(
-    {
-        **dict(zip("▁▂▃▄▅▆▇█", "_.-=+*%#")),
-        **{"✓": "[ok]", "✗": "[x]", "●": "[*]", "≥": ">=", "≤": "<=", "→": "->", "×": "x", "–": "-", "—": "-"},
-        **{"…": "...", "▓": "#", "░": ".", "│": "|", "┤": "|", "└": "+", "─": "-", "┄": "-", "·": "-"},
-    }
-)
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def render_text(outcome: Outcome, width: int = 80, encoding: str | None = None) -> str:
@@ -29,8 +21,8 @@ def render_text(outcome: Outcome, width: int = 80, encoding: str | None = None) 
     Characters that ``encoding`` cannot write are replaced by plain ones.
     """
     width = max(width, 30)
-    done = (f"{sentences.mark(outcome)} {sentences.headline(outcome)}", sentences.left_behind(outcome))
-    lines = _wrapped("   ".join(part for part in done if part), width, "", "  ")
+    lines = _wrapped(f"{sentences.mark(outcome)} {sentences.headline(outcome)}", width, "", "  ")
+    lines += _wrapped(sentences.left_behind(outcome), width)
     for block in (_explanation(outcome, width), _chart(outcome, width), _filled(outcome, width)):
         lines += block
     lines += _choices(outcome, width)
@@ -38,70 +30,54 @@ def render_text(outcome: Outcome, width: int = 80, encoding: str | None = None) 
     return printable("\n".join(lines), encoding)
 
 
-def printable(text: str, encoding: str | None = None) -> str:
-    """Take control characters out of ``text``, and what ``encoding`` cannot write."""
-    text = _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
-    if encoding is None:
-        return text
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return text.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
-    except LookupError:
-        return text.translate(_PLAIN).encode("ascii", "replace").decode("ascii")
-    return text
-
-
 def _explanation(outcome: Outcome, width: int) -> list[str]:
     """Give where it happened, why, the rerun's numbers, and what the run had already changed."""
     where, code = sentences.place(outcome)
     lines = _wrapped(f"{where}:  {code}" if code else where, width)
     for sentence in (
-        sentences.result(outcome),
-        *sentences.checks(outcome),
+        rerun.result(outcome),
+        *rerun.checks(outcome),
         sentences.paragraph(outcome),
         *sentences.neighbours(outcome),
     ):
         lines += _wrapped(sentence, width)
     if changes := sentences.already_done(outcome):
         lines += _wrapped(f"this run already did: {'; '.join(changes)}", width)
-    if runs := sentences.history(outcome):
+    if runs := rerun.history(outcome):
         lines += _wrapped(f"runs of this cell: {runs}", width)
     return lines
 
 
 def _chart(outcome: Outcome, width: int) -> list[str]:
-    """Draw the main series, before and after where there is a comparison."""
-    comparison, limit = outcome.comparison, sentences.limit_of(outcome)
-    main = sentences.focus(outcome)
-    pairs: list[tuple[str, Series | None, str]] = [("", main, outcome.recording.status)]
-    if comparison is not None and comparison.before is not None:
-        pairs = [
-            ("before ", comparison.before, comparison.status_before),
-            ("after  ", comparison.after, comparison.status_after),
-        ]
-    top = max(
-        [limit or 0, *(s.peak or 0 for _, s, _ in pairs if s), *(max(s.values, default=0) for _, s, _ in pairs if s)]
-    )
-    if not top or (outcome.recording.status == "ok" and comparison is None and outcome.recording.seconds < 1):
+    """Draw the main series; before and after, one above the other, where there is a comparison."""
+    comparison, main, unit = outcome.comparison, focus(outcome), unit_of(outcome)
+    if main is None:
         return []
-    unit = sentences.unit_of(outcome)
+    runs: list[tuple[str, Series, str, float]]
+    runs = [("", main, outcome.recording.status, max(outcome.recording.seconds, _last(main)))]
+    if comparison is not None and comparison.before is not None:
+        before = comparison.before
+        runs = [("before ", before, comparison.status_before, _last(before)), ("after  ", *runs[0][1:])]
+    highest = max(max(series.peak or 0, *series.values, 0) for _, series, _, _ in runs)
+    limit = limit_of(outcome)
+    near = limit is not None and limit <= OFF_SCALE * highest
+    top = max(highest, limit) if near and limit is not None else highest
+    if not top or not any(series.values for _, series, _, _ in runs):
+        return []
     lines = [""]
-    rows = 1 if len(pairs) > 1 else 3
-    for label, series, status in pairs:
-        if series is None or not series.values:
-            lines.append(f"  {label}(too short for a timeline)")
-            continue
-        end = series.times[-1] if len(pairs) > 1 else max(outcome.recording.seconds, series.times[-1])
-        gutter = f"  {label}" if len(pairs) > 1 else "  "
-        body = columns(series.times, series.values, end, width - len(gutter) - 2)
-        drawn = _rows(body, top, rows)
-        drawn[-1] = drawn[-1].rstrip() + ("" if status == "ok" else f" {sentences.MARKS.get(status, '●')}")
-        lines += [gutter + row.rstrip() for row in drawn]
-    what = sentences.quantity(main) if main else ""
-    ceiling = f"top: limit {sentences.amount(limit, unit)}" if limit == top else f"top: {sentences.amount(top, unit)}"
-    lines += _wrapped(f"{what}, 0 to {duration(outcome.recording.seconds)}; {ceiling}", width)
-    return lines
+    for label, series, status, end in runs:
+        body = columns(series.times, series.values, end, width - len(label) - 4)
+        drawn = _rows(body, top, 1 if label else 3)
+        sign = "" if status == "ok" else f" {rerun.MARKS[status]}"
+        lines += [f"  {label}{row}".rstrip() for row in drawn[:-1]]
+        lines.append(f"  {label}{drawn[-1].rstrip()}{sign}")
+    spans = " and ".join(f"{label}{took(end)}" for label, _, _, end in runs).replace("  ", " ")
+    ceiling = f"the limit, {amount(limit, unit)}" if near and top == limit else amount(top, unit)
+    return lines + _wrapped(f"{quantity(main)}: 0 to {ceiling}, over {spans}", width)
+
+
+def _last(series: Series) -> float:
+    return series.times[-1] if series.times else 0.0
 
 
 def _rows(body: tuple[int | None, ...], top: int, rows: int) -> list[str]:
@@ -119,7 +95,7 @@ def _filled(outcome: Outcome, width: int) -> list[str]:
     if not shares:
         return []
     room = max(6, min(24, width // 4))
-    lines = ["", "  what was in use"]
+    lines = ["", f"  {sentences.breakdown_heading(outcome)}"]
     widest = max(len(share.amount) for share in shares)
     for share in shares:
         bar = "█" * max(1, round(share.fraction * room))
@@ -137,6 +113,7 @@ def _choices(outcome: Outcome, width: int) -> list[str]:
     for number, proposal in enumerate(outcome.offered, 1):
         lines += _wrapped(f"{proposal.title}  [{proposal.key}]", width, f"  {number}. ", "     ")
         lines += _wrapped(_terms(proposal, outcome), width, "     ", "     ")
+        lines += _wrapped(proposal.why, width, "     ", "     ")
         for caveat in proposal.caveats:
             lines += _wrapped(caveat, width, "     - ", "       ")
         lines += [f"     {line}" for line in _changed_lines(proposal)]
@@ -166,7 +143,7 @@ def _remarks(outcome: Outcome, width: int) -> list[str]:
         for answer in outcome.declined:
             lines += _wrapped(f"{answer.title}: {answer.reason}", width, "  - ", "    ")
     also = (*sentences.other_peaks(outcome), *sentences.notes(outcome))
-    if also and outcome.recording.status != "ok":
+    if also and not sentences.is_quiet(outcome):
         lines += ["", *(line for remark in also for line in _wrapped(remark, width, "  ", "    "))]
     return lines
 

@@ -5,24 +5,26 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from tf_mem_magic.core import palette, sentences
+from tf_mem_magic.core import palette
 from tf_mem_magic.core.curve import thinned
+from tf_mem_magic.core.measures import OFF_SCALE, amount, focus, limit_of, peak_moment, quantity, unit_of
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.recording import Series
-from tf_mem_magic.core.units import Unit, brief_unit, duration
+from tf_mem_magic.core.rerun import MARKS, STATUS_WORDS
+from tf_mem_magic.core.units import Unit, brief_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WIDTH = 7.0
-_HEIGHT = 2.2
+_WIDTH = 6.8
+_HEIGHT = 2.3
 _DPI = 200
 _POINTS = 700
 _MOST_ROWS = 3
 _FONT: dict[str, Any] = {
     "fontfamily": "DejaVu Sans",
-    "fontsize": 8,
+    "fontsize": 9,
     "color": palette.TEXT,
     "usetex": False,
     "parse_math": False,
@@ -64,8 +66,8 @@ def _timeline(outcome: Outcome) -> Figure:
     failed = _failed(outcome)
     for place, row in enumerate(rows or [()]):
         axes = figure.add_subplot(grid[place])
-        limit = sentences.limit_of(outcome) if place == 0 else row[0].limit
-        unit = sentences.unit_of(outcome) if place == 0 else brief_unit([_highest(row), limit or 0])
+        limit = limit_of(outcome) if place == 0 else row[0].limit
+        unit = unit_of(outcome) if place == 0 else brief_unit([_highest(row)])
         _panel(axes, row, unit, end, limit, failed if place == 0 else None)
         if place < len(rows) - 1:
             axes.set_xticklabels([])
@@ -80,14 +82,14 @@ def _comparison(outcome: Outcome) -> Figure:
     assert comparison is not None
     sides = [(comparison.before, comparison.status_before), (comparison.after, comparison.status_after)]
     figure = _figure(_HEIGHT)
-    grid = figure.add_gridspec(1, 2, wspace=0.42, **_margins(figure))
-    unit, limit = sentences.unit_of(outcome), sentences.limit_of(outcome)
+    grid = figure.add_gridspec(1, 2, wspace=0.62, **_margins(figure))
+    unit, limit = unit_of(outcome), limit_of(outcome)
     top = max([limit or 0, *(_highest((series,)) for series, _ in sides if series is not None)])
     for place, (series, status) in enumerate(sides):
         axes = figure.add_subplot(grid[place])
         row = (series,) if series is not None else ()
         _panel(axes, row, unit, _end(0.0, row), limit, None, top)
-        title = f"{('before', 'after')[place]}: {sentences.status_word(status)} {sentences.MARKS.get(status, '●')}"
+        title = f"{('before', 'after')[place]}: {STATUS_WORDS[status]} {MARKS[status]}"
         axes.set_title(
             title, loc="left", pad=6, **(_FONT | {"color": palette.FAILED if status != "ok" else palette.TEXT})
         )
@@ -96,12 +98,12 @@ def _comparison(outcome: Outcome) -> Figure:
 
 def _margins(figure: Figure) -> dict[str, float]:
     width, height = figure.get_size_inches()
-    return {"left": 0.42 / width, "right": 1 - 1.05 / width, "bottom": 0.28 / height, "top": 1 - 0.32 / height}
+    return {"left": 0.42 / width, "right": 1 - 1.2 / width, "bottom": 0.28 / height, "top": 1 - 0.32 / height}
 
 
 def _rows(outcome: Outcome) -> tuple[list[tuple[Series, ...]], int]:
     """Group the series by device, the report's main one first; host memory joins it where the scales allow."""
-    main = sentences.focus(outcome)
+    main = focus(outcome)
     if main is None:
         return [], 0
     groups: dict[str | None, list[Series]] = {main.device: []}
@@ -111,7 +113,7 @@ def _rows(outcome: Outcome) -> tuple[list[tuple[Series, ...]], int]:
     rows = [tuple(sorted(group, key=lambda s: s.name != main.name)) for group in groups.values() if group]
     if not rows:
         return [tuple(host)], 0
-    top = max(_highest(rows[0]), sentences.limit_of(outcome) or 0)
+    top = max(_highest(rows[0]), limit_of(outcome) or 0)
     if host and 0.1 * top <= _highest(host) <= 1.2 * top:
         rows[0] = (*rows[0], *host)
     elif host:
@@ -129,7 +131,7 @@ def _end(seconds: float, row: tuple[Series, ...] | list[Series]) -> float:
 
 def _failed(outcome: Outcome) -> tuple[int, int] | None:
     """Give where the failed request starts and how large it was, in bytes."""
-    diagnosis, main = outcome.diagnosis, sentences.focus(outcome)
+    diagnosis, main = outcome.diagnosis, focus(outcome)
     if diagnosis is None or diagnosis.requested is None or main is None:
         return None
     last = main.values[-1] if main.values else main.peak
@@ -148,7 +150,7 @@ def _panel(
 ) -> None:
     """Draw one device: its first series filled, the others as thin lines, limit, peak and the failed request."""
     highest = max(top, _highest(row))
-    beyond = limit is not None and limit > 4 * highest > 0
+    beyond = limit is not None and limit > OFF_SCALE * highest > 0
     if limit is not None and not beyond:
         highest = max(highest, limit)
     ceiling = highest
@@ -161,7 +163,7 @@ def _panel(
     if row and row[0].peak is not None:
         labels.append(_peak(axes, row[0], unit, end))
     if limit is not None:
-        words = f"limit {sentences.amount(limit, unit)}"
+        words = f"limit {amount(limit, unit)}"
         if beyond:
             labels.append((1.06 * ceiling / unit.size, f"↑ {words}", palette.LIMIT))
         else:
@@ -171,7 +173,7 @@ def _panel(
     if failed is not None:
         span = 1.035 * end
         _cap(axes, failed, unit, end, ceiling)
-        words = f"✗ +{sentences.amount(failed[1], unit)}"
+        words = f"✗ +{amount(failed[1], unit)}"
         labels.append((min(sum(failed), ceiling) / unit.size, words, palette.FAILED))
     axes.set_xlim(0, span)
     axes.set_ylim(0, 1.06 * ceiling / unit.size)
@@ -199,12 +201,12 @@ def _peak(axes: Axes, series: Series, unit: Unit, end: float) -> tuple[float, st
     time, seen = series.peak_time, max(series.values, default=0)
     if time is not None and seen >= 0.9 * series.peak:
         axes.plot([time], [height], marker="v", markersize=5, color=colour, linestyle="", clip_on=False)
-        when = f"\n{'at' if seen >= series.peak else 'near'} {duration(time)}"
+        when = f"\n{peak_moment(series)}"
     else:
         axes.plot([0, end], [height, height], color=colour, linewidth=1, linestyle=":")
         when = "\nbetween samples" if series.values else "\nno samples"
     bound = "≥ " if series.peak_basis == "sampled" else ""
-    return (height, f"peak {bound}{sentences.amount(series.peak, unit)}{when}", colour)
+    return (height, f"peak {bound}{amount(series.peak, unit)}{when}", colour)
 
 
 def _cap(axes: Axes, failed: tuple[int, int], unit: Unit, end: float, ceiling: int) -> None:
@@ -230,7 +232,7 @@ def _write_labels(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
     """Write the labels right of the axes, at their heights, moved apart where they would overlap."""
     top = axes.get_ylim()[1]
     inches = axes.get_position().height * axes.figure.get_size_inches()[1]
-    line = 0.15 * top / inches
+    line = 0.165 * top / inches
     floor = top
     for height, words, colour in sorted(labels, key=lambda label: -label[0]):
         half = line * (1 + words.count("\n")) / 2
@@ -291,7 +293,7 @@ def _legend(axes: Axes, row: tuple[Series, ...]) -> None:
     """Name the curves above the axes, each in its colour."""
     place = 0.0
     for series in row:
-        words = sentences.quantity(series).encode("ascii", "replace").decode("ascii")
+        words = quantity(series).encode("ascii", "replace").decode("ascii")
         colour = palette.SERIES.get(series.kind, palette.TEXT)
         text = axes.annotate(
             f"■ {words}",
