@@ -159,7 +159,7 @@ def record(name: str = "record()", *, interval: float = DEFAULT_INTERVAL) -> Ite
 
     from tf_mem_magic.explain import explain
     from tf_mem_magic.run.capture import Capture
-    from tf_mem_magic.run.sampler import SourcePool
+    from tf_mem_magic.run.pool import SourcePool
 
     running, pool = Running(), SourcePool()
     namespace = sys._getframe(2).f_globals

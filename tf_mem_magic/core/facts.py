@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 Scalar = int | float | bool | str | None
@@ -154,3 +155,13 @@ class Facts:
     def scalar(self, name: str) -> Scalar:
         """Give the scalar that the source calls ``name``; None where it is not one."""
         return next((s.value for s in self.scalars if s.name == name), None)
+
+
+def merge_devices(devices: Iterable[DeviceFacts]) -> tuple[DeviceFacts, ...]:
+    """Merge what several sources know of the same device; the first that knows a thing tells it."""
+    merged: dict[str, DeviceFacts] = {}
+    for device in devices:
+        known = merged.setdefault(device.name, device)
+        news = {f.name: getattr(device, f.name) for f in fields(known) if getattr(known, f.name) in (None, False)}
+        merged[device.name] = replace(known, **news)
+    return tuple(merged.values())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.lineage import Lineage
 from tf_mem_magic.run.capture import Capture
+from tf_mem_magic.run.panel_actions import PanelActions
 
 if TYPE_CHECKING:
     from tf_mem_magic.api import Report
@@ -25,8 +26,9 @@ class CellRun:
         self.lineage = expected.lineage if expected else Lineage()
         self._previous = expected.previous if expected else None
         self._notices = (notice,) if notice else ()
+        self._compiled: dict[str, int] = {}
         self.report: Report | None = None
-        self._presenter = make_presenter(session.shell, cell, options, self)
+        self._presenter = make_presenter(session.shell, cell, options, PanelActions(self))
         self.capture = Capture(
             cell,
             session.shell.user_ns,
@@ -34,22 +36,25 @@ class CellRun:
             interval=options.interval,
             on_tick=self._tick,
             earlier_cells=tuple(c.source for c in session.ran_cells),
-            cell_files=_CellFiles(session.shell),
+            keep_weights=options.keep_weights,
         )
 
     def start(self) -> None:
         """Reserve the slots, bring memory back where this is a rerun, and start recording."""
+        self._compiled = compiled_cells(self.session.shell)
         self._presenter.reserve()
         if self._previous is not None:
             self._release_previous()
         self.capture.start()
 
-    def finish(self, error: BaseException | None) -> None:
-        """Stop recording, explain, show, and let go of what the error holds."""
+    def finish(self, error: BaseException | None, count: int | None) -> None:
+        """Stop recording, explain, show, and let go of what the error holds; ``count`` is the execution count."""
         from tf_mem_magic.api import Report
         from tf_mem_magic.explain import explain
 
-        recording = self.capture.stop(error)
+        compiled = compiled_cells(self.session.shell)
+        files = frozenset(n for n, number in compiled.items() if number == count or self._compiled.get(n) != number)
+        recording = self.capture.stop(error, files, count)
         outcome = explain(recording, self.lineage, (*self._notices, *self.capture.notices))
         self.lineage = self.lineage.finished(outcome)
         self.report = Report(outcome, self._rerun_here)
@@ -98,13 +103,6 @@ class CellRun:
         return rerun_in_process(self, key)
 
 
-class _CellFiles:
-    """The names under which the shell compiled its cells: all of them, and the one of the current cell."""
-
-    def __init__(self, shell: object) -> None:
-        self._shell = shell
-
-    def all(self) -> dict[str, int]:
-        """Give the file name of every cell that this shell compiled, with its execution count."""
-        compiler = getattr(self._shell, "compile", None)
-        return dict(getattr(compiler, "_filename_map", {}))
+def compiled_cells(shell: Any) -> dict[str, int]:
+    """Give the file names under which the shell compiled its cells, with their execution counts."""
+    return dict(getattr(getattr(shell, "compile", None), "_filename_map", {}))

@@ -61,10 +61,11 @@ class Hooks:
         error = _error_of(result)
         if entry.shared is not None:
             entry.shared.inner_error = error
-        self._session.ran(info, time.monotonic() - entry.started)
+        count = getattr(result, "execution_count", None)
+        self._session.ran(info, count, time.monotonic() - entry.started)
         if entry.run is not None:
             with _Contained("could not report on this cell"):
-                entry.run.finish(error or entry.inner_error)
+                entry.run.finish(error or entry.inner_error, count)
         entry.inner_error = error = None
 
     def close(self) -> None:
@@ -89,7 +90,8 @@ class _Contained:
         while where is not None and where.tb_next is not None:
             where = where.tb_next
         place = f"{where.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{where.tb_lineno}" if where else "?"
-        text = f"tf_mem_magic {self._what} ({type(error).__name__}: {error}; at {place}). The cell itself is unaffected."
+        what = f"{type(error).__name__}: {error}; at {place}"
+        text = f"tf_mem_magic {self._what} ({what}). The cell itself is unaffected."
         print(text, file=sys.stderr)
         return True
 

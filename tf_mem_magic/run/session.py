@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tf_mem_magic.api import Report
     from tf_mem_magic.core.proposals import Proposal
     from tf_mem_magic.run.cellrun import CellRun
-    from tf_mem_magic.run.sampler import SourcePool
+    from tf_mem_magic.run.pool import SourcePool
 
 KEPT_CELLS = 400
 """Earlier cells remembered, for replays and as context of remedies."""
@@ -59,7 +59,7 @@ class Session:
     def pool(self) -> SourcePool:
         """The open sources, shared by all runs."""
         if self._pool is None:
-            from tf_mem_magic.run.sampler import SourcePool
+            from tf_mem_magic.run.pool import SourcePool
 
             self._pool = SourcePool()
         return self._pool
@@ -71,7 +71,7 @@ class Session:
         options, notice = _options(options_text)
         source = info.raw_cell or ""
         expected = self._take_expected(source)
-        cell = Cell(source, self.cell_id(info), self.shell.execution_count, options_text is not None)
+        cell = Cell(source, self.cell_id(info), None, options_text is not None)
         self._retire_panels(cell.cell_id)
         run = CellRun(self, cell, options, expected, notice)
         run.start()
@@ -83,9 +83,8 @@ class Session:
 
         return getattr(info, "cell_id", None) or parent_cell_id(self.shell)
 
-    def ran(self, info: Any, seconds: float) -> None:
+    def ran(self, info: Any, count: int | None, seconds: float) -> None:
         """Note that a cell ran."""
-        count = max(self.shell.execution_count - 1, 0)
         self.ran_cells.append(RanCell(info.raw_cell or "", self.cell_id(info), count, seconds))
 
     def expect(self, source: str, proposal: Proposal, lineage: Lineage, previous: CellRun | None) -> None:
@@ -94,7 +93,10 @@ class Session:
 
     def reported(self, report: Report, run: CellRun) -> None:
         """Remember a finished run: its report, and the sources its remedies propose."""
+        from tf_mem_magic.api import remember
+
         self.last = report
+        remember(report)
         self._panels.append(run)
         for proposal in report.outcome.offered:
             for source in (proposal.source, *(c.source for c in proposal.choices)):

@@ -18,7 +18,8 @@ def status_text(session: Session) -> str:
     from tf_mem_magic.run.inspect import gather_facts, snapshot
 
     namespace = session.shell.user_ns
-    sources, missing = session.pool.open_all()
+    session.pool.refresh(at_once=True)
+    sources, missing = session.pool.sources, session.pool.missing()
     limits = {name: limit for source in sources for name, (limit, _) in source.limits().items()}
     lines = []
     for source in sources:
