@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 
 from tf_mem_magic.cells.mask import Masked, mask
 
@@ -197,11 +198,11 @@ class _Walk:
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         for expression in node.decorator_list:
             self.read(expression)
-        self._inner(node.args, list(node.body))
+        self._inner(node.args, node.body)
         self.stored.add(node.name)
         self.sure.add(node.name)
 
-    def _inner(self, arguments: ast.arguments, body: list[ast.AST] | list[ast.stmt]) -> None:
+    def _inner(self, arguments: ast.arguments, body: Sequence[ast.AST]) -> None:
         for default in (*arguments.defaults, *arguments.kw_defaults):
             self.read(default)
         named = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
@@ -222,7 +223,7 @@ class _Walk:
             self.read(expression)
         for statement in node.body:
             if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                self._inner(statement.args, list(statement.body))
+                self._inner(statement.args, statement.body)
             else:
                 self.read(statement)
         self.stored.add(node.name)
