@@ -7,7 +7,7 @@ import re
 
 from tf_mem_magic.core import rerun, sentences
 from tf_mem_magic.core.glossary import MEANINGS
-from tf_mem_magic.core.measures import amount, capital, unit_of
+from tf_mem_magic.core.measures import amount, unit_of
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.palette import PARTS
 from tf_mem_magic.core.printable import visible
@@ -95,10 +95,8 @@ def _explained_once(body: str) -> str:
 
 def _line(*folds: str) -> str:
     """Put several folds beside one another; an open one takes the width it needs."""
-    return "".join(
-        fold.replace('style="', 'style="display:inline-block;vertical-align:top;margin-right:18px;', 1)
-        for fold in folds
-    )
+    side = 'style="display:inline-block;vertical-align:top;max-width:100%;margin:3px 18px 3px 0"'
+    return "".join(fold.replace('style="margin:3px 0"', side, 1) for fold in folds)
 
 
 def _head(outcome: Outcome) -> str:
@@ -122,12 +120,13 @@ def _head(outcome: Outcome) -> str:
 
 def _explanation(outcome: Outcome) -> str:
     where, code = sentences.place(outcome)
-    lines = []
+    lines = [explained(text) for text in (rerun.result(outcome),) if text]
+    lines += [escaped(text) for text in rerun.checks(outcome)]
     if where:
         quoted = f': <code style="{_MONO};background:{_FAINT};color:inherit;padding:1px 4px">{escaped(code)}</code>'
-        lines.append(escaped(capital(where)) + (quoted if code else ""))
-    lines += [explained(s) for s in (rerun.result(outcome), sentences.paragraph(outcome)) if s]
-    lines += [escaped(s) for s in (*rerun.checks(outcome), *sentences.neighbours(outcome))]
+        lines.append(escaped(where) + (quoted if code else ""))
+    lines += [explained(text) for text in (sentences.paragraph(outcome),) if text]
+    lines += [escaped(text) for text in sentences.neighbours(outcome)]
     if changes := sentences.already_done(outcome):
         lines.append(f"<b>This run already did:</b> {escaped('; '.join(changes))}")
     if runs := rerun.history(outcome):
@@ -169,7 +168,7 @@ def _filled(outcome: Outcome) -> str:
 def _choices(outcome: Outcome) -> str:
     if not outcome.offered:
         return ""
-    heads = ("Change the cell and run it again", sentences.expectation_heading(outcome), "keeps")
+    heads = ("Change the cell and run it again", sentences.expectation_heading(outcome), "Keeps")
     head = "".join(f'<th scope="col" style="{_CELL};font-weight:600">{explained(text)}</th>' for text in heads)
     rows = "".join(_choice(proposal, outcome) for proposal in outcome.offered)
     table = "width:100%;margin:8px 0 4px;border-collapse:collapse;table-layout:fixed;font-size:inherit;border:0"

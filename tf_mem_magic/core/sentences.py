@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from tf_mem_magic.core import rerun
@@ -23,8 +22,6 @@ PART_WORDS: dict[str, str] = {
     "other": "activations and temporaries",
 }
 
-_LONGEST_CODE = 100
-
 
 def mark(outcome: Outcome) -> str:
     """Give the sign of the outcome: ✓, ✗ or ●."""
@@ -38,17 +35,18 @@ def is_quiet(outcome: Outcome) -> bool:
 
 def headline(outcome: Outcome) -> str:
     """Say in one line what happened."""
+    recording, diagnosis = outcome.recording, outcome.diagnosis
+    time = took(recording.seconds)
     if outcome.comparison is not None:
         return rerun.headline(outcome)
-    recording = outcome.recording
-    time = took(recording.seconds)
+    if recording.status in ("oom", "killed") and diagnosis is not None and diagnosis.text:
+        return diagnosis.text.splitlines()[0].removesuffix(".")
     if recording.status == "oom":
-        where = outcome.diagnosis.device if outcome.diagnosis else None
+        where = diagnosis.device if diagnosis else None
         place = {None: "", "host": " on the host"}.get(where, f" on {where}")
         return f"Out of memory{place} after {time}{_progress(outcome)}"
     if recording.status == "killed":
-        cause = "; it had run out of memory" if outcome.diagnosis else ""
-        return f"The kernel died after {time}{cause}"
+        return f"The kernel died after {time}{'; it had run out of memory' if diagnosis else ''}"
     if recording.status == "error":
         return f"{rerun.error_name(outcome)} after {time}, not an out-of-memory error; {_peak(outcome)}"
     if recording.status == "interrupted":
@@ -66,52 +64,53 @@ def _progress(outcome: Outcome) -> str:
     epochs, steps = outcome.recording.facts.epochs_done, outcome.recording.facts.steps_done
     if epochs is None:
         return ""
-    if not steps:
-        return f", in the first step of epoch {epochs + 1}" if steps == 0 else f", in epoch {epochs + 1}"
-    return f", after {steps} {'step' if steps == 1 else 'steps'} of epoch {epochs + 1}"
+    step = "" if steps is None else "the first step of " if steps == 0 else f"step {steps + 1} of "
+    return f", in {step}epoch {epochs + 1}"
 
 
 def place(outcome: Outcome) -> tuple[str, str]:
     """Say where in the user's code it happened, as words and the line of code; both empty where unknown."""
     diagnosis = outcome.diagnosis
-    if diagnosis is None or diagnosis.line is None:
+    if diagnosis is None:
+        return ("", "")
+    if diagnosis.text:
+        told = diagnosis.text.splitlines()
+        between = told[1 : len(told) - len(diagnosis.detail.splitlines())] if diagnosis.detail else told[1:2]
+        words, _, code = " ".join(between).partition(": ")
+        return (words.removesuffix("."), code)
+    if diagnosis.line is None:
         return ("", "")
     lines = outcome.recording.cell.source.splitlines()
     code = lines[diagnosis.line - 1].strip() if 0 < diagnosis.line <= len(lines) else ""
-    if len(code) > _LONGEST_CODE:
-        code = code[: _LONGEST_CODE - 1] + "…"
-    frame = diagnosis.frame
-    if frame is not None and not frame.in_cell:
-        name = os.path.basename(frame.file.replace("\\", "/"))
-        return (f"{name}:{frame.line} in {frame.function}, called from line {diagnosis.line} of your cell", code)
-    return (f"line {diagnosis.line} of your cell", code)
+    return (f"Line {diagnosis.line} of your cell", code)
 
 
 def paragraph(outcome: Outcome) -> str:
-    """Explain an out-of-memory error: the diagnosis' own text, else what its numbers say."""
+    """Say what was needed and why there was no room: the diagnosis' own sentences, else what its numbers say."""
     diagnosis = outcome.diagnosis
     if diagnosis is None:
         return ""
-    if diagnosis.text:
-        return diagnosis.text
+    if diagnosis.detail:
+        return " ".join(diagnosis.detail.splitlines())
     unit = unit_of(outcome)
     parts = []
     if diagnosis.requested is not None:
         shape = f" [{', '.join(map(str, diagnosis.shape))}] {diagnosis.dtype or ''}".rstrip() if diagnosis.shape else ""
         what = diagnosis.layer or diagnosis.op
         user = f" for {what}{shape}" if what else f" for a tensor{shape}" if shape else ""
-        parts.append(f"needed {amount(diagnosis.requested, unit)} more{user}")
+        parts.append(f"It needed {amount(diagnosis.requested, unit)} more{user}")
     if diagnosis.in_use is not None:
         where = "of host memory were in use" if diagnosis.device == "host" else f"were in use on {diagnosis.device}"
         parts.append(f"{of_limit(diagnosis.in_use, diagnosis.limit, unit)} {where}")
-    return capital("; ".join(parts)) + "." if parts else ""
+    return "; ".join(parts) + "." if parts else ""
 
 
 def neighbours(outcome: Outcome) -> tuple[str, ...]:
-    """Name the other processes on the device that ran out."""
+    """Name the other processes on the device that ran out, where the paragraph has not done so."""
     diagnosis = outcome.diagnosis
     device = outcome.recording.facts.device(diagnosis.device) if diagnosis else None
-    if device is None or not device.others:
+    told = diagnosis is not None and diagnosis.detail and diagnosis.cause == "other-process"
+    if device is None or not device.others or told:
         return ()
     known = [other.bytes for other in device.others if other.bytes is not None]
     unit = brief_unit(known)
@@ -203,9 +202,9 @@ def expectation(proposal: Proposal, outcome: Outcome) -> Expectation:
 
 
 def expectation_heading(outcome: Outcome) -> str:
-    """Head the column of estimates: ``"peak to expect (limit 14.7 GiB)"``."""
+    """Head the column of estimates: ``"Peak to expect (limit 14.7 GiB)"``."""
     limit = limit_of(outcome)
-    return f"peak to expect (limit {amount(limit, unit_of(outcome))})" if limit else "peak to expect"
+    return f"Peak to expect (limit {amount(limit, unit_of(outcome))})" if limit else "Peak to expect"
 
 
 def effect(proposal: Proposal) -> str:

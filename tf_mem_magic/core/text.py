@@ -33,18 +33,14 @@ def render_text(outcome: Outcome, width: int = 80, encoding: str | None = None) 
 def _explanation(outcome: Outcome, width: int) -> list[str]:
     """Give where it happened, why, the rerun's numbers, and what the run had already changed."""
     where, code = sentences.place(outcome)
-    lines = _wrapped(f"{where}:  {code}" if code else where, width)
-    for sentence in (
-        rerun.result(outcome),
-        *rerun.checks(outcome),
-        sentences.paragraph(outcome),
-        *sentences.neighbours(outcome),
-    ):
+    lines = [row for words in (rerun.result(outcome), *rerun.checks(outcome)) for row in _wrapped(words, width)]
+    lines += _wrapped(f"{where}:  {code}" if code else where, width)
+    for sentence in (sentences.paragraph(outcome), *sentences.neighbours(outcome)):
         lines += _wrapped(sentence, width)
     if changes := sentences.already_done(outcome):
-        lines += _wrapped(f"this run already did: {'; '.join(changes)}", width)
+        lines += _wrapped(f"This run already did: {'; '.join(changes)}", width)
     if runs := rerun.history(outcome):
-        lines += _wrapped(f"runs of this cell: {runs}", width)
+        lines += _wrapped(f"Runs of this cell: {runs}", width)
     return lines
 
 
@@ -71,7 +67,7 @@ def _chart(outcome: Outcome, width: int) -> list[str]:
         sign = "" if status == "ok" else f" {rerun.MARKS[status]}"
         lines += [f"  {label}{row}".rstrip() for row in drawn[:-1]]
         lines.append(f"  {label}{drawn[-1].rstrip()}{sign}")
-    spans = " and ".join(f"{label}{took(end)}" for label, _, _, end in runs).replace("  ", " ")
+    spans = " and ".join(f"{took(end)} {label}".rstrip() for label, _, _, end in runs)
     ceiling = f"the limit, {amount(limit, unit)}" if near and top == limit else amount(top, unit)
     return lines + _wrapped(f"{quantity(main)}: 0 to {ceiling}, over {spans}", width)
 
@@ -109,7 +105,7 @@ def _choices(outcome: Outcome, width: int) -> list[str]:
     """Give the numbered proposals, each with its estimate, what it keeps, and its diff."""
     if not outcome.offered:
         return []
-    lines = ["", *_wrapped(f"Change the cell and run it again; {sentences.expectation_heading(outcome)}", width)]
+    lines = ["", *_wrapped(f"Change the cell and run it again. {sentences.expectation_heading(outcome)}:", width)]
     for number, proposal in enumerate(outcome.offered, 1):
         lines += _wrapped(f"{proposal.title}  [{proposal.key}]", width, f"  {number}. ", "     ")
         lines += _wrapped(_terms(proposal, outcome), width, "     ", "     ")

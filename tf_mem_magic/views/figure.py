@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core import palette
 from tf_mem_magic.core.curve import thinned
-from tf_mem_magic.core.measures import OFF_SCALE, amount, focus, limit_of, peak_moment, quantity, unit_of
+from tf_mem_magic.core.measures import OFF_SCALE, amount, focus, limit_of, peak_moment, unit_of
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.recording import Series
 from tf_mem_magic.core.rerun import MARKS, STATUS_WORDS
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WIDTH = 6.8
+_WIDTH = 6.6
 _HEIGHT = 2.3
 _DPI = 200
 _POINTS = 700
@@ -163,7 +163,7 @@ def _panel(
     if row and row[0].peak is not None:
         labels.append(_peak(axes, row[0], unit, end))
     if limit is not None:
-        words = f"limit {amount(limit, unit)}"
+        words = f"limit {amount(limit, unit if limit < 1000 * unit.size else None)}"
         if beyond:
             labels.append((1.06 * ceiling / unit.size, f"↑ {words}", palette.LIMIT))
         else:
@@ -290,17 +290,22 @@ def _clock(seconds: float, end: float) -> str:
 
 
 def _legend(axes: Axes, row: tuple[Series, ...]) -> None:
-    """Name the curves above the axes, each in its colour."""
-    place = 0.0
+    """Name the device and its curves above the axes, each curve in its colour."""
+    names = {"allocator": "in use", "process": "this process", "device": "device, all processes"}
+    device = (row[0].device or "this process") if row else ""
+    words = [(device, palette.TEXT)]
     for series in row:
-        words = quantity(series).encode("ascii", "replace").decode("ascii")
-        colour = palette.SERIES.get(series.kind, palette.TEXT)
-        text = axes.annotate(
-            f"■ {words}",
+        name = "host memory" if series.kind == "host" else names.get(series.kind, series.kind)
+        words.append((f"■ {name}", palette.SERIES.get(series.kind, palette.TEXT)))
+    place = 6.0
+    for text, colour in words:
+        shown = text.encode("ascii", "replace").decode("ascii") if text == device else text
+        drawn = axes.annotate(
+            shown,
             (0, 1),
-            xytext=(8 + place, 5),
+            xytext=(place, 5),
             textcoords="offset points",
             xycoords="axes fraction",
             **(_FONT | {"color": colour}),
         )
-        place += text.get_window_extent().width * 72 / axes.figure.dpi + 10
+        place += drawn.get_window_extent().width * 72 / axes.figure.dpi + 9
