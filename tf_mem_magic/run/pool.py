@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
+from typing import TypeVar
 
 from tf_mem_magic.core.facts import DeviceFacts
-from tf_mem_magic.core.recording import MissingSource, PeakBasis
+from tf_mem_magic.core.recording import LimitBasis, MissingSource, PeakBasis
 from tf_mem_magic.sources import Source, Unavailable, all_sources
 
 _RETRY = 0.1
 """Seconds between two tries to open a source that may open later."""
 
 _PATIENCE = 0.3
-"""Seconds to wait for a source that another thread is reading before going on without it."""
+"""Seconds to wait for a source that another thread is reading before it counts as broken."""
 
 Peaks = Mapping[str, tuple[int, PeakBasis]]
+T = TypeVar("T")
 
 
 class OpenSource:
-    """One source, read by one thread at a time; whoever finds it busy goes on without it."""
+    """One source, asked by one thread at a time, so that a driver that hangs holds up one thread only."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -35,36 +37,40 @@ class OpenSource:
 
     def read(self) -> Mapping[str, int]:
         """Read the bytes of each series now; nothing while another thread is reading."""
-        return self._ask(self.source.read, 0.0) or {}
+        return self._ask(self.source.read, {}, wait=False)
 
-    def limits(self) -> Mapping[str, tuple[int, str]]:
-        """Give the limits that are known."""
-        return self._ask(self.source.limits, 0.0) or {}
+    def limits(self) -> Mapping[str, tuple[int, LimitBasis]]:
+        """Give the limits that are known; nothing while another thread is reading."""
+        return self._ask(self.source.limits, {}, wait=False)
 
     def begin_window(self) -> None:
         """Begin a window in which peaks are counted."""
-        self._ask(self.source.begin_window, _PATIENCE)
+        self._ask(self.source.begin_window, None)
 
     def end_window(self) -> Peaks:
         """End the innermost window and give its peaks."""
-        return self._ask(self.source.end_window, _PATIENCE) or {}
+        return self._ask(self.source.end_window, {})
 
     def devices(self) -> tuple[DeviceFacts, ...]:
         """Describe the devices it knows."""
-        return self._ask(self.source.devices, _PATIENCE) or ()
+        return self._ask(self.source.devices, ())
 
     def close(self) -> None:
         """Let go of its handles."""
-        self._ask(self.source.close, _PATIENCE)
+        self._ask(self.source.close, None)
 
-    def _ask(self, question, patience):  # type: ignore[no-untyped-def]
-        if self._broken is not None or not self._busy.acquire(timeout=patience or -1, blocking=patience > 0):
-            return None
+    def _ask(self, question: Callable[[], T], otherwise: T, wait: bool = True) -> T:
+        if self._broken is not None:
+            return otherwise
+        if not (self._busy.acquire(timeout=_PATIENCE) if wait else self._busy.acquire(blocking=False)):
+            if wait:
+                self._broken = "It did not answer."
+            return otherwise
         try:
             return question()
-        except Exception as error:  # a source promises not to raise; one that does is not asked again
+        except Exception as error:  # A source promises not to raise; one that does is not asked again.
             self._broken = f"It failed ({type(error).__name__}: {error})."
-            return None
+            return otherwise
         finally:
             self._busy.release()
 

@@ -21,6 +21,8 @@ INTERVAL = 0.01
 _BUDGET = 0.01
 """Share of one core that sampling may take: costlier rounds, and costlier sources, are done less often."""
 
+_SLOW_CPU = 0.0005
+_SLOW_WALL = 0.05
 _SLOWEST = 1.0
 _TICK = 0.22
 _STDERR_EVERY = 0.05
@@ -65,17 +67,14 @@ class _Track:
 
 
 class _Pace:
-    """When a source is read next: the costlier a reading, the rarer."""
+    """When a source is read next: a cheap one in every round, a slow one so that it takes half of the budget."""
 
     def __init__(self) -> None:
         self.due = 0.0
-        self._cost: float | None = None
 
-    def took(self, now: float, cpu: float, wall: float, interval: float, sources: int) -> None:
-        self._cost = cpu if self._cost is None else 0.8 * self._cost + 0.2 * cpu
-        pause = max(interval, self._cost * sources / _BUDGET, wall - 0.1)
-        # The first readings are always costly: nothing is in a cache yet.
-        self.due = now + min(pause, _SLOWEST)
+    def took(self, now: float, cpu: float, wall: float) -> None:
+        pause = 2 * cpu / _BUDGET if cpu > _SLOW_CPU else 0.0
+        self.due = now + min(max(pause, wall if wall > _SLOW_WALL else 0.0), _SLOWEST)
 
 
 class Sampler:
@@ -114,7 +113,9 @@ class Sampler:
         self._stderr = stderr
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
+        # Held until the end: waiting for a lock costs half of what waiting for an event does.
+        self._running = threading.Lock()
+        self._running.acquire()
         self._ready = threading.Event()
         self._done = threading.Event()
         self._tracks: dict[str, _Track] = {}
@@ -145,7 +146,8 @@ class Sampler:
         """Take the last readings and give what was seen; idempotent, within about a second."""
         if self._result is None:
             seconds = time.monotonic() - self._began
-            self._stopping.set()
+            if self._running.locked():
+                self._running.release()
             if os.getpid() == self._pid and not self._done.wait(_STOP_WITHIN):
                 self._notices.append("A source of memory figures did not answer; its last values are missing.")
             with self._lock:
@@ -184,7 +186,7 @@ class Sampler:
         next_stderr = next_dumps = 0.0
         next_tick = time.monotonic() + _TICK
         next_limits = time.monotonic() + _LIMITS_EVERY
-        while not self._stopping.wait(pause):
+        while not self._running.acquire(timeout=pause):
             now = time.monotonic()
             self._pool.refresh()
             self._read_due(now)
@@ -211,14 +213,13 @@ class Sampler:
             self._read(source)
 
     def _read_due(self, now: float) -> None:
-        sources = self._pool.sources
-        for source in sources:
+        for source in self._pool.sources:
             pace = self._paces.setdefault(source, _Pace())
             if now >= pace.due:
                 cpu, wall = time.thread_time(), time.monotonic()
                 self._read(source)
                 wall = time.monotonic() - wall
-                pace.took(now, time.thread_time() - cpu, wall, 0.0, len(sources))
+                pace.took(now, time.thread_time() - cpu, wall)
 
     def _read(self, source: OpenSource) -> None:
         values = source.read()

@@ -186,8 +186,8 @@ def _find_room() -> tuple[memoryview, Path | None, int | None, str | None]:
         reason = f"{first_error.strerror}: {first_error.filename or folder}" if first_error else ""
         notice = f"The recording is kept in {folder} ({reason})." if reason else None
         return memoryview(mmap.mmap(fd, FILE_SIZE)), path, fd, notice
-    reason = first_error.strerror if first_error else "no folder to write to"
-    notice = f"The recording is kept in memory only ({reason}): nothing is left of it if the kernel dies."
+    why = first_error.strerror if first_error else "no folder to write to"
+    notice = f"The recording is kept in memory only ({why}): nothing is left of it if the kernel dies."
     return memoryview(bytearray(FILE_SIZE)), None, None, notice
 
 
@@ -229,6 +229,18 @@ def prune(folder: Path) -> None:
         run = _look_at(path)
         if not (store_folder.is_locked(path) if run is None else run.running):
             store_folder.remove(path)
+
+
+def is_store(path: Path | str) -> bool:
+    """Whether the file calls itself a recording file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def read_store(path: Path | str) -> Recording:
