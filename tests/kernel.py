@@ -128,7 +128,11 @@ class Kernel:
             if interrupt_on and kind == "stream" and interrupt_on in content["text"]:
                 self.manager.interrupt_kernel()
                 interrupt_on = ""
-            if kind == "status" and content["execution_state"] == "idle" and got["parent_header"].get("msg_id") == wanted:
+            if (
+                kind == "status"
+                and content["execution_state"] == "idle"
+                and got["parent_header"].get("msg_id") == wanted
+            ):
                 break
         while True:
             reply = self.client.get_shell_msg(timeout=max(end - time.monotonic(), 1))

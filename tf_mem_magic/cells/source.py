@@ -61,9 +61,7 @@ def read_cell(source: str) -> PythonCell | NotPython:
     if isinstance(masked, NotPython):
         return masked
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(masked.python)
+        tree = _parse(masked.python)
     except SyntaxError as error:
         return NotPython(f"line {error.lineno} of the cell cannot be read as Python ({error.msg})")
     except (ValueError, RecursionError, MemoryError) as error:
@@ -73,6 +71,18 @@ def read_cell(source: str) -> PythonCell | NotPython:
         starts.append(at)
         at += len(line)
     return PythonCell(source, masked.python, tree, tuple(starts), masked.hidden, masked.skipped)
+
+
+def _parse(python: str) -> ast.Module:
+    """Parse without a warning about the user's own escapes.
+
+    Silencing one makes Python forget which warnings it has shown: so only where there may be one.
+    """
+    if "\\" not in python:
+        return ast.parse(python)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(python)
 
 
 def apply_edits(cell: PythonCell, edits: Iterable[CellEdit]) -> str | NotPython:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.lineage import Lineage
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 class CellRun:
     """Everything around one run of a cell; made by :meth:`Session.begin`."""
 
-    def __init__(self, session: Session, cell: Cell, options: Options, expected: Expected | None, notice: str) -> None:
+    def __init__(self, session: Session, cell: Cell, options: Options, expected: Expected | None) -> None:
         from tf_mem_magic.views.presenter import make_presenter
 
         self.session, self.cell, self.options = session, cell, options
         self.lineage = expected.lineage if expected else Lineage()
         self._previous = expected.previous if expected else None
-        self._notices = (notice,) if notice else ()
+        self._notices: tuple[str, ...] = ()
         self._compiled: dict[str, int] = {}
         self.report: Report | None = None
         self._presenter = make_presenter(session.shell, cell, options, PanelActions(self))
@@ -59,7 +60,8 @@ class CellRun:
         self.lineage = self.lineage.finished(outcome)
         self.report = Report(outcome, self._rerun_here)
         self.session.reported(self.report, self)
-        self._presenter.finish(self.report, self._deliver(self.report))
+        self._deliver(self.report)
+        self._presenter.finish(self.report)
         if recording.status == "oom" and not self.options.keep_frames and error is not None:
             from tf_mem_magic.run.release import release_exception
 
@@ -77,16 +79,16 @@ class CellRun:
     def _tick(self, live: Live) -> None:
         self._presenter.tick(live)
 
-    def _deliver(self, report: Report) -> tuple[str, ...]:
-        """Store and save the report as the options ask; give a sentence for what could not be done."""
+    def _deliver(self, report: Report) -> None:
+        """Store and save the report as the options ask."""
         if self.options.output:
             self.session.shell.user_ns[self.options.output] = report
         if self.options.save:
             try:
                 report.save(self.options.save)
             except OSError as error:
-                return (f"The report could not be saved to {self.options.save}: {error.strerror or error}.",)
-        return ()
+                why = error.strerror or error
+                print(f"%%tfmem: the report could not be saved to {self.options.save}: {why}.", file=sys.stderr)
 
     def _release_previous(self) -> None:
         from tf_mem_magic.run.release import release_run

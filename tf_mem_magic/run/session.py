@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -68,12 +69,12 @@ class Session:
         """Start watching the cell that is about to run."""
         from tf_mem_magic.run.cellrun import CellRun
 
-        options, notice = _options(options_text)
+        options = _options(options_text)
         source = info.raw_cell or ""
         expected = self._take_expected(source)
         cell = Cell(source, self.cell_id(info), None, options_text is not None)
         self._retire_panels(cell.cell_id)
-        run = CellRun(self, cell, options, expected, notice)
+        run = CellRun(self, cell, options, expected)
         run.start()
         return run
 
@@ -125,13 +126,12 @@ class Session:
                 self._panels.remove(run)
 
 
-def _options(text: str | None) -> tuple[Options, str]:
-    """Read the options; a bad line gives the defaults and one sentence, the cell runs all the same."""
-    if text is None:
-        return Options(quiet=False), ""
+def _options(text: str | None) -> Options:
+    """Read the options; after a bad line, or help, the cell runs all the same, with the defaults."""
     try:
-        return parse_cell_line(text), ""
+        return parse_cell_line(text or "")
     except OptionError as error:
-        return Options(), f"{error} The cell ran with the defaults."
+        print(f"{error} The cell runs with the defaults.", file=sys.stderr)
     except HelpRequestedError as requested:
-        return Options(), str(requested)
+        print(requested)
+    return Options()

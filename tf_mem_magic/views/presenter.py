@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tf_mem_magic.run.slots import Slot, can_show, is_attended
@@ -31,8 +30,8 @@ class Presenter(Protocol):
     def tick(self, live: Live) -> None:
         """Show the moment; called in the sampler's thread."""
 
-    def finish(self, report: Report, remarks: tuple[str, ...] = ()) -> None:
-        """Show the report, and ``remarks`` that are not part of it."""
+    def finish(self, report: Report) -> None:
+        """Show the report."""
 
     def retire(self) -> None:
         """Leave something static behind."""
@@ -65,12 +64,12 @@ class NotebookPresenter:
             return
         self._open_panel().tick(live)
 
-    def finish(self, report: Report, remarks: tuple[str, ...] = ()) -> None:
+    def finish(self, report: Report) -> None:
         """Show the report: words and buttons first, then the figure."""
         from tf_mem_magic.views.static import static_bundle
 
-        outcome = replace(report.outcome, notices=(*report.outcome.notices, *remarks))
-        if not remarks and not self._is_worth_showing(report):
+        outcome = report.outcome
+        if not self._is_worth_showing(report):
             self.retire()
             self._report_slot.empty()
             return
@@ -131,12 +130,12 @@ class TerminalPresenter:
     def tick(self, live: Live) -> None:
         """Show nothing while the cell runs."""
 
-    def finish(self, report: Report, remarks: tuple[str, ...] = ()) -> None:
+    def finish(self, report: Report) -> None:
         """Print the report."""
         quiet = self._options.quiet or not (self._cell.tagged or is_notable(report.outcome))
-        if report.status == "ok" and report.comparison is None and quiet and not remarks:
+        if report.status == "ok" and report.comparison is None and quiet:
             return
-        print(report, *remarks, sep="\n")
+        print(report)
 
     def retire(self) -> None:
         """Leave what was printed."""
