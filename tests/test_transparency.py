@@ -11,7 +11,8 @@ from tests.kernel import Kernel
 pytestmark = [pytest.mark.kernel, pytest.mark.xdist_group("transparency")]
 
 SETUP = """
-import asyncio, ctypes, os, subprocess, sys, time, warnings
+import asyncio, os, subprocess, sys, time, warnings
+import matplotlib.figure, matplotlib.backends.backend_agg  # importing it makes Python forget which warnings it has shown
 from IPython import get_ipython
 from IPython.display import HTML, display
 ip = get_ipython()
