@@ -130,12 +130,9 @@ class SourcePool:
             self._unavailable[name] = found
             return
         self._unavailable.pop(name, None)
-        source = OpenSource(found)
-        # What opens during a run began during it: its counters have counted for the outermost run from the start,
-        # which needs no window of its own.
-        for _ in self._runs[1:]:
-            source.begin_window()
-        self._open[name] = source
+        # What opens during a run began during it. Its counters have counted for every open run from the start, so
+        # none of them needs a window: a source without one tells the peak since counting began.
+        self._open[name] = OpenSource(found)
 
     def begin(self, run: object) -> None:
         """Begin ``run``, innermost from now on: a window of each open source."""
