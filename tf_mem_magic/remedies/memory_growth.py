@@ -1,0 +1,206 @@
+"""Memory growth: TensorFlow takes a card's memory as it needs it, not nearly all of it at the start."""
+
+from __future__ import annotations
+
+import ast
+
+from tf_mem_magic.cells.mask import NotPython
+from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, read_cell, statement_start
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
+from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
+from tf_mem_magic.core.recording import Cell, Recording
+
+KEY = "memory-growth"
+TITLE = "Memory growth"
+
+_FORCE = "TF_FORCE_GPU_ALLOW_GROWTH"
+_PROLOGUE = """\
+import tensorflow as tf
+for gpu in tf.config.list_physical_devices("GPU"):
+    tf.config.experimental.set_memory_growth(gpu, True)
+"""
+"""The environment variable alone would do, but ``get_memory_growth`` does not show it."""
+
+_WHY = (
+    "TensorFlow takes nearly all free memory of a card when it starts. With growth it takes what it needs as it "
+    "goes, so several processes can share the card."
+)
+_CAVEATS = (
+    "It does not make the model smaller: it helps where memory is missing because it was divided when TensorFlow "
+    "started.",
+    "What the pool has taken it keeps until the kernel ends, and it may be more fragmented.",
+)
+_RESTART = "The kernel restarts: what it holds in memory is lost, and the cells that are ticked run again."
+
+
+def propose(context: Context) -> Answer:
+    """Offer growth where the card is shared, or may be; under other settings where nobody else uses it."""
+    facts = context.recording.facts
+    cards = tuple(d for d in facts.devices if d.kind == "GPU")
+    reason = _refusal(cards, context.diagnosis)
+    if reason:
+        return (Declined(KEY, TITLE, reason),)
+    proposal = _restart(context) if facts.initialised else _insert(context)
+    if isinstance(proposal, NotPython):
+        return (Declined(KEY, TITLE, proposal.reason),)
+    if all(d.others == () for d in _meant(cards, context.diagnosis)):
+        return (
+            Declined(KEY, TITLE, "nobody else uses this card, so TensorFlow may as well hold all of it", "", proposal),
+        )
+    return (proposal,)
+
+
+def _refusal(cards: tuple[DeviceFacts, ...], diagnosis: Diagnosis | None) -> str:
+    if not cards:
+        return "TensorFlow sees no GPU here"
+    if diagnosis is not None and not diagnosis.device.startswith("GPU"):
+        place = "the computer's own memory" if diagnosis.device == "host" else diagnosis.device
+        return f"it was {place} that ran out, not a GPU"
+    if any(d.logical for d in cards):
+        return "a logical device with its own memory limit is set up, and TensorFlow does not combine the two"
+    if all(d.growth for d in cards):
+        return "memory growth is already on"
+    return ""
+
+
+def _meant(cards: tuple[DeviceFacts, ...], diagnosis: Diagnosis | None) -> tuple[DeviceFacts, ...]:
+    named = tuple(d for d in cards if diagnosis is not None and d.name == diagnosis.device)
+    return named or cards
+
+
+def _restart(context: Context) -> Proposal:
+    return Proposal(
+        key=KEY,
+        title="Restart with memory growth",
+        source=context.cell.source,
+        original=context.cell.source,
+        preserves="same results",
+        takes_effect="restart",
+        caveats=(_RESTART, *_CAVEATS),
+        why=_WHY,
+        environment=((_FORCE, "true"),),
+        prologue=_PROLOGUE,
+    )
+
+
+def _insert(context: Context) -> Proposal | NotPython:
+    cell = read_cell(context.cell.source)
+    if isinstance(cell, NotPython):
+        return cell
+    changed = apply_edits(cell, (_lines_on_top(cell, context.recording.facts),))
+    if isinstance(changed, NotPython):
+        return changed
+    return Proposal(
+        key=KEY,
+        title=TITLE,
+        source=changed,
+        original=context.cell.source,
+        preserves="same results",
+        caveats=_CAVEATS,
+        why=_WHY,
+    )
+
+
+def _lines_on_top(cell: PythonCell, facts: Facts) -> CellEdit:
+    """Write the lines before the cell's first statement; ``from __future__`` must stay first."""
+    lines = _PROLOGUE.replace("gpu", _free_name(cell, facts)).splitlines()
+    if dict(facts.environment).get(_FORCE, "true").lower() != "true":
+        lines = ["import os", f'os.environ["{_FORCE}"] = "true"', *lines]
+    text = "".join(line + cell.newline for line in lines)
+    first = next((s for s in cell.tree.body if not _is_future(s)), None)
+    if first is None:
+        lead = "" if not cell.source or cell.source.endswith(("\n", "\r")) else cell.newline
+        return CellEdit(len(cell.source), len(cell.source), lead + text)
+    start = statement_start(cell, first)
+    line_start = max(s for s in cell.starts if s <= start)
+    return CellEdit(line_start, line_start, text)
+
+
+def _is_future(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.ImportFrom) and statement.module == "__future__"
+
+
+def _free_name(cell: PythonCell, facts: Facts) -> str:
+    """Choose a name for the loop that nothing in the notebook uses."""
+    text = "\n".join((cell.source, *facts.earlier_cells))
+    return next(name for name in ("gpu", "_gpu", "_growing_gpu", "_tfmem_gpu") if name not in text)
+
+
+def _example(
+    name: str,
+    source: str,
+    expect: str,
+    *devices: DeviceFacts,
+    initialised: bool = True,
+    declined: bool = False,
+    diagnosis: Diagnosis | None = None,
+    earlier: tuple[str, ...] = (),
+    environment: tuple[tuple[str, str], ...] = (),
+) -> Example:
+    facts = Facts(
+        tensorflow="2.16.1",
+        initialised=initialised,
+        devices=devices,
+        earlier_cells=earlier,
+        environment=environment,
+    )
+    cell = Cell(source)
+    return Example(name, Context(cell, Recording(cell, facts=facts), diagnosis), expect, declined)
+
+
+_FIT = "%%tfmem\nmodel.fit(x, y)\n"
+_SHARED = DeviceFacts("GPU:0", growth=False, others=(ProcessFacts(4121, "alice", 9 << 30),))
+_UNKNOWN = DeviceFacts("GPU:0", growth=False, others=None)
+_ALONE = DeviceFacts("GPU:0", growth=False, others=())
+_GROWS = DeviceFacts("GPU:0", growth=True)
+_CPU = DeviceFacts("CPU:0", kind="CPU")
+_LINES = _PROLOGUE + "model.fit(x, y)\n"
+
+EXAMPLES: tuple[Example, ...] = (
+    _example("another process holds the card, TensorFlow runs: restart, same cell", _FIT, _FIT, _CPU, _SHARED),
+    _example("who else uses the card is unknown: restart, same cell", _FIT, _FIT, _UNKNOWN),
+    _example(
+        "TensorFlow has not set up its GPUs: at once, visibly", _FIT, "%%tfmem\n" + _LINES, _SHARED, initialised=False
+    ),
+    _example(
+        "future imports and comments stay first",
+        "# train\nfrom __future__ import annotations\nmodel.fit(x, y)\n",
+        "# train\nfrom __future__ import annotations\n" + _LINES,
+        _UNKNOWN,
+        initialised=False,
+    ),
+    _example(
+        "the loop's name is in use",
+        "for gpu in gpus:\n    train(gpu)\n",
+        _PROLOGUE.replace("gpu", "_gpu") + "for gpu in gpus:\n    train(gpu)\n",
+        _UNKNOWN,
+        initialised=False,
+    ),
+    _example(
+        "the environment forbids growth",
+        "model.fit(x, y)\n",
+        f'import os\nos.environ["{_FORCE}"] = "true"\n' + _LINES,
+        _UNKNOWN,
+        initialised=False,
+        environment=((_FORCE, "false"),),
+    ),
+    _example("nobody else uses the card", _FIT, "nobody else uses this card", _ALONE, declined=True),
+    _example(
+        "another card is shared, this one is not",
+        _FIT,
+        "nobody else",
+        _ALONE,
+        DeviceFacts("GPU:1", others=None),
+        declined=True,
+        diagnosis=Diagnosis("GPU:0"),
+    ),
+    _example("no GPU", _FIT, "no GPU", _CPU, declined=True),
+    _example("growth is on", _FIT, "already on", _GROWS, declined=True),
+    _example(
+        "a logical device has a limit", _FIT, "does not combine", DeviceFacts("GPU:0", logical=True), declined=True
+    ),
+    _example("the CPU ran out", _FIT, "CPU:0 that ran out", _SHARED, declined=True, diagnosis=Diagnosis("CPU:0")),
+    _example("the host ran out", _FIT, "own memory that ran out", _SHARED, declined=True, diagnosis=Diagnosis("host")),
+    _example("not Python", "%%bash\nls\n", "not read as Python", _SHARED, initialised=False, declined=True),
+)
