@@ -20,9 +20,9 @@ _TIME = re.compile(r"[ \t]*%time (?=[ \t]*\S)")
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """A cell made readable for Python.
+    r"""A cell made readable for Python.
 
-    ``python`` has the lines and columns of the cell, with ``\\n`` between lines; ``hidden`` are the lines (from 1)
+    ``python`` has the lines and columns of the cell, with ``\n`` between lines; ``hidden`` are the lines (from 1)
     that were replaced; ``skipped`` the blank lines at the top, which IPython drops before it counts lines.
     """
 
@@ -39,7 +39,7 @@ class NotPython:
 
 
 def split_lines(text: str) -> list[str]:
-    """Split at the line ends that Python knows (``\\n``, ``\\r\\n``, ``\\r``), keeping them."""
+    r"""Split at the line ends that Python knows (``\n``, ``\r\n``, ``\r``), keeping them."""
     return [line for line in _LINE.findall(text) if line]
 
 

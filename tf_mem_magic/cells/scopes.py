@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 Kind = Literal["assign", "param", "loop", "def", "import", "changed"]
@@ -69,8 +70,6 @@ class Scopes:
             return child in scope.body
         if isinstance(scope, ast.Lambda):
             return child is scope.body
-        if isinstance(scope, _COMPREHENSIONS):
-            return child is not scope.generators[0] or False
         return True
 
     def home(self, name: ast.Name) -> ast.AST:
@@ -97,7 +96,7 @@ class Scopes:
         """Give the one binding among ``found`` whose value ``use`` surely reads; None where that is not sure."""
         if len(found) == 1 and found[0].kind == "param":
             return found[0]
-        before = [b for b in found if b.kind != "param" and self._runs_before(b, use)]
+        before = [b for b in found if b.kind != "param" and self._runs_before(b, use, alone=len(found) == 1)]
         if not before:
             return None
         chosen = before[-1]
@@ -108,16 +107,13 @@ class Scopes:
                 return None
         return chosen
 
-    def _runs_before(self, binding: Binding, use: ast.AST) -> bool:
-        owner, block, index = self._place(binding.node, lift=True)
+    def _runs_before(self, binding: Binding, use: ast.AST, alone: bool) -> bool:
+        owner, block, index = self._place(binding.node)
         if self.scope_of(use) is not binding.scope and not self._in_comprehension_of(use, binding.scope):
-            top = owner is binding.scope
-            return top and len(self.of(binding.scope, binding.name)) == 1
+            return alone and owner is binding.scope
         for node in [use, *self.up(use)]:
             if self.parents.get(node) is owner and node in block:
                 return index < block.index(node)
-        if isinstance(binding.node, ast.NamedExpr):
-            return False
         return False
 
     def _in_comprehension_of(self, use: ast.AST, scope: ast.AST) -> bool:
@@ -134,12 +130,12 @@ class Scopes:
             return False
         return position(binding.node) > position(use) or binding.node in above
 
-    def _place(self, node: ast.AST, lift: bool) -> tuple[ast.AST, list[ast.stmt], int]:
+    def _place(self, node: ast.AST) -> tuple[ast.AST, list[ast.stmt], int]:
         """Find the block that ``node``'s statement stands in; a ``with`` or ``try`` body counts as its outer block."""
-        statement = self.statement(node)
+        statement: ast.AST = self.statement(node)
         owner = self.parents[statement]
         block = _block(owner, statement)
-        while lift and self._always_runs(owner, block):
+        while self._always_runs(owner, block):
             statement, owner = owner, self.parents[owner]
             block = _block(owner, statement)
         return owner, block, block.index(statement)  # type: ignore[arg-type]
@@ -160,7 +156,7 @@ class Scopes:
     def top_statement(self, node: ast.AST) -> ast.stmt:
         """Give the cell's own statement that holds ``node``."""
         chain = [node, *self.up(node)]
-        return next(n for n, parent in zip(chain, chain[1:]) if isinstance(parent, ast.Module) and isinstance(n, ast.stmt))
+        return next(n for n, parent in pairwise(chain) if isinstance(parent, ast.Module) and isinstance(n, ast.stmt))
 
     def _share(self, node: ast.Global | ast.Nonlocal) -> None:
         scope = self.scope_of(node)
@@ -172,7 +168,9 @@ class Scopes:
                     target = self.scope_of(target)
             self.shared[scope, name] = target
 
-    def _add(self, name: str, kind: Kind, node: ast.AST, value: ast.expr | None = None, scope: ast.AST | None = None) -> None:
+    def _add(
+        self, name: str, kind: Kind, node: ast.AST, value: ast.expr | None = None, scope: ast.AST | None = None
+    ) -> None:
         own = scope or self.scope_of(node)
         target = self.shared.get((own, name), own)
         if target is not own:
@@ -218,9 +216,7 @@ class Scopes:
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             for alias in node.names:
                 self._add((alias.asname or alias.name).split(".")[0], "import", node)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            self._add(node.name, "changed", node)
-        elif isinstance(node, (ast.MatchAs, ast.MatchStar)) and node.name:
+        elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)) and node.name:
             self._add(node.name, "changed", node)
 
     def _bind_target(self, target: ast.expr, value: ast.expr, node: ast.AST) -> None:

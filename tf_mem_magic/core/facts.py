@@ -44,7 +44,8 @@ class DatasetFacts:
     """A ``tf.data.Dataset`` or ``PyDataset`` reachable by ``name``.
 
     ``batch`` is None where it cannot be told; ``cardinality`` counts batches (None: infinite or unknown).
-    ``kind`` is ``"tf.data"``, ``"PyDataset"`` or ``"generator"``; ``is_new``: made by this cell.
+    ``kind`` is ``"tf.data"``, ``"PyDataset"`` or ``"generator"``; ``is_new``: made by this cell. ``samples`` is the
+    exact number of samples of one pass, None where it cannot be told (the last batch may be smaller).
     """
 
     name: str
@@ -52,6 +53,7 @@ class DatasetFacts:
     batch: int | None = None
     cardinality: int | None = None
     is_new: bool = False
+    samples: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

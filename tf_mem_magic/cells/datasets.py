@@ -1,0 +1,277 @@
+"""Data that feeds training: follow it to the call that batches it."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, replace
+
+from tf_mem_magic.cells import calls, containers
+from tf_mem_magic.cells.scopes import Binding
+from tf_mem_magic.cells.settings import Reader, Setting, Slot, Unknown, merge, resolve
+from tf_mem_magic.cells.source import insert_argument
+from tf_mem_magic.cells.uses import BATCHERS, called_name, is_batch_name
+from tf_mem_magic.core.facts import DatasetFacts
+
+_DEEPEST = 25
+_KEEP = frozenset(
+    "map prefetch cache shuffle repeat with_options filter take skip enumerate as_numpy_iterator get_next __iter__ "
+    "shard snapshot ignore_errors take_while".split()
+)
+_COUNTS = frozenset({"take", "skip", "shard"})
+_AROUND = frozenset(
+    "iter next tqdm trange enumerate experimental_distribute_dataset list tuple experimental_distribute_values".split()
+)
+LOADERS = {
+    "flow": (32, 2),
+    "flow_from_directory": (32, 5),
+    "flow_from_dataframe": (32, None),
+    "image_dataset_from_directory": (32, 5),
+    "text_dataset_from_directory": (32, 4),
+    "audio_dataset_from_directory": (32, 4),
+    "timeseries_dataset_from_array": (128, 5),
+    "TimeseriesGenerator": (128, 8),
+}
+"""Keras's own makers of batched data: their default batch size, and its position among the arguments."""
+
+_ARRAY_METHODS = frozenset("astype reshape to_numpy transpose numpy copy fit_transform toarray ravel squeeze".split())
+_ARRAY_CALLS = frozenset(
+    "array asarray zeros ones rand randn random normal uniform randint to_categorical expand_dims concatenate stack "
+    "pad_sequences one_hot load arange random_sample zeros_like ones_like vstack hstack integers".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrays:
+    """The data are arrays: whoever trains on them decides the batch size."""
+
+
+Traced = Setting | Unknown | Arrays
+
+
+def trace(reader: Reader, expr: ast.expr, depth: int = 0) -> Traced:
+    """Follow ``expr``, which feeds training, to where it is batched."""
+    if depth > _DEEPEST:
+        return Unknown("the data's way through the cell is too long to follow")
+    if isinstance(expr, ast.Name):
+        return _name(reader, expr, depth)
+    if isinstance(expr, ast.Call):
+        return _call(reader, expr, depth)
+    if isinstance(expr, ast.NamedExpr):
+        return trace(reader, expr.value, depth + 1)
+    if isinstance(expr, ast.BinOp):
+        return trace(reader, expr.left, depth + 1)
+    if isinstance(expr, (ast.List, ast.Tuple, ast.Dict)):
+        return Arrays()
+    if isinstance(expr, ast.Subscript):
+        inner = trace(reader, expr.value, depth + 1)
+        return inner if isinstance(inner, Arrays) else Unknown(f"`{ast.unparse(expr)}` cannot be followed")
+    if isinstance(expr, ast.Attribute):
+        if expr.attr == "values" or (expr.attr == "T"):
+            return Arrays()
+        inner = trace(reader, expr.value, depth + 1)
+        if isinstance(inner, Arrays):
+            return inner
+    return Unknown(f"`{ast.unparse(expr)}` cannot be followed to where it is batched")
+
+
+def _name(reader: Reader, name: ast.Name, depth: int) -> Traced:
+    found = reader.bindings(name)
+    known = reader.facts.dataset(name.id)
+    module = isinstance(reader.scopes.home(name), ast.Module)
+    if not found:
+        if known is not None:
+            return _earlier_dataset(reader, name, known)
+        if any(v.name == name.id and v.shape for v in reader.facts.values):
+            return Arrays()
+        return Unknown(f"`{name.id}` comes from an earlier cell, and how it is batched is not known")
+    chosen = reader.scopes.reaching(name, found)
+    if chosen is None:
+        return Unknown(f"`{name.id}` is set in more than one place or only under a condition")
+    traced = _binding(reader, name, chosen, depth)
+    if module and isinstance(traced, Unknown) and any(v.name == name.id and v.shape for v in reader.facts.values):
+        return Arrays()
+    if not module or known is None or not isinstance(traced, Setting) or traced.per_replica:
+        return traced
+    if known.batch not in (None, traced.value):
+        return Unknown(f"`{name.id}` has batches of {known.batch} now, but the cell says {traced.value}")
+    return traced
+
+
+def _binding(reader: Reader, name: ast.Name, chosen: Binding, depth: int) -> Traced:
+    if chosen.kind == "param":
+        exprs = calls.argument_exprs(reader, chosen)
+        if isinstance(exprs, Unknown):
+            return exprs
+        traced = [trace(reader, e, depth + 1) for e in exprs]
+        if all(isinstance(t, Arrays) for t in traced):
+            return Arrays()
+        unknown = next((t for t in traced if isinstance(t, Unknown)), None)
+        settings = [t for t in traced if isinstance(t, Setting)]
+        return unknown or (merge(settings) if len(settings) == len(traced) else Unknown(f"`{name.id}` varies"))
+    if chosen.value is not None:
+        return trace(reader, chosen.value, depth + 1)
+    if isinstance(chosen.node, ast.Assign) and isinstance(chosen.node.value, ast.Call):
+        if called_name(chosen.node.value) == "load_data":
+            return Arrays()
+        return trace(reader, chosen.node.value, depth + 1)
+    return Unknown(f"`{name.id}` cannot be followed to where it is batched")
+
+
+def _earlier_dataset(reader: Reader, name: ast.Name, known: DatasetFacts) -> Traced:
+    if known.kind != "tf.data":
+        return Unknown(f"`{name.id}` was made in an earlier cell: change its batch size there and run that cell again")
+    if known.batch is None:
+        return Unknown(f"the batch size of `{name.id}`, made in an earlier cell, cannot be told")
+    start, end = reader.cell.start(name), reader.cell.end(name)
+    module = tensorflow_name(reader)
+    samples = known.samples
+    if samples is not None and known.cardinality is not None:
+        after = f").apply({module or 'tf'}.data.experimental.assert_cardinality({{count}}))"
+        slots = (Slot(known.batch, start, end, f"{name.id}.rebatch(", after, samples),)
+        return Setting(known.batch, slots, notes=() if module else (IMPORT,))
+    notes: tuple[str, ...] = ()
+    if known.cardinality is not None:
+        notes = (f"TensorFlow no longer knows how many batches `{name.id}` has, so the first epoch shows no total.",)
+    return Setting(known.batch, (Slot(known.batch, start, end, f"{name.id}.rebatch(", ")"),), notes=notes)
+
+
+IMPORT = "import tensorflow as tf"
+"""A note that is no sentence: the line that the edit needs at the top."""
+
+
+def tensorflow_name(reader: Reader) -> str | None:
+    """Give the name under which the cell can reach TensorFlow."""
+    texts = [*reader.facts.earlier_cells, reader.cell.python]
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    if any(line.startswith("import tensorflow as tf") for line in lines):
+        return "tf"
+    return "tensorflow" if "import tensorflow" in lines else None
+
+
+def _call(reader: Reader, call: ast.Call, depth: int) -> Traced:
+    name = called_name(call)
+    if isinstance(call.func, ast.Attribute) and name in BATCHERS:
+        return _batched(reader, call, name)
+    if name in LOADERS:
+        return _loader(reader, call, name)
+    if name in _AROUND and call.args:
+        return trace(reader, call.args[0], depth + 1)
+    if isinstance(call.func, ast.Attribute):
+        if name in _KEEP:
+            inner = trace(reader, call.func.value, depth + 1)
+            if name in _COUNTS and isinstance(inner, Setting):
+                written = ", ".join(map(ast.unparse, call.args))
+                note = f"`.{name}({written})` counts batches: it now stands for fewer samples."
+                return replace(inner, notes=(*inner.notes, note))
+            return inner
+        if "bucket" in name or name in ("group_by_window", "unbatch", "window", "apply", "interleave", "flat_map"):
+            return Unknown(f"`.{name}(...)` in line {call.lineno} decides the batches")
+        if name in _ARRAY_METHODS:
+            return Arrays()
+    known = calls.defined(reader, call.func)
+    if isinstance(known, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return _own_function(reader, call, known, depth)
+    if isinstance(known, ast.ClassDef):
+        return _own_class(reader, call, known, depth)
+    return _foreign(reader, call, name)
+
+
+def _batched(reader: Reader, call: ast.Call, name: str) -> Traced:
+    given = next((k.value for k in call.keywords if k.arg == "batch_size"), None)
+    if given is None and call.args and not isinstance(call.args[0], ast.Starred):
+        given = call.args[0]
+    if given is None:
+        return Unknown(f"`.{name}(...)` in line {call.lineno} does not plainly say its batch size")
+    inner: ast.expr = call.func.value  # type: ignore[attr-defined]
+    while isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and name != "rebatch":
+        if inner.func.attr == "unbatch":
+            break
+        if inner.func.attr in BATCHERS:
+            return Unknown(f"the data in line {call.lineno} are batched twice")
+        inner = inner.func.value
+    return resolve(reader, given)
+
+
+def _loader(reader: Reader, call: ast.Call, name: str) -> Traced:
+    default, index = LOADERS[name]
+    given = next((k.value for k in call.keywords if k.arg == "batch_size"), None)
+    if given is None and index is not None and index < len(call.args):
+        given = call.args[index]
+    if any(isinstance(a, ast.Starred) for a in call.args) or (
+        given is None and any(k.arg is None for k in call.keywords)
+    ):
+        return Unknown(f"the arguments of `{name}` in line {call.lineno} cannot be followed")
+    if given is not None:
+        return resolve(reader, given)
+    return default_argument(reader, call, default)
+
+
+def default_argument(reader: Reader, call: ast.Call, default: int, name: str = "batch_size") -> Setting:
+    """Give the setting that writes an argument where a default applies."""
+    edit = insert_argument(reader.cell, call, f"{name}=")
+    return Setting(default, (Slot(default, edit.start, edit.end, edit.text),))
+
+
+def _own_function(reader: Reader, call: ast.Call, function: calls.Definition, depth: int) -> Traced:
+    inside = [n for n in ast.walk(function) if reader.scopes.scope_of(n) is function]
+    returns = [n for n in inside if isinstance(n, ast.Return) and n.value is not None]
+    before = dict(reader.entered)
+    reader.entered[function] = call
+    try:
+        if any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in inside):
+            names = [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
+            return _batch_parameter(reader, call, function, names, skip=False)
+        if len(returns) != 1:
+            return Unknown(f"`{function.name}` makes its data in several ways")
+        value = returns[0].value
+        assert value is not None
+        if isinstance(value, ast.Tuple):
+            return Unknown(f"`{function.name}` makes several data sets")
+        return trace(reader, value, depth + 1)
+    finally:
+        reader.entered = before
+
+
+def _batch_parameter(
+    reader: Reader, call: ast.Call, function: calls.Definition, names: list[str], skip: bool
+) -> Setting | Unknown:
+    batchy = [n for n in names if is_batch_name(n)]
+    if len(batchy) != 1:
+        return Unknown(f"`{function.name}` has no parameter that is plainly its batch size")
+    binding = next(b for b in reader.scopes.of(function, batchy[0]))
+    if len(reader.scopes.of(function, batchy[0])) != 1:
+        return Unknown(f"`{function.name}` changes its batch size itself")
+    given = calls.bind(call, function, binding.name, skip)
+    return (
+        Unknown(f"`{function.name}` gets its batch size in a way that cannot be followed")
+        if given is None
+        else (resolve(reader, given))
+    )
+
+
+def _own_class(reader: Reader, call: ast.Call, cls: ast.ClassDef, depth: int) -> Traced:
+    function = calls.constructor(cls)
+    if function is not None:
+        names = [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
+        if any(is_batch_name(n) for n in names):
+            return _batch_parameter(reader, call, function, names, skip=True)
+    keys = {
+        n.attr
+        for n in ast.walk(cls)
+        if isinstance(n, ast.Attribute) and is_batch_name(n.attr) and ast.unparse(n.value) == "self"
+    }
+    if len(keys) != 1:
+        return Unknown(f"`{cls.name}` does not plainly say its batch size")
+    return containers.class_entry(reader, cls, call, keys.pop(), depth + 1)
+
+
+def _foreign(reader: Reader, call: ast.Call, name: str) -> Traced:
+    given = containers.batch_keyword(call)
+    if given is None and not any(k.arg is None for k in call.keywords):
+        written = [a for a in call.args if is_batch_name(getattr(a, "attr", getattr(a, "id", "")))]
+        given = written[0] if len(written) == 1 else None
+    if given is not None:
+        return resolve(reader, given)
+    if name in _ARRAY_CALLS:
+        return Arrays()
+    return Unknown(f"the data in line {call.lineno} are made by `{name}`, and how it batches is not known")

@@ -1,0 +1,267 @@
+"""Smaller batch: fewer samples in each step, so fewer activations at once."""
+
+from __future__ import annotations
+
+import ast
+
+from tf_mem_magic.cells.batch import BatchFound, find_batch, set_batch
+from tf_mem_magic.cells.mask import NotPython
+from tf_mem_magic.cells.settings import Unknown
+from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, insert_argument, read_cell
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.estimate import estimate_peak, largest_power_of_two
+from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, Facts, ModelFacts, ScalarFact
+from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Estimate, Example, Proposal
+from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.core.tag import dropped_lines
+
+KEY = "smaller-batch"
+TITLE = "Smaller batch"
+
+_CREATES = frozenset({"add_weight", "add_variable", "add_variable_from_reference", "_initialize_with_initializer"})
+"""Keras functions that create variables: memory that does not depend on the batch."""
+
+
+def propose(context: Context) -> Answer:
+    """Propose the batch size to try next, or say why none can be offered."""
+    reason = _cannot_help(context)
+    if reason:
+        return (Declined(KEY, TITLE, reason),)
+    cell = read_cell(context.cell.source)
+    if isinstance(cell, NotPython):
+        return (Declined(KEY, TITLE, cell.reason),)
+    found = find_batch(cell, context.recording.facts, failing_lines(context, cell))
+    if isinstance(found, Unknown):
+        return (_declined(context, found.reason),)
+    if found.value <= 1:
+        return (Declined(KEY, TITLE, f"the batch size is already {found.value}"),)
+    batch, estimate = _choose(context, found.value)
+    changed = set_batch(found, batch)
+    if isinstance(changed, Unknown):
+        return (Declined(KEY, TITLE, changed.reason),)
+    source, notes = changed
+    unit = " per replica" if found.per_replica else ""
+    inference = found.method in ("evaluate", "predict")
+    return (
+        Proposal(
+            KEY,
+            f"Batch {found.value} → {batch}{unit}",
+            source,
+            context.cell.source,
+            "close numerics" if inference else "same model, other gradients",
+            estimate,
+            caveats=(*notes, *(() if inference else _caveats(context, found))),
+            why="Activations grow with the batch; weights and the optimizer do not.",
+            expects=_expects(found, batch),
+            choices=_continue(context, found, source),
+        ),
+    )
+
+
+def failing_lines(context: Context, cell: PythonCell) -> frozenset[int]:
+    """Give the cell's lines that led to the error; empty where they are unknown."""
+    lines: set[int] = set()
+    dropped = dropped_lines(context.cell.source)
+    for error in context.recording.errors[:1]:
+        lines |= {frame.line + dropped for frame in error.frames if frame.in_cell}
+    if context.diagnosis is not None and context.diagnosis.line is not None:
+        lines.add(context.diagnosis.line)
+    last = len(cell.starts)
+    return frozenset(line + cell.skipped for line in lines if 1 <= line + cell.skipped <= last)
+
+
+def _cannot_help(context: Context) -> str:
+    diagnosis = context.diagnosis
+    if diagnosis is None:
+        return ""
+    if diagnosis.cause == "host" or diagnosis.device == "host":
+        return "the computer's own memory ran out, not the memory that training steps use"
+    created = any(f.function in _CREATES for e in context.recording.errors for f in e.frames)
+    if created or diagnosis.op in ("VarHandleOp", "VariableV2"):
+        return "it ran out while weights or optimizer variables were made, and those do not shrink with the batch"
+    if diagnosis.op in ("SaveV2", "RestoreV2", "CacheDatasetV2", "TensorDataset"):
+        return f"it ran out in {diagnosis.op}, which does not depend on the batch"
+    return ""
+
+
+def _choose(context: Context, value: int) -> tuple[int, Estimate | None]:
+    batch, limit = value // 2, context.diagnosis.limit if context.diagnosis else None
+    if context.points and limit:
+        batch = largest_power_of_two(context.points, limit, value) or batch
+    return batch, estimate_peak(context.points, batch)
+
+
+def _expects(found: BatchFound, batch: int) -> tuple[tuple[str, int], ...]:
+    if not found.per_replica:
+        return (("batch", batch),)
+    return () if found.seen is None else (("batch", found.seen // found.value * batch),)
+
+
+def _caveats(context: Context, found: BatchFound) -> tuple[str, ...]:
+    facts = context.recording.facts
+    text = context.cell.source
+    caveats = ["Each epoch takes more steps."]
+    layers = {layer for m in _models(facts, found) for layer in m.layers}
+    if "BatchNormalization" in layers or (not layers and "BatchNormalization" in text):
+        caveats.append("BatchNormalization computes its statistics from smaller batches.")
+    if any(m.schedule for m in _models(facts, found)) or any(w in text for w in ("schedules.", "decay_steps")):
+        caveats.append("The learning-rate schedule counts steps, so it moves on faster.")
+    else:
+        caveats.append("A smaller learning rate may suit it better.")
+    if found.per_replica or "Strategy(" in text:
+        caveats.append("Under a distribution strategy Keras splits the batch given to fit over the replicas.")
+    model = facts.model(found.receiver or "")
+    if model is not None and model.steps_before is not None and model.steps > model.steps_before:
+        taken = model.steps - model.steps_before
+        caveats.append(f"`{model.name}` took {taken} steps in the run that failed and goes on from there.")
+    return tuple(caveats)
+
+
+def _models(facts: Facts, found: BatchFound) -> tuple[ModelFacts, ...]:
+    one = facts.model(found.receiver or "")
+    return (one,) if one is not None else facts.models
+
+
+def _continue(context: Context, found: BatchFound, source: str) -> tuple[Choice, ...]:
+    """Offer to go on from the epoch that was reached, where exactly whole epochs were trained."""
+    facts = context.recording.facts
+    model, done = facts.model(found.receiver or ""), facts.epochs_done
+    if found.method != "fit" or found.call is None or model is None or model.steps_before is None:
+        return ()
+    if model.steps <= model.steps_before or not done or facts.steps_done != 0:
+        return ()
+    keywords = {k.arg: k.value for k in found.call.keywords}
+    epochs = keywords.get("epochs")
+    if not isinstance(epochs, ast.Constant) or type(epochs.value) is not int or None in keywords:
+        return ()
+    if "initial_epoch" in keywords or len(found.call.args) > 3 or done >= epochs.value:
+        return ()
+    changed = read_cell(source)
+    if isinstance(changed, NotPython):
+        return ()
+    call = _same_call(changed, found)
+    if call is None:
+        return ()
+    at = insert_argument(changed, call, f"initial_epoch={done}")
+    again = apply_edits(changed, [CellEdit(at.start, at.end, at.text)])
+    if isinstance(again, NotPython):
+        return ()
+    return (Choice(f"Continue from epoch {done + 1}", again, f"{done} of {epochs.value} epochs are trained already."),)
+
+
+def _same_call(changed: PythonCell, found: BatchFound) -> ast.Call | None:
+    """Find the edited cell's call that was ``found.call``: they come in the same order."""
+
+    def fits(tree: ast.Module) -> list[ast.Call]:
+        calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
+        return sorted((n for n in calls if n.func.attr == "fit"), key=lambda n: (n.lineno, n.col_offset))  # type: ignore[attr-defined]
+
+    before, after = fits(found.cell.tree), fits(changed.tree)
+    if found.call is None or found.call not in before or len(before) != len(after):
+        return None
+    return after[before.index(found.call)]
+
+
+def _declined(context: Context, reason: str) -> Declined:
+    patch = _patch(context)
+    diagnosis = context.diagnosis
+    frame = diagnosis.frame if diagnosis else None
+    if frame is not None and not frame.in_cell and not patch:
+        reason += f"; the code that failed is {frame.file}:{frame.line} in `{frame.function}`"
+    return Declined(KEY, TITLE, reason, patch)
+
+
+def _patch(context: Context) -> str:
+    """Give a change to the earlier cell where the batch size is set, to copy; empty where that is not sure."""
+    facts = context.recording.facts
+    known = [d for d in facts.datasets if d.kind == "PyDataset" and not d.is_new and d.batch and d.batch > 1]
+    if len(known) != 1:
+        return ""
+    dataset = known[0]
+    for earlier in reversed(facts.earlier_cells):
+        cell = read_cell(earlier)
+        if isinstance(cell, NotPython):
+            continue
+        made = [n for n in cell.tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == dataset.name]
+        if not made:
+            continue
+        found = _batch_of(cell, made[-1])
+        if found is None or found.value != dataset.batch:
+            return ""
+        changed = set_batch(found, found.value // 2)
+        if isinstance(changed, Unknown):
+            return ""
+        return Proposal(KEY, TITLE, changed[0], earlier, "same model, other gradients").diff
+    return ""
+
+
+def _batch_of(cell: PythonCell, made: ast.Assign) -> BatchFound | None:
+    from tf_mem_magic.cells.datasets import trace
+    from tf_mem_magic.cells.settings import Reader, Setting
+
+    setting = trace(Reader(cell, Facts()), made.value)
+    return BatchFound(cell, setting.value, setting.slots) if isinstance(setting, Setting) else None
+
+
+def _context(source: str, facts: Facts | None = None, line: int | None = None, **known: object) -> Context:
+    cell = Cell(source)
+    diagnosis = Diagnosis("GPU:0", line=line, **known)  # type: ignore[arg-type]
+    return Context(cell, Recording(cell, status="oom", facts=facts or Facts()), diagnosis)
+
+
+EXAMPLES = (
+    Example(
+        "a number in the call",
+        _context("%%tfmem\nmodel.fit(x, y, batch_size=256, epochs=3)", line=2),
+        "%%tfmem\nmodel.fit(x, y, batch_size=128, epochs=3)",
+    ),
+    Example(
+        "a constant of the cell",
+        _context("%%tfmem\nBATCH_SIZE = 2**7\nmodel.fit(x, y, batch_size=BATCH_SIZE)", line=3),
+        "%%tfmem\nBATCH_SIZE = 64\nmodel.fit(x, y, batch_size=BATCH_SIZE)",
+    ),
+    Example(
+        "Keras's default of 32",
+        _context("%%tfmem\nmodel.fit(x, y)", line=2),
+        "%%tfmem\nmodel.fit(x, y, batch_size=16)",
+    ),
+    Example(
+        "a constant of an earlier cell",
+        _context("%%tfmem\nmodel.fit(x, y, batch_size=BATCH)", Facts(scalars=(ScalarFact("BATCH", 64),)), 2),
+        "%%tfmem\nBATCH = 32\nmodel.fit(x, y, batch_size=BATCH)",
+    ),
+    Example(
+        "a dataset of an earlier cell",
+        _context("%%tfmem\nmodel.fit(train_ds)", Facts(datasets=(DatasetFacts("train_ds", batch=64),)), 2),
+        "%%tfmem\nmodel.fit(train_ds.rebatch(32))",
+    ),
+    Example(
+        "a custom training loop",
+        _context("%%tfmem\nds = ds.batch(64)\nfor x, y in ds:\n    step(x, y)", line=4),
+        "%%tfmem\nds = ds.batch(32)\nfor x, y in ds:\n    step(x, y)",
+    ),
+    Example(
+        "computed when the cell runs",
+        _context("%%tfmem\nmodel.fit(x, y, batch_size=pick(x))", line=2),
+        "computed when the cell runs",
+        declined=True,
+    ),
+    Example(
+        "already one sample",
+        _context("%%tfmem\nmodel.fit(x, y, batch_size=1)", line=2),
+        "already 1",
+        declined=True,
+    ),
+    Example(
+        "not what Keras was seen to use",
+        _context("%%tfmem\nmodel.fit(x, y, batch_size=64)", Facts(batches=(BatchSeen("fit", 32, "arrays"),)), 2),
+        "Keras used batches of 32",
+        declined=True,
+    ),
+    Example(
+        "the host's memory",
+        _context("%%tfmem\nmodel.fit(x, y, batch_size=64)", line=2, cause="host"),
+        "the computer's own memory",
+        declined=True,
+    ),
+)
