@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -119,9 +120,8 @@ class Lab:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for stop in (getattr(self, "_browser", None), getattr(self, "_context", None)):
-            if stop is not None:
-                stop.close()
+        if hasattr(self, "_browser"):
+            self._browser.close()
         if hasattr(self, "_playwright"):
             self._playwright.stop()
         self._server.terminate()
@@ -157,11 +157,29 @@ class Lab:
         self.page.on("console", lambda message: self.console.append((message.type, message.text)))
         return self.page
 
+    def address(self, name: str) -> str:
+        """Give the address of a notebook."""
+        return f"http://127.0.0.1:{self.port}/lab/tree/{quote(name)}?reset"
+
     def open(self, name: str) -> None:
         """Open a notebook and wait for its kernel."""
-        self.page.goto(f"http://127.0.0.1:{self.port}/lab/tree/{name}?reset")
+        self.page.goto(self.address(name))
         kernel = f"{_NOTEBOOK}?.sessionContext?.session?.kernel"
         self.page.wait_for_function(f"() => window.jupyterapp && {kernel}?.status === 'idle'")
+
+    def shut_down(self) -> None:
+        """Shut every kernel down and close the page."""
+        self.page.context.close()
+        url = f"http://127.0.0.1:{self.port}/api/kernels"
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            kernels = json.load(answer)
+        for kernel in kernels:
+            request = urllib.request.Request(f"{url}/{kernel['id']}", method="DELETE")
+            urllib.request.urlopen(request, timeout=PATIENCE).close()
+
+    def restart(self) -> None:
+        """Restart the kernel, as by the menu after its question was answered."""
+        self.page.evaluate(f"() => {_NOTEBOOK}.sessionContext.restartKernel().then(() => null)")
 
     def command(self, name: str, args: Mapping[str, Any] | None = None) -> None:
         """Give JupyterLab a command and wait until it is done."""

@@ -146,11 +146,11 @@ def cell_id() -> str | None:
     return get_ipython().kernel.get_parent().get("metadata", {}).get("cellId")
 
 
-def show_panel(cell: str) -> tuple[Panel, Any]:
-    """Display a panel for the running cell, frozen in place when dismissed."""
+def show_panel(cell: str, of: str | None = None) -> tuple[Panel, Any]:
+    """Display a panel for the running cell, or for the cell with the id ``of``; frozen in place when dismissed."""
     from IPython.display import HTML, display
 
-    panel = Panel(NotingActions(), cell_source=cell, cell_id=cell_id())
+    panel = Panel(NotingActions(), cell_source=cell, cell_id=of or cell_id())
     handle = display(panel.widget, display_id=True)
     panel.on_freeze = lambda html: handle.update(HTML(html))
     return panel, handle

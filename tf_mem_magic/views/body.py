@@ -82,6 +82,8 @@ class Body:
         apply.add_class("tfmem-main-button")
         facts = controls.text(rows.row_html(proposal, rows.limit_of(self._outcome)))
         choices = [self._apply(replace(proposal, source=c.source), c.label, c.note) for c in proposal.choices]
+        for choice in choices:
+            choice.add_class("tfmem-choice")
         if not self._below:
             return controls.row(apply, facts, *choices)
         copy = self._button("Copy the cell", "Copy the changed cell", partial(self._clicks.copy, proposal.source))
