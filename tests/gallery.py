@@ -157,13 +157,28 @@ def out_of_memory() -> Outcome:
     )
 
 
+OTHERS = (
+    "It needed 2.0 GiB more; 13.2 GiB were in use.\n"
+    "Other processes hold 9.1 GiB of this card (pid 4121, alice): without them the request would have fitted."
+)
+
+
 def other_process() -> Outcome:
     device = flat("device:GPU:0", 9.1, 23.6, 12.0, limit=gib(24), limit_basis="device-total")
     gpu = flat("allocator:GPU:0", 0.1, 13.2, 12.0, peak_basis="counter")
     idle = flat("allocator:GPU:1", 0.0, 0.1, 12.0, peak_basis="counter", limit=gib(22), limit_basis="configured")
     frame = Frame("/home/me/project/loop.py", 88, "train_step", is_user=True)
     diagnosis = Diagnosis(
-        "GPU:0", gib(2), line=2, frame=frame, file=frame.file, in_use=gib(13.2), cause="other-process"
+        "GPU:0",
+        gib(2),
+        line=2,
+        frame=frame,
+        file=frame.file,
+        in_use=gib(13.2),
+        cause="other-process",
+        text="Out of memory on GPU:0 after 12.0 s.\n"
+        "loop.py:88 in train_step, called from line 2 of your cell: train(model, data)\n" + OTHERS,
+        detail=OTHERS,
     )
     facts = Facts(
         devices=(DeviceFacts("GPU:0", total=gib(24), others=(ProcessFacts(4121, "alice", gib(9.1)), ProcessFacts(77))),)

@@ -91,7 +91,7 @@ def _filled(outcome: Outcome, width: int) -> list[str]:
     if not shares:
         return []
     room = max(6, min(24, width // 4))
-    lines = ["", f"  {sentences.breakdown_heading(outcome)}"]
+    lines = ["", *_wrapped(sentences.breakdown_heading(outcome), width)]
     widest = max(len(share.amount) for share in shares)
     for share in shares:
         bar = "█" * max(1, round(share.fraction * room))

@@ -64,11 +64,12 @@ def _timeline(outcome: Outcome) -> Figure:
     grid = figure.add_gridspec(max(len(rows), 1), 1, height_ratios=heights, hspace=0.45, **_margins(figure))
     end = _end(outcome.recording.seconds, [series for row in rows for series in row])
     failed = _failed(outcome)
+    right = end if failed is None else 1.035 * end
     for place, row in enumerate(rows or [()]):
         axes = figure.add_subplot(grid[place])
         limit = limit_of(outcome) if place == 0 else row[0].limit
         unit = unit_of(outcome) if place == 0 else brief_unit([_highest(row)])
-        _panel(axes, row, unit, end, limit, failed if place == 0 else None)
+        _panel(axes, row, unit, end, right, limit, failed if place == 0 else None)
         if place < len(rows) - 1:
             axes.set_xticklabels([])
         _legend(axes, row)
@@ -88,7 +89,7 @@ def _comparison(outcome: Outcome) -> Figure:
     for place, (series, status) in enumerate(sides):
         axes = figure.add_subplot(grid[place])
         row = (series,) if series is not None else ()
-        _panel(axes, row, unit, _end(0.0, row), limit, None, top)
+        _panel(axes, row, unit, _end(0.0, row), _end(0.0, row), limit, None, top)
         title = f"{('before', 'after')[place]}: {STATUS_WORDS[status]} {MARKS[status]}"
         axes.set_title(
             title, loc="left", pad=6, **(_FONT | {"color": palette.FAILED if status != "ok" else palette.TEXT})
@@ -144,6 +145,7 @@ def _panel(
     row: tuple[Series, ...],
     unit: Unit,
     end: float,
+    right: float,
     limit: int | None,
     failed: tuple[int, int] | None,
     top: int = 0,
@@ -169,13 +171,11 @@ def _panel(
         else:
             axes.axhline(limit / unit.size, color=palette.LIMIT, linewidth=1, dashes=(4, 3))
             labels.append((limit / unit.size, words, palette.LIMIT))
-    span = end
     if failed is not None:
-        span = 1.035 * end
         _cap(axes, failed, unit, end, ceiling)
         words = f"✗ +{amount(failed[1], unit)}"
         labels.append((min(sum(failed), ceiling) / unit.size, words, palette.FAILED))
-    axes.set_xlim(0, span)
+    axes.set_xlim(0, right)
     axes.set_ylim(0, 1.06 * ceiling / unit.size)
     _write_labels(axes, labels)
     _frame(axes, unit, end, ceiling)
