@@ -21,6 +21,7 @@ class TrainingPlace:
     top: ast.stmt
     model: str
     facts: ModelFacts | None
+    by_keras: bool = False
 
 
 def find_training(
@@ -41,23 +42,25 @@ def find_training(
     for top, call in hit or (calls[-1:] if line is None else []):
         assert isinstance(call.func, ast.Attribute)
         model = cell.text(call.func.value)
-        return TrainingPlace(_innermost(top, call), top, model, facts.model(model))
+        return TrainingPlace(_innermost(top, call), top, model, facts.model(model), by_keras=True)
     covering = [s for s in cell.tree.body if line is not None and _covers(s, line)]
     covering += [s for s in reversed(cell.tree.body) if _named_models(s, facts)]
     if not covering:
         return "the statement that trains the model was not found in the cell"
     top = covering[0]
-    named = _named_models(top, facts) or [m for m in facts.models if len(facts.models) == 1]
-    if len(named) == 1:
-        return TrainingPlace(top, top, named[0].name, named[0])
+    named = _named_models(top, facts)
     if not named and names.builds(top):
         return TrainingPlace(top, top, "", None)
+    named = named or [m for m in facts.models if len(facts.models) == 1]
+    if len(named) == 1:
+        return TrainingPlace(top, top, named[0].name, named[0])
     which = f"it could be any of {', '.join(f'`{m.name}`' for m in named)}" if named else "none of its names holds one"
     return f"it is not sure which model the cell trains: {which}"
 
 
 def _named_models(statement: ast.stmt, facts: Facts) -> list[ModelFacts]:
-    written = {ast.unparse(n) for n in ast.walk(statement) if isinstance(n, (ast.Name, ast.Attribute, ast.Subscript))}
+    nodes = (n for n in ast.walk(statement) if isinstance(n, (ast.Name, ast.Attribute, ast.Subscript)))
+    written = {ast.unparse(n) for n in nodes if isinstance(n.ctx, ast.Load)}
     return [m for m in facts.models if m.name in written]
 
 

@@ -50,7 +50,7 @@ def _proposal(context: Context) -> Proposal:
         raise _RefusedError(place)
     if place.facts is not None and place.facts.dtype_policy.startswith("mixed_"):
         raise _RefusedError(f"`{place.model}` already computes in {place.facts.dtype_policy}")
-    loop = _own_loop(cell, facts)
+    loop = _own_loop(cell, place, facts)
     policy, caveats = _choose_policy(facts, context.diagnosis)
     if loop and policy == "mixed_float16" and not _scales_loss(cell.source, facts):
         raise _RefusedError(
@@ -120,9 +120,12 @@ def _device(facts: Facts, diagnosis: Diagnosis | None) -> DeviceFacts:
     return cards[0] if cards else DeviceFacts("CPU:0", "CPU")
 
 
-def _own_loop(cell: PythonCell, facts: Facts) -> bool:
+def _own_loop(cell: PythonCell, place: TrainingPlace, facts: Facts) -> bool:
     """Whether the gradient is taken by the user's code rather than by Keras's own training step."""
-    return any("GradientTape" in text or "def train_step" in text for text in (cell.source, *facts.earlier_cells))
+    texts = (cell.source, *facts.earlier_cells)
+    if "GradientTape" in cell.source or any("def train_step(self" in text for text in texts):
+        return True
+    return not place.by_keras and any("GradientTape" in text for text in texts)
 
 
 def _scales_loss(source: str, facts: Facts) -> bool:
@@ -131,9 +134,9 @@ def _scales_loss(source: str, facts: Facts) -> bool:
 
 def _start_of_building(cell: PythonCell, names: KerasNames, place: TrainingPlace) -> ast.stmt | None:
     """Find the top-level statement before which a global policy must stand; None for a model built earlier."""
-    if place.facts is not None and not place.facts.is_new:
-        return None
     made = [s for s in cell.tree.body if place.model in _targets(s)]
+    if place.facts is not None and not place.facts.is_new and not any(map(names.builds, made)):
+        return None
     if any(names.loads(s) for s in made):
         return None
     building = [s for s in cell.tree.body if names.builds(s)]

@@ -135,7 +135,7 @@ def _layers(model: Any) -> list[Any]:
 
 
 def _policy(model: Any, layers: list[Any]) -> str:
-    """Give the policy that most layers with weights follow; else the model's own."""
+    """Give the mixed policy that layers with weights follow, if any does; else what most follow, or the model's own."""
     names: Counter[str] = Counter()
     for layer in layers:
         try:
@@ -143,8 +143,9 @@ def _policy(model: Any, layers: list[Any]) -> str:
                 names[layer.dtype_policy.name] += 1
         except Exception:
             continue
-    if names:
-        return names.most_common(1)[0][0]
+    ranked = [name for name, _ in names.most_common()]
+    if ranked:
+        return next((name for name in ranked if name.startswith("mixed_")), ranked[0])
     return str(getattr(getattr(model, "dtype_policy", None), "name", "float32"))
 
 
