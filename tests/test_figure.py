@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
+import gallery
 import pytest
 
-from tests import gallery
 from tf_mem_magic.core import palette
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.recording import Cell, Recording, Series
@@ -165,13 +167,17 @@ def test_drawing_leaves_the_users_matplotlib_alone():
 import sys, matplotlib
 settings = lambda: list(dict.items(matplotlib.rcParams))  # looking up "backend" itself would choose one
 before = settings()
-from tests import gallery
+import gallery
 from tf_mem_magic.views.figure import draw_png
 draw_png(gallery.fits_now())
 draw_png(gallery.out_of_memory())
 print("matplotlib.pyplot" in sys.modules, settings() == before)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240)
+    tests = Path(__file__).parent
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=240
+    )
     assert done.stdout.split() == ["False", "True"]
 
 

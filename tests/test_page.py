@@ -6,9 +6,9 @@ import dataclasses
 import re
 from html.parser import HTMLParser
 
+import gallery
 import pytest
 
-from tests import gallery
 from tf_mem_magic.core.page import escaped, render_html
 
 VOID = {"img", "br"}

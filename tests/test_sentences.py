@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+import gallery
 import pytest
 
-from tests import gallery
 from tf_mem_magic.core import measures, rerun, sentences
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.outcome import Attempt, Comparison, Outcome

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gallery
 import pytest
 
-from tests import gallery
 from tf_mem_magic.core.curve import columns, thinned
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.printable import printable, visible
