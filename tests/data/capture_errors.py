@@ -53,6 +53,7 @@ def train():
 train()
 """,
     "fit": MODEL + "model = build()\nmodel.fit(x, y, batch_size=256, verbose=0)\n",
+    "fit_gradient": MODEL + "model = build()\nmodel.fit(x, y, batch_size=96, verbose=0)\n",
     "predict": MODEL + "model = build()\nmodel.predict(x, batch_size=512, verbose=0)\n",
     "evaluate": MODEL + "model = build()\nmodel.evaluate(x, y, batch_size=512, verbose=0)\n",
     "run_eagerly": MODEL + "model = build(run_eagerly=True)\nmodel.fit(x, y, batch_size=512, verbose=0)\n",
@@ -134,6 +135,17 @@ class Wide(keras.layers.Layer):
 Wide()(tf.ones((2, 2)))
 """,
     "python": "x = bytearray(10**17)\n",
+    "async_task": """
+import asyncio, tensorflow as tf
+async def load():
+    try:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            group.create_task(asyncio.to_thread(tf.ones, (9000, 9000)))
+    except BaseExceptionGroup as error:
+        error.add_note("while loading")
+        raise
+asyncio.run(load())
+""",
     "absurd_shape": "import tensorflow as tf\ntf.zeros((10**7, 10**7, 10**7))\n",
     "wrapped": """
 import tensorflow as tf

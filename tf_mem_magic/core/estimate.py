@@ -1,17 +1,97 @@
-"""The peak to expect at another batch size, from runs that were measured."""
+"""The peak to expect at another batch size, from runs of the same cell that were measured."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from math import log2
 
 from tf_mem_magic.core.proposals import Estimate, Point
+from tf_mem_magic.core.units import brief_unit, size
+
+TYPICAL = 0.08
+"""How far a straight line through two batch sizes was off for five of six measured models, up to 8 times the batch."""
+
+WORST = 0.89
+"""How much the sixth needed beyond its line at 8 times the batch (the line said 47 % too little)."""
+
+WORST_DOUBLINGS = 3
+"""Doublings of the batch at which :data:`WORST` was seen; nearer, the range is narrower in proportion."""
 
 
 def estimate_peak(points: Iterable[Point], batch: int) -> Estimate | None:
-    """Estimate the peak at ``batch``; None without two completed runs at different batch sizes."""
-    return None
+    """Estimate the peak at ``batch``.
+
+    Parameters
+    ----------
+    points : iterable of Point
+        Measured runs of the cell. One that ran out of memory only says that its batch needs more than its peak.
+    batch : int
+        The batch size to estimate for.
+
+    Returns
+    -------
+    Estimate or None
+        Bytes. None without two completed runs at different batch sizes. The range is that of a straight line
+        through the two nearest, wider the farther ``batch`` lies from them, and never against a measured run: more
+        samples never need less.
+    """
+    points = tuple(points)
+    peaks = _completed(points)
+    if len(peaks) < 2 or batch < 1:
+        return None
+    first, second = sorted(sorted(peaks, key=lambda b: abs(log2(b / batch)))[:2])
+    slope = max(peaks[second] - peaks[first], 0) / (second - first)
+    if batch < first:
+        # No run takes less than nothing at batch 0.
+        slope = min(slope, peaks[first] / first)
+    line = peaks[first] + slope * (batch - first)
+    away = _doublings_away(batch, first, second)
+    low = line * (1 - TYPICAL * (1 + away))
+    high = line * (1 + TYPICAL + WORST * away / WORST_DOUBLINGS)
+    smaller = [p.peak for p in points if p.batch <= batch]
+    larger = [peak for b, peak in peaks.items() if b >= batch]
+    low = max([low, *smaller])
+    high = min([max(high, low), *larger])
+    low = min(low, high)
+    unit = brief_unit([peaks[first], peaks[second]])
+    basis = (
+        f"a straight line through {size(peaks[first], unit)} measured at batch {first} "
+        f"and {size(peaks[second], unit)} at batch {second}"
+    )
+    return Estimate(max(int(low), 0), int(high), basis)
 
 
 def largest_power_of_two(points: Iterable[Point], limit: int, below: int) -> int | None:
-    """Give the largest power of two below ``below`` that is expected to fit ``limit`` bytes; None where none is."""
+    """Give the largest power of two below ``below`` that is expected to fit ``limit`` bytes.
+
+    A batch size that completed fits; one that ran out of memory, and any larger, does not. None without two
+    completed runs at different batch sizes, and where not even a batch of 1 is expected to fit.
+    """
+    points = tuple(points)
+    done = {p.batch for p in points if p.fitted}
+    below = min([below, *(p.batch for p in points if not p.fitted)])
+    if len(done) < 2 or below < 2:
+        return None
+    batch: int = 1 << ((below - 1).bit_length() - 1)
+    while batch >= 1:
+        estimate = estimate_peak(points, batch)
+        if batch in done or (estimate is not None and estimate.high <= limit):
+            return batch
+        batch //= 2
     return None
+
+
+def _completed(points: Iterable[Point]) -> Mapping[int, int]:
+    """Give the highest peak of the completed runs at each batch size."""
+    peaks: dict[int, int] = {}
+    for point in points:
+        if point.fitted:
+            peaks[point.batch] = max(point.peak, peaks.get(point.batch, 0))
+    return peaks
+
+
+def _doublings_away(batch: int, first: int, second: int) -> float:
+    """Say how many doublings ``batch`` lies outside the measured batch sizes; 0 between them."""
+    if batch > second:
+        return log2(batch / second)
+    return log2(first / batch) if batch < first else 0.0

@@ -1,0 +1,96 @@
+"""The peak to expect at another batch size."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tf_mem_magic.core.estimate import estimate_peak, largest_power_of_two
+from tf_mem_magic.core.proposals import Point
+
+MIB = 2**20
+
+
+def done(batch, mib):
+    return Point(batch, mib * MIB, True)
+
+
+def failed(batch, mib):
+    return Point(batch, mib * MIB, False)
+
+
+@pytest.mark.parametrize(
+    "points",
+    [(), (done(4, 50),), (done(4, 50), done(4, 51)), (done(4, 50), failed(8, 200))],
+    ids=["none", "one", "one batch twice", "one that ran out"],
+)
+def test_without_two_completed_batch_sizes_there_is_no_estimate(points):
+    assert estimate_peak(points, 16) is None
+
+
+def test_between_two_measured_batches_the_range_is_the_lines_within_its_usual_error():
+    found = estimate_peak((done(8, 100), done(32, 400)), 16)
+    assert (184 * MIB, 216 * MIB) == (found.low, found.high)
+
+
+def test_the_basis_names_the_measured_points():
+    found = estimate_peak((done(8, 100), done(32, 400)), 16)
+    assert "a straight line through 100 MiB measured at batch 8 and 400 MiB at batch 32" == found.basis
+
+
+# Measured: batches 4 and 8, then what 64 really took, in MB (FINDINGS' six models by relative error).
+@pytest.mark.parametrize("error", [-0.08, -0.02, 0.03, 0.08, 0.89])
+def test_every_model_measured_at_eight_times_the_batch_lies_in_the_range(error):
+    line = 100 + 25 * 60
+    found = estimate_peak((done(4, 100), done(8, 200)), 64)
+    assert found.low <= line * MIB * (1 + error) <= found.high
+
+
+def test_farther_from_the_measured_batches_the_range_is_wider():
+    points = (done(4, 100), done(8, 200))
+    near, far = (estimate_peak(points, batch) for batch in (16, 64))
+    assert near.high / near.low < far.high / far.low
+
+
+def test_a_run_that_ran_out_of_memory_is_a_lower_bound_for_its_batch():
+    found = estimate_peak((done(4, 100), done(8, 110), failed(16, 500)), 16)
+    assert 500 * MIB == found.low
+
+
+def test_a_larger_batch_that_completed_is_an_upper_bound():
+    found = estimate_peak((done(8, 100), done(16, 400), done(32, 401)), 15)
+    assert found.high <= 400 * MIB
+
+
+def test_a_falling_line_is_taken_as_level():
+    found = estimate_peak((done(8, 110), done(16, 100)), 32)
+    assert 110 * MIB <= found.high
+
+
+points = st.lists(st.builds(Point, st.integers(1, 4096), st.integers(1, 2**40), st.booleans()), max_size=8)
+
+
+@given(points, st.integers(1, 8192))
+def test_a_range_is_never_upside_down_or_negative(found, batch):
+    estimate = estimate_peak(found, batch)
+    assert estimate is None or 0 <= estimate.low <= estimate.high
+
+
+def test_the_largest_power_of_two_whose_whole_range_fits_is_given():
+    assert 16 == largest_power_of_two((done(8, 100), done(32, 400)), 220 * MIB, below=32)
+
+
+def test_a_batch_that_completed_fits_whatever_the_estimate_says():
+    assert 32 == largest_power_of_two((done(8, 100), done(32, 400)), 401 * MIB, below=64)
+
+
+def test_a_batch_that_ran_out_of_memory_is_never_given_again():
+    points = (done(2, 10), done(4, 11), failed(16, 12))
+    assert 8 == largest_power_of_two(points, 10_000 * MIB, below=128)
+
+
+def test_without_measured_points_there_is_no_largest():
+    assert largest_power_of_two((failed(256, 400),), 500 * MIB, below=256) is None
+
+
+def test_nothing_is_below_one():
+    assert largest_power_of_two((done(8, 100), done(32, 400)), 500 * MIB, below=1) is None
