@@ -110,9 +110,11 @@ class Report:
         return hash(self._outcome)
 
     def __str__(self) -> str:
+        import sys
+
         from tf_mem_magic.core.text import render_text
 
-        return render_text(self._outcome)
+        return render_text(self._outcome, encoding=getattr(sys.stdout, "encoding", None))
 
     def __repr__(self) -> str:
         from tf_mem_magic.core.sentences import headline

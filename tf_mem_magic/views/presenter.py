@@ -73,13 +73,14 @@ class NotebookPresenter:
             self.retire()
             self._report_slot.empty()
             return
-        self._report_slot.fill(static_bundle(outcome, with_figure=False))
         wants_panel = bool(outcome.offered or outcome.comparison or outcome.leftovers)
-        if self._attended and wants_panel and self._options.on_oom == "panel":
+        has_panel = self._attended and wants_panel and self._options.on_oom == "panel"
+        self._report_slot.fill(static_bundle(outcome, with_figure=False, fold_choices=has_panel))
+        if has_panel:
             self._open_panel().show(outcome)
         else:
             self._drop_panel()
-        self._report_slot.fill(static_bundle(outcome))
+        self._report_slot.fill(static_bundle(outcome, fold_choices=has_panel))
 
     def retire(self) -> None:
         """Replace the panel by static HTML."""

@@ -7,8 +7,11 @@ import base64
 from tf_mem_magic.core.outcome import Outcome
 
 
-def static_bundle(outcome: Outcome, with_figure: bool = True) -> dict[str, str]:
-    """Give the report as HTML and plain text; the figure is a picture inside the HTML."""
+def static_bundle(outcome: Outcome, *, with_figure: bool = True, fold_choices: bool = False) -> dict[str, str]:
+    """Give the report as HTML and plain text; the figure is a picture inside the HTML.
+
+    ``fold_choices`` folds the table of changes, for while a panel with buttons stands below.
+    """
     from tf_mem_magic.core.page import render_html
     from tf_mem_magic.core.text import render_text
 
@@ -17,4 +20,4 @@ def static_bundle(outcome: Outcome, with_figure: bool = True) -> dict[str, str]:
         from tf_mem_magic.views.figure import draw_png
 
         picture = base64.b64encode(draw_png(outcome)).decode("ascii")
-    return {"text/html": render_html(outcome, picture), "text/plain": render_text(outcome)}
+    return {"text/html": render_html(outcome, picture, fold_choices), "text/plain": render_text(outcome)}
