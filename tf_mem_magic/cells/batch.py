@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass, replace
 
+from tf_mem_magic.cells import calls as calls_of
 from tf_mem_magic.cells import loops
 from tf_mem_magic.cells.containers import dict_value, mutated
 from tf_mem_magic.cells.datasets import IMPORT, Arrays, Traced, default_argument, trace
@@ -20,11 +22,15 @@ KERAS_DEFAULT = 32
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """A number of steps that must grow as the batch shrinks: the expression, and its value where it is a constant."""
+    """A number of steps that must grow as the batch shrinks: the expression, and its value where it is a constant.
+
+    ``whole``: they are exactly one pass over the data, which is what Keras does where none are given.
+    """
 
     name: str
     expr: ast.expr
     value: int | None
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class BatchFound:
     per_replica: bool = False
     validation: tuple[Slot, ...] = ()
     steps: tuple[Steps, ...] = ()
+    names: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
 
@@ -56,6 +63,7 @@ def find_batch(cell: PythonCell, facts: Facts, lines: frozenset[int]) -> BatchFo
     consumers = _keras_calls(reader)
     if isinstance(consumers, Unknown):
         return consumers
+    fixed = _fixed_model(reader)
     if consumers:
         found = [_keras(reader, call) for call in consumers]
         refused = next((f for f in found if isinstance(f, Unknown)), None)
@@ -64,11 +72,42 @@ def find_batch(cell: PythonCell, facts: Facts, lines: frozenset[int]) -> BatchFo
             return refused
         if len({(f.value, f.slots) for f in whole}) > 1:
             return Unknown("the cell trains more than once, and the error does not say which call failed")
-        return whole[0]
+        return _checked(whole[0], whole[0].names, fixed)
     setting = loops.find(reader)
     if isinstance(setting, Unknown):
         return setting
-    return BatchFound(cell, setting.value, setting.slots, per_replica=setting.per_replica, notes=setting.notes)
+    looped = BatchFound(cell, setting.value, setting.slots, per_replica=setting.per_replica, notes=setting.notes)
+    return _checked(looped, setting.names, fixed)
+
+
+_FIXED = re.compile(
+    r"batch_input_shape\s*=|batch_shape\s*=\s*[(\[](?!\s*None)|stateful\s*=\s*True|Input(?:Layer)?\([^)]*batch_size"
+)
+
+
+def _fixed_model(reader: Reader) -> tuple[str, ast.expr | None] | None:
+    """Find where a model is built for one batch size only: the reason, and the size where the cell says it."""
+    for node in ast.walk(reader.cell.tree):
+        if not isinstance(node, ast.Call):
+            continue
+        keywords = {k.arg: k.value for k in node.keywords}
+        shape = keywords.get("batch_input_shape", keywords.get("batch_shape"))
+        size = shape.elts[0] if isinstance(shape, (ast.Tuple, ast.List)) and shape.elts else shape
+        if called_name(node) in ("Input", "InputLayer") and "batch_size" in keywords:
+            size = keywords["batch_size"]
+        if size is not None and not (isinstance(size, ast.Constant) and size.value is None):
+            return f"the model is built for one batch size only (line {node.lineno})", size
+    if any(_FIXED.search(text) for text in reader.facts.earlier_cells):
+        return "an earlier cell builds a model for one batch size only", None
+    return None
+
+
+def _checked(
+    found: BatchFound, names: frozenset[str], fixed: tuple[str, ast.expr | None] | None
+) -> BatchFound | Unknown:
+    if fixed is None or (fixed[1] is not None and ast.unparse(fixed[1]) in names):
+        return found
+    return Unknown(fixed[0])
 
 
 def set_batch(found: BatchFound, batch: int) -> tuple[str, tuple[str, ...]] | Unknown:
@@ -104,6 +143,9 @@ def _first_statement(cell: PythonCell) -> ast.stmt:
 
 
 def _scale(cell: PythonCell, steps: Steps, old: int, new: int, edits: list[CellEdit]) -> str:
+    if steps.whole:
+        edits.append(CellEdit(cell.start(steps.expr), cell.end(steps.expr), "None"))
+        return f"`{steps.name}` becomes None: one pass over the data, as before."
     factor, remainder = divmod(old, new)
     if steps.value is None or remainder:
         return f"`{steps.name}` is set in the cell: check that it still covers your data, each step is smaller now."
@@ -120,17 +162,46 @@ def _keras_calls(reader: Reader) -> list[ast.Call] | Unknown:
         for n in ast.walk(reader.cell.tree)
         if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.func.attr in KERAS
     ]
+    all_calls = [c for c in calls if called_name(c) == "fit"]
     if reader.lines:
         calls = [c for c in calls if reader.covers(c)]
         calls = [c for c in calls if not any(c is not o and c in set(ast.walk(o)) for o in calls)]
         in_function = [c for c in calls if not isinstance(reader.scopes.scope_of(c), ast.Module)]
-        calls = in_function or calls
+        calls = in_function or calls or _trained_by_fit(reader, all_calls)
     else:
         calls = [c for c in calls if called_name(c) == "fit"]
+    calls = [c for c in calls if not _is_own_method(reader, c)]
     keras = [c for c in calls if not _is_other(reader, c)]
     if calls and not keras:
         return Unknown(f"`{ast.unparse(calls[0].func)}` is no Keras model's method")
     return keras
+
+
+def _trained_by_fit(reader: Reader, fits: list[ast.Call]) -> list[ast.Call]:
+    """Give the calls of ``fit`` that must have led to a line in a model's own method, a loss or a callback."""
+    for statement in reader.cell.tree.body:
+        if reader.covers(statement) and isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            uses = reader.scopes.loads.get((reader.cell.tree, statement.name), [])
+            parents = [(use, reader.scopes.parents[use]) for use in uses]
+            called = [p for use, p in parents if isinstance(p, ast.Call) and p.func is use]
+            if isinstance(statement, ast.ClassDef) or not called:
+                return [f for f in fits if not _is_own_method(reader, f)]
+    return []
+
+
+def _is_own_method(reader: Reader, call: ast.Call) -> bool:
+    """Say whether the call is of a method that a class of the cell defines itself."""
+    receiver = call.func.value  # type: ignore[attr-defined]
+    chosen = None
+    if isinstance(receiver, ast.Name):
+        chosen = reader.scopes.reaching(receiver, reader.bindings(receiver))
+    made = chosen.value if chosen is not None else receiver
+    cls = calls_of.defined(reader, made.func) if isinstance(made, ast.Call) else None
+    if isinstance(receiver, ast.Name) and receiver.id == "self":
+        cls = next((n for n in reader.scopes.up(call) if isinstance(n, ast.ClassDef)), None)
+    return isinstance(cls, ast.ClassDef) and any(
+        isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)) and n.name == called_name(call) for n in cls.body
+    )
 
 
 def _is_other(reader: Reader, call: ast.Call) -> bool:
@@ -181,6 +252,7 @@ def _keras(reader: Reader, call: ast.Call) -> BatchFound | Unknown:
         setting.per_replica,
         validation,
         _steps(reader, call, extra, replace(setting, slots=(*setting.slots, *divisors))),
+        setting.names,
         (*setting.notes, *notes),
     )
 
@@ -235,6 +307,10 @@ def _of_data(
         return traced
     if given is not None:
         return resolve(reader, given)
+    receiver = call.func.value  # type: ignore[attr-defined]
+    known = isinstance(receiver, ast.Name) and reader.facts.model(receiver.id) is not None
+    if reader.facts.tensorflow is not None and not known and not sources:
+        return Unknown(f"whether `{ast.unparse(receiver)}` is a Keras model is not known")
     return default_argument(reader, call, KERAS_DEFAULT)
 
 
@@ -270,10 +346,22 @@ def _steps(reader: Reader, call: ast.Call, extra: ast.expr | None, setting: Sett
         expr = _argument(call, extra, name, None)
         if expr is None or (isinstance(expr, ast.Constant) and expr.value is None):
             continue
-        if not _follows(reader, expr, setting):
+        if _counts_rebatched(reader, expr, setting):
+            found.append(Steps(name, expr, None, whole=True))
+        elif not _follows(reader, expr, setting):
             value = evaluate(reader, expr)
             found.append(Steps(name, expr, value if isinstance(value, int) else None))
     return tuple(found)
+
+
+def _counts_rebatched(reader: Reader, expr: ast.expr, setting: Setting) -> bool:
+    """Say whether ``expr`` is ``len(train_ds)`` of a finite dataset that the edit splits again."""
+    if not (isinstance(expr, ast.Call) and called_name(expr) == "len" and len(expr.args) == 1):
+        return False
+    name = expr.args[0]
+    known = reader.facts.dataset(name.id) if isinstance(name, ast.Name) else None
+    counted = isinstance(name, ast.Name) and any(s.before == f"{name.id}.rebatch(" for s in setting.slots)
+    return counted and known is not None and known.cardinality is not None
 
 
 def _is_rebatched(setting: Setting) -> bool:

@@ -213,6 +213,8 @@ def default_argument(reader: Reader, call: ast.Call, default: int, name: str = "
 
 
 def _own_function(reader: Reader, call: ast.Call, function: calls.Definition, depth: int) -> Traced:
+    from tf_mem_magic.cells import loops
+
     inside = [n for n in ast.walk(function) if reader.scopes.scope_of(n) is function]
     returns = [n for n in inside if isinstance(n, ast.Return) and n.value is not None]
     before = dict(reader.entered)
@@ -220,7 +222,9 @@ def _own_function(reader: Reader, call: ast.Call, function: calls.Definition, de
     try:
         if any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in inside):
             names = [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
-            return _batch_parameter(reader, call, function, names, skip=False)
+            if any(is_batch_name(n) for n in names):
+                return _batch_parameter(reader, call, function, names, skip=False)
+            return loops.of_names(reader, [function])
         if len(returns) != 1:
             return Unknown(f"`{function.name}` makes its data in several ways")
         value = returns[0].value

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 
 from tf_mem_magic.cells import calls
 from tf_mem_magic.cells.containers import batch_keyword, key_of
 from tf_mem_magic.cells.datasets import trace
+from tf_mem_magic.cells.mask import NotPython
+from tf_mem_magic.cells.scopes import Scopes
 from tf_mem_magic.cells.settings import Reader, Setting, Unknown, merge, resolve
-from tf_mem_magic.cells.uses import called_name, is_batch_name, role
+from tf_mem_magic.cells.source import read_cell
+from tf_mem_magic.cells.uses import MODEL, called_name, is_batch_name, role
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 
@@ -22,17 +26,41 @@ def find(reader: Reader) -> Setting | Unknown:
     for loop in _loops(reader, regions):
         found = _of_loop(reader, loop)
         if isinstance(found, Setting):
-            return found
+            return _alone(reader, found)
         refused = refused or found
     for region in regions:
         found = _of_call(reader, region)
         if isinstance(found, Setting):
-            return found
+            return _alone(reader, found)
         refused = refused or found
-    named = _of_names(reader, regions)
+    named = of_names(reader, regions)
     if isinstance(named, Setting):
         return named
     return refused or named
+
+
+def _alone(reader: Reader, setting: Setting) -> Setting | Unknown:
+    """Refuse where a dataset is split again although other code counts on its batch size by name."""
+    if not any(".rebatch(" in slot.before for slot in setting.slots):
+        return setting
+    for load in (n for loads in reader.scopes.loads.values() for n in loads):
+        if is_batch_name(load.id) and not reader.bindings(load) and reader.scalar(load.id) is not None:
+            return Unknown(f"`{load.id}` in line {load.lineno} also counts on batches of {setting.value}")
+    for text in reader.facts.earlier_cells:
+        name = _batch_name_in_functions(text)
+        if name:
+            return Unknown(f"a function of an earlier cell uses `{name}`, which would stay {setting.value}")
+    return setting
+
+
+def _batch_name_in_functions(text: str) -> str:
+    cell = read_cell(text)
+    if isinstance(cell, NotPython):
+        return ""
+    scopes = Scopes(cell.tree)
+    loads = [n for (home, _), found in scopes.loads.items() for n in found if isinstance(home, ast.Module)]
+    inside = [n.id for n in loads if not isinstance(scopes.scope_of(n), ast.Module)]
+    return next((name for name in inside if is_batch_name(name)), "")
 
 
 def _regions(reader: Reader) -> list[ast.stmt] | Unknown:
@@ -142,7 +170,7 @@ def _of_call(reader: Reader, region: ast.stmt) -> Setting | Unknown | None:
         if calls.defined(reader, node.func) is not None:
             continue
         given = batch_keyword(node)
-        if given is not None and not called_name(node)[:1].isupper():
+        if given is not None and not called_name(node)[:1].isupper() and not MODEL.search(called_name(node)):
             return resolve(reader, given)
         found = _dataset_argument(reader, node)
         if found is not None:
@@ -165,7 +193,7 @@ def _dataset_argument(reader: Reader, call: ast.Call) -> Setting | Unknown | Non
     return traced if isinstance(traced, (Setting, Unknown)) else None
 
 
-def _of_names(reader: Reader, regions: list[ast.stmt]) -> Setting | Unknown:
+def of_names(reader: Reader, regions: Sequence[ast.stmt]) -> Setting | Unknown:
     """Read the one batch size that the regions use by a name that says so."""
     settings: list[Setting] = []
     for region in regions:

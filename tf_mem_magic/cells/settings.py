@@ -6,9 +6,9 @@ import ast
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from tf_mem_magic.cells.scopes import Binding, Scopes
+from tf_mem_magic.cells.scopes import Binding, Scopes, position
 from tf_mem_magic.cells.source import CellEdit, PythonCell, statement_start
-from tf_mem_magic.cells.uses import is_batch_name, role
+from tf_mem_magic.cells.uses import called_name, is_batch_name, role
 from tf_mem_magic.core.facts import Facts
 
 _DEEPEST = 20
@@ -201,11 +201,21 @@ def _name(reader: Reader, expr: ast.Name, depth: int) -> Setting | Unknown:
     chosen = reader.scopes.reaching(expr, found)
     if chosen is None:
         return Unknown(f"`{expr.id}` is set in more than one place or only under a condition")
+    star = _star_import_after(reader, chosen)
+    if star is not None:
+        return Unknown(f"`{expr.id}` may be replaced by the import in line {star.lineno}")
     if chosen.kind == "param":
         return _parameter(reader, chosen, depth)
     if chosen.value is None:
         return Unknown(f"`{expr.id}` is computed when the cell runs")
     return _through_name(reader, expr.id, found, expr, chosen.value, depth)
+
+
+def _star_import_after(reader: Reader, binding: Binding) -> ast.ImportFrom | None:
+    harmless = ("tensorflow", "keras", "numpy", "matplotlib", "math", "typing")
+    imports = [n for n in ast.walk(reader.cell.tree) if isinstance(n, ast.ImportFrom) and n.names[0].name == "*"]
+    foreign = [n for n in imports if (n.module or "").split(".")[0] not in harmless]
+    return next((n for n in foreign if position(n) > position(binding.node)), None)
 
 
 def _through_name(
@@ -241,10 +251,17 @@ def _blocked(reader: Reader, name: str, loads: list[ast.Name], use: ast.expr, va
     if not others:
         return None
     lines = ", ".join(str(n) for n in sorted({load.lineno for load in others}))
-    if any(its == "coupled" for _, its in roles) or isinstance(use, ast.NamedExpr):
+    handed = is_batch_name(name) and any(_is_handed(reader, load) for load in others)
+    if handed or any(its == "coupled" for _, its in roles) or isinstance(use, ast.NamedExpr):
         return Unknown(f"`{name}` also decides something else (line {lines}), so changing it could change the model")
     note = f"`{name}` stays {value}: it is also used for something else (line {lines})."
     return Setting(value, (reader.slot(use, value),), notes=(note,))
+
+
+def _is_handed(reader: Reader, load: ast.Name) -> bool:
+    """Say whether a batch size is handed to a function: it may build something for that batch size only."""
+    call = reader.scopes.parents[load]
+    return isinstance(call, ast.Call) and load in call.args and called_name(call)[:1].islower()
 
 
 def earlier(reader: Reader, expr: ast.expr, loads: list[ast.Name]) -> Setting | Unknown:

@@ -28,10 +28,10 @@ _SHAPES = frozenset(
 _THROUGH = frozenset("ceil floor int float round min max cast constant abs len minimum maximum".split())
 _TALK = frozenset("print str repr format info debug warning log display write set_description set_postfix".split())
 _DATA = re.compile(r"(?i)data|(?:^|_)ds(?:$|_)|load|gen|batch|iter|pipeline|train|split|slices|chunks")
-_MODEL = re.compile(r"(?i)model|build|layer|net(?:$|_)|dense|conv|lstm|gru|embed|encoder|decoder|unit|callback|optimi")
+MODEL = re.compile(r"(?i)model|build|layer|net(?:$|_)|dense|conv|lstm|gru|embed|encoder|decoder|unit|callback|optimi")
 _INDEX = re.compile(
     r"(?i)^(?:start|end|stop|begin|first|last|lo|hi|low|high|offset|idx|ind|index|indices|i|j|s|e|k)\d*$"
-    r"|_(?:start|end|idx|index|begin|indices)$|^(?:start|end|batch)_|steps|n_?batch|num_?batch|batches|shape"
+    r"|_(?:start|end|idx|index|begin|indices)$|^(?:start|end|batch)_|steps|n_?batch|num_?batch|batches|shape|buffer"
     r"|(?:^|_)(?:lr|learning_rate)"
 )
 
@@ -116,7 +116,7 @@ def _of_argument(scopes: Scopes, call: ast.Call, child: ast.AST) -> Role | None:
     parameter = _parameter(scopes, call, index)
     if parameter is not None:
         return "site" if is_batch_name(parameter) else "other"
-    return "site" if _DATA.search(name) and not _MODEL.search(name) and not name[:1].isupper() else "other"
+    return "site" if _DATA.search(name) and not MODEL.search(name) and not name[:1].isupper() else "other"
 
 
 def _parameter(scopes: Scopes, call: ast.Call, index: int) -> str | None:
