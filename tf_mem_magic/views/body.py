@@ -115,7 +115,7 @@ class Body:
     def _foot(self) -> Any:
         foot = []
         comparison = self._outcome.comparison
-        if comparison is not None and comparison.original:
+        if comparison is not None and comparison.original not in ("", self._source):
             tip = "Put the cell's old code back; nothing is run"
             foot.append(self._button("Undo", tip, partial(self._clicks.undo, comparison.original)))
             foot.append(
