@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tf_mem_magic.cells.again import choices_again
 from tf_mem_magic.cells.changes import find_changes
 from tf_mem_magic.core.compare import compare
 from tf_mem_magic.core.diagnose import diagnose
 from tf_mem_magic.core.lineage import Lineage
 from tf_mem_magic.core.outcome import Outcome
-from tf_mem_magic.core.proposals import Context, Declined, Proposal
+from tf_mem_magic.core.proposals import Choice, Context, Declined, Proposal
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.remedies import propose_all
 
 LEFT_BEHIND = 1 << 20
 """Bytes below which what a run left behind is not worth a word."""
+
+
+AFTER_XLA = "After an out-of-memory under XLA, training again in the same kernel can end it: a restart is safer."
 
 
 def explain(recording: Recording, lineage: Lineage | None = None, notices: tuple[str, ...] = ()) -> Outcome:
@@ -29,7 +33,7 @@ def explain(recording: Recording, lineage: Lineage | None = None, notices: tuple
         answers = propose_all(context)
         outcome = replace(
             outcome,
-            offered=tuple(a for a in answers if isinstance(a, Proposal)),
+            offered=tuple(_completed(a, outcome) for a in answers if isinstance(a, Proposal)),
             declined=tuple(a for a in answers if isinstance(a, Declined)),
         )
     if recording.status != "ok":
@@ -37,6 +41,21 @@ def explain(recording: Recording, lineage: Lineage | None = None, notices: tuple
     if lineage.last is not None:
         outcome = replace(outcome, comparison=compare(lineage.last, outcome, lineage.applied))
     return replace(outcome, history=lineage.finished(outcome).history if lineage.outcomes else ())
+
+
+def _completed(proposal: Proposal, outcome: Outcome) -> Proposal:
+    """Add what concerns every remedy: how to go on with a model that was trained on, and what XLA leaves behind."""
+    if proposal.takes_effect == "restart":
+        return proposal
+    choices = (*proposal.choices, *choices_again(proposal.source, outcome.recording.facts))
+    if outcome.diagnosis is None or not outcome.diagnosis.jit:
+        return replace(proposal, choices=choices)
+    return replace(
+        proposal,
+        takes_effect="restart",
+        choices=(*choices, Choice("Without a restart", proposal.source, AFTER_XLA)),
+        caveats=(*proposal.caveats, AFTER_XLA),
+    )
 
 
 def leftovers(recording: Recording) -> tuple[tuple[str, int], ...]:

@@ -34,11 +34,15 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A further way to apply a proposal (``Continue from epoch 3``): its button text and its source."""
+    """A further way to apply a proposal (``Continue from epoch 3``): its button text and its source.
+
+    ``takes_effect`` is its own: where the proposal takes a restart, a choice may do without.
+    """
 
     label: str
     source: str
     note: str = ""
+    takes_effect: TakesEffect = "rerun"
 
 
 @dataclass(frozen=True, slots=True)

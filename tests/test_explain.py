@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.lineage import Lineage
+from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording, Series
+from tf_mem_magic.explain import explain
+
+MIB = 1 << 20
+CELL = "%%tfmem\nmodel.fit(x, y, batch_size=64)"
+TEXT = (
+    "OOM when allocating tensor with shape[64,1024] and type float on "
+    "/job:localhost/replica:0/task:0/device:GPU:0 by allocator GPU_0_bfc"
+)
+
+
+def oom(message=TEXT, **facts):
+    error = ErrorText("ResourceExhaustedError", message, (Frame("c.py", 2, "<module>", True, True),),
+                      ("tensorflow.python.framework.errors_impl.ResourceExhaustedError",))  # fmt: skip
+    series = Series("allocator:GPU:0", (0.0, 1.0), (MIB, 90 * MIB), 95 * MIB, "counter", 100 * MIB, "configured")
+    return Recording(Cell(CELL), 1.0, (series,), "oom", (error,), facts=Facts(initialised=True, **facts))
+
+
+def test_a_cell_that_went_well_needs_no_remedies():
+    outcome = explain(Recording(Cell("%%tfmem\n1")))
+    assert (outcome.diagnosis, outcome.proposals, outcome.changes) == (None, (), ())
+
+
+def test_an_out_of_memory_gets_a_diagnosis_and_remedies():
+    outcome = explain(oom())
+    assert outcome.diagnosis.device == "GPU:0"
+    assert [p.key for p in outcome.offered][:1] == ["smaller-batch"]
+    assert "memory-growth" in {d.key for d in outcome.declined}
+
+
+def test_after_xla_the_restart_comes_first_and_the_rerun_stays_possible():
+    outcome = explain(oom("Out of memory while trying to allocate 942.65MiB."))
+    first = outcome.offered[0]
+    assert first.takes_effect == "restart"
+    assert "XLA" in " ".join(first.caveats)
+    assert [(c.label, c.source) for c in first.choices][-1] == ("Without a restart", first.source)
+
+
+def test_a_rerun_is_compared_with_the_run_before():
+    before = explain(oom())
+    lineage = Lineage().finished(before).applying(before.offered[0])
+    series = replace(before.recording.series[0], peak=50 * MIB, values=(MIB, 50 * MIB))
+    after = explain(replace(before.recording, status="ok", errors=(), series=(series,)), lineage)
+    assert after.comparison.key == "smaller-batch"
+    assert (after.comparison.before.peak, after.comparison.after.peak) == (95 * MIB, 50 * MIB)
+    assert [a.status for a in after.history] == ["oom", "ok"]
+
+
+def test_what_a_run_leaves_behind_is_named_only_where_the_counter_confirms_it():
+    facts = Facts(
+        models=(ModelFacts("model", weight_bytes=30 * MIB, optimizer_bytes=60 * MIB, device="GPU:0"),),
+        values=(
+            NamedValue("history", 2 * MIB, "Tensor", "GPU:0", "cell"),
+            NamedValue("old", 9 * MIB, "Tensor", "GPU:0"),
+        ),
+    )
+    series = Series("allocator:GPU:0", (0.0,), (0,), 0, "counter")
+    run = Recording(Cell("%%tfmem\n1"), series=(series,), facts=facts)
+    grown = replace(run, before=(("allocator:GPU:0", 0),), after=(("allocator:GPU:0", 92 * MIB),))
+    assert explain(grown).leftovers == (("model", 90 * MIB), ("history", 2 * MIB))
+    assert explain(run).leftovers == ()
