@@ -15,8 +15,9 @@ class ModelFacts:
 
     ``name`` is the variable that holds it, ``layers`` the distinct layer class names in order of first use,
     ``weight_bytes`` and ``optimizer_bytes`` the bytes of its variables, ``steps`` the optimizer's iterations now
-    and ``steps_before`` those when the cell began (None: the model did not exist then). ``kept``: its weights from
-    before the cell were kept, so that a training can start again from them.
+    and ``steps_before`` those when the cell began (None: the model did not exist then). A step that ran out of memory
+    is counted too, and may have changed some weights: each is updated as soon as its gradient is there. ``kept``:
+    its weights from before the cell were kept, so that a training can start again from them.
     """
 
     name: str
@@ -124,7 +125,8 @@ class Facts:
 
     ``tensorflow`` is its version (None: not imported), ``initialised`` whether its devices are;
     ``policy`` Keras's global dtype policy; ``earlier_cells`` the sources of the cells that ran before this one,
-    oldest first; ``environment`` the variables that steer TensorFlow's allocator.
+    oldest first; ``environment`` the variables that steer TensorFlow's allocator. ``epochs_done`` is the epoch in
+    which ``fit`` failed, counted from 0, so ``initial_epoch`` is in it; ``steps_done`` the whole steps of that epoch.
     """
 
     tensorflow: str | None = None

@@ -19,7 +19,7 @@ from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts
 from tf_mem_magic.run import inspect_names as names
 from tf_mem_magic.run.inspect_data import find_datasets
 from tf_mem_magic.run.inspect_fit import Progress, observe_all, observe_fit, observe_progress
-from tf_mem_magic.run.inspect_models import describe_models, find_models, find_optimizers, steps_of
+from tf_mem_magic.run.inspect_models import describe_models, find_models, find_optimizers, is_keras_2, steps_of
 from tf_mem_magic.run.inspect_scalars import find_scalars
 from tf_mem_magic.run.inspect_values import find_values
 
@@ -124,10 +124,11 @@ def _live(
     pairs = names.reachable(namespace)
     optimizers = [one for _, one in find_optimizers(pairs)]
     found = find_datasets(pairs, facts.initialised)
+    models = find_models(pairs)
+    legacy = models and all(is_keras_2(model) for _, model in models)
     return {
-        "models": describe_models(
-            find_models(pairs), optimizers, lambda m: before.steps.get(id(m)) if before.had(m) else None
-        ),
+        "keras": _version("tf_keras") if legacy else facts.keras,
+        "models": describe_models(models, optimizers, lambda m: before.steps.get(id(m)) if before.had(m) else None),
         "datasets": tuple(replace(one, is_new=not before.had(value)) for one, value in found),
         "values": find_values(names.own_names(namespace) + names.history(namespace), before.held),
         "scalars": find_scalars(_plain_python(source), namespace),

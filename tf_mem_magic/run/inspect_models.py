@@ -17,9 +17,13 @@ def find_models(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
     classes = _classes(
         ("keras.src.models.model", "Model"),
         ("tf_keras.src.engine.training", "Model"),
-        ("keras.engine.training", "Model"),
     )
     return _distinct(pairs, classes)
+
+
+def is_keras_2(model: Any) -> bool:
+    """Whether a model belongs to Keras 2 (the package tf_keras)."""
+    return any(base.__module__.partition(".")[0] == "tf_keras" for base in type(model).__mro__)
 
 
 def find_optimizers(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
