@@ -203,7 +203,7 @@ def _ran_before(run: CellRun) -> Iterable[EarlierCell]:
         newest[key] = EarlierCell(ran.cell_id or "", ran.source, ran.count, ran.seconds, ran.source)
     raw = run.session.shell.history_manager.input_hist_raw
     seen = {cell.source.strip() for cell in newest.values()} | {run.cell.source.strip()}
-    first = min((cell.count or 0 for cell in newest.values()), default=len(raw))
+    first = min((ran.count or 0 for ran in run.session.ran_cells), default=len(raw))
     unseen = ((count, text) for count, text in enumerate(raw[:first]) if count and text.strip() not in seen)
     earlier = {text: EarlierCell("", text, count, None, text) for count, text in unseen}
     return (*earlier.values(), *newest.values())
