@@ -1,4 +1,4 @@
-"""The mixed-precision remedy: what it edits and declines, and its edited cells run for real."""
+"""The mixed-precision remedy beyond its own examples: edits, declines, and its edited cells run for real."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ModelFacts
-from tf_mem_magic.core.proposals import Context, Declined, Proposal
+from tf_mem_magic.core.proposals import Context, Declined
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.remedies.mixed_precision import EXAMPLES, propose
+from tf_mem_magic.remedies.mixed_precision import propose
 
 ROOT = Path(__file__).parents[1]
 OLD = ModelFacts("model", ("Dense",), weight_bytes=4096, steps_before=3)
@@ -28,17 +28,6 @@ def ask(source, *models, line=None, earlier=(), policy="float32", keras="3.15.1"
     )
     cell = Cell(source)
     return propose(Context(cell, Recording(cell, facts=facts), Diagnosis(device.name, line=line)))[0]
-
-
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.name)
-def test_the_examples_hold(example):
-    answer = propose(example.context)[0]
-    if example.declined:
-        assert isinstance(answer, Declined)
-        assert example.expect in answer.reason
-    else:
-        assert isinstance(answer, Proposal), answer
-        assert answer.source == example.expect
 
 
 @pytest.mark.parametrize(
