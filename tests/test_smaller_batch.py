@@ -5,6 +5,8 @@ import difflib
 import pytest
 from batch_cells import CASES
 from batch_runtime import Runtime, at_mark
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, Facts, ModelFacts, NamedValue, ScalarFact
@@ -31,6 +33,15 @@ def facts_of(case, batches=()):
         batches=batches,
         earlier_cells=given.get("cells", ()),
     )
+
+
+def ask(source, facts=None, line=None, points=(), errors=(), **known):
+    """Ask about a cell whose failing line is ``line`` (by default its last)."""
+    cell = Cell(source)
+    line = line or len(source.splitlines())
+    recording = Recording(cell, status="oom", facts=facts or Facts(), errors=errors)
+    (only,) = propose(Context(cell, recording, Diagnosis("GPU:0", line=line, **known), points))
+    return only
 
 
 def answer(case, knows="line"):
@@ -103,3 +114,155 @@ def test_a_cell_that_cannot_be_edited_surely_is_refused_with_its_reason(case, kn
 
 def test_there_are_at_least_sixty_cell_styles():
     assert len(EDITED) >= 60
+
+
+NOISE = st.lists(
+    st.sampled_from(
+        ["# batch_size = 512", "note = 'batch_size=512'", "%matplotlib inline", "", "ü = 1", "!ls", "other = 64"]
+    ),
+    max_size=4,
+)
+
+
+@given(
+    st.sampled_from(
+        [c for c in CASES if c.batch is not None and not c.source.startswith("%") and "\r" not in c.source]
+    ),
+    NOISE,
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from(["", "%%tfmem\n", "%%tfmem -q\n%%time\n", "\n\n%%tfmem\n"]),
+    st.booleans(),
+)
+@settings(max_examples=300, deadline=None)
+def test_noise_around_a_cell_changes_neither_the_answer_nor_itself(case, noise, end, tag, final):
+    lead = tag + "".join(line + "\n" for line in noise)
+    source = (lead + case.source + ("\n" if final else "")).replace("\n", end)
+    lines = source.splitlines()
+    events, mark = at_mark(source, Runtime(case.given).run(source))
+    blank = next(n for n, line in enumerate(lines) if line.strip())
+    proposal = ask(source, facts_of(case), (events[0][0][0] if events else mark) - blank)
+    assert isinstance(proposal, Proposal), proposal.reason
+    used, _ = at_mark(proposal.source, Runtime(case.given).run(proposal.source))
+    assert {case.batch} == {batch for _, method, batch, _ in used if method != "validation"}
+    assert proposal.source.startswith(lead.replace("\n", end)) or case.given.get("scalars")
+    assert source.endswith(end) == proposal.source.endswith(end)
+    assert ("\r\n" in source) == ("\r\n" in proposal.source)
+
+
+@given(st.text(alphabet="model.fit(x,y=batch_size64)\n #%!?'\"[]:;\\\t\r", max_size=80))
+@settings(max_examples=300, deadline=None)
+def test_any_text_gets_an_answer(source):
+    only = ask(source or " ", line=1)
+    assert isinstance(only, (Proposal, Declined))
+
+
+def test_a_known_number_of_samples_restores_the_cardinality():
+    known = DatasetFacts("train_ds", batch=64, cardinality=20, samples=1270)
+    proposal = ask("model.fit(train_ds)", Facts(datasets=(known,), earlier_cells=("import tensorflow as tf",)))
+    assert "model.fit(train_ds.rebatch(32).apply(tf.data.experimental.assert_cardinality(40)))" == proposal.source
+
+
+def test_an_unknown_number_of_samples_leaves_the_cardinality_out_and_says_so():
+    proposal = ask("model.fit(train_ds)", Facts(datasets=(DatasetFacts("train_ds", batch=64, cardinality=20),)))
+    assert "model.fit(train_ds.rebatch(32))" == proposal.source
+    assert any("how many batches" in caveat for caveat in proposal.caveats)
+
+
+def test_tensorflow_is_imported_where_the_cell_cannot_reach_it():
+    known = DatasetFacts("train_ds", batch=64, cardinality=20, samples=1270)
+    proposal = ask("from __future__ import annotations\nmodel.fit(train_ds)", Facts(datasets=(known,)))
+    assert "import tensorflow as tf" == proposal.source.splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("steps", "edited"),
+    [
+        ("100", "200"),
+        ("None", "None"),
+        ("len(train_ds)", "None"),
+        ("total // 64", "total // 32"),
+        ("count()", "count()"),
+    ],
+)
+def test_steps_per_epoch_still_cover_the_data(steps, edited):
+    facts = Facts(datasets=(DatasetFacts("train_ds", batch=64, cardinality=20),))
+    proposal = ask(f"model.fit(train_ds, steps_per_epoch={steps})", facts)
+    assert f"model.fit(train_ds.rebatch(32), steps_per_epoch={edited})" == proposal.source
+
+
+def test_steps_that_cannot_be_scaled_are_named_in_a_caveat():
+    proposal = ask("ds = d.batch(64)\nmodel.fit(ds, steps_per_epoch=count())")
+    assert any("`steps_per_epoch` is set in the cell" in caveat for caveat in proposal.caveats)
+
+
+def trained(epochs, steps, after=300):
+    model = ModelFacts("model", steps=after, steps_before=0)
+    return Facts(models=(model,), epochs_done=epochs, steps_done=steps, tensorflow="2.21.0")
+
+
+def test_a_model_that_finished_whole_epochs_may_go_on_from_there():
+    proposal = ask("model.fit(x, y, batch_size=64, epochs=5)", trained(3, 0))
+    assert [("Continue from epoch 4", "model.fit(x, y, batch_size=32, epochs=5, initial_epoch=3)")] == [
+        (choice.label, choice.source) for choice in proposal.choices
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "facts"),
+    [
+        ("model.fit(x, y, batch_size=64, epochs=5)", trained(3, 7)),
+        ("model.fit(x, y, batch_size=64, epochs=5)", trained(0, 7)),
+        ("model.fit(x, y, batch_size=64, epochs=5)", trained(3, 0, after=0)),
+        ("model.fit(x, y, batch_size=64, epochs=n)", trained(3, 0)),
+        ("model.fit(x, y, batch_size=64, epochs=5, initial_epoch=2)", trained(3, 0)),
+        ("model.fit(x, y, batch_size=64, epochs=3)", trained(3, 0)),
+    ],
+)
+def test_where_whole_epochs_are_not_sure_there_is_no_continuing(source, facts):
+    assert () == ask(source, facts).choices
+
+
+def test_steps_that_were_taken_are_said():
+    proposal = ask("model.fit(x, y, batch_size=64, epochs=5)", trained(3, 7))
+    assert any("took 300 steps" in caveat for caveat in proposal.caveats)
+
+
+def test_batch_normalization_is_a_caveat():
+    facts = Facts(models=(ModelFacts("model", layers=("Dense", "BatchNormalization")),))
+    proposal = ask("model.fit(x, y, batch_size=64)", facts)
+    assert any("BatchNormalization" in caveat for caveat in proposal.caveats)
+
+
+def test_a_learning_rate_schedule_is_a_caveat():
+    facts = Facts(models=(ModelFacts("model", schedule="CosineDecay"),))
+    proposal = ask("model.fit(x, y, batch_size=64)", facts)
+    assert any("schedule counts steps" in caveat for caveat in proposal.caveats)
+
+
+def test_running_out_while_variables_are_made_is_refused():
+    frames = (Frame("keras/src/layers/layer.py", 5, "add_weight"),)
+    refusal = ask("model.fit(x, y, batch_size=64)", errors=(ErrorText("ResourceExhaustedError", "OOM", frames),))
+    assert "weights or optimizer variables" in refusal.reason
+
+
+def test_code_outside_the_cell_is_named():
+    frame = Frame("loop.py", 88, "train_step", is_user=True)
+    refusal = ask("lib.train(model, x)", frame=frame)
+    assert "loop.py:88 in `train_step`" in refusal.reason
+
+
+def test_an_earlier_generator_comes_with_a_patch_to_copy():
+    known = DatasetFacts("gen", "PyDataset", 64)
+    refusal = ask("model.fit(gen)", Facts(datasets=(known,), earlier_cells=("gen = d.flow(x, y, batch_size=64)",)))
+    assert "+gen = d.flow(x, y, batch_size=32)" in refusal.patch
+
+
+def test_predicting_with_smaller_batches_keeps_the_numbers_close():
+    proposal = ask("model.predict(x, batch_size=64)", Facts(batches=(BatchSeen("predict", 64, "arrays"),)))
+    assert ("close numerics", "model.predict(x, batch_size=32)") == (proposal.preserves, proposal.source)
+
+
+def test_several_fits_without_a_known_line_are_refused():
+    cell = Cell("model.fit(x, y, batch_size=64)\nmodel.fit(x, y, batch_size=16)")
+    (refusal,) = propose(Context(cell, Recording(cell, status="oom")))
+    assert "does not say which call" in refusal.reason

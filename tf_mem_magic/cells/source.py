@@ -120,8 +120,9 @@ def insert_argument(cell: PythonCell, call: ast.Call, text: str) -> CellEdit:
     """Insert an argument as the last one of ``call``, before its closing bracket."""
     last = None
     close = (call.end_lineno, call.end_col_offset)
+    lines = cell.python.split("\n")
     for token in tokenize.generate_tokens(io.StringIO(cell.python).readline):
-        line = cell.python.split("\n")[token.end[0] - 1] if token.end[0] <= len(cell.starts) else ""
+        line = lines[token.end[0] - 1] if token.end[0] <= len(cell.starts) else ""
         if (token.end[0], len(line[: token.end[1]].encode("utf-8", "surrogatepass"))) == close and token.string == ")":
             break
         if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT):
