@@ -131,7 +131,8 @@ def _earlier_dataset(reader: Reader, name: ast.Name, known: DatasetFacts) -> Tra
         return Setting(known.batch, slots, notes=() if module else (IMPORT,))
     notes: tuple[str, ...] = ()
     if known.cardinality is not None:
-        notes = (f"TensorFlow no longer knows how many batches `{name.id}` has, so the first epoch shows no total.",)
+        unknown = f"TensorFlow no longer knows how many batches `{name.id}` has"
+        notes = (f"{unknown}: the first epoch shows no total, and Keras may warn that the input ran out.",)
     return Setting(known.batch, (Slot(known.batch, start, end, f"{name.id}.rebatch(", ")"),), notes=notes)
 
 

@@ -40,7 +40,7 @@ def dataset_batch(dataset: Any) -> int | None:
 
 
 def _walked_batch(dataset: Any) -> int | None:
-    name = type(dataset).__name__.strip("_").removesuffix("V2").removesuffix("V1").removesuffix("Dataset")
+    name = _step_name(dataset)
     size = getattr(dataset, "_batch_size", None)
     if size is not None and "Batch" in name:
         return int(size)
@@ -113,11 +113,36 @@ def _describe(name: str, kind: str, value: Any, initialised: bool) -> DatasetFac
     if kind == "tf.data":
         if not initialised:
             return DatasetFacts(name, kind)
-        return DatasetFacts(name, kind, dataset_batch(value), _cardinality(value))
+        return DatasetFacts(name, kind, dataset_batch(value), _cardinality(value), samples=dataset_samples(value))
     if kind == "PyDataset":
         size = vars(value).get("batch_size")
         return DatasetFacts(name, kind, size if type(size) is int else None, _length(value))
     return DatasetFacts(name, kind)
+
+
+_ONE_TO_ONE = frozenset({"Map", "ParallelMap", "Prefetch", "Cache", "MemoryCache", "Shuffle", "Options"})
+
+
+def dataset_samples(dataset: Any) -> int | None:
+    """Count the samples of one pass over a batched ``tf.data.Dataset``; None where that is not exactly known.
+
+    Only steps that hand on every batch may follow ``batch``, and what is batched must know its own size.
+    """
+    try:
+        while (name := _step_name(dataset)) in _ONE_TO_ONE:
+            (dataset,) = dataset._inputs()
+        if name not in ("Batch", "ParallelBatch", "PaddedBatch"):
+            return None
+        (source,) = dataset._inputs()
+        count, size = int(source.cardinality()), int(dataset._batch_size)
+        kept = count - count % size if bool(dataset._drop_remainder) else count
+        return kept if kept > 0 and -(-kept // size) == int(dataset.cardinality()) else None
+    except Exception:
+        return None
+
+
+def _step_name(dataset: Any) -> str:
+    return type(dataset).__name__.strip("_").removesuffix("V2").removesuffix("V1").removesuffix("Dataset")
 
 
 def _cardinality(dataset: Any) -> int | None:
