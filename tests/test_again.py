@@ -8,9 +8,9 @@ from tf_mem_magic.core.facts import Facts, ModelFacts
 CELL = "%%tfmem\nh = model.fit(x, y, batch_size=64, epochs=5)\nplot(h)"
 
 
-def facts(epochs_done=2, steps_done=0, **model):
+def facts(epochs_done=1, validating=True, **model):
     known = {"name": "model", "steps": 12, "steps_before": 4} | model
-    return Facts(models=(ModelFacts(**known),), epochs_done=epochs_done, steps_done=steps_done)
+    return Facts(models=(ModelFacts(**known),), epochs_done=epochs_done, steps_done=4, validating=validating)
 
 
 def test_whole_epochs_can_be_continued():
@@ -22,7 +22,7 @@ def test_whole_epochs_can_be_continued():
 
 
 def test_kept_weights_let_the_training_start_again():
-    (choice,) = choices_again(CELL, facts(epochs_done=None, kept=True))
+    (choice,) = choices_again(CELL, facts(validating=False, kept=True))
     assert (choice.label, choice.source) == (
         "Start again",
         "%%tfmem\nfrom tf_mem_magic import apply\napply.start_again(model)\n"
@@ -38,9 +38,8 @@ def test_both_are_offered_where_both_are_exact():
 @pytest.mark.parametrize(
     ("cell", "known"),
     [
-        (CELL, facts(steps_done=3)),
-        (CELL, facts(epochs_done=0)),
-        (CELL, facts(epochs_done=5)),
+        (CELL, facts(validating=False)),
+        (CELL, facts(epochs_done=4)),
         (CELL, facts(steps_before=None)),
         (CELL, facts(steps=4)),
         (CELL, facts(name="other")),
@@ -58,5 +57,5 @@ def test_nothing_is_offered_where_it_would_not_be_exact(cell, known):
 
 def test_a_loop_gets_the_lines_before_it_and_not_inside():
     cell = "for fold in range(3):\n    model.fit(x, y)\n"
-    (choice,) = choices_again(cell, facts(epochs_done=None, kept=True))
+    (choice,) = choices_again(cell, facts(validating=False, kept=True))
     assert choice.source.startswith("from tf_mem_magic import apply\napply.start_again(model)\nfor fold")

@@ -21,7 +21,8 @@ from tf_mem_magic.core.proposals import Choice
 def choices_again(source: str, facts: Facts) -> tuple[Choice, ...]:
     """Give the further ways to run ``source`` where a model from an earlier cell took steps in the failed run.
 
-    ``Continue from epoch k`` where exactly whole epochs were trained and the cell says how many there are;
+    ``Continue from epoch k`` where exactly whole epochs were trained and the cell says how many there are: only where
+    it was the validation that failed, because a training step that fails may have changed some weights already;
     ``Start again`` where the weights from before the cell were kept. Empty where no model was trained on, or more
     than one was, or the call cannot be found for sure.
     """
@@ -38,10 +39,10 @@ def choices_again(source: str, facts: Facts) -> tuple[Choice, ...]:
 
 
 def _continued(cell: PythonCell, call: ast.Call, facts: Facts) -> Choice | None:
-    done = facts.epochs_done
+    done = (facts.epochs_done or 0) + 1 if facts.validating else None
     keywords = {k.arg: k.value for k in call.keywords}
     epochs = keywords.get("epochs")
-    if not done or facts.steps_done != 0 or None in keywords or "initial_epoch" in keywords or len(call.args) > 3:
+    if done is None or None in keywords or "initial_epoch" in keywords or len(call.args) > 3:
         return None
     if not isinstance(epochs, ast.Constant) or type(epochs.value) is not int or done >= epochs.value:
         return None

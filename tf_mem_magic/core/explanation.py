@@ -90,13 +90,16 @@ def _happened(recording: Recording, device: str) -> str:
     if recording.status == "killed":
         return f"The kernel died after {took}; memory {where} had run out."
     memory = "Out of host memory" if device == HOST else f"Out of memory {where}"
-    return f"{memory} after {took}{_progress(recording.facts)}."
+    return f"{memory} after {took}{progress(recording.facts)}."
 
 
-def _progress(facts: Facts) -> str:
+def progress(facts: Facts) -> str:
+    """Say how far the training was, as the end of a sentence; empty where that is unknown."""
     if facts.epochs_done is None:
         return ""
     epoch = f"epoch {facts.epochs_done + 1}"
+    if facts.validating:
+        return f", in the validation after {epoch}"
     if facts.steps_done is None:
         return f", in {epoch}"
     step = "the first step" if facts.steps_done == 0 else f"step {facts.steps_done + 1}"

@@ -127,6 +127,7 @@ class Facts:
     ``policy`` Keras's global dtype policy; ``earlier_cells`` the sources of the cells that ran before this one,
     oldest first; ``environment`` the variables that steer TensorFlow's allocator. ``epochs_done`` is the epoch in
     which ``fit`` failed, counted from 0, so ``initial_epoch`` is in it; ``steps_done`` the whole steps of that epoch.
+    ``validating``: it failed while it validated, so the epoch's training is complete and its weights are whole.
     """
 
     tensorflow: str | None = None
@@ -143,6 +144,7 @@ class Facts:
     steps_done: int | None = None
     earlier_cells: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
+    validating: bool = False
 
     def model(self, name: str) -> ModelFacts | None:
         """Find the model that ``name`` holds."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core import rerun
 from tf_mem_magic.core.diagnosis import Part
+from tf_mem_magic.core.explanation import progress
 from tf_mem_magic.core.measures import amount, capital, focus, limit_of, of_limit, peak_words, took, unit_of
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.printable import visible
@@ -44,28 +45,19 @@ def headline(outcome: Outcome) -> str:
     if recording.status == "oom":
         where = diagnosis.device if diagnosis else None
         place = {None: "", "host": " on the host"}.get(where, f" on {where}")
-        return f"Out of memory{place} after {time}{_progress(outcome)}"
+        return f"Out of memory{place} after {time}{progress(outcome.recording.facts)}"
     if recording.status == "killed":
         return f"The kernel died after {time}{'; it had run out of memory' if diagnosis else ''}"
     if recording.status == "error":
         return f"{rerun.error_name(outcome)} after {time}, not an out-of-memory error; {_peak(outcome)}"
     if recording.status == "interrupted":
-        return f"Interrupted after {time}{_progress(outcome)}; {_peak(outcome)}"
+        return f"Interrupted after {time}{progress(outcome.recording.facts)}; {_peak(outcome)}"
     return f"{time}, {_peak(outcome)}"
 
 
 def _peak(outcome: Outcome) -> str:
     main = focus(outcome)
     return peak_words(main, unit_of(outcome), limit_of(outcome)) if main else "memory was not measured"
-
-
-def _progress(outcome: Outcome) -> str:
-    """Say how far the training was, where that is known."""
-    epochs, steps = outcome.recording.facts.epochs_done, outcome.recording.facts.steps_done
-    if epochs is None:
-        return ""
-    step = "" if steps is None else "the first step of " if steps == 0 else f"step {steps + 1} of "
-    return f", in {step}epoch {epochs + 1}"
 
 
 def place(outcome: Outcome) -> tuple[str, str]:

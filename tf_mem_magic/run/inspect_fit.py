@@ -25,10 +25,11 @@ _WANTED = ("epoch_iterator", "data_handler", "epoch", "begin_step", "end_step", 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a ``fit`` got: whole ``epochs`` (``initial_epoch`` included), and ``steps`` of the epoch it was in."""
+    """How far a ``fit`` got: the epoch it was in (from 0) and the whole ``steps`` of it; ``validating``: all of them."""
 
     epochs: int | None = None
     steps: int | None = None
+    validating: bool = False
 
 
 def observe_fit(frame: FrameType | None) -> BatchSeen | None:
@@ -70,7 +71,7 @@ def observe_progress(frame: FrameType | None) -> Progress:
         if not isinstance(epoch, int):
             return Progress()
         steps = end + 1 if validating and isinstance(end, int) else begin
-        return Progress(epoch, steps if isinstance(steps, int) else None)
+        return Progress(epoch, steps if isinstance(steps, int) else None, validating)
     return Progress()
 
 
