@@ -196,3 +196,9 @@ def test_a_group_that_cannot_be_read_is_unknown(tmp_path):
 
 def test_without_a_limit_there_is_no_group_to_be_near_to(tmp_path):
     assert host.used_by_group(write(tmp_path, process())) is None
+
+
+def test_a_group_whose_limit_is_the_huge_number_limits_nothing(tmp_path):
+    files = version_1("/", {"": UNLIMITED_1}) | {"sys/fs/cgroup/memory/memory.usage_in_bytes": "5\n"}
+    files |= {"sys/fs/cgroup/memory/memory.stat": "total_inactive_file 1\n"}
+    assert host.used_by_group(write(tmp_path, files)) is None

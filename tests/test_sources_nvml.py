@@ -80,7 +80,7 @@ def until(condition):
 """
 
 SCENARIOS = """
-card(ONE, f"process {ME} 120", "process 1 100", "process 1 100 graphics", "process 1999999999 30")
+card(ONE, f"process {ME} 120", "process 1 100", "process 1 -1 graphics", "process 1999999999 30")
 tell("one card")
 tell("foreign namespace", foreign)
 card(ONE, f"process {ME} -1", "process 1999999999 -1")
@@ -247,6 +247,10 @@ def test_a_card_is_described(told):
 def test_other_processes_are_named_by_their_users_where_these_can_be_read(told):
     owner = describe_processes({1: None})[0].user
     assert [[[1, owner, 100 * MIB], [1999999999, None, 30 * MIB]]] == others(told["one card"])
+
+
+def test_a_process_that_computes_and_draws_is_one_process(told):
+    assert [1, 1999999999] == [pid for pid, *_ in others(told["one card"])[0]]
 
 
 def test_our_own_pid_is_not_among_the_others_of_a_namespace_that_hides_them(told):

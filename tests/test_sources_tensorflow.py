@@ -310,7 +310,7 @@ def test_growth_forced_by_the_environment_overrules_the_configuration(wear, monk
 
 
 def test_devices_of_other_machines_are_left_out(wear):
-    context = Cards("/job:worker/replica:0/task:0/device:GPU:0", "/job:worker/replica:0/task:1/device:GPU:0")
+    context = Cards(*[f"/job:worker/replica:0/task:{task}/device:GPU:0" for task in (0, 1, 2)])
     context._server_def = SimpleNamespace(job_name="worker", task_index=1)
     assert ["/job:worker/replica:0/task:1/device:GPU:0"] == list(wear(context)._names.values())
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 import sys
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,9 +82,9 @@ def card_of_ordinal(cards: tuple[Card, ...], ordinal: int) -> Card | None:
     Only for a process whose CUDA is initialised: it is then an answer from memory, which wakes nothing. None where
     the driver does not answer, or no card has that UUID.
     """
-    wanted = _uuid_of_ordinal(ordinal)
+    wanted = _uuid_digits(ordinal)
     nodes = [node for card in cards for node in (card, *card.instances)]
-    return next((n for n in nodes if wanted is not None and _digits(n.uuid) == wanted.hex), None)
+    return next((n for n in nodes if wanted is not None and _digits(n.uuid) == wanted), None)
 
 
 def _card(nvml: Nvml, handle: Any, partitioned: bool = False, instances: tuple[Card, ...] = ()) -> Card:
@@ -141,7 +139,10 @@ def _digits(identity: str | None) -> str:
     return re.sub(r"^(GPU|MIG)-|-", "", identity or "").lower()
 
 
-def _uuid_of_ordinal(ordinal: int) -> uuid.UUID | None:
+def _uuid_digits(ordinal: int) -> str | None:
+    """Ask CUDA's driver for the UUID of ``ordinal``, as 32 hexadecimal digits."""
+    import ctypes
+
     try:
         library: Any = ctypes.WinDLL("nvcuda.dll") if sys.platform == "win32" else ctypes.CDLL("libcuda.so.1")
         device, answer = ctypes.c_int(), (ctypes.c_ubyte * 16)()
@@ -149,6 +150,6 @@ def _uuid_of_ordinal(ordinal: int) -> uuid.UUID | None:
             return None
         if library.cuDeviceGetUuid_v2(answer, device) != 0:
             return None
-        return uuid.UUID(bytes=bytes(answer))
+        return bytes(answer).hex()
     except (OSError, AttributeError):
         return None

@@ -43,6 +43,8 @@ class Windows:
         A peak below the last one means that somebody else reset the counter: what the windows know of that series
         is from then on a lower bound.
         """
+        if peaks == self.last:
+            return self
         last = self.last or {}
         doubtful = frozenset(name for name, peak in peaks.items() if peak < last.get(name, peak))
         innermost = self.levels[-1].raised(peaks, doubtful)
