@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -144,7 +143,7 @@ def _uuid_digits(ordinal: int) -> str | None:
     import ctypes
 
     try:
-        library: Any = ctypes.WinDLL("nvcuda.dll") if sys.platform == "win32" else ctypes.CDLL("libcuda.so.1")
+        library = ctypes.CDLL("libcuda.so.1")  # Linux and WSL: the only systems with TensorFlow on CUDA
         device, answer = ctypes.c_int(), (ctypes.c_ubyte * 16)()
         if library.cuDeviceGet(ctypes.byref(device), ctypes.c_int(ordinal)) != 0:
             return None

@@ -88,7 +88,7 @@ class Nvml:
         return found
 
     def _running(self, kind: str, handle: Any) -> list[Any] | Fault:
-        found: Any = Fault(_NO_FUNCTION, _REASONS[_NO_FUNCTION])
+        found: list[Any] | Fault = Fault(_NO_FUNCTION, _REASONS[_NO_FUNCTION])
         for version in ("_v3", "_v2"):
             found = self.ask(f"nvmlDeviceGet{kind}RunningProcesses{version}", handle)
             if not (isinstance(found, Fault) and found.code == _NO_FUNCTION):

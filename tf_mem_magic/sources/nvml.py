@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from tf_mem_magic.core.facts import DeviceFacts
 from tf_mem_magic.core.recording import LimitBasis, PeakBasis
@@ -17,6 +17,8 @@ from tf_mem_magic.sources._cuda import Card, Unclear, card_of_ordinal, list_card
 from tf_mem_magic.sources._nvml import Fault, Memory, Nvml, describe_processes, open_nvml
 
 NAME = "nvml"
+
+_Answer = TypeVar("_Answer")
 
 _SHARE = 0.005
 """Share of the time that listing processes may take: it is the costly call, a millisecond or more on real cards."""
@@ -230,7 +232,7 @@ def _card_behind(gpu: Logical, cards: tuple[Card, ...], visible: tuple[Card, ...
     return card
 
 
-def _settled(target: _Target, what: str, sentence: str, answer: Any) -> Any:
+def _settled(target: _Target, what: str, sentence: str, answer: _Answer | Fault) -> _Answer | None:
     """Give the answer, or None and a note of the fault; an answer takes an earlier fault back."""
     if isinstance(answer, Fault):
         target.faults[what] = f"{sentence} {answer.reason}"
