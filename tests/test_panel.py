@@ -169,8 +169,29 @@ def test_where_the_cell_cannot_be_changed_copy_comes_first(driven):
 def test_without_the_page_the_copy_runs_here(driven):
     d = driven(rich(CELL, CHANGED), tier="panel")
     d.buttons()["Run a changed copy below: Batch 256 → 128"].click()
-    assert ["expect", "run_here"] == [note[0] for note in d.actions.notes]
+    assert [("run_here", CHANGED, "smaller-batch")] == [note[:3] for note in d.actions.notes]
     assert [] == d.sent
+
+
+@pytest.mark.parametrize(("tier", "hosts"), [("edit", False), ("execute", True), ("panel", True)])
+def test_a_panel_whose_output_area_shows_a_run_says_so(driven, tier, hosts):
+    d = driven(rich(CELL, CHANGED), tier=tier)
+    next(b for label, b in d.buttons().items() if label.endswith("Batch 256 → 128")).click()
+    assert hosts == d.panel.hosts
+
+
+def test_a_run_here_leaves_the_panel_free_to_be_closed_meanwhile(driven):
+    d = driven(rich(CELL, CHANGED), tier="panel")
+
+    def run_here(source, key, output):
+        closing = threading.Thread(target=d.panel.close)
+        closing.start()
+        closing.join(30)
+        d.actions.notes.append(closing.is_alive())
+
+    d.actions.run_here = run_here
+    d.buttons()["Run a changed copy below: Batch 256 → 128"].click()
+    assert [False] == d.actions.notes
 
 
 def test_a_copy_that_cannot_run_here_is_refused_with_the_reason(driven):
@@ -326,7 +347,11 @@ def test_the_strip_shows_the_fullest_gpu():
 def test_the_strips_numbers_share_one_unit():
     message = tick_message(live_at(42.0))
     assert "0:42" == message["elapsed"]
-    assert ["GPU:0   in use 8.1 GiB   peak 8.8 GiB   limit 14.7 GiB", "host 6.1 GiB"] == message["numbers"]
+    assert [
+        "GPU:0   in use 8.1 GiB   peak 8.8 GiB   limit 14.7 GiB",
+        "all processes 14.6 GiB",
+        "host 6.1 GiB",
+    ] == message["numbers"]
 
 
 @pytest.mark.parametrize(("level", "amber"), [(0.6, False), (0.99, True)])

@@ -112,14 +112,14 @@ function followOutputs(future, kernel, id, cell) {
   future.onIOPub = (message) => {
     if (cell.isDisposed) return;
     ours = true;
-    place(message, cell.outputs, displays);
+    addMessage(message, cell.outputs, displays);
     ours = false;
   };
   future.onStdin = (message) => answerInput(future, message);
   return () => replaced;
 }
 
-function place(message, outputs, displays) {
+function addMessage(message, outputs, displays) {
   const kind = message.header.msg_type;
   const id = message.content.transient?.display_id;
   if (SHOWN.has(kind)) {

@@ -30,7 +30,17 @@ _LATE = '<div class="tfmem-late">live view unavailable here; report at the end</
 
 
 class Panel:
-    """One run's panel. ``widget`` is what to display; ``on_freeze(html)`` is called when it is dismissed."""
+    """One run's panel.
+
+    Attributes
+    ----------
+    widget : ipywidgets.VBox
+        What to display.
+    on_freeze : callable or None
+        Called with static HTML when the person dismisses the panel.
+    hosts : bool
+        A copy of the cell was run into the panel's own output area: closing the panel would take that away.
+    """
 
     def __init__(
         self,
@@ -41,6 +51,7 @@ class Panel:
         on_freeze: Callable[[str], None] | None = None,
     ) -> None:
         self.on_freeze = on_freeze
+        self.hosts = False
         self._actions, self._source, self._cell_id = actions, cell_source, cell_id
         self._outcome: Outcome | None = None
         self._body: Body | None = None
@@ -107,16 +118,13 @@ class Panel:
         with self._lock:
             if self._busy:
                 return
+            here = self.tier == "panel" and proposal.takes_effect == "rerun"
             if proposal.takes_effect == "restart":
                 self._ask_for_restart(proposal)
-            elif self.tier == "panel":
-                self._run_here(proposal)
-            else:
-                edit = self.tier == "edit"
-                self._work("Changing the cell and running it again …" if edit else "Running the copy …")
-                self._actions.expect(proposal.source, proposal.key)
-                fields = {"source": proposal.source, "original": proposal.original}
-                self._ask("run", proposal.key, **fields, output=self._output.model_id)
+            elif not here:
+                self._ask_for_rerun(proposal)
+        if here:  # outside the lock: this may take as long as the cell
+            self._run_here(proposal)
 
     def copy(self, source: str) -> None:
         """Put code on the clipboard, or in a field to copy by hand where the page cannot."""
@@ -153,13 +161,20 @@ class Panel:
         """Say that a click went wrong."""
         self._ready(f"That did not work ({type(error).__name__}: {error}).")
 
+    def _ask_for_rerun(self, proposal: Proposal) -> None:
+        self.hosts = self.tier == "execute"
+        self._work("Running the copy …" if self.hosts else "Changing the cell and running it again …")
+        self._actions.expect(proposal.source, proposal.key)
+        fields = {"source": proposal.source, "original": proposal.original, "output": self._output.model_id}
+        self._ask("run", proposal.key, **fields)
+
     def _run_here(self, proposal: Proposal) -> None:
         refusal = self._actions.refusal_here(proposal.source)
         if refusal is not None:
-            self._say(refusal)
+            self._say(f"Not run: {refusal}")
             return
+        self.hosts = True
         self._work("Running the copy below …")
-        self._actions.expect(proposal.source, proposal.key)
         self._actions.run_here(proposal.source, proposal.key, self._output)
         self._ready()
 

@@ -58,14 +58,17 @@ def _rank(series: LiveSeries) -> tuple[int, float, int]:
 
 
 def _shown(live: Live, main: LiveSeries | None) -> list[LiveSeries]:
-    """Give the main series, the other allocators, then the host."""
+    """Give the main series, its device as all processes use it, the other allocators, then the host."""
+    device = _device_of(live, main)
     others = [s for s in live.series if s is not main and s.name.startswith("allocator:GPU")]
     host = [s for s in live.series if s is not main and s.name.startswith("host:")]
-    return ([main] if main else []) + others + host
+    return [s for s in (main, device, *others, *host) if s is not None]
 
 
 def _numbers(series: LiveSeries, *, first: bool) -> str:
     name = device_name(series.name)
+    if not first and series.name.startswith("device:"):
+        return f"all processes {units.size(series.value)}"
     if not first:
         return f"{name} {units.size(series.value)}"
     unit = units.unit_for([series.value, series.peak, series.limit or 0])
