@@ -23,6 +23,9 @@ PART_WORDS: dict[str, str] = {
     "other": "activations and temporaries",
 }
 
+SHORT = 0.5
+"""Seconds below which a run that went well has no timeline to speak of."""
+
 
 def mark(outcome: Outcome) -> str:
     """Give the sign of the outcome: ✓, ✗ or ●."""
@@ -32,6 +35,11 @@ def mark(outcome: Outcome) -> str:
 def is_quiet(outcome: Outcome) -> bool:
     """Tell whether one line says it all: nothing ran out of memory and nothing is compared."""
     return outcome.comparison is None and outcome.recording.status in ("ok", "error", "interrupted")
+
+
+def has_timeline(outcome: Outcome) -> bool:
+    """Tell whether the memory's course is worth drawing; a cell that went well in no time has none to speak of."""
+    return not is_quiet(outcome) or outcome.recording.seconds >= SHORT
 
 
 def headline(outcome: Outcome) -> str:

@@ -47,7 +47,7 @@ def _explanation(outcome: Outcome, width: int) -> list[str]:
 def _chart(outcome: Outcome, width: int) -> list[str]:
     """Draw the main series; before and after, one above the other, where there is a comparison."""
     comparison, main, unit = outcome.comparison, focus(outcome), unit_of(outcome)
-    if main is None:
+    if main is None or not sentences.has_timeline(outcome):
         return []
     runs: list[tuple[str, Series, str, float]]
     runs = [("", main, outcome.recording.status, max(outcome.recording.seconds, _last(main)))]

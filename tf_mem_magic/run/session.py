@@ -7,12 +7,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tf_mem_magic.core.lineage import Lineage
-from tf_mem_magic.core.options import HelpRequestedError, OptionError, Options, parse_cell_line
-from tf_mem_magic.core.recording import Cell
-
 if TYPE_CHECKING:
     from tf_mem_magic.api import Report
+    from tf_mem_magic.core.lineage import Lineage
+    from tf_mem_magic.core.options import Options
     from tf_mem_magic.core.proposals import Proposal
     from tf_mem_magic.run.cellrun import CellRun
     from tf_mem_magic.run.pool import SourcePool
@@ -67,6 +65,7 @@ class Session:
 
     def begin(self, info: Any, options_text: str | None) -> CellRun:
         """Start watching the cell that is about to run."""
+        from tf_mem_magic.core.recording import Cell
         from tf_mem_magic.run.cellrun import CellRun
 
         options = _options(options_text)
@@ -128,6 +127,8 @@ class Session:
 
 def _options(text: str | None) -> Options:
     """Read the options; after a bad line, or help, the cell runs all the same, with the defaults."""
+    from tf_mem_magic.core.options import HelpRequestedError, OptionError, Options, parse_cell_line
+
     try:
         return parse_cell_line(text or "")
     except OptionError as error:

@@ -66,6 +66,7 @@ class NotebookPresenter:
 
     def finish(self, report: Report) -> None:
         """Show the report: words and buttons first, then the figure."""
+        from tf_mem_magic.core.sentences import has_timeline
         from tf_mem_magic.views.static import static_bundle
 
         outcome = report.outcome
@@ -80,7 +81,8 @@ class NotebookPresenter:
             self._open_panel().show(outcome)
         else:
             self._drop_panel()
-        self._report_slot.fill(static_bundle(outcome, fold_choices=has_panel))
+        if has_timeline(outcome):
+            self._report_slot.fill(static_bundle(outcome, fold_choices=has_panel))
 
     def retire(self) -> None:
         """Replace the panel by static HTML."""

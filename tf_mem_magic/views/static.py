@@ -10,13 +10,15 @@ from tf_mem_magic.core.outcome import Outcome
 def static_bundle(outcome: Outcome, *, with_figure: bool = True, fold_choices: bool = False) -> dict[str, str]:
     """Give the report as HTML and plain text; the figure is a picture inside the HTML.
 
-    ``fold_choices`` folds the table of changes, for while a panel with buttons stands below.
+    A run too short for a timeline gets no figure. ``fold_choices`` folds the table of changes, for while a panel
+    with buttons stands below.
     """
     from tf_mem_magic.core.page import render_html
+    from tf_mem_magic.core.sentences import has_timeline
     from tf_mem_magic.core.text import render_text
 
     picture = None
-    if with_figure:
+    if with_figure and has_timeline(outcome):
         from tf_mem_magic.views.figure import draw_png
 
         picture = base64.b64encode(draw_png(outcome)).decode("ascii")
