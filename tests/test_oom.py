@@ -7,6 +7,7 @@ from tf_mem_magic.core.facts import DeviceFacts, Facts
 from tf_mem_magic.core.oom import find_oom
 from tf_mem_magic.core.recording import Dump, ErrorText
 
+DISGUISED_FOR_REAL = "gpu_variable"
 NOT_MEMORY = {"absurd_shape", "no_space", "user_says_so", "py_function_says_so"}
 CPU = "CPU:0"
 F32 = "float32"
@@ -38,6 +39,10 @@ TOLD = {
     "wrapped": (CPU, 324_000_000, (9000, 9000), F32, "Fill", None, None, False),
     "async_task": (CPU, 324_000_000, (9000, 9000), F32, "Fill", None, None, False),
     "jit": (None, 1_363_652_116, None, None, None, None, None, True),
+    "gpu_fit": (
+        *("GPU:0", None, None, None, "gradient_tape/sequential_1/dense_16_1/BiasAdd/BiasAddGrad"),
+        *(None, None, False),
+    ),
     "fit_gradient": (
         *(CPU, 96 * 64 * 64 * 32 * 4, (96, 64, 64, 32), F32),
         *("gradient_tape/sequential_1/global_average_pooling2d_1/BroadcastTo", "global_average_pooling2d"),
@@ -53,7 +58,7 @@ def told(found):
 
 
 def test_every_captured_case_is_judged_here():
-    assert captured.names("2.21.0") == sorted(TOLD.keys() | NOT_MEMORY)
+    assert captured.names("2.21.0") == sorted(TOLD.keys() | NOT_MEMORY | {DISGUISED_FOR_REAL})
 
 
 @pytest.mark.parametrize("case", sorted(TOLD))
@@ -70,6 +75,16 @@ def test_a_captured_out_of_memory_error_of_2_16_is_read(case):
 def test_a_captured_error_that_is_not_about_memory_is_none_even_when_an_earlier_dump_lies_around(case):
     dump = Dump("bfc_cpu_allocator_for_gpu", "structured")
     assert find_oom(captured.load("2.21.0", case), Facts(), (dump,)) is None
+
+
+def test_the_captured_disguised_error_of_a_full_gpu_is_out_of_memory_where_the_allocator_left_a_dump():
+    dump = Dump("PluggableDevice_0_bfc", "text")
+    found = find_oom(captured.load("2.21.0", DISGUISED_FOR_REAL), Facts(), (dump,))
+    assert ("GPU:0", True, "AssignVariableOp") == (found.device, found.disguised, found.text.op)
+
+
+def test_the_captured_disguised_error_of_a_full_gpu_proves_nothing_alone():
+    assert find_oom(captured.load("2.21.0", DISGUISED_FOR_REAL), Facts(), ()) is None
 
 
 # From here on the texts are constructed: strings of TensorFlow's own binaries, which a CPU cannot raise.

@@ -14,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -171,6 +172,24 @@ tf.py_function(check, [tf.constant(1.0)], tf.float32)
 }
 
 
+GPU_CASES = {
+    "gpu_variable": """
+import tensorflow as tf
+with tf.device("GPU:0"):
+    kept = [tf.Variable(tf.zeros((2000, 2000))) for _ in range(40)]
+""",
+    "gpu_fit": """
+import numpy as np, tensorflow as tf, keras
+model = keras.Sequential([keras.Input((1024,)), *(keras.layers.Dense(1024) for _ in range(20)), keras.layers.Dense(1)])
+model.compile("adam", "mse", jit_compile=False)
+model.fit(np.zeros((64, 1024), "float32"), np.zeros((64, 1), "float32"), verbose=0)
+""",
+}
+"""Run on the GPU made of RAM, one device of 100 MiB."""
+
+CASES |= GPU_CASES
+
+
 def run_case(source: str) -> None:
     """Run one case in this process and print its chain as JSON."""
     from tf_mem_magic.core.jsonio import encode
@@ -209,9 +228,14 @@ def main(names: list[str]) -> None:
     version = tensorflow_version()
     folder = HERE / "errors" / version
     folder.mkdir(parents=True, exist_ok=True)
+    sys.path.insert(0, str(HERE.parent.parent))
+    from tests.native.ramgpu import ramgpu_env
+
+    gpu = ramgpu_env(Path(tempfile.mkdtemp()), mib=100) | {"TF_CPP_MIN_LOG_LEVEL": "2"}
     for name in names or CASES:
         command = [sys.executable, __file__, "--case", name]
-        done = subprocess.run(command, env={**os.environ, **ALLOCATOR}, capture_output=True, text=True, timeout=600)
+        special = gpu if name in GPU_CASES else ALLOCATOR
+        done = subprocess.run(command, env={**os.environ, **special}, capture_output=True, text=True, timeout=600)
         found = done.stdout.rpartition("\n@@@")[2] if "\n@@@" in done.stdout else ""
         if not found:
             print(f"{name}: raised nothing (exit {done.returncode}) {done.stderr[-300:]}")

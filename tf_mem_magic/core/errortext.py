@@ -48,6 +48,9 @@ _ALLOCATOR = re.compile(r"by allocator (?P<name>\S+)|\bAllocator \((?P<quoted>\w
 _TENSOR_DEVICE = re.compile(r" on \S*/device:(?P<kind>\w+):(?P<index>\d+)")
 _COPIED_TO = re.compile(r" to \S*(?P<kind>GPU|CPU|TPU):(?P<index>\d+) in order to run ")
 _TO_RUN = re.compile(r" in order to run (?P<op>\w+)")
+_RECEIVED_ON = re.compile(
+    r"unable to allocate output tensor\. Key: [^;]*;[^;]*;\S*device:(?P<kind>\w+):(?P<index>\d+);"
+)
 _ORDINAL = re.compile(r"device ordinal (?P<index>\d+)")
 _ANY_DEVICE = re.compile(r"/?device:(?P<kind>GPU|CPU|TPU):(?P<index>\d+)", re.I)
 _OP = re.compile(r"\{\{node (?P<node>[^}]+)\}\}|\[Op:(?P<type>(?!__)\w+)\]")
@@ -131,8 +134,10 @@ def _op(message: str) -> str | None:
     found = _OP.search(message, failed.start() if failed else 0)
     found = found or _OP.search(message) or _DETECTED.search(message) or _TO_RUN.search(message)
     name = next((text for text in found.groupdict().values() if text), None) if found else None
-    # XLA runs everything as one call, whose name says nothing.
-    return None if name == "StatefulPartitionedCall" else name
+    if name is None:
+        return None
+    # A whole graph, or a program of XLA, is one call, whose name says nothing; a copy between devices has a number.
+    return re.sub(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?(?:/|$))+|/_\d+$", "", name) or None
 
 
 def _called(message: str) -> str | None:
@@ -156,7 +161,7 @@ def _device(message: str, allocator: str | None) -> str | None:
     named = device_of(allocator) if allocator else None
     if named is not None:
         return named
-    for pattern in (_TENSOR_DEVICE, _COPIED_TO):
+    for pattern in (_TENSOR_DEVICE, _RECEIVED_ON, _COPIED_TO):
         found = pattern.search(message)
         if found:
             return f"{found['kind']}:{found['index']}"
