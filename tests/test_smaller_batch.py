@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, Facts, ModelFacts, NamedValue, ScalarFact
-from tf_mem_magic.core.proposals import Context, Declined, Proposal
+from tf_mem_magic.core.proposals import Context, Declined, Point, Proposal
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
 from tf_mem_magic.remedies.smaller_batch import propose
 
@@ -266,3 +266,40 @@ def test_several_fits_without_a_known_line_are_refused():
     cell = Cell("model.fit(x, y, batch_size=64)\nmodel.fit(x, y, batch_size=16)")
     (refusal,) = propose(Context(cell, Recording(cell, status="oom")))
     assert "does not say which call" in refusal.reason
+
+
+@pytest.mark.parametrize(
+    ("source", "edited"),
+    [
+        ("t = d.batch(64)\nv = e.batch(64)\nmodel.fit(t, validation_data=v, validation_steps=5)", "10"),
+        ("t = d.batch(64)\nv = e.batch(128)\nmodel.fit(t, validation_data=v, validation_steps=5)", "20"),
+        ("t = d.batch(64)\nv = e.batch(16)\nmodel.fit(t, validation_data=v, validation_steps=5)", "5"),
+        ("t = d.batch(64)\nmodel.fit(t, validation_data=load(), validation_steps=5)", "5"),
+        ("t = d.batch(64)\nmodel.fit(t, validation_data=(a, b), validation_steps=5)", "5"),
+        ("model.fit(x, y, batch_size=64, validation_data=(a, b), validation_steps=5)", "10"),
+        ("model.fit(x, y, batch_size=64, validation_data=(a, b), validation_batch_size=16, validation_steps=5)", "5"),
+    ],
+)
+def test_validation_steps_follow_the_validation_batches_only(source, edited):
+    assert f"validation_steps={edited})" in ask(source).source
+
+
+def test_two_measured_runs_choose_the_largest_batch_expected_to_fit():
+    points = (Point(8, 2_000, True), Point(16, 3_000, True), Point(256, 40_000, False))
+    proposal = ask("model.fit(x, y, batch_size=256)", points=points, limit=20_000)
+    batch = int(proposal.title.split()[-1])
+    assert (True, True) == (proposal.estimate is not None, proposal.estimate.high <= 20_000)
+    assert (batch & (batch - 1), f"model.fit(x, y, batch_size={batch})") == (0, proposal.source)
+
+
+def test_a_batch_that_ran_out_before_is_not_offered_again():
+    proposal = ask("model.fit(x, y, batch_size=256)", points=(Point(256, 9, False), Point(128, 9, False)), limit=8)
+    assert "Batch 256 → 64" == proposal.title
+
+
+def test_where_one_sample_ran_out_nothing_smaller_is_offered():
+    assert "a batch of 1" in ask("model.fit(x, y, batch_size=2)", points=(Point(1, 9, False),), limit=8).reason
+
+
+def test_without_measured_points_there_is_no_estimate():
+    assert None is ask("model.fit(x, y, batch_size=256)", limit=20_000).estimate

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 from dataclasses import replace
 
-from tf_mem_magic.cells import calls
+from tf_mem_magic.cells import calls, classes
+from tf_mem_magic.cells.entries import dict_value, is_self, key_of, mutated, stores_of
 from tf_mem_magic.cells.scopes import Binding
 from tf_mem_magic.cells.settings import Reader, Setting, Unknown, earlier, resolve
-from tf_mem_magic.cells.uses import called_name, is_batch_name, role
+from tf_mem_magic.cells.uses import called_name, role
 
 _DEEPEST = 20
-_MUTATORS = frozenset({"update", "pop", "setdefault", "clear", "__setattr__", "__setitem__", "popitem"})
 _PARSERS = ("parse_args", "parse_known_args")
 
 
@@ -20,30 +20,17 @@ def is_entry(expr: ast.expr) -> bool:
     return key_of(expr) is not None
 
 
-def key_of(expr: ast.AST) -> tuple[ast.expr, str] | None:
-    """Give the owner and the fixed name that ``expr`` reads or writes."""
-    if isinstance(expr, ast.Attribute):
-        return expr.value, expr.attr
-    if isinstance(expr, ast.Subscript) and isinstance(expr.slice, ast.Constant) and isinstance(expr.slice.value, str):
-        return expr.value, expr.slice.value
-    if isinstance(expr, ast.Call) and isinstance(expr.func, ast.Attribute) and expr.func.attr == "get" and expr.args:
-        first = expr.args[0]
-        if isinstance(first, ast.Constant) and isinstance(first.value, str):
-            return expr.func.value, first.value
-    return None
-
-
 def resolve_entry(reader: Reader, expr: ast.expr, depth: int) -> Setting | Unknown:
     """Follow an entry to where it is set."""
     owner_and_key = key_of(expr)
     assert owner_and_key is not None
     owner, key = owner_and_key
     written = ast.unparse(expr)
-    stores = _stores(reader, key)
+    stores = stores_of(reader, key)
     same = [(target, value) for target, value in stores if ast.unparse(target) == written]
     if isinstance(owner, ast.Name) and owner.id in ("self", "cls"):
         return _own_attribute(reader, expr, key, depth)
-    foreign = [t for t, _ in stores if ast.unparse(t) != written and not _is_self(t)]
+    foreign = [t for t, _ in stores if ast.unparse(t) != written and not is_self(t)]
     if foreign or mutated(reader, owner):
         return Unknown(f"`{written}` may be changed in line {foreign[0].lineno if foreign else owner.lineno}")
     if same:
@@ -83,39 +70,6 @@ def _reads(reader: Reader, written: str) -> list[ast.expr]:
     ]
 
 
-def _stores(reader: Reader, key: str) -> list[tuple[ast.expr, ast.expr | None]]:
-    """List what the cell assigns to an entry called ``key``, of whatever owner."""
-    found: list[tuple[ast.expr, ast.expr | None]] = []
-    for node in ast.walk(reader.cell.tree):
-        if isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load):
-            its = key_of(node)
-            if its is None or its[1] != key:
-                continue
-            statement = reader.scopes.statement(node)
-            plain = isinstance(statement, ast.Assign) and node in statement.targets
-            found.append((node, statement.value if plain and isinstance(statement, ast.Assign) else None))
-    return found
-
-
-def _is_self(target: ast.expr) -> bool:
-    its = key_of(target)
-    return its is not None and isinstance(its[0], ast.Name) and its[0].id == "self"
-
-
-def mutated(reader: Reader, owner: ast.expr) -> bool:
-    """Say whether the cell changes ``owner`` by a call that cannot be followed."""
-    written = ast.unparse(owner)
-    for node in ast.walk(reader.cell.tree):
-        if not isinstance(node, ast.Call):
-            continue
-        own = isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == written
-        if own and called_name(node) in _MUTATORS:
-            return True
-        if called_name(node) in ("setattr", "delattr", "vars") and node.args and ast.unparse(node.args[0]) == written:
-            return True
-    return False
-
-
 def _stored(
     reader: Reader, expr: ast.expr, same: list[tuple[ast.expr, ast.expr | None]], depth: int
 ) -> Setting | Unknown:
@@ -152,7 +106,7 @@ def _own_attribute(reader: Reader, expr: ast.expr, key: str, depth: int) -> Sett
     cls = next((n for n in reader.scopes.up(expr) if isinstance(n, ast.ClassDef)), None)
     if cls is None:
         return Unknown(f"`{ast.unparse(expr)}` comes from elsewhere")
-    return class_entry(reader, cls, None, key, depth + 1)
+    return classes.class_entry(reader, cls, None, key, depth + 1)
 
 
 def _defined_entry(reader: Reader, owner: ast.expr, key: str, depth: int) -> Setting | Unknown:
@@ -166,7 +120,7 @@ def _defined_entry(reader: Reader, owner: ast.expr, key: str, depth: int) -> Set
         if chosen is None:
             return unknown
         if isinstance(chosen.node, ast.ClassDef) and chosen.kind == "def":
-            return class_entry(reader, chosen.node, None, key, depth)
+            return classes.class_entry(reader, chosen.node, None, key, depth)
         if chosen.kind == "param":
             exprs = calls.argument_exprs(reader, chosen)
             if isinstance(exprs, Unknown) or len({ast.unparse(e) for e in exprs}) != 1:
@@ -179,7 +133,7 @@ def _defined_entry(reader: Reader, owner: ast.expr, key: str, depth: int) -> Set
             target = chosen.node.targets[0]
             first = isinstance(target, ast.Tuple) and ast.unparse(target.elts[0]) == owner.id
             if called_name(call) == "parse_known_args" and first:
-                return _argparse(reader, call, key, depth)
+                return classes.argument_default(reader, call, key, depth)
         return unknown
     if isinstance(owner, ast.Dict):
         return _dict_entry(reader, owner, key, depth)
@@ -193,7 +147,7 @@ def _defined_entry(reader: Reader, owner: ast.expr, key: str, depth: int) -> Set
         return unknown if nested is None else _defined_entry(reader, nested, key, depth + 1)
     parsed = owner.value if isinstance(owner, ast.Subscript) else None
     if isinstance(parsed, ast.Call) and called_name(parsed) == "parse_known_args":
-        return _argparse(reader, parsed, key, depth)
+        return classes.argument_default(reader, parsed, key, depth)
     return unknown
 
 
@@ -205,7 +159,7 @@ def _nested(reader: Reader, owner: ast.expr, key: str) -> ast.expr | None:
     """Give the value of a fixed key of a dict literal."""
     if isinstance(owner, ast.Name):
         chosen = reader.scopes.reaching(owner, reader.bindings(owner))
-        if chosen is None or chosen.value is None or _stores(reader, key):
+        if chosen is None or chosen.value is None or stores_of(reader, key):
             return None
         owner = chosen.value
     return dict_value(owner, key)
@@ -220,18 +174,6 @@ def _entry_of(reader: Reader, expr: ast.expr, key: str, depth: int) -> Setting |
     return _defined_entry(reader, expr, key, depth + 1)
 
 
-def dict_value(owner: ast.expr, key: str) -> ast.expr | None:
-    """Give the value under ``key`` of a dict literal or a ``dict(...)`` call; None where it is not surely that one."""
-    if isinstance(owner, ast.Dict):
-        if any(k is None for k in owner.keys):
-            return None
-        found = [v for k, v in zip(owner.keys, owner.values) if isinstance(k, ast.Constant) and k.value == key]
-        return found[0] if len(found) == 1 else None
-    if isinstance(owner, ast.Call):
-        return next((k.value for k in owner.keywords if k.arg == key), None)
-    return None
-
-
 def _dict_entry(reader: Reader, owner: ast.Dict, key: str, depth: int) -> Setting | Unknown:
     value = dict_value(owner, key)
     return (
@@ -243,10 +185,10 @@ def _dict_entry(reader: Reader, owner: ast.Dict, key: str, depth: int) -> Settin
 
 def _call_entry(reader: Reader, call: ast.Call, key: str, depth: int) -> Setting | Unknown:
     if called_name(call) in _PARSERS:
-        return _argparse(reader, call, key, depth)
+        return classes.argument_default(reader, call, key, depth)
     known = calls.defined(reader, call.func)
     if isinstance(known, ast.ClassDef):
-        return class_entry(reader, known, call, key, depth)
+        return classes.class_entry(reader, known, call, key, depth)
     if known is not None:
         return Unknown(f"`{called_name(call)}` makes it when the cell runs")
     value = dict_value(call, key)
@@ -255,108 +197,3 @@ def _call_entry(reader: Reader, call: ast.Call, key: str, depth: int) -> Setting
     if value is None:
         return Unknown(f"`{called_name(call)}` in line {call.lineno} does not plainly say {key!r}")
     return resolve(reader, value, depth + 1)
-
-
-def class_entry(reader: Reader, cls: ast.ClassDef, call: ast.Call | None, key: str, depth: int) -> Setting | Unknown:
-    """Find what sets the attribute ``key`` of a class of the cell, made by ``call`` where that is known."""
-    unknown = Unknown(f"`{cls.name}.{key}` cannot be followed to where it is set")
-    stores = [
-        (target, value)
-        for target, value in _stores(reader, key)
-        if _is_self(target) and cls in reader.scopes.up(target)
-    ]
-    if len(stores) > 1:
-        return unknown
-    if stores:
-        value = stores[0][1]
-        if value is None:
-            return unknown
-        function = next(
-            (n for n in reader.scopes.up(stores[0][0]) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))), None
-        )
-        if call is None or function is None:
-            return resolve(reader, value, depth + 1)
-        before = dict(reader.entered)
-        reader.entered[function] = call
-        try:
-            return resolve(reader, value, depth + 1)
-        finally:
-            reader.entered = before
-    fields = [n for n in cls.body if isinstance(n, (ast.AnnAssign, ast.Assign))]
-    defaults = [(_field_name(n), n.value) for n in fields]
-    found = [value for name, value in defaults if name == key]
-    if len(found) != 1 or found[0] is None:
-        return unknown
-    if any("dataclass" in ast.unparse(d) for d in cls.decorator_list):
-        return _dataclass(reader, cls, call, key, found[0], depth)
-    if call is not None and (call.args or call.keywords) and calls.constructor(cls) is None:
-        given = dict_value(call, key)
-        return unknown if given is None else resolve(reader, given, depth + 1)
-    return resolve(reader, found[0], depth + 1)
-
-
-def _field_name(node: ast.AnnAssign | ast.Assign) -> str:
-    target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
-    return target.id if isinstance(target, ast.Name) else ""
-
-
-def _dataclass(
-    reader: Reader, cls: ast.ClassDef, call: ast.Call | None, key: str, default: ast.expr, depth: int
-) -> Setting | Unknown:
-    if call is None:
-        made = [n for n in ast.walk(reader.cell.tree) if isinstance(n, ast.Call) and called_name(n) == cls.name]
-        if len(made) > 1:
-            return Unknown(f"`{cls.name}` is made more than once")
-        call = made[0] if made else None
-    if call is not None:
-        names = [_field_name(n) for n in cls.body if isinstance(n, ast.AnnAssign)]
-        if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
-            return Unknown(f"`{cls.name}` is made from values that cannot be followed (line {call.lineno})")
-        given = dict_value(call, key)
-        if given is None and key in names and names.index(key) < len(call.args):
-            given = call.args[names.index(key)]
-        if given is not None:
-            return resolve(reader, given, depth + 1)
-    if isinstance(default, ast.Call) and called_name(default) == "field":
-        inner = dict_value(default, "default")
-        return (
-            Unknown(f"`{cls.name}.{key}` has no plain default") if inner is None else resolve(reader, inner, depth + 1)
-        )
-    return resolve(reader, default, depth + 1)
-
-
-def _argparse(reader: Reader, call: ast.Call, key: str, depth: int) -> Setting | Unknown:
-    given = [*call.args, *(k.value for k in call.keywords if k.arg == "args")]
-    if given and not _is_empty(given[0]):
-        return Unknown(f"the arguments in line {call.lineno} are given, so the default may not apply")
-    declared = [n for n in ast.walk(reader.cell.tree) if isinstance(n, ast.Call) and called_name(n) == "add_argument"]
-    found = [n for n in declared if _destination(n) == key]
-    if len(found) != 1:
-        return Unknown(f"the argument {key!r} is not declared once in this cell")
-    if any(isinstance(n, ast.Call) and called_name(n) == "set_defaults" for n in ast.walk(reader.cell.tree)):
-        return Unknown("`set_defaults` may change the default")
-    default = next((k.value for k in found[0].keywords if k.arg == "default"), None)
-    return Unknown(f"the argument {key!r} has no default") if default is None else resolve(reader, default, depth + 1)
-
-
-def _is_empty(expr: ast.expr) -> bool:
-    if isinstance(expr, (ast.List, ast.Tuple)):
-        return not expr.elts
-    if isinstance(expr, ast.Constant):
-        return expr.value == ""
-    return ast.unparse(expr) in ("''.split()", "list()")
-
-
-def _destination(call: ast.Call) -> str:
-    explicit = next((k.value for k in call.keywords if k.arg == "dest"), None)
-    if isinstance(explicit, ast.Constant):
-        return str(explicit.value)
-    flags = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-    long = [f for f in flags if f.startswith("--")] or flags
-    return long[0].lstrip("-").replace("-", "_") if long else ""
-
-
-def batch_keyword(call: ast.Call) -> ast.expr | None:
-    """Give the argument of ``call`` whose name means a batch size."""
-    found = [k.value for k in call.keywords if k.arg and is_batch_name(k.arg) and not k.arg.startswith("val")]
-    return found[0] if len(found) == 1 else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, replace
 
-from tf_mem_magic.cells import calls, containers
+from tf_mem_magic.cells import calls, classes
+from tf_mem_magic.cells.entries import batch_keyword
 from tf_mem_magic.cells.scopes import Binding
 from tf_mem_magic.cells.settings import Reader, Setting, Slot, Unknown, merge, resolve
 from tf_mem_magic.cells.source import insert_argument
@@ -267,11 +268,11 @@ def _own_class(reader: Reader, call: ast.Call, cls: ast.ClassDef, depth: int) ->
     }
     if len(keys) != 1:
         return Unknown(f"`{cls.name}` does not plainly say its batch size")
-    return containers.class_entry(reader, cls, call, keys.pop(), depth + 1)
+    return classes.class_entry(reader, cls, call, keys.pop(), depth + 1)
 
 
 def _foreign(reader: Reader, call: ast.Call, name: str) -> Traced:
-    given = containers.batch_keyword(call)
+    given = batch_keyword(call)
     if given is None and not any(k.arg is None for k in call.keywords):
         written = [a for a in call.args if is_batch_name(getattr(a, "attr", getattr(a, "id", "")))]
         given = written[0] if len(written) == 1 else None

@@ -6,8 +6,8 @@ import ast
 from collections.abc import Sequence
 
 from tf_mem_magic.cells import calls
-from tf_mem_magic.cells.containers import batch_keyword, key_of
 from tf_mem_magic.cells.datasets import trace
+from tf_mem_magic.cells.entries import batch_keyword, key_of
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.scopes import Scopes
 from tf_mem_magic.cells.settings import Reader, Setting, Unknown, merge, resolve

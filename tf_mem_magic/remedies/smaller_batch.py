@@ -35,7 +35,9 @@ def propose(context: Context) -> Answer:
         return (_declined(context, found.reason),)
     if found.value <= 1:
         return (Declined(KEY, TITLE, f"the batch size is already {found.value}"),)
-    batch, estimate = _choose(context, found.value)
+    if any(point.batch <= 1 and not point.fitted for point in context.points):
+        return (Declined(KEY, TITLE, "a batch of 1 ran out of memory too"),)
+    batch, estimate = _choose(context, found)
     changed = set_batch(found, batch)
     if isinstance(changed, Unknown):
         return (Declined(KEY, TITLE, changed.reason),)
@@ -84,11 +86,15 @@ def _cannot_help(context: Context) -> str:
     return ""
 
 
-def _choose(context: Context, value: int) -> tuple[int, Estimate | None]:
-    batch, limit = value // 2, context.diagnosis.limit if context.diagnosis else None
-    if context.points and limit:
-        batch = largest_power_of_two(context.points, limit, value) or batch
-    return batch, estimate_peak(context.points, batch)
+def _choose(context: Context, found: BatchFound) -> tuple[int, Estimate | None]:
+    """Choose the next batch size: the largest power of two expected to fit, else half, below what ran out before."""
+    points = () if found.per_replica else context.points
+    ran_out = [point.batch for point in points if not point.fitted]
+    batch = min([found.value, *ran_out]) // 2
+    limit = context.diagnosis.limit if context.diagnosis else None
+    if limit:
+        batch = largest_power_of_two(points, limit, found.value) or batch
+    return max(batch, 1), estimate_peak(points, max(batch, 1))
 
 
 def _expects(found: BatchFound, batch: int) -> tuple[tuple[str, int], ...]:
