@@ -513,7 +513,7 @@ CASES = [
         "more than once",
     ),
     case("smallest of two", None, "model.fit(x, y, batch_size=min(64, len(x)))  # <-", "computed"),
-    case("None", None, "model.fit(x, y, batch_size=None)  # <-"),
+    case("None", 16, "model.fit(x, y, batch_size=None)  # <-"),
     case("match", None, "match k:\n    case 1:\n        bs = 64\nmodel.fit(x, y, batch_size=bs)  # <-"),
     case("lambda", None, "go = lambda bs: model.fit(x, y, batch_size=bs)  # <-\ngo(64)"),
     case("building the model failed", None, "layer = Dense(10**9)  # <-\nmodel.fit(x, y, batch_size=64)"),
@@ -536,4 +536,53 @@ CASES = [
     ),
     case("exec", None, "exec(code)\nmodel.fit(x, y, batch_size=64)  # <-", "exec"),
     case("unknown object", None, "pipe.fit(x, y)  # <-", "Keras model", models=()),
+    case(
+        "class body uses it",
+        32,
+        "class CFG:\n    batch_size = 64\n    units = batch_size\nmodel.fit(x, y, batch_size=CFG.batch_size)  # <-",
+    ),
+    case(
+        "own method uses it",
+        32,
+        "class CFG:\n    batch_size = 64\n    def net(self):\n        return Dense(self.batch_size)\nmodel.fit(x, y, batch_size=CFG.batch_size)  # <-",
+    ),
+    case(
+        "wrapped again under its name",
+        32,
+        "train_ds = train_ds.cache().prefetch(2)\nmodel.fit(train_ds)  # <-",
+        datasets={"train_ds": 64},
+    ),
+    case(
+        "shuffled under a condition",
+        32,
+        "def prepare(ds, shuffle=False):\n    ds = ds.map(f)\n    if shuffle:\n        ds = ds.shuffle(10)\n    ds = ds.batch(batch_size)\n    return ds.prefetch(1)\nbatch_size = 64\ntrain = prepare(Dataset(x), True)\nmodel.fit(train)  # <-",
+    ),
+    case(
+        "made in several ways, but known",
+        32,
+        "def prepare(ds, train):\n    if train:\n        return ds.batch(64)\n    return ds.batch(16)\ntrain_ds = prepare(Dataset(x), True)\nmodel.fit(train_ds)  # <-",
+        datasets={"train_ds": 64},
+    ),
+    case(
+        "generator class with double star",
+        32,
+        "params = {'batch_size': 64}\ngen = MyGen(x, **params)\nmodel.fit(gen)  # <-",
+    ),
+    case(
+        "own generator class with double star",
+        32,
+        "class Gen(PyDataset):\n    def __init__(self, x, batch_size=8):\n        self.batch_size = batch_size\nparams = {'batch_size': 64}\ngen = Gen(x, **params)\nmodel.fit(gen)  # <-",
+    ),
+    case(
+        "two callers, the stack tells which",
+        32,
+        "def train(bs):\n    model.fit(x, y, batch_size=bs)  # <-\nfor k in range(1):\n    train(64)\nprint('x')",
+    ),
+    case(
+        "noise beside a known dataset",
+        None,
+        "BATCH = 64\ntrain_ds = pick()\nfor xb in train_ds:\n    step(xb, np.zeros((BATCH, 3)))  # <-",
+        "counts on batches",
+        datasets={"train_ds": 64},
+    ),
 ]

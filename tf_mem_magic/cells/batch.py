@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tf_mem_magic.cells import loops
 from tf_mem_magic.cells.consumers import fixed_model, keras_calls
 from tf_mem_magic.cells.datasets import IMPORT, Arrays, Traced, default_argument, trace
-from tf_mem_magic.cells.entries import mutated
+from tf_mem_magic.cells.entries import double_star
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.settings import Reader, Setting, Slot, Unknown, resolve
 from tf_mem_magic.cells.source import PythonCell, apply_edits, insert_line
@@ -113,12 +113,10 @@ def _keras(reader: Reader, call: ast.Call) -> BatchFound | Unknown:
     method = called_name(call)
     if any(isinstance(a, ast.Starred) for a in call.args):
         return Unknown(f"the arguments in line {call.lineno} cannot be followed")
-    extra = _double_star(reader, call)
+    extra = double_star(reader, call)
     if isinstance(extra, Unknown):
         return extra
     given = argument(call, extra, "batch_size", KERAS[method])
-    if isinstance(given, ast.Constant) and given.value is None:
-        return Unknown(f"`batch_size=None` in line {call.lineno} leaves the choice to Keras")
     setting = _of_data(reader, call, method, extra, given)
     if isinstance(setting, Unknown):
         return setting
@@ -145,32 +143,6 @@ def _keras(reader: Reader, call: ast.Call) -> BatchFound | Unknown:
     )
 
 
-def _double_star(reader: Reader, call: ast.Call) -> ast.expr | Unknown | None:
-    """Give the dict literal behind ``**fit_args``; None where there is none."""
-    stars = [k.value for k in call.keywords if k.arg is None]
-    if not stars:
-        return None
-    unknown = Unknown(f"`**{ast.unparse(stars[0])}` in line {call.lineno} cannot be followed")
-    expr = stars[0]
-    if len(stars) > 1:
-        return unknown
-    if isinstance(expr, ast.Name):
-        chosen = reader.scopes.reaching(expr, reader.bindings(expr))
-        if chosen is None or chosen.value is None or _changed(reader, expr.id):
-            return unknown
-        expr = chosen.value
-    if isinstance(expr, ast.Dict) and all(isinstance(k, ast.Constant) for k in expr.keys):
-        return expr
-    plain = isinstance(expr, ast.Call) and called_name(expr) == "dict" and not expr.args
-    return expr if plain and all(k.arg for k in expr.keywords) else unknown  # type: ignore[attr-defined]
-
-
-def _changed(reader: Reader, name: str) -> bool:
-    """Say whether the cell changes the dict ``name`` after it is made."""
-    stored = [n for n in ast.walk(reader.cell.tree) if isinstance(n, ast.Subscript) and not isinstance(n.ctx, ast.Load)]
-    return any(ast.unparse(n.value) == name for n in stored) or mutated(reader, ast.Name(name))
-
-
 def _of_data(
     reader: Reader, call: ast.Call, method: str, extra: ast.expr | None, given: ast.expr | None
 ) -> Setting | Unknown:
@@ -186,13 +158,19 @@ def _of_data(
         return traced
     if isinstance(traced, Unknown) and (given is None or not _surely_no_dataset(reader, data, sources)):
         return traced
-    if given is not None:
+    if given is not None and not _is_none(given):
         return resolve(reader, given)
     receiver = call.func.value  # type: ignore[attr-defined]
     known = isinstance(receiver, ast.Name) and reader.facts.model(receiver.id) is not None
     if reader.facts.tensorflow is not None and not known and not sources:
         return Unknown(f"whether `{ast.unparse(receiver)}` is a Keras model is not known")
+    if given is not None:
+        return Setting(KERAS_DEFAULT, (reader.slot(given, KERAS_DEFAULT),))
     return default_argument(reader, call, KERAS_DEFAULT)
+
+
+def _is_none(expr: ast.expr) -> bool:
+    return isinstance(expr, ast.Constant) and expr.value is None
 
 
 def _surely_no_dataset(reader: Reader, data: ast.expr, sources: set[str]) -> bool:

@@ -48,7 +48,9 @@ def _safe(reader: Reader, expr: ast.expr, inner: Setting | Unknown) -> Setting |
     if isinstance(inner, Unknown):
         return inner
     written = ast.unparse(expr)
-    reads = _reads(reader, written)
+    its_key = key_of(expr)
+    key = its_key[1] if its_key else ""
+    reads = [*_reads(reader, key), *(n for (_, name), ns in reader.scopes.loads.items() if name == key for n in ns)]
     roles = [(node, role(reader.scopes, node)) for node in reads]
     others = [node for node, its in roles if its == "other"]
     if others:
@@ -62,12 +64,10 @@ def _safe(reader: Reader, expr: ast.expr, inner: Setting | Unknown) -> Setting |
     return replace(inner, names=inner.names | {written})
 
 
-def _reads(reader: Reader, written: str) -> list[ast.expr]:
-    return [
-        n
-        for n in ast.walk(reader.cell.tree)
-        if isinstance(n, (ast.Attribute, ast.Subscript)) and isinstance(n.ctx, ast.Load) and ast.unparse(n) == written
-    ]
+def _reads(reader: Reader, key: str) -> list[ast.expr]:
+    """List the reads of an entry called ``key``, of whatever owner: it may be the same one under another name."""
+    entries = [n for n in ast.walk(reader.cell.tree) if isinstance(n, (ast.Attribute, ast.Subscript))]
+    return [n for n in entries if isinstance(n.ctx, ast.Load) and (key_of(n) or (n, ""))[1] == key]
 
 
 def _stored(
@@ -86,7 +86,8 @@ def _stored(
 
 def _from_earlier(reader: Reader, expr: ast.expr, root: ast.Name) -> Setting | Unknown:
     written = ast.unparse(expr)
-    others = [n for n in _reads(reader, written) if role(reader.scopes, n) == "other"]
+    its_key = key_of(expr)
+    others = [n for n in _reads(reader, its_key[1] if its_key else "") if role(reader.scopes, n) == "other"]
     if others:
         value = reader.scalar(reader.cell.text(expr))
         if value is None:

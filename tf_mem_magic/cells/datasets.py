@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.cells import calls, classes
-from tf_mem_magic.cells.entries import batch_keyword
+from tf_mem_magic.cells.entries import batch_keyword, dict_value, double_star
 from tf_mem_magic.cells.scopes import Binding
 from tf_mem_magic.cells.settings import Reader, Setting, Slot, Unknown, merge, resolve
 from tf_mem_magic.cells.source import insert_argument
@@ -85,10 +85,14 @@ def _name(reader: Reader, name: ast.Name, depth: int) -> Traced:
         if any(v.name == name.id and v.shape for v in reader.facts.values):
             return Arrays()
         return Unknown(f"`{name.id}` comes from an earlier cell, and how it is batched is not known")
-    chosen = reader.scopes.reaching(name, found)
-    if chosen is None:
-        return Unknown(f"`{name.id}` is set in more than one place or only under a condition")
-    traced = _binding(reader, name, chosen, depth)
+    decisive = [b for b in found if not _hands_on(b)]
+    chosen = reader.scopes.reaching(name, decisive)
+    traced: Traced = Unknown(f"`{name.id}` is set in more than one place or only under a condition")
+    if chosen is not None:
+        traced = _binding(reader, name, chosen, depth)
+    if module and isinstance(traced, Unknown) and known is not None and known.batch is not None:
+        again = _earlier_dataset(reader, name, known)
+        traced = again if isinstance(again, Setting) else traced
     if module and isinstance(traced, Unknown) and any(v.name == name.id and v.shape for v in reader.facts.values):
         return Arrays()
     if not module or known is None or not isinstance(traced, Setting) or traced.per_replica:
@@ -96,6 +100,15 @@ def _name(reader: Reader, name: ast.Name, depth: int) -> Traced:
     if known.batch not in (None, traced.value):
         return Unknown(f"`{name.id}` has batches of {known.batch} now, but the cell says {traced.value}")
     return traced
+
+
+def _hands_on(binding: Binding) -> bool:
+    """Say whether a binding is ``ds = ds.map(f).prefetch(1)``: the same batches under the same name."""
+    value = binding.value
+    steps = 0
+    while isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in _KEEP:
+        value, steps = value.func.value, steps + 1
+    return steps > 0 and isinstance(value, ast.Name) and value.id == binding.name
 
 
 def _binding(reader: Reader, name: ast.Name, chosen: Binding, depth: int) -> Traced:
@@ -248,6 +261,9 @@ def _batch_parameter(
     if len(reader.scopes.of(function, batchy[0])) != 1:
         return Unknown(f"`{function.name}` changes its batch size itself")
     given = calls.bind(call, function, binding.name, skip)
+    stars = double_star(reader, call)
+    if isinstance(stars, ast.expr):
+        given = dict_value(stars, binding.name) or given or calls.default_of(function, binding.name)
     return (
         Unknown(f"`{function.name}` gets its batch size in a way that cannot be followed")
         if given is None
@@ -276,6 +292,9 @@ def _foreign(reader: Reader, call: ast.Call, name: str) -> Traced:
     if given is None and not any(k.arg is None for k in call.keywords):
         written = [a for a in call.args if is_batch_name(getattr(a, "attr", getattr(a, "id", "")))]
         given = written[0] if len(written) == 1 else None
+    stars = double_star(reader, call)
+    if given is None and isinstance(stars, ast.expr):
+        given = dict_value(stars, "batch_size")
     if given is not None:
         return resolve(reader, given)
     if name in _ARRAY_CALLS:

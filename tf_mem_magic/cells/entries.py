@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from tf_mem_magic.cells.settings import Reader
+from tf_mem_magic.cells.settings import Reader, Unknown
 from tf_mem_magic.cells.uses import called_name, is_batch_name
 
 
@@ -74,3 +74,29 @@ def mutated(reader: Reader, owner: ast.expr) -> bool:
 
 
 _MUTATORS = frozenset({"update", "pop", "setdefault", "clear", "__setattr__", "__setitem__", "popitem"})
+
+
+def double_star(reader: Reader, call: ast.Call) -> ast.expr | Unknown | None:
+    """Give the dict literal behind ``**fit_args``; None where there is none."""
+    stars = [k.value for k in call.keywords if k.arg is None]
+    if not stars:
+        return None
+    unknown = Unknown(f"`**{ast.unparse(stars[0])}` in line {call.lineno} cannot be followed")
+    expr = stars[0]
+    if len(stars) > 1:
+        return unknown
+    if isinstance(expr, ast.Name):
+        chosen = reader.scopes.reaching(expr, reader.bindings(expr))
+        if chosen is None or chosen.value is None or _changed(reader, expr.id):
+            return unknown
+        expr = chosen.value
+    if isinstance(expr, ast.Dict) and all(isinstance(k, ast.Constant) for k in expr.keys):
+        return expr
+    plain = isinstance(expr, ast.Call) and called_name(expr) == "dict" and not expr.args
+    return expr if plain and all(k.arg for k in expr.keywords) else unknown  # type: ignore[attr-defined]
+
+
+def _changed(reader: Reader, name: str) -> bool:
+    """Say whether the cell changes the dict ``name`` after it is made."""
+    stored = [n for n in ast.walk(reader.cell.tree) if isinstance(n, ast.Subscript) and not isinstance(n.ctx, ast.Load)]
+    return any(ast.unparse(n.value) == name for n in stored) or mutated(reader, ast.Name(name))

@@ -10,7 +10,7 @@ from tf_mem_magic.cells.datasets import trace
 from tf_mem_magic.cells.entries import batch_keyword, key_of
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.scopes import Scopes
-from tf_mem_magic.cells.settings import Reader, Setting, Unknown, merge, resolve
+from tf_mem_magic.cells.settings import Reader, Setting, Unknown, evaluate, merge, resolve
 from tf_mem_magic.cells.source import read_cell
 from tf_mem_magic.cells.uses import MODEL, called_name, is_batch_name, role
 
@@ -44,7 +44,7 @@ def _alone(reader: Reader, setting: Setting) -> Setting | Unknown:
     if not any(".rebatch(" in slot.before for slot in setting.slots):
         return setting
     for load in (n for loads in reader.scopes.loads.values() for n in loads):
-        if is_batch_name(load.id) and not reader.bindings(load) and reader.scalar(load.id) is not None:
+        if is_batch_name(load.id) and evaluate(reader, load) is not None:
             return Unknown(f"`{load.id}` in line {load.lineno} also counts on batches of {setting.value}")
     for text in reader.facts.earlier_cells:
         name = _batch_name_in_functions(text)

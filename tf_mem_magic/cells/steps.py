@@ -52,7 +52,7 @@ def find_steps(reader: Reader, call: ast.Call, extra: ast.expr | None, setting: 
             found.append(Steps(name, expr, None, whole=True))
         elif not _follows(reader, expr, setting):
             value = evaluate(reader, expr)
-            found.append(Steps(name, expr, value if isinstance(value, int) else None))
+            found.append(Steps(name, expr, int(value) if value is not None and value == int(value) else None))
     return tuple(found)
 
 
