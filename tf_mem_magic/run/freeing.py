@@ -13,10 +13,10 @@ from tf_mem_magic.run.release import (
     SMALL,
     bytes_in_use,
     collect,
+    forget_error,
     forget_results,
     gained,
     listed,
-    release_exception,
     words,
 )
 
@@ -35,7 +35,7 @@ def free_names(shell: Any, names: tuple[str, ...]) -> str:
     trained = [_Trained(value) for value in found.values() if _is_keras(value)]
     freed = tuple(found)
     found.clear()
-    release_exception(getattr(sys, "last_value", None))
+    forget_error(shell)
     collect()
     others = [value for _, value in reachable(shell.user_ns)]
     emptied = [one.empty(others) for one in trained]

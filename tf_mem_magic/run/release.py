@@ -78,6 +78,26 @@ def release_exception(exc: BaseException | None, *, keep_frames: bool = False) -
     return emptied
 
 
+def forget_error(shell: Any) -> None:
+    """Let go of the shell's last error but for its text and its place in the cell, which is what ``%tb`` then shows.
+
+    Since Python 3.11 an emptied frame still holds its function, and the function its closure: Keras's training
+    function has the model there. So before a rerun the traceback below the cell goes as well.
+    """
+    error = getattr(sys, "last_value", None)
+    if not isinstance(error, BaseException):
+        return
+    release_exception(error)
+    kept = _cell_part(error.__traceback__, shell.user_ns)
+    for one in _chain(error):
+        one.__traceback__ = None
+    error.__traceback__ = sys.last_traceback = kept
+    shown = getattr(shell, "InteractiveTB", None)
+    if getattr(shown, "tb", None) is not None:
+        shown.tb = kept
+    gc.collect()
+
+
 def release_run(shell: Any, before: Before, source: str) -> Released:
     """Let go of what a run of ``source`` made, so that running the cell again starts from where that run started.
 
@@ -95,7 +115,7 @@ def release_run(shell: Any, before: Before, source: str) -> Released:
         The cell as it ran.
     """
     counted = bytes_in_use()
-    release_exception(getattr(sys, "last_value", None))
+    forget_error(shell)
     namespace = shell.user_ns
     anew = rebuilt_names(source)
     names = tuple(
@@ -152,13 +172,7 @@ def _frames(exc: BaseException) -> Iterator[types.FrameType]:
     Keras filters its own frames out of the traceback: they are found only through ``f_back``.
     """
     seen: set[int] = set()
-    todo: list[BaseException | None] = [exc]
-    while todo:
-        error = todo.pop()
-        if error is None or id(error) in seen:
-            continue
-        seen.add(id(error))
-        todo += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
+    for error in _chain(exc):
         entry = error.__traceback__
         while entry is not None:
             frame: types.FrameType | None = entry.tb_frame
@@ -167,6 +181,34 @@ def _frames(exc: BaseException) -> Iterator[types.FrameType]:
                 yield frame
                 frame = frame.f_back
             entry = entry.tb_next
+
+
+def _chain(exc: BaseException) -> Iterator[BaseException]:
+    """Yield an exception, its causes and contexts, and the members of groups among them, each once."""
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [exc]
+    while todo:
+        error = todo.pop()
+        if error is None or id(error) in seen:
+            continue
+        seen.add(id(error))
+        todo += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
+        yield error
+
+
+def _cell_part(entry: types.TracebackType | None, namespace: Mapping[str, Any]) -> types.TracebackType | None:
+    """Copy a traceback down to the cell's own top-level line; None where no line of a cell is in it."""
+    entries: list[types.TracebackType] = []
+    last = 0
+    while entry is not None:
+        entries.append(entry)
+        if entry.tb_frame.f_globals is namespace and not entry.tb_frame.f_code.co_flags & _OPTIMIZED:
+            last = len(entries)
+        entry = entry.tb_next
+    copied = None
+    for one in reversed(entries[:last]):
+        copied = types.TracebackType(copied, one.tb_frame, one.tb_lasti, one.tb_lineno)
+    return copied
 
 
 def _suspended(frames: list[types.FrameType]) -> set[int]:
