@@ -16,6 +16,8 @@ SOURCE = Path(__file__).with_name("ramgpu.c")
 LEFT_TO_SYSTEM_MIB = 255
 """What TensorFlow leaves unused of a device that is smaller than 2 GiB (2.16 to 2.21, as measured)."""
 
+LARGEST_MIB = 1792
+
 
 class CannotBuildError(RuntimeError):
     """The library cannot be built here; the text says why."""
@@ -37,7 +39,11 @@ def ramgpu_env(folder: Path, count: int = 1, mib: int = 512) -> dict[str, str]:
     ------
     CannotBuildError
         Without a C compiler or without TensorFlow.
+    ValueError
+        For sizes or counts that TensorFlow would treat differently.
     """
+    if not (1 <= count <= 8 and 1 <= mib <= LARGEST_MIB):
+        raise ValueError(f"1 to 8 devices of at most {LARGEST_MIB} MiB each")
     plugins = Path(folder) / "tensorflow-plugins"
     plugins.mkdir(parents=True, exist_ok=True)
     library = plugins / "libramgpu.so"
