@@ -585,4 +585,33 @@ CASES = [
         "counts on batches",
         datasets={"train_ds": 64},
     ),
+    case(
+        "dict set by a computed key",
+        None,
+        "cfg = {'bs': 64}\nfor k in list(cfg):\n    cfg[k] = 8\nmodel.fit(x, y, batch_size=cfg['bs'])  # <-",
+    ),
+    case(
+        "changed through __dict__",
+        None,
+        "cfg = C(bs=64)\ncfg.__dict__.update(over)\nmodel.fit(x, y, batch_size=cfg.bs)  # <-",
+    ),
+    case(
+        "the number again in a shape",
+        None,
+        "ds = d.batch(64).map(lambda a: reshape(a, (64, 10)))\nmodel.fit(ds)  # <-",
+        "line 1 has a shape",
+    ),
+    case("an image of that size", 32, "canvas = np.zeros((64, 64, 3))\nmodel.fit(x, y, batch_size=64)  # <-"),
+    case("slices of another axis", None, "for i in range(0, 640, 64):\n    step(x[:, i:i + 64])  # <-"),
+    case(
+        "pieces of a text", None, "seq_len = 64\nfor i in range(0, len(x), seq_len):\n    step(x[i:i + seq_len])  # <-"
+    ),
+    case("pieces that nothing trains on", None, "for i in range(0, len(x), 64):\n    show(x[i:i + 64])  # <-"),
+    case("concatenated datasets", None, "ds = a.batch(64).concatenate(b.batch(32))\nmodel.fit(ds)  # <-", "not known"),
+    case(
+        "global set in a function",
+        None,
+        "def f():\n    global B\n    B = 64\n    model.fit(x, y, batch_size=B)  # <-\nf()",
+    ),
+    case("doubled under its name", 64, "bs = 64\nbs = bs * 2\nmodel.fit(x, y, batch_size=bs)  # <-"),
 ]

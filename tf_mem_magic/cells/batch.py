@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.cells import loops
-from tf_mem_magic.cells.consumers import fixed_model, keras_calls
+from tf_mem_magic.cells.consumers import fixed_model, keras_calls, shape_with
 from tf_mem_magic.cells.datasets import IMPORT, Arrays, Traced, default_argument, trace
 from tf_mem_magic.cells.entries import double_star
 from tf_mem_magic.cells.mask import NotPython
@@ -71,9 +71,12 @@ def find_batch(cell: PythonCell, facts: Facts, lines: frozenset[int]) -> BatchFo
 def _checked(
     found: BatchFound, names: frozenset[str], fixed: tuple[str, ast.expr | None] | None
 ) -> BatchFound | Unknown:
-    if fixed is None or (fixed[1] is not None and ast.unparse(fixed[1]) in names):
-        return found
-    return Unknown(fixed[0])
+    if fixed is not None and (fixed[1] is None or ast.unparse(fixed[1]) not in names):
+        return Unknown(fixed[0])
+    line = shape_with(found.cell, found.value)
+    if line is not None:
+        return Unknown(f"line {line} has a shape that begins with {found.value} too, and may count on the batch")
+    return found
 
 
 def set_batch(found: BatchFound, batch: int) -> tuple[str, tuple[str, ...]] | Unknown:

@@ -7,7 +7,8 @@ import re
 
 from tf_mem_magic.cells import calls as calls_of
 from tf_mem_magic.cells.settings import Reader, Unknown
-from tf_mem_magic.cells.uses import KERAS, called_name
+from tf_mem_magic.cells.source import PythonCell
+from tf_mem_magic.cells.uses import KERAS, SHAPES, called_name
 
 
 def keras_calls(reader: Reader) -> list[ast.Call] | Unknown:
@@ -96,4 +97,18 @@ def fixed_model(reader: Reader) -> tuple[str, ast.expr | None] | None:
             return f"the model is built for one batch size only (line {node.lineno})", size
     if any(_FIXED.search(text) for text in reader.facts.earlier_cells):
         return "an earlier cell builds a model for one batch size only", None
+    return None
+
+
+def shape_with(cell: PythonCell, batch: int) -> int | None:
+    """Find the line of a shape such as ``normal([64, 100])`` that begins with the batch size as a number."""
+    for node in ast.walk(cell.tree):
+        if not isinstance(node, ast.Call) or called_name(node) not in SHAPES:
+            continue
+        for given in (*node.args, *(k.value for k in node.keywords)):
+            sizes = given.elts if isinstance(given, (ast.Tuple, ast.List)) else []
+            numbers = [e.value if isinstance(e, ast.Constant) else None for e in sizes]
+            # An image of 64 by 64 is no batch.
+            if numbers[:1] == [batch] and numbers.count(batch) == 1:
+                return node.lineno
     return None

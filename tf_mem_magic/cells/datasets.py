@@ -37,8 +37,11 @@ LOADERS = {
 _ARRAY_METHODS = frozenset("astype reshape to_numpy transpose numpy copy fit_transform toarray ravel squeeze".split())
 _ARRAY_CALLS = frozenset(
     "array asarray zeros ones rand randn random normal uniform randint to_categorical expand_dims concatenate stack "
-    "pad_sequences one_hot load arange random_sample zeros_like ones_like vstack hstack integers".split()
+    "pad_sequences one_hot arange random_sample zeros_like ones_like vstack hstack integers".split()
 )
+
+
+_ARRAY_MODULES = frozenset({"np", "numpy", "tf", "tensorflow", "keras", "ops"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +290,12 @@ def _own_class(reader: Reader, call: ast.Call, cls: ast.ClassDef, depth: int) ->
     return classes.class_entry(reader, cls, call, keys.pop(), depth + 1)
 
 
+def _root_name(expr: ast.expr) -> str:
+    while isinstance(expr, ast.Attribute):
+        expr = expr.value
+    return expr.id if isinstance(expr, ast.Name) else ""
+
+
 def _foreign(reader: Reader, call: ast.Call, name: str) -> Traced:
     given = batch_keyword(call)
     if given is None and not any(k.arg is None for k in call.keywords):
@@ -297,6 +306,6 @@ def _foreign(reader: Reader, call: ast.Call, name: str) -> Traced:
         given = dict_value(stars, "batch_size")
     if given is not None:
         return resolve(reader, given)
-    if name in _ARRAY_CALLS:
+    if name in _ARRAY_CALLS and (isinstance(call.func, ast.Name) or _root_name(call.func) in _ARRAY_MODULES):
         return Arrays()
     return Unknown(f"the data in line {call.lineno} are made by `{name}`, and how it batches is not known")

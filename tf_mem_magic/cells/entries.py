@@ -63,6 +63,10 @@ def mutated(reader: Reader, owner: ast.expr) -> bool:
     """Say whether the cell changes ``owner`` by a call that cannot be followed."""
     written = ast.unparse(owner)
     for node in ast.walk(reader.cell.tree):
+        computed = isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load) and key_of(node) is None
+        inside = isinstance(node, ast.Attribute) and node.attr == "__dict__"
+        if (computed or inside) and ast.unparse(node.value) == written:  # type: ignore[attr-defined]
+            return True
         if not isinstance(node, ast.Call):
             continue
         own = isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == written

@@ -136,8 +136,11 @@ def _first_trace(reader: Reader, exprs: list[ast.expr]) -> Setting | Unknown | N
 
 def _sliced(reader: Reader, loop: ast.For | ast.AsyncFor, step: ast.expr, index: str) -> Setting | Unknown | None:
     """Read ``for i in range(0, n, step): x[i:i + size]``: all sizes must agree with the step."""
+    named = step.id if isinstance(step, ast.Name) else step.attr if isinstance(step, ast.Attribute) else None
+    if not (_trains(loop) if named is None else is_batch_name(named) or "chunk" in named.lower()):
+        return None
     sizes = []
-    for node in ast.walk(loop):
+    for node in map(_leading_slice, ast.walk(loop)):
         if isinstance(node, ast.Slice) and isinstance(node.lower, ast.Name) and node.lower.id == index and node.upper:
             upper = node.upper
             if isinstance(upper, ast.Call) and called_name(upper) == "min" and upper.args:
@@ -158,6 +161,20 @@ def _sliced(reader: Reader, loop: ast.For | ast.AsyncFor, step: ast.expr, index:
             return one
         found.append(one)
     return merge(found)
+
+
+def _leading_slice(node: ast.AST) -> ast.AST | None:
+    """Give the slice of the first axis, which is the batch's."""
+    if not isinstance(node, ast.Subscript):
+        return None
+    return node.slice.elts[0] if isinstance(node.slice, ast.Tuple) and node.slice.elts else node.slice
+
+
+def _trains(loop: ast.AST) -> bool:
+    """Say whether a loop calls something that by its name takes a step of training or inference."""
+    words = ("step", "train", "model", "on_batch", "loss", "predict", "gradienttape")
+    names = [called_name(n).lower() for n in ast.walk(loop) if isinstance(n, ast.Call)]
+    return any(word in name for name in names for word in words)
 
 
 def _of_call(reader: Reader, region: ast.stmt) -> Setting | Unknown | None:

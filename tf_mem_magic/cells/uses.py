@@ -20,7 +20,8 @@ KERAS = {"fit": 2, "evaluate": 2, "predict": 1}
 _BATCH_WORDS = frozenset(
     {"bs", "bsz", "batch", "mbs", "minibatch", "global_batch", "train_batch", "val_batch", "test_batch", "mini_batch"}
 )
-_SHAPES = frozenset(
+SHAPES = frozenset(
+    "ensure_shape set_shape "
     "normal uniform zeros ones randn rand random random_sample truncated_normal fill full empty reshape broadcast_to "
     "tile repeat randint choice sample standard_normal random_normal random_uniform integers permutation "
     "get_initial_state initialize_hidden_state zero_state one_hot_zeros categorical TensorShape".split()
@@ -107,7 +108,7 @@ def _of_argument(scopes: Scopes, call: ast.Call, child: ast.AST) -> Role | None:
     index, name = call.args.index(child), called_name(call)
     if (BATCHERS | KERAS).get(name) == index and isinstance(call.func, ast.Attribute):
         return "site"
-    if name == "range" or name in _SHAPES:
+    if name == "range" or name in SHAPES:
         return "coupled"
     if name in _THROUGH:
         return None
