@@ -303,3 +303,17 @@ def test_where_one_sample_ran_out_nothing_smaller_is_offered():
 
 def test_without_measured_points_there_is_no_estimate():
     assert None is ask("model.fit(x, y, batch_size=256)", limit=20_000).estimate
+
+
+def known_model(*batches):
+    return Facts(tensorflow="2.21.0", models=(ModelFacts("model"),), batches=batches)
+
+
+def test_a_model_under_a_second_name_is_edited_where_keras_was_seen_to_train_it():
+    proposal = ask("net.fit(x, y, batch_size=64)", known_model(BatchSeen("fit", 64, "arrays")))
+    assert "net.fit(x, y, batch_size=32)" == proposal.source
+
+
+def test_no_argument_is_added_to_a_call_that_may_not_be_keras_own():
+    refusal = ask("pipeline.fit(x, y)", known_model(BatchSeen("fit", 32, "arrays")))
+    assert "whether `pipeline` is a Keras model is not known" == refusal.reason

@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.cells import loops
-from tf_mem_magic.cells.consumers import fixed_model, keras_calls, shape_with
+from tf_mem_magic.cells.consumers import fixed_model, is_unlisted, keras_calls, shape_with
 from tf_mem_magic.cells.datasets import IMPORT, Arrays, Traced, default_argument, trace
 from tf_mem_magic.cells.entries import double_star
 from tf_mem_magic.cells.mask import NotPython
@@ -165,7 +165,7 @@ def _of_data(
         return resolve(reader, given)
     receiver = call.func.value  # type: ignore[attr-defined]
     known = isinstance(receiver, ast.Name) and reader.facts.model(receiver.id) is not None
-    if reader.facts.tensorflow is not None and not known and not sources:
+    if reader.facts.tensorflow is not None and not known and (not sources or is_unlisted(reader, receiver)):
         return Unknown(f"whether `{ast.unparse(receiver)}` is a Keras model is not known")
     if given is not None:
         return Setting(KERAS_DEFAULT, (reader.slot(given, KERAS_DEFAULT),))

@@ -60,6 +60,17 @@ def _is_own_method(reader: Reader, call: ast.Call) -> bool:
     )
 
 
+def is_unlisted(reader: Reader, receiver: ast.expr) -> bool:
+    """Say whether the notebook's models are known and ``receiver``, a name of the notebook, is none of them.
+
+    It may still be one under a second name: the facts list each model once.
+    """
+    if not isinstance(receiver, ast.Name) or not isinstance(reader.scopes.home(receiver), ast.Module):
+        return False
+    names = {m.name for m in reader.facts.models}
+    return bool(names) and receiver.id not in names
+
+
 def _is_other(reader: Reader, call: ast.Call) -> bool:
     """Say whether the call's receiver is surely no Keras model (a scaler, a scikit-learn estimator)."""
     receiver = call.func.value  # type: ignore[attr-defined]
@@ -74,8 +85,8 @@ def _is_other(reader: Reader, call: ast.Call) -> bool:
             sources = [b.node for b in reader.bindings(made)]
             if any(isinstance(s, ast.ImportFrom) and (s.module or "").split(".")[0] == "sklearn" for s in sources):
                 return True
-    names = {m.name for m in reader.facts.models}
-    return bool(names) and isinstance(reader.scopes.home(receiver), ast.Module) and receiver.id not in names
+    seen = any(batch.method == called_name(call) for batch in reader.facts.batches)
+    return not seen and is_unlisted(reader, receiver)
 
 
 _FIXED = re.compile(
