@@ -195,38 +195,6 @@ def test_steps_that_cannot_be_scaled_are_named_in_a_caveat():
     assert any("`steps_per_epoch` is set in the cell" in caveat for caveat in proposal.caveats)
 
 
-def trained(epochs, steps, after=300):
-    model = ModelFacts("model", steps=after, steps_before=0)
-    return Facts(models=(model,), epochs_done=epochs, steps_done=steps, tensorflow="2.21.0")
-
-
-def test_a_model_that_finished_whole_epochs_may_go_on_from_there():
-    proposal = ask("model.fit(x, y, batch_size=64, epochs=5)", trained(3, 0))
-    assert [("Continue from epoch 4", "model.fit(x, y, batch_size=32, epochs=5, initial_epoch=3)")] == [
-        (choice.label, choice.source) for choice in proposal.choices
-    ]
-
-
-@pytest.mark.parametrize(
-    ("source", "facts"),
-    [
-        ("model.fit(x, y, batch_size=64, epochs=5)", trained(3, 7)),
-        ("model.fit(x, y, batch_size=64, epochs=5)", trained(0, 7)),
-        ("model.fit(x, y, batch_size=64, epochs=5)", trained(3, 0, after=0)),
-        ("model.fit(x, y, batch_size=64, epochs=n)", trained(3, 0)),
-        ("model.fit(x, y, batch_size=64, epochs=5, initial_epoch=2)", trained(3, 0)),
-        ("model.fit(x, y, batch_size=64, epochs=3)", trained(3, 0)),
-    ],
-)
-def test_where_whole_epochs_are_not_sure_there_is_no_continuing(source, facts):
-    assert () == ask(source, facts).choices
-
-
-def test_steps_that_were_taken_are_said():
-    proposal = ask("model.fit(x, y, batch_size=64, epochs=5)", trained(3, 7))
-    assert any("took 300 steps" in caveat for caveat in proposal.caveats)
-
-
 def test_batch_normalization_is_a_caveat():
     facts = Facts(models=(ModelFacts("model", layers=("Dense", "BatchNormalization")),))
     proposal = ask("model.fit(x, y, batch_size=64)", facts)

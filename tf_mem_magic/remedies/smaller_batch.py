@@ -7,11 +7,11 @@ import ast
 from tf_mem_magic.cells.batch import BatchFound, find_batch, set_batch
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.settings import Unknown
-from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, insert_argument, read_cell
+from tf_mem_magic.cells.source import PythonCell, read_cell
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.estimate import estimate_peak, largest_power_of_two
 from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, Facts, ModelFacts, ScalarFact
-from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Estimate, Example, Proposal
+from tf_mem_magic.core.proposals import Answer, Context, Declined, Estimate, Example, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.tag import dropped_lines
 
@@ -55,7 +55,6 @@ def propose(context: Context) -> Answer:
             caveats=(*notes, *(() if inference else _caveats(context, found))),
             why="Activations grow with the batch; weights and the optimizer do not.",
             expects=_expects(found, batch),
-            choices=_continue(context, found, source),
         ),
     )
 
@@ -116,56 +115,12 @@ def _caveats(context: Context, found: BatchFound) -> tuple[str, ...]:
         caveats.append("A smaller learning rate may suit it better.")
     if found.per_replica or "Strategy(" in text:
         caveats.append("Under a distribution strategy Keras splits the batch given to fit over the replicas.")
-    model = facts.model(found.receiver or "")
-    if model is not None and model.steps_before is not None and model.steps > model.steps_before:
-        taken = model.steps - model.steps_before
-        caveats.append(f"`{model.name}` took {taken} steps in the run that failed and goes on from there.")
     return tuple(caveats)
 
 
 def _models(facts: Facts, found: BatchFound) -> tuple[ModelFacts, ...]:
     one = facts.model(found.receiver or "")
     return (one,) if one is not None else facts.models
-
-
-def _continue(context: Context, found: BatchFound, source: str) -> tuple[Choice, ...]:
-    """Offer to go on from the epoch that was reached, where exactly whole epochs were trained."""
-    facts = context.recording.facts
-    model, done = facts.model(found.receiver or ""), facts.epochs_done
-    if found.method != "fit" or found.call is None or model is None or model.steps_before is None:
-        return ()
-    if model.steps <= model.steps_before or not done or facts.steps_done != 0:
-        return ()
-    keywords = {k.arg: k.value for k in found.call.keywords}
-    epochs = keywords.get("epochs")
-    if not isinstance(epochs, ast.Constant) or type(epochs.value) is not int or None in keywords:
-        return ()
-    if "initial_epoch" in keywords or len(found.call.args) > 3 or done >= epochs.value:
-        return ()
-    changed = read_cell(source)
-    if isinstance(changed, NotPython):
-        return ()
-    call = _same_call(changed, found)
-    if call is None:
-        return ()
-    at = insert_argument(changed, call, f"initial_epoch={done}")
-    again = apply_edits(changed, [CellEdit(at.start, at.end, at.text)])
-    if isinstance(again, NotPython):
-        return ()
-    return (Choice(f"Continue from epoch {done + 1}", again, f"{done} of {epochs.value} epochs are trained already."),)
-
-
-def _same_call(changed: PythonCell, found: BatchFound) -> ast.Call | None:
-    """Find the edited cell's call that was ``found.call``: they come in the same order."""
-
-    def fits(tree: ast.Module) -> list[ast.Call]:
-        calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
-        return sorted((n for n in calls if n.func.attr == "fit"), key=lambda n: (n.lineno, n.col_offset))  # type: ignore[attr-defined]
-
-    before, after = fits(found.cell.tree), fits(changed.tree)
-    if found.call is None or found.call not in before or len(before) != len(after):
-        return None
-    return after[before.index(found.call)]
 
 
 def _declined(context: Context, reason: str) -> Declined:
