@@ -24,7 +24,7 @@ KERAS_DEFAULT = 32
 class BatchFound:
     """The batch size that feeds the failing line: its value and all that must change with it.
 
-    ``method`` is the Keras method that trains, or ``"loop"``; ``call`` that method's call; ``receiver`` the name of
+    ``method`` is the Keras method that trains, or ``"loop"``; ``receiver`` the name of
     the model; ``seen`` what Keras was observed to use; ``validation`` the slots of the validation data.
     """
 
@@ -32,7 +32,6 @@ class BatchFound:
     value: int
     slots: tuple[Slot, ...]
     method: str = "loop"
-    call: ast.Call | None = None
     receiver: str | None = None
     seen: int | None = None
     per_replica: bool = False
@@ -134,7 +133,6 @@ def _keras(reader: Reader, call: ast.Call) -> BatchFound | Unknown:
         setting.value,
         (*setting.slots, *divisors),
         method,
-        call,
         receiver.id if isinstance(receiver, ast.Name) else None,
         seen,
         setting.per_replica,
