@@ -64,14 +64,16 @@ def _take_up_plan(session: Session) -> str:
 def _take_up_death(session: Session) -> str:
     if not _has_files("recordings"):
         return ""
-    from tf_mem_magic.api import load
     from tf_mem_magic.core.jsonio import UnreadableFileError
-    from tf_mem_magic.run import store, store_folder
+    from tf_mem_magic.run.store_folder import companion
+    from tf_mem_magic.run.stored_runs import notebook, stored_runs
 
-    for run in store.stored_runs(_folder() / "recordings"):
-        told = store_folder.companion(run.path, ".told")
-        if not run.killed or run.pid == os.getpid() or told.exists() or store.read_notebook(run.path) != notebook():
+    for run in stored_runs(_folder() / "recordings"):
+        told = companion(run.path, ".told")
+        if not run.killed or run.pid == os.getpid() or run.notebook != notebook() or told.exists():
             continue
+        from tf_mem_magic.api import load
+
         try:
             told.touch(mode=0o600)
             session.last = load(run.path)
@@ -79,11 +81,6 @@ def _take_up_death(session: Session) -> str:
             continue
         return "The last kernel of this notebook died while a watched cell ran: %tfmem last shows its memory."
     return ""
-
-
-def notebook() -> str:
-    """Name this notebook as its kernels can know it: by the page's session, else by the working folder."""
-    return os.environ.get("JPY_SESSION_NAME") or os.getcwd()
 
 
 def _expect(session: Session, proposal: Proposal, lineage: Lineage) -> None:

@@ -7,7 +7,6 @@ import os
 import struct
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +17,7 @@ from tf_mem_magic.core.recording import Cell, Dump, LimitBasis, PeakBasis, Recor
 from tf_mem_magic.core.timeline import Timeline
 from tf_mem_magic.run import store_folder
 from tf_mem_magic.run.store_page import FILE_SIZE, MAGIC, MISSING, SERIES, TEXTS, VERSION, Page, read_page
+from tf_mem_magic.run.stored_runs import notebook, prune
 
 _STATUSES: tuple[Status | None, ...] = (None, *get_args(Status))
 _LIMITS: tuple[LimitBasis | None, ...] = (None, *get_args(LimitBasis))
@@ -164,6 +164,7 @@ def open_store(cell: Cell, started: float | None = None) -> Store:
     page.put("tagged", int(cell.tagged))
     page.put("execution_count", MISSING if cell.execution_count is None else cell.execution_count)
     page.put("cell_id", (cell.cell_id or "").encode()[:64])
+    page.put("notebook", notebook().encode())
     source = cell.source.encode("utf-8", "replace")
     room = TEXTS["source"][1] - 8
     page.put("truncated", int(len(source) > room))
@@ -189,46 +190,6 @@ def _find_room() -> tuple[memoryview, Path | None, int | None, str | None]:
     why = first_error.strerror if first_error else "no folder to write to"
     notice = f"The recording is kept in memory only ({why}): nothing is left of it if the kernel dies."
     return memoryview(bytearray(FILE_SIZE)), None, None, notice
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRun:
-    """A recording file: who wrote it, whether it was finished, and whether its process still writes it."""
-
-    path: Path
-    pid: int
-    started: float
-    finished: bool
-    running: bool
-
-    @property
-    def killed(self) -> bool:
-        """Whether the process died before the cell ended."""
-        return not self.finished and not self.running
-
-
-def stored_runs(folder: Path) -> tuple[StoredRun, ...]:
-    """List the readable recording files in ``folder``, the newest first."""
-    return tuple(run for path in store_folder.recording_files(folder) if (run := _look_at(path)) is not None)
-
-
-def _look_at(path: Path) -> StoredRun | None:
-    try:
-        page = read_page(path)
-    except UnreadableFileError:
-        return None
-    finished = page.get("status") > 0
-    pid = page.get("pid")
-    running = not finished and (store_folder.is_locked(path) if page.get("locked") else store_folder.is_alive(pid))
-    return StoredRun(path, pid, page.get("started"), finished, running)
-
-
-def prune(folder: Path) -> None:
-    """Remove all but the newest recording files in ``folder``; never that of a cell that still runs."""
-    for path in store_folder.recording_files(folder)[store_folder.KEPT :]:
-        run = _look_at(path)
-        if not (store_folder.is_locked(path) if run is None else run.running):
-            store_folder.remove(path)
 
 
 def is_store(path: Path | str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ SERIES = 24
 
 _KIB = 1024
 MISSING = -1
+NAME_SIZE = 1024
+"""Bytes that the notebook's name may take."""
 
 # name -> (offset, format). A number that is missing is -1.
 _HEAD = {
@@ -31,6 +34,7 @@ _HEAD = {
     "truncated": (72, "<q"),
     "series": (80, "<q"),
     "cell_id": (128, "64s"),
+    "notebook": (192, f"{NAME_SIZE}s"),
 }
 _SLOTS_AT, _SLOT_SIZE = 4 * _KIB, 256
 _SLOT = {
@@ -117,9 +121,18 @@ def read_page(path: Path) -> Page:
     UnreadableFileError
         If the file cannot be read, is truncated or damaged, is no recording, or comes from a newer version.
     """
+    return _read(path, FILE_SIZE + 1)
+
+
+def read_head(path: Path) -> Page:
+    """Read the head of a recording file only: its numbers and names; else as :func:`read_page`."""
+    return _read(path, _SLOTS_AT)
+
+
+def _read(path: Path, most: int) -> Page:
     try:
         with open(path, "rb") as file:
-            data = file.read(FILE_SIZE + 1)
+            data, size = file.read(most), os.fstat(file.fileno()).st_size
     except OSError as error:
         raise UnreadableFileError(f"the recording cannot be read ({error.strerror}: {path})") from error
     if not data.startswith(MAGIC):
@@ -132,8 +145,8 @@ def read_page(path: Path) -> Page:
         raise UnreadableFileError(
             f"the file was written by a newer tf_mem_magic (format {version}, this one reads {VERSION}): upgrade it"
         )
-    if len(data) < FILE_SIZE:
-        raise UnreadableFileError(f"the recording is truncated ({len(data)} of {FILE_SIZE} bytes)")
-    if len(data) > FILE_SIZE or version != VERSION:
+    if size < FILE_SIZE:
+        raise UnreadableFileError(f"the recording is truncated ({size} of {FILE_SIZE} bytes)")
+    if size > FILE_SIZE or version != VERSION:
         raise UnreadableFileError("the recording is damaged")
     return page
