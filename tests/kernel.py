@@ -32,6 +32,8 @@ class Ran:
     status: str = ""
     count: int | None = None
     messages: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    sent: list[float] = field(default_factory=list)
+    """When the kernel sent each of ``messages``, by its own clock (Unix time)."""
 
     def stream(self, name: str) -> str:
         return "".join(c["text"] for kind, c in self.messages if kind == "stream" and c["name"] == name)
@@ -125,6 +127,7 @@ class Kernel:
             kind, content = got["msg_type"], got["content"]
             if kind == "update_display_data" or got["parent_header"].get("msg_id") == wanted:
                 ran.messages.append((kind, content))
+                ran.sent.append(got["header"]["date"].timestamp())
             if interrupt_on and kind == "stream" and interrupt_on in content["text"]:
                 self.manager.interrupt_kernel()
                 interrupt_on = ""

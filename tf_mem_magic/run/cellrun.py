@@ -77,6 +77,10 @@ class CellRun:
         self._presenter.retire()
 
     def _tick(self, live: Live) -> None:
+        if live.waiting is not None:
+            from tf_mem_magic.run.warm import warm_up
+
+            warm_up()
         self._presenter.tick(live)
 
     def _deliver(self, report: Report) -> None:
