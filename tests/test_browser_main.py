@@ -1,0 +1,161 @@
+"""The main job in a real JupyterLab: a real out-of-memory, a click, the cell changes, runs again, and fits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from tests import lab as harness
+from tests.kernel import bfc
+from tests.lab import PROJECT, Lab, wait_until
+from tests.native.ramgpu import CannotBuildError, ramgpu_env
+
+harness.require_browser()
+
+pytestmark = [pytest.mark.browser, pytest.mark.tf, pytest.mark.timeout(900), pytest.mark.xdist_group("browser")]
+
+MIB = 1 << 20
+SETUP = "%load_ext tf_mem_magic\nimport keras, numpy as np, tensorflow as tf\nfrom keras import layers"
+DATA = "x = np.zeros((4096, 256), 'float32'); y = np.zeros((4096, 1), 'float32')"
+MODEL = """stack = [keras.Input((256,))] + [layers.Dense(1024, activation="relu") for _ in range(4)] + [layers.Dense(1)]
+model = keras.Sequential(stack)
+model.compile("adam", "mse", jit_compile=False)"""
+FIT = "%%tfmem\nmodel.fit(x, y, batch_size=4096, epochs=2, verbose=0);"
+IN_USE = "tf.config.experimental.get_memory_info('CPU:0')"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("main")
+
+
+def open_notebook(lab: Lab, name: str, cells: list[str]) -> None:
+    harness.write_notebook(lab.folder / name, cells)
+    lab.new_page()
+    lab.open(name)
+
+
+def run_to_the_panel(lab: Lab, index: int, button: str) -> None:
+    lab.start(index)
+    wait_until(
+        lambda: button in lab.output_text(index) and not lab.is_running(index), f"the button {button!r} is there"
+    )
+
+
+def value(lab: Lab, index: int) -> str:
+    """Run the last cell, which prints, and give what it printed."""
+    lab.run(index)
+    return lab.output_text(index).strip()
+
+
+def no_broken_widget(lab: Lab) -> bool:
+    return "Error displaying widget" not in lab.page.inner_text("body")
+
+
+def test_the_quickstart_is_fixed_by_one_click_and_survives_being_saved(folder):
+    shutil.copy(PROJECT / "notebooks" / "quickstart.ipynb", folder / "quickstart.ipynb")
+    with Lab(folder) as lab:
+        lab.open("quickstart.ipynb")
+        lab.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+        fit = 4
+        strip = lab.page.locator(".tfmem-strip").first
+        strip.wait_for(state="attached")
+        lab.cell(fit, "c.outputArea.node.scrollIntoView()")
+        seen = set()
+        wait_until(lambda: seen.add(strip.text_content()) or len(seen) > 5, "the live strip moves")
+        wait_until(lambda: "waiting up to 10 s" in lab.output_text(fit), "the strip says that the allocator waits")
+        wait_until(lambda: "Batch 256 → 128" in lab.output_text(fit) and not lab.is_running(fit), "the panel is there")
+        told = lab.output_text(fit)
+        assert "Out of memory on CPU:0" in told
+        assert "Line 14 of your cell" in told
+        assert "ResourceExhaustedError" in told
+        assert (
+            told.index("Out of memory on CPU:0") < told.index("Batch 256 → 128") < told.index("ResourceExhaustedError")
+        )
+
+        lab.click("Batch 256 → 128")
+        wait_until(lambda: "batch seen: 128" in lab.output_text(fit), "the rerun has ended")
+        assert "batch_size=128" in lab.source(fit)
+        told = lab.output_text(fit)
+        assert "ResourceExhaustedError" not in told
+        assert "it fits" in told
+        assert "256 ✗ → 128 ✓" in told
+
+        lab.set_source(
+            6, "import tf_mem_magic as t\nc = t.last_report().comparison\nprint(c.status_after, c.after.peak)"
+        )
+        lab.run(6)
+        status, peak = lab.output_text(6).split()
+        assert status == "ok"
+        assert f"Peak {round(int(peak) / MIB)} of 600 MiB" in told
+
+        lab.click("Undo")
+        wait_until(lambda: "batch_size=256" in lab.source(fit), "the old code is back")
+        assert "Weights stay" in wait_until(lambda: lab.output_text(fit), "the panel says what Undo does")
+
+        saved = lab.save("quickstart.ipynb")
+        kinds = {kind for output in saved["cells"][fit]["outputs"] for kind in output.get("data", {})}
+        assert "text/html" in kinds
+        lab.shut_down()
+        lab.new_page()
+        lab.page.goto(lab.address("quickstart.ipynb"))
+        wait_until(lambda: "it fits" in lab.page.inner_text("body"), "the saved report is shown without its kernel")
+        assert no_broken_widget(lab)
+        errors = [text for kind, text in lab.console if kind == "error" and "tfmem" in text]
+        assert errors == []
+
+
+def test_mixed_precision_in_place_and_undone(folder):
+    policy = "print(model.layers[0].dtype_policy.name, type(model.optimizer).__name__, t.last_report().status)"
+    with Lab(folder, env=bfc(140)) as lab:
+        open_notebook(lab, "mixed.ipynb", [SETUP, DATA, MODEL, FIT, "import tf_mem_magic as t\n" + policy])
+        for index in range(3):
+            lab.run(index)
+        run_to_the_panel(lab, 3, "Mixed precision")
+        before = json.loads(json.dumps(lab.source(3)))
+        lab.click("Mixed precision")
+        wait_until(lambda: "history:" in lab.output_text(3) and not lab.is_running(3), "the rerun has ended")
+        assert 'apply.mixed_precision(model, "mixed_bfloat16")' in lab.source(3)
+        assert value(lab, 4).split()[:2] == ["mixed_bfloat16", "Adam"]
+        lab.click("Undo")
+        wait_until(lambda: lab.source(3) == before, "the old code is back")
+        assert value(lab, 4).split()[0] == "float32"
+        lab.shut_down()
+
+
+def test_memory_growth_restarts_replays_and_is_on_before_anything_runs(folder):
+    try:
+        env = ramgpu_env(folder, mib=256)
+    except CannotBuildError as problem:
+        pytest.skip(str(problem))
+    growth = (
+        "print('growth', [bool(tf.config.experimental.get_memory_growth(g)) for g in tf.config.list_physical_devices('GPU')])"
+    )
+    fill = "%%tfmem\nwith tf.device('GPU:0'):\n    held = [tf.identity(tf.zeros((1024, 1024, 8))) for _ in range(N)]"
+    cells = [
+        "%load_ext tf_mem_magic",
+        "import tensorflow as tf\nimport os\n" + growth + "\nprint('pid', os.getpid())",
+        "N = 40\ntf.config.list_logical_devices('GPU')",
+        fill,
+        growth,
+    ]
+    with Lab(folder, env=env) as lab:
+        open_notebook(lab, "growth.ipynb", cells)
+        for index in range(3):
+            lab.run(index)
+        first = lab.output_text(1)
+        assert "growth [False]" in first
+        run_to_the_panel(lab, 3, "memory growth")
+        assert "Out of memory on GPU:0" in lab.output_text(3)
+        lab.click("Restart with memory growth")
+        wait_until(lambda: "Restart and run" in lab.output_text(3), "the checklist is shown")
+        assert "N = 40" in lab.output_text(3)
+        lab.click("Restart and run")
+        wait_until(lambda: "growth [True]" in lab.output_text(1), "the first cells ran again in a kernel with growth")
+        wait_until(lambda: "history:" in lab.output_text(3) and not lab.is_running(3), "the cell itself ran again")
+        assert lab.output_text(1).split("pid")[1] != first.split("pid")[1]
+        assert lab.page.locator(".jp-Dialog").count() == 0
+        assert "growth [True]" in value(lab, 4)
+        lab.shut_down()
