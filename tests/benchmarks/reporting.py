@@ -34,12 +34,12 @@ release.release_exception = timed_release
 """
 
 CELL = """
-x = np.zeros((4096, 256), "float32"); y = np.zeros((4096, 1), "float32")
-layers = [keras.layers.Dense(8192, activation="relu"), keras.layers.Dense(8192), keras.layers.Dense(1)]
-model = keras.Sequential([keras.Input((256,)), *layers])
+x = np.zeros((32768, 64), "float32"); y = np.zeros((32768, 1), "float32")
+layers = [keras.layers.Dense(1024, activation="relu") for _ in range(4)] + [keras.layers.Dense(1)]
+model = keras.Sequential([keras.Input((64,)), *layers])
 model.compile("sgd", "mse")
 try:
-    model.fit(x, y, batch_size=4096, epochs=1, verbose=0)
+    model.fit(x, y, batch_size=32768, epochs=1, verbose=0)
 except Exception:
     raised = time.time()
     raise
@@ -51,7 +51,7 @@ class AtOnce(keras.Model):
         raise tf.errors.ResourceExhaustedError(None, None, MESSAGE)
 keras.Sequential = lambda layers: AtOnce()
 MESSAGE = (
-    "OOM when allocating tensor with shape[8192,8192] and type float on "
+    "OOM when allocating tensor with shape[32768,1024] and type float on "
     "/job:localhost/replica:0/task:0/device:CPU:0 by allocator bfc_cpu_allocator_for_gpu"
 )
 """
@@ -106,7 +106,7 @@ def moments(kernel: Kernel, cell: str) -> Moments:
     words = next(at for at, data in reports if "Out of memory" in data.get("text/plain", ""))
     figure = next(at for at, data in reports if "data:image/png" in data.get("text/html", ""))
     buttons = max(at for (kind, content), at in sent if kind.startswith("comm_") and makes_button(kind, content))
-    raised, left, released = kernel.value("(raised, left[-2], released[-1])")
+    raised, left, released = kernel.value("(raised, left[-1], released[-1])")
     return Moments(left - raised, words - raised, buttons - raised, figure - raised, released)
 
 

@@ -1,0 +1,141 @@
+"""What watching costs, as far as it does not depend on a clock; ``python -m tests.benchmarks`` measures the rest."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.kernel import Kernel
+from tf_mem_magic.core.live import Live
+from tf_mem_magic.core.outcome import Outcome
+from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.core.sentences import SHORT, has_timeline
+from tf_mem_magic.run import warm
+from tf_mem_magic.run.cellrun import CellRun
+from tf_mem_magic.views.static import static_bundle
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = set("tensorflow keras matplotlib ipywidgets anywidget libcst msgspec pynvml numpy".split())
+NEW_MODULES = "sorted({name.partition('.')[0] for name in set(sys.modules) - before})"
+
+
+def python(code: str, cache: Path) -> set[str]:
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), TFMEM_CACHE=str(cache), IPYTHONDIR=str(cache))
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return set(ast.literal_eval(done.stdout.splitlines()[-1]))
+
+
+LOADS = f"""
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+before = set(sys.modules)
+shell.run_line_magic("load_ext", "tf_mem_magic")
+print({NEW_MODULES})
+"""
+
+LEAVES_A_RECORDING = """
+from tf_mem_magic.core.recording import Cell
+from tf_mem_magic.run.store import open_store
+open_store(Cell("pass")).finish("ok")
+print([])
+"""
+
+
+def test_loading_imports_nothing_heavy(tmp_path):
+    assert set() == python(LOADS, tmp_path) & (HEAVY | {"psutil", "IPython.display"})
+
+
+def test_loading_imports_nothing_heavy_where_recordings_lie_in_the_cache(tmp_path):
+    python(LEAVES_A_RECORDING, tmp_path)
+    assert set() == python(LOADS.replace(".partition('.')[0]", ""), tmp_path) & {"tf_mem_magic.run.store", *HEAVY}
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    with Kernel(allow_stdin=True) as running:
+        running.run("import sys\n%load_ext tf_mem_magic\nbefore = set(sys.modules)")
+        yield running
+
+
+def ours(ran):
+    """Give the messages of our own displays."""
+    return [kind for kind, c in ran.messages if (c.get("transient") or {}).get("display_id", "").startswith("tfmem-")]
+
+
+@pytest.mark.kernel
+def test_an_empty_tagged_cell_shows_one_line_in_three_messages_and_imports_nothing_for_pictures(kernel):
+    ran = kernel.run("%%tfmem\npass")
+    assert ["display_data", "display_data", "update_display_data"] == ours(ran)
+    assert 1 == len(ran.report_text.strip().splitlines())
+    assert set() == set(kernel.value(NEW_MODULES)) & (HEAVY - {"pynvml"})
+
+
+@pytest.mark.kernel
+def test_an_untagged_quiet_cell_shows_nothing_in_always_on_mode(kernel):
+    kernel.run("%tfmem on")
+    ran = kernel.run("pass")
+    kernel.run("%tfmem off")
+    assert [] == ours(ran)
+
+
+@pytest.mark.kernel
+def test_nothing_is_warmed_up_while_no_allocator_waits(kernel):
+    kernel.run("import time")
+    kernel.run("%%tfmem\ntime.sleep(1)")
+    assert kernel.value("'tf_mem_magic.run.warm' not in sys.modules")
+
+
+def test_a_short_run_that_went_well_has_no_picture_and_one_line():
+    quiet = Outcome(Recording(Cell("pass"), SHORT / 2))
+    assert "<img" not in static_bundle(quiet)["text/html"]
+    assert not has_timeline(quiet)
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(SHORT, "ok"), (0.0, "oom"), (0.0, "killed")])
+def test_a_longer_run_and_one_that_ran_out_of_memory_have_a_timeline(seconds, status):
+    assert has_timeline(Outcome(Recording(Cell("pass"), seconds, status=status)))
+
+
+def test_a_waiting_allocator_starts_the_warm_up(monkeypatch):
+    called, shown = [], []
+    monkeypatch.setattr(warm, "warm_up", lambda: called.append(1))
+    run = SimpleNamespace(_presenter=SimpleNamespace(tick=shown.append))
+    CellRun._tick(run, Live(1.0))
+    CellRun._tick(run, Live(1.0, waiting="GPU:0"))
+    assert ([1], 2) == (called, len(shown))
+
+
+def test_the_warm_up_imports_what_the_report_needs_and_says_nothing(tmp_path):
+    code = (
+        "import sys, threading\n"
+        "from tf_mem_magic.run.warm import warm_up\n"
+        "warm_up(); warm_up()\n"
+        "waits = [t for t in threading.enumerate() if t.name == 'tfmem-warm']\n"
+        "assert len(waits) <= 1\n"
+        "[t.join() for t in waits]\n"
+        "print(sorted(sys.modules))"
+    )
+    wanted = {
+        "matplotlib.backends.backend_agg",
+        "tf_mem_magic.views.figure",
+        "tf_mem_magic.remedies.smaller_batch",
+        "tf_mem_magic.core.page",
+        "tf_mem_magic.run.release",
+    }
+    assert wanted <= python(code, tmp_path)
+
+
+def test_a_warm_up_without_a_thread_to_be_had_is_no_error(monkeypatch):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    warm.warm_up.__wrapped__()
