@@ -34,6 +34,9 @@ class NotingActions:
     def refusal_here(self, source: str) -> str | None:
         return "The cell uses await at top level." if "await" in source else None
 
+    def undo(self):
+        return "The cell has its old code again; it was not run. Weights stay as trained."
+
     def free(self, names: tuple[str, ...]) -> str:
         NOTES.append(("free", names))
         return f"Let go of {', '.join(names)}: 0.5 GiB came back."

@@ -14,7 +14,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "tf_mem_magic"
-HEAVY = ("tensorflow", "keras", "IPython", "ipykernel", "ipywidgets", "anywidget", "matplotlib", "pynvml", "psutil", "numpy")
+HEAVY = (
+    "tensorflow",
+    "keras",
+    "IPython",
+    "ipykernel",
+    "ipywidgets",
+    "anywidget",
+    "matplotlib",
+    "pynvml",
+    "psutil",
+    "numpy",
+)
 PURE = ("core", "cells", "remedies")
 
 
@@ -46,13 +57,11 @@ def in_fresh_python(code: str) -> list[str]:
 
 def test_importing_the_pure_rooms_brings_in_nothing_heavy():
     names = [
-        f"tf_mem_magic.{room}.{module.name}"
-        for room in PURE
-        for module in pkgutil.iter_modules([str(PACKAGE / room)])
+        f"tf_mem_magic.{room}.{module.name}" for room in PURE for module in pkgutil.iter_modules([str(PACKAGE / room)])
     ]
     assert len(names) > 20
     code = (
-        f"import importlib, json, sys\nfor name in {names + ['tf_mem_magic.explain']!r}: importlib.import_module(name)\n"
+        f"import importlib, json, sys\nfor name in {[*names, 'tf_mem_magic.explain']!r}: importlib.import_module(name)\n"
         f"print(json.dumps(sorted(set(sys.modules) & set({HEAVY!r}))))"
     )
     assert in_fresh_python(code) == []

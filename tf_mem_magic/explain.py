@@ -11,7 +11,9 @@ from tf_mem_magic.core.diagnose import diagnose
 from tf_mem_magic.core.lineage import Lineage
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Choice, Context, Declined, Proposal
+from tf_mem_magic.core.places import at_top_level
 from tf_mem_magic.core.recording import Recording
+from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.remedies import propose_all
 
 LEFT_BEHIND = 1 << 20
@@ -37,7 +39,7 @@ def explain(recording: Recording, lineage: Lineage | None = None, notices: tuple
             declined=tuple(a for a in answers if isinstance(a, Declined)),
         )
     if recording.status != "ok":
-        outcome = replace(outcome, changes=find_changes(recording.cell.source, recording.facts))
+        outcome = replace(outcome, changes=find_changes(recording.cell.source, recording.facts, reached(recording)))
     if lineage.last is not None:
         outcome = replace(outcome, comparison=compare(lineage.last, outcome, lineage.applied))
     return replace(outcome, history=lineage.finished(outcome).history if lineage.outcomes else ())
@@ -56,6 +58,13 @@ def _completed(proposal: Proposal, outcome: Outcome) -> Proposal:
         choices=(*choices, Choice("Without a restart", proposal.source, AFTER_XLA)),
         caveats=(*proposal.caveats, AFTER_XLA),
     )
+
+
+def reached(recording: Recording) -> int | None:
+    """Give the cell's line (the first being 1) that failed; None where that is unknown."""
+    frames = recording.errors[0].frames if recording.errors else ()
+    lines = [frame.line for frame in frames if frame.in_cell and at_top_level(frame)]
+    return lines[-1] + dropped_lines(recording.cell.source) if lines else None
 
 
 def leftovers(recording: Recording) -> tuple[tuple[str, int], ...]:

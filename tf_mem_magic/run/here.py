@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from tf_mem_magic.run.cellrun import CellRun
 
 
+UNDO_WITHIN = 5.0
+"""Seconds to wait for the thread that runs cells; a running cell goes first."""
+
+
 def on_main_thread(shell: Any, work: Any) -> None:
     """Call ``work()`` on the thread that runs cells.
 
@@ -25,6 +29,28 @@ def on_main_thread(shell: Any, work: Any) -> None:
 
     context = contextvars.copy_context()
     shell.kernel.io_loop.add_callback(lambda: context.run(work))
+
+
+def undo_remedy(shell: Any, code: str) -> str:
+    """Run a remedy's own ``undo`` code in the notebook's namespace; say in a sentence whether that worked."""
+    if not code:
+        return ""
+    done, problems = threading.Event(), []
+
+    def work() -> None:
+        try:
+            exec(compile(code, "<tfmem undo>", "exec"), shell.user_ns, {})
+        except Exception as error:
+            problems.append(f"{type(error).__name__}: {error}")
+        finally:
+            done.set()
+
+    on_main_thread(shell, work)
+    if not done.wait(UNDO_WITHIN):
+        return "What the remedy set is taken back as soon as the kernel is free. "
+    if problems:
+        return f"What the remedy set could not be taken back ({problems[0]}); the code for it is: {code} "
+    return "What the remedy set is taken back. "
 
 
 def refusal_here(shell: Any, source: str) -> str | None:

@@ -144,7 +144,12 @@ def _running(
         batches += observe_all(frame)
         progress = observe_progress(frame) if progress == Progress() else progress
     distinct = tuple(dict.fromkeys(batches))
-    return {"batches": distinct, "epochs_done": progress.epochs, "steps_done": progress.steps, "validating": progress.validating}
+    return {
+        "batches": distinct,
+        "epochs_done": progress.epochs,
+        "steps_done": progress.steps,
+        "validating": progress.validating,
+    }
 
 
 def _innermost_frames(exception: BaseException | None) -> Iterator[FrameType]:

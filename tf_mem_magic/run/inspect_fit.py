@@ -25,7 +25,7 @@ _WANTED = ("epoch_iterator", "data_handler", "epoch", "begin_step", "end_step", 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a ``fit`` got: the epoch it was in (from 0) and the whole ``steps`` of it; ``validating``: all of them."""
+    """How far a ``fit`` got: its epoch (from 0) and the whole ``steps`` of it; ``validating``: all of them."""
 
     epochs: int | None = None
     steps: int | None = None

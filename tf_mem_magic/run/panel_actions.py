@@ -38,6 +38,14 @@ class PanelActions:
 
         return refusal_here(self._run.session.shell, source)
 
+    def undo(self) -> str:
+        """Take back what the applied remedy set outside the cell: a policy, a converted model."""
+        from tf_mem_magic.run.here import undo_remedy
+
+        applied = self._run.lineage.applied
+        undone = undo_remedy(self._run.session.shell, applied.undo if applied else "")
+        return f"The cell has its old code again; it was not run. {undone}Weights stay as trained."
+
     def free(self, names: tuple[str, ...]) -> str:
         """Let go of what ``names`` hold."""
         from tf_mem_magic.run.release import free

@@ -43,6 +43,9 @@ class Actions(Protocol):
     def refusal_here(self, source: str) -> str | None:
         """Say why ``source`` cannot be run from the panel itself (top-level ``await``); None where it can."""
 
+    def undo(self) -> str:
+        """Take back what the applied remedy set outside the cell, once its old code is back; say what was done."""
+
     def free(self, names: tuple[str, ...]) -> str:
         """Let go of what ``names`` hold; give one sentence saying what came back."""
 

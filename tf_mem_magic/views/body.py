@@ -81,7 +81,10 @@ class Body:
         apply = self._apply(proposal, proposal.title, accent=accent)
         apply.add_class("tfmem-main-button")
         facts = controls.text(rows.row_html(proposal, rows.limit_of(self._outcome)))
-        choices = [self._apply(replace(proposal, source=c.source), c.label, c.note) for c in proposal.choices]
+        choices = [
+            self._apply(replace(proposal, source=c.source, takes_effect=c.takes_effect), c.label, c.note)
+            for c in proposal.choices
+        ]
         for choice in choices:
             choice.add_class("tfmem-choice")
         if not self._below:

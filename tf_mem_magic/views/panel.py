@@ -267,7 +267,7 @@ class Panel:
             elif op == "ran":
                 self._ready()
             elif op == "put":
-                self._ready("The cell has its old code again; it was not run. Weights stay as trained.")
+                self._ready(self._actions.undo())
             elif op == "copied" and message.get("ok"):
                 self._say("The cell is on the clipboard.")
             elif op == "copied":
