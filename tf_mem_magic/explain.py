@@ -10,8 +10,8 @@ from tf_mem_magic.core.compare import compare
 from tf_mem_magic.core.diagnose import diagnose
 from tf_mem_magic.core.lineage import Lineage
 from tf_mem_magic.core.outcome import Outcome
-from tf_mem_magic.core.proposals import Choice, Context, Declined, Proposal
 from tf_mem_magic.core.places import at_top_level
+from tf_mem_magic.core.proposals import Choice, Context, Declined, Proposal
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.remedies import propose_all
