@@ -363,6 +363,21 @@ def test_without_the_notebook_the_copy_runs_below(lab, notebook):
     assert "[256, 128]" == run_text(lab, 2)
 
 
+def test_a_display_inside_the_copy_below_can_be_updated(lab, notebook):
+    cell = """a = 1
+panel, _ = demo.show_panel(In[-1])
+now = In[-1]
+if a == 1: panel.show(demo.outcome(now, demo.proposal("k", "Change it", now.replace(f"a = {1}", f"a = {2}"), now)))
+else:
+    from IPython.display import HTML, display
+    shown = display(HTML("first"), display_id=True); print("printed"); shown.update(HTML("second"))"""
+    hidden(lab, notebook, "hideNotebook();", cell)
+    lab.click("Run a changed copy below: Change it")
+    wait_until(lambda: "printed" in lab.output_text(1), "the copy has run")
+    wait_until(lambda: "second" in lab.output_text(1), "the display is updated")
+    assert "first" not in lab.output_text(1)
+
+
 def test_without_the_kernel_the_panel_runs_the_copy(lab, notebook):
     hidden(lab, notebook, "hideNotebook(); hide(w, 'kernel');", CELL)
     lab.click("Run a changed copy below: Batch 256 → 128")

@@ -246,6 +246,10 @@ def test_undo_asks_the_page_to_put_the_old_code_back(driven):
     assert "it was not run" in d.said()
 
 
+def test_where_the_cell_was_not_changed_there_is_nothing_to_undo(driven):
+    assert "Undo" not in driven(reran(CELL, "batch = 512"), tier="execute").buttons()
+
+
 def test_a_click_that_fails_says_so(driven):
     d = driven(rich(CELL, CHANGED))
     d.actions.free = lambda names: 1 / 0
@@ -317,10 +321,22 @@ def test_an_estimate_says_its_range_and_its_word():
     assert "<b>fits</b>" in html
 
 
-def test_what_was_not_measured_says_so():
-    assert "not measured; saves on `x`".replace("`x`", "<code>x</code>") in rows.estimate_html(
-        proposal("k", "t", "", "", why="saves on `x`"), None
-    )
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ("", "not measured</span>"),
+        ("Saves on `x`.", "not measured; saves on <code>x</code>.</span>"),
+        ("GPU only", "not measured; GPU only</span>"),
+        ("A sentence too long to stand beside a button " * 2, "not measured</span>"),
+    ],
+)
+def test_what_was_not_measured_says_so(why, said):
+    assert said in rows.estimate_html(proposal("k", "t", "", "", why=why), None)
+
+
+def test_a_long_reason_stands_with_the_change():
+    why = "A sentence too long to stand beside a button, for sure it is"
+    assert f"<p>{why}, really.</p>" in rows.details_html(proposal("k", "t", "", "", why=f"{why}, really."))
 
 
 def test_the_diff_shows_what_goes_and_what_comes():

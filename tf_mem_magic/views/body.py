@@ -119,8 +119,9 @@ class Body:
         foot = []
         comparison = self._outcome.comparison
         if comparison is not None and comparison.original not in ("", self._source):
-            tip = "Put the cell's old code back; nothing is run"
-            foot.append(self._button("Undo", tip, partial(self._clicks.undo, comparison.original)))
+            if not self._below:
+                tip = "Put the cell's old code back; nothing is run"
+                foot.append(self._button("Undo", tip, partial(self._clicks.undo, comparison.original)))
             foot.append(
                 self._button("Copy the cell", "Copy the changed cell", partial(self._clicks.copy, self._source))
             )

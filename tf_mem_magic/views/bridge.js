@@ -134,6 +134,7 @@ async function runBelow(model, kernel, order, tag, send) {
   const future = kernel.requestExecute(request, false, tag);
   future.onStdin = (message) => answerInput(future, message);
   output.set("msg_id", future.msg.header.msg_id);
+  followUpdates(future, output);
   try {
     return (await future.done).content;
   } catch {
@@ -141,6 +142,25 @@ async function runBelow(model, kernel, order, tag, send) {
   } finally {
     output.set("msg_id", "");
   }
+}
+
+// An Output widget does not know updates of displays (update_display_data): they are done here. The hook runs before
+// the widget's own, so a new display's place is the number of outputs so far.
+function followUpdates(future, output) {
+  const displays = new Map();
+  future.registerMessageHook?.((message) => {
+    const kind = message.header.msg_type;
+    const id = message.content?.transient?.display_id;
+    const outputs = output.get("outputs") ?? [];
+    if (kind === "display_data" && id) displays.set(id, [...(displays.get(id) ?? []), outputs.length]);
+    if (kind === "clear_output") displays.clear();
+    if (kind !== "update_display_data" || !displays.has(id)) return true;
+    const { data, metadata } = message.content;
+    const places = displays.get(id);
+    const changed = outputs.map((each, i) => (places.includes(i) ? { output_type: "display_data", data, metadata } : each));
+    output.set("outputs", changed);
+    return false;
+  });
 }
 
 function render({ model, el }) {

@@ -138,10 +138,6 @@ class Panel:
     def undo(self, original: str) -> None:
         """Put the cell's old code back."""
         with self._lock:
-            self._to_copy = original
-            if self.tier != "edit":
-                self._show_code("The old code, to copy:")
-                return
             self._work("Putting the old code back …")
             self._actions.expect(original, "undo")
             self._ask("put", "undo", source=original, original=self._source)

@@ -85,7 +85,9 @@ class NotebookPresenter:
             self._report_slot.fill(static_bundle(outcome, fold_choices=has_panel))
 
     def retire(self) -> None:
-        """Replace the panel by static HTML."""
+        """Replace the panel by static HTML, unless a copy of the cell runs inside it."""
+        if self._panel is not None and self._panel.hosts:
+            return
         panel, self._panel = self._panel, None
         if panel is not None:
             self._freeze(panel.freeze_html())

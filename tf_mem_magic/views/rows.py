@@ -46,12 +46,23 @@ def estimate_html(proposal: Proposal, limit: int | None) -> str:
     """Give the peak to expect with its word and a small bar, or say that it is not measured."""
     estimate = proposal.estimate
     if estimate is None:
-        why = f"; {prose(proposal.why)}" if proposal.why else ""
+        why = f"; {prose(_inside(proposal.why))}" if _is_short(proposal.why) else ""
         return f'<span class="tfmem-dim">not measured{why}</span>'
     words = units.size_range(estimate.low, estimate.high)
     if limit is None:
         return escape(words)
     return f"{escape(words)} {_bar(estimate, limit)} <b>{estimate.word(limit)}</b>"
+
+
+def _is_short(sentence: str) -> bool:
+    """Tell whether a sentence fits beside a button."""
+    return 0 < len(sentence) <= 60
+
+
+def _inside(sentence: str) -> str:
+    """Give a sentence as it goes on after a semicolon: without its capital, unless that belongs to a name."""
+    plain = sentence[1:2].islower() or sentence[1:2] == " "
+    return sentence[:1].lower() + sentence[1:] if plain else sentence
 
 
 def _bar(estimate: Estimate, limit: int) -> str:
@@ -71,9 +82,9 @@ def details_html(proposal: Proposal) -> str:
     if proposal.environment:
         names = ", ".join(f"<code>{escape(name)}={escape(value)}</code>" for name, value in proposal.environment)
         parts.append(f"<p>Set before TensorFlow is imported: {names}</p>")
+    if proposal.why and (proposal.estimate is not None or not _is_short(proposal.why)):
+        parts.append(f"<p>{prose(proposal.why)}</p>")
     if proposal.estimate is not None:
-        if proposal.why:
-            parts.append(f"<p>{prose(proposal.why)}</p>")
         parts.append(f"<p>The estimate rests on: {prose(proposal.estimate.basis)}</p>")
     if proposal.caveats:
         parts.append("<ul>" + "".join(f"<li>{prose(text)}</li>" for text in proposal.caveats) + "</ul>")
