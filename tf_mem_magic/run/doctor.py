@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tf_mem_magic.run.session import Session
 
 PACKAGES = (
-    "tf_mem_magic tensorflow tensorflow-cpu keras IPython ipykernel ipywidgets anywidget libcst matplotlib "
+    "tf_mem_magic tensorflow tensorflow-cpu keras IPython ipykernel ipywidgets anywidget matplotlib "
     "nvidia-ml-py psutil jupyterlab notebook"
 ).split()
 
