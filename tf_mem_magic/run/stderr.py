@@ -244,5 +244,5 @@ def _flush(stream: TextIO | None) -> None:
     try:
         if stream is not None:
             stream.flush()
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         pass

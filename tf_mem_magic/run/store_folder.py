@@ -52,13 +52,14 @@ def make_private(folder: Path) -> None:
     Raises
     ------
     OSError
-        If it cannot be made, or is not the user's own: in a temp folder others may have put something in its place.
+        If it cannot be made, or lies in the temp folder and is not the user's own: others may put something there.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in (folder, folder.parent):
-        found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise PermissionError(errno.EPERM, "not a folder of this user", str(path))
+    if folder.is_relative_to(tempfile.gettempdir()):
+        for path in (folder, folder.parent):
+            found = path.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+                raise PermissionError(errno.EPERM, "not a folder of this user", str(path))
 
 
 def create_file(folder: Path, size: int) -> tuple[Path, int]:
