@@ -21,6 +21,9 @@ INTERVAL = 0.01
 _BUDGET = 0.01
 """Share of one core that sampling may take: costlier rounds, and costlier sources, are done less often."""
 
+_SPIKE = 0.002
+"""Processor seconds that a round may count for: one that opens a source or the panel is no reason to slow down."""
+
 _SLOW_CPU = 0.0005
 _SLOW_WALL = 0.05
 _SLOWEST = 1.0
@@ -181,7 +184,7 @@ class Sampler:
 
     def _loop(self) -> None:
         pause = self._interval
-        cost = 0.0
+        cost = tick_cost = 0.0
         spent = time.thread_time()
         next_stderr = next_dumps = 0.0
         next_tick = time.monotonic() + _TICK
@@ -200,13 +203,18 @@ class Sampler:
             if now >= next_limits:
                 self._read_limits()
                 next_limits = now + _LIMITS_EVERY
+            total = time.thread_time()
+            cost = 0.95 * cost + 0.05 * min(total - spent, _SPIKE)
+            spent = total
             if now >= next_tick:
                 self._tick(now)
                 next_tick = now + _TICK
-            total = time.thread_time()
-            cost = 0.95 * cost + 0.05 * (total - spent)
-            spent = total
-            pause = min(max(self._interval, cost / _BUDGET), _SLOWEST)
+                total = time.thread_time()
+                tick_cost = 0.8 * tick_cost + 0.2 * min(total - spent, _SPIKE)
+                spent = total
+            # The live view keeps its pace; what it leaves of the budget, half at least, is for samples.
+            budget = max(_BUDGET - tick_cost / _TICK, _BUDGET / 2)
+            pause = min(max(self._interval, cost / budget), _SLOWEST)
 
     def _read_all(self) -> None:
         for source in self._pool.sources:

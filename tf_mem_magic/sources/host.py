@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import mmap
+import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,8 +102,12 @@ class HostSource:
 
 
 def _rss(statm: str) -> int:
-    with builtins.open(statm, "rb", buffering=0) as file:
-        return int(file.read().split()[1]) * mmap.PAGESIZE
+    # Half the time of a file object, which counts a hundred times a second.
+    descriptor = os.open(statm, os.O_RDONLY)
+    try:
+        return int(os.read(descriptor, 256).split()[1]) * mmap.PAGESIZE
+    finally:
+        os.close(descriptor)
 
 
 def _rss_by_psutil() -> int:
