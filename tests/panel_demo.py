@@ -27,14 +27,15 @@ class NotingActions:
     def expect(self, source: str, key: str) -> None:
         NOTES.append(("expect", key, source))
 
-    def run_here(self, source: str, key: str, output: Any) -> None:
+    def run_here(self, source: str, key: str, output: Any, ended: Any) -> None:
         NOTES.append(("run_here", key, source))
         output.append_stdout("ran here: " + source.splitlines()[0] + "\n")
+        ended()
 
     def refusal_here(self, source: str) -> str | None:
         return "The cell uses await at top level." if "await" in source else None
 
-    def undo(self):
+    def undo(self) -> str:
         return "The cell has its old code again; it was not run. Weights stay as trained."
 
     def free(self, names: tuple[str, ...]) -> str:

@@ -116,7 +116,7 @@ def test_mixed_precision_in_place_and_undone(folder):
         run_to_the_panel(lab, 3, "Mixed precision")
         before = json.loads(json.dumps(lab.source(3)))
         lab.click("Mixed precision")
-        wait_until(lambda: "history:" in lab.output_text(3) and not lab.is_running(3), "the rerun has ended")
+        wait_until(lambda: "Runs of this cell:" in lab.output_text(3) and not lab.is_running(3), "the rerun has ended")
         assert 'apply.mixed_precision(model, "mixed_bfloat16")' in lab.source(3)
         assert value(lab, 4).split()[:2] == ["mixed_bfloat16", "Adam"]
         lab.click("Undo")
@@ -131,7 +131,8 @@ def test_memory_growth_restarts_replays_and_is_on_before_anything_runs(folder):
     except CannotBuildError as problem:
         pytest.skip(str(problem))
     growth = (
-        "print('growth', [bool(tf.config.experimental.get_memory_growth(g)) for g in tf.config.list_physical_devices('GPU')])"
+        "on = tf.config.experimental.get_memory_growth\n"
+        "print('growth', [bool(on(gpu)) for gpu in tf.config.list_physical_devices('GPU')])"
     )
     fill = "%%tfmem\nwith tf.device('GPU:0'):\n    held = [tf.identity(tf.zeros((1024, 1024, 8))) for _ in range(N)]"
     cells = [
@@ -154,7 +155,9 @@ def test_memory_growth_restarts_replays_and_is_on_before_anything_runs(folder):
         assert "N = 40" in lab.output_text(3)
         lab.click("Restart and run")
         wait_until(lambda: "growth [True]" in lab.output_text(1), "the first cells ran again in a kernel with growth")
-        wait_until(lambda: "history:" in lab.output_text(3) and not lab.is_running(3), "the cell itself ran again")
+        wait_until(
+            lambda: "Runs of this cell:" in lab.output_text(3) and not lab.is_running(3), "the cell itself ran again"
+        )
         assert lab.output_text(1).split("pid")[1] != first.split("pid")[1]
         assert lab.page.locator(".jp-Dialog").count() == 0
         assert "growth [True]" in value(lab, 4)

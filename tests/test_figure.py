@@ -154,8 +154,11 @@ def test_devices_beyond_the_third_are_counted():
     assert [text.get_text() for text in draw(gallery.long_run()).texts] == ["1 more not drawn"]
 
 
-def test_host_memory_of_another_scale_has_a_row_of_its_own():
-    assert len(draw(gallery.interrupted()).axes) == 2
+def test_host_memory_of_another_scale_has_a_row_only_where_it_is_tight():
+    calm = gallery.interrupted()
+    series = tuple(dataclasses.replace(s, limit=s.peak) if s.kind == "host" else s for s in calm.recording.series)
+    tight = dataclasses.replace(calm, recording=dataclasses.replace(calm.recording, series=series))
+    assert [len(draw(outcome).axes) for outcome in (calm, tight)] == [1, 2]
 
 
 def test_ten_hours_are_drawn_with_few_points():

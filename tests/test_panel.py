@@ -29,8 +29,9 @@ class Notes(NotingActions):
     def expect(self, source, key):
         self.notes.append(("expect", source, key))
 
-    def run_here(self, source, key, output):
+    def run_here(self, source, key, output, ended):
         self.notes.append(("run_here", source, key, threading.current_thread().name))
+        ended()
 
     def free(self, names):
         self.notes.append(("free", names))
@@ -183,7 +184,7 @@ def test_a_panel_whose_output_area_shows_a_run_says_so(driven, tier, hosts):
 def test_a_run_here_leaves_the_panel_free_to_be_closed_meanwhile(driven):
     d = driven(rich(CELL, CHANGED), tier="panel")
 
-    def run_here(source, key, output):
+    def run_here(source, key, output, ended):
         closing = threading.Thread(target=d.panel.close)
         closing.start()
         closing.join(30)
@@ -285,10 +286,6 @@ def test_a_closed_panel_takes_no_more_moments():
     assert [] == d.sent
 
 
-def test_the_result_of_a_rerun_shows_the_tries_until_now(driven):
-    assert "history: 256 ✗ → 128 ✓" in driven(reran(CELL, CHANGED)).text()
-
-
 def test_what_the_run_already_did_stands_before_the_choices(driven):
     text = driven(rich(CELL, CHANGED)).text()
     assert text.index("This run already did") < text.index("the change")
@@ -349,9 +346,9 @@ def test_a_run_that_went_on_until_the_kernel_ended_freezes_to_a_sentence():
 
 
 def test_the_announcement_is_one_short_text():
-    assert "The cell ran out of memory after 12.4 s. 3 changes are offered below." == rows.announcement(
-        rich(CELL, CHANGED)
-    )
+    said = rows.announcement(rich(CELL, CHANGED))
+    assert said.startswith("Out of memory on GPU:0 after 12.4 s")
+    assert said.endswith(". 3 changes are offered below.")
 
 
 def test_the_strip_shows_the_fullest_gpu():

@@ -34,7 +34,7 @@ _MOST_STDERR = 12_000
 _MOST_GROUPS = 20
 
 
-def render_html(outcome: Outcome, figure_png: str | None = None, fold_choices: bool = False) -> str:
+def render_html(outcome: Outcome, figure_png: str | None = None, *, above_panel: bool = False) -> str:
     """Give the report as one HTML element.
 
     Parameters
@@ -43,18 +43,17 @@ def render_html(outcome: Outcome, figure_png: str | None = None, fold_choices: b
         The run, explained.
     figure_png : str or None
         The timeline as a PNG in base64; None where there is none.
-    fold_choices : bool
-        Fold the table of changes behind one line, for a page where a live panel offers the same changes.
+    above_panel : bool
+        Leave out what a panel below shows with its buttons: the changes to try, and what the run already did.
     """
     image = _image(outcome, figure_png)
     if sentences.is_quiet(outcome):
         parts = [_head(outcome), _line(_folded("timeline", image), *_details(outcome))]
     else:
-        choices = _choices(outcome)
-        if fold_choices:
-            choices = _folded(f"changes to try: {len(outcome.offered)}", choices)
-        parts = [_head(outcome), _explanation(outcome), image, _filled(outcome), choices]
-        parts += [_declined(outcome.declined), _line(_original(outcome), *_details(outcome))]
+        parts = [_head(outcome), _explanation(outcome), image, _filled(outcome)]
+        if not above_panel:
+            parts += [_already_done(outcome), _choices(outcome), _declined(outcome.declined)]
+        parts.append(_line(_original(outcome), *_details(outcome)))
     label = escaped(f"Memory report: {sentences.headline(outcome)}")
     style = (
         "color:inherit;line-height:1.45;max-width:760px;overflow-wrap:anywhere;"
@@ -127,11 +126,16 @@ def _explanation(outcome: Outcome) -> str:
         lines.append(escaped(where) + (quoted if code else ""))
     lines += [explained(text) for text in (sentences.paragraph(outcome),) if text]
     lines += [escaped(text) for text in sentences.neighbours(outcome)]
-    if changes := sentences.already_done(outcome):
-        lines.append(f"<b>This run already did:</b> {escaped('; '.join(changes))}")
     if runs := rerun.history(outcome):
         lines.append(f"Runs of this cell: {escaped(runs)}")
     return "".join(f'<div style="margin:2px 0">{line}</div>' for line in lines)
+
+
+def _already_done(outcome: Outcome) -> str:
+    changes = sentences.already_done(outcome)
+    return (
+        f'<div style="margin:2px 0"><b>This run already did:</b> {escaped("; ".join(changes))}</div>' if changes else ""
+    )
 
 
 def _image(outcome: Outcome, figure_png: str | None) -> str:

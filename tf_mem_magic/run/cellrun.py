@@ -29,7 +29,7 @@ class CellRun:
         self._notices: tuple[str, ...] = ()
         self._compiled: dict[str, int] = {}
         self.report: Report | None = None
-        self._presenter = make_presenter(session.shell, cell, options, PanelActions(self))
+        self._presenter = make_presenter(session.shell, cell, options, PanelActions(self), is_hosted=session.is_hosted)
         self.capture = Capture(
             cell,
             session.shell.user_ns,

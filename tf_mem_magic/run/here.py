@@ -10,6 +10,7 @@ from tf_mem_magic.core.proposals import Proposal
 if TYPE_CHECKING:
     from tf_mem_magic.api import Report
     from tf_mem_magic.run.cellrun import CellRun
+    from tf_mem_magic.run.session import Session
 
 
 UNDO_WITHIN = 5.0
@@ -76,11 +77,15 @@ def _needs_loop(transformed: str) -> bool:
     return False
 
 
-def run_into(shell: Any, source: str, output: Any) -> None:
+def run_into(session: Session, source: str, output: Any) -> None:
     """Run a cell into an ipywidgets ``Output``; must be called on the main thread."""
-    with output:
-        output.clear_output()
-        shell.run_cell(source, store_history=True)
+    session.is_hosted = True
+    try:
+        with output:
+            output.clear_output()
+            session.shell.run_cell(source, store_history=True)
+    finally:
+        session.is_hosted = False
 
 
 def rerun_in_process(run: CellRun, key: str) -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,18 +20,24 @@ class PanelActions:
     def expect(self, source: str, key: str) -> None:
         """Let the next run of exactly ``source`` count as the rerun for the remedy ``key``."""
         run = self._run
-        offered = run.report.outcome.offered if run.report else ()
-        proposal = next((p for p in offered if p.key == key), None)
+        proposal = next((p for p in self._proposals() if p.key == key), None)
         if proposal is not None:
             run.session.expect(source, proposal, run.lineage, run)
 
-    def run_here(self, source: str, key: str, output: Any) -> None:
-        """Run the changed cell on the main thread into the panel's own output area."""
+    def run_here(self, source: str, key: str, output: Any, ended: Callable[[], None]) -> None:
+        """Run the changed cell on the main thread into the panel's own output area, then call ``ended``."""
         from tf_mem_magic.run.here import on_main_thread, run_into
 
         self.expect(source, key)
-        shell = self._run.session.shell
-        on_main_thread(shell, lambda: run_into(shell, source, output))
+        session = self._run.session
+
+        def work() -> None:
+            try:
+                run_into(session, source, output)
+            finally:
+                ended()
+
+        on_main_thread(session.shell, work)
 
     def refusal_here(self, source: str) -> str | None:
         """Say why the panel cannot run ``source`` itself."""
@@ -63,6 +70,13 @@ class PanelActions:
         from tf_mem_magic.run.plan import prepare_restart
 
         return prepare_restart(self._run, proposal)
+
+    def _proposals(self) -> tuple[Proposal, ...]:
+        """Give what can be applied: what is offered, and what is reachable under other settings."""
+        if self._run.report is None:
+            return ()
+        outcome = self._run.report.outcome
+        return (*outcome.offered, *(d.settings for d in outcome.declined if d.settings is not None))
 
     def dismissed(self) -> None:
         """Freeze the panel."""

@@ -43,11 +43,15 @@ class Expected:
 
 
 class Session:
-    """The state of one shell: open sources, what ran, what is expected to run, the last report."""
+    """The state of one shell: open sources, what ran, what is expected to run, the last report.
+
+    ``is_hosted`` holds while a cell runs inside a panel, whose output area shows displays but never updates them.
+    """
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
         self.always_on = False
+        self.is_hosted = False
         self.last: Report | None = None
         self.ran_cells: deque[RanCell] = deque(maxlen=KEPT_CELLS)
         self._expected: deque[Expected] = deque(maxlen=KEPT_RERUNS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,8 +38,11 @@ class Actions(Protocol):
     def expect(self, source: str, key: str) -> None:
         """Note that the page is about to run ``source`` in the cell as the rerun for ``key`` (``"undo"`` too)."""
 
-    def run_here(self, source: str, key: str, output: Any) -> None:
-        """Run ``source`` on the main thread into the ipywidgets ``output``; for pages that cannot run cells."""
+    def run_here(self, source: str, key: str, output: Any, ended: Callable[[], None]) -> None:
+        """Run ``source`` on the main thread into the ipywidgets ``output``; for pages that cannot run cells.
+
+        It may only be queued when this returns: ``ended`` is called when it has run.
+        """
 
     def refusal_here(self, source: str) -> str | None:
         """Say why ``source`` cannot be run from the panel itself (top-level ``await``); None where it can."""

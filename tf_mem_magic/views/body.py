@@ -8,7 +8,7 @@ from functools import partial
 from html import escape
 from typing import Any, Literal, Protocol
 
-from tf_mem_magic.core import units
+from tf_mem_magic.core.measures import amount, limit_of
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Declined, Proposal
 from tf_mem_magic.views import controls, rows
@@ -54,8 +54,6 @@ class Body:
     def _parts(self) -> list[Any]:
         outcome = self._outcome
         parts = []
-        if said := rows.comparison_html(outcome.comparison, outcome.history):
-            parts.append(controls.text(said))
         if changes := rows.changes_html(outcome.changes):
             parts.append(controls.text(changes))
         if outcome.offered:
@@ -80,7 +78,7 @@ class Body:
     def _proposal(self, proposal: Proposal, *, accent: bool = False) -> Any:
         apply = self._apply(proposal, proposal.title, accent=accent)
         apply.add_class("tfmem-main-button")
-        facts = controls.text(rows.row_html(proposal, rows.limit_of(self._outcome)))
+        facts = controls.text(rows.row_html(proposal, limit_of(self._outcome)))
         choices = [
             self._apply(replace(proposal, source=c.source, takes_effect=c.takes_effect), c.label, c.note)
             for c in proposal.choices
@@ -109,7 +107,7 @@ class Body:
             button.disabled = True
 
         button = self._button("let go", f"Let go of what {name} holds", let_go)
-        return controls.row(button, controls.text(f"<code>{escape(name)}</code> {units.size(size)}", "tfmem-beside"))
+        return controls.row(button, controls.text(f"<code>{escape(name)}</code> {amount(size)}", "tfmem-beside"))
 
     def _declined(self, declined: Declined) -> list[Any]:
         said = [controls.text(rows.declined_html(declined))]

@@ -21,6 +21,9 @@ _WIDTH = 6.6
 _HEIGHT = 2.3
 _DPI = 200
 _POINTS = 700
+_TIGHT = 0.7
+"""Share of its limit from which host memory gets a chart of its own beside a device's."""
+
 _MOST_ROWS = 3
 _FONT: dict[str, Any] = {
     "fontfamily": "DejaVu Sans",
@@ -117,7 +120,7 @@ def _rows(outcome: Outcome) -> tuple[list[tuple[Series, ...]], int]:
     top = max(_highest(rows[0]), limit_of(outcome) or 0)
     if host and 0.1 * top <= _highest(host) <= 1.2 * top:
         rows[0] = (*rows[0], *host)
-    elif host:
+    elif host and any(s.limit and (s.peak or 0) > _TIGHT * s.limit for s in host):
         rows.insert(1, tuple(host))
     return rows[:_MOST_ROWS], max(0, len(rows) - _MOST_ROWS)
 

@@ -171,8 +171,7 @@ class Panel:
             return
         self.hosts = True
         self._work("Running the copy below …")
-        self._actions.run_here(proposal.source, proposal.key, self._output)
-        self._ready()
+        self._actions.run_here(proposal.source, proposal.key, self._output, self._ready)
 
     def _ask_for_restart(self, proposal: Proposal) -> None:
         if self.tier == "edit" and self._can_restart:

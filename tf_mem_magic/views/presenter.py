@@ -40,25 +40,26 @@ class Presenter(Protocol):
 class NotebookPresenter:
     """A static report in one output, the live panel in a second one below it.
 
-    Always-on runs reserve nothing until there is something to show, so that quiet cells stay as they are.
+    Always-on runs reserve nothing until there is something to show, so that quiet cells stay as they are. Neither do
+    hosted ones, which run inside another panel: its output area shows a display once and never updates it.
     """
 
-    def __init__(self, shell: Any, cell: Cell, options: Options, actions: Actions) -> None:
-        self._cell, self._options, self._actions = cell, options, actions
+    def __init__(self, shell: Any, cell: Cell, options: Options, actions: Actions, is_hosted: bool) -> None:
+        self._cell, self._options, self._actions, self._is_hosted = cell, options, actions, is_hosted
         self._report_slot, self._panel_slot = Slot(shell), Slot(shell)
         self._attended = is_attended(shell)
         self._panel: Any = None
 
     def reserve(self) -> None:
         """Take the two outputs, for a tagged cell."""
-        if self._cell.tagged:
+        if self._cell.tagged and not self._is_hosted:
             self._report_slot.reserve()
             if self._attended:
                 self._panel_slot.reserve()
 
     def tick(self, live: Live) -> None:
         """Show the live strip once the cell has run for a moment."""
-        if live.seconds < LIVE_AFTER or not self._attended or not self._options.live:
+        if live.seconds < LIVE_AFTER or not self._attended or not self._options.live or self._is_hosted:
             return
         if not self._cell.tagged and live.seconds < LONG and not live.warning and live.waiting is None:
             return
@@ -76,13 +77,13 @@ class NotebookPresenter:
             return
         wants_panel = bool(outcome.offered or outcome.comparison or outcome.leftovers)
         has_panel = self._attended and wants_panel and self._options.on_oom == "panel"
-        self._report_slot.fill(static_bundle(outcome, with_figure=False, fold_choices=has_panel))
+        self._report_slot.fill(static_bundle(outcome, with_figure=self._is_hosted, above_panel=has_panel))
         if has_panel:
             self._open_panel().show(outcome)
         else:
             self._drop_panel()
-        if has_timeline(outcome):
-            self._report_slot.fill(static_bundle(outcome, fold_choices=has_panel))
+        if has_timeline(outcome) and not self._is_hosted:
+            self._report_slot.fill(static_bundle(outcome, above_panel=has_panel))
 
     def retire(self) -> None:
         """Replace the panel by static HTML, unless a copy of the cell runs inside it."""
@@ -146,10 +147,10 @@ class TerminalPresenter:
         """Leave what was printed."""
 
 
-def make_presenter(shell: Any, cell: Cell, options: Options, actions: Actions) -> Presenter:
-    """Choose the presenter for the shell."""
+def make_presenter(shell: Any, cell: Cell, options: Options, actions: Actions, *, is_hosted: bool = False) -> Presenter:
+    """Choose the presenter for the shell; ``is_hosted``: the cell runs inside another panel."""
     if can_show(shell):
-        return NotebookPresenter(shell, cell, options, actions)
+        return NotebookPresenter(shell, cell, options, actions, is_hosted)
     return TerminalPresenter(cell, options)
 
 

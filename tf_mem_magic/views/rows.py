@@ -6,17 +6,10 @@ import re
 from html import escape
 
 from tf_mem_magic.core import units
-from tf_mem_magic.core.outcome import Attempt, Change, Comparison, Outcome
+from tf_mem_magic.core.measures import amount, limit_of
+from tf_mem_magic.core.outcome import Change, Outcome
 from tf_mem_magic.core.proposals import Declined, Estimate, Proposal
-
-_SIGN = {"ok": "✓", "oom": "✗", "error": "✗", "killed": "✗", "interrupted": "–"}
-_WORD = {
-    "ok": "finished",
-    "oom": "ran out of memory",
-    "error": "stopped with an error",
-    "killed": "the kernel died",
-    "interrupted": "was interrupted",
-}
+from tf_mem_magic.core.sentences import headline
 
 
 def prose(text: str) -> str:
@@ -24,18 +17,9 @@ def prose(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
-def limit_of(outcome: Outcome) -> int | None:
-    """Find the limit in bytes that the estimates are held against; None where nobody tells."""
-    if outcome.diagnosis is not None and outcome.diagnosis.limit is not None:
-        return outcome.diagnosis.limit
-    main = outcome.recording.main
-    return main.limit if main is not None else None
-
-
 def announcement(outcome: Outcome) -> str:
     """Give the one sentence that a screen reader speaks when the run has ended (plain text)."""
-    recording = outcome.recording
-    said = f"The cell {_WORD[recording.status]} after {units.duration(recording.seconds)}."
+    said = f"{headline(outcome)}."
     if outcome.offered:
         count = len(outcome.offered)
         said += f" {count} {'change is' if count == 1 else 'changes are'} offered below."
@@ -94,7 +78,7 @@ def details_html(proposal: Proposal) -> str:
 def columns_html(outcome: Outcome) -> str:
     """Give the heads of the columns beside the buttons."""
     limit = limit_of(outcome)
-    held = "" if limit is None else f" (limit {units.size(limit)})"
+    held = "" if limit is None else f" (limit {amount(limit)})"
     return f'<div class="tfmem-facts tfmem-dim"><span>peak to expect{held}</span> <span>keeps</span></div>'
 
 
@@ -141,28 +125,12 @@ def changes_html(changes: tuple[Change, ...]) -> str:
     return f'<div class="tfmem-changes"><b>This run already did:</b> {items}.</div>'
 
 
-def comparison_html(comparison: Comparison | None, history: tuple[Attempt, ...]) -> str:
-    """Say what the rerun showed, and the tries until now."""
-    said = ""
-    if comparison is not None:
-        said = f'<div class="tfmem-result">{_SIGN.get(comparison.status_after, "")} {prose(comparison.text)}</div>'
-    return said + history_html(history)
-
-
-def history_html(history: tuple[Attempt, ...]) -> str:
-    """Give the tries in one line: ``256 ✗ → 128 ✓``."""
-    if len(history) < 2:
-        return ""
-    tries = " → ".join(f"{escape(attempt.label)} {_SIGN[attempt.status]}" for attempt in history)
-    return f'<div class="tfmem-dim">history: {tries}</div>'
-
-
 def frozen_html(outcome: Outcome | None) -> str:
     """Give the whole panel as static HTML without scripts: what is saved, printed and exported."""
     if outcome is None:
         return "<div>The live view ended before the cell did.</div>"
     limit = limit_of(outcome)
-    parts = [comparison_html(outcome.comparison, outcome.history), changes_html(outcome.changes)]
+    parts = [changes_html(outcome.changes)]
     if outcome.offered:
         rows = "".join(
             f"<li><b>{escape(p.title)}</b> {estimate_html(p, limit)} · {escape(p.preserves)}"
@@ -171,7 +139,7 @@ def frozen_html(outcome: Outcome | None) -> str:
         )
         parts.append(f"<div>Changes to this cell that were offered:</div><ul>{rows}</ul>")
     if outcome.leftovers:
-        names = ", ".join(f"<code>{escape(name)}</code> {units.size(size)}" for name, size in outcome.leftovers)
+        names = ", ".join(f"<code>{escape(name)}</code> {amount(size)}" for name, size in outcome.leftovers)
         parts.append(f"<div>Left in memory: {names}</div>")
     if outcome.declined:
         reasons = "".join(declined_html(d) for d in outcome.declined)

@@ -7,11 +7,10 @@ import base64
 from tf_mem_magic.core.outcome import Outcome
 
 
-def static_bundle(outcome: Outcome, *, with_figure: bool = True, fold_choices: bool = False) -> dict[str, str]:
+def static_bundle(outcome: Outcome, *, with_figure: bool = True, above_panel: bool = False) -> dict[str, str]:
     """Give the report as HTML and plain text; the figure is a picture inside the HTML.
 
-    A run too short for a timeline gets no figure. ``fold_choices`` folds the table of changes, for while a panel
-    with buttons stands below.
+    A run too short for a timeline gets no figure. ``above_panel`` leaves out what a panel below shows with buttons.
     """
     from tf_mem_magic.core.page import render_html
     from tf_mem_magic.core.sentences import has_timeline
@@ -22,4 +21,4 @@ def static_bundle(outcome: Outcome, *, with_figure: bool = True, fold_choices: b
         from tf_mem_magic.views.figure import draw_png
 
         picture = base64.b64encode(draw_png(outcome)).decode("ascii")
-    return {"text/html": render_html(outcome, picture, fold_choices), "text/plain": render_text(outcome)}
+    return {"text/html": render_html(outcome, picture, above_panel=above_panel), "text/plain": render_text(outcome)}
