@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import shutil
 import sys
@@ -48,7 +49,7 @@ class DumpWatch:
         self._burst: list[tuple[float, str]] = []
         self._stamp = -1
         self._is_own = False
-        self._since = 0.0
+        self._since = -math.inf
         self._pid = os.getpid()
         self._in_use: int | None = None
         self.waiting: str | None = None
@@ -92,25 +93,28 @@ class DumpWatch:
         ``in_use`` holds the newest bytes by series name: the wait is over once they change, or after 12 seconds.
         """
         now = time.monotonic()
-        if self.waiting is not None:
-            current = in_use.get(f"allocator:{self.waiting}")
-            if current != self._in_use or now - self._since > WAIT:
-                self.waiting = None
-        new = self._new_files()
-        if self.waiting is not None and new and now - self._since > _GIVES_UP:
+        waited = now - self._since
+        if self.waiting is not None and (in_use.get(f"allocator:{self.waiting}") != self._in_use or waited > WAIT):
             self.waiting = None
-            self._burst.clear()
-        elif self.waiting is None and new:
-            allocators = [_allocator_of(path, self._prefix or "") for path in new]
-            self._burst = [(at, name) for at, name in self._burst if now - at < _BURST]
-            self._burst += [(now, name) for name in allocators]
-            # A request that is tried again writes two dumps at once; one that may fail writes one, and nobody waits.
-            if [name for _, name in self._burst].count(allocators[-1]) > 1:
-                self.waiting = device_of(allocators[-1])
-                self._since = now
-                self._in_use = in_use.get(f"allocator:{self.waiting}")
-                self._burst.clear()
+            if waited < _GIVES_UP:
+                self._since = -math.inf
+        new = self._new_files()
+        if new and _GIVES_UP <= waited <= WAIT:
+            # The allocator writes two more when it gives up.
+            self.waiting = None
+        elif new and self.waiting is None:
+            self._see(now, [_allocator_of(path, self._prefix or "") for path in new], in_use)
         return self.waiting
+
+    def _see(self, now: float, allocators: list[str], in_use: Mapping[str, int]) -> None:
+        """Note new dumps: a request that is tried again writes two at once; one that may fail writes one."""
+        self._burst = [(at, name) for at, name in self._burst if now - at < _BURST]
+        self._burst += [(now, name) for name in allocators]
+        if [name for _, name in self._burst].count(allocators[-1]) > 1:
+            self.waiting = device_of(allocators[-1])
+            self._since = now
+            self._in_use = in_use.get(f"allocator:{self.waiting}")
+            self._burst.clear()
 
     def read(self, text: str = "") -> tuple[Dump, ...]:
         """Read the newest dump of each allocator; ``text`` is what was on stderr, for what the files do not say.
