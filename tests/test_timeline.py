@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tf_mem_magic.core.timeline import LIVE_BUCKETS, Timeline, bytes_needed, thin
+from tf_mem_magic.core.timeline import LIVE_BUCKETS, Timeline, bytes_needed
 
 SMALL = 8
 
@@ -114,16 +114,6 @@ def test_a_long_silence_does_not_take_the_room_of_what_follows():
 def test_the_live_timeline_gives_at_most_three_hundred_points():
     timeline = filled([(n * 0.01, n * 7919 % 10007) for n in range(50_000)], LIVE_BUCKETS)
     assert len(timeline.points()[0]) <= 300
-
-
-@given(sample_lists, st.integers(6, 40))
-def test_thinning_keeps_the_extremes_the_ends_and_the_order(samples, most):
-    times, values = zip(*samples)
-    thin_times, thin_values = thin(times, values, most)
-    assert len(thin_times) <= max(most, 2)
-    assert (min(values), max(values)) == (min(thin_values), max(thin_values))
-    assert (samples[0], samples[-1]) == ((thin_times[0], thin_values[0]), (thin_times[-1], thin_values[-1]))
-    assert list(thin_times) == sorted(thin_times)
 
 
 def test_a_buffer_of_the_wrong_size_is_refused():

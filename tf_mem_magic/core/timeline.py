@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from math import isfinite
 
@@ -145,17 +144,3 @@ class Timeline:
         """Let go of the buffer, so that its file can be closed; the timeline is of no further use."""
         self._times.release()
         self._values.release()
-
-
-def thin(times: Sequence[float], values: Sequence[int], most: int = 300) -> Points:
-    """Give at most ``most`` of the points, the smallest and the largest of each stretch, the first and the last."""
-    if len(times) <= most:
-        return tuple(times), tuple(values)
-    stretches = (most - 2) // 2
-    keep = {0, len(times) - 1}
-    for n in range(stretches):
-        stretch = range(n * len(times) // stretches, (n + 1) * len(times) // stretches)
-        keep.add(min(stretch, key=values.__getitem__))
-        keep.add(max(stretch, key=values.__getitem__))
-    kept = sorted(keep)
-    return tuple(times[i] for i in kept), tuple(values[i] for i in kept)
