@@ -86,7 +86,7 @@ def _comparison(outcome: Outcome) -> Figure:
     assert comparison is not None
     sides = [(comparison.before, comparison.status_before), (comparison.after, comparison.status_after)]
     figure = _figure(_HEIGHT)
-    grid = figure.add_gridspec(1, 2, wspace=0.62, **_margins(figure))
+    grid = figure.add_gridspec(1, 2, wspace=0.85, **_margins(figure))
     unit, limit = unit_of(outcome), limit_of(outcome)
     top = max([limit or 0, *(_highest((series,)) for series, _ in sides if series is not None)])
     for place, (series, status) in enumerate(sides):
