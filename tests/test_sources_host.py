@@ -202,3 +202,18 @@ def test_a_group_whose_limit_is_the_huge_number_limits_nothing(tmp_path):
     files = version_1("/", {"": UNLIMITED_1}) | {"sys/fs/cgroup/memory/memory.usage_in_bytes": "5\n"}
     files |= {"sys/fs/cgroup/memory/memory.stat": "total_inactive_file 1\n"}
     assert host.used_by_group(write(tmp_path, files)) is None
+
+
+def test_a_descriptor_that_the_user_closed_and_reused_gives_no_wrong_number(tmp_path):
+    source = host.open()
+    try:
+        before = source.read()["host:rss"]
+        other = tmp_path / "other"
+        other.write_text("1 2 3")
+        stolen = os.open(other, os.O_RDONLY)
+        os.dup2(stolen, source._file)
+        after = source.read()["host:rss"]
+        assert 0.5 * before < after < 2 * before
+    finally:
+        os.close(stolen)
+        source.close()

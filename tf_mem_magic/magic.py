@@ -91,6 +91,9 @@ def load(shell: Any) -> None:
     """Put the extension into ``shell``; harmless where it is there already."""
     if getattr(shell, _ATTRIBUTE, None) is not None:
         return
+    if sys.platform == "win32":
+        print("tf_mem_magic runs on Linux and macOS, on Windows inside WSL. Nothing was loaded.", file=sys.stderr)
+        return
     extension = Extension(shell)
     extension.install()
     setattr(shell, _ATTRIBUTE, extension)

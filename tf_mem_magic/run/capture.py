@@ -71,7 +71,7 @@ class Capture:
         self._began = time.monotonic()
         self._store = open_store(cell, self._started)
         self._stderr = StderrCapture(self._store.beside(".stderr"))
-        self._dumps = DumpWatch()
+        self._dumps = DumpWatch(self._store.beside(".dumps"))
         self._sampler = Sampler(
             pool, self._store, interval=interval, on_tick=self._tick, dumps=self._dumps, stderr=self._stderr
         )

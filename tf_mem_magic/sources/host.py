@@ -45,6 +45,8 @@ class HostSource:
         self._root = root
         self._process = root / "proc/self"
         self._statm = str(self._process / "statm") if (self._process / "statm").exists() else None
+        self._file: int | None = None
+        self._file_is: tuple[int, int] | None = None
         self._counted = self._statm is not None
         self._windows = Windows()
         self._lock = threading.Lock()
@@ -52,7 +54,7 @@ class HostSource:
     def read(self) -> Mapping[str, int]:
         """Read the resident bytes now."""
         try:
-            value = _rss_by_psutil() if self._statm is None else _rss(self._statm)
+            value = _rss_by_psutil() if self._statm is None else self._rss(self._statm)
         except Exception as error:
             self.trouble = f"The memory of this process cannot be read ({type(error).__name__}: {error})."
             return {}
@@ -85,7 +87,18 @@ class HostSource:
         return ()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Close the kernel's file."""
+        if self._file is not None and _identity(self._file) == self._file_is:
+            os.close(self._file)
+        self._file = None
+
+    def _rss(self, statm: str) -> int:
+        """Read the kernel's file, kept open: opening it costs four times as much, a hundred times a second."""
+        if self._file is None or _identity(self._file) != self._file_is:
+            # Also where the user's code has closed every descriptor: the number may be another file's by now.
+            self._file = os.open(statm, os.O_RDONLY | os.O_CLOEXEC)
+            self._file_is = _identity(self._file)
+        return int(os.pread(self._file, 256, 0).split()[1]) * mmap.PAGESIZE
 
     def _high_water(self) -> dict[str, int]:
         peak = _status(self._process).get("VmHWM")
@@ -101,13 +114,12 @@ class HostSource:
         return now.get("VmHWM", before) != before or now.get("VmRSS", 0) >= before
 
 
-def _rss(statm: str) -> int:
-    # Half the time of a file object, which counts a hundred times a second.
-    descriptor = os.open(statm, os.O_RDONLY)
+def _identity(file: int) -> tuple[int, int] | None:
     try:
-        return int(os.read(descriptor, 256).split()[1]) * mmap.PAGESIZE
-    finally:
-        os.close(descriptor)
+        found = os.fstat(file)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino)
 
 
 def _rss_by_psutil() -> int:
