@@ -88,6 +88,7 @@ def normal(page, tagged):
     text = re.sub(r"In\[\d+\]|In \[\d+\]", "In[n]", text)
     text = re.sub(r"ipython-input-\d+-[0-9a-f]+", "ipython-input-N", text)
     text = re.sub(r"/tmp/\S*?/tmp\w+", "/tmp/N", text)
+    text = re.sub(r"CPU times: [^\\]*", "CPU times: T", text)
     text = re.sub(r"\d+(\.\d+)? (ns|µs|μs|us|ms|s)\b", "T", text)
     if tagged:
         text = text.replace("# tfmem", "# plain").replace("%%tfmem", "# plain")
