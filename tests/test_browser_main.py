@@ -162,3 +162,21 @@ def test_memory_growth_restarts_replays_and_is_on_before_anything_runs(folder):
         assert lab.page.locator(".jp-Dialog").count() == 0
         assert "growth [True]" in value(lab, 4)
         lab.shut_down()
+
+
+def test_without_our_script_the_changed_cell_runs_inside_the_panel_and_reports_there(folder):
+    with Lab(folder, env=bfc(140)) as lab:
+        harness.write_notebook(folder / "blocked.ipynb", [SETUP, DATA, MODEL, FIT])
+        lab.new_page()
+        lab.page.route("**/*anywidget*/**", lambda route: route.abort())
+        lab.open("blocked.ipynb")
+        for index in range(3):
+            lab.run(index)
+        run_to_the_panel(lab, 3, "Run a changed copy below: Batch 4096 → 2048")
+        lab.click("Run a changed copy below: Batch 4096 → 2048")
+        wait_until(
+            lambda: "Runs of this cell: 4096 ✗ → 2048 ✓" in lab.output_text(3), "the report of the copy is there"
+        )
+        assert "it fits" in lab.output_text(3)
+        assert lab.source(3) == FIT
+        lab.shut_down()

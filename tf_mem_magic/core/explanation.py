@@ -152,7 +152,10 @@ def _cause(recording: Recording, diagnosis: Diagnosis, dump: Dump | None) -> str
     if diagnosis.cause == "fragmentation" and dump is not None:
         free, largest = _free(dump), dump.largest_free
         unit = brief_unit([free or 0])
-        return f"{size(free, unit)} of the pool were free, but the largest free piece had {size(largest, unit)}."
+        piece = f"the largest free piece had {size(largest, unit)}"
+        if size(largest, unit) == size(diagnosis.requested, unit):
+            piece = "no free piece was quite that large"
+        return f"{size(free, unit)} of the pool were free, but {piece}."
     alone = diagnosis.requested is not None and diagnosis.limit is not None and diagnosis.requested > diagnosis.limit
     return "That alone is more than the limit." if alone and diagnosis.cause == "too-big" else ""
 
@@ -170,15 +173,15 @@ def _left(recording: Recording, device: str) -> str:
     unit = brief_unit([left.bytes])
     parts = []
     if left.named:
-        parts.append(f"{size(left.named, unit)} in {_listed(left.names)}")
+        parts.append(f"{size(left.named, unit)} in {_listed(left.names, ', ')}")
     if left.unnamed:
         parts.append(f"{size(left.unnamed, unit)} that no name holds")
     return f"Earlier cells left {' and '.join(parts)} on {device}: without that the request would have fitted."
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str], joint: str = "; ") -> str:
     more = len(names) - _LONGEST_LIST
-    return "; ".join(names[:_LONGEST_LIST]) + (f" and {more} more" if more > 0 else "")
+    return joint.join(names[:_LONGEST_LIST]) + (f" and {more} more" if more > 0 else "")
 
 
 def _how_known(dump: Dump | None, disguised: bool) -> str:
