@@ -356,3 +356,18 @@ def test_host_memory_is_called_that():
 def test_a_step_within_an_epoch_is_counted_from_one():
     facts = Facts(epochs_done=2, steps_done=4)
     assert "in step 5 of epoch 3." in diagnose(recording(facts=facts)).text
+
+
+def test_a_model_that_only_a_function_of_an_earlier_cell_trains_is_no_leftover():
+    facts = Facts(models=(ModelFacts("generator", weight_bytes=GIB, steps_before=0, device=GPU),), used=("generator",))
+    assert "too-big" == cause(facts=facts)
+
+
+def test_a_model_that_took_steps_in_the_cell_is_no_leftover():
+    facts = Facts(models=(ModelFacts("net", weight_bytes=GIB, steps=2, steps_before=1, device=GPU),))
+    assert "too-big" == cause(facts=facts)
+
+
+def test_several_leftovers_are_listed_with_commas():
+    values = (NamedValue("a", GIB, "tf.Tensor", GPU), NamedValue("b", GIB, "tf.Tensor", GPU))
+    assert "Earlier cells left 2.0 GiB in a, b on GPU:0" in last_sentence(facts=Facts(values=values))

@@ -220,3 +220,22 @@ def test_a_compiled_program_ran_out_on_the_only_gpu_where_its_text_names_no_devi
 
 def test_no_errors_at_all_are_not_out_of_memory():
     assert find_oom((), Facts(), (GPU_DUMP,)) is None
+
+
+@pytest.mark.parametrize(
+    ("node", "layer"),
+    [
+        ("sequential_1/batch_normalization_1/batchnorm/mul_1/Mul_1", "batch_normalization"),
+        ("functional_1_1/block_1/own_1/mul_1/Mul_1", "own"),
+        ("functional_1_1/block_1/own_1/mul_1", "own"),
+        ("sequential_1/bidirectional_1/forward_lstm_1/while/gradients/sequential_1/x_1/zeros_like", "forward_lstm"),
+    ],
+)
+def test_constructed_gradient_path_names_the_layer_and_not_a_scope_inside_it(node, layer):
+    where = "keras/src/backend/tensorflow/trainer.py"
+    message = (
+        f"Graph execution error:\n\nDetected at node gradient_tape/{node} defined at (most recent call last):\n"
+        f'  File "/lib/{where}", line 81, in train_step\n\nOOM when allocating tensor with shape[64,48,48,64] and type '
+        f"float on {JOB}:CPU:0 by allocator cpu\n\t [[{{{{node gradient_tape/{node}}}}}]] [Op:__inference_f_1]"
+    )
+    assert layer == find_oom(tf_error("ResourceExhaustedError", message), Facts(), ()).text.layer

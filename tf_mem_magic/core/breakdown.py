@@ -52,13 +52,13 @@ class Leftovers:
 
 
 def find_leftovers(recording: Recording, device: str) -> Leftovers:
-    """Find what earlier cells left on ``device``; what the cell's source names is in use, not left over."""
-    facts, source = recording.facts, recording.cell.source
+    """Find what earlier cells left on ``device``; what the cell names, or a function of its, is in use."""
+    facts = recording.facts
     earlier_models = [m for m in _models(facts, device) if not m.is_new]
     earlier_values = [v for v in _values(facts, device) if v.origin == "earlier"]
     sized = [(m.name, m.weight_bytes + m.optimizer_bytes) for m in earlier_models]
     sized += [(v.name, v.bytes) for v in earlier_values]
-    left = sorted(((n, size) for n, size in sized if not mentions(source, n)), key=lambda entry: -entry[1])
+    left = sorted(((n, size) for n, size in sized if not _is_used(recording, n)), key=lambda entry: -entry[1])
     return Leftovers(tuple(n for n, _ in left), sum(size for _, size in left), _unnamed(recording, device, sized))
 
 
@@ -81,11 +81,19 @@ def mentions(source: str, name: str) -> bool:
     return root is not None and re.search(rf"\b{re.escape(root[0])}\b", source) is not None
 
 
+def _is_used(recording: Recording, name: str) -> bool:
+    """Say whether the cell uses what ``name`` holds: by name, through a function, or by training it."""
+    facts = recording.facts
+    model = facts.model(name)
+    trained = model is not None and model.steps > (model.steps_before or 0)
+    return trained or mentions(" ".join((recording.cell.source, *facts.used)), name)
+
+
 def _named(recording: Recording, device: str) -> Iterable[Part]:
-    facts, source = recording.facts, recording.cell.source
+    facts = recording.facts
     left = find_leftovers(recording, device)
-    models = [m for m in _models(facts, device) if m.is_new or mentions(source, m.name)]
-    values = [v for v in _values(facts, device) if v.origin == "cell" or mentions(source, v.name)]
+    models = [m for m in _models(facts, device) if m.is_new or _is_used(recording, m.name)]
+    values = [v for v in _values(facts, device) if v.origin == "cell" or _is_used(recording, v.name)]
     yield _part("weights", "the models' variables", [(m.name, m.weight_bytes) for m in models])
     yield _part("optimizer", "the optimizers' variables", [(m.name, m.optimizer_bytes) for m in models])
     yield _part("values", "the named values' own sizes", [(v.name, v.bytes) for v in values])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import dropwhile, takewhile
 from math import prod
 
 from tf_mem_magic.core.dump import device_of
@@ -61,6 +62,8 @@ _CALLING = re.compile(
 )
 _XLA = re.compile(r"(?:^|: )Out of memory (?:while trying to allocate|allocating) |XlaLaunch|_XlaRun", re.M)
 _HOST_MEMORY_ERROR = re.compile(r"\bMemoryError: |Unable to allocate [\d.]+ \w+ for an array|bad_alloc")
+_NUMBERED = re.compile(r"\w_\d+$")
+_FUNCTION = re.compile(r"(?:mul|sub|truediv|floordiv|pow|neg|einsum|strided_slice|moments|batchnorm)_\d+$")
 _LAYER_CALL = re.compile(r'keras[\\/]src[\\/]layers[\\/]layer\.py", line \d+, in __call__')
 _KERAS_3 = re.compile(r"keras[\\/]src[\\/]backend[\\/]")
 _INPUT = re.compile(r"\bIteratorGetNext\b|__IteratorGetNext_")
@@ -120,9 +123,12 @@ def layer_of(op: str, message: str) -> str | None:
     stack in ``message`` tells how many layers were called inside one another; a gradient's stack does not.
     """
     forward = op.removeprefix(_GRADIENT)
-    numbered = [part for part in forward.split("/")[:-1] if re.search(r"_\d+$", part)]
+    numbered = [part for part in forward.split("/")[:-1] if _NUMBERED.search(part)]
     depth = len(_LAYER_CALL.findall(message))
     if forward != op and _KERAS_3.search(message):
+        # Layers lie directly inside one another; a function of TensorFlow may open a numbered scope of its own in them.
+        scopes = dropwhile(lambda part: not _NUMBERED.search(part), forward.split("/")[:-1])
+        numbered = [part for part in takewhile(_NUMBERED.search, scopes) if not _FUNCTION.match(part)]
         depth = len(numbered)
     if not 0 < depth <= len(numbered):
         return None

@@ -72,7 +72,8 @@ class DeviceFacts:
 
     ``name`` is TensorFlow's short name (``"GPU:0"``, ``"CPU:0"``). ``growth`` is None where unknown; ``logical``:
     a logical device with its own memory limit was configured. ``others`` is None where nobody can tell who else
-    uses the card, and empty where nobody does. Sizes in bytes.
+    uses the card, and empty where nobody does. Sizes in bytes. ``uuid`` is the driver's name of the card
+    (``GPU-…``, ``MIG-…``), which ``CUDA_VISIBLE_DEVICES`` takes.
     """
 
     name: str
@@ -84,6 +85,7 @@ class DeviceFacts:
     total: int | None = None
     free: int | None = None
     others: tuple[ProcessFacts, ...] | None = None
+    uuid: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ class Facts:
     oldest first; ``environment`` the variables that steer TensorFlow's allocator. ``epochs_done`` is the epoch in
     which ``fit`` failed, counted from 0, so ``initial_epoch`` is in it; ``steps_done`` the whole steps of that epoch.
     ``validating``: it failed while it validated, so the epoch's training is complete and its weights are whole.
+    ``used`` are names that the cell uses without writing them: the functions that it names read them.
     """
 
     tensorflow: str | None = None
@@ -145,6 +148,7 @@ class Facts:
     earlier_cells: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     validating: bool = False
+    used: tuple[str, ...] = ()
 
     def model(self, name: str) -> ModelFacts | None:
         """Find the model that ``name`` holds."""

@@ -38,7 +38,7 @@ def _explanation(outcome: Outcome, width: int) -> list[str]:
     for sentence in (sentences.paragraph(outcome), *sentences.neighbours(outcome)):
         lines += _wrapped(sentence, width)
     if changes := sentences.already_done(outcome):
-        lines += _wrapped(f"This run already did: {'; '.join(changes)}", width)
+        lines += _wrapped(f"This run already did: {' '.join(changes)}", width)
     if runs := rerun.history(outcome):
         lines += _wrapped(f"Runs of this cell: {runs}", width)
     return lines

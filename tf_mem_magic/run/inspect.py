@@ -21,6 +21,7 @@ from tf_mem_magic.run.inspect_data import find_datasets
 from tf_mem_magic.run.inspect_fit import Progress, observe_all, observe_fit, observe_progress
 from tf_mem_magic.run.inspect_models import describe_models, find_models, find_optimizers, is_keras_2, steps_of
 from tf_mem_magic.run.inspect_scalars import find_scalars
+from tf_mem_magic.run.inspect_uses import used_names
 from tf_mem_magic.run.inspect_values import find_values
 
 __all__ = ["Before", "gather_facts", "observe_fit", "snapshot"]
@@ -110,7 +111,7 @@ def gather_facts(
         earlier_cells=tuple(earlier_cells),
         environment=tuple((name, os.environ[name]) for name in ENVIRONMENT if name in os.environ),
     )
-    for part in (_live, _running):
+    for part in (_live, _uses, _running):
         try:
             facts = replace(facts, **part(facts, namespace, before, cell_source, exception))
         except Exception:
@@ -133,6 +134,10 @@ def _live(
         "values": find_values(names.own_names(namespace) + names.history(namespace), before.held),
         "scalars": find_scalars(_plain_python(source), namespace),
     }
+
+
+def _uses(_: Facts, namespace: Mapping[str, Any], __: Before, source: str, ___: BaseException | None) -> dict[str, Any]:
+    return {"used": used_names(_plain_python(source), namespace)}
 
 
 def _running(
