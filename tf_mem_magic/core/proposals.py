@@ -67,6 +67,10 @@ class Proposal:
         Code to run first after a restart, before anything is imported.
     undo : str
         Code that takes back what the changed cell sets outside itself (a global dtype policy); empty: nothing.
+    answers_cause : bool
+        The remedy is made for the cause that was found, so it is shown first.
+    excludes : tuple of str
+        Keys of the remedies that cannot be applied together with this one.
     """
 
     key: str
@@ -83,6 +87,8 @@ class Proposal:
     prologue: str = ""
     choices: tuple[Choice, ...] = ()
     undo: str = ""
+    answers_cause: bool = False
+    excludes: tuple[str, ...] = ()
 
     @property
     def diff(self) -> str:

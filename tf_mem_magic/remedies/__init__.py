@@ -25,7 +25,7 @@ def all_remedies() -> tuple[Remedy, ...]:
 
 
 def propose_all(context: Context) -> Answer:
-    """Ask every remedy and rank the answers: proposals before declines, best first.
+    """Ask every remedy and rank the answers: proposals before declines, what is made for the cause first, then best.
 
     A remedy that raises is a decline that says so: the rest of the panel keeps working.
     """
@@ -39,7 +39,8 @@ def propose_all(context: Context) -> Answer:
     return tuple(sorted(answers, key=_rank))
 
 
-def _rank(answer: Proposal | Declined) -> tuple[int, int, int]:
+def _rank(answer: Proposal | Declined) -> tuple[int, int, int, int]:
     if isinstance(answer, Declined):
-        return (1, 0, 0)
-    return (0, int(answer.takes_effect == "restart"), _RANK.get(answer.preserves, 9))
+        return (1, 0, 0, 0)
+    rank = _RANK.get(answer.preserves, 9)
+    return (0, int(not answer.answers_cause), int(answer.takes_effect == "restart"), rank)

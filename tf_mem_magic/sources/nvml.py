@@ -178,6 +178,7 @@ class NvmlSource:
             total=None if memory is None else memory.total,
             free=None if memory is None else memory.free,
             others=others,
+            uuid=target.card.uuid,
         )
 
     def _follow_tensorflow(self) -> None:

@@ -1,0 +1,107 @@
+"""Asynchronous allocator: CUDA's own memory pool in place of TensorFlow's, because it fragments less."""
+
+from __future__ import annotations
+
+from tf_mem_magic.core.cards import find_card, list_cards, words_in_cells
+from tf_mem_magic.core.diagnosis import Cause, Diagnosis
+from tf_mem_magic.core.facts import DeviceFacts, Facts
+from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
+from tf_mem_magic.core.recording import Cell, Recording
+
+KEY = "async-allocator"
+TITLE = "Asynchronous allocator"
+
+_VARIABLE = "TF_GPU_ALLOCATOR"
+_VALUE = "cuda_malloc_async"
+
+_WHY = (
+    "TensorFlow's allocator cuts its pool into pieces, and a large request needs one free piece of its size. CUDA's "
+    "own pool can put free pieces together, so free memory is usable in larger blocks."
+)
+_CAVEATS = (
+    "The kernel restarts: what it holds in memory is lost, and the cells that are ticked run again.",
+    "It does not make the model smaller: it helps where memory was free, but in pieces.",
+    "TensorFlow may keep no statistics with this allocator: the memory of the card is then sampled, and exact peaks, "
+    "dumps and causes are missing.",
+    "It needs CUDA 11.2 or newer and a driver that offers memory pools; TensorFlow's log says where it does not.",
+)
+_NOT_KNOWN = "Whether free memory in pieces was the cause is not known here."
+_OTHER_CAUSES: dict[Cause, str] = {
+    "other-process": "another process holds the memory that was missing, and no allocator can use that",
+    "leftovers": "what earlier cells left fills the card, and another allocator does not let go of it",
+    "too-big": "the card is too small for the request, however its free memory is arranged",
+}
+
+
+def propose(context: Context) -> Answer:
+    """Offer the allocator where free memory was in pieces, or may have been."""
+    card = find_card(context)
+    reason = card if isinstance(card, str) else _refusal(context)
+    if reason:
+        return (Declined(KEY, TITLE, reason),)
+    fragmented = context.diagnosis is not None and context.diagnosis.cause == "fragmentation"
+    return (
+        Proposal(
+            key=KEY,
+            title="Restart with CUDA's asynchronous allocator",
+            source=context.cell.source,
+            original=context.cell.source,
+            preserves="same results",
+            takes_effect="restart",
+            caveats=(*_CAVEATS, *(() if fragmented else (_NOT_KNOWN,))),
+            why=_WHY,
+            environment=((_VARIABLE, _VALUE),),
+            answers_cause=fragmented,
+            excludes=("device-limit",),
+        ),
+    )
+
+
+def _refusal(context: Context) -> str:
+    facts, diagnosis = context.recording.facts, context.diagnosis
+    set_to = dict(facts.environment).get(_VARIABLE, "")
+    if set_to:
+        return "it is in use already" if set_to == _VALUE else f"{_VARIABLE} is set to {set_to} already"
+    if words_in_cells(context, _VARIABLE):
+        return f"a cell of the notebook sets {_VARIABLE} itself"
+    if any(card.logical for card in list_cards(facts)):
+        return "a logical device with its own memory limit is set up, and it is not sure that the two combine"
+    return _OTHER_CAUSES.get(diagnosis.cause, "") if diagnosis is not None else ""
+
+
+_CARD = DeviceFacts("GPU:0", compute_capability=(8, 0))
+_FIT = "%%tfmem\nmodel.fit(x, y)\n"
+
+
+def _example(
+    name: str,
+    expect: str,
+    card: DeviceFacts = _CARD,
+    cause: Cause = "fragmentation",
+    *,
+    device: str = "GPU:0",
+    environment: tuple[tuple[str, str], ...] = (),
+    earlier: tuple[str, ...] = (),
+) -> Example:
+    devices = (DeviceFacts("CPU:0", "CPU"), card)
+    facts = Facts("2.21.0", initialised=True, devices=devices, environment=environment, earlier_cells=earlier)
+    cell = Cell(_FIT)
+    context = Context(cell, Recording(cell, status="oom", facts=facts), Diagnosis(device, cause=cause))
+    return Example(name, context, expect, declined=expect != _FIT)
+
+
+EXAMPLES: tuple[Example, ...] = (
+    _example("free memory was in pieces: restart, same cell", _FIT),
+    _example("the cause is not known", _FIT, cause="unknown"),
+    _example("the card is too small", "too small", cause="too-big"),
+    _example("another process holds the card", "another process", cause="other-process"),
+    _example("earlier cells fill the card", "earlier cells", cause="leftovers"),
+    _example("the host ran out", "own memory", cause="host", device="host"),
+    _example("the CPU ran out", "CPU:0 that ran out", device="CPU:0"),
+    _example("no GPU", "no GPU", DeviceFacts("CPU:0", "CPU")),
+    _example("the card of a plug-in", "not known to be an NVIDIA card", DeviceFacts("GPU:0")),
+    _example("in use already", "in use already", environment=((_VARIABLE, _VALUE),)),
+    _example("another one is chosen", "set to platform", environment=((_VARIABLE, "platform"),)),
+    _example("the notebook chooses itself", "itself", earlier=(f'os.environ["{_VARIABLE}"] = "BFC"',)),
+    _example("a logical device", "memory limit", DeviceFacts("GPU:0", compute_capability=(8, 0), logical=True)),
+)
