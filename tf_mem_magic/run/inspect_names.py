@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 _HIDDEN = re.compile(r"_i+\d*|_i\d+|_ih|_oh|_dh|In|Out|exit|quit|get_ipython|__\w+__|_+|_\d+")
@@ -53,7 +54,7 @@ def _inside(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, _PLAIN):
         return
     if isinstance(value, dict):
-        for key, entry in list(dict.items(value))[:_MOST_ENTRIES]:
+        for key, entry in list(islice(dict.items(value), _MOST_ENTRIES)):
             if isinstance(key, (str, int)):
                 yield f"{name}[{key!r}]", entry
     elif type(value) in (list, tuple):

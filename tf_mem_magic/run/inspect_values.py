@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import sys
+import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from tf_mem_magic.core.facts import NamedValue
 from tf_mem_magic.run.inspect_models import array_bytes, variable_device
 
 _MOST_ENTRIES = 10_000
+
+_NOTHING_TO_COUNT = frozenset(
+    {int, float, complex, bool, str, type(None), type, types.ModuleType, types.FunctionType, list, dict, tuple, set}
+)
+"""Types known at a glance: a vocabulary or a history holds thousands of such values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +63,16 @@ def find_values(pairs: Iterable[tuple[str, Any]], is_earlier: Callable[[str, Any
 def _blocks(value: Any) -> list[_Held]:
     try:
         if isinstance(value, dict):
-            return [b for one in list(dict.values(value))[:_MOST_ENTRIES] if (b := _block(one))]
+            return _blocks_of(list(islice(dict.values(value), _MOST_ENTRIES)))
         if isinstance(value, (list, tuple)):
-            return [b for one in value[:_MOST_ENTRIES] if (b := _block(one))]
-        block = _block(value)
+            return _blocks_of(value[:_MOST_ENTRIES])
+        return _blocks_of((value,))
     except Exception:
         return []
-    return [block] if block else []
+
+
+def _blocks_of(values: Iterable[Any]) -> list[_Held]:
+    return [b for one in values if type(one) not in _NOTHING_TO_COUNT and (b := _block(one))]
 
 
 def _block(value: Any) -> _Held | None:
