@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,8 @@ from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.sentences import SHORT, has_timeline
 from tf_mem_magic.run import warm
 from tf_mem_magic.run.cellrun import CellRun
+from tf_mem_magic.run.inspect_names import reachable
+from tf_mem_magic.run.inspect_values import find_values
 from tf_mem_magic.views.static import static_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,6 +105,17 @@ def test_a_short_run_that_went_well_has_no_picture_and_one_line():
 @pytest.mark.parametrize(("seconds", "status"), [(SHORT, "ok"), (0.0, "oom"), (0.0, "killed")])
 def test_a_longer_run_and_one_that_ran_out_of_memory_have_a_timeline(seconds, status):
     assert has_timeline(Outcome(Recording(Cell("pass"), seconds, status=status)))
+
+
+def test_long_containers_are_not_copied_to_look_at_them():
+    namespace = {"words": dict.fromkeys(range(500_000)), "history": [0.5] * 500_000}
+    tracemalloc.start()
+    try:
+        find_values(reachable(namespace), lambda name, value: False)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 500_000
 
 
 def test_a_waiting_allocator_starts_the_warm_up(monkeypatch):
