@@ -24,7 +24,8 @@ KERAS_DEFAULT = 32
 class BatchFound:
     """The batch size that feeds the failing line: its value and all that must change with it.
 
-    ``method`` is the Keras method that trains, or ``"loop"``; ``receiver`` the name of
+    ``method`` is the Keras method that runs, ``"validation"`` where only the validation in ``fit`` is meant, or
+    ``"loop"``; ``receiver`` the name of
     the model; ``seen`` what Keras was observed to use; ``validation`` the slots of the validation data.
     """
 
@@ -128,12 +129,27 @@ def _keras(reader: Reader, call: ast.Call) -> BatchFound | Unknown:
     divisors = find_divisors(reader, call, extra, setting)
     validation = _validation(reader, call, extra, setting)
     receiver = call.func.value  # type: ignore[attr-defined]
+    name = receiver.id if isinstance(receiver, ast.Name) else None
+    if method == "fit" and reader.facts.validating and validation.slots and validation.batch is not None:
+        steps = find_steps(reader, call, extra, setting)
+        return BatchFound(
+            reader.cell,
+            validation.batch,
+            validation.slots,
+            "validation",
+            name,
+            per_replica=setting.per_replica,
+            steps=tuple(s for s in steps if s.name == "validation_steps"),
+            names=setting.names,
+            notes=validation.notes,
+            validation_batch=validation.batch,
+        )
     return BatchFound(
         reader.cell,
         setting.value,
         (*setting.slots, *divisors),
         method,
-        receiver.id if isinstance(receiver, ast.Name) else None,
+        name,
         seen,
         setting.per_replica,
         validation.slots,

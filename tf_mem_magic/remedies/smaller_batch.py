@@ -24,7 +24,7 @@ _CREATES = frozenset({"add_weight", "add_variable", "add_variable_from_reference
 
 def propose(context: Context) -> Answer:
     """Propose the batch size to try next, or say why none can be offered."""
-    reason = _cannot_help(context)
+    reason = cannot_help(context)
     if reason:
         return (Declined(KEY, TITLE, reason),)
     cell = read_cell(context.cell.source)
@@ -35,7 +35,7 @@ def propose(context: Context) -> Answer:
         return (_declined(context, found.reason),)
     if found.value <= 1:
         return (Declined(KEY, TITLE, f"the batch size is already {found.value}"),)
-    if any(point.batch <= 1 and not point.fitted for point in context.points):
+    if found.method != "validation" and any(point.batch <= 1 and not point.fitted for point in context.points):
         return (Declined(KEY, TITLE, "a batch of 1 ran out of memory too"),)
     batch, estimate = _choose(context, found)
     changed = set_batch(found, batch)
@@ -43,11 +43,12 @@ def propose(context: Context) -> Answer:
         return (Declined(KEY, TITLE, changed.reason),)
     source, notes = changed
     unit = " per replica" if found.per_replica else ""
-    inference = found.method in ("evaluate", "predict")
+    what = "Validation batch" if found.method == "validation" else "Batch"
+    inference = found.method in ("evaluate", "predict", "validation")
     return (
         Proposal(
             KEY,
-            f"Batch {found.value} → {batch}{unit}",
+            f"{what} {found.value} → {batch}{unit}",
             source,
             context.cell.source,
             "close numerics" if inference else "same model, other gradients",
@@ -71,7 +72,8 @@ def failing_lines(context: Context, cell: PythonCell) -> frozenset[int]:
     return frozenset(line + cell.skipped for line in lines if 1 <= line + cell.skipped <= last)
 
 
-def _cannot_help(context: Context) -> str:
+def cannot_help(context: Context) -> str:
+    """Say why fewer samples at once would not have helped; empty where they may."""
     diagnosis = context.diagnosis
     if diagnosis is None:
         return ""
@@ -87,7 +89,7 @@ def _cannot_help(context: Context) -> str:
 
 def _choose(context: Context, found: BatchFound) -> tuple[int, Estimate | None]:
     """Choose the next batch size: the largest power of two expected to fit, else half, below what ran out before."""
-    points = () if found.per_replica else context.points
+    points = () if found.per_replica or found.method == "validation" else context.points
     ran_out = [point.batch for point in points if not point.fitted]
     batch = min([found.value, *ran_out]) // 2
     limit = context.diagnosis.limit if context.diagnosis else None
@@ -97,6 +99,8 @@ def _choose(context: Context, found: BatchFound) -> tuple[int, Estimate | None]:
 
 
 def _expects(found: BatchFound, batch: int) -> tuple[tuple[str, int], ...]:
+    if found.method == "validation":
+        return ()
     if not found.per_replica:
         return (("batch", batch),)
     return () if found.seen is None else (("batch", found.seen // found.value * batch),)
@@ -200,6 +204,15 @@ EXAMPLES = (
         "a custom training loop",
         _context("%%tfmem\nds = ds.batch(64)\nfor x, y in ds:\n    step(x, y)", line=4),
         "%%tfmem\nds = ds.batch(32)\nfor x, y in ds:\n    step(x, y)",
+    ),
+    Example(
+        "a validation that has a batch of its own",
+        _context(
+            "%%tfmem\nmodel.fit(x, y, batch_size=64, validation_data=(v, w), validation_batch_size=4096)",
+            Facts(batches=(BatchSeen("fit", 64, "arrays"),), validating=True),
+            2,
+        ),
+        "%%tfmem\nmodel.fit(x, y, batch_size=64, validation_data=(v, w), validation_batch_size=2048)",
     ),
     Example(
         "computed when the cell runs",
