@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,7 @@ def test_the_device_decides_the_policy(card, title, caveat):
         ("only Keras 3 models are changed", ask("model.fit(x)", OLD, keras="2.15.0")),
         ("only Keras 3 models are changed", ask("model.fit(x)", OLD, environment=(("TF_USE_LEGACY_KERAS", "1"),))),
         ("the cell does not use Keras", ask("model.fit(x)", OLD, keras=None)),
+        ("16 bits would round them", ask("model.fit(x)", replace(OLD, rounds_ids=True))),
         ("is not built yet", ask("model.fit(x)", ModelFacts("model", steps_before=0))),
         ("it is not sure which model", ask("run(a, b)", ModelFacts("a"), ModelFacts("b"), line=1)),
         ("cannot be read as Python", ask("model.fit(x", OLD)),
@@ -293,3 +295,14 @@ def test_a_custom_loop_is_declined_where_only_float16_is_fast(told, case):
 def test_undo_gives_back_the_global_policy_and_the_model(told, card):
     assert told[f"built in the cell {card}"]["after undo"][0] == "float32"
     assert told[f"built in an earlier cell {card}"]["after undo"] == ["float32", "float32"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ask("model.fit(x)", replace(OLD, layers=("Embedding", "Dense"))),
+        ask("import keras\nm = keras.Sequential([keras.layers.Embedding(9, 4)])\nm.fit(x)"),
+    ],
+)
+def test_an_embedding_brings_the_advice_to_pass_integers(answer):
+    assert "Ids for an Embedding must come as integers" in " ".join(answer.caveats)

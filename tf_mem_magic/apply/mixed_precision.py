@@ -9,6 +9,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from tf_mem_magic.run.inspect_ids import rounds_ids
+
 POLICIES = ("mixed_float16", "mixed_bfloat16", "float32")
 
 
@@ -57,8 +59,8 @@ def mixed_precision(model: Any, policy: str) -> Any:
     TypeError
         If ``model`` is not a model of Keras 3.
     ValueError
-        If the policy is none of the three, the model is not built, it holds quantized layers, or float16 was asked
-        for a model whose own ``train_step`` does not scale its loss.
+        If the policy is none of the three, the model is not built, it holds quantized layers, it would round the ids
+        that it looks up, or float16 was asked for a model whose own ``train_step`` does not scale its loss.
     """
     _check(model, policy)
     if model in _originals and _originals[model].policy == policy:
@@ -90,6 +92,11 @@ def _check(model: Any, policy: str) -> None:
         )
     if any(layer.dtype_policy.quantization_mode for layer in model._flatten_layers()):
         raise ValueError("the model holds quantized layers, whose precision is fixed")
+    if policy != "float32" and rounds_ids(model):
+        raise ValueError(
+            "ids reach an Embedding of this model as float32, through a layer that would round them in 16 bits: "
+            'give the model\'s Input dtype="int32"'
+        )
     if policy == "mixed_float16":
         for trainer in _trainers(model):
             if trainer.compiled and not _scales_loss(trainer):

@@ -17,7 +17,8 @@ class ModelFacts:
     ``weight_bytes`` and ``optimizer_bytes`` the bytes of its variables, ``steps`` the optimizer's iterations now
     and ``steps_before`` those when the cell began (None: the model did not exist then). A step that ran out of memory
     is counted too, and may have changed some weights: each is updated as soon as its gradient is there. ``kept``:
-    its weights from before the cell were kept, so that a training can start again from them.
+    its weights from before the cell were kept, so that a training can start again from them. ``rounds_ids``: in 16
+    bits it would round the ids that it looks up, because they reach an ``Embedding`` as floats.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ModelFacts:
     steps_before: int | None = None
     device: str | None = None
     kept: bool = False
+    rounds_ids: bool = False
 
     @property
     def is_new(self) -> bool:

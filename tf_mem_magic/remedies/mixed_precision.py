@@ -50,6 +50,11 @@ def _proposal(context: Context) -> Proposal:
         raise _RefusedError(place)
     if place.facts is not None and place.facts.dtype_policy.startswith("mixed_"):
         raise _RefusedError(f"`{place.model}` already computes in {place.facts.dtype_policy}")
+    if place.facts is not None and place.facts.rounds_ids:
+        raise _RefusedError(
+            f"`{place.model}` passes ids to an Embedding as float32, and 16 bits would round them to other ids: "
+            'give its Input dtype="int32" first'
+        )
     loop = _own_loop(cell, place, facts)
     policy, caveats = _choose_policy(facts, context.diagnosis)
     if loop and policy == "mixed_float16" and not _scales_loss(cell.source, facts):
@@ -72,7 +77,7 @@ def _proposal(context: Context) -> Proposal:
         source=changed,
         original=context.cell.source,
         preserves="close numerics",
-        caveats=caveats + more + _layer_caveats(place.facts),
+        caveats=caveats + more + _layer_caveats(place.facts) + _id_caveats(cell, place.facts, facts),
         why=_WHY,
         undo=undo,
     )
@@ -198,6 +203,14 @@ def _layer_caveats(model: ModelFacts | None) -> tuple[str, ...]:
     if layers & _NORMALIZING:
         caveats += ("Normalization layers compute in 32 bits: a model full of them saves little.",)
     return caveats
+
+
+def _id_caveats(cell: PythonCell, model: ModelFacts | None, facts: Facts) -> tuple[str, ...]:
+    layers = model.layers if model is not None else ()
+    texts = (cell.source, *facts.earlier_cells) if model is None else ()
+    if "Embedding" not in layers and not any("Embedding(" in text for text in texts):
+        return ()
+    return ("Ids for an Embedding must come as integers: 16 bits round large ones that come as floats.",)
 
 
 def _known(

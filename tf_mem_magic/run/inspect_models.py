@@ -10,6 +10,7 @@ from math import prod
 from typing import Any
 
 from tf_mem_magic.core.facts import ModelFacts
+from tf_mem_magic.run.inspect_ids import rounds_ids
 
 
 def find_models(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
@@ -108,6 +109,7 @@ def _describe(name: str, model: Any, others: list[Any], before: int | None, coun
         steps=max((_iterations(one) for one in optimizers), default=0),
         steps_before=before,
         device=next((d for d in map(variable_device, weights) if d), None),
+        rounds_ids=_rounds_ids(model),
     )
 
 
@@ -119,6 +121,13 @@ def _schedule(optimizer: Any) -> str | None:
     rate = vars(optimizer).get("_learning_rate") if optimizer is not None else None
     is_schedule = any(base.__name__ == "LearningRateSchedule" for base in type(rate).__mro__)
     return type(rate).__name__ if is_schedule else None
+
+
+def _rounds_ids(model: Any) -> bool:
+    try:
+        return rounds_ids(model)
+    except Exception:
+        return False
 
 
 def _attribute(model: Any, name: str, kind: type) -> Any:
