@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import cast
 
+from tf_mem_magic.core.combine import PRESERVES, changed_context, merge
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Proposal, Remedy
-
-_RANK = {"same results": 0, "same effective batch": 1, "same model, other gradients": 2, "close numerics": 3}
-"""How much an edit preserves; between the two that change results, the one whose effect is surer comes first."""
 
 
 @lru_cache(maxsize=1)
@@ -29,18 +28,69 @@ def propose_all(context: Context) -> Answer:
 
     A remedy that raises is a decline that says so: the rest of the panel keeps working.
     """
-    answers: list[Proposal | Declined] = []
-    for remedy in all_remedies():
-        try:
-            answers.extend(remedy.propose(context))
-        except Exception as error:
-            reason = f"it failed on this cell ({type(error).__name__}: {error}); please report that"
-            answers.append(Declined(remedy.KEY, remedy.TITLE, reason))
+    answers = [answer for remedy in all_remedies() for answer in _asked(remedy, context)]
     return tuple(sorted(answers, key=_rank))
+
+
+def _asked(remedy: Remedy, context: Context) -> Answer:
+    try:
+        return remedy.propose(context)
+    except Exception as error:
+        reason = f"it failed on this cell ({type(error).__name__}: {error}); please report that"
+        return (Declined(remedy.KEY, remedy.TITLE, reason),)
 
 
 def _rank(answer: Proposal | Declined) -> tuple[int, int, int, int]:
     if isinstance(answer, Declined):
         return (1, 0, 0, 0)
-    rank = _RANK.get(answer.preserves, 9)
+    rank = PRESERVES.index(answer.preserves)
     return (0, int(not answer.answers_cause), int(answer.takes_effect == "restart"), rank)
+
+
+def combine(context: Context, keys: tuple[str, ...]) -> Proposal | Declined:
+    """Apply several remedies at once: what changes the cell first, each asked about the cell that the last one left.
+
+    Parameters
+    ----------
+    context : Context
+        The run that failed, with the cell as it is.
+    keys : tuple of str
+        The remedies' keys, in any order; one that is reached under other settings may be among them.
+
+    Returns
+    -------
+    Proposal or Declined
+        One proposal with the keys and titles of all (``smaller-batch+memory-growth``); declined with the reason of
+        the first that cannot be applied beside the others.
+    """
+    ranked = [answer.key for answer in propose_all(context)]
+    ordered = sorted(dict.fromkeys(keys), key=lambda key: ranked.index(key) if key in ranked else len(ranked))
+    all_keys = "+".join(ordered)
+    steps: list[Proposal] = []
+    now: Context | str = context
+    for key in ordered:
+        if isinstance(now, str):
+            return Declined(all_keys, _titles(steps), now)
+        answer = _ask(now, key)
+        if isinstance(answer, Declined):
+            after = f"after {steps[-1].title}, {answer.title} cannot be applied: " if steps else ""
+            return Declined(all_keys, _titles([*steps, answer]), f"{after}{answer.reason}", answer.patch)
+        steps.append(answer)
+        now = changed_context(now, answer)
+    if not steps:
+        return Declined("", "", "no remedy was chosen")
+    return steps[0] if len(steps) == 1 else merge(steps, all_keys, _titles(steps))
+
+
+def _ask(context: Context, key: str) -> Proposal | Declined:
+    """Ask one remedy; its best answer, or the one that it gives under other settings."""
+    for remedy in all_remedies():
+        if key == remedy.KEY:
+            nothing = Declined(key, remedy.TITLE, "it has nothing to offer here")
+            best = min(_asked(remedy, context), key=_rank, default=nothing)
+            return (best.settings or best) if isinstance(best, Declined) else best
+    return Declined(key, key, "there is no such remedy")
+
+
+def _titles(answers: Sequence[Proposal | Declined]) -> str:
+    return " + ".join(answer.title for answer in answers)

@@ -1,0 +1,139 @@
+"""Several remedies as one: the context of the cell that one has changed, and their proposals put together."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+from itertools import combinations
+
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import BatchSeen
+from tf_mem_magic.core.proposals import Context, Declined, Preserves, Proposal
+from tf_mem_magic.core.recording import ErrorText, Frame
+from tf_mem_magic.core.tag import dropped_lines
+
+PRESERVES: tuple[Preserves, ...] = (
+    "same results",
+    "same effective batch",
+    "same model, other gradients",
+    "close numerics",
+    "nothing",
+)
+"""How much a remedy keeps, most first; between two that change results, the one whose effect is surer."""
+
+
+def changed_context(context: Context, proposal: Proposal) -> Context | str:
+    """Give what is known of the cell that ``proposal`` has changed; a text is the reason why that is not sure.
+
+    Lines of errors move with the text. The batch and the environment are those that the proposal promises. Measured
+    points are left out: they are of the cell as it was.
+    """
+    old, new = context.cell.source, proposal.source
+    moved = _moved_lines(_lines(old), _lines(new))
+    head = _blank_lines(old)
+    dropped = head + dropped_lines(old)
+    recording, diagnosis = context.recording, context.diagnosis
+    try:
+        errors = tuple(_moved_error(error, moved, dropped) for error in recording.errors)
+        diagnosis = None if diagnosis is None else _moved_diagnosis(diagnosis, moved, head, dropped)
+    except KeyError:
+        return f"{proposal.title} rewrites the line that ran out of memory"
+    facts = replace(
+        recording.facts,
+        environment=tuple({**dict(recording.facts.environment), **dict(proposal.environment)}.items()),
+        batches=_promised(recording.facts.batches, dict(proposal.expects).get("batch")),
+    )
+    cell = replace(context.cell, source=new)
+    return Context(cell, replace(recording, cell=cell, errors=errors, facts=facts), diagnosis)
+
+
+def merge(steps: Sequence[Proposal], key: str, title: str) -> Proposal | Declined:
+    """Put proposals together, each made from the source of the one before it: one edit, one restart, one undo.
+
+    Declined where two of them cannot be applied together, or set the same variable to different values.
+    """
+    for one, other in combinations(steps, 2):
+        if other.key in one.excludes or one.key in other.excludes:
+            return Declined(key, title, f"{_named(one)} and {_named(other)} cannot be applied together")
+        clash = sorted(n for n, v in one.environment if dict(other.environment).get(n, v) != v)
+        if clash:
+            return Declined(key, title, f"{_named(one)} and {_named(other)} set {clash[0]} to different values")
+    return replace(reduce(_merged, steps), key=key, title=title)
+
+
+def _merged(one: Proposal, other: Proposal) -> Proposal:
+    return replace(
+        other,
+        original=one.original,
+        preserves=max(one.preserves, other.preserves, key=PRESERVES.index),
+        estimate=None,
+        takes_effect="restart" if "restart" in (one.takes_effect, other.takes_effect) else "rerun",
+        caveats=tuple(dict.fromkeys((*one.caveats, *other.caveats))),
+        why=" ".join(why for why in (one.why, other.why) if why),
+        expects=tuple({**dict(one.expects), **dict(other.expects)}.items()),
+        environment=tuple(dict((*one.environment, *other.environment)).items()),
+        prologue=_joined(one.prologue, other.prologue),
+        choices=(),
+        undo=_joined(other.undo, one.undo),
+        answers_cause=one.answers_cause or other.answers_cause,
+        excludes=tuple(dict.fromkeys((*one.excludes, *other.excludes))),
+    )
+
+
+def _named(proposal: Proposal) -> str:
+    return f"“{proposal.title}”"
+
+
+def _joined(*codes: str) -> str:
+    return "\n".join(code.rstrip("\n") for code in codes if code.strip()) + ("\n" if any(codes) else "")
+
+
+def _promised(batches: tuple[BatchSeen, ...], batch: int | None) -> tuple[BatchSeen, ...]:
+    """Put the batch that a proposal promises in place of the one that training was seen to use."""
+    seen = {one.batch for one in batches if one.method == "fit"} or {one.batch for one in batches}
+    if batch is None or len(seen) != 1:
+        return batches
+    return tuple(replace(one, batch=batch) if one.batch in seen else one for one in batches)
+
+
+def _moved_lines(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
+    """Give for each line of the old text (from 1) the line of the new that it became; lines without one are left out.
+
+    A line may be indented anew. Where as many lines replace others, each stands for the one in its place.
+    """
+    moved: dict[int, int] = {}
+    matcher = difflib.SequenceMatcher(None, [s.strip() for s in old], [s.strip() for s in new], autojunk=False)
+    for kind, start, end, other, other_end in matcher.get_opcodes():
+        if kind == "equal" or (kind == "replace" and end - start == other_end - other):
+            moved.update((start + i + 1, other + i + 1) for i in range(end - start))
+    return moved
+
+
+def _moved_error(error: ErrorText, moved: dict[int, int], dropped: int) -> ErrorText:
+    return replace(error, frames=tuple(_moved_frame(frame, moved, dropped) for frame in error.frames))
+
+
+def _moved_frame(frame: Frame, moved: dict[int, int], dropped: int) -> Frame:
+    return replace(frame, line=moved[frame.line + dropped] - dropped) if frame.in_cell else frame
+
+
+def _moved_diagnosis(diagnosis: Diagnosis, moved: dict[int, int], head: int, dropped: int) -> Diagnosis:
+    line = diagnosis.line
+    frame = diagnosis.frame
+    return replace(
+        diagnosis,
+        line=None if line is None else moved[line + head] - head,
+        frame=None if frame is None else _moved_frame(frame, moved, dropped),
+    )
+
+
+def _lines(source: str) -> list[str]:
+    return re.split(r"\r\n|\n|\r", source)
+
+
+def _blank_lines(source: str) -> int:
+    """Count the blank lines at the top, which IPython drops before it counts lines."""
+    return len(_lines(source[: len(source) - len(source.lstrip())])) - 1
