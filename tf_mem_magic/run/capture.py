@@ -86,7 +86,7 @@ class Capture:
         self._thread = threading.get_ident()
         self.before = snapshot(self._namespace)
         if self._keep_weights:
-            self._notices.append(_keep_weights(self._namespace))
+            self._notices.append(_keep_weights(self.cell.source, self._namespace))
         self._dumps.start()
         self._sampler.start()
         self._began = time.monotonic()
@@ -164,7 +164,10 @@ def _status(
     return "oom" if find_oom(errors, facts, dumps) is not None else "error"
 
 
-def _keep_weights(namespace: Mapping[str, Any]) -> str:
+def _keep_weights(source: str, namespace: Mapping[str, Any]) -> str:
+    if "start_again(" in source:
+        # What the models hold now is what the failed run left: the copies that this cell asks for must stay.
+        return "The weights that were kept before stay kept: this run starts again from them."
     from tf_mem_magic.apply import start_again
     from tf_mem_magic.run.inspect_models import find_models
     from tf_mem_magic.run.inspect_names import reachable
