@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tf_mem_magic.core.diagnose import diagnose
-from tf_mem_magic.core.facts import DeviceFacts, Facts, ModelFacts, NamedValue, ProcessFacts
+from tf_mem_magic.core.facts import DatasetFacts, DeviceFacts, Facts, ModelFacts, NamedValue, ProcessFacts
 from tf_mem_magic.core.recording import Cell, Dump, ErrorText, Frame, Recording, Series
 
 MIB, GIB = 2**20, 2**30
@@ -371,3 +371,13 @@ def test_a_model_that_took_steps_in_the_cell_is_no_leftover():
 def test_several_leftovers_are_listed_with_commas():
     values = (NamedValue("a", GIB, "tf.Tensor", GPU), NamedValue("b", GIB, "tf.Tensor", GPU))
     assert "Earlier cells left 2.0 GiB in a, b on GPU:0" in last_sentence(facts=Facts(values=values))
+
+
+def test_little_that_earlier_cells_left_is_not_called_the_cause():
+    assert "too-big" == cause(facts=Facts(values=(NamedValue("cache", 600 * MIB, "tf.Tensor", GPU),)))
+
+
+def test_bytes_that_may_be_the_data_of_a_dataset_that_the_cell_uses_are_not_called_the_cause():
+    curve = Series("allocator:GPU:0", (0.0, 12.0), (3 * GIB, 14 * GIB), 14 * GIB, "counter", 15 * GIB)
+    facts = Facts(datasets=(DatasetFacts("x", batch=8),))
+    assert "too-big" == cause(series=(curve,), before=(("allocator:GPU:0", 3 * GIB),), facts=facts)

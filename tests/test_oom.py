@@ -239,3 +239,14 @@ def test_constructed_gradient_path_names_the_layer_and_not_a_scope_inside_it(nod
         f"float on {JOB}:CPU:0 by allocator cpu\n\t [[{{{{node gradient_tape/{node}}}}}]] [Op:__inference_f_1]"
     )
     assert layer == find_oom(tf_error("ResourceExhaustedError", message), Facts(), ()).text.layer
+
+
+@pytest.mark.parametrize(("dumps", "expected"), [((GPU_DUMP,), True), ((), False)])
+def test_constructed_constant_without_room_counts_only_where_the_allocator_left_a_dump(dumps, expected):
+    message = (
+        "Cannot parse tensor from proto: goo.gle/debugonly\ndtype: DT_FLOAT\n"
+        "\t [[{{node adam_7/dense_22_kernel_momentum/Initializer/zeros}}]] [Op:__inference_initialize_variables_1]"
+    )
+    bases = (f"{TF}.InvalidArgumentError", f"{TF}.OpError", "builtins.Exception")
+    errors = (ErrorText("InvalidArgumentError", message, (), bases),)
+    assert expected == (find_oom(errors, Facts(), dumps) is not None)

@@ -37,6 +37,7 @@ def break_down(recording: Recording, device: str, in_use: int) -> tuple[Part, ..
 class Leftovers:
     """What earlier cells left on a device and this cell does not use.
 
+    ``maybe_used``: the cell uses a dataset of an earlier cell, and the unnamed bytes may be its data.
     ``names`` hold ``named`` bytes; ``unnamed`` bytes were in use when the cell began though no name holds them (None
     where nobody counted).
     """
@@ -44,11 +45,17 @@ class Leftovers:
     names: tuple[str, ...]
     named: int
     unnamed: int | None
+    maybe_used: bool = False
 
     @property
     def bytes(self) -> int:
         """All of it."""
         return self.named + (self.unnamed or 0)
+
+    @property
+    def sure(self) -> int:
+        """Those of which it is sure that the cell does not use them."""
+        return self.named if self.maybe_used else self.bytes
 
 
 def find_leftovers(recording: Recording, device: str) -> Leftovers:
@@ -59,7 +66,9 @@ def find_leftovers(recording: Recording, device: str) -> Leftovers:
     sized = [(m.name, m.weight_bytes + m.optimizer_bytes) for m in earlier_models]
     sized += [(v.name, v.bytes) for v in earlier_values]
     left = sorted(((n, size) for n, size in sized if not _is_used(recording, n)), key=lambda entry: -entry[1])
-    return Leftovers(tuple(n for n, _ in left), sum(size for _, size in left), _unnamed(recording, device, sized))
+    data = any(not one.is_new and one.kind == "tf.data" and _is_used(recording, one.name) for one in facts.datasets)
+    unnamed = _unnamed(recording, device, sized)
+    return Leftovers(tuple(n for n, _ in left), sum(size for _, size in left), unnamed, data)
 
 
 def _unnamed(recording: Recording, device: str, earlier: list[tuple[str, int]]) -> int | None:

@@ -17,6 +17,9 @@ from tf_mem_magic.core.recording import Dump, ErrorText, Frame, Recording
 WAIT = 10.0
 """Seconds that TensorFlow's allocator waits for memory before it gives up: its bytes in use stay as they are then."""
 
+WORTH_NAMING = 0.05
+"""Leftovers below this share of the limit are not called the cause, even where just they were missing."""
+
 FULL_HOST = 0.9
 """A process that dies with this share of its memory limit in use ran out of it."""
 
@@ -130,7 +133,8 @@ def _cause(recording: Recording, diagnosis: Diagnosis, dump: Dump | None) -> Cau
     if in_use is not None and limit is not None and in_use + requested > limit:
         if requested <= limit - in_use + held_by_others(recording, diagnosis.device, limit):
             return "other-process"
-        if in_use + requested - find_leftovers(recording, diagnosis.device).bytes <= limit:
+        left = find_leftovers(recording, diagnosis.device).sure
+        if left >= WORTH_NAMING * limit and in_use + requested - left <= limit:
             return "leftovers"
     if dump is not None and explanation.is_fragmented(dump, requested):
         return "fragmentation"

@@ -174,7 +174,7 @@ def _left(recording: Recording, device: str) -> str:
     parts = []
     if left.named:
         parts.append(f"{size(left.named, unit)} in {_listed(left.names, ', ')}")
-    if left.unnamed:
+    if left.unnamed and not left.maybe_used:
         parts.append(f"{size(left.unnamed, unit)} that no name holds")
     return f"Earlier cells left {' and '.join(parts)} on {device}: without that the request would have fitted."
 

@@ -46,6 +46,8 @@ _DISGUISED = re.compile(
     r"|DNN library (?:is not found|initialization failed)|failed to allocate the scratch space",
     re.I,
 )
+# What an operation says that found no memory for its constant (constant_op.cc), such as an optimizer's zeros.
+_NO_ROOM_FOR_CONSTANT = "Cannot parse tensor from proto"
 _NO_FAILURE = re.compile(r"^.*freed_by_count=0.*not a failure.*$", re.M)
 
 
@@ -97,7 +99,9 @@ def _is_sure(error: ErrorText, dumps: Sequence[Dump]) -> bool:
 
 
 def _is_disguised(error: ErrorText) -> bool:
-    return _OP_ERROR in error.bases and _INVALID not in error.bases and _DISGUISED.search(error.message) is not None
+    if _INVALID in error.bases:
+        return _NO_ROOM_FOR_CONSTANT in error.message
+    return _OP_ERROR in error.bases and _DISGUISED.search(error.message) is not None
 
 
 def _is_full(device: DeviceFacts) -> bool:
