@@ -50,7 +50,20 @@ def a_plan(**changes):
 def a_run(ran=(), raw=("",), cell_id="this"):
     shell = SimpleNamespace(history_manager=SimpleNamespace(input_hist_raw=list(raw)))
     cell = Cell("%%tfmem\nmodel.fit(x)", cell_id)
-    return SimpleNamespace(session=SimpleNamespace(ran_cells=ran, shell=shell), cell=cell, lineage=Lineage((OUTCOME,)))
+    return SimpleNamespace(
+        session=SimpleNamespace(ran_cells=ran, shell=shell), cell=cell, lineage=Lineage((OUTCOME,)), report=None
+    )
+
+
+def test_a_cell_that_the_page_does_not_name_is_not_replayed_before_itself_nor_what_ran_after_it():
+    ran = (
+        RanCell("x = 1", None, 1, 0.1),
+        RanCell("%%tfmem\nmodel.fit(x)", None, 2, 0.1),
+        RanCell("print(x)", None, 3, 0.1),
+    )
+    run = a_run(ran, ("", *(cell.source for cell in ran)), cell_id=None)
+    run.report = SimpleNamespace(recording=SimpleNamespace(cell=SimpleNamespace(execution_count=2)))
+    assert ["x = 1"] == [r.cell.source for r in plans.make_plan(run, GROW).replay]
 
 
 def test_a_plan_comes_back_as_it_was_kept():

@@ -139,8 +139,11 @@ def _remarks(outcome: Outcome, width: int) -> list[str]:
         for answer in outcome.declined:
             lines += _wrapped(f"{answer.title}: {answer.reason}", width, "  - ", "    ")
     also = (*sentences.other_peaks(outcome), *sentences.notes(outcome))
-    if also and not sentences.is_quiet(outcome):
-        lines += ["", *(line for remark in also for line in _wrapped(remark, width, "  ", "    "))]
+    if sentences.is_quiet(outcome):
+        also = outcome.notices
+    if also:
+        blank = () if sentences.is_quiet(outcome) else ("",)
+        lines += [*blank, *(line for remark in also for line in _wrapped(remark, width, "  ", "    "))]
     return lines
 
 

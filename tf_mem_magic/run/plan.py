@@ -194,10 +194,16 @@ def why_not_resume(plan: Plan) -> str | None:
 
 
 def _ran_before(run: CellRun) -> Iterable[EarlierCell]:
-    """List the cells that ran in this kernel before this one, each as it last ran."""
+    """List the cells that ran in this kernel before this one, each as it last ran.
+
+    Where the page names no cells, this one is known by its source.
+    """
     newest: dict[str, EarlierCell] = {}
+    last = run.report.recording.cell.execution_count if run.report else None
     for ran in run.session.ran_cells:
-        if ran.cell_id is not None and ran.cell_id == run.cell.cell_id:
+        named = run.cell.cell_id is not None
+        same = ran.cell_id == run.cell.cell_id if named else ran.source.strip() == run.cell.source.strip()
+        if same or (last and ran.count and ran.count > last):
             continue
         key = ran.cell_id or ran.source
         newest[key] = EarlierCell(ran.cell_id or "", ran.source, ran.count, ran.seconds, ran.source)
