@@ -71,6 +71,8 @@ class Proposal:
         The remedy is made for the cause that was found, so it is shown first.
     excludes : tuple of str
         Keys of the remedies that cannot be applied together with this one.
+    asks : bool
+        It takes away what cannot be had again, so it is never applied without a click.
     """
 
     key: str
@@ -89,6 +91,7 @@ class Proposal:
     undo: str = ""
     answers_cause: bool = False
     excludes: tuple[str, ...] = ()
+    asks: bool = False
 
     @property
     def diff(self) -> str:

@@ -1,0 +1,32 @@
+"""Lines at the top of a cell: before its first statement, after what Python wants first."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+
+from tf_mem_magic.cells.source import CellEdit, PythonCell, statement_start
+
+
+def insert_on_top(cell: PythonCell, lines: Sequence[str]) -> CellEdit:
+    """Insert whole lines before the cell's first statement; ``from __future__`` and a docstring stay first."""
+    text = "".join(line + cell.newline for line in lines)
+    body = cell.tree.body
+    skip = int(bool(body) and _is_text(body[0]))
+    while skip < len(body) and isinstance(body[skip], ast.ImportFrom) and _module(body[skip]) == "__future__":
+        skip += 1
+    if skip == len(body):
+        lead = "" if not cell.source or cell.source.endswith(("\n", "\r")) else cell.newline
+        return CellEdit(len(cell.source), len(cell.source), lead + text)
+    start = statement_start(cell, body[skip])
+    line_start = max(s for s in cell.starts if s <= start)
+    return CellEdit(line_start, line_start, text)
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+
+
+def _module(statement: ast.stmt) -> str | None:
+    return statement.module if isinstance(statement, ast.ImportFrom) else None

@@ -1,0 +1,241 @@
+"""Let go of leftovers: what earlier cells hold on the device that is full, and this cell does not need."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from tf_mem_magic.cells.ancestry import ancestors
+from tf_mem_magic.cells.mask import NotPython
+from tf_mem_magic.cells.source import PythonCell, apply_edits, read_cell
+from tf_mem_magic.cells.top import insert_on_top
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Example, Proposal
+from tf_mem_magic.core.recording import Cell, Recording, Series
+from tf_mem_magic.core.units import size
+
+KEY = "free-leftovers"
+TITLE = "Let go of leftovers"
+
+SMALLEST = 1 << 20
+"""Bytes below which a name is not worth a word."""
+
+_MOST_CHOICES = 4
+_DYNAMIC = re.compile(r"\b(?:globals|locals|vars|eval|exec|user_ns|run_cell)\b|%run\b|%%?store\b|%reset")
+_WORD = re.compile(r"[^\W\d]\w*")
+_WHY = "What earlier cells left in memory is not used by this cell; without it there is that much more room."
+_GONE = "What is let go of is lost: to have it again, run the cells that made it."
+_EMPTIED = "A model that is let go of is emptied: what else still refers to it cannot use it any more."
+
+
+@dataclass(frozen=True, slots=True)
+class _Leftover:
+    """A name that can be let go, its bytes on the device, and the trained models that go with it."""
+
+    name: str
+    bytes: int
+    is_model: bool = False
+    trained: tuple[str, ...] = ()
+
+
+def propose(context: Context) -> Answer:
+    """Offer to let go of what the cell does not need, where that may be enough; largest first, models by name."""
+    if context.diagnosis is None:
+        return (Declined(KEY, TITLE, "it is not known which memory ran out"),)
+    cell = read_cell(context.cell.source)
+    if isinstance(cell, NotPython):
+        return (Declined(KEY, TITLE, cell.reason),)
+    if _DYNAMIC.search(context.cell.source):
+        return (Declined(KEY, TITLE, "the cell reaches names in a way that cannot be followed"),)
+    found = _leftovers(context, context.diagnosis)
+    if not found:
+        return (Declined(KEY, TITLE, _nothing(context, context.diagnosis)),)
+    proposal = _proposal(cell, found, context)
+    if isinstance(proposal, NotPython):
+        return (Declined(KEY, TITLE, proposal.reason),)
+    missing = _missing(context.diagnosis, sum(one.bytes for one in found))
+    if missing > 0:
+        reason = f"{proposal.title[0].lower()}{proposal.title[1:]}: {size(missing)} would still be missing"
+        return (Declined(KEY, TITLE, reason, "", proposal),)
+    return (proposal,)
+
+
+def _leftovers(context: Context, diagnosis: Diagnosis) -> list[_Leftover]:
+    """List what earlier cells hold on the full device and the cell does not need, largest first."""
+    facts, recording = context.recording.facts, context.recording
+    places = {diagnosis.device}
+    if diagnosis.device == "host" and recording.get("allocator:CPU:0") is None:
+        places.add("CPU:0")
+    used = {word for text in (context.cell.source, *facts.used) for word in _WORD.findall(text)}
+    used |= {_root(m.name) for m in facts.models if m.steps > (m.steps_before or 0) or m.is_new}
+    needed = ancestors(used, facts.earlier_cells)
+    found: dict[str, _Leftover] = {}
+    everything: tuple[ModelFacts | NamedValue, ...] = (*facts.models, *facts.values)
+    for one in everything:
+        size_here = _bytes(one) if (one.device or "host") in places else 0
+        root = _root(one.name)
+        if not size_here or root in needed or not re.fullmatch(r"Out\[\d+\]|[^\W\d]\w*", root) or set(root) == {"_"}:
+            continue
+        before = found.get(root, _Leftover(root, 0))
+        is_model = isinstance(one, ModelFacts)
+        trained = (one.name,) if isinstance(one, ModelFacts) and one.steps else ()
+        found[root] = _Leftover(
+            root, before.bytes + size_here, before.is_model or is_model, (*before.trained, *trained)
+        )
+    return sorted((one for one in found.values() if one.bytes >= SMALLEST), key=lambda one: -one.bytes)
+
+
+def _bytes(one: ModelFacts | NamedValue) -> int:
+    if isinstance(one, ModelFacts):
+        return 0 if one.is_new else one.weight_bytes + one.optimizer_bytes
+    # A model's own variables live on in the model, whatever other name lets go of them.
+    return one.bytes if one.origin == "earlier" and "keras.Variable" not in one.kind else 0
+
+
+def _root(name: str) -> str:
+    result = re.match(r"Out\[\d+\]", name)
+    return result[0] if result else re.split(r"[.\[]", name, maxsplit=1)[0]
+
+
+def _nothing(context: Context, diagnosis: Diagnosis) -> str:
+    earlier = next((part for part in diagnosis.breakdown if part.kind == "earlier"), None)
+    if earlier is not None and not earlier.names and earlier.bytes >= SMALLEST:
+        return f"{size(earlier.bytes)} were in use when the cell began, but no name holds them: a restart frees them"
+    where = "in host memory" if diagnosis.device == "host" else f"on {diagnosis.device}"
+    return f"no name of earlier cells was found that holds memory {where} and that this cell does not need"
+
+
+def _missing(diagnosis: Diagnosis, back: int) -> int:
+    """Give the bytes that would be missing all the same; not above 0 where it may be enough."""
+    if diagnosis.requested is None or diagnosis.in_use is None or diagnosis.limit is None:
+        return 0
+    return diagnosis.in_use + diagnosis.requested - back - diagnosis.limit
+
+
+def _proposal(cell: PythonCell, found: list[_Leftover], context: Context) -> Proposal | NotPython:
+    source = _freed(cell, found)
+    if isinstance(source, NotPython):
+        return source
+    choices = [c for c in (_saving(cell, found, context), *_fewer(cell, found)) if c is not None]
+    caveats = (_GONE, _EMPTIED) if any(one.is_model for one in found) else (_GONE,)
+    return Proposal(
+        key=KEY,
+        title=_title(found),
+        source=source,
+        original=context.cell.source,
+        preserves="same results",
+        caveats=(*caveats, "The changed cell needs tf_mem_magic."),
+        why=_WHY,
+        choices=tuple(choices),
+        answers_cause=context.diagnosis is not None and context.diagnosis.cause == "leftovers",
+        asks=True,
+    )
+
+
+def _title(found: list[_Leftover]) -> str:
+    names = [one.name for one in found]
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"Let go of {shown} ({size(sum(one.bytes for one in found))})"
+
+
+def _freed(cell: PythonCell, found: list[_Leftover], first: tuple[str, ...] = ()) -> str | NotPython:
+    names = ", ".join(f'"{one.name}"' for one in found)
+    return apply_edits(cell, [insert_on_top(cell, (*first, "from tf_mem_magic import apply", f"apply.free({names})"))])
+
+
+def _saving(cell: PythonCell, found: list[_Leftover], context: Context) -> Choice | None:
+    """Offer to save the trained models first; the line passes over what an earlier run of it has let go of."""
+    models = [(one.name, name) for one in found for name in one.trained]
+    if not models:
+        return None
+    lines, files = [], []
+    for root, name in models:
+        file = _file(name, context)
+        files.append(file)
+        lines += [f'if "{root}" in globals():', f'    {name}.save("{file}")']
+    source = _freed(cell, found, tuple(lines))
+    if isinstance(source, NotPython):
+        return None
+    note = f"Writes {', '.join(files)} into the notebook's folder; a file of that name is replaced."
+    return Choice(f"Save {', '.join(name for _, name in models)} first", source, note)
+
+
+def _file(name: str, context: Context) -> str:
+    """Choose a file name that no cell speaks of."""
+    plain = re.sub(r"\W+", "_", name).strip("_")
+    texts = (context.cell.source, *context.recording.facts.earlier_cells)
+    names = (f"{plain}.keras", f"{plain}_kept.keras", f"{plain}_kept_by_tfmem.keras")
+    return next((file for file in names if not any(file in text for text in texts)), names[-1])
+
+
+def _fewer(cell: PythonCell, found: list[_Leftover]) -> list[Choice]:
+    """Offer fewer names, where that may be enough to choose from: without the models, and one by one."""
+    if len(found) < 2:
+        return []
+    plain = [one for one in found if not one.is_model]
+    sets = [plain] if len(plain) > 1 and len(plain) < len(found) else []
+    sets += [[one] for one in found[:_MOST_CHOICES]]
+    made = [(some, _freed(cell, some)) for some in sets]
+    return [Choice(_title(some).replace("Let go of", "Only"), text) for some, text in made if isinstance(text, str)]
+
+
+_FIT = "%%tfmem\nmodel.fit(x, y)\n"
+_OLD = ModelFacts("old", ("Dense",), weight_bytes=64 << 20, optimizer_bytes=128 << 20, steps=9, steps_before=9)
+_USED = replace(_OLD, name="model", device="GPU:0")
+_CACHE = NamedValue("cache", 300 << 20, "tf.Tensor", "GPU:0")
+_SHOWN = NamedValue("Out[3]", 50 << 20, "tf.Tensor", "GPU:0")
+
+
+def _example(
+    name: str,
+    expect: str,
+    *,
+    source: str = _FIT,
+    models: tuple[ModelFacts, ...] = (replace(_OLD, device="GPU:0"), _USED),
+    values: tuple[NamedValue, ...] = (_CACHE, _SHOWN),
+    earlier: tuple[str, ...] = ("old = build()", "model = build()", "cache = tf.zeros((9, 9))"),
+    used: tuple[str, ...] = (),
+    device: str = "GPU:0",
+    requested: int = 100 << 20,
+    declined: bool = False,
+) -> Example:
+    facts = Facts(models=models, values=values, earlier_cells=earlier, used=used)
+    cell = Cell(source)
+    recording = Recording(cell, status="oom", facts=facts, series=(Series(f"allocator:{device}"),))
+    diagnosis = Diagnosis(device, requested=requested, in_use=1000 << 20, limit=1024 << 20, cause="leftovers")
+    return Example(name, Context(cell, recording, diagnosis), expect, declined)
+
+
+def _with(names: str, rest: str = "model.fit(x, y)\n") -> str:
+    return f"%%tfmem\nfrom tf_mem_magic import apply\napply.free({names})\n{rest}"
+
+
+EXAMPLES: tuple[Example, ...] = (
+    _example("a cache, an old model and a displayed value, largest first", _with('"cache", "old", "Out[3]"')),
+    _example(
+        "what a function of an earlier cell reads is needed",
+        _with('"old", "Out[3]"', "train(model)\n"),
+        source="%%tfmem\ntrain(model)\n",
+        used=("cache",),
+    ),
+    _example(
+        "what was built from another model needs it",
+        _with('"cache", "Out[3]"', "features.fit(x, y)\n"),
+        source="%%tfmem\nfeatures.fit(x, y)\n",
+        earlier=("old = build()", "model = build()\nfeatures = keras.Model(old.input, old.layers[-2].output)"),
+        models=(replace(_OLD, device="GPU:0"),),
+    ),
+    _example(
+        "another name of the same model",
+        _with('"cache", "Out[3]"'),
+        models=(replace(_OLD, device="GPU:0"),),
+        earlier=("old = build()", "model = old"),
+    ),
+    _example(
+        "what lies in host memory does not fill the card", "no name of earlier cells", device="GPU:1", declined=True
+    ),
+    _example("not enough", "would still be missing", requested=2 << 30, declined=True),
+    _example("names that cannot be followed", "cannot be followed", source="eval(text)\n", declined=True),
+    _example("everything is needed", "does not need", source="f(old, cache, model)\n", values=(_CACHE,), declined=True),
+)
