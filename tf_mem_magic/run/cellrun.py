@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ class CellRun:
         self.lineage = expected.lineage if expected else Lineage()
         self._previous = expected.previous if expected else None
         self._notices: tuple[str, ...] = ()
-        self._compiled: dict[str, int] = {}
+        self._compiled: dict[str, float] = {}
         self.report: Report | None = None
         self._presenter = make_presenter(session.shell, cell, options, PanelActions(self), is_hosted=session.is_hosted)
         self.capture = Capture(
@@ -109,6 +110,12 @@ class CellRun:
         return rerun_in_process(self, key)
 
 
-def compiled_cells(shell: Any) -> dict[str, int]:
-    """Give the file names under which the shell compiled its cells, with their execution counts."""
-    return dict(getattr(getattr(shell, "compile", None), "_filename_map", {}))
+def compiled_cells(shell: Any) -> dict[str, float]:
+    """Give the file names under which the shell compiled its cells, each with a number that a new run changes.
+
+    It is the execution count; IPython 7 does not keep that with the name, but the time.
+    """
+    counts = getattr(getattr(shell, "compile", None), "_filename_map", None)
+    if counts is not None:
+        return dict(counts)
+    return {name: entry[1] for name, entry in getattr(linecache, "_ipython_cache", {}).items()}
