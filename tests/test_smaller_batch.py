@@ -8,7 +8,7 @@ from batch_runtime import Runtime, at_mark
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, Facts, ModelFacts, NamedValue, ScalarFact
 from tf_mem_magic.core.proposals import Context, Declined, Point, Proposal
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
@@ -285,3 +285,19 @@ def test_a_model_under_a_second_name_is_edited_where_keras_was_seen_to_train_it(
 def test_no_argument_is_added_to_a_call_that_may_not_be_keras_own():
     refusal = ask("pipeline.fit(x, y)", known_model(BatchSeen("fit", 32, "arrays")))
     assert "whether `pipeline` is a Keras model is not known" == refusal.reason
+
+
+def updating(other, op="adam_3/AssignAddVariableOp_5"):
+    known = {"op": op, "in_use": 240 << 20, "limit": 256 << 20}
+    parts = (Part("optimizer", (240 << 20) - other, "measured"), Part("other", other, "what remains"))
+    return ask("%%tfmem\nmodel.fit(x, y, batch_size=64)", line=2, breakdown=parts, **known)
+
+
+def test_a_smaller_batch_is_refused_where_weights_fill_the_device_and_an_update_ran_out():
+    expected = "it ran out while weights were updated, and only 3.0 of 240 MiB in use may depend on the batch"
+    assert expected == updating(3 << 20).reason
+
+
+@pytest.mark.parametrize("found", [updating(100 << 20), updating(3 << 20, "dense_1/Relu")])
+def test_a_smaller_batch_is_offered_where_activations_take_room_or_ran_out(found):
+    assert isinstance(found, Proposal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 from tf_mem_magic.cells.batch import BatchFound, find_batch, set_batch
 from tf_mem_magic.cells.mask import NotPython
@@ -14,12 +15,19 @@ from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, Facts, ModelFacts, 
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Estimate, Example, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.tag import dropped_lines
+from tf_mem_magic.core.units import brief_unit, size
 
 KEY = "smaller-batch"
 TITLE = "Smaller batch"
 
 _CREATES = frozenset({"add_weight", "add_variable", "add_variable_from_reference", "_initialize_with_initializer"})
 """Keras functions that create variables: memory that does not depend on the batch."""
+
+_UPDATE = re.compile(r"(?:^|/)(?:Assign(?:Add|Sub)?VariableOp|Resource(?:Sparse)?Apply\w+?)(?:_\d+)?$")
+"""Operations that update a weight or an optimizer's state; a new value takes as much memory as the old one."""
+
+_LITTLE = 0.05
+"""Share of the limit below which making activations smaller frees nothing that matters."""
 
 
 def propose(context: Context) -> Answer:
@@ -84,7 +92,19 @@ def cannot_help(context: Context) -> str:
         return "it ran out while weights or optimizer variables were made, and those do not shrink with the batch"
     if diagnosis.op in ("SaveV2", "RestoreV2", "CacheDatasetV2", "TensorDataset"):
         return f"it ran out in {diagnosis.op}, which does not depend on the batch"
-    return ""
+    return _held_by_weights(diagnosis)
+
+
+def _held_by_weights(diagnosis: Diagnosis) -> str:
+    """Say why no batch is small enough, where weights or values fill the device and a weight's update ran out."""
+    parts = {part.kind: part.bytes for part in diagnosis.breakdown}
+    rest = parts.get("other", 0)
+    known = diagnosis.in_use and diagnosis.limit and _UPDATE.search(diagnosis.op or "")
+    if not known or rest >= _LITTLE * (diagnosis.limit or 0):
+        return ""
+    unit = brief_unit([diagnosis.in_use or 0])
+    held = f"{unit.text(rest)} of {size(diagnosis.in_use or 0, unit)} in use"
+    return f"it ran out while weights were updated, and only {held} may depend on the batch"
 
 
 def _choose(context: Context, found: BatchFound) -> tuple[int, Estimate | None]:
