@@ -21,6 +21,15 @@ def test_one_step_is_one_step():
     assert "took 1 training step in" in find_changes("model.fit(x)", facts)[0].text
 
 
+def test_a_first_step_that_failed_is_not_told_as_taken():
+    facts = Facts(models=(ModelFacts("model", steps=1, steps_before=0),), steps_done=0)
+    expected = (
+        "`model` existed before this cell and began a training step in it, which may have changed some weights: "
+        "a rerun goes on from there."
+    )
+    assert [expected] == [change.text for change in find_changes("", facts)]
+
+
 def test_steps_on_a_model_that_the_cell_made_are_not_told():
     assert () == find_changes("", Facts(models=(ModelFacts("model", steps=15),)))
 

@@ -39,7 +39,11 @@ def _steps(facts: Facts) -> Iterator[Change]:
             continue
         taken = model.steps - model.steps_before
         count = "1 training step" if taken == 1 else f"{taken} training steps"
-        text = f"`{model.name}` existed before this cell and took {count} in it: a rerun goes on from there."
+        did = f"took {count} in it"
+        if taken == 1 and facts.steps_done == 0:
+            # The optimizer counts a step as it begins, and updates each weight as soon as its gradient is there.
+            did = "began a training step in it, which may have changed some weights"
+        text = f"`{model.name}` existed before this cell and {did}: a rerun goes on from there."
         yield Change("steps", model.name, text)
 
 
