@@ -18,7 +18,8 @@ DIES = """
 import os, signal
 from tf_mem_magic.core.recording import Cell
 from tf_mem_magic.run.store import open_store
-open_store(Cell("boom()"))
+store = open_store(Cell("boom()"))
+store.note("GPU:0 is full: its allocator is waiting.")
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -42,6 +43,7 @@ def test_the_death_of_this_notebooks_kernel_is_told_once(die):
     (sentence,) = found(session)
     assert "The last kernel of this notebook died while a watched cell ran" in sentence
     assert ("killed", "boom()") == (session.last.status, session.last.recording.cell.source)
+    assert ("GPU:0 is full: its allocator is waiting.",) == session.last.outcome.notices
     assert () == found(session)
 
 

@@ -203,9 +203,9 @@ def load(path: str | os.PathLike[str]) -> Report:
         If it is truncated, damaged or from a newer version; a ``ValueError``.
     """
     from tf_mem_magic.explain import explain
-    from tf_mem_magic.run.store import is_store, read_store
+    from tf_mem_magic.run.store import is_store, read_notes, read_store
 
     source = Path(path).expanduser()
     if is_store(source):
-        return Report(explain(read_store(source)))
+        return Report(explain(read_store(source), notices=read_notes(source)))
     return Report(jsonio.decode(source.read_bytes(), Outcome))
