@@ -11,7 +11,7 @@ from tf_mem_magic.cells.datasets import IMPORT, Arrays, Traced, default_argument
 from tf_mem_magic.cells.entries import double_star
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.settings import Reader, Setting, Slot, Unknown, resolve
-from tf_mem_magic.cells.source import PythonCell, apply_edits, insert_line
+from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, insert_line
 from tf_mem_magic.cells.steps import Steps, argument, find_divisors, find_steps, scale
 from tf_mem_magic.cells.uses import KERAS, called_name
 from tf_mem_magic.core.facts import Facts
@@ -79,10 +79,10 @@ def _checked(
     return found
 
 
-def set_batch(found: BatchFound, batch: int) -> tuple[str, tuple[str, ...]] | Unknown:
-    """Give the cell with the batch size set to ``batch``, and the sentences that go with it."""
+def set_batch(found: BatchFound, batch: int, more: tuple[CellEdit, ...] = ()) -> tuple[str, tuple[str, ...]] | Unknown:
+    """Give the cell with the batch size set to ``batch`` and ``more`` edits, and the sentences that go with it."""
     cell = found.cell
-    edits = [slot.edit(batch) for slot in found.slots]
+    edits = [*more, *(slot.edit(batch) for slot in found.slots)]
     edits += [slot.edit(min(slot.value, batch)) for slot in found.validation]
     notes = [note for note in found.notes if note != IMPORT]
     if IMPORT in found.notes:

@@ -87,7 +87,7 @@ def _parse(python: str) -> ast.Module:
 
 def apply_edits(cell: PythonCell, edits: Iterable[CellEdit]) -> str | NotPython:
     """Give the cell's text after ``edits``; refuse where they overlap, touch a masked line or break the cell."""
-    ordered = sorted(set(edits), key=lambda edit: (edit.start, edit.end))
+    ordered = sorted(set(edits), key=lambda edit: (edit.start, edit.end, edit.text))
     parts, at = [], 0
     for edit in ordered:
         if edit.start < at:

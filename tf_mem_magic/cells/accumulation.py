@@ -1,0 +1,171 @@
+"""What gradient accumulation must know of a cell: whether it is there already, and what is left over of an epoch."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tf_mem_magic.cells.batch import BatchFound
+from tf_mem_magic.cells.source import CellEdit, PythonCell
+from tf_mem_magic.cells.uses import called_name
+from tf_mem_magic.core.facts import Facts
+from tf_mem_magic.core.proposals import Preserves
+from tf_mem_magic.core.units import size
+
+ARGUMENT = "gradient_accumulation_steps"
+_FUNCTION = "accumulate_gradients"
+
+
+_UPDATES_STATISTICS = ("BatchNormalization", "SpectralNormalization")
+_REFUSED = (
+    (r"Strategy\(", "under a distribution strategy Keras cannot accumulate gradients"),
+    (r"use_ema\s*=\s*True", "the optimizer keeps a moving average of the weights, which would count every batch"),
+    (r"reduction\s*=\s*(?!['\"](?:sum_over_batch_size|auto)['\"])", "the loss may not be a mean over the batch"),
+    (
+        r"activity_regularizer\s*=\s*(?!None)|ActivityRegularization",
+        "an activity regularizer sums over the batch: the mean of parts is not the whole",
+    ),
+    (
+        r"(?i)\b(?:dice|tversky|contrastive|triplet|ntxent|info_?nce)(?:_?loss)?\b",
+        "the loss seems to compare the samples of a batch with each other: the mean of parts is not the whole",
+    ),
+    (r"def train_step\(self", "a model has its own train_step, and how it uses the optimizer is not known"),
+)
+"""What the cell or an earlier one may hold that makes the mean of the parts' gradients another one, and the reason."""
+
+
+_OWN_LOSS = re.compile(r"def \w*loss\w*\(|lambda y_true|add_loss\(")
+
+
+@dataclass(frozen=True, slots=True)
+class Already:
+    """The cell accumulates over ``steps`` batches; the number stands in ``node``."""
+
+    node: ast.expr
+    steps: int
+
+    def times(self, cell: PythonCell, factor: int) -> CellEdit:
+        """Give the edit that accumulates over ``factor`` times as many."""
+        return CellEdit(cell.start(self.node), cell.end(self.node), str(self.steps * factor))
+
+
+def already(cell: PythonCell, facts: Facts) -> Already | str | None:
+    """Find where the cell accumulates; a text says that it does so in a way that cannot be followed."""
+    found = []
+    for node in ast.walk(cell.tree):
+        if isinstance(node, ast.Call):
+            given = [k.value for k in node.keywords if k.arg == ARGUMENT]
+            found += given or (node.args[1:2] if called_name(node) == _FUNCTION else [])
+    if len(found) == 1 and isinstance(found[0], ast.Constant) and type(found[0].value) is int and found[0].value > 1:
+        return Already(found[0], found[0].value)
+    words = (ARGUMENT, f"{_FUNCTION}(")
+    if found or any(word in cell.source for word in words):
+        return "the cell accumulates gradients already, in a way that cannot be followed"
+    if any(word in text for text in facts.earlier_cells for word in words):
+        return "an earlier cell has set up gradient accumulation already"
+    return None
+
+
+def steps_given(found: BatchFound) -> bool:
+    """Whether the cell says how many batches an epoch has, so that each update has all its parts."""
+    return any(s.name == "steps_per_epoch" and s.value is not None and not s.whole for s in found.steps)
+
+
+def samples_of(call: ast.Call | None, facts: Facts) -> int | None:
+    """Count the samples of one epoch of a call of ``fit``; None where that cannot be told."""
+    if call is None:
+        return None
+    keywords = {k.arg: k.value for k in call.keywords}
+    data = keywords.get("x", call.args[0] if call.args else None)
+    if not isinstance(data, ast.Name) or None in keywords:
+        return None
+    dataset = facts.dataset(data.id)
+    if dataset is not None:
+        return dataset.samples
+    value = next((v for v in facts.values if v.name == data.id), None)
+    if value is None or not value.shape:
+        return None
+    split = keywords.get("validation_split")
+    if split is None:
+        return value.shape[0]
+    if not isinstance(split, ast.Constant) or not isinstance(split.value, (int, float)):
+        return None
+    # As Keras splits arrays: the first part trains.
+    return math.floor(value.shape[0] * (1.0 - split.value))
+
+
+def left_over(samples: int | None, batch: int, steps: int) -> str:
+    """Say what happens at the end of an epoch of ``samples``; empty where each update has all its samples."""
+    small = batch // steps
+    if samples is None:
+        return (
+            f"Where the number of samples is no multiple of {batch}, the last update of an epoch is not quite that of "
+            "the original batch."
+        )
+    if samples % batch == 0:
+        return ""
+    parts = -(-samples // small)
+    rest = parts % steps
+    if rest == 0:
+        return (
+            f"{samples} samples: the last update of each epoch takes its last {samples % small} samples as if they "
+            f"were {small}."
+        )
+    return (
+        f"{samples} samples make {parts} batches of {small}, which {steps} does not divide: the last {rest} of an "
+        f"epoch make{'s' if rest == 1 else ''} an update together with the first of the next, and after the last epoch "
+        "nothing comes of them."
+    )
+
+
+def refused_in(texts: Iterable[str]) -> str:
+    """Say what in the cells makes the mean of a batch's parts another than that of the whole; empty: nothing."""
+    texts = tuple(texts)
+    return next((reason for pattern, reason in _REFUSED if any(re.search(pattern, t) for t in texts)), "")
+
+
+def exactness(
+    facts: Facts, cell: PythonCell, found: BatchFound, call: ast.Call | None, total: int, batch: int
+) -> tuple[Preserves, tuple[str, ...]]:
+    """Say whether each update is that of the original batch, and why not."""
+    texts = (cell.source, *facts.earlier_cells)
+    model = facts.model(found.receiver or "")
+    layers = {layer for m in ((model,) if model else facts.models) for layer in m.layers}
+    caveats = [
+        f"{name} sees the smaller batches one by one: for it, it is not the same effective batch."
+        for name in _UPDATES_STATISTICS
+        if name in layers or (not layers and any(name in text for text in texts))
+    ]
+    if "Masking" in layers or any(re.search(r"mask_zero\s*=\s*True|padded_batch|ragged_batch", t) for t in texts):
+        caveats.append(
+            "Padding and masks differ between the smaller batches, so their means weigh a little differently."
+        )
+    samples = None if steps_given(found) else samples_of(call, facts)
+    rest = "" if steps_given(found) else left_over(samples, total * batch, total)
+    changes = bool(caveats) or (samples is not None and bool(rest))
+    preserves: Preserves = "same model, other gradients" if changes else "same effective batch"
+    return preserves, (*caveats, *((rest,) if rest else ()))
+
+
+def costs(facts: Facts, found: BatchFound, cell: PythonCell) -> tuple[str, ...]:
+    """Say what accumulating costs, and what else it touches."""
+    sums = weights_of(facts, found)
+    model = facts.model(found.receiver or "")
+    caveats = [f"It keeps a sum of gradients for each weight{f', {size(sums)} in all' if sums else ''}."]
+    if model is not None and any("Dropout" in layer for layer in model.layers):
+        caveats.append("Dropout draws its masks for each smaller batch: as random as before, not the same numbers.")
+    if any(_OWN_LOSS.search(text) for text in (cell.source, *facts.earlier_cells)):
+        caveats.append("A loss of your own must be a mean over samples: parts of another would not average to it.")
+    if "callbacks" in cell.source:
+        caveats.append("Callbacks that count batches see more of them.")
+    return tuple(caveats)
+
+
+def weights_of(facts: Facts, found: BatchFound) -> int:
+    """Give the bytes of the sums to keep: at most one for each weight."""
+    model = facts.model(found.receiver or "")
+    known = (model,) if model is not None else facts.models
+    return max((m.weight_bytes for m in known), default=0)
