@@ -8,7 +8,7 @@ import gallery
 import pytest
 
 from tf_mem_magic.core import measures, rerun, sentences
-from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.outcome import Attempt, Comparison, Outcome
 from tf_mem_magic.core.proposals import Estimate, Proposal
 from tf_mem_magic.core.recording import Cell, Dump, Recording, Series
@@ -210,3 +210,9 @@ def test_a_run_without_any_measurement_is_described_too():
     assert sentences.describe(outcome_of(seconds=0.001)) == (
         "No timeline: memory was not measured in the < 0.01 s of the run."
     )
+
+
+def test_what_remains_on_the_host_is_not_called_activations():
+    found = Diagnosis("host", in_use=GIB, breakdown=(Part("other", GIB, "what remains of the bytes in use"),))
+    labels = [share.label for share in sentences.breakdown(outcome_of(status="oom", diagnosis=found))]
+    assert ["the rest of this process: Python, libraries, data"] == labels

@@ -22,6 +22,7 @@ PART_WORDS: dict[str, str] = {
     "earlier": "earlier cells",
     "other": "activations and temporaries",
 }
+_HOST_REST = "the rest of this process: Python, libraries, data"
 
 SHORT = 0.5
 """Seconds below which a run that went well has no timeline to speak of."""
@@ -146,14 +147,18 @@ def breakdown(outcome: Outcome) -> tuple[Share, ...]:
     total = sum(part.bytes for part in parts)
     if total <= 0:
         return ()
+    on_host = outcome.diagnosis is not None and outcome.diagnosis.device == "host"
     unit = unit_of(outcome)
     ranked = sorted((part for part in parts if part.bytes > 0), key=lambda part: -part.bytes)
     return tuple(
-        Share(part.kind, _part_label(part), amount(part.bytes, unit), part.basis, part.bytes / total) for part in ranked
+        Share(part.kind, _part_label(part, on_host), amount(part.bytes, unit), part.basis, part.bytes / total)
+        for part in ranked
     )
 
 
-def _part_label(part: Part) -> str:
+def _part_label(part: Part, on_host: bool) -> str:
+    if on_host and part.kind == "other":
+        return _HOST_REST
     label = PART_WORDS.get(part.kind, part.kind)
     if not part.names:
         return label
