@@ -1,0 +1,291 @@
+"""``stream-data``: what is edited and what is refused; then real Keras: same samples, same results, less host memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tf_mem_magic.cells.source import read_cell
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.proposals import Context, Declined, Proposal
+from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.remedies.stream_data import propose
+
+ROOT = Path(__file__).parents[1]
+IMPORT = "from tf_mem_magic import apply\n"
+
+
+def array(name, **more):
+    return NamedValue(name, 4 << 30, **({"kind": "numpy.ndarray", "shape": (1000, 8)} | more))
+
+
+def ask(source, *, line=None, limit=16 << 30, earlier=(), values=None):
+    facts = Facts(
+        models=(ModelFacts("model"), ModelFacts("net.head")),
+        values=tuple(array(n) for n in "xyw") if values is None else values,
+        datasets=(DatasetFacts("ds", batch=32), DatasetFacts("gen", "PyDataset", 32)),
+        earlier_cells=("import tensorflow as tf\nimport keras", *earlier),
+    )
+    cell = Cell(source)
+    diagnosis = Diagnosis("host", line=line, limit=limit, cause="host")
+    (only,) = propose(Context(cell, Recording(cell, status="oom", facts=facts), diagnosis))
+    return only
+
+
+@pytest.mark.parametrize(
+    ("call", "edited"),
+    [
+        ("model.fit(x, y)", "model.fit(apply.stream(x, y, batch_size=32))"),
+        ("model.fit(x, y, 64, 3)", None),
+        ("model.fit(x, y, 64)", "model.fit(apply.stream(x, y, batch_size=64))"),
+        ("model.fit(x)", "model.fit(apply.stream(x, batch_size=32))"),
+        ("h = model.fit(x, y, epochs=2)", "h = model.fit(apply.stream(x, y, batch_size=32), epochs=2)"),
+        ("model.fit(y=y, x=x)", None),
+        ("model.fit(epochs=2, x=x, y=y)", "model.fit(epochs=2, x=apply.stream(x, y, batch_size=32))"),
+        ("net.head.fit(x, y, batch_size=B)", "net.head.fit(apply.stream(x, y, batch_size=B))"),
+        (
+            "model.fit(x, y, sample_weight=w, shuffle=True)",
+            "model.fit(apply.stream(x, y, sample_weight=w, batch_size=32), shuffle=True)",
+        ),
+        ("model.fit(x, y, validation_split=0.0)", "model.fit(apply.stream(x, y, batch_size=32), validation_split=0.0)"),
+        ("model.fit(x, y, shuffle=flag)", None),
+        ("model.fit(x, y, batch_size=None)", None),
+        ("model.fit(x, y, steps_per_epoch=5)", None),
+        ("model.fit(*data)", None),
+        ("model.fit(ds)", None),
+        ("model.fit(gen)", None),
+        ("model.fit((x), y)", None),
+        ("model.fit(x.T, y)", None),
+        ("forest.fit(x, y)", None),
+        ("model.fit(x, y); model.fit(x, y)", None),
+        ("model.fit(\n    x,\n    y,\n    64,\n)", "model.fit(\n    apply.stream(x, y, batch_size=64),\n)"),
+        ("print(f'{model.fit(x, y)}')", None),
+    ],
+)
+def test_arrays_of_fit(call, edited):
+    answer = ask(call)
+    if edited is None:
+        assert isinstance(answer, Declined), answer.source
+    else:
+        assert isinstance(answer, Proposal), answer.reason
+        assert IMPORT + edited == answer.source
+
+
+@pytest.mark.parametrize(
+    ("load", "edited"),
+    [
+        ('x = np.load("x.npy")', 'x = np.load("x.npy", mmap_mode="c")'),
+        ('x = np.load("x.npz")', None),
+        ("x = np.load(path)", None),
+        ('x = np.load("x.npy", allow_pickle=True)', None),
+        ('x = np.load("x.npy") / 255', None),
+        ('x = np.load("x.npy")\nx = x / 255', None),
+    ],
+)
+def test_only_a_file_that_surely_can_be_mapped_is_mapped(load, edited):
+    fit = "\nmodel.fit(apply.stream(x, y, batch_size=32))"
+    assert IMPORT + (edited or load) + fit == ask(f"{load}\nmodel.fit(x, y)").source
+
+
+@pytest.mark.parametrize(
+    ("source", "edited"),
+    [
+        ("d = ds.cache()", 'import tempfile\nd = ds.cache(tempfile.mkdtemp() + "/cache")'),
+        ("d = ds.prefetch(500)", "d = ds.prefetch(2)"),
+        (
+            "d = tf.data.Dataset.from_tensor_slices((x, y)).cache().batch(8)",
+            'import tempfile\nd = tf.data.Dataset.from_tensor_slices((x, y)).cache(tempfile.mkdtemp() + "/cache").batch(8)',
+        ),
+        ("d = ds.prefetch(tf.data.AUTOTUNE)", None),
+        ("d = ds.prefetch(2)", None),
+        ("d = ds.cache('file')", None),
+        ("d = spark.cache()", None),
+        ("d = gen.prefetch(500)", None),
+    ],
+)
+def test_caches_and_queues_of_tf_data(source, edited):
+    answer = ask(source)
+    assert edited == (answer.source if isinstance(answer, Proposal) else None)
+
+
+def test_shuffled_samples_come_in_another_order_and_that_is_said():
+    shuffled, ordered = ask("model.fit(x, y)"), ask("model.fit(x, y, shuffle=False)")
+    assert ("same effective batch", "same results") == (shuffled.preserves, ordered.preserves)
+    assert any("another order" in caveat for caveat in shuffled.caveats)
+
+
+def test_small_arrays_are_not_the_reason():
+    small = tuple(array(n, shape=(9,)) for n in "xy")
+    small = tuple(NamedValue(v.name, 1 << 20, v.kind, None, "earlier", v.shape) for v in small)
+    assert "hold only 2.0 MiB" in ask("model.fit(x, y)", values=small).reason
+
+
+def test_tensors_and_lists_are_refused():
+    values = (array("x", kind="tf.Tensor"), array("y"))
+    assert "NumPy arrays by their names" in ask("model.fit(x, y)", values=values).reason
+
+
+@given(
+    st.sampled_from(["", "%%tfmem\n", "%%tfmem -q\n%%time\n", "\n\n%%tfmem\n"]),
+    st.lists(
+        st.sampled_from(
+            ["# note", "%matplotlib inline", "", "ü = 'ü'", "!ls", "def f():\n    return f'{ü}'", "b = 1 + \\\n  2"]
+        ),
+        max_size=5,
+    ),
+    st.sampled_from(["\n", "\r\n"]),
+)
+@settings(max_examples=150, deadline=None)
+def test_every_other_byte_stays(lead, noise, end):
+    fit = "h = model.fit(\n    x, y,\n    epochs=2)  # train\n"
+    source = (lead + "".join(f"{line}\n" for line in noise) + fit).replace("\n", end)
+    answer = ask(source)
+    back = answer.source.replace("apply.stream(x, y, batch_size=32)", "x, y").replace(IMPORT.replace("\n", end), "")
+    assert source == back
+    assert hasattr(read_cell(answer.source), "tree")
+
+
+SCRIPT = """
+import json, os, sys, resource
+import keras, numpy as np, tensorflow as tf
+from tf_mem_magic import apply
+what, folder = sys.argv[1], sys.argv[2]
+
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+def reset():
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+def model():
+    keras.utils.set_random_seed(3)
+    m = keras.Sequential([keras.Input((COLUMNS,)), keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(1)])
+    m.compile("sgd", "mse")
+    return m
+
+COLUMNS = 512
+found = {}
+if what == "same":
+    COLUMNS = 6
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((103, 6)); y = rng.standard_normal(103); w = rng.random(103)
+    def losses(*args, **more):
+        m = model()
+        return [m.fit(*args, verbose=0, epochs=3, **more).history["loss"], [v.tolist() for v in m.get_weights()]]
+    found["arrays"] = losses(x, y, batch_size=16, sample_weight=w, shuffle=False)
+    found["stream"] = losses(apply.stream(x, y, sample_weight=w, batch_size=16, shuffle=False), shuffle=False)
+    found["other order"] = losses(apply.stream(x, y, sample_weight=w, batch_size=16))
+    batches = apply.stream(np.arange(103), batch_size=16)
+    epochs = []
+    for _ in range(2):
+        epochs.append([int(v) for i in range(len(batches)) for v in batches[i][0]]); batches.on_epoch_end()
+    found["epochs"] = epochs
+    found["lengths"] = [len(batches), len(batches[6][0])]
+    found["dtypes"] = [str(part.dtype) for part in apply.stream(x, np.arange(103))[0]]
+    keras.utils.set_random_seed(5); one = apply.stream(x, y)[0][0].tolist()
+    keras.utils.set_random_seed(5); found["reproducible"] = one == apply.stream(x, y)[0][0].tolist()
+    for name, call in {"lengths differ": lambda: apply.stream(x, y[:5]), "batch": lambda: apply.stream(x, batch_size=0)}.items():
+        try: call()
+        except ValueError as error: found[name] = str(error)
+    seen = []
+    class Noted(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None): seen.append(batch)
+    model().fit(apply.stream(x, y, batch_size=16), verbose=0, epochs=2, callbacks=[Noted()])
+    found["steps"] = seen
+else:
+    rows = 40_000
+    path = os.path.join(folder, "x.npy")
+    if not os.path.exists(path):
+        np.save(path, np.ones((rows, COLUMNS), "float32"))
+    y = np.zeros((rows, 1), "float32")
+    m = model(); m.fit(np.ones((64, COLUMNS), "float32"), y[:64], verbose=0)
+    m.fit(apply.stream(np.ones((64, COLUMNS), "float32"), y[:64]), verbose=0)
+    x = np.load(path, mmap_mode="c" if what == "mapped" else None)
+    reset(); before = peak()
+    if what == "arrays": m.fit(x, y, batch_size=256, verbose=0)
+    elif what in ("stream", "mapped"): m.fit(apply.stream(x, y, batch_size=256), verbose=0)
+    else:
+        ds = tf.data.Dataset.from_generator(lambda: iter(apply.stream(x, y, batch_size=256, shuffle=False)),
+            output_signature=(tf.TensorSpec((None, COLUMNS)), tf.TensorSpec((None, 1))))
+        if what == "cache": ds = ds.cache()
+        if what == "cache on disk": ds = ds.cache(os.path.join(folder, "cache"))
+        if what == "queue": ds = ds.prefetch(1000)
+        if what == "short queue": ds = ds.prefetch(2)
+        m.fit(ds, verbose=0)
+    found = {"grown": peak() - before, "data": x.nbytes + y.nbytes}
+print("FOUND" + json.dumps(found))
+"""
+
+
+def run(what, folder):
+    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, what, str(folder)], env=env, capture_output=True, text=True, timeout=280
+    )
+    assert "FOUND" in done.stdout, done.stderr[-3000:]
+    return json.loads(done.stdout.partition("FOUND")[2])
+
+
+@pytest.fixture(scope="module")
+def same(tmp_path_factory):
+    return run("same", tmp_path_factory.mktemp("same"))
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("grown")
+    found = {what: run(what, folder) for what in ("arrays", "stream", "cache", "cache on disk", "queue", "short queue")}
+    return {what: one["grown"] / one["data"] for what, one in found.items()}
+
+
+@pytest.mark.tf
+class TestWithKeras:
+    def test_without_shuffling_losses_and_weights_are_those_of_the_arrays(self, same):
+        assert same["arrays"] == same["stream"]
+
+    def test_shuffled_training_takes_another_order(self, same):
+        assert same["arrays"] != same["other order"]
+
+    def test_every_epoch_has_every_sample_once_in_a_new_order(self, same):
+        first, second = same["epochs"]
+        assert (list(range(103)), list(range(103))) == (sorted(first), sorted(second))
+        assert first != second
+
+    def test_the_last_batch_may_be_smaller(self, same):
+        assert [7, 7] == same["lengths"]
+
+    def test_fit_takes_as_many_steps_as_with_arrays(self, same):
+        assert [*range(7), *range(7)] == same["steps"]
+
+    def test_values_come_in_keras_own_precision_and_integers_as_they_are(self, same):
+        assert ["float32", "int64"] == same["dtypes"]
+
+    def test_keras_random_seed_makes_the_order_reproducible(self, same):
+        assert same["reproducible"]
+
+    def test_wrong_arguments_are_refused(self, same):
+        assert "different numbers of samples: 5, 103" in same["lengths differ"]
+        assert "at least 1" in same["batch"]
+
+
+@pytest.mark.tf
+@pytest.mark.timeout(900)
+class TestHostMemory:
+    def test_arrays_grow_the_process_by_a_copy_and_a_stream_by_little(self, grown):
+        assert grown["arrays"] > 0.9
+        assert grown["stream"] < 0.4
+
+    def test_a_cache_on_disk_holds_less_than_one_in_memory(self, grown):
+        assert grown["cache"] > 0.9
+        assert grown["cache on disk"] < 0.4
+
+    def test_a_short_queue_holds_less_than_a_long_one(self, grown):
+        assert grown["short queue"] < grown["queue"]
