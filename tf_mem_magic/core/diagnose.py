@@ -33,6 +33,9 @@ def diagnose(recording: Recording) -> Diagnosis | None:
         None unless the status is ``oom``, or ``killed`` and something shows that memory had run out: an allocator's
         dump, ``std::bad_alloc`` on stderr, or the host's memory at its limit.
     """
+    if recording.status == "oom" and recording.host_full is not None:
+        frames = _own(recording.errors[0]) if recording.errors else ()
+        return _explain(recording, HOST, TextFacts(), frames, disguised=False)
     if recording.status == "oom":
         found = find_oom(recording.errors, recording.facts, recording.dumps)
         if found is not None:
@@ -113,6 +116,8 @@ def _level(recording: Recording, device: str, dump: Dump | None) -> _Level:
         last = series.peak
     in_use = dump.in_use if dump and dump.in_use is not None else last
     limit = dump.limit if dump and dump.limit is not None else series.limit if series else None
+    if device == HOST and recording.host_full is not None:
+        return _Level(recording.host_full.resident, recording.host_full.limit)
     return _Level(in_use, limit)
 
 

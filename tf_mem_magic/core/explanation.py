@@ -89,6 +89,8 @@ def _happened(recording: Recording, device: str) -> str:
     took = duration(recording.seconds)
     if recording.status == "killed":
         return f"The kernel died after {took}; memory {where} had run out."
+    if recording.host_full is not None:
+        return f"Interrupted after {took}{progress(recording.facts)}, before host memory ran out."
     memory = "Out of host memory" if device == HOST else f"Out of memory {where}"
     return f"{memory} after {took}{progress(recording.facts)}."
 
@@ -145,6 +147,10 @@ def _purpose(diagnosis: Diagnosis, role: str | None) -> str:
 
 
 def _cause(recording: Recording, diagnosis: Diagnosis, dump: Dump | None) -> str:
+    if recording.host_full is not None:
+        full = recording.host_full
+        share = round(100 * full.used / full.limit)
+        return f"{share} % of what it may use was taken: soon the system would have ended the kernel (--host-stop)."
     if diagnosis.cause == "other-process":
         return _others(recording, diagnosis.device)
     if diagnosis.cause == "leftovers":

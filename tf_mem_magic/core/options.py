@@ -14,6 +14,10 @@ DEFAULT_INTERVAL = 0.01
 """Seconds between samples: 10 ms costs nothing measurable and misses little (the peak itself is a counter)."""
 
 
+DEFAULT_HOST_STOP = 95
+"""Percent of the host's memory limit at which a cell is interrupted: near enough that nothing else would have done."""
+
+
 class OptionError(ValueError):
     """A bad option; its text is one line for the user."""
 
@@ -42,6 +46,7 @@ class Options:
     live: bool = True
     quiet: bool = False
     save: str | None = None
+    host_stop: int = DEFAULT_HOST_STOP
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,11 @@ def cell_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--keep-weights", action="store_true",
         help="keep copies of earlier models' weights in host memory, so that a failed training can start again",
+    )  # fmt: skip
+    parser.add_argument(
+        "--host-stop", dest="host_stop", metavar="PERCENT", type=_percent, default=DEFAULT_HOST_STOP,
+        help="interrupt the cell at this share of the host memory it may use (default %(default)s), before the system"
+        " kills the kernel; off: never",
     )  # fmt: skip
     parser.add_argument("--no-live", dest="live", action="store_false", help="no live view while the cell runs")
     parser.add_argument("-q", "--quiet", action="store_true", help="show nothing when the cell went well")
@@ -138,6 +148,14 @@ def _interval(text: str) -> float:
     if not 0.001 <= seconds <= 60:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time between 0.001 and 60 seconds")
     return seconds
+
+
+def _percent(text: str) -> int:
+    if text == "off":
+        return 0
+    if not text.isdecimal() or not 10 <= int(text) <= 99:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage between 10 and 99, or off")
+    return int(text)
 
 
 def _size(text: str) -> int:

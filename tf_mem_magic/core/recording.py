@@ -127,6 +127,19 @@ class Dump:
 
 
 @dataclass(frozen=True, slots=True)
+class HostFull:
+    """Why a cell was interrupted before host memory ran out; sizes in bytes.
+
+    This process held ``resident``; what the system would judge by was ``used`` of ``limit``, at least ``percent``.
+    """
+
+    resident: int
+    used: int
+    limit: int
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
 class MissingSource:
     """A source of numbers that is not there, and why."""
 
@@ -140,6 +153,7 @@ class Recording:
 
     ``started`` is Unix time; ``before`` the bytes in use when the cell began and ``after`` when it had ended, by
     series name. ``errors`` is the exception's chain, the raised one first. ``stderr`` holds what was folded away.
+    ``host_full``: we interrupted the cell because host memory was about to run out.
     """
 
     cell: Cell
@@ -155,6 +169,7 @@ class Recording:
     after: tuple[tuple[str, int], ...] = ()
     started: float = 0.0
     schema: int = SCHEMA
+    host_full: HostFull | None = None
 
     def get(self, name: str) -> Series | None:
         """Find the series called ``name``."""

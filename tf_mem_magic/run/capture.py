@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.facts import BatchSeen, Facts, merge_devices
 from tf_mem_magic.core.oom import find_oom
-from tf_mem_magic.core.recording import Cell, Dump, ErrorText, Recording, Status
+from tf_mem_magic.core.recording import Cell, Dump, ErrorText, HostFull, Recording, Status
 from tf_mem_magic.run.dumps import DumpWatch
+from tf_mem_magic.run.host_stop import HostStop
 from tf_mem_magic.run.inspect import Before, gather_facts, snapshot
 from tf_mem_magic.run.inspect_fit import observe_all
 from tf_mem_magic.run.sampler import Sampler
@@ -47,6 +48,8 @@ class Capture:
         The sources of the cells that ran before.
     keep_weights : bool
         Keep copies of the weights of models that exist before the run.
+    host_stop : int
+        Percent of the host's memory limit at which the cell is interrupted; 0: never.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Capture:
         on_tick: Callable[[Live], None] | None = None,
         earlier_cells: Sequence[str] = (),
         keep_weights: bool = False,
+        host_stop: int = 0,
     ) -> None:
         self.cell, self._namespace, self._pool = cell, namespace, pool
         self._on_tick, self._earlier_cells = on_tick, tuple(earlier_cells)
@@ -72,8 +76,15 @@ class Capture:
         self._store = open_store(cell, self._started)
         self._stderr = StderrCapture(self._store.beside(".stderr"))
         self._dumps = DumpWatch(self._store.beside(".dumps"))
+        self._host_stop = HostStop(host_stop, self._thread) if host_stop else None
         self._sampler = Sampler(
-            pool, self._store, interval=interval, on_tick=self._tick, dumps=self._dumps, stderr=self._stderr
+            pool,
+            self._store,
+            interval=interval,
+            on_tick=self._tick,
+            dumps=self._dumps,
+            stderr=self._stderr,
+            host_stop=self._host_stop.poll if self._host_stop is not None else None,
         )
 
     @property
@@ -107,7 +118,10 @@ class Capture:
         self._dumps.stop()
         errors = to_error_texts(error, files) if error is not None else ()
         facts = self._facts(error)
-        status = _status(error, errors, facts, dumps)
+        host_full = self._close_host_stop()
+        status: Status = _status(error, errors, facts, dumps)
+        if host_full is not None and status == "interrupted":
+            status = "oom"
         self._store.finish(status, seconds)
         self._notices += [text for text in (self._store.notice, *sampled.notices) if text]
         return Recording(
@@ -123,14 +137,22 @@ class Capture:
             before=sampled.before,
             after=sampled.after,
             started=self._started,
+            host_full=host_full,
         )
 
     def abandon(self) -> None:
         """Stop watching; nothing is reported."""
         self._stderr.stop()
         self._sampler.stop()
+        self._close_host_stop()
         self._dumps.stop()
         self._store.finish("interrupted", time.monotonic() - self._began)
+
+    def _close_host_stop(self) -> HostFull | None:
+        if self._host_stop is None:
+            return None
+        self._host_stop.close()
+        return self._host_stop.full
 
     def _facts(self, error: BaseException | None) -> Facts:
         devices = merge_devices(self._pool.devices())

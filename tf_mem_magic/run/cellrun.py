@@ -39,6 +39,7 @@ class CellRun:
             on_tick=self._tick,
             earlier_cells=tuple(c.source for c in session.ran_cells),
             keep_weights=options.keep_weights,
+            host_stop=options.host_stop,
         )
 
     def start(self) -> None:

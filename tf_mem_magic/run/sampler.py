@@ -32,6 +32,7 @@ _SLOWEST = 1.0
 _TICK = 0.22
 _STDERR_EVERY = 0.05
 _DUMPS_EVERY = 0.1
+_HOST_STOP_EVERY = 0.1
 _LIMITS_EVERY = 2.0
 _STOP_WITHIN = 1.0
 _NEARLY_FULL = 0.9
@@ -98,6 +99,8 @@ class Sampler:
         called again and a notice says so.
     dumps, stderr : optional
         Polled on the way: the first tells when an allocator waits, the second forwards lines.
+    host_stop : callable, optional
+        Called ten times a second; interrupts a cell that is about to use up the host's memory.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Sampler:
         on_tick: Callable[[Live], None] | None = None,
         dumps: DumpWatch | None = None,
         stderr: StderrCapture | None = None,
+        host_stop: Callable[[], None] | None = None,
     ) -> None:
         self._pool = pool
         self._store = store
@@ -116,6 +120,7 @@ class Sampler:
         self._on_tick = on_tick
         self._dumps = dumps
         self._stderr = stderr
+        self._host_stop = host_stop
         self._pid = os.getpid()
         self._lock = threading.Lock()
         # Held until the end: waiting for a lock costs half of what waiting for an event does.
@@ -188,7 +193,7 @@ class Sampler:
         pause = self._interval
         cost = tick_cost = 0.0
         spent = time.thread_time()
-        next_stderr = next_dumps = 0.0
+        next_stderr = next_dumps = next_host_stop = 0.0
         next_tick = time.monotonic() + _TICK
         next_limits = time.monotonic() + _LIMITS_EVERY
         while not self._running.acquire(timeout=pause):
@@ -202,6 +207,9 @@ class Sampler:
                 if self._look_for_waiting(self._dumps):
                     next_tick = now
                 next_dumps = now + _DUMPS_EVERY
+            if self._host_stop is not None and now >= next_host_stop:
+                self._host_stop()
+                next_host_stop = now + _HOST_STOP_EVERY
             if now >= next_limits:
                 self._read_limits()
                 next_limits = now + _LIMITS_EVERY

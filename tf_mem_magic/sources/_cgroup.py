@@ -50,6 +50,20 @@ def group_use(group: Group) -> GroupUse | None:
     return GroupUse(max(0, used - cache), group.limit)
 
 
+def pressing_use(group: Group) -> GroupUse | None:
+    """Read how full ``group`` is with what the kernel cannot drop: no page cache at all, no slab it can reclaim."""
+    current = "memory.current" if group.version == 2 else "memory.usage_in_bytes"
+    prefix = "" if group.version == 2 else "total_"
+    droppable = {f"{prefix}inactive_file", f"{prefix}active_file", "slab_reclaimable"}
+    try:
+        used = int((group.folder / current).read_text())
+        rows = [line.split() for line in (group.folder / "memory.stat").read_text().splitlines()]
+        cache = sum(int(row[1]) for row in rows if row[0] in droppable)
+    except (OSError, ValueError, IndexError):
+        return None
+    return GroupUse(max(0, used - cache), group.limit)
+
+
 def _folders(root: Path) -> Iterator[tuple[Path, int]]:
     """Give the folders of our group and its ancestors, with the version of their hierarchy."""
     mounts = _mounts(root)

@@ -31,6 +31,15 @@ def used_by_group(root: Path = Path("/")) -> GroupUse | None:
     return None if group is None else group_use(group)
 
 
+def used_by_machine(root: Path = Path("/")) -> GroupUse | None:
+    """Tell how full the whole machine is, swap space counted as room; None where Linux's own figures are missing."""
+    sizes = _kilobytes(root / "proc/meminfo")
+    total, available = sizes.get("MemTotal"), sizes.get("MemAvailable")
+    if not total or available is None:
+        return None
+    return GroupUse(max(0, total - available - sizes.get("SwapFree", 0)), total)
+
+
 class HostSource:
     """The open figures: Linux's own files, elsewhere psutil.
 
