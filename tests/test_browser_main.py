@@ -18,11 +18,11 @@ pytestmark = [pytest.mark.browser, pytest.mark.tf, pytest.mark.timeout(900), pyt
 
 MIB = 1 << 20
 SETUP = "%load_ext tf_mem_magic\nimport keras, numpy as np, tensorflow as tf\nfrom keras import layers"
-DATA = "x = np.zeros((4096, 256), 'float32'); y = np.zeros((4096, 1), 'float32')"
-MODEL = """stack = [keras.Input((256,))] + [layers.Dense(1024, activation="relu") for _ in range(4)] + [layers.Dense(1)]
+DATA = "x = np.zeros((16384, 64), 'float32'); y = np.zeros((16384, 1), 'float32')"
+MODEL = """stack = [keras.Input((64,))] + [layers.Dense(512, activation="relu") for _ in range(4)] + [layers.Dense(1)]
 model = keras.Sequential(stack)
 model.compile("adam", "mse", jit_compile=False)"""
-FIT = "%%tfmem\nmodel.fit(x, y, batch_size=4096, epochs=2, verbose=0);"
+FIT = "%%tfmem\nmodel.fit(x, y, batch_size=16384, epochs=2, verbose=0);"
 IN_USE = "tf.config.experimental.get_memory_info('CPU:0')"
 
 
@@ -109,7 +109,7 @@ def test_the_quickstart_is_fixed_by_one_click_and_survives_being_saved(folder):
 
 def test_mixed_precision_in_place_and_undone(folder):
     policy = "print(model.layers[0].dtype_policy.name, type(model.optimizer).__name__, t.last_report().status)"
-    with Lab(folder, env=bfc(140)) as lab:
+    with Lab(folder, env=bfc(150)) as lab:
         open_notebook(lab, "mixed.ipynb", [SETUP, DATA, MODEL, FIT, "import tf_mem_magic as t\n" + policy])
         for index in range(3):
             lab.run(index)
@@ -165,17 +165,17 @@ def test_memory_growth_restarts_replays_and_is_on_before_anything_runs(folder):
 
 
 def test_without_our_script_the_changed_cell_runs_inside_the_panel_and_reports_there(folder):
-    with Lab(folder, env=bfc(140)) as lab:
+    with Lab(folder, env=bfc(150)) as lab:
         harness.write_notebook(folder / "blocked.ipynb", [SETUP, DATA, MODEL, FIT])
         lab.new_page()
         lab.page.route("**/*anywidget*/**", lambda route: route.abort())
         lab.open("blocked.ipynb")
         for index in range(3):
             lab.run(index)
-        run_to_the_panel(lab, 3, "Run a changed copy below: Batch 4096 → 2048")
-        lab.click("Run a changed copy below: Batch 4096 → 2048")
+        run_to_the_panel(lab, 3, "Run a changed copy below: Batch 16384 → 8192")
+        lab.click("Run a changed copy below: Batch 16384 → 8192")
         wait_until(
-            lambda: "Runs of this cell: 4096 ✗ → 2048 ✓" in lab.output_text(3), "the report of the copy is there"
+            lambda: "Runs of this cell: 16384 ✗ → 8192 ✓" in lab.output_text(3), "the report of the copy is there"
         )
         assert "it fits" in lab.output_text(3)
         assert lab.source(3) == FIT

@@ -416,7 +416,7 @@ def test_the_outcome_is_announced_once(lab, notebook):
     shown_choices(lab, notebook)
     spoken = lab.page.locator(".tfmem-spoken[aria-live=polite]")
     wait_until(lambda: spoken.inner_text(), "the outcome is announced")
-    assert "The cell ran out of memory after 12.4 s. 3 changes are offered below." == spoken.inner_text()
+    assert "Out of memory on GPU:0 after 12.4 s. 3 changes are offered below." == spoken.inner_text()
 
 
 def test_letting_go_of_a_name_says_what_came_back(lab, notebook):

@@ -32,6 +32,10 @@ def test_every_option_is_read():
         ("--on-oom maybe", "invalid choice"),
         ("-o", "expected one argument"),
         ("--save 'x", "No closing quotation"),
+        ("--keep everything", "invalid choice"),
+        ("--max-tries 0", "'0' is not a number of reruns between 1 and 100"),
+        ("--max-minutes -3", "'-3' is not a number of minutes"),
+        ("--max-minutes soon", "'soon' is not a number of minutes"),
     ],
 )
 def test_a_bad_option_is_one_clear_line(line, part):
@@ -39,6 +43,12 @@ def test_a_bad_option_is_one_clear_line(line, part):
         parse_cell_line(line)
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_environment_speaks_first_and_the_line_last():
+    assert parse_cell_line("-q", "auto --keep any --max-tries 2").max_tries == 2
+    assert parse_cell_line("--on-oom raise", "auto --keep any").on_oom == "raise"
+    assert parse_cell_line("", "  ") == Options()
 
 
 @pytest.mark.parametrize(
@@ -69,7 +79,7 @@ def test_help_lists_only_what_works():
     with pytest.raises(HelpRequestedError) as caught:
         parse_cell_line("-h")
     text = str(caught.value)
-    assert "--on-oom {panel,raise}" in text
+    assert "--on-oom {panel,auto,raise}" in text
     assert "--trace" not in text
     assert "%debug" in text
     with pytest.raises(HelpRequestedError) as caught:

@@ -366,9 +366,11 @@ def test_a_forked_child_leaves_the_recording_alone(store):
 
 
 def test_the_sources_of_the_package_are_sampled_by_default(store):
-    sampler = Sampler(SourcePool(), store)
+    pool = SourcePool()
+    sampler = Sampler(pool, store)
     sampler.start()
     sampled = sampler.stop()
+    pool.close()
     assert "host:rss" in [series.name for series in sampled.series]
     assert "TensorFlow has not been imported." in [m.reason for m in sampled.missing if m.name == "tensorflow"]
 

@@ -6,9 +6,12 @@ import argparse
 import re
 import shlex
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from tf_mem_magic.core.units import parse_size
+
+Keep = Literal["same-results", "effective-batch", "any"]
+"""What remedies that are applied without a click must not change."""
 
 DEFAULT_INTERVAL = 0.01
 """Seconds between samples: 10 ms costs nothing measurable and misses little (the peak itself is a counter)."""
@@ -46,6 +49,9 @@ class Options:
     live: bool = True
     quiet: bool = False
     save: str | None = None
+    keep: Keep = "effective-batch"
+    max_tries: int = 4
+    max_minutes: float = 24 * 60.0
     host_stop: int = DEFAULT_HOST_STOP
 
 
@@ -71,9 +77,18 @@ def cell_parser() -> argparse.ArgumentParser:
         help="time between samples (default %(default)s; it stretches by itself where sampling would cost too much)",
     )  # fmt: skip
     parser.add_argument(
-        "--on-oom", dest="on_oom", choices=("panel", "raise"), default="panel",
-        help="what to do when memory runs out: offer remedies in a panel (default), or only report",
+        "--on-oom", dest="on_oom", choices=("panel", "auto", "raise"), default="panel",
+        help="what to do when memory runs out: offer remedies in a panel (default), apply them without a click (auto),"
+        " or only report (raise). The variable TFMEM_ON_OOM sets it from outside, other options behind it included",
     )  # fmt: skip
+    parser.add_argument(
+        "--keep", choices=("same-results", "effective-batch", "any"), default="effective-batch",
+        help="what auto must not change: the results, the effective batch (default), or nothing",
+    )  # fmt: skip
+    parser.add_argument("--max-tries", type=_count, default=4, metavar="N", help="reruns that auto may try (default 4)")
+    parser.add_argument(
+        "--max-minutes", type=_minutes, default=24 * 60.0, metavar="M", help="time after which auto tries no more"
+    )
     parser.add_argument(
         "--keep-frames", action="store_true",
         help="keep the failed run's local variables for %%debug; their memory stays taken",
@@ -110,8 +125,15 @@ def line_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_cell_line(line: str) -> Options:
+def parse_cell_line(line: str, outside: str = "") -> Options:
     """Read the options after ``%%tfmem``.
+
+    Parameters
+    ----------
+    line : str
+        What stands behind ``%%tfmem``.
+    outside : str
+        What ``TFMEM_ON_OOM`` holds, such as ``auto --keep any``; the line itself has the last word.
 
     Raises
     ------
@@ -120,7 +142,8 @@ def parse_cell_line(line: str) -> Options:
     HelpRequestedError
         With the help text, where ``-h`` was given.
     """
-    found = cell_parser().parse_args(_split(line, "%%tfmem"))
+    words = ["--on-oom", *_split(outside, "TFMEM_ON_OOM")] if outside.strip() else []
+    found = cell_parser().parse_args([*words, *_split(line, "%%tfmem")])
     return Options(**vars(found))
 
 
@@ -148,6 +171,19 @@ def _interval(text: str) -> float:
     if not 0.001 <= seconds <= 60:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time between 0.001 and 60 seconds")
     return seconds
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of reruns between 1 and 100")
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else 0.0
+    if not 0 < minutes <= 7 * 24 * 60:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes up to a week")
+    return minutes
 
 
 def _percent(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal, InvalidOperation
 from typing import NamedTuple
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
@@ -89,9 +90,9 @@ def parse_size(text: str) -> int:
     digits = stripped.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
     unit = stripped[len(digits) :].strip().upper()
     try:
-        value = float(digits) * _UNITS[unit]
-    except (KeyError, ValueError):
+        value = Decimal(digits) * _UNITS[unit]
+    except (KeyError, InvalidOperation):
         raise ValueError(f"{text!r} is not a size; write for example 512MiB or 1.5GiB") from None
-    if not 0 < value < 2**63:
+    if not value.is_finite() or not 0 < value < 2**63:
         raise ValueError(f"{text!r} is not a usable size; it must be positive and below 8 EiB")
     return int(value)

@@ -40,11 +40,12 @@ def _asked(remedy: Remedy, context: Context) -> Answer:
         return (Declined(remedy.KEY, remedy.TITLE, reason),)
 
 
-def _rank(answer: Proposal | Declined) -> tuple[int, int, int, int]:
+def _rank(answer: Proposal | Declined) -> tuple[int, ...]:
     if isinstance(answer, Declined):
-        return (1, 0, 0, 0)
+        return (1,)
     rank = PRESERVES.index(answer.preserves)
-    return (0, int(not answer.answers_cause), int(answer.takes_effect == "restart"), rank)
+    # Between two that keep as much, the one whose effect the rerun can check comes first.
+    return (0, int(not answer.answers_cause), int(answer.takes_effect == "restart"), rank, int(not answer.expects))
 
 
 def combine(context: Context, keys: tuple[str, ...]) -> Proposal | Declined:

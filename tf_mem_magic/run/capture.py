@@ -140,6 +140,11 @@ class Capture:
             host_full=host_full,
         )
 
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Tell, while the run is still being recorded, whether an error of it is out of memory."""
+        facts = Facts(devices=merge_devices(self._pool.devices()))
+        return find_oom(to_error_texts(error), facts, self._dumps.read(self._stderr.dump_text)) is not None
+
     def abandon(self) -> None:
         """Stop watching; nothing is reported."""
         self._stderr.stop()

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from tf_mem_magic.core.live import Live
     from tf_mem_magic.core.options import Options
     from tf_mem_magic.core.recording import Cell
+    from tf_mem_magic.run.ladder import HeldError
     from tf_mem_magic.run.session import Expected, Session
+    from tf_mem_magic.views.presenter import Presenter
 
 
 class CellRun:
@@ -30,28 +32,57 @@ class CellRun:
         self._notices: tuple[str, ...] = ()
         self._compiled: dict[str, float] = {}
         self.report: Report | None = None
-        self._presenter = make_presenter(session.shell, cell, options, PanelActions(self), is_hosted=session.is_hosted)
+        self._is_try = session.climbing is not None
+        self._held: HeldError | None = None
+        self._presenter = (
+            session.climbing.presenter
+            if session.climbing is not None
+            else make_presenter(session.shell, cell, options, PanelActions(self), is_hosted=session.is_hosted)
+        )
         self.capture = Capture(
             cell,
             session.shell.user_ns,
             session.pool,
             interval=options.interval,
             on_tick=self._tick,
-            earlier_cells=tuple(c.source for c in session.ran_cells),
+            earlier_cells=session.earlier_sources(),
             keep_weights=options.keep_weights,
             host_stop=options.host_stop,
         )
 
+    @property
+    def presenter(self) -> Presenter:
+        """Where the run shows itself."""
+        return self._presenter
+
     def start(self) -> None:
         """Reserve the slots, bring memory back where this is a rerun, and start recording."""
         self._compiled = compiled_cells(self.session.shell)
-        self._presenter.reserve()
+        if not self._is_try:
+            self._presenter.reserve()
+        if self.options.on_oom == "auto":
+            from tf_mem_magic.run.ladder import HeldError
+
+            self._held = HeldError(self.session.shell, self.capture.is_out_of_memory)
         if self._previous is not None:
             self._release_previous()
         self.capture.start()
 
-    def finish(self, error: BaseException | None, count: int | None) -> None:
-        """Stop recording, explain, show, and let go of what the error holds; ``count`` is the execution count."""
+    def finish(self, error: BaseException | None, count: int | None) -> bool:
+        """Stop recording, explain, show, and let go of what the error holds.
+
+        ``count`` is the execution count. Gives whether the cell failed and remedies made it succeed all the same.
+        """
+        try:
+            self._report_on(error, count)
+            error = None
+            return self._climb()
+        finally:
+            if self._held is not None:  # something of ours failed: the person still sees the cell's own error
+                self._held.restore()
+                self._held.show()
+
+    def _report_on(self, error: BaseException | None, count: int | None) -> None:
         from tf_mem_magic.api import Report
         from tf_mem_magic.explain import explain
 
@@ -69,8 +100,27 @@ class CellRun:
 
             release_exception(error)
 
+    def _climb(self) -> bool:
+        """Try remedies where the options ask for it; the held error is shown in the end, or the cell has succeeded."""
+        if self._held is None:
+            return False
+        self._held.restore()
+        if self._is_try:
+            self._held = None
+            return False
+        from tf_mem_magic.run.ladder import Ladder
+
+        last = Ladder(self.options).climb(self)
+        if last is None or last.report is None:
+            return False
+        self._held = None
+        self._presenter.tell_changes(last.report, tuple((p.key, p.title) for p in last.lineage.proposals))
+        return True
+
     def abandon(self) -> None:
         """Stop recording without a report."""
+        if self._held is not None:
+            self._held.restore()
         self.capture.abandon()
         self._presenter.retire()
 

@@ -21,7 +21,7 @@ WAIT = 12.0
 """Seconds after which a wait is over: the allocator gives up after 10 (kMaxMillisToWait, bfc_allocator.cc)."""
 
 _GIVES_UP = 8.0
-_BURST = 1.0
+_BURST = 2.5
 _KEPT = 4
 _PROTOS = ("tensorflow.core.protobuf", "tensorflow.tsl.protobuf", "tsl.protobuf", "xla.tsl.protobuf")
 

@@ -65,7 +65,8 @@ class Hooks:
         self._session.ran(info, count, time.monotonic() - entry.started)
         if entry.run is not None:
             with _Contained("could not report on this cell"):
-                entry.run.finish(error or entry.inner_error, count)
+                if entry.run.finish(error or entry.inner_error, count):
+                    _succeed(result, self._session.shell)
         entry.inner_error = error = None
 
     def close(self) -> None:
@@ -104,6 +105,12 @@ def _abandon(entry: _Entry) -> None:
 
 def _error_of(result: Any) -> BaseException | None:
     return getattr(result, "error_before_exec", None) or getattr(result, "error_in_exec", None)
+
+
+def _succeed(result: Any, shell: Any) -> None:
+    """Let a cell count as succeeded that failed at first: whoever asks how it ended asks ``result``."""
+    result.error_in_exec = None
+    shell.last_execution_succeeded = True
 
 
 def _is_rest_of(inner: str, outer: str | None) -> bool:

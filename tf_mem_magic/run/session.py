@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from dataclasses import dataclass
@@ -45,13 +46,16 @@ class Expected:
 class Session:
     """The state of one shell: open sources, what ran, what is expected to run, the last report.
 
-    ``is_hosted`` holds while a cell runs inside a panel, whose output area shows displays but never updates them.
+    ``is_hosted`` holds while a cell runs inside a panel, whose output area shows displays but never updates them;
+    ``climbing`` is the run for which remedies are being tried without a click; ``newest`` the last one to finish.
     """
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
         self.always_on = False
         self.is_hosted = False
+        self.climbing: CellRun | None = None
+        self.newest: CellRun | None = None
         self.last: Report | None = None
         self.ran_cells: deque[RanCell] = deque(maxlen=KEPT_CELLS)
         self._expected: deque[Expected] = deque(maxlen=KEPT_RERUNS)
@@ -91,6 +95,11 @@ class Session:
         """Note that a cell ran."""
         self.ran_cells.append(RanCell(info.raw_cell or "", self.cell_id(info), count, seconds))
 
+    def earlier_sources(self) -> tuple[str, ...]:
+        """Give the sources of the cells that ran before, oldest first, those before the extension was loaded too."""
+        told = self.shell.history_manager.input_hist_raw[1:]
+        return tuple(source for source in told if source.strip())[-KEPT_CELLS:]
+
     def expect(self, source: str, proposal: Proposal, lineage: Lineage, previous: CellRun | None) -> None:
         """Let a later run of exactly ``source`` count as the rerun for ``proposal``."""
         self._expected.append(Expected(source.rstrip(), proposal, lineage.applying(proposal), previous))
@@ -99,7 +108,7 @@ class Session:
         """Remember a finished run: its report, and the sources its remedies propose."""
         from tf_mem_magic.api import remember
 
-        self.last = report
+        self.last, self.newest = report, run
         remember(report)
         self._panels.append(run)
         for proposal in report.outcome.offered:
@@ -134,7 +143,7 @@ def _options(text: str | None) -> Options:
     from tf_mem_magic.core.options import HelpRequestedError, OptionError, Options, parse_cell_line
 
     try:
-        return parse_cell_line(text or "")
+        return parse_cell_line(text or "", os.environ.get("TFMEM_ON_OOM", ""))
     except OptionError as error:
         print(f"{error} The cell runs with the defaults.", file=sys.stderr)
     except HelpRequestedError as requested:

@@ -21,6 +21,10 @@ LONG = 10.0
 """Seconds from which a cell counts as long in always-on mode."""
 
 
+TELL_EVERY = 10.0
+"""Seconds between the lines that an unattended run leaves in its report, for the case that the job is killed."""
+
+
 class Presenter(Protocol):
     """What a run needs of the place where it shows itself."""
 
@@ -32,6 +36,9 @@ class Presenter(Protocol):
 
     def finish(self, report: Report) -> None:
         """Show the report."""
+
+    def tell_changes(self, report: Report, applied: tuple[tuple[str, str], ...]) -> None:
+        """Show the report together with what was changed without a click: keys and titles of the remedies."""
 
     def retire(self) -> None:
         """Leave something static behind."""
@@ -48,6 +55,7 @@ class NotebookPresenter:
         self._cell, self._options, self._actions, self._is_hosted = cell, options, actions, is_hosted
         self._report_slot, self._panel_slot = Slot(shell), Slot(shell)
         self._attended = is_attended(shell)
+        self._told_at = 0.0
         self._panel: Any = None
 
     def reserve(self) -> None:
@@ -58,7 +66,12 @@ class NotebookPresenter:
                 self._panel_slot.reserve()
 
     def tick(self, live: Live) -> None:
-        """Show the live strip once the cell has run for a moment."""
+        """Show the live strip once the cell has run for a moment; where nobody watches, a line now and then."""
+        if not self._attended and self._cell.tagged and live.seconds - self._told_at >= TELL_EVERY:
+            from tf_mem_magic.views.static import running_bundle
+
+            self._told_at = live.seconds
+            self._report_slot.fill(running_bundle(live))
         if live.seconds < LIVE_AFTER or not self._attended or not self._options.live or self._is_hosted:
             return
         if not self._cell.tagged and live.seconds < LONG and not live.warning and live.waiting is None:
@@ -84,6 +97,12 @@ class NotebookPresenter:
             self._drop_panel()
         if has_timeline(outcome) and not self._is_hosted:
             self._report_slot.fill(static_bundle(outcome, above_panel=has_panel))
+
+    def tell_changes(self, report: Report, applied: tuple[tuple[str, str], ...]) -> None:
+        """Show the report with the cell that really ran."""
+        from tf_mem_magic.views.static import changed_cell_bundle
+
+        self._report_slot.fill(changed_cell_bundle(report.outcome, applied))
 
     def retire(self) -> None:
         """Replace the panel by static HTML, unless a copy of the cell runs inside it."""
@@ -142,6 +161,12 @@ class TerminalPresenter:
         if report.status == "ok" and report.comparison is None and quiet:
             return
         print(report)
+
+    def tell_changes(self, report: Report, applied: tuple[tuple[str, str], ...]) -> None:
+        """Print the report with the cell that really ran."""
+        from tf_mem_magic.views.static import changed_cell_bundle
+
+        print(changed_cell_bundle(report.outcome, applied)["text/plain"])
 
     def retire(self) -> None:
         """Leave what was printed."""

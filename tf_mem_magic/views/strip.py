@@ -76,6 +76,14 @@ def _numbers(series: LiveSeries, *, first: bool) -> str:
     return f"{name}   in use {units.size(series.value, unit)}   peak {units.size(series.peak, unit)}{limit}"
 
 
+def summary(live: Live) -> str:
+    """Say the moment in one line: ``running 0:42   GPU:0   in use 11.2 GiB   peak 13.9 GiB   host 6.1 GiB``."""
+    main = main_series(live)
+    shown = _shown(live, main)
+    numbers = [_numbers(series, first=series is main) for series in shown]
+    return "   ".join((f"running {clock(live.seconds)}", *numbers))
+
+
 def _words(live: Live, main: LiveSeries | None, near: bool) -> str:
     if live.waiting is not None:
         return f"{live.waiting} is full: TensorFlow is waiting up to 10 s for memory to be freed …"

@@ -1,0 +1,124 @@
+"""``--on-oom auto``: a night job that passes, or fails as it would have failed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.kernel import ROOT, Kernel, bfc
+from tf_mem_magic.run.ladder import is_parameters_cell
+
+SETUP = "%load_ext tf_mem_magic\nimport keras, numpy as np, tensorflow as tf\nfrom keras import layers"
+DATA = "x = np.zeros((16384, 64), 'float32'); y = np.zeros((16384, 1), 'float32')"
+BODY = """stack = [keras.Input((64,))] + [layers.Dense(512, activation="relu") for _ in range(4)] + [layers.Dense(1)]
+model = keras.Sequential(stack)
+model.compile("adam", "mse", jit_compile=False)
+h = model.fit(x, y, batch_size=16384, epochs=1, verbose=0)
+print("trained", len(h.history["loss"]))
+6 * 7"""
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("# Parameters\nbatch = 3", True),
+        ("%%tfmem\n# parameters\nbatch = 3", True),
+        ("# injected-parameters\nbatch = 3", True),
+        ("batch = 3  # Parameters", False),
+        ("", False),
+    ],
+)
+def test_cells_of_parameters_are_known(source, expected):
+    assert is_parameters_cell(source) is expected
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    with Kernel(bfc(150)) as running:
+        for source in (SETUP, DATA):
+            assert running.run(source).status == "ok"
+        yield running
+
+
+kernels = [pytest.mark.kernel, pytest.mark.tf, pytest.mark.xdist_group("ladder")]
+
+
+class TestInAKernel:
+    pytestmark = kernels
+
+    def test_a_cell_that_can_be_made_to_fit_succeeds_without_an_error(self, kernel):
+        got = kernel.run("%%tfmem --on-oom auto --keep any -o rep\n" + BODY)
+        assert (got.status, got.errors) == ("ok", [])
+        assert got.out == "trained 1\n"
+        assert got.result == "42"
+        assert "batch_size=8192" in got.report_text
+        record = next(d["application/json"] for d in got.reports.values() if "application/json" in d)
+        assert record["status"] == "ok"
+        assert [change["remedy"] for change in record["changes"]] == ["accumulate-gradients"]
+        assert "batch_size=8192" in record["source"]
+        assert kernel.value("(rep.status, rep.comparison.status_before)") == ("ok", "oom")
+        assert kernel.value("get_ipython().custom_exceptions") == ()
+
+    def test_what_must_be_kept_bounds_what_is_tried_and_the_error_appears_once(self, kernel):
+        got = kernel.run("%%tfmem --on-oom auto --keep same-results\n" + BODY)
+        assert got.status == "error"
+        assert len(got.errors) == 1
+        assert "ResourceExhaustedError" in got.errors[0]
+        assert "model.fit(x, y, batch_size=16384" in got.errors[0]
+        assert "Out of memory on CPU:0" in got.report_text
+
+    def test_another_error_is_shown_at_once_as_always(self, kernel):
+        got = kernel.run("%%tfmem --on-oom auto\n1 / 0")
+        assert got.status == "error"
+        assert len(got.errors) == 1
+        assert "ZeroDivisionError" in got.errors[0]
+
+    def test_the_environment_sets_it_from_outside_and_the_line_has_the_last_word(self, kernel):
+        kernel.run("%env TFMEM_ON_OOM=auto --keep any --max-tries 1")
+        assert kernel.run("%%tfmem\n" + BODY).status == "ok"
+        assert kernel.run("%%tfmem --on-oom raise\n" + BODY).status == "error"
+        kernel.run("%env TFMEM_ON_OOM=never")
+        got = kernel.run("%%tfmem\nprint('ran')")
+        assert (got.out, "invalid choice: 'never'" in got.err) == ("ran\n", True)
+        kernel.run("import os; del os.environ['TFMEM_ON_OOM']")
+
+
+def execute(folder, cells, tool):
+    import nbformat
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / "in.ipynb")
+    commands = {
+        "nbconvert": ["nbconvert", "--to", "notebook", "--execute", "--output", "out.ipynb", "in.ipynb"],
+        "papermill": ["papermill", "-k", "python3", "in.ipynb", "out.ipynb"],
+    }
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), **bfc(150), TFMEM_ON_OOM="auto --keep any")
+    command = [sys.executable, "-m", *commands[tool]]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("tool", ["nbconvert", "papermill"])
+class TestWithRealTools:
+    pytestmark = kernels
+
+    def test_a_night_job_passes_and_later_cells_run(self, tmp_path, tool):
+        pytest.importorskip(tool, reason=f"{tool} is not installed here")
+        done = execute(tmp_path, [SETUP, DATA, "%%tfmem\n" + BODY, "open('reached', 'w').close()"], tool)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "reached").exists()
+        outputs = json.loads((tmp_path / "out.ipynb").read_text())["cells"][2]["outputs"]
+        assert [o for o in outputs if o["output_type"] == "error"] == []
+        assert any("batch_size=8192" in "".join(o.get("data", {}).get("text/plain", "")) for o in outputs)
+
+    def test_a_night_job_that_cannot_be_saved_fails_with_its_own_error_once(self, tmp_path, tool):
+        pytest.importorskip(tool, reason=f"{tool} is not installed here")
+        hopeless = "%%tfmem\nheld = [tf.zeros((1024, 1024, 9)) for _ in range(9)]"
+        done = execute(tmp_path, [SETUP, hopeless, "open('reached', 'w').close()"], tool)
+        assert done.returncode != 0
+        assert "ResourceExhaustedError" in done.stderr
+        assert not (tmp_path / "reached").exists()
