@@ -101,6 +101,35 @@ def open_widgets() -> int:
     return len(Widget.widgets if instances is None else instances)
 
 
+def ticks(panel):
+    found, todo = [], [panel.widget]
+    while todo:
+        widget = todo.pop()
+        todo += getattr(widget, "children", ())
+        if type(widget).__name__ == "Checkbox":
+            found.append(widget)
+    return list(reversed(found))
+
+
+def test_two_ticked_changes_are_offered_together(driven):
+    d = driven(rich(CELL, CHANGED))
+    first, second, *_ = ticks(d.panel)
+    first.value = True
+    assert "Apply together" not in " ".join(d.buttons())
+    second.value = True
+    (label,) = (text for text in d.buttons() if "Apply together" in text)
+    second.value = False
+    assert label not in d.buttons()
+
+
+def test_changes_that_cannot_be_combined_say_why(driven):
+    d = driven(rich(CELL, CHANGED))
+    d.actions.combine = lambda keys: Declined("+".join(keys), "both", "these two cannot be combined")
+    for box in ticks(d.panel)[:2]:
+        box.value = True
+    assert "these two cannot be combined" in d.text()
+
+
 def test_only_the_first_choice_has_the_accent_colour(driven):
     buttons = driven(rich(CELL, CHANGED)).buttons()
     assert ["Batch 256 → 128"] == [label for label, b in buttons.items() if b.button_style == "primary"]

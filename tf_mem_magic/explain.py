@@ -31,8 +31,7 @@ def explain(recording: Recording, lineage: Lineage | None = None, notices: tuple
     lineage = lineage or Lineage()
     outcome = Outcome(recording, diagnose(recording), notices=notices, leftovers=leftovers(recording))
     if recording.status in ("oom", "killed"):
-        context = Context(recording.cell, recording, outcome.diagnosis, lineage.points)
-        answers = propose_all(context)
+        answers = propose_all(context_of(outcome, lineage))
         outcome = replace(
             outcome,
             offered=tuple(_completed(a, outcome) for a in answers if isinstance(a, Proposal)),
@@ -43,6 +42,12 @@ def explain(recording: Recording, lineage: Lineage | None = None, notices: tuple
     if lineage.last is not None:
         outcome = replace(outcome, comparison=compare(lineage.last, outcome, lineage.applied))
     return replace(outcome, history=lineage.finished(outcome).history if lineage.outcomes else ())
+
+
+def context_of(outcome: Outcome, lineage: Lineage) -> Context:
+    """Give what the remedies are asked with about a run; ``lineage`` holds its points, this run's own or not."""
+    recording = outcome.recording
+    return Context(recording.cell, recording, outcome.diagnosis, lineage.points)
 
 
 def _completed(proposal: Proposal, outcome: Outcome) -> Proposal:

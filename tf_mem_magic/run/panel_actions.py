@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tf_mem_magic.core.proposals import Declined, Proposal
+
 if TYPE_CHECKING:
-    from tf_mem_magic.core.proposals import Proposal
     from tf_mem_magic.run.cellrun import CellRun
     from tf_mem_magic.views.actions import NotebookCell, ReplayCell
 
@@ -16,6 +17,7 @@ class PanelActions:
 
     def __init__(self, run: CellRun) -> None:
         self._run = run
+        self._combined: dict[str, Proposal] = {}
 
     def expect(self, source: str, key: str) -> None:
         """Let the next run of exactly ``source`` count as the rerun for the remedy ``key``."""
@@ -44,6 +46,18 @@ class PanelActions:
         from tf_mem_magic.run.here import refusal_here
 
         return refusal_here(self._run.session.shell, source)
+
+    def combine(self, keys: tuple[str, ...]) -> Proposal | Declined:
+        """Ask the remedies ``keys`` one after the other, each about the cell that the last one left."""
+        from tf_mem_magic.explain import context_of
+        from tf_mem_magic.remedies import combine
+
+        run = self._run
+        assert run.report is not None
+        answer = combine(context_of(run.report.outcome, run.lineage), keys)
+        if isinstance(answer, Proposal):
+            self._combined[answer.key] = answer
+        return answer
 
     def undo(self) -> str:
         """Take back what the applied remedy set outside the cell: a policy, a converted model."""
@@ -76,7 +90,11 @@ class PanelActions:
         if self._run.report is None:
             return ()
         outcome = self._run.report.outcome
-        return (*outcome.offered, *(d.settings for d in outcome.declined if d.settings is not None))
+        return (
+            *outcome.offered,
+            *self._combined.values(),
+            *(d.settings for d in outcome.declined if d.settings is not None),
+        )
 
     def dismissed(self) -> None:
         """Freeze the panel."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tf_mem_magic.core.proposals import Proposal
+from tf_mem_magic.core.proposals import Declined, Proposal
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,9 @@ class Actions(Protocol):
 
     def refusal_here(self, source: str) -> str | None:
         """Say why ``source`` cannot be run from the panel itself (top-level ``await``); None where it can."""
+
+    def combine(self, keys: tuple[str, ...]) -> Proposal | Declined:
+        """Give one proposal that applies the remedies ``keys`` together, or the reason why that cannot be."""
 
     def undo(self) -> str:
         """Take back what the applied remedy set outside the cell, once its old code is back; say what was done."""

@@ -12,6 +12,7 @@ from tf_mem_magic.core.measures import amount, limit_of
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Declined, Proposal
 from tf_mem_magic.views import controls, rows
+from tf_mem_magic.views.ticks import Ticks
 
 Tier = Literal["edit", "execute", "panel"]
 
@@ -21,6 +22,9 @@ class Clicks(Protocol):
 
     def apply(self, proposal: Proposal) -> None:
         """Run the cell with the change."""
+
+    def combine(self, keys: tuple[str, ...]) -> Proposal | Declined:
+        """Give the proposal that applies several remedies at once, or the reason why there is none."""
 
     def copy(self, source: str) -> None:
         """Put code on the clipboard."""
@@ -44,6 +48,7 @@ class Body:
     def __init__(self, outcome: Outcome, tier: Tier, source: str, clicks: Clicks) -> None:
         self._outcome, self._below, self._source, self._clicks = outcome, tier != "edit", source, clicks
         self._buttons: list[Any] = []
+        self._ticks = Ticks(clicks.combine, self._together)
         self.widget = controls.column(*self._parts())
 
     def enable(self, enabled: bool) -> None:
@@ -58,7 +63,9 @@ class Body:
             parts.append(controls.text(changes))
         if outcome.offered:
             parts.append(self._heading())
-            parts += [self._proposal(p, accent=i == 0) for i, p in enumerate(outcome.offered)]
+            tickable = len(outcome.offered) > 1
+            parts += [self._proposal(p, accent=i == 0, tickable=tickable) for i, p in enumerate(outcome.offered)]
+            parts.append(self._ticks.widget)
         if outcome.leftovers:
             parts.append(controls.text("Left in memory", "tfmem-head"))
             parts += [self._leftover(name, size) for name, size in outcome.leftovers]
@@ -75,7 +82,12 @@ class Body:
             words = "Try the next" if self._outcome.comparison is not None else "Change the cell and run it again"
         return controls.row(controls.text(words, "tfmem-head"), controls.text(rows.columns_html(self._outcome)))
 
-    def _proposal(self, proposal: Proposal, *, accent: bool = False) -> Any:
+    def _together(self, answer: Proposal | Declined) -> Any:
+        if isinstance(answer, Declined):
+            return controls.text(rows.declined_html(answer))
+        return self._proposal(replace(answer, title=f"Apply together: {answer.title}"))
+
+    def _proposal(self, proposal: Proposal, *, accent: bool = False, tickable: bool = False) -> Any:
         apply = self._apply(proposal, proposal.title, accent=accent)
         apply.add_class("tfmem-main-button")
         facts = controls.text(rows.row_html(proposal, limit_of(self._outcome)))
@@ -85,6 +97,8 @@ class Body:
         ]
         for choice in choices:
             choice.add_class("tfmem-choice")
+        if tickable:
+            choices.append(self._ticks.box(proposal))
         if not self._below:
             return controls.row(apply, facts, *choices)
         copy = self._button("Copy the cell", "Copy the changed cell", partial(self._clicks.copy, proposal.source))

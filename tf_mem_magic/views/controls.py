@@ -31,6 +31,16 @@ def button(label: str, tip: str, press: Press, *, accent: bool = False) -> Any:
     return widget
 
 
+def checkbox(label: str, tip: str, change: Press) -> Any:
+    """Make a box that calls ``change`` when it is ticked or cleared."""
+    import ipywidgets
+
+    widget = ipywidgets.Checkbox(value=False, description=label, tooltip=tip, indent=False)
+    widget.add_class("tfmem-tick")
+    widget.observe(lambda _: change(), "value")
+    return widget
+
+
 def column(*children: Any, name: str = "") -> Any:
     """Stack widgets."""
     import ipywidgets

@@ -13,7 +13,7 @@ from typing import Any
 
 from tf_mem_magic.core.live import Live
 from tf_mem_magic.core.outcome import Outcome
-from tf_mem_magic.core.proposals import Proposal
+from tf_mem_magic.core.proposals import Declined, Proposal
 from tf_mem_magic.views import controls, rows
 from tf_mem_magic.views.actions import Actions, NotebookCell
 from tf_mem_magic.views.body import Body, Tier
@@ -125,6 +125,10 @@ class Panel:
                 self._ask_for_rerun(proposal)
         if here:  # outside the lock: this may take as long as the cell
             self._run_here(proposal)
+
+    def combine(self, keys: tuple[str, ...]) -> Proposal | Declined:
+        """Ask what applies several remedies at once."""
+        return self._actions.combine(keys)
 
     def copy(self, source: str) -> None:
         """Put code on the clipboard, or in a field to copy by hand where the page cannot."""
