@@ -19,7 +19,7 @@ TITLE = "XLA"
 
 _MEASURE = "What XLA does to memory cannot be told beforehand: look at what the rerun measures."
 _OFF = "XLA compiles the whole step into one program with temporary memory of its own; Keras turns it on by itself."
-_UNSURE = "XLA is off already; on, it took 0.7 to 2.5 times the memory of the models that were measured, and nothing told which"
+_UNSURE = "XLA is off already; on, it took 0.7 to 2.5 times the memory of measured models, and nothing told which"
 _ON = "XLA joins operations, so that fewer intermediate results are kept."
 
 
