@@ -8,7 +8,13 @@ import sys
 import pytest
 from run_notebook import failures, names, run_acceptance
 
-pytestmark = [pytest.mark.gpu, pytest.mark.tf, pytest.mark.kernel, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.tf,
+    pytest.mark.kernel,
+    pytest.mark.timeout(1800),
+    pytest.mark.xdist_group("gpu"),
+]
 
 CORE = {
     "TensorFlow's counters",
