@@ -180,3 +180,23 @@ def test_without_our_script_the_changed_cell_runs_inside_the_panel_and_reports_t
         assert "it fits" in lab.output_text(3)
         assert lab.source(3) == FIT
         lab.shut_down()
+
+
+def test_two_ticked_remedies_are_applied_together_and_undone_together(folder):
+    with Lab(folder, env=bfc(150)) as lab:
+        open_notebook(lab, "together.ipynb", [SETUP, DATA, MODEL, FIT])
+        for index in range(3):
+            lab.run(index)
+        run_to_the_panel(lab, 3, "Batch 16384 → 8192")
+        rows = lab.page.locator(".tfmem-row", has=lab.page.locator(".tfmem-tick"))
+        for title in ("Batch 16384 → 8192", "Mixed precision"):
+            rows.filter(has_text=title).first.get_by_role("checkbox").check()
+        wait_until(lambda: "Apply together: " in lab.output_text(3), "both are offered together")
+        lab.shot(folder / "together.png")
+        lab.click("Apply together: ")
+        wait_until(lambda: "Runs of this cell:" in lab.output_text(3) and not lab.is_running(3), "the rerun has ended")
+        assert "batch_size=8192" in lab.source(3)
+        assert "apply.mixed_precision(model" in lab.source(3)
+        lab.click("Undo")
+        wait_until(lambda: lab.source(3) == FIT, "the old code is back")
+        lab.shut_down()
