@@ -1,0 +1,295 @@
+"""Lighter optimizer: one that keeps fewer values for each weight than Adam does."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from tf_mem_magic.cells.keras_names import KerasNames
+from tf_mem_magic.cells.mask import NotPython
+from tf_mem_magic.cells.optimizers import OptimizerMade, compile_calls, compiled_with, learning_rate, made_by
+from tf_mem_magic.cells.settings import Reader, evaluate
+from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, insert_line, read_cell
+from tf_mem_magic.cells.training import find_training
+from tf_mem_magic.cells.uses import called_name
+from tf_mem_magic.core.diagnosis import Diagnosis, Part
+from tf_mem_magic.core.facts import Facts, ModelFacts
+from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Example, Proposal
+from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.core.units import size
+
+KEY = "lighter-optimizer"
+TITLE = "Lighter optimizer"
+
+_SHARE = 0.15
+"""The least share of the memory that the optimizer must take for a change of training to be worth offering."""
+
+_SLOTS = {
+    "Adam": 2,
+    "AdamW": 2,
+    "Nadam": 2,
+    "Adamax": 2,
+    "Lamb": 2,
+    "Adadelta": 2,
+    "Ftrl": 2,
+    "RMSprop": 1,
+    "Adagrad": 1,
+    "Lion": 1,
+    "Adafactor": 1,
+}
+"""How many values Keras's optimizers keep for each weight, with their default arguments."""
+
+_MORE_SLOTS = ("amsgrad", "centered", "momentum")
+_CARRIED = (
+    *("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "use_ema", "ema_momentum"),
+    *("ema_overwrite_frequency", "loss_scale_factor", "gradient_accumulation_steps"),
+)
+"""Arguments that every optimizer of Keras takes; they are kept as they are written."""
+
+_CAVEAT = (
+    "Training changes: another optimizer takes other steps and wants another learning rate; tune the one written here."
+)
+_NOTES = {
+    "SGD with momentum": "Keeps one value for each weight.",
+    "Lion": "Keeps one value for each weight; its authors advise a rate three to ten times lower than Adam's.",
+    "Adafactor": "Keeps one value for each weight, and some for rows; watch the loss: it became NaN in one run.",
+    "SGD": "Keeps nothing for the weights.",
+}
+_KEEPS = {"SGD with momentum": 1, "Lion": 1, "Adafactor": 1, "SGD": 0}
+
+
+class _RefusedError(Exception):
+    """Why the remedy cannot be offered, as a sentence."""
+
+    def __init__(self, reason: str, patch: str = "") -> None:
+        super().__init__(reason)
+        self.patch = patch
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What the optimizer takes, in bytes: ``slots`` values for each of ``weights`` bytes, of ``total``."""
+
+    slots: int
+    weights: int
+    total: int
+
+    @property
+    def bytes(self) -> int:
+        return self.slots * self.weights
+
+
+def propose(context: Context) -> Answer:
+    """Offer optimizers that keep less, where the optimizer's share is large."""
+    try:
+        return (_proposal(context),)
+    except _RefusedError as refused:
+        return (Declined(KEY, TITLE, str(refused), refused.patch),)
+
+
+def _proposal(context: Context) -> Proposal:
+    facts, diagnosis = context.recording.facts, context.diagnosis
+    _check(facts, diagnosis)
+    cell = read_cell(context.cell.source)
+    if isinstance(cell, NotPython):
+        raise _RefusedError(cell.reason)
+    names = KerasNames(cell, facts.earlier_cells)
+    place = find_training(cell, names, facts, diagnosis)
+    if isinstance(place, str):
+        raise _RefusedError(place)
+    if place.facts is None:
+        raise _RefusedError(f"`{place.model}` is not known to be a Keras model" if place.model else "no model is known")
+    model = place.facts
+    share = _share(model, diagnosis)
+    made = _made(cell, names, facts, place.model)
+    if isinstance(made, str):
+        raise _RefusedError(made, _patch(facts, place.model, share))
+    _check_made(Reader(cell, facts), made)
+    ways = [(name, _edited(cell, made, name)) for name, keeps in _KEEPS.items() if keeps < share.slots]
+    title, source = ways[0]
+    return Proposal(
+        key=KEY,
+        title=f"{made.name} → {title}",
+        source=source,
+        original=context.cell.source,
+        preserves="nothing",
+        caveats=(_CAVEAT, _NOTES[title]),
+        why=(
+            f"{made.name} keeps {share.slots} more value{'s' * (share.slots > 1)} for each weight: {size(share.bytes)} "
+            f"of {size(share.total)}. {title} would keep {size(_KEEPS[title] * share.weights)}."
+        ),
+        choices=tuple(Choice(name, changed, _NOTES[name]) for name, changed in ways[1:]),
+    )
+
+
+def _check(facts: Facts, diagnosis: Diagnosis | None) -> None:
+    if facts.keras is None:
+        raise _RefusedError("the cell does not use Keras")
+    if facts.keras.startswith("2."):
+        raise _RefusedError("this is Keras 2 (tf_keras); only optimizers of Keras 3 are changed")
+    if diagnosis is None:
+        return
+    if diagnosis.cause == "host" or diagnosis.device == "host":
+        raise _RefusedError("the computer's own memory ran out, and the optimizer's variables are not there")
+    if diagnosis.cause == "too-big":
+        raise _RefusedError("one allocation alone is larger than the device, whatever the optimizer keeps")
+
+
+def _share(model: ModelFacts, diagnosis: Diagnosis | None) -> _Share:
+    """Compare what the optimizer keeps with the device's limit, or else with what was in use."""
+    name = model.optimizer
+    if name is None:
+        raise _RefusedError("the model's optimizer is not known")
+    if name not in _SLOTS:
+        raise _RefusedError(f"{name} keeps little or nothing that a lighter optimizer would not")
+    total = (diagnosis.limit or diagnosis.in_use or 0) if diagnosis is not None else 0
+    share = _Share(_SLOTS[name], model.weight_bytes, total)
+    if not share.weights or not total:
+        raise _RefusedError("how much of the memory the optimizer takes is not known")
+    if share.bytes < _SHARE * total:
+        raise _RefusedError(
+            f"{name} keeps {size(share.bytes)} of {size(total)}: another would save little and change training"
+        )
+    return share
+
+
+def _made(cell: PythonCell, names: KerasNames, facts: Facts, model: str) -> OptimizerMade | str:
+    reader = Reader(cell, facts)
+    if compile_calls(cell.tree, model):
+        return compiled_with(reader, names, model)
+    calls = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Call) and called_name(n) == "apply_gradients"]
+    owners = [c.func.value for c in calls if isinstance(c.func, ast.Attribute)]
+    if len(owners) == 1 and isinstance(owners[0], ast.Name):
+        return made_by(reader, names, owners[0])
+    if len(owners) > 1:
+        return "the cell trains with more than one optimizer"
+    return f"`{model}` is not compiled in this cell"
+
+
+def _check_made(reader: Reader, made: OptimizerMade) -> None:
+    if not made.plain_rate:
+        raise _RefusedError(f"its learning rate is a schedule, or not known, and was made for {made.name}")
+    given = made.call.keywords if made.call is not None else []
+    on = [k.arg for k in given if k.arg in _MORE_SLOTS and not (evaluate(reader, k.value) == 0 or _is_false(k.value))]
+    if on:
+        raise _RefusedError(f"{made.name} is used with {on[0]}, and what it keeps then is not computed here")
+    if made.call is not None and len(made.call.args) > 1:
+        raise _RefusedError("the optimizer's arguments are given by position, and their meaning may be lost")
+
+
+def _is_false(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is False
+
+
+def _edited(cell: PythonCell, made: OptimizerMade, name: str) -> str:
+    """Write another constructor in place of the optimizer's, with a rate to start from and what both take."""
+    edits = []
+    module = made.module
+    if module is None:
+        top = next(s for s in cell.tree.body if made.node in set(ast.walk(s)))
+        edits.append(insert_line(cell, top, "import keras"))
+        module = "keras.optimizers"
+    rate = learning_rate(made.call) if made.call is not None else None
+    text = cell.text(rate) if rate is not None else "0.001"
+    arguments = {
+        "SGD with momentum": ["learning_rate=0.01", "momentum=0.9"],
+        "SGD": ["learning_rate=0.01"],
+        "Lion": [f"learning_rate={_tenth(rate, text)}"],
+        "Adafactor": [f"learning_rate={text}"],
+    }[name]
+    keywords = made.call.keywords if made.call is not None else []
+    arguments += [f"{k.arg}={cell.text(k.value)}" for k in keywords if k.arg in _CARRIED]
+    if made.name == "AdamW" and all(k.arg != "weight_decay" for k in keywords):
+        arguments.append("weight_decay=0.004")
+    constructor = f"{module}.{name.split()[0]}({', '.join(arguments)})"
+    edits.append(CellEdit(cell.start(made.node), cell.end(made.node), constructor))
+    changed = apply_edits(cell, edits)
+    if isinstance(changed, NotPython):
+        raise _RefusedError(changed.reason)
+    return changed
+
+
+def _tenth(rate: ast.expr | None, text: str) -> str:
+    if rate is None:
+        return "0.0001"
+    if isinstance(rate, ast.Constant) and isinstance(rate.value, (int, float)):
+        return f"{rate.value / 10:g}"
+    return f"({text}) / 10"
+
+
+def _patch(facts: Facts, model: str, share: _Share) -> str:
+    """Give the change of the earlier cell that compiles the model, to copy; empty where that is not sure."""
+    for index in range(len(facts.earlier_cells) - 1, -1, -1):
+        cell = read_cell(facts.earlier_cells[index])
+        if isinstance(cell, NotPython) or not compile_calls(cell.tree, model):
+            continue
+        made = compiled_with(Reader(cell, facts), KerasNames(cell, facts.earlier_cells[:index]), model)
+        if isinstance(made, str) or not made.plain_rate:
+            return ""
+        name = next(n for n, keeps in _KEEPS.items() if keeps < share.slots)
+        return Proposal(KEY, TITLE, _edited(cell, made, name), cell.source, "nothing").diff
+    return ""
+
+
+def _known(
+    source: str,
+    line: int,
+    *,
+    optimizer: str = "Adam",
+    weights: int = 100 << 20,
+    limit: int = 512 << 20,
+    earlier: tuple[str, ...] = (),
+) -> Context:
+    model = ModelFacts("model", ("Dense",), optimizer, weight_bytes=weights)
+    facts = Facts("2.21.0", "3.15.1", True, models=(model,), earlier_cells=earlier)
+    cell = Cell(source)
+    parts = (Part("weights", weights, "measured"),)
+    diagnosis = Diagnosis("GPU:0", line=line, limit=limit, in_use=limit, breakdown=parts)
+    return Context(cell, Recording(cell, status="oom", facts=facts), diagnosis)
+
+
+_BUILD = """%%tfmem
+import keras
+model = keras.Sequential([keras.layers.Dense(1)])
+model.compile({0}, "mse")
+model.fit(x, y)
+"""
+_MOMENTUM = "keras.optimizers.SGD(learning_rate=0.01, momentum=0.9{0})"
+
+EXAMPLES: tuple[Example, ...] = (
+    Example("Adam by its string", _known(_BUILD.format('"adam"'), 5), _BUILD.format(_MOMENTUM.format(""))),
+    Example(
+        "Adam with a clipped norm, which stays",
+        _known(_BUILD.format("keras.optimizers.Adam(1e-3, beta_1=0.8, clipnorm=1.0)"), 5),
+        _BUILD.format(_MOMENTUM.format(", clipnorm=1.0")),
+    ),
+    Example(
+        "AdamW decays the weights, and so does what takes its place",
+        _known(_BUILD.format("keras.optimizers.AdamW(1e-3)"), 5, optimizer="AdamW"),
+        _BUILD.format(_MOMENTUM.format(", weight_decay=0.004")),
+    ),
+    Example(
+        "RMSprop keeps one value; less is plain SGD",
+        _known(_BUILD.format("keras.optimizers.RMSprop(0.002)"), 5, optimizer="RMSprop"),
+        _BUILD.format("keras.optimizers.SGD(learning_rate=0.01)"),
+    ),
+    Example("a small share", _known(_BUILD.format('"adam"'), 5, weights=1 << 20), "would save little", declined=True),
+    Example(
+        "plain SGD keeps nothing",
+        _known(_BUILD.format('"sgd"'), 5, optimizer="SGD"),
+        "keeps little or nothing",
+        declined=True,
+    ),
+    Example(
+        "compiled in an earlier cell",
+        _known("%%tfmem\nmodel.fit(x, y)", 2, earlier=(_BUILD.format('"adam"'),)),
+        "not compiled in this cell",
+        declined=True,
+    ),
+    Example(
+        "a schedule",
+        _known(_BUILD.format("keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 9))"), 5),
+        "is a schedule",
+        declined=True,
+    ),
+)
