@@ -1,0 +1,255 @@
+"""Distribute: each batch is divided among several GPUs, and the model is kept on all of them."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from tf_mem_magic.cells.building import find_building
+from tf_mem_magic.cells.keras_names import KerasNames
+from tf_mem_magic.cells.mask import NotPython
+from tf_mem_magic.cells.scoped import put_under
+from tf_mem_magic.cells.source import PythonCell, read_cell
+from tf_mem_magic.cells.training import find_training
+from tf_mem_magic.core.cards import find_card, is_cuda, is_occupied, list_cards
+from tf_mem_magic.core.diagnosis import Cause, Diagnosis
+from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, ProcessFacts
+from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
+from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.core.units import GIB
+
+KEY = "distribute"
+TITLE = "Several GPUs"
+
+_CREATES = frozenset({"add_weight", "add_variable", "_initialize_with_initializer"})
+_NOT_CERTAIN = {
+    r"\b\w*Strategy\(": "the notebook uses a distribution strategy itself",
+    r"\bGradientTape\b|def train_step\b": "it trains with a step of its own, which a strategy must be told about",
+    r"\btf\.device\(|\bset_visible_devices\b": "the notebook places its work on devices itself",
+    r"\brun_eagerly\b|\breduction\s*=": "it sets how steps run or losses are added up, which a strategy changes",
+}
+_WHY = "Each card computes a part of every batch, so it holds a part of the activations; the gradients are added up."
+
+
+class _RefusedError(Exception):
+    """Why the remedy cannot be offered, as a sentence."""
+
+
+def propose(context: Context) -> Answer:
+    """Offer the free cards, where the cell builds its model by statements that can surely be moved into a scope."""
+    try:
+        cards, unknown = _free_cards(context)
+        proposal = _proposal(context, cards)
+    except _RefusedError as refused:
+        return (Declined(KEY, TITLE, str(refused)),)
+    if unknown:
+        return (Declined(KEY, TITLE, f"who else uses {unknown} is not known here", "", proposal),)
+    return (proposal,)
+
+
+def _free_cards(context: Context) -> tuple[list[DeviceFacts], str]:
+    """List the cards that may be used, the one that ran out first; name one of which it is not known who uses it."""
+    card = find_card(context)
+    if isinstance(card, str):
+        raise _RefusedError(card)
+    cards = [card, *(one for one in list_cards(context.recording.facts) if one.name != card.name)]
+    if len(cards) < 2:
+        raise _RefusedError("TensorFlow sees only this GPU")
+    if any(one.logical or not is_cuda(one) for one in cards):
+        raise _RefusedError("not every GPU is a whole NVIDIA card of its own")
+    if is_occupied(card):
+        raise _RefusedError(f"another process uses {card.name}")
+    free = [one for one in cards if not is_occupied(one)]
+    if len(free) < 2:
+        raise _RefusedError("the other cards are in use by other processes")
+    return free, next((one.name for one in free if is_occupied(one) is None), "")
+
+
+def _proposal(context: Context, cards: list[DeviceFacts]) -> Proposal:
+    facts, diagnosis = context.recording.facts, context.diagnosis
+    if diagnosis is not None and diagnosis.cause == "leftovers":
+        raise _RefusedError("what earlier cells left fills the card, and it would still be there")
+    if any(f.function in _CREATES for e in context.recording.errors for f in e.frames):
+        raise _RefusedError("it ran out while weights were made, and every card holds all of them")
+    for pattern, reason in _NOT_CERTAIN.items():
+        if any(re.search(pattern, text) for text in (context.cell.source, *facts.earlier_cells)):
+            raise _RefusedError(reason)
+    batch, count = _share(facts, len(cards))
+    cell = read_cell(context.cell.source)
+    if isinstance(cell, NotPython):
+        raise _RefusedError(cell.reason)
+    source, model = _scoped(cell, context, sorted(one.name for one in cards[:count]))
+    return Proposal(
+        key=KEY,
+        title=f"Divide each batch of {batch} among {count} GPUs",
+        source=source,
+        original=context.cell.source,
+        preserves="same effective batch",
+        caveats=_caveats(model, context.cell.source, count),
+        why=_WHY,
+        expects=(("batch", batch),),
+        excludes=("other-gpu", "device-limit"),
+    )
+
+
+def _share(facts: Facts, most: int) -> tuple[int, int]:
+    """Choose the number of cards by which the batch can be divided without a rest: Keras needs equal parts."""
+    seen = [one for one in facts.batches if one.method == "fit"]
+    if len({one.batch for one in seen}) != 1:
+        raise _RefusedError("the batch size that Keras uses was not seen")
+    if any(one.source not in ("arrays", "tf.data") for one in seen):
+        raise _RefusedError("the data come from Python code, which a strategy cannot divide for sure")
+    batch = seen[0].batch
+    count = next((n for n in range(most, 1, -1) if batch % n == 0), None)
+    if count is None:
+        raise _RefusedError(f"a batch of {batch} cannot be divided among {most} cards in equal parts")
+    return batch, count
+
+
+def _scoped(cell: PythonCell, context: Context, devices: list[str]) -> tuple[str, ModelFacts | None]:
+    facts = context.recording.facts
+    names = KerasNames(cell, facts.earlier_cells)
+    place = find_training(cell, names, facts, context.diagnosis)
+    if isinstance(place, str):
+        raise _RefusedError(place)
+    if (
+        not place.by_keras
+        or f"{place.model}.fit" not in ast.unparse(place.statement)
+        or place.top is not place.statement
+    ):
+        raise _RefusedError("it was not a plain call of fit that ran out of memory")
+    building = find_building(names, facts, place.model, place.top)
+    if isinstance(building, str):
+        raise _RefusedError(building)
+    text = "\n".join((cell.source, *facts.earlier_cells))
+    tf, lines = _tensorflow(names, building.first, text)
+    name = next(n for n in ("strategy", "_strategy", "_tfmem_strategy") if not re.search(rf"\b{n}\b", text))
+    listed = ", ".join(f'"{device}"' for device in devices)
+    # By default the cards add up by collectives, which fail in a kernel where a model of other shapes used them before.
+    sums = f"{tf}.distribute.ReductionToOneDevice()"
+    lines.append(f"{name} = {tf}.distribute.MirroredStrategy([{listed}], cross_device_ops={sums})")
+    changed = put_under(cell, building.first, building.last, lines, f"with {name}.scope():")
+    if isinstance(changed, NotPython):
+        raise _RefusedError(changed.reason)
+    return changed, place.facts
+
+
+def _tensorflow(names: KerasNames, first: int, text: str) -> tuple[str, list[str]]:
+    """Give the name that surely means TensorFlow before a statement, and the line that makes it where none does."""
+    trees = [s for tree in names.earlier for s in tree.body] + names.cell.tree.body[:first]
+    imported = {
+        a.asname or a.name for s in trees if isinstance(s, ast.Import) for a in s.names if a.name == "tensorflow"
+    }
+    again = {n.id for s in trees for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    sure = sorted(imported - again, key=len)
+    if sure:
+        return sure[0], []
+    if re.search(r"\btf\b", text):
+        raise _RefusedError("what `tf` means in this cell is not certain")
+    return "tf", ["import tensorflow as tf"]
+
+
+def _caveats(model: ModelFacts | None, source: str, count: int) -> tuple[str, ...]:
+    layers = set(model.layers) if model is not None else set()
+    caveats = [
+        "Gradients are added up on one card and copied back, which slows each step down a little.",
+        "Each card holds all weights and the optimizer's state: only activations are divided.",
+        f"A last batch that does not divide by {count} counts unequal parts equally: results differ a little there.",
+    ]
+    if "BatchNormalization" in layers or (not layers and "BatchNormalization" in source):
+        caveats.append("BatchNormalization computes its statistics from each card's part of the batch.")
+    if any("Dropout" in layer or "Random" in layer for layer in layers) or (not layers and "Dropout" in source):
+        caveats.append("Dropout and random layers draw other numbers on each card.")
+    return tuple(caveats)
+
+
+def _example(
+    name: str,
+    expect: str = "",
+    source: str = "",
+    cards: tuple[DeviceFacts, ...] = (),
+    batch: int | None = 64,
+    kind: str = "arrays",
+    cause: Cause = "too-big",
+    earlier: tuple[str, ...] = ("import keras",),
+) -> Example:
+    facts = Facts(
+        "2.21.0",
+        "3.15.1",
+        initialised=True,
+        models=(ModelFacts("model", ("Dense",), weight_bytes=100),),
+        devices=cards or (_card(0), _card(1)),
+        batches=() if batch is None else (BatchSeen("fit", batch, kind),),
+        earlier_cells=earlier,
+    )
+    cell = Cell(source or _FIT)
+    line = next(n for n, text in enumerate(cell.source.splitlines(), 1) if ".fit(" in text or "tape" in text)
+    context = Context(cell, Recording(cell, status="oom", facts=facts), Diagnosis("GPU:0", line=line, cause=cause))
+    return Example(name, context, expect or _SCOPED, declined=bool(expect) and "MirroredStrategy" not in expect)
+
+
+def _card(index: int, *held: int, capability: tuple[int, int] | None = (8, 0), known: bool = True) -> DeviceFacts:
+    others = tuple(ProcessFacts(4121, "alice", used) for used in held)
+    return DeviceFacts(f"GPU:{index}", compute_capability=capability, total=24 * GIB, others=others if known else None)
+
+
+_FIT = """%%tfmem
+model = keras.Sequential([keras.layers.Dense(64), keras.layers.Dense(10)])
+model.compile("adam", "mse")
+model.fit(x, y, batch_size=64)
+"""
+_SCOPED = """%%tfmem
+import tensorflow as tf
+strategy = tf.distribute.MirroredStrategy(["GPU:0", "GPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
+with strategy.scope():
+    model = keras.Sequential([keras.layers.Dense(64), keras.layers.Dense(10)])
+    model.compile("adam", "mse")
+model.fit(x, y, batch_size=64)
+"""
+_TF = ("import tensorflow as tf\nimport keras",)
+
+EXAMPLES: tuple[Example, ...] = (
+    _example("two free cards"),
+    _example(
+        "what builds the model's variables is in the scope too",
+        _SCOPED.replace("model.fit", "    model.build((None, 8))\nmodel.fit"),
+        _FIT.replace("model.fit", "model.build((None, 8))\nmodel.fit"),
+    ),
+    _example("TensorFlow is imported", _SCOPED.replace("import tensorflow as tf\n", ""), earlier=_TF),
+    _example("three cards, the batch divides by two", cards=(_card(0), _card(1), _card(2))),
+    _example("the third card is occupied", cards=(_card(0), _card(1), _card(2, 8 * GIB))),
+    _example(
+        "an optimizer made before the model is made in the scope too",
+        'import tensorflow as tf\nstrategy = tf.distribute.MirroredStrategy(["GPU:0", "GPU:1"], '
+        "cross_device_ops=tf.distribute.ReductionToOneDevice())\n"
+        "with strategy.scope():\n"
+        "    opt = keras.optimizers.SGD(0.1)\n    # the model\n    model = keras.Sequential([\n"
+        "        keras.layers.Dense(64),\n    ])\n\n    model.compile(opt, 'mse')\nmodel.fit(x, y)",
+        "opt = keras.optimizers.SGD(0.1)\n# the model\nmodel = keras.Sequential([\n    keras.layers.Dense(64),\n])\n\n"
+        "model.compile(opt, 'mse')\nmodel.fit(x, y)",
+    ),
+    _example("the other card is occupied", "in use by other", cards=(_card(0), _card(1, 8 * GIB))),
+    _example("this card is occupied", "another process uses GPU:0", cards=(_card(0, 8 * GIB), _card(1))),
+    _example("who uses them is hidden", "not known", cards=(_card(0), _card(1, known=False))),
+    _example("one card", "only this GPU", cards=(_card(0),)),
+    _example("no card", "no GPU", cards=(DeviceFacts("CPU:0", "CPU"),)),
+    _example("a plug-in's card", "NVIDIA", cards=(_card(0), _card(1, capability=None))),
+    _example("an odd batch", "cannot be divided", batch=33),
+    _example("a batch that was not seen", "not seen", batch=None),
+    _example("a generator", "Python code", kind="generator"),
+    _example("leftovers", "left fills", cause="leftovers"),
+    _example("a model of an earlier cell", "earlier cell", "%%tfmem\nmodel.fit(x, y)\n"),
+    _example(
+        "layers of an earlier cell",
+        "made outside",
+        _FIT.replace("keras.layers.Dense(64)", "encoder"),
+        earlier=("import keras\nencoder = keras.layers.Dense(64)",),
+    ),
+    _example("an own loop", "step of its own", "%%tfmem\nwith tf.GradientTape() as tape:\n    loss = model(x)\n"),
+    _example("a strategy already", "itself", _SCOPED),
+    _example(
+        "a text over several lines",
+        "would not stay the same",
+        _FIT.replace("model.compile", 'note = """a\nb"""\nmodel.compile'),
+    ),
+)
