@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kernel import Kernel
+from tests.test_host_stop import lay_out
 from tf_mem_magic.cells.source import read_cell
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue
@@ -289,3 +291,61 @@ class TestHostMemory:
 
     def test_a_short_queue_holds_less_than_a_long_one(self, grown):
         assert grown["short queue"] < grown["queue"]
+
+
+LIVE = """%load_ext tf_mem_magic
+import pathlib, threading, time
+import keras, numpy as np, psutil, tf_mem_magic as t
+from tf_mem_magic.run import host_stop
+keras.utils.set_random_seed(1)
+model = keras.Sequential([keras.Input((1024,)), keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+x = np.ones((72_000, 1024), "float32"); y = np.zeros((72_000, 1), "float32")
+model.fit(x[:64], y[:64], verbose=0)
+host_stop.ROOT = pathlib.Path({root!r})
+group = host_stop.ROOT / "sys/fs/cgroup/box"
+start = psutil.Process().memory_info().rss
+
+def follow():
+    while True:
+        if group.exists():
+            (group / "memory.next").write_text(str(psutil.Process().memory_info().rss))
+            (group / "memory.next").replace(group / "memory.current")
+        time.sleep(0.02)
+
+threading.Thread(target=follow, daemon=True).start()
+"""
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    """A kernel whose control group has less room than the copies that ``fit`` makes of the arrays."""
+    root = tmp_path_factory.mktemp("group")
+    with Kernel() as kernel:
+        ran = kernel.run(LIVE.format(root=str(root)))
+        assert ran.status == "ok", ran.errors
+        start = kernel.value("start")
+        lay_out(root, limit=start + (300 << 20), used=start)
+        ran = kernel.run("%%tfmem\nhistory = model.fit(x, y, batch_size=128, epochs=6, verbose=0)\n")
+        assert ran.status == "error", ran.report_text
+        kernel.run("first = t.last_report()")
+        found = {"first": kernel.value("(first.status, first.diagnosis.cause, first.proposals[0].key)")}
+        ran = kernel.run("second = first.rerun('stream-data')")
+        assert ran.status == "ok", ran.errors
+        found["second"] = kernel.value("(second.status, len(history.epoch))")
+        found["peaks"] = kernel.value("[r.recording.get('host:rss').peak - start for r in (first, second)]")
+    return found
+
+
+@pytest.mark.kernel
+@pytest.mark.tf
+@pytest.mark.timeout(600)
+class TestInAKernel:
+    def test_fit_is_interrupted_before_host_memory_runs_out_and_streaming_is_offered_first(self, live):
+        assert ("oom", "host", "stream-data") == live["first"]
+
+    def test_the_streamed_cell_fits(self, live):
+        assert ("ok", 6) == live["second"]
+
+    def test_the_peak_was_measured_to_fall(self, live):
+        assert live["peaks"][1] < live["peaks"][0] / 2
