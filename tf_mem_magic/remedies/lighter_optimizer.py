@@ -51,11 +51,14 @@ _CAVEAT = (
 )
 _NOTES = {
     "SGD with momentum": "Keeps one value for each weight.",
-    "Lion": "Keeps one value for each weight; its authors advise a rate three to ten times lower than Adam's.",
     "Adafactor": "Keeps one value for each weight, and some for rows; watch the loss: it became NaN in one run.",
     "SGD": "Keeps nothing for the weights.",
 }
-_KEEPS = {"SGD with momentum": 1, "Lion": 1, "Adafactor": 1, "SGD": 0}
+_KEEPS = {"SGD with momentum": 1, "Adafactor": 1, "SGD": 0}
+"""What is offered, and how many values each keeps. Not Lion: it keeps one, but its update takes more while it runs.
+
+Measured peaks of a dense network of 14 MiB, batch 32: Adam 63, Lion 75, SGD with momentum 53, Adafactor 51, SGD 27 MiB.
+"""
 
 
 class _RefusedError(Exception):
@@ -194,7 +197,6 @@ def _edited(cell: PythonCell, made: OptimizerMade, name: str) -> str:
     arguments = {
         "SGD with momentum": ["learning_rate=0.01", "momentum=0.9"],
         "SGD": ["learning_rate=0.01"],
-        "Lion": [f"learning_rate={_tenth(rate, text)}"],
         "Adafactor": [f"learning_rate={text}"],
     }[name]
     keywords = made.call.keywords if made.call is not None else []
@@ -207,14 +209,6 @@ def _edited(cell: PythonCell, made: OptimizerMade, name: str) -> str:
     if isinstance(changed, NotPython):
         raise _RefusedError(changed.reason)
     return changed
-
-
-def _tenth(rate: ast.expr | None, text: str) -> str:
-    if rate is None:
-        return "0.0001"
-    if isinstance(rate, ast.Constant) and isinstance(rate.value, (int, float)):
-        return f"{rate.value / 10:g}"
-    return f"({text}) / 10"
 
 
 def _patch(facts: Facts, model: str, share: _Share) -> str:
