@@ -167,15 +167,12 @@ for _ in range(600):
     time.sleep(0.02)
 """
 SETUP = """%load_ext tf_mem_magic
-import time, pathlib, sys
-sys.path.insert(0, {tests!r})
-from test_host_stop import lay_out
+import time, pathlib
 from tf_mem_magic.run import host_stop
 import tf_mem_magic as t
 host_stop.ROOT = pathlib.Path({root!r})
 import psutil
 start = psutil.Process().memory_info().rss
-lay_out(host_stop.ROOT, limit=start + (400 << 20), used=start)
 group = host_stop.ROOT / "sys/fs/cgroup/box"
 """
 
@@ -183,13 +180,13 @@ group = host_stop.ROOT / "sys/fs/cgroup/box"
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):
     """A kernel in whose control group a cell allocates steadily; what happened as plain values."""
-    import os
-
     found = {}
     with Kernel() as kernel:
-        root = str(tmp_path_factory.mktemp("root"))
-        ran = kernel.run(SETUP.format(root=root, tests=os.path.dirname(__file__)))
+        root = tmp_path_factory.mktemp("root")
+        ran = kernel.run(SETUP.format(root=str(root)))
         assert ran.status == "ok", ran.errors
+        start = kernel.value("start")
+        lay_out(root, limit=start + 400 * MIB, used=start)
         ran = kernel.run(STEADY.format(options=""))
         found["error"] = ran.errors[0].splitlines()[-1]
         found["text"] = ran.report_text
@@ -205,6 +202,12 @@ def live(tmp_path_factory):
         kernel.run("piled.clear(); (group / 'memory.current').write_text(str(start))")
         ran = kernel.run("%%tfmem\nimport time\nprint('waiting', flush=True)\ntime.sleep(60)", interrupt_on="waiting")
         found["own interrupt"] = kernel.value("t.last_report().status")
+        ran = kernel.run(STEADY.format(options="--on-oom auto"))
+        found["auto"] = (ran.status, len(ran.errors), kernel.value("t.last_report().status"))
+        kernel.run("piled.clear(); (group / 'memory.current').write_text(str(start))")
+        waits = "%%tfmem --on-oom auto\nimport time\nprint('waiting', flush=True)\ntime.sleep(60)"
+        ran = kernel.run(waits, interrupt_on="waiting")
+        found["own interrupt under auto"] = (ran.status, len(ran.errors), kernel.value("t.last_report().status"))
     return found
 
 
@@ -229,3 +232,9 @@ class TestInAKernel:
 
     def test_a_persons_own_interrupt_stays_an_interrupt(self, live):
         assert "interrupted" == live["own interrupt"]
+
+    def test_a_night_job_without_a_remedy_fails_with_the_interrupt_shown_once(self, live):
+        assert ("error", 1, "oom") == live["auto"]
+
+    def test_a_persons_own_interrupt_of_a_night_job_is_shown_as_always(self, live):
+        assert ("error", 1, "interrupted") == live["own interrupt under auto"]

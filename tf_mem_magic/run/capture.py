@@ -142,6 +142,8 @@ class Capture:
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Tell, while the run is still being recorded, whether an error of it is out of memory."""
+        if isinstance(error, KeyboardInterrupt):
+            return self._host_stop is not None and self._host_stop.full is not None
         facts = Facts(devices=merge_devices(self._pool.devices()))
         return find_oom(to_error_texts(error), facts, self._dumps.read(self._stderr.dump_text)) is not None
 

@@ -37,7 +37,7 @@ class HeldError:
         self._shell, self._is_out_of_memory = shell, is_out_of_memory
         self._before = (shell.custom_exceptions, getattr(shell, "CustomTB", None))
         self._held: tuple[type[BaseException], BaseException, list[str]] | None = None
-        shell.set_custom_exc((Exception,), self._handle)
+        shell.set_custom_exc((Exception, KeyboardInterrupt), self._handle)
 
     def restore(self) -> None:
         """Put back the handler that was there."""
