@@ -133,6 +133,7 @@ class Facts:
     which ``fit`` failed, counted from 0, so ``initial_epoch`` is in it; ``steps_done`` the whole steps of that epoch.
     ``validating``: it failed while it validated, so the epoch's training is complete and its weights are whole.
     ``used`` are names that the cell uses without writing them: the functions that it names read them.
+    ``sessions`` are names that hold sessions in TensorFlow 1's style, open since before the cell.
     """
 
     tensorflow: str | None = None
@@ -151,6 +152,7 @@ class Facts:
     environment: tuple[tuple[str, str], ...] = ()
     validating: bool = False
     used: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
 
     def model(self, name: str) -> ModelFacts | None:
         """Find the model that ``name`` holds."""

@@ -132,6 +132,7 @@ def _live(
         "models": describe_models(models, optimizers, lambda m: before.steps.get(id(m)) if before.had(m) else None),
         "datasets": tuple(replace(one, is_new=not before.had(value)) for one, value in found),
         "values": find_values(names.own_names(namespace) + names.history(namespace), before.held),
+        "sessions": _open_sessions(pairs, before),
         "scalars": find_scalars(_plain_python(source), namespace),
     }
 
@@ -168,6 +169,16 @@ def _innermost_frames(exception: BaseException | None) -> Iterator[FrameType]:
         if trace is not None:
             yield trace.tb_frame
         exception = exception.__cause__ or exception.__context__
+
+
+def _open_sessions(pairs: Sequence[tuple[str, Any]], before: Before) -> tuple[str, ...]:
+    """Name the open sessions in TensorFlow 1's style that were there before the cell, each once."""
+    kind = getattr(sys.modules.get("tensorflow.python.client.session"), "BaseSession", None)
+    if not isinstance(kind, type):
+        return ()
+    known = [(name, value) for name, value in pairs if issubclass(type(value), kind) and before.had(value)]
+    found = {id(value): name for name, value in reversed(known) if value.__dict__.get("_closed") is False}
+    return tuple(reversed(found.values()))
 
 
 def _length(value: Any) -> int:
