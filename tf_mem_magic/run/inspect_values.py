@@ -108,7 +108,7 @@ def _kind(cls: type) -> str | None:
 def _array(value: Any) -> _Held | None:
     """Describe an array by the memory it keeps alive: a view counts as the array it looks into."""
     root = value
-    while _kind(type(root.base)) == "numpy.ndarray":
+    while root.base is not None and _kind(type(root.base)) == "numpy.ndarray":
         root = root.base
     if any(base.__name__ == "memmap" for base in type(root).__mro__):
         return None
