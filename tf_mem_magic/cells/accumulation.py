@@ -18,7 +18,6 @@ from tf_mem_magic.core.units import size
 ARGUMENT = "gradient_accumulation_steps"
 _FUNCTION = "accumulate_gradients"
 
-
 _UPDATES_STATISTICS = ("BatchNormalization", "SpectralNormalization")
 _REFUSED = (
     (r"Strategy\(", "under a distribution strategy Keras cannot accumulate gradients"),
@@ -36,6 +35,8 @@ _REFUSED = (
 )
 """What the cell or an earlier one may hold that makes the mean of the parts' gradients another one, and the reason."""
 
+_TESTED = (3, 12)
+"""The oldest Keras that accumulation was tested with."""
 
 _OWN_LOSS = re.compile(r"def \w*loss\w*\(|lambda y_true|add_loss\(")
 
@@ -119,6 +120,17 @@ def left_over(samples: int | None, batch: int, steps: int) -> str:
         f"epoch make{'s' if rest == 1 else ''} an update together with the first of the next, and after the last epoch "
         "nothing comes of them."
     )
+
+
+def keras_refusal(facts: Facts) -> str:
+    """Say why this Keras cannot accumulate gradients; empty: it can."""
+    if facts.keras is None:
+        return "the cell does not use Keras"
+    legacy = dict(facts.environment).get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
+    if legacy or facts.keras.startswith("2."):
+        return "the optimizers of Keras 2 (tf_keras) cannot accumulate gradients"
+    version = tuple(int(n) for n in re.findall(r"\d+", facts.keras)[:2])
+    return f"this is Keras {facts.keras}; accumulation was tested with 3.12 and later" if version < _TESTED else ""
 
 
 def refused_in(texts: Iterable[str]) -> str:

@@ -6,7 +6,16 @@ import ast
 import re
 from dataclasses import dataclass
 
-from tf_mem_magic.cells.accumulation import ARGUMENT, Already, already, costs, exactness, refused_in, weights_of
+from tf_mem_magic.cells.accumulation import (
+    ARGUMENT,
+    Already,
+    already,
+    costs,
+    exactness,
+    keras_refusal,
+    refused_in,
+    weights_of,
+)
 from tf_mem_magic.cells.batch import BatchFound, find_batch, set_batch
 from tf_mem_magic.cells.gradient_loop import earlier_value, find_gradient_loop
 from tf_mem_magic.cells.keras_names import KerasNames
@@ -32,9 +41,6 @@ from tf_mem_magic.remedies.smaller_batch import cannot_help, failing_lines
 KEY = "accumulate-gradients"
 TITLE = "Accumulate gradients"
 
-_TESTED = (3, 12)
-"""The oldest Keras that this was tested with."""
-
 
 class _RefusedError(Exception):
     """Why the remedy cannot be offered, as a sentence."""
@@ -59,10 +65,9 @@ def propose(context: Context) -> Answer:
 
 def _proposal(context: Context) -> Proposal:
     facts = context.recording.facts
-    reason = cannot_help(context)
+    reason = cannot_help(context) or keras_refusal(facts)
     if reason:
         raise _RefusedError(reason)
-    _check_keras(facts)
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
         raise _RefusedError(cell.reason)
@@ -96,17 +101,6 @@ def _proposal(context: Context) -> Proposal:
         expects=(("batch", batch),),
         undo=place.undo,
     )
-
-
-def _check_keras(facts: Facts) -> None:
-    if facts.keras is None:
-        raise _RefusedError("the cell does not use Keras")
-    legacy = dict(facts.environment).get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
-    if legacy or facts.keras.startswith("2."):
-        raise _RefusedError("the optimizers of Keras 2 (tf_keras) cannot accumulate gradients")
-    version = tuple(int(n) for n in re.findall(r"\d+", facts.keras)[:2])
-    if version < _TESTED:
-        raise _RefusedError(f"this is Keras {facts.keras}; accumulation was tested with 3.12 and later")
 
 
 def _check(context: Context, cell: PythonCell, found: BatchFound) -> None:
@@ -349,12 +343,6 @@ EXAMPLES: tuple[Example, ...] = (
         "prediction",
         _known("%%tfmem\nmodel.predict(x, batch_size=256)", 2, model=_OLD),
         "computes no gradients",
-        declined=True,
-    ),
-    Example(
-        "one sample",
-        _known("%%tfmem\nmodel.fit(x, y, batch_size=1)", 2, model=_OLD),
-        "already 1",
         declined=True,
     ),
 )
