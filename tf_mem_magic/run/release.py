@@ -132,8 +132,22 @@ def release_run(shell: Any, before: Before, source: str) -> Released:
     values += _results_of(shell, before, source)
     forget_results(shell, values)
     values.clear()
+    _forget_validation(namespace)
     collect()
     return Released(names, gained(counted, bytes_in_use()))
+
+
+def _forget_validation(namespace: Mapping[str, Any]) -> None:
+    """Drop the validation data that a ``fit`` which failed left on its model.
+
+    Keras removes them only where ``fit`` ends well; the next ``fit`` would use them again, in their old batches.
+    """
+    from tf_mem_magic.run.inspect_models import find_models
+    from tf_mem_magic.run.inspect_names import reachable
+
+    for _, model in find_models(reachable(namespace)):
+        if getattr(model, "_eval_epoch_iterator", None) is not None:
+            model._eval_epoch_iterator = None
 
 
 def free(shell: Any, names: Iterable[str]) -> str:
