@@ -65,3 +65,14 @@ def test_what_a_run_leaves_behind_is_named_only_where_the_counter_confirms_it():
     grown = replace(run, before=(("allocator:GPU:0", 0),), after=(("allocator:GPU:0", 92 * MIB),))
     assert explain(grown).leftovers == (("model", 90 * MIB), ("history", 2 * MIB))
     assert explain(run).leftovers == ()
+
+
+def test_a_line_is_counted_as_the_person_sees_the_cell():
+    run = oom()
+    frame = replace(run.errors[0].frames[0], line=1)
+    errors = (replace(run.errors[0], frames=(frame,)),)
+    cell = Cell("%%tfmem\n%%time\nmodel.fit(x, y, batch_size=64)")
+    outcome = explain(replace(run, cell=cell, errors=errors))
+    assert outcome.diagnosis.line == 3
+    assert "Line 3 of your cell: model.fit" in outcome.diagnosis.text
+    assert outcome.offered[0].source != cell.source

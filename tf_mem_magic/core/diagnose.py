@@ -13,6 +13,7 @@ from tf_mem_magic.core.errortext import TextFacts
 from tf_mem_magic.core.oom import find_oom
 from tf_mem_magic.core.places import in_comprehension
 from tf_mem_magic.core.recording import Dump, ErrorText, Frame, Recording
+from tf_mem_magic.core.tag import dropped_lines
 
 WAIT = 10.0
 """Seconds that TensorFlow's allocator waits for memory before it gives up: its bytes in use stay as they are then."""
@@ -76,7 +77,10 @@ def _explain(
     requested = text.requested
     if requested is None and dump is not None:
         requested = dump.requested
-    inside = [f for f in frames if f.in_cell]
+    # Python counts from the first line it compiles; a person from the cell's first, magics included.
+    dropped = dropped_lines(recording.cell.source)
+    shown = tuple(replace(f, line=f.line + dropped) if f.in_cell else f for f in frames)
+    inside = [f for f in shown if f.in_cell]
     diagnosis = Diagnosis(
         device=device,
         requested=requested,
@@ -94,7 +98,7 @@ def _explain(
         jit=text.jit,
     )
     diagnosis = replace(diagnosis, cause=_cause(recording, diagnosis, dump))
-    lines = explanation.lines(recording, diagnosis, frames, text.role, dump, disguised)
+    lines = explanation.lines(recording, diagnosis, shown, text.role, dump, disguised)
     return replace(diagnosis, text="\n".join(lines.all), detail="\n".join(lines.why))
 
 
