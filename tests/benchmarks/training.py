@@ -88,7 +88,7 @@ def measure(environment: Mapping[str, str], count: int = 5) -> list[Row]:
             )
             name = f"training cell, {1000 * float(interval):g} ms sampling"
             rows.append(thread_row(name, tuple(trainer.shares), most))
-            rows.append(rate_row(name, tuple(trainer.rates)))
+            rows.append(rate_row(name, tuple(trainer.rates), 1 / float(interval)))
             rows.append(whole_row(f"{name}: processor time of the process", used))
             rows.append(whole_row(f"{name}: wall time", Pairs(tuple(walls["plain"]), tuple(walls["tagged"]))))
     return rows
@@ -108,11 +108,11 @@ def thread_row(name: str, shares: tuple[float, ...], most: float | None) -> Row:
     )
 
 
-def rate_row(name: str, rates: tuple[float, ...]) -> Row:
+def rate_row(name: str, rates: tuple[float, ...], asked: float) -> Row:
     """Give the row for the samples really taken: where they would cost more than their share they are fewer."""
     low, high = spread(rates)
     cost = f"{median(rates):.0f} a second ({low:.0f} to {high:.0f})"
-    return Row(f"{name}: samples taken", "—", "—", "—", cost)
+    return Row(f"{name}: samples taken", "—", "—", "—", cost, f"asked: {asked:.0f}, as the share of a core allows")
 
 
 def whole_row(name: str, pairs: Pairs) -> Row:
