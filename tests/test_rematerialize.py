@@ -1,0 +1,227 @@
+"""The remedy ``rematerialize``: which blocks it changes, which it declines, and that the edited cell trains the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.kernel import bfc
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import Facts, ModelFacts
+from tf_mem_magic.core.proposals import Context, Declined, Proposal
+from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.remedies.rematerialize import propose
+
+ROOT = Path(__file__).parents[1]
+IMPORTS = "import keras\nimport tensorflow as tf\nfrom keras import layers\n"
+BLOCK = """class Block(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.inner = layers.Dense(256, "gelu"); self.outer = layers.Dense(32); self.norm = layers.LayerNormalization()
+
+    def call(self, x, training=False):
+        return self.norm(x + self.outer(self.inner(x)))
+
+"""
+BUILD = """h = inputs = keras.Input((64, 32))
+for _ in range(4):
+    h = Block()(h)
+model = keras.Model(inputs, layers.Dense(1)(h))
+"""
+FIT = 'model.compile("adam", "mse", jit_compile=False)\nmodel.fit(x, y, batch_size=16, shuffle=False, verbose=0)\n'
+LOOP = """optimizer = keras.optimizers.Adam()
+@tf.function
+def step(a, b):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean((b - model(a, training=True)) ** 2)
+    optimizer.apply_gradients(zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables))
+for i in range(0, 48, 16):
+    step(x[i:i + 16], y[i:i + 16])
+"""
+OWN_MODEL = """class Net(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.blocks = [Block() for _ in range(4)]; self.top = layers.Dense(1)
+    def call(self, x, training=False):
+        for block in self.blocks:
+            x = block(x, training=training)
+        return self.top(x)
+model = Net()
+"""
+TRAINED = {
+    "fit": BLOCK + BUILD + FIT,
+    "a loop of one's own": BLOCK + BUILD + LOOP,
+    "a subclassed model": BLOCK + OWN_MODEL + FIT,
+}
+
+NEW = ModelFacts("model", ("Block", "Dense"))
+
+
+def ask(source, model=None, earlier=(IMPORTS,), line=None, cause="unknown"):
+    cell = Cell(source)
+    models = () if model is None else (model,)
+    facts = Facts("2.21.0", "3.15.1", True, models=models, earlier_cells=earlier)
+    diagnosis = Diagnosis("GPU:0", line=line or len(source.splitlines()), cause=cause)
+    (only,) = propose(Context(cell, Recording(cell, status="oom", facts=facts), diagnosis))
+    return only
+
+
+def cell(old="", new="", rest=BUILD + FIT):
+    assert old in BLOCK
+    return BLOCK.replace(old, new) + rest
+
+
+INNER = 'layers.Dense(256, "gelu")'
+PLUS = "x + self.outer"
+
+
+@pytest.mark.parametrize(
+    ("reason", "source"),
+    [
+        ("has Dropout, which draws other random numbers", cell(INNER, "layers.Dropout(0.1)")),
+        ("has SpatialDropout1D", cell(INNER, "layers.SpatialDropout1D(0.1)")),
+        ("has GaussianNoise", cell(INNER, "layers.GaussianNoise(0.1)")),
+        ("has RandomFlip", cell(INNER, "layers.RandomFlip()")),
+        ("has dropout, which", cell(INNER, "layers.MultiHeadAttention(2, 8, dropout=0.1)")),
+        ("has LSTM, a recurrent layer", cell(INNER, "layers.LSTM(32, dropout=0.1)")),
+        ("has BatchNormalization", cell(INNER, "layers.BatchNormalization()")),
+        ("has Embedding", cell(INNER, "layers.Embedding(8, 32)")),
+        ("activity_regularizer", cell(INNER, 'layers.Dense(8, activity_regularizer="l2")')),
+        ("uses random", cell(PLUS, "x + tf.random.normal([1]) + self.outer")),
+        ("uses add_loss", cell("        return", "        self.add_loss(tf.reduce_sum(x))\n        return")),
+        ("has dropout", cell(PLUS, "tf.nn.dropout(x, 0.1) + self.outer")),
+        ("sets `self.last`", cell("        return", "        self.last = x\n        return")),
+        ("calls `seen.append`", cell("        return", "        seen.append(x)\n        return")),
+        ("does not give back one tensor", cell("return self.norm(x + self.outer(self.inner(x)))", "return x, x")),
+        ("decorated already", cell("    def call", "    @tf.function\n    def call")),
+        ("any number of arguments", cell("x, training=False", "x, *more")),
+        ("not made of a repeated layer class", BLOCK + "model = keras.Sequential([Block()])\n" + FIT),
+        ("not made of a repeated layer class", cell("layers.Layer", "keras.Model")),
+        ("more than one GradientTape", BLOCK + BUILD + LOOP + LOOP),
+        ("distribution strategy", BLOCK + "s = tf.distribute.MirroredStrategy()\n" + BUILD + FIT),
+        ("outside training", BLOCK + BUILD + "model.predict(x)"),
+        ("the cell does not train", BLOCK + BUILD),
+        ("does not plainly build", BLOCK + "model.fit(x, y)"),
+    ],
+)
+def test_it_declines_with_the_reason(reason, source):
+    built = BUILD if "plainly" in reason else ""
+    answer = ask(source, earlier=(IMPORTS, built))
+    assert isinstance(answer, Declined), answer.diff
+    assert reason in answer.reason
+
+
+def test_dropout_that_a_layer_inside_the_block_holds_is_found():
+    deep = "class Inner(layers.Layer):\n    def __init__(self):\n        self.drop = layers.Dropout(0.1)\n\n"
+    answer = ask(deep + cell(INNER, "Inner()"))
+    assert "`Inner` has Dropout" in answer.reason
+
+
+def test_a_layer_inside_the_block_that_keras_tells_whether_it_trains_is_declined():
+    inner = (
+        "class Inner(layers.Layer):\n    def call(self, x, training=None):\n        return x if training else -x\n\n"
+    )
+    assert "takes `training`" in ask(cell(INNER, "Inner()"), earlier=(IMPORTS, inner)).reason
+
+
+def test_one_allocation_larger_than_the_device_is_declined():
+    assert "one allocation alone" in ask(TRAINED["fit"], cause="too-big").reason
+
+
+def test_dropout_between_the_blocks_does_no_harm():
+    answer = ask(TRAINED["fit"].replace("h = Block()(h)", "h = layers.Dropout(0.1)(Block()(h))"))
+    assert isinstance(answer, Proposal), answer.reason
+
+
+def test_blocks_of_an_earlier_cell_come_as_a_patch_to_copy():
+    answer = ask(BUILD + FIT, earlier=(IMPORTS, BLOCK))
+    assert "defined in an earlier cell" in answer.reason
+    added = [line[1:] for line in answer.patch.splitlines() if line.startswith("+") and line[1:2] != "+"]
+    assert ["from tf_mem_magic import apply", "    @apply.rematerialize"] == added
+
+
+def test_only_the_outer_one_of_two_nested_blocks_is_changed():
+    outer = BLOCK.replace("class Block", "class Outer").replace(INNER, "Block()").replace("layers.Dense(32)", "Block()")
+    answer = ask(BLOCK.replace(", training=False", "") + outer + BUILD.replace("Block()", "Outer()") + FIT)
+    assert "Rematerialize `Outer`" == answer.title
+
+
+def test_a_block_that_the_model_does_not_hold_is_left_alone():
+    answer = ask(TRAINED["fit"], ModelFacts("model", ("Dense",)))
+    assert "not made of a repeated layer class" in answer.reason
+
+
+NOISE = st.lists(
+    st.sampled_from(
+        ["# call(self)", "note = f'{1}: @apply'", "%matplotlib inline", "", "ü = 1", "!ls", "def f():\n    return 1"]
+    ),
+    max_size=4,
+)
+
+
+@given(st.sampled_from(sorted(TRAINED)), NOISE, st.sampled_from(["\n", "\r\n"]), st.sampled_from(["", "%%tfmem -q\n"]))
+@settings(max_examples=150, deadline=None)
+def test_two_lines_are_added_and_everything_else_stays(name, noise, end, tag):
+    source = (tag + "".join(line + "\n" for line in noise) + TRAINED[name]).replace("\n", end)
+    answer = ask(source, NEW)
+    assert isinstance(answer, Proposal), answer.reason
+    added = ("from tf_mem_magic import apply" + end, "    @apply.rematerialize" + end)
+    lines = answer.source.splitlines(keepends=True)
+    assert [1, 1] == [lines.count(line) for line in added]
+    assert source == "".join(line for line in lines if line not in added)
+
+
+RUN = """
+import gc, json, sys
+import keras, numpy as np, tensorflow as tf
+rng = np.random.default_rng(0)
+x = rng.standard_normal((48, 64, 32)).astype("float32"); y = rng.standard_normal((48, 64, 1)).astype("float32")
+info = tf.config.experimental.get_memory_info
+found = {}
+given = json.load(sys.stdin)
+for name, sources in given["cells"].items():
+    results = []
+    for source in sources:
+        keras.utils.set_random_seed(3)
+        names = {"x": x, "y": y, "__name__": "__main__"}
+        exec(given["imports"], names)
+        gc.collect(); start = info("CPU:0")["current"]; tf.config.experimental.reset_memory_stats("CPU:0")
+        exec(source, names)
+        results.append((info("CPU:0")["peak"] - start, names["model"].get_weights()))
+    gap = float(max(np.abs(p - q).max() for p, q in zip(results[0][1], results[1][1])))
+    found[name] = {"peaks": [r[0] for r in results], "gap": gap}
+print("FOUND" + json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def ran():
+    cells = {name: (source, ask(source, NEW).source) for name, source in TRAINED.items()}
+    env = {**os.environ, **bfc(1024), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN],
+        input=json.dumps({"cells": cells, "imports": IMPORTS}),
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=850,
+    )
+    assert "FOUND" in done.stdout, done.stderr[-3000:]
+    return json.loads(done.stdout.partition("FOUND")[2])
+
+
+@pytest.mark.tf
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_edited_cell_trains_the_same_weights_in_less_memory(ran, name):
+    before, after = ran[name]["peaks"]
+    assert ran[name]["gap"] <= 1e-6
+    assert after < 0.7 * before, ran

@@ -1,0 +1,233 @@
+"""Rematerialize: compute what a repeated block holds again in the backward pass, and do not keep it until then."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+
+from tf_mem_magic.cells.bindings import parse
+from tf_mem_magic.cells.blocks import Block, find_blocks
+from tf_mem_magic.cells.keras_names import KerasNames
+from tf_mem_magic.cells.mask import NotPython
+from tf_mem_magic.cells.source import PythonCell, apply_edits, insert_line, read_cell
+from tf_mem_magic.cells.training import TrainingPlace, find_training
+from tf_mem_magic.cells.uses import called_name
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import Facts, ModelFacts
+from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
+from tf_mem_magic.core.recording import Cell, Recording
+
+KEY = "rematerialize"
+TITLE = "Rematerialize"
+
+_TESTED = (3, 12)
+"""The oldest Keras that this was tested with."""
+
+_IMPORT = "from tf_mem_magic import apply"
+_DECORATOR = "@apply.rematerialize"
+_WHY = "For the backward pass, only what goes into each block is kept; what is computed inside is computed again there."
+_CAVEATS = (
+    "A step takes longer: each block is computed twice.",
+    "A block that draws random numbers or changes state when it is called stays as it was, with a warning.",
+    "The saving was measured without XLA, which Keras may turn on by itself on a GPU.",
+)
+
+
+class _RefusedError(Exception):
+    """Why the remedy cannot be offered, as a sentence, and a patch to copy where there is one."""
+
+    def __init__(self, reason: str, patch: str = "") -> None:
+        super().__init__(reason)
+        self.patch = patch
+
+
+def propose(context: Context) -> Answer:
+    """Offer it where the cell defines the blocks of the model that it builds, and computing them twice is exact."""
+    try:
+        return (_proposal(context),)
+    except _RefusedError as refused:
+        return (Declined(KEY, TITLE, str(refused), refused.patch),)
+
+
+def _proposal(context: Context) -> Proposal:
+    facts = context.recording.facts
+    _check_cause(context.diagnosis)
+    _check_keras(facts)
+    cell = read_cell(context.cell.source)
+    if isinstance(cell, NotPython):
+        raise _RefusedError(cell.reason)
+    trees = [*(tree for tree in map(parse, facts.earlier_cells) if tree is not None), cell.tree]
+    _check_training(trees, cell, context.diagnosis)
+    names = KerasNames(cell, facts.earlier_cells)
+    place = find_training(cell, names, facts, context.diagnosis)
+    if isinstance(place, str):
+        raise _RefusedError(place)
+    blocks = _used(find_blocks(cell.tree, trees, names), place)
+    if not blocks:
+        raise _elsewhere(facts, trees, names, place)
+    safe = [block for block in blocks if not block.reason]
+    if not safe:
+        raise _RefusedError(blocks[0].reason)
+    if place.facts is not None and not place.facts.is_new:
+        raise _RefusedError(f"`{place.facts.name}` was built before this cell, with the blocks as they were then")
+    loads = {n.id for n in ast.walk(cell.tree) if isinstance(n, ast.Name)}
+    if not all(block.name in loads for block in safe):
+        raise _RefusedError(f"the cell defines `{safe[0].name}`, but does not plainly build a model of it")
+    called = ", ".join(f"`{block.name}`" for block in safe)
+    return Proposal(
+        key=KEY,
+        title=f"Rematerialize {called}",
+        source=_edited(cell, safe),
+        original=context.cell.source,
+        preserves="close numerics",
+        caveats=(*_CAVEATS, *(f"`{b.name}` stays as it is: {b.reason}." for b in blocks if b.reason)),
+        why=_WHY,
+    )
+
+
+def _check_cause(diagnosis: Diagnosis | None) -> None:
+    if diagnosis is None:
+        return
+    if diagnosis.cause == "host" or diagnosis.device == "host":
+        raise _RefusedError("the computer's own memory ran out, not the memory that training steps use")
+    if diagnosis.cause == "too-big":
+        raise _RefusedError("one allocation alone is larger than the device, and it is needed with this too")
+
+
+def _check_keras(facts: Facts) -> None:
+    version = re.match(r"(\d+)\.(\d+)", facts.keras or "")
+    if version is None:
+        raise _RefusedError("which Keras is used is not known")
+    if tuple(map(int, version.groups())) < _TESTED:
+        raise _RefusedError(f"it was tested with Keras {_TESTED[0]}.{_TESTED[1]} and later; this is {facts.keras}")
+
+
+def _check_training(trees: list[ast.Module], cell: PythonCell, diagnosis: Diagnosis | None) -> None:
+    calls = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    names = [called_name(call) for call in calls]
+    if any(name.endswith("Strategy") for name in names):
+        raise _RefusedError("the training runs under a distribution strategy, with which it was not tested")
+    if names.count("GradientTape") > 1:
+        raise _RefusedError("there is more than one GradientTape, and gradients of gradients were not tested")
+    if any(called_name(c) == "GradientTape" and any(k.arg == "persistent" for k in c.keywords) for c in calls):
+        raise _RefusedError("the GradientTape is persistent, and each of its gradients would compute the blocks again")
+    own = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Call)]
+    line = None if diagnosis is None or diagnosis.line is None else diagnosis.line + cell.skipped
+    failing = {called_name(c) for c in own if line is not None and c.lineno <= line <= (c.end_lineno or c.lineno)}
+    if failing & {"predict", "evaluate", "predict_on_batch", "test_on_batch"}:
+        raise _RefusedError("it ran out of memory outside training, where nothing is kept for a backward pass")
+    if not {called_name(c) for c in own} & {"fit", "train_on_batch"} and "GradientTape" not in names:
+        raise _RefusedError("the cell does not train, and only training keeps results for a backward pass")
+
+
+def _used(blocks: tuple[Block, ...], place: TrainingPlace) -> list[Block]:
+    """Keep the blocks that are layers of the model that is trained, where its layers are known."""
+    layers = place.facts.layers if place.facts is not None else ()
+    return [block for block in blocks if not layers or block.name in layers]
+
+
+def _elsewhere(facts: Facts, trees: list[ast.Module], names: KerasNames, place: TrainingPlace) -> _RefusedError:
+    """Say why no block of the cell can be changed, with a patch where an earlier cell defines one."""
+    for source in reversed(facts.earlier_cells):
+        cell = read_cell(source)
+        if isinstance(cell, NotPython):
+            continue
+        blocks = _used(find_blocks(cell.tree, [*trees, cell.tree], names), place)
+        safe = [block for block in blocks if not block.reason]
+        if safe:
+            before, after = source.splitlines(), _edited(cell, safe).splitlines()
+            patch = "\n".join(difflib.unified_diff(before, after, "earlier cell", "changed", lineterm="", n=2))
+            return _RefusedError(
+                f"the block `{safe[0].name}` is defined in an earlier cell: change it there, run that cell, "
+                "and build the model again",
+                patch,
+            )
+        if blocks:
+            return _RefusedError(blocks[0].reason)
+    return _RefusedError("the model is not made of a repeated layer class that the notebook defines")
+
+
+def _edited(cell: PythonCell, blocks: list[Block]) -> str:
+    if any(
+        isinstance(n, ast.Name) and n.id == "apply" and not isinstance(n.ctx, ast.Load) for n in ast.walk(cell.tree)
+    ):
+        raise _RefusedError("the cell uses the name `apply` for something of its own")
+    edits = [insert_line(cell, block.call, _DECORATOR) for block in blocks]
+    if _IMPORT not in cell.source.splitlines():
+        first = min((block.definition for block in blocks), key=lambda definition: definition.lineno)
+        edits.append(insert_line(cell, first, _IMPORT))
+    changed = apply_edits(cell, edits)
+    if isinstance(changed, NotPython):
+        raise _RefusedError(changed.reason)
+    return changed
+
+
+_BLOCK = """class Block(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.inner = keras.layers.Dense(512, "gelu")
+        self.outer = keras.layers.Dense(64)
+{0}
+{1}    def call(self, x):
+        return x + self.outer(self.inner(x))
+"""
+_REST = """
+h = inputs = keras.Input((128, 64))
+for _ in range(6):
+    h = Block()(h)
+model = keras.Model(inputs, keras.layers.Dense(1)(h))
+model.compile("adam", "mse")
+model.fit(x, y)
+"""
+_CELL = "%%tfmem\n" + _BLOCK.format("", "") + _REST
+_NEW = ModelFacts("model", ("Block", "Dense"))
+
+
+def _known(
+    source: str, *earlier: str, model: ModelFacts = _NEW, keras: str = "3.15.1", device: str = "GPU:0"
+) -> Context:
+    cell = Cell(source)
+    facts = Facts("2.21.0", keras, True, models=(model,), earlier_cells=("import keras", *earlier))
+    diagnosis = Diagnosis(device, line=len(source.splitlines()))
+    return Context(cell, Recording(cell, status="oom", facts=facts), diagnosis)
+
+
+EXAMPLES: tuple[Example, ...] = (
+    Example(
+        "blocks that the cell defines",
+        _known(_CELL),
+        "%%tfmem\nfrom tf_mem_magic import apply\n" + _BLOCK.format("", "    @apply.rematerialize\n") + _REST,
+    ),
+    Example(
+        "dropout in the block",
+        _known("%%tfmem\n" + _BLOCK.format("        self.drop = keras.layers.Dropout(0.1)", "") + _REST),
+        "draws other random numbers in the second pass",
+        declined=True,
+    ),
+    Example(
+        "batch normalization in the block",
+        _known("%%tfmem\n" + _BLOCK.format("        self.norm = keras.layers.BatchNormalization()", "") + _REST),
+        "moving statistics twice a step",
+        declined=True,
+    ),
+    Example(
+        "blocks of an earlier cell", _known(_REST, _BLOCK.format("", "")), "defined in an earlier cell", declined=True
+    ),
+    Example(
+        "a model of an earlier cell",
+        _known(_CELL, model=ModelFacts("model", ("Block",), steps_before=0)),
+        "was built before this cell",
+        declined=True,
+    ),
+    Example(
+        "layers of Keras only",
+        _known(
+            "model = keras.Sequential([keras.layers.Dense(1)])\nmodel.fit(x, y)", model=ModelFacts("model", ("Dense",))
+        ),
+        "not made of a repeated layer class",
+        declined=True,
+    ),
+    Example("an older Keras", _known(_CELL, keras="3.3.3"), "tested with Keras 3.12", declined=True),
+    Example("host memory ran out", _known(_CELL, device="host"), "the computer's own memory", declined=True),
+)
