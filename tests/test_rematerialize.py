@@ -108,6 +108,7 @@ PLUS = "x + self.outer"
         ("distribution strategy", BLOCK + "s = tf.distribute.MirroredStrategy()\n" + BUILD + FIT),
         ("outside training", BLOCK + BUILD + "model.predict(x)"),
         ("the cell does not train", BLOCK + BUILD),
+        ("uses the name `apply`", "def apply(f):\n    return f\n" + BLOCK + BUILD + FIT),
         ("does not plainly build", BLOCK + "model.fit(x, y)"),
     ],
 )
