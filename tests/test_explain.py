@@ -2,8 +2,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
-from tf_mem_magic.core.lineage import Lineage
+import pytest
+
+from tf_mem_magic.core.facts import BatchSeen, Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.lineage import Lineage, measured_of
+from tf_mem_magic.core.outcome import Outcome
+from tf_mem_magic.core.proposals import Point
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording, Series
 from tf_mem_magic.explain import explain
 
@@ -76,3 +80,54 @@ def test_a_line_is_counted_as_the_person_sees_the_cell():
     assert outcome.diagnosis.line == 3
     assert "Line 3 of your cell: model.fit" in outcome.diagnosis.text
     assert outcome.offered[0].source != cell.source
+
+
+def fitted(batch, peak, cell=CELL, before=MIB):
+    run = oom()
+    series = (replace(run.series[0], peak=peak, values=(MIB, peak)),)
+    facts = replace(run.facts, batches=(BatchSeen("fit", batch, "arrays"),))
+    source = cell.replace("64", str(batch))
+    known = replace(run, cell=Cell(source), status="ok", errors=(), series=series, facts=facts)
+    return measured_of(Outcome(replace(known, before=(("allocator:GPU:0", before),))))
+
+
+def failed(batch=64):
+    run = oom(batches=(BatchSeen("fit", batch, "arrays"),))
+    return replace(run, before=(("allocator:GPU:0", MIB),))
+
+
+def test_runs_that_differed_only_in_the_batch_give_an_estimate():
+    measured = (fitted(8, 20 * MIB), fitted(16, 33 * MIB))
+    batch = next(p for p in explain(failed(), measured=measured).offered if p.key == "smaller-batch")
+    assert batch.title == "Batch 64 → 32"
+    assert batch.estimate.low < 59 * MIB < batch.estimate.high
+    assert "batch 8" in batch.estimate.basis
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        fitted(16, 33 * MIB, cell=CELL.replace("fit(x", "fit(z")),
+        fitted(16, 33 * MIB, before=9 * MIB),
+    ],
+)
+def test_runs_of_another_cell_or_from_another_start_are_no_points(other):
+    measured = (fitted(8, 20 * MIB), other)
+    batch = next(p for p in explain(failed(), measured=measured).offered if p.key == "smaller-batch")
+    assert batch.estimate is None
+
+
+def test_a_number_that_is_not_the_batch_is_not_blanked():
+    assert (
+        fitted(8, MIB, cell=CELL + "\nlayer = Dense(128)").cell
+        != fitted(128, MIB, cell=CELL + "\nlayer = Dense(128)").cell
+    )
+
+
+def test_a_cell_that_builds_its_model_is_compared_from_wherever_it_started():
+    this, other = (
+        replace(fitted(batch, peak, before=before), models=(("model", MIB),), builds=True)
+        for batch, peak, before in ((64, 90 * MIB, 9 * MIB), (16, 33 * MIB, MIB))
+    )
+    assert other.beside(this) == Point(16, 41 * MIB, True)
+    assert other.beside(replace(this, builds=False)) is None

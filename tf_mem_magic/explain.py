@@ -8,7 +8,7 @@ from tf_mem_magic.cells.again import choices_again
 from tf_mem_magic.cells.changes import find_changes
 from tf_mem_magic.core.compare import compare
 from tf_mem_magic.core.diagnose import diagnose
-from tf_mem_magic.core.lineage import Lineage
+from tf_mem_magic.core.lineage import Lineage, Measured, measured_of
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.places import at_top_level
 from tf_mem_magic.core.proposals import Choice, Context, Declined, Proposal
@@ -23,15 +23,21 @@ LEFT_BEHIND = 1 << 20
 AFTER_XLA = "After an out-of-memory under XLA, training again in the same kernel can end it: a restart is safer."
 
 
-def explain(recording: Recording, lineage: Lineage | None = None, notices: tuple[str, ...] = ()) -> Outcome:
+def explain(
+    recording: Recording,
+    lineage: Lineage | None = None,
+    notices: tuple[str, ...] = (),
+    measured: tuple[Measured, ...] = (),
+) -> Outcome:
     """Say what happened in a run, why, and what can be done.
 
-    ``lineage`` holds the earlier runs where a remedy led to this one, its proposal included.
+    ``lineage`` holds the earlier runs where a remedy led to this one, its proposal included; ``measured`` what other
+    runs of the notebook measured: those that differed in nothing but the batch size are points for an estimate.
     """
     lineage = lineage or Lineage()
     outcome = Outcome(recording, diagnose(recording), notices=notices, leftovers=leftovers(recording))
     if recording.status in ("oom", "killed"):
-        answers = propose_all(context_of(outcome, lineage))
+        answers = propose_all(context_of(outcome, lineage, measured))
         outcome = replace(
             outcome,
             offered=tuple(_completed(a, outcome) for a in answers if isinstance(a, Proposal)),
@@ -44,10 +50,14 @@ def explain(recording: Recording, lineage: Lineage | None = None, notices: tuple
     return replace(outcome, history=lineage.finished(outcome).history if lineage.outcomes else ())
 
 
-def context_of(outcome: Outcome, lineage: Lineage) -> Context:
-    """Give what the remedies are asked with about a run; ``lineage`` holds its points, this run's own or not."""
+def context_of(outcome: Outcome, lineage: Lineage, measured: tuple[Measured, ...] = ()) -> Context:
+    """Give what the remedies are asked with about a run; ``lineage`` and ``measured`` hold the measured points."""
     recording = outcome.recording
-    return Context(recording.cell, recording, outcome.diagnosis, lineage.points)
+    this = measured_of(outcome)
+    others = [point for m in measured if this is not None and (point := m.beside(this)) is not None]
+    own = [this.point] if this is not None else []
+    points = tuple(dict.fromkeys((*others, *lineage.points, *own)))
+    return Context(recording.cell, recording, outcome.diagnosis, points)
 
 
 def _completed(proposal: Proposal, outcome: Outcome) -> Proposal:

@@ -11,6 +11,9 @@ from tf_mem_magic.core.units import brief_unit, size
 TYPICAL = 0.08
 """How far a straight line through two batch sizes was off for five of six measured models, up to 8 times the batch."""
 
+REPEAT = 0.06
+"""How far the peaks of two equal runs lay apart at most in nearly all that were measured."""
+
 WORST = 0.89
 """How much the sixth needed beyond its line at 8 times the batch (the line said 47 % too little)."""
 
@@ -48,8 +51,8 @@ def estimate_peak(points: Iterable[Point], batch: int) -> Estimate | None:
     away = _doublings_away(batch, first, second)
     low = line * (1 - TYPICAL * (1 + away))
     high = line * (1 + TYPICAL + WORST * away / WORST_DOUBLINGS)
-    smaller = [p.peak for p in points if p.batch <= batch]
-    larger = [peak for b, peak in peaks.items() if b >= batch]
+    smaller = [p.peak * (1 - REPEAT) if p.fitted else p.peak for p in points if p.batch <= batch]
+    larger = [peak * (1 + REPEAT) for b, peak in peaks.items() if b >= batch]
     low = max([low, *smaller])
     high = min([max(high, low), *larger])
     low = min(low, high)

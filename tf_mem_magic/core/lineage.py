@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.core.outcome import Attempt, Outcome
 from tf_mem_magic.core.proposals import Point, Proposal
 from tf_mem_magic.core.recording import Recording
+from tf_mem_magic.core.tag import find_tag
 
-RESULT = {"ok": "✓", "oom": "✗", "error": "✗", "interrupted": "–", "killed": "✗"}
+SAME_START = 0.05
+"""Share of the peak by which two runs of a cell may differ at their start and still be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,42 @@ def point_of(outcome: Outcome) -> Point | None:
     if recording.status not in ("ok", "oom"):
         return None
     return Point(batch, series.peak, recording.status == "ok")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A measured point, and on what: the cell with its batch size blanked, its models, the bytes in use before it."""
+
+    point: Point
+    cell: str
+    models: tuple[tuple[str, int], ...]
+    before: int
+    builds: bool
+
+    def beside(self, other: Measured) -> Point | None:
+        """Give the point as it would be from the start of ``other``; None where more than the batch size differs.
+
+        A cell that builds its models needs the same wherever it starts from. One that trains a model of an earlier
+        cell must start from the same: its optimizer makes its variables in the first step.
+        """
+        if (self.cell, self.models, self.builds) != (other.cell, other.models, other.builds):
+            return None
+        shift = other.before - self.before
+        if not self.builds and abs(shift) > SAME_START * min(self.point.peak, other.point.peak):
+            return None
+        return replace(self.point, peak=self.point.peak + shift)
+
+
+def measured_of(outcome: Outcome) -> Measured | None:
+    """Give what a run measured about its batch size, and on what; None as :func:`point_of`."""
+    point, recording = point_of(outcome), outcome.recording
+    if point is None or recording.main is None:
+        return None
+    models = tuple(sorted((m.name, m.weight_bytes) for m in recording.facts.models))
+    untagged = [line for line in recording.cell.source.strip().splitlines(keepends=True) if find_tag(line) is None]
+    blanked = re.sub(rf"(?<![\w.]){point.batch}(?![\w.])", "□", "".join(untagged))
+    builds = bool(recording.facts.models) and all(m.is_new for m in recording.facts.models)
+    return Measured(point, blanked, models, dict(recording.before).get(recording.main.name, 0), builds)
 
 
 def batch_seen(recording: Recording) -> int | None:

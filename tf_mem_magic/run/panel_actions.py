@@ -54,7 +54,7 @@ class PanelActions:
 
         run = self._run
         assert run.report is not None
-        answer = combine(context_of(run.report.outcome, run.lineage), keys)
+        answer = combine(context_of(run.report.outcome, run.lineage, run.session.measured), keys)
         if isinstance(answer, Proposal):
             self._combined[answer.key] = answer
         return answer

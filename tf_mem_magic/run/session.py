@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tf_mem_magic.api import Report
-    from tf_mem_magic.core.lineage import Lineage
+    from tf_mem_magic.core.lineage import Lineage, Measured
     from tf_mem_magic.core.options import Options
     from tf_mem_magic.core.proposals import Proposal
     from tf_mem_magic.run.cellrun import CellRun
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 KEPT_CELLS = 400
 """Earlier cells remembered, for replays and as context of remedies."""
+
+KEPT_POINTS = 64
+"""Measured points remembered, for estimates."""
 
 KEPT_RERUNS = 64
 """Sources remembered of which a run counts as a rerun."""
@@ -58,6 +61,7 @@ class Session:
         self.newest: CellRun | None = None
         self.last: Report | None = None
         self.ran_cells: deque[RanCell] = deque(maxlen=KEPT_CELLS)
+        self.measured: tuple[Measured, ...] = ()
         self._expected: deque[Expected] = deque(maxlen=KEPT_RERUNS)
         self._pool: SourcePool | None = None
         self._panels: deque[CellRun] = deque(maxlen=KEPT_RERUNS)
@@ -107,8 +111,11 @@ class Session:
     def reported(self, report: Report, run: CellRun) -> None:
         """Remember a finished run: its report, and the sources its remedies propose."""
         from tf_mem_magic.api import remember
+        from tf_mem_magic.core.lineage import measured_of
 
         self.last, self.newest = report, run
+        point = measured_of(report.outcome)
+        self.measured = (*self.measured, *((point,) if point else ()))[-KEPT_POINTS:]
         remember(report)
         self._panels.append(run)
         for proposal in report.outcome.offered:
