@@ -65,6 +65,8 @@ def _proposal(context: Context) -> Proposal:
     if loop:
         caveats += ("In your own loop, a float32 tensor mixed with a 16-bit output raises an error: cast it.",)
     start = _start_of_building(cell, names, place)
+    if loop and start is not None and output_layers(names, place.model) is None:
+        raise _RefusedError("the model's last layer was not found in the cell, and your own loop needs it in float32")
     if start is not None:
         changed, undo, more = _set_policy(cell, names, place, start, policy, facts.policy)
     else:

@@ -45,7 +45,7 @@ class CellRun:
             session.pool,
             interval=options.interval,
             on_tick=self._tick,
-            earlier_cells=session.earlier_sources(),
+            earlier_cells=session.earlier_sources(cell.source),
             keep_weights=options.keep_weights,
             host_stop=options.host_stop,
         )

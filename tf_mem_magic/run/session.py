@@ -99,10 +99,12 @@ class Session:
         """Note that a cell ran."""
         self.ran_cells.append(RanCell(info.raw_cell or "", self.cell_id(info), count, seconds))
 
-    def earlier_sources(self) -> tuple[str, ...]:
-        """Give the sources of the cells that ran before, oldest first, those before the extension was loaded too."""
-        told = self.shell.history_manager.input_hist_raw[1:]
-        return tuple(source for source in told if source.strip())[-KEPT_CELLS:]
+    def earlier_sources(self, source: str) -> tuple[str, ...]:
+        """Give the sources of the cells that ran before ``source``, oldest first, also before the extension came."""
+        told = [text for text in self.shell.history_manager.input_hist_raw[1:] if text.strip()]
+        if told and told[-1] == source:
+            told.pop()  # IPython may have stored the running cell already
+        return tuple(told[-KEPT_CELLS:])
 
     def expect(self, source: str, proposal: Proposal, lineage: Lineage, previous: CellRun | None) -> None:
         """Let a later run of exactly ``source`` count as the rerun for ``proposal``."""
