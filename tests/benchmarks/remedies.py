@@ -121,7 +121,8 @@ def run(source: str, then: str = "") -> tuple[Measured, str]:
         kernel.run(SETUP)
         kernel.run(source)
         kernel.run("import tf_mem_magic\n_r = tf_mem_magic.last_report()")
-        measured = Measured(*json.loads(kernel.run(RESULT).out))
+        told = kernel.run(RESULT).out
+        measured = Measured(*json.loads(told)) if told else Measured("the kernel gave no answer", 0, None)
         return measured, kernel.run(then).out if then else ""
 
 
@@ -137,11 +138,12 @@ def main() -> int:
         before, offered = run(f"%%tfmem --no-live\n{CELLS[name]}", PROPOSALS)
         for key, title, source in json.loads(offered):
             after, _ = run(source)
-            peaks = f"{before.peak / 2**20:.0f} → {after.peak / 2**20:.0f}"
-            ratio, times = f"{after.peak / before.peak:.2f}", "–"
-            if before.seconds and after.seconds:
+            peaks, ratio, times, said = f"{before.peak / 2**20:.0f} → –", "–", "–", f" ({after.status})"
+            if after.status == "ok":
+                peaks, said = f"{before.peak / 2**20:.0f} → {after.peak / 2**20:.0f}", ""
+                ratio = f"{after.peak / before.peak:.2f}"
+            if after.status == "ok" and before.seconds and after.seconds:
                 times = f"× {after.seconds / before.seconds:.2f}"
-            said = "" if after.status == "ok" else f" ({after.status})"
             print(f"| {name} | {key}: {title}{said} | {peaks} | {ratio} | {times} |", flush=True)
     print(f"\nAt the start: {begin}\nAt the end: {machine()}")
     return 0
