@@ -262,3 +262,28 @@ def test_always_on_watches_every_cell_and_stays_quiet(kernels):
     assert got.report_text == ""
     assert ours.value("__import__('tf_mem_magic').last_report().recording.cell.tagged") is False
     ours.run("%tfmem off")
+
+
+BREAK = """
+from tf_mem_magic.run import {module}
+_kept = {module}.{name}
+def _broken(*arguments, **keywords):
+    raise RuntimeError("broken on purpose")
+{module}.{name} = _broken
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("capture", "snapshot"), ("capture", "gather_facts"), ("capture", "to_error_texts")]
+)
+def test_an_error_of_ours_is_one_line_and_leaves_nothing_behind(kernels, module, name):
+    _, ours = kernels
+    state = "(os.readlink('/proc/self/fd/2'), os.environ.get('TF_BFC_MEMORY_DUMP'), ip.custom_exceptions)"
+    before = ours.value(state)
+    ours.run(BREAK.format(module=module, name=name))
+    got = ours.run("%%tfmem --on-oom auto\nprint('ran')\n1 / 0")
+    ours.run(f"{module}.{name} = _kept")
+    assert (got.out, len(got.errors)) == ("ran\n", 1)
+    assert "broken on purpose" in got.err
+    assert got.err.count("\n") == 1
+    assert ours.value(state) == before

@@ -77,8 +77,11 @@ class CellRun:
             self._report_on(error, count)
             error = None
             return self._climb()
+        except Exception:
+            self.capture.abandon()
+            raise
         finally:
-            if self._held is not None:  # something of ours failed: the person still sees the cell's own error
+            if self._held is not None:  # nothing helped, or something of ours failed: the cell's own error is shown
                 self._held.restore()
                 self._held.show()
 

@@ -93,7 +93,7 @@ class _Contained:
         place = f"{where.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{where.tb_lineno}" if where else "?"
         what = f"{type(error).__name__}: {error}; at {place}"
         text = f"tf_mem_magic {self._what} ({what}). The cell itself is unaffected."
-        print(text, file=sys.stderr)
+        print(text, file=getattr(sys, "stderr", None))
         return True
 
 

@@ -51,6 +51,12 @@ class HeldError:
         if held is not None:
             self._shell._showtraceback(*held)
 
+    def _may_be_held(self, error: BaseException) -> bool:
+        try:
+            return self._is_out_of_memory(error)
+        except Exception:
+            return False  # what we cannot judge is shown at once, as always
+
     def _handle(
         self,
         _: Any,
@@ -59,7 +65,7 @@ class HeldError:
         trace: TracebackType,
         tb_offset: int | None = None,
     ) -> None:
-        if not self._is_out_of_memory(error):
+        if not self._may_be_held(error):
             self._shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
             return
         # As text, now: the frames are emptied before the next try.

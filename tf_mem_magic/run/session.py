@@ -86,7 +86,11 @@ class Session:
         cell = Cell(source, self.cell_id(info), None, options_text is not None)
         self._retire_panels(cell.cell_id)
         run = CellRun(self, cell, options, expected)
-        run.start()
+        try:
+            run.start()
+        except Exception:
+            run.abandon()
+            raise
         return run
 
     def cell_id(self, info: Any) -> str | None:
