@@ -34,7 +34,10 @@ from tf_mem_magic.core.proposals import Context, Proposal
 from tf_mem_magic.remedies import propose_all
 from tf_mem_magic.core.breakdown import break_down
 _peak = _r.recording.main.peak
-_d = Diagnosis("CPU:0", line=_r.recording.cell.source.count("\\n") + 1, in_use=_peak, limit=_peak,
+_trains = ("model.fit(", "    train_step(")
+_lines = enumerate(_r.recording.cell.source.split("\\n"), 1)
+_line = max(number for number, line in _lines if any(word in line for word in _trains))
+_d = Diagnosis("CPU:0", line=_line, in_use=_peak, limit=_peak,
                breakdown=break_down(_r.recording, "CPU:0", _peak))
 _all = propose_all(Context(_r.recording.cell, _r.recording, _d))
 print(json.dumps([(p.key, p.title, p.source) for p in _all if isinstance(p, Proposal) and p.takes_effect == "rerun"]))"""
@@ -103,7 +106,7 @@ for epoch in range(2):
         train_step(batch)
     clock.on_epoch_end(epoch)""",
 }
-"""Cells in the styles of notebooks; each ends with the line that trains."""
+"""Cells in the styles of notebooks; one line of each trains."""
 
 
 @dataclass(frozen=True)
