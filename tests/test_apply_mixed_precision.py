@@ -61,6 +61,7 @@ values = lambda optimizer: [keras.ops.convert_to_numpy(v) for v in optimizer.var
 found = {}
 for make in (sequential, functional, nested, subclassed, transformer, recurrent):
     for policy in ("mixed_float16", "mixed_bfloat16"):
+        keras.utils.set_random_seed(1)  # a first step whose scaled gradients overflow is skipped, rightly
         model, optimizer = make(), keras.optimizers.Adam()
         model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
         model.fit(X, Y, verbose=0)

@@ -82,10 +82,23 @@ def test_what_the_user_has_set_is_used_and_left_alone(tmp_path, monkeypatch):
     assert (str(tmp_path / "mine"), 3) == (os.environ[VARIABLE], len(list(tmp_path.iterdir())))
 
 
-def test_a_variable_that_the_cell_has_set_is_left_alone(watch, monkeypatch):
-    monkeypatch.setenv(VARIABLE, "/elsewhere/dump")
+def test_a_variable_that_the_cell_has_set_is_left_alone(watch):
+    os.environ[VARIABLE] = "/elsewhere/dump"
     watch.stop()
-    assert "/elsewhere/dump" == os.environ[VARIABLE]
+    assert "/elsewhere/dump" == os.environ.pop(VARIABLE)
+
+
+@pytest.mark.parametrize("folder", ["tfmem-dumps-gone", "run-1.dumps"])
+def test_what_the_watch_of_a_parent_process_has_set_is_not_taken_for_the_users(tmp_path, monkeypatch, folder):
+    inherited = str(tmp_path / folder / "dump")
+    monkeypatch.setenv(VARIABLE, inherited)
+    watch = DumpWatch()
+    watch.start()
+    write()
+    assert os.environ[VARIABLE] != inherited
+    assert "GPU:0" == watch.poll(GPU)
+    watch.stop()
+    assert inherited == os.environ[VARIABLE]
 
 
 def test_nested_watches_have_folders_of_their_own(watch):

@@ -20,6 +20,7 @@ VARIABLE = "TF_BFC_MEMORY_DUMP"
 WAIT = 12.0
 """Seconds after which a wait is over: the allocator gives up after 10 (kMaxMillisToWait, bfc_allocator.cc)."""
 
+_FOLDER = "tfmem-dumps-"
 _GIVES_UP = 8.0
 _BURST = 2.5
 _KEPT = 4
@@ -58,7 +59,7 @@ class DumpWatch:
     def start(self) -> None:
         """Set the variable; never raises. Without a folder to write to there are no structured dumps."""
         self._previous = os.environ.get(VARIABLE)
-        if self._previous and self._previous not in _own_prefixes:
+        if self._previous and not _is_ours(self._previous):
             self._prefix = self._previous
             self._folder = Path(self._prefix).parent
             self._foreign = frozenset(self._files())
@@ -141,7 +142,7 @@ class DumpWatch:
                 return self._wanted
             except OSError:
                 pass
-        return Path(tempfile.mkdtemp(prefix="tfmem-dumps-"))
+        return Path(tempfile.mkdtemp(prefix=_FOLDER))
 
     def _files(self) -> list[str]:
         prefix, folder = self._prefix, self._folder
@@ -170,6 +171,12 @@ class DumpWatch:
             for path in files[:-_KEPT]:
                 Path(path).unlink(missing_ok=True)
         return new
+
+
+def _is_ours(prefix: str) -> bool:
+    """Tell whether a value of the variable comes from a watch: this process's, or that of the one that started it."""
+    folder = Path(prefix).parent
+    return prefix in _own_prefixes or folder.name.startswith(_FOLDER) or folder.suffix == ".dumps"
 
 
 def read_dump(path: Path) -> Dump | None:

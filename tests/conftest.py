@@ -1,0 +1,18 @@
+"""What every test is checked for."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def leaves_the_environment_alone():
+    """No test leaves the variable set that a watch sets: the processes of later tests would inherit it."""
+    before = os.environ.get("TF_BFC_MEMORY_DUMP")
+    yield
+    after = os.environ.get("TF_BFC_MEMORY_DUMP")
+    if after != before:
+        del os.environ["TF_BFC_MEMORY_DUMP"]
+    assert after == before
