@@ -37,7 +37,7 @@ def test_the_basis_names_the_measured_points():
     assert "a straight line through 100 MiB measured at batch 8 and 400 MiB at batch 32" == found.basis
 
 
-# Measured: batches 4 and 8, then what 64 really took, in MB (FINDINGS' six models by relative error).
+# Measured: batches 4 and 8, then what 64 really took, in MB (six models, by relative error).
 @pytest.mark.parametrize("error", [-0.08, -0.02, 0.03, 0.08, 0.89])
 def test_every_model_measured_at_eight_times_the_batch_lies_in_the_range(error):
     line = 100 + 25 * 60
