@@ -131,6 +131,20 @@ def test_a_thread_of_its_own_is_interrupted_too():
     assert ["interrupted"] == ended
 
 
+def test_it_looks_again_sooner_where_memory_fills_fast(watch, monkeypatch, tmp_path):
+    now = {"seconds": 100.0}
+    monkeypatch.setattr(host_stop.time, "monotonic", lambda: now["seconds"])
+    stop, _ = watch(used=700 * MIB)
+    first = stop.poll()
+    waits = []
+    for used in (710, 910, 949):
+        now["seconds"] += 0.1
+        (tmp_path / "sys/fs/cgroup/box/memory.current").write_text(f"{used * MIB}\n")
+        waits.append(stop.poll())
+    # 10 MiB in 0.1 s leave time; at 200 MiB in 0.1 s the last 40 MiB are 20 ms; at 39 MiB, 1 MiB is 2.6 ms.
+    assert (0.1, pytest.approx([0.1, 0.01, 0.01])) == (first, waits)
+
+
 @pytest.mark.parametrize(("line", "percent"), [("", 95), ("--host-stop 80", 80), ("--host-stop off", 0)])
 def test_the_share_is_an_option(line, percent):
     assert percent == parse_cell_line(line).host_stop
@@ -159,12 +173,12 @@ def test_the_diagnosis_is_host_memory_at_the_line_that_was_interrupted():
 
 
 STEADY = """%%tfmem {options}
-piled, sizes = [], []
+piled, sizes = [bytearray(b"x") * (300 << 20)], [300]
 for _ in range(600):
-    piled.append(bytearray(b"x") * (4 << 20))
-    sizes.append(len(piled) * 4)
     (group / "memory.current").write_text(str(start + (sizes[-1] << 20)))
-    time.sleep(0.02)
+    time.sleep(0.03)
+    piled.append(bytearray(b"x") * (1 << 20))
+    sizes.append(sizes[-1] + 1)
 """
 SETUP = """%load_ext tf_mem_magic
 import time, pathlib

@@ -25,6 +25,10 @@ _LIMITS_EVERY = 2.0
 _MOST = 0.5
 """Share of what is in use that this process must hold: else ending its cell would not be the help."""
 
+_LOOK_EVERY = 0.1
+_LOOK_SOONEST = 0.01
+"""Seconds between two looks: the second where memory fills so fast that the first could come too late."""
+
 _GROWN = 0.01
 """Share of the limit by which this process must have grown since the cell began: else it is not the cell's doing."""
 
@@ -52,23 +56,43 @@ class HostStop:
         self._before = self._resident()
         self._group: Group | None = None
         self._next_limits = 0.0
+        self._last: tuple[float, int] | None = None
         self.full: HostFull | None = None
 
-    def poll(self) -> None:
-        """Look how full the memory is, and interrupt the cell, once, where it is about to run out; never raises."""
+    def poll(self) -> float:
+        """Look how full the memory is, and interrupt the cell, once, where it is about to run out; never raises.
+
+        Returns
+        -------
+        float
+            Seconds after which to look again: half of the time in which memory would reach the limit at the pace
+            since the last look, within ten to a hundred milliseconds.
+        """
         if self.full is not None or self._source is None:
-            return
+            return _LOOK_EVERY
         now = time.monotonic()
         if now >= self._next_limits:
             self._group = tightest_group(ROOT)
             self._next_limits = now + _LIMITS_EVERY
         use = self._use()
-        if use is None or 100 * use.used < self._percent * use.limit:
-            return
+        if use is None:
+            return _LOOK_EVERY
+        if 100 * use.used < self._percent * use.limit:
+            return self._look_again_in(now, use)
         resident = self._resident()
         if resident >= _MOST * use.used and resident - self._before >= _GROWN * use.limit:
             self.full = HostFull(resident, use.used, use.limit, self._percent)
             interrupt(self._thread)
+        return _LOOK_EVERY
+
+    def _look_again_in(self, now: float, use: GroupUse) -> float:
+        """Give the seconds to the next look by how fast the memory has filled since the last one."""
+        last, self._last = self._last, (now, use.used)
+        if last is None or use.used <= last[1]:
+            return _LOOK_EVERY
+        pace = (use.used - last[1]) / max(now - last[0], 1e-3)
+        left = use.limit * self._percent / 100 - use.used
+        return min(max(left / pace / 2, _LOOK_SOONEST), _LOOK_EVERY)
 
     def close(self) -> None:
         """Let go of open files."""

@@ -32,7 +32,6 @@ _SLOWEST = 1.0
 _TICK = 0.22
 _STDERR_EVERY = 0.05
 _DUMPS_EVERY = 0.1
-_HOST_STOP_EVERY = 0.1
 _LIMITS_EVERY = 2.0
 _STOP_WITHIN = 1.0
 _NEARLY_FULL = 0.9
@@ -100,7 +99,7 @@ class Sampler:
     dumps, stderr : optional
         Polled on the way: the first tells when an allocator waits, the second forwards lines.
     host_stop : callable, optional
-        Called ten times a second; interrupts a cell that is about to use up the host's memory.
+        Gives the seconds after which it is called again; interrupts a cell that is about to use up the host's memory.
     """
 
     def __init__(
@@ -112,7 +111,7 @@ class Sampler:
         on_tick: Callable[[Live], None] | None = None,
         dumps: DumpWatch | None = None,
         stderr: StderrCapture | None = None,
-        host_stop: Callable[[], None] | None = None,
+        host_stop: Callable[[], float] | None = None,
     ) -> None:
         self._pool = pool
         self._store = store
@@ -194,6 +193,7 @@ class Sampler:
         cost = tick_cost = 0.0
         spent = time.thread_time()
         next_stderr = next_dumps = next_host_stop = 0.0
+        host_stop_in = _SLOWEST
         next_tick = time.monotonic() + _TICK
         next_limits = time.monotonic() + _LIMITS_EVERY
         while not self._running.acquire(timeout=pause):
@@ -208,8 +208,8 @@ class Sampler:
                     next_tick = now
                 next_dumps = now + _DUMPS_EVERY
             if self._host_stop is not None and now >= next_host_stop:
-                self._host_stop()
-                next_host_stop = now + _HOST_STOP_EVERY
+                host_stop_in = self._host_stop()
+                next_host_stop = now + host_stop_in
             if now >= next_limits:
                 self._read_limits()
                 next_limits = now + _LIMITS_EVERY
@@ -224,7 +224,7 @@ class Sampler:
                 spent = total
             # The live view keeps its pace; what it leaves of the budget, half at least, is for samples.
             budget = max(_BUDGET - tick_cost / _TICK, _BUDGET / 2)
-            pause = min(max(self._interval, cost / budget), _SLOWEST)
+            pause = min(max(self._interval, cost / budget), host_stop_in, _SLOWEST)
 
     def _read_all(self) -> None:
         for source in self._pool.sources:
