@@ -155,6 +155,17 @@ def test_one_value_given_twice_is_no_conflict():
     assert (("V", "1"),) == merge((one, replace(one, key="b")), "a+b", "A + B").environment
 
 
+def test_a_cell_of_its_own_is_not_combined_with_a_change_of_the_cell():
+    changed = Proposal("a", "A", "y", "x", "same results")
+    added = Proposal("b", "B", "z", "x", "nothing", new_cell=True)
+    assert "“B” is a cell of its own: add it on its own" == merge([changed, added], "a+b", "A + B").reason
+
+
+def test_a_new_cell_is_shown_as_added_and_the_cell_that_ran_as_kept():
+    added = Proposal("b", "B", "one\ntwo", "x", "nothing", new_cell=True)
+    assert ["--- nothing", "+++ new cell", "@@ -0,0 +1,2 @@", "+one", "+two"] == added.diff.splitlines()
+
+
 def test_prologues_run_in_order_and_undo_in_reverse():
     steps = [made(k, prologue=f"{k} = 1", undo=f"del {k}\n") for k in ("a", "b", "c")]
     merged = merge(steps, "k", "t")

@@ -55,6 +55,9 @@ def merge(steps: Sequence[Proposal], key: str, title: str) -> Proposal | Decline
 
     Declined where two of them cannot be applied together, or set the same variable to different values.
     """
+    alone = next((one for one in steps if one.new_cell), None)
+    if alone is not None and len(steps) > 1:
+        return Declined(key, title, f"{_named(alone)} is a cell of its own: add it on its own")
     for one, other in combinations(steps, 2):
         if other.key in one.excludes or one.key in other.excludes:
             return Declined(key, title, f"{_named(one)} and {_named(other)} cannot be applied together")

@@ -73,6 +73,8 @@ class Proposal:
         Keys of the remedies that cannot be applied together with this one.
     asks : bool
         It takes away what cannot be had again, so it is never applied without a click.
+    new_cell : bool
+        ``source`` is a cell of its own, to be added below: the cell that ran stays as it is.
     """
 
     key: str
@@ -92,12 +94,14 @@ class Proposal:
     answers_cause: bool = False
     excludes: tuple[str, ...] = ()
     asks: bool = False
+    new_cell: bool = False
 
     @property
     def diff(self) -> str:
-        """The change as a unified diff of the cell; empty where the cell itself stays as it is."""
-        before, after = self.original.splitlines(), self.source.splitlines()
-        return "\n".join(difflib.unified_diff(before, after, "cell", "cell, changed", lineterm="", n=2))
+        """The change as a unified diff of the cell; empty where there is nothing to change. A new cell is all added."""
+        before = [] if self.new_cell else self.original.splitlines()
+        names = ("nothing", "new cell") if self.new_cell else ("cell", "cell, changed")
+        return "\n".join(difflib.unified_diff(before, self.source.splitlines(), *names, lineterm="", n=2))
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,15 @@ def _rank(answer: Proposal | Declined) -> tuple[int, ...]:
     if isinstance(answer, Declined):
         return (1,)
     rank = PRESERVES.index(answer.preserves)
-    # Between two that keep as much, the one whose effect the rerun can check comes first.
-    return (0, int(not answer.answers_cause), int(answer.takes_effect == "restart"), rank, int(not answer.expects))
+    # A cell of its own does not help the one that failed; between two that keep as much, the one whose effect the rerun can check comes first.
+    return (
+        0,
+        int(answer.new_cell),
+        int(not answer.answers_cause),
+        int(answer.takes_effect == "restart"),
+        rank,
+        int(not answer.expects),
+    )
 
 
 def combine(context: Context, keys: tuple[str, ...]) -> Proposal | Declined:
