@@ -44,15 +44,10 @@ def _rank(answer: Proposal | Declined) -> tuple[int, ...]:
     if isinstance(answer, Declined):
         return (1,)
     rank = PRESERVES.index(answer.preserves)
-    # A cell of its own does not help the one that failed; between two that keep as much, the one whose effect the rerun can check comes first.
-    return (
-        0,
-        int(answer.new_cell),
-        int(not answer.answers_cause),
-        int(answer.takes_effect == "restart"),
-        rank,
-        int(not answer.expects),
-    )
+    # A cell of its own does not help the one that failed. Between two that keep as much, the one whose effect the
+    # rerun can check comes first.
+    first = (int(answer.new_cell), int(not answer.answers_cause), int(answer.takes_effect == "restart"))
+    return (0, *first, rank, int(not answer.expects))
 
 
 def combine(context: Context, keys: tuple[str, ...]) -> Proposal | Declined:
