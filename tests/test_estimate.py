@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tf_mem_magic.core.estimate import estimate_peak, largest_power_of_two
+from tf_mem_magic.core.diagnosis import Diagnosis, Part
+from tf_mem_magic.core.estimate import estimate_peak, half_or_less, largest_power_of_two
 from tf_mem_magic.core.proposals import Point
 
 MIB = 2**20
@@ -94,3 +95,49 @@ def test_without_measured_points_there_is_no_largest():
 
 def test_nothing_is_below_one():
     assert largest_power_of_two((done(8, 100), done(32, 400)), 500 * MIB, below=1) is None
+
+
+def ran_out(requested, *, shape=None, jit=False, stays=100, shrinks=0):
+    parts = (Part("weights", stays * MIB, "counted"), Part("other", shrinks * MIB, "the rest"))
+    in_use = (stays + shrinks) * MIB
+    return Diagnosis("GPU:0", requested * MIB, shape, in_use=in_use, limit=1000 * MIB, breakdown=parts, jit=jit)
+
+
+@pytest.mark.parametrize(
+    ("diagnosis", "batch"),
+    [
+        (None, 128),
+        (ran_out(300, shape=(256, 8), shrinks=800), 128),
+        (ran_out(4000, shape=(256, 8)), 32),
+        (ran_out(4000, shape=(1024, 8)), 32),
+        (ran_out(4000, jit=True), 32),
+        (ran_out(3600, shape=(256, 8)), 64),
+        (ran_out(4000, shape=(1000, 8)), 128),
+        (ran_out(4000), 128),
+        (ran_out(4000, shape=(256, 8), stays=2000), 128),
+        (ran_out(900 * 1024, shape=(256, 8)), 1),
+    ],
+    ids=[
+        "nothing known",
+        "half gets as far",
+        "half and a quarter cannot hold what was asked for",
+        "the batch is folded into the first dimension",
+        "a program of XLA",
+        "just enough",
+        "an allocation that does not grow with the batch",
+        "an allocation of unknown shape",
+        "weights alone are too large",
+        "never below one",
+    ],
+)
+def test_half_the_batch_or_less_where_half_is_known_not_to_do(diagnosis, batch):
+    assert batch == half_or_less(diagnosis, 256, 256)
+
+
+def test_what_is_kept_for_something_else_is_no_room():
+    assert [64, 32] == [half_or_less(ran_out(3600, shape=(256, 8)), 256, 256, kept * MIB) for kept in (0, 1)]
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(0, 5000), st.booleans())
+def test_half_or_less_is_never_more_than_half(batch, below, requested, jit):
+    assert 0 <= half_or_less(ran_out(requested, shape=(batch,), jit=jit), batch, below) <= below // 2

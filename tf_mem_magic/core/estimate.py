@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from math import log2
 
+from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.proposals import Estimate, Point
 from tf_mem_magic.core.units import brief_unit, size
 
@@ -82,6 +83,43 @@ def largest_power_of_two(points: Iterable[Point], limit: int, below: int) -> int
             return batch
         batch //= 2
     return None
+
+
+def half_or_less(diagnosis: Diagnosis | None, batch: int, below: int, reserved: int = 0) -> int:
+    """Give half of ``below``, halved again while the step that ran out of memory could not get as far even so.
+
+    Parameters
+    ----------
+    diagnosis : Diagnosis or None
+        What ran out. Weights, optimizer and values stay; the rest of what was in use, and an allocation whose first
+        dimension is the batch (or a whole program of XLA), are taken to shrink with the batch.
+    batch : int
+        The batch size that ran out of memory.
+    below : int
+        The batch size to be under.
+    reserved : int
+        Bytes of the limit that will be needed for something else.
+
+    Returns
+    -------
+    int
+        At least 0. Not an estimate: what comes after that point in the step is not known.
+    """
+    smaller = below // 2
+    if diagnosis is None or not diagnosis.limit or not diagnosis.requested or not _grows(diagnosis, batch):
+        return smaller
+    stays = sum(part.bytes for part in diagnosis.breakdown if part.kind != "other")
+    shrinks = sum(part.bytes for part in diagnosis.breakdown if part.kind == "other") + diagnosis.requested
+    room = diagnosis.limit - reserved - stays
+    while smaller > 1 and room > 0 and shrinks * smaller > room * batch:
+        smaller //= 2
+    return smaller
+
+
+def _grows(diagnosis: Diagnosis, batch: int) -> bool:
+    """Say whether the allocation that failed grows with the batch."""
+    first = diagnosis.shape[0] if diagnosis.shape else 0
+    return diagnosis.jit or (batch > 1 and first > 0 and first % batch == 0)
 
 
 def _completed(points: Iterable[Point]) -> Mapping[int, int]:

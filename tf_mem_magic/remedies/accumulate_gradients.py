@@ -31,7 +31,7 @@ from tf_mem_magic.cells.source import (
     statement_start,
 )
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.estimate import estimate_peak, largest_power_of_two
+from tf_mem_magic.core.estimate import estimate_peak, half_or_less, largest_power_of_two
 from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Estimate, Example, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
@@ -133,7 +133,8 @@ def _activations(diagnosis: Diagnosis | None) -> int | None:
 def _choose(context: Context, found: BatchFound, sums: int) -> tuple[int, Estimate | None]:
     """Choose the size of a part: the largest divisor of the batch that may fit, at most half of it."""
     limit = context.diagnosis.limit if context.diagnosis else None
-    most = min([found.value, *(p.batch for p in context.points if not p.fitted)]) // 2
+    below = min([found.value, *(p.batch for p in context.points if not p.fitted)])
+    most = half_or_less(context.diagnosis, found.value, below, sums)
     if limit:
         most = largest_power_of_two(context.points, limit - sums, found.value) or most
     most = min(most, found.value // 2)

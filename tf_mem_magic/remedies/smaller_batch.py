@@ -10,7 +10,7 @@ from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.settings import Unknown
 from tf_mem_magic.cells.source import PythonCell, read_cell
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.estimate import estimate_peak, largest_power_of_two
+from tf_mem_magic.core.estimate import estimate_peak, half_or_less, largest_power_of_two
 from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, Facts, ModelFacts, ScalarFact
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Estimate, Example, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
@@ -108,10 +108,10 @@ def _held_by_weights(diagnosis: Diagnosis) -> str:
 
 
 def _choose(context: Context, found: BatchFound) -> tuple[int, Estimate | None]:
-    """Choose the next batch size: the largest power of two expected to fit, else half, below what ran out before."""
+    """Choose the next batch size: the largest power of two expected to fit, else half, or less if half cannot do."""
     points = () if found.per_replica or found.method == "validation" else context.points
     ran_out = [point.batch for point in points if not point.fitted]
-    batch = min([found.value, *ran_out]) // 2
+    batch = half_or_less(context.diagnosis, found.value, min([found.value, *ran_out]))
     limit = context.diagnosis.limit if context.diagnosis else None
     if limit:
         batch = largest_power_of_two(points, limit, found.value) or batch
