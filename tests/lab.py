@@ -181,6 +181,22 @@ class Lab:
         """Restart the kernel, as by the menu after its question was answered."""
         self.page.evaluate(f"() => {_NOTEBOOK}.sessionContext.restartKernel().then(() => null)")
 
+    def hide(self, script: str) -> None:
+        """Hide something of the page from the panel, once a cell has run.
+
+        ``script`` may call ``hideNotebook()``, ``hideExecution()`` (the kernel of widgets runs no code; the Output
+        widget still follows it) and ``hide(object, name)``; ``s`` is the notebook's session.
+        """
+        self.page.evaluate(
+            "async () => { const panel = jupyterapp.shell.currentWidget, mime = 'application/vnd.jupyter.widget-view+json';"
+            " const w = await panel.content.rendermime.getFactory(mime).createRenderer({mimeType: mime})._manager.promise;"
+            " const hideNotebook = () => { w._context = new Proxy(w.context, {get: (c, n) => n === 'model' ? undefined : c[n]}); };"
+            " const hideExecution = () => { const kernel = w.kernel, own = (n) => (n === 'requestExecute' ? undefined : kernel[n]);"
+            " const get = (_, n) => { const v = own(n); return typeof v === 'function' ? v.bind(kernel) : v; };"
+            " Object.defineProperty(w, 'kernel', {get: () => new Proxy(kernel, {get})}); };"
+            f" const s = panel.sessionContext; const hide = (o, n) => Object.defineProperty(o, n, {{get: () => undefined}}); {script} }}"
+        )
+
     def command(self, name: str, args: Mapping[str, Any] | None = None) -> None:
         """Give JupyterLab a command and wait until it is done."""
         script = "([n, a]) => window.jupyterapp.commands.execute(n, a).then(() => null)"

@@ -342,15 +342,10 @@ def test_with_the_script_blocked_the_code_can_be_copied_by_hand(lab, notebook):
 
 
 def hidden(lab: Lab, notebook, script: str, *cells: str) -> Lab:
-    """Open a notebook whose page hides something from the bridge: ``w`` is its widget manager, ``s`` its session."""
+    """Open a notebook whose page hides something from the bridge."""
     notebook(SETUP + "\nimport ipywidgets; kept = 1", *cells)
     lab.run(0)
-    lab.page.evaluate(
-        "async () => { const panel = jupyterapp.shell.currentWidget, mime = 'application/vnd.jupyter.widget-view+json';"
-        " const w = await panel.content.rendermime.getFactory(mime).createRenderer({mimeType: mime})._manager.promise;"
-        " const hideNotebook = () => { w._context = new Proxy(w.context, {get: (c, n) => n === 'model' ? undefined : c[n]}); };"
-        f" const s = panel.sessionContext; const hide = (o, n) => Object.defineProperty(o, n, {{get: () => undefined}}); {script} }}"
-    )
+    lab.hide(script)
     lab.run(1)
     return lab
 
@@ -379,7 +374,7 @@ else:
 
 
 def test_without_the_kernel_the_panel_runs_the_copy(lab, notebook):
-    hidden(lab, notebook, "hideNotebook(); hide(w, 'kernel');", CELL)
+    hidden(lab, notebook, "hideNotebook(); hideExecution();", CELL)
     lab.click("Run a changed copy below: Batch 256 → 128")
     lab.page.get_by_text("ran here: batch = 128").wait_for()
     assert CELL == lab.source(1)

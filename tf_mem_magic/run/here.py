@@ -17,37 +17,43 @@ UNDO_WITHIN = 5.0
 """Seconds to wait for the thread that runs cells; a running cell goes first."""
 
 
-def on_main_thread(shell: Any, work: Any) -> None:
-    """Call ``work()`` on the thread that runs cells.
+def on_main_thread(shell: Any, work: Any) -> threading.Event:
+    """Call ``work()`` on the thread that runs cells; give what is set once it is done.
 
     A click may arrive on another thread (ipykernel's subshells). User code and TensorFlow must not run there, and
     must queue behind a running cell: so the work goes through the kernel's event loop.
     """
+    done = threading.Event()
+
+    def whole() -> None:
+        try:
+            work()
+        finally:
+            done.set()
+
     if threading.current_thread() is threading.main_thread():
-        work()
-        return
+        whole()
+        return done
     import contextvars
 
     context = contextvars.copy_context()
-    shell.kernel.io_loop.add_callback(lambda: context.run(work))
+    shell.kernel.io_loop.add_callback(lambda: context.run(whole))
+    return done
 
 
 def undo_remedy(shell: Any, code: str) -> str:
     """Run a remedy's own ``undo`` code in the notebook's namespace; say in a sentence whether that worked."""
     if not code:
         return ""
-    done, problems = threading.Event(), []
+    problems = []
 
     def work() -> None:
         try:
             exec(compile(code, "<tfmem undo>", "exec"), shell.user_ns, {})
         except Exception as error:
             problems.append(f"{type(error).__name__}: {error}")
-        finally:
-            done.set()
 
-    on_main_thread(shell, work)
-    if not done.wait(UNDO_WITHIN):
+    if not on_main_thread(shell, work).wait(UNDO_WITHIN):
         return "What the remedy set is taken back as soon as the kernel is free. "
     if problems:
         return f"What the remedy set could not be taken back ({problems[0]}); the code for it is: {code} "

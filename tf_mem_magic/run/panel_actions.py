@@ -27,7 +27,10 @@ class PanelActions:
             run.session.expect(source, proposal, run.lineage, run)
 
     def run_here(self, source: str, key: str, output: Any, ended: Callable[[], None]) -> None:
-        """Run the changed cell on the main thread into the panel's own output area, then call ``ended``."""
+        """Run the changed cell on the main thread into the panel's own output area, then call ``ended``.
+
+        Returns when it has run: the page takes outputs for the area only while the click is being answered.
+        """
         from tf_mem_magic.run.here import on_main_thread, run_into
 
         self.expect(source, key)
@@ -39,7 +42,7 @@ class PanelActions:
             finally:
                 ended()
 
-        on_main_thread(session.shell, work)
+        on_main_thread(session.shell, work).wait()
 
     def refusal_here(self, source: str) -> str | None:
         """Say why the panel cannot run ``source`` itself."""
