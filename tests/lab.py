@@ -250,6 +250,13 @@ class Lab:
         self.command("docmanager:save")
         return json.loads((self.folder / name).read_text(encoding="utf-8"))
 
+    def wait_for_text(self, index: int, text: str) -> None:
+        """Wait until a cell's outputs show ``text``; fail with what they show."""
+        try:
+            wait_until(lambda: text in self.output_text(index), f"cell {index} shows {text!r}")
+        except AssertionError as failure:
+            raise AssertionError(f"{failure}; it shows: {self.output_text(index)[:6000]}") from None
+
     def button(self, text: str) -> Any:
         """Find the button with this text."""
         return self.page.get_by_role("button", name=text).or_(self.page.locator("button", has_text=text)).first

@@ -55,7 +55,7 @@ def ran_out(lab, request):
 def fits_below(lab: Lab) -> None:
     """Click, and see the changed copy run inside the panel, report there, and leave the cell as it was."""
     lab.click(COPY)
-    wait_until(lambda: "Runs of this cell: 16384 ✗ → 8192 ✓" in lab.output_text(3), "the copy's report is there")
+    lab.wait_for_text(3, "Runs of this cell: 16384 ✗ → 8192 ✓")
     assert "it fits" in lab.output_text(3)
     assert FIT == lab.source(3)
     assert "Copy the cell" in lab.output_text(3)
