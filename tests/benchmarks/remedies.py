@@ -100,7 +100,7 @@ model.fit(x, y, batch_size=64, epochs=2, verbose=0, callbacks=[clock]);""",
         return self.last(inputs)
 x = rng.random((8192, 64), dtype="float32"); y = rng.random((8192, 1), dtype="float32")
 model = Net()
-model.build((None, 64))
+model(x[:1])
 model.compile("adam", "mse")
 model.fit(x, y, batch_size=4096, epochs=2, verbose=0, callbacks=[clock]);""",
     "GAN, own loop": """x = rng.random((2048, 784), dtype="float32")
