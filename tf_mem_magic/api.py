@@ -65,7 +65,8 @@ class Report:
         """Apply the remedy ``key`` to the cell, run it in this process, and give the new report.
 
         The same path as a click takes, for scripts and tests; output and errors of the cell appear as usual. Where
-        the cell fails again the report says so; nothing is raised for it.
+        the cell fails again the report says so; nothing is raised for it. A remedy that is a cell of its own
+        (``new_cell``: ``quantize``, say) runs that cell, and the report is about it: nothing is compared.
 
         Raises
         ------

@@ -7,14 +7,15 @@ from dataclasses import replace
 from tf_mem_magic.cells.again import choices_again
 from tf_mem_magic.cells.changes import find_changes
 from tf_mem_magic.core.compare import compare
+from tf_mem_magic.core.deployable import deployable
 from tf_mem_magic.core.diagnose import diagnose
 from tf_mem_magic.core.lineage import Lineage, Measured, measured_of
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.places import at_top_level
-from tf_mem_magic.core.proposals import Choice, Context, Declined, Proposal
+from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.tag import dropped_lines
-from tf_mem_magic.remedies import propose_all
+from tf_mem_magic.remedies import propose_after_success, propose_all
 
 LEFT_BEHIND = 1 << 20
 """Bytes below which what a run left behind is not worth a word."""
@@ -36,13 +37,16 @@ def explain(
     """
     lineage = lineage or Lineage()
     outcome = Outcome(recording, diagnose(recording), notices=notices, leftovers=leftovers(recording))
+    answers: Answer = ()
     if recording.status in ("oom", "killed"):
         answers = propose_all(context_of(outcome, lineage, measured))
-        outcome = replace(
-            outcome,
-            offered=tuple(_completed(a, outcome) for a in answers if isinstance(a, Proposal)),
-            declined=tuple(a for a in answers if isinstance(a, Declined)),
-        )
+    elif recording.status == "ok" and deployable(recording):
+        answers = propose_after_success(context_of(outcome, lineage, measured))
+    outcome = replace(
+        outcome,
+        offered=tuple(_completed(a, outcome) for a in answers if isinstance(a, Proposal)),
+        declined=tuple(a for a in answers if isinstance(a, Declined)),
+    )
     if recording.status != "ok":
         outcome = replace(outcome, changes=find_changes(recording.cell.source, recording.facts, reached(recording)))
     if lineage.last is not None:
@@ -62,7 +66,7 @@ def context_of(outcome: Outcome, lineage: Lineage, measured: tuple[Measured, ...
 
 def _completed(proposal: Proposal, outcome: Outcome) -> Proposal:
     """Add what concerns every remedy: how to go on with a model that was trained on, and what XLA leaves behind."""
-    if proposal.takes_effect == "restart":
+    if proposal.takes_effect == "restart" or proposal.new_cell:
         return proposal
     choices = (*proposal.choices, *choices_again(proposal.source, outcome.recording.facts))
     if outcome.diagnosis is None or not outcome.diagnosis.jit:

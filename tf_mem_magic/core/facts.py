@@ -18,7 +18,9 @@ class ModelFacts:
     and ``steps_before`` those when the cell began (None: the model did not exist then). A step that ran out of memory
     is counted too, and may have changed some weights: each is updated as soon as its gradient is there. ``kept``:
     its weights from before the cell were kept, so that a training can start again from them. ``rounds_ids``: in 16
-    bits it would round the ids that it looks up, because they reach an ``Embedding`` as floats.
+    bits it would round the ids that it looks up, because they reach an ``Embedding`` as floats. ``copyable``: Keras can
+    make it again from its own description; ``quantizable`` the bytes of the floats that ``quantize`` of Keras would
+    turn into integers, ``widest`` those of the largest of these weights.
     """
 
     name: str
@@ -35,6 +37,9 @@ class ModelFacts:
     device: str | None = None
     kept: bool = False
     rounds_ids: bool = False
+    copyable: bool = False
+    quantizable: int = 0
+    widest: int = 0
 
     @property
     def is_new(self) -> bool:

@@ -75,3 +75,13 @@ class Outcome:
     def proposals(self) -> tuple[Proposal | Declined, ...]:
         """The remedies' answers: what is offered, best first, then what is declined."""
         return (*self.offered, *self.declined)
+
+    @property
+    def edits(self) -> tuple[Proposal, ...]:
+        """The proposals that change the cell, best first."""
+        return tuple(proposal for proposal in self.offered if not proposal.new_cell)
+
+    @property
+    def new_cells(self) -> tuple[Proposal, ...]:
+        """The proposals that are cells of their own: the cell that ran stays as it is."""
+        return tuple(proposal for proposal in self.offered if proposal.new_cell)

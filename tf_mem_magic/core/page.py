@@ -48,11 +48,12 @@ def render_html(outcome: Outcome, figure_png: str | None = None, *, above_panel:
     """
     image = _image(outcome, figure_png)
     if sentences.is_quiet(outcome):
-        parts = [_head(outcome), _line(_folded("timeline", image), *_details(outcome))]
+        offers = "" if above_panel else _folded(sentences.new_cell_heading(outcome), _new_cells(outcome))
+        parts = [_head(outcome), _line(_folded("timeline", image), *_details(outcome), offers)]
     else:
         parts = [_head(outcome), _explanation(outcome), image, _filled(outcome)]
         if not above_panel:
-            parts += [_already_done(outcome), _choices(outcome), _declined(outcome.declined)]
+            parts += [_already_done(outcome), _choices(outcome), _beside(outcome), _declined(outcome.declined)]
         parts.append(_line(_original(outcome), *_details(outcome)))
     label = escaped(f"Memory report: {sentences.headline(outcome)}")
     style = (
@@ -170,16 +171,40 @@ def _filled(outcome: Outcome) -> str:
 
 
 def _choices(outcome: Outcome) -> str:
-    if not outcome.offered:
+    if not outcome.edits:
         return ""
     heads = ("Change the cell and run it again", sentences.expectation_heading(outcome), "Keeps")
     head = "".join(f'<th scope="col" style="{_CELL};font-weight:600">{explained(text)}</th>' for text in heads)
-    rows = "".join(_choice(proposal, outcome) for proposal in outcome.offered)
+    rows = "".join(_choice(proposal, outcome) for proposal in outcome.edits)
     table = "width:100%;margin:8px 0 4px;border-collapse:collapse;table-layout:fixed;font-size:inherit;border:0"
     return (
         f'<table style="{table}"><thead style="border-bottom:{_LINE}"><tr style="background:none">{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table>"
     )
+
+
+def _beside(outcome: Outcome) -> str:
+    """Give the cells of their own that are offered beside the changes; folded after a rerun that went well."""
+    heading, cells = sentences.new_cell_heading(outcome), _new_cells(outcome)
+    if not cells or outcome.recording.status == "ok":
+        return _folded(heading, cells)
+    return f'<div style="margin:8px 0 4px;font-weight:600">{explained(heading)}</div>{cells}'
+
+
+def _new_cells(outcome: Outcome) -> str:
+    """Give the proposals that are cells of their own, each to copy; after a run that went well, also the declined."""
+    parts = []
+    for proposal in outcome.new_cells:
+        remarks = (proposal.why, f"Keeps: {proposal.preserves}", *proposal.caveats)
+        said = "".join(f'<div style="opacity:0.85">{explained(text)}</div>' for text in remarks if text)
+        code = f"<div>The new cell, to copy:</div>{_code(proposal.source)}"
+        for choice in proposal.choices:
+            note = f" ({escaped(choice.note)})" if choice.note else ""
+            code += f"<div>{escaped(choice.label)}{note}, to copy:</div>{_code(choice.source)}"
+        parts.append(f"<div><b>{escaped(proposal.title)}</b></div>{said}{_folded('the new cell', code)}")
+    if parts and sentences.is_quiet(outcome):
+        parts.append(_declined(outcome.declined))
+    return "".join(parts)
 
 
 def _choice(proposal: Proposal, outcome: Outcome) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tf_mem_magic.core import rerun
+from tf_mem_magic.core.deployable import deployable
 from tf_mem_magic.core.diagnosis import Part
 from tf_mem_magic.core.explanation import progress
 from tf_mem_magic.core.measures import amount, capital, focus, limit_of, of_limit, peak_words, took, unit_of
@@ -215,6 +216,16 @@ def expectation_heading(outcome: Outcome) -> str:
 def effect(proposal: Proposal) -> str:
     """Say when a proposal takes effect, where that is not the next run."""
     return "needs a restart of the kernel" if proposal.takes_effect == "restart" else ""
+
+
+def new_cell_heading(outcome: Outcome) -> str:
+    """Head the proposals that are cells of their own; empty where there are none."""
+    if not outcome.new_cells:
+        return ""
+    if outcome.recording.status != "ok":
+        return "Or run another cell: this one stays as it is"
+    models = deployable(outcome.recording)
+    return f"Make {f'`{models[0].name}`' if len(models) == 1 else 'a model'} smaller for deployment"
 
 
 def not_offered(declined: tuple[Declined, ...]) -> str:

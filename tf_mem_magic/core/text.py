@@ -25,7 +25,7 @@ def render_text(outcome: Outcome, width: int = 80, encoding: str | None = None) 
     lines += _wrapped(sentences.left_behind(outcome), width)
     for block in (_explanation(outcome, width), _chart(outcome, width), _filled(outcome, width)):
         lines += block
-    lines += _choices(outcome, width)
+    lines += _choices(outcome, width) + _new_cells(outcome, width)
     lines += _remarks(outcome, width)
     return printable("\n".join(lines), encoding)
 
@@ -103,13 +103,30 @@ def _filled(outcome: Outcome, width: int) -> list[str]:
 
 def _choices(outcome: Outcome, width: int) -> list[str]:
     """Give the numbered proposals, each with its estimate, what it keeps, and its diff."""
-    if not outcome.offered:
+    if not outcome.edits:
         return []
     lines = ["", *_wrapped(f"Change the cell and run it again. {sentences.expectation_heading(outcome)}:", width)]
-    for number, proposal in enumerate(outcome.offered, 1):
+    for number, proposal in enumerate(outcome.edits, 1):
         lines += _wrapped(f"{proposal.title}  [{proposal.key}]", width, f"  {number}. ", "     ")
         lines += _wrapped(_terms(proposal, outcome), width, "     ", "     ")
         lines += _wrapped(proposal.why, width, "     ", "     ")
+        for caveat in proposal.caveats:
+            lines += _wrapped(caveat, width, "     - ", "       ")
+        lines += [f"     {line}" for line in _changed_lines(proposal)]
+    return lines
+
+
+def _new_cells(outcome: Outcome, width: int) -> list[str]:
+    """Give the proposals that are cells of their own; in one line after a run that went well."""
+    heading = sentences.new_cell_heading(outcome)
+    if outcome.recording.status == "ok":
+        titles = ", ".join(f"{proposal.title} [{proposal.key}]" for proposal in outcome.new_cells)
+        return _wrapped(f"{heading}: {titles}", width, "  ", "    ") if titles else []
+    lines = ["", *_wrapped(f"{heading}:", width)] if heading else []
+    for number, proposal in enumerate(outcome.new_cells, len(outcome.edits) + 1):
+        lines += _wrapped(f"{proposal.title}  [{proposal.key}]", width, f"  {number}. ", "     ")
+        for words in (f"keeps: {proposal.preserves}", proposal.why):
+            lines += _wrapped(words, width, "     ", "     ")
         for caveat in proposal.caveats:
             lines += _wrapped(caveat, width, "     - ", "       ")
         lines += [f"     {line}" for line in _changed_lines(proposal)]
@@ -134,7 +151,7 @@ def _changed_lines(proposal: Proposal) -> list[str]:
 def _remarks(outcome: Outcome, width: int) -> list[str]:
     """Give what was not offered and why, the other series' peaks, and the notes."""
     lines: list[str] = []
-    if outcome.declined:
+    if outcome.declined and not sentences.is_quiet(outcome):
         lines += ["", f"  {len(outcome.declined)} not offered"]
         for answer in outcome.declined:
             lines += _wrapped(f"{answer.title}: {answer.reason}", width, "  - ", "    ")

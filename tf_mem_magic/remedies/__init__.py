@@ -1,7 +1,8 @@
 """The remedies: one file each; the folder is the registry.
 
 A remedy is a module with ``KEY``, ``TITLE``, ``EXAMPLES`` and ``propose(context) -> tuple[Proposal | Declined, ...]``.
-Adding one is adding its file.
+Adding one is adding its file. One that makes a model smaller for deployment says ``AFTER_SUCCESS = True``: it is asked
+after a run that went well too.
 """
 
 from __future__ import annotations
@@ -30,6 +31,18 @@ def propose_all(context: Context) -> Answer:
     """
     answers = [answer for remedy in all_remedies() for answer in _asked(remedy, context)]
     return tuple(sorted(answers, key=_rank))
+
+
+def propose_after_success(context: Context) -> Answer:
+    """Ask the remedies for deployment what to do after a run that went well: cells of their own, then declines.
+
+    Where none has a cell to offer there is nothing to refuse either: nobody asked, and the answer is empty.
+    """
+    remedies = [remedy for remedy in all_remedies() if getattr(remedy, "AFTER_SUCCESS", False)]
+    answers = [answer for remedy in remedies for answer in _asked(remedy, context)]
+    known = [answer for answer in answers if isinstance(answer, Declined) or answer.new_cell]
+    offers = any(isinstance(answer, Proposal) for answer in known)
+    return tuple(sorted(known, key=_rank)) if offers else ()
 
 
 def _asked(remedy: Remedy, context: Context) -> Answer:

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.proposals import Proposal
+from tf_mem_magic.core.tag import TAG, find_tag
 
 if TYPE_CHECKING:
     from tf_mem_magic.api import Report
@@ -97,6 +98,8 @@ def run_into(session: Session, source: str, output: Any) -> None:
 def rerun_in_process(run: CellRun, key: str) -> Report:
     """Apply the remedy ``key`` of a finished run and run the cell; give the new report.
 
+    A remedy that is a cell of its own is no rerun: that cell runs, watched, and the report is about it alone.
+
     Raises
     ------
     LookupError
@@ -111,8 +114,12 @@ def rerun_in_process(run: CellRun, key: str) -> Report:
         have = ", ".join(p.key for p in offered) or "none"
         raise LookupError(f"the remedy {key!r} is not offered for this run; offered: {have}")
     check_runnable(shell, proposal)
-    run.session.expect(proposal.source, proposal, run.lineage, run)
-    shell.run_cell(proposal.source, store_history=False)
+    source = proposal.source
+    if not proposal.new_cell:
+        run.session.expect(source, proposal, run.lineage, run)
+    elif find_tag(source) is None:
+        source = f"{TAG}\n{source}"
+    shell.run_cell(source, store_history=False)
     newest = run.session.last
     if newest is None or newest is report:
         raise RuntimeError("the cell did not run")

@@ -10,6 +10,7 @@ from math import prod
 from typing import Any
 
 from tf_mem_magic.core.facts import ModelFacts
+from tf_mem_magic.run.inspect_deployable import is_copyable, quantizable_bytes
 from tf_mem_magic.run.inspect_ids import rounds_ids
 
 
@@ -95,6 +96,7 @@ def _describe(name: str, model: Any, others: list[Any], before: int | None, coun
     slots = [v for one in optimizers for v in _variables(one)]
     first = _inner(optimizers[0]) if optimizers else None
     layers = _layers(model)
+    quantizable = quantizable_bytes(layers)
     eager = _attribute(model, "_run_eagerly", bool) or _functions_run_eagerly()
     return ModelFacts(
         name=name,
@@ -110,6 +112,9 @@ def _describe(name: str, model: Any, others: list[Any], before: int | None, coun
         steps_before=before,
         device=next((d for d in map(variable_device, weights) if d), None),
         rounds_ids=_rounds_ids(model),
+        copyable=is_copyable(model),
+        quantizable=sum(quantizable),
+        widest=max(quantizable, default=0),
     )
 
 

@@ -108,7 +108,7 @@ class Ladder:
             return None
         allowed = _ALLOWED[self._options.keep]
         fitting = (
-            p for p in run.report.outcome.offered if p.takes_effect == "rerun" and p.preserves in allowed and not p.asks
+            p for p in run.report.outcome.edits if p.takes_effect == "rerun" and p.preserves in allowed and not p.asks
         )
         proposal = next(fitting, None)
         if proposal is None or is_parameters_cell(proposal.original):

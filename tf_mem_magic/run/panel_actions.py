@@ -20,10 +20,10 @@ class PanelActions:
         self._combined: dict[str, Proposal] = {}
 
     def expect(self, source: str, key: str) -> None:
-        """Let the next run of exactly ``source`` count as the rerun for the remedy ``key``."""
+        """Let the next run of exactly ``source`` count as the rerun for the remedy ``key``; a new cell is none."""
         run = self._run
         proposal = next((p for p in self._proposals() if p.key == key), None)
-        if proposal is not None:
+        if proposal is not None and not proposal.new_cell:
             run.session.expect(source, proposal, run.lineage, run)
 
     def run_here(self, source: str, key: str, output: Any, ended: Callable[[], None]) -> None:

@@ -124,7 +124,7 @@ class Session:
         self.measured = (*self.measured, *((point,) if point else ()))[-KEPT_POINTS:]
         remember(report)
         self._panels.append(run)
-        for proposal in report.outcome.offered:
+        for proposal in report.outcome.edits:
             for source in (proposal.source, *(c.source for c in proposal.choices)):
                 if source.rstrip() != proposal.original.rstrip():
                     self.expect(source, proposal, run.lineage, run)

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from tf_mem_magic.core.measures import amount, limit_of
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Declined, Proposal
+from tf_mem_magic.core.sentences import new_cell_heading
 from tf_mem_magic.views import controls, rows
 from tf_mem_magic.views.ticks import Ticks
 
@@ -48,6 +49,7 @@ class Body:
     def __init__(self, outcome: Outcome, tier: Tier, source: str, clicks: Clicks) -> None:
         self._outcome, self._below, self._source, self._clicks = outcome, tier != "edit", source, clicks
         self._buttons: list[Any] = []
+        self._is_quiet = outcome.recording.status == "ok"
         self._ticks = Ticks(clicks.combine, self._together)
         self.widget = controls.column(*self._parts())
 
@@ -61,16 +63,22 @@ class Body:
         parts = []
         if changes := rows.changes_html(outcome.changes):
             parts.append(controls.text(changes))
-        if outcome.offered:
+        if outcome.edits:
             parts.append(self._heading())
-            tickable = len(outcome.offered) > 1
-            parts += [self._proposal(p, accent=i == 0, tickable=tickable) for i, p in enumerate(outcome.offered)]
+            tickable = len(outcome.edits) > 1
+            parts += [self._proposal(p, accent=i == 0, tickable=tickable) for i, p in enumerate(outcome.edits)]
             parts.append(self._ticks.widget)
+        if outcome.new_cells and not self._is_quiet:
+            parts.append(controls.text(rows.prose(new_cell_heading(outcome)), "tfmem-head"))
+            parts += map(self._proposal, outcome.new_cells)
         if outcome.leftovers:
             parts.append(controls.text("Left in memory", "tfmem-head"))
             parts += [self._leftover(name, size) for name, size in outcome.leftovers]
-        if outcome.declined:
-            reasons = [widget for declined in outcome.declined for widget in self._declined(declined)]
+        reasons = [widget for declined in outcome.declined for widget in self._declined(declined)]
+        if self._is_quiet and outcome.new_cells:
+            offers = map(self._proposal, outcome.new_cells)
+            parts.append(controls.folded(new_cell_heading(outcome).replace("`", ""), *offers, *reasons))
+        elif reasons:
             parts.append(controls.folded(rows.declined_line(outcome.declined), *reasons))
         parts.append(self._foot())
         return parts
@@ -101,16 +109,21 @@ class Body:
             choices.append(self._ticks.box(proposal))
         if not self._below:
             return controls.row(apply, facts, *choices)
-        copy = self._button("Copy the cell", "Copy the changed cell", partial(self._clicks.copy, proposal.source))
+        what = "Copy the new cell" if proposal.new_cell else "Copy the changed cell"
+        copy = self._button("Copy the cell", what, partial(self._clicks.copy, proposal.source))
         return controls.row(copy, apply, facts, *choices)
 
     def _apply(self, proposal: Proposal, label: str, note: str = "", *, accent: bool = False) -> Any:
         if proposal.takes_effect == "restart":
             does = "Restart the kernel with this change"
-        else:
-            does = "Run a copy with this change" if self._below else "Change the cell and run it again"
-        if self._below and proposal.takes_effect == "rerun":
+        elif proposal.new_cell:
+            does = "Run it here, as no cell of the notebook" if self._below else "Add a cell below this one and run it"
+            label = f"Run a new cell below: {label}"
+        elif self._below:
+            does = "Run a copy with this change"
             label = f"Run a changed copy below: {label}"
+        else:
+            does = "Change the cell and run it again"
         tip = f"{does}: {note or proposal.title}"
         return self._button(label, tip, partial(self._clicks.apply, proposal), accent=accent)
 

@@ -54,9 +54,9 @@ function initialize({ model }) {
         const tag = { tfmem: { key: order.key } };
         let reply;
         if (notebook) {
-          const place = locateUnchanged(notebook, order.cell_id, order.original);
+          const place = order.new_cell ? addBelow(notebook, order) : locateUnchanged(notebook, order.cell_id, order.original);
           send({ op: "started", key: order.key });
-          if (order.source !== order.original) place.shared.setSource(order.source);
+          if (!order.new_cell && order.source !== order.original) place.shared.setSource(order.source);
           reply = await runCell(place, kernel, order.source, tag);
         } else {
           reply = await runBelow(model, kernel, order, tag, send);

@@ -60,6 +60,17 @@ function locateUnchanged(context, id, original) {
   return place;
 }
 
+// Add a cell below the one that ran, whose own code does not matter for that; one that is there already is meant.
+function addBelow(context, order) {
+  const { index } = locate(context, order.cell_id, order.original);
+  const { sharedModel, cells } = context.model;
+  if (context.model.readOnly) throw new Refusal("The notebook is read-only, so no cell was added. Copy the cell instead.");
+  const next = sharedModel.cells[index + 1];
+  const isThere = next?.cell_type === "code" && trimmed(sourceOf(next)) === trimmed(order.source);
+  if (!isThere) sharedModel.insertCell(index + 1, { cell_type: "code", source: order.source, metadata: {} });
+  return { index: index + 1, shared: sharedModel.cells[index + 1], cell: cells.get(index + 1) };
+}
+
 // Run `code` as the cell at `place`, as JupyterLab would: the messages become the cell's own outputs.
 async function runCell(place, kernel, code, tag) {
   const { shared, cell } = place;

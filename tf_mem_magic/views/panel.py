@@ -163,10 +163,13 @@ class Panel:
 
     def _ask_for_rerun(self, proposal: Proposal) -> None:
         self.hosts = self.tier == "execute"
-        self._work("Running the copy …" if self.hosts else "Changing the cell and running it again …")
+        if proposal.new_cell:
+            self._work("Running the new cell …" if self.hosts else "Adding a cell below and running it …")
+        else:
+            self._work("Running the copy …" if self.hosts else "Changing the cell and running it again …")
         self._actions.expect(proposal.source, proposal.key)
         fields = {"source": proposal.source, "original": proposal.original, "output": self._output.model_id}
-        self._ask("run", proposal.key, **fields)
+        self._ask("run", proposal.key, **fields, new_cell=proposal.new_cell)
 
     def _run_here(self, proposal: Proposal) -> None:
         refusal = self._actions.refusal_here(proposal.source)
@@ -174,7 +177,7 @@ class Panel:
             self._say(f"Not run: {refusal}")
             return
         self.hosts = True
-        self._work("Running the copy below …")
+        self._work("Running the new cell below …" if proposal.new_cell else "Running the copy below …")
         self._actions.run_here(proposal.source, proposal.key, self._output, self._ready)
 
     def _ask_for_restart(self, proposal: Proposal) -> None:

@@ -88,8 +88,7 @@ class NotebookPresenter:
             self.retire()
             self._report_slot.empty()
             return
-        wants_panel = bool(outcome.offered or outcome.comparison or outcome.leftovers)
-        has_panel = self._attended and wants_panel and self._options.on_oom == "panel"
+        has_panel = self._attended and self._wants_panel(outcome) and self._options.on_oom == "panel"
         self._report_slot.fill(static_bundle(outcome, with_figure=self._is_hosted, above_panel=has_panel))
         if has_panel:
             self._open_panel().show(outcome)
@@ -131,6 +130,15 @@ class NotebookPresenter:
 
     def _freeze(self, html: str) -> None:
         self._panel_slot.fill({"text/html": html, "text/plain": ""})
+
+    def _wants_panel(self, outcome: Outcome) -> bool:
+        """Tell whether buttons are worth it: after a short or untagged run that went well, new cells to copy do."""
+        if outcome.edits or outcome.comparison or outcome.leftovers:
+            return True
+        is_quiet = outcome.recording.status == "ok" and (
+            not self._cell.tagged or outcome.recording.seconds < LIVE_AFTER
+        )
+        return bool(outcome.new_cells) and not is_quiet
 
     def _is_worth_showing(self, report: Report) -> bool:
         outcome = report.outcome

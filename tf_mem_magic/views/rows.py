@@ -9,7 +9,7 @@ from tf_mem_magic.core import units
 from tf_mem_magic.core.measures import amount, limit_of
 from tf_mem_magic.core.outcome import Change, Outcome
 from tf_mem_magic.core.proposals import Declined, Estimate, Proposal
-from tf_mem_magic.core.sentences import headline
+from tf_mem_magic.core.sentences import headline, new_cell_heading
 
 
 def prose(text: str) -> str:
@@ -20,8 +20,8 @@ def prose(text: str) -> str:
 def announcement(outcome: Outcome) -> str:
     """Give the one sentence that a screen reader speaks when the run has ended (plain text)."""
     said = f"{headline(outcome)}."
-    if outcome.offered:
-        count = len(outcome.offered)
+    if outcome.edits:
+        count = len(outcome.edits)
         said += f" {count} {'change is' if count == 1 else 'changes are'} offered below."
     return said
 
@@ -66,7 +66,7 @@ def details_html(proposal: Proposal) -> str:
     if proposal.environment:
         names = ", ".join(f"<code>{escape(name)}={escape(value)}</code>" for name, value in proposal.environment)
         parts.append(f"<p>Set before TensorFlow is imported: {names}</p>")
-    if proposal.why and (proposal.estimate is not None or not _is_short(proposal.why)):
+    if proposal.why and not proposal.new_cell and (proposal.estimate is not None or not _is_short(proposal.why)):
         parts.append(f"<p>{prose(proposal.why)}</p>")
     if proposal.estimate is not None:
         parts.append(f"<p>The estimate rests on: {prose(proposal.estimate.basis)}</p>")
@@ -84,11 +84,15 @@ def columns_html(outcome: Outcome) -> str:
 
 def row_html(proposal: Proposal, limit: int | None) -> str:
     """Give what stands beside a proposal's button."""
+    if proposal.new_cell:
+        about, opens = f'<span class="tfmem-dim">{prose(proposal.why)}</span>', "the new cell"
+    else:
+        about, opens = estimate_html(proposal, limit), "the change"
     restart = " · restarts the kernel" if proposal.takes_effect == "restart" else ""
     return (
-        f'<div class="tfmem-facts"><span>{estimate_html(proposal, limit)}</span> '
+        f'<div class="tfmem-facts"><span>{about}</span> '
         f'<span class="tfmem-dim">{escape(proposal.preserves)}{restart}</span></div>'
-        f'<details class="tfmem-details"><summary>the change</summary>{details_html(proposal)}</details>'
+        f'<details class="tfmem-details"><summary>{opens}</summary>{details_html(proposal)}</details>'
     )
 
 
@@ -131,13 +135,20 @@ def frozen_html(outcome: Outcome | None) -> str:
         return "<div>The live view ended before the cell did.</div>"
     limit = limit_of(outcome)
     parts = [changes_html(outcome.changes)]
-    if outcome.offered:
+    if outcome.edits:
         rows = "".join(
             f"<li><b>{escape(p.title)}</b> {estimate_html(p, limit)} · {escape(p.preserves)}"
             f"<details><summary>the change</summary>{details_html(p)}</details></li>"
-            for p in outcome.offered
+            for p in outcome.edits
         )
         parts.append(f"<div>Changes to this cell that were offered:</div><ul>{rows}</ul>")
+    if outcome.new_cells:
+        cells = "".join(
+            f"<li><b>{escape(p.title)}</b> · {escape(p.preserves)}"
+            f"<details><summary>the new cell</summary>{details_html(p)}</details></li>"
+            for p in outcome.new_cells
+        )
+        parts.append(f"<details><summary>{prose(new_cell_heading(outcome))}</summary><ul>{cells}</ul></details>")
     if outcome.leftovers:
         names = ", ".join(f"<code>{escape(name)}</code> {amount(size)}" for name, size in outcome.leftovers)
         parts.append(f"<div>Left in memory: {names}</div>")
