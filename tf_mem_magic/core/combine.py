@@ -105,13 +105,17 @@ def _promised(batches: tuple[BatchSeen, ...], batch: int | None) -> tuple[BatchS
 def _moved_lines(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
     """Give for each line of the old text (from 1) the line of the new that it became; lines without one are left out.
 
-    A line may be indented anew. Where as many lines replace others, each stands for the one in its place.
+    A line may be indented anew. Where as many lines replace others, each stands for the one in its place; a line that
+    stands once in both texts stands for itself.
     """
     moved: dict[int, int] = {}
-    matcher = difflib.SequenceMatcher(None, [s.strip() for s in old], [s.strip() for s in new], autojunk=False)
+    old, new = [s.strip() for s in old], [s.strip() for s in new]
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
     for kind, start, end, other, other_end in matcher.get_opcodes():
         if kind == "equal" or (kind == "replace" and end - start == other_end - other):
             moved.update((start + i + 1, other + i + 1) for i in range(end - start))
+    once = {line for line in old if old.count(line) == new.count(line) == 1}
+    moved.update((old.index(line) + 1, new.index(line) + 1) for line in once)
     return moved
 
 
