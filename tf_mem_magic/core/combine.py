@@ -47,7 +47,7 @@ def changed_context(context: Context, proposal: Proposal) -> Context | str:
         batches=_promised(recording.facts.batches, dict(proposal.expects).get("batch")),
     )
     cell = replace(context.cell, source=new)
-    return Context(cell, replace(recording, cell=cell, errors=errors, facts=facts), diagnosis)
+    return Context(cell, replace(recording, cell=cell, errors=errors, facts=facts), diagnosis, picked=context.picked)
 
 
 def merge(steps: Sequence[Proposal], key: str, title: str) -> Proposal | Declined:
@@ -83,6 +83,8 @@ def _merged(one: Proposal, other: Proposal) -> Proposal:
         undo=_joined(other.undo, one.undo),
         answers_cause=one.answers_cause or other.answers_cause,
         excludes=tuple(dict.fromkeys((*one.excludes, *other.excludes))),
+        asks=one.asks or other.asks,
+        picks=(),
     )
 
 
