@@ -84,6 +84,33 @@ def test_combined_with_a_restart_there_is_no_training_to_go_on_with():
     assert ("restart", ()) == (both.takes_effect, both.choices)
 
 
+def test_what_is_reachable_under_other_settings_is_completed_too():
+    values = (NamedValue("z", 2 * MIB, "tf.Tensor", "GPU:0"),)
+    declined = next(d for d in explain(trained(values=values)).declined if d.key == "free-leftovers")
+    assert ["Continue from epoch 2", "Start again"] == [c.label for c in declined.settings.choices]
+
+
+OLD = ModelFacts("old", weight_bytes=20 * MIB, steps=3, steps_before=3, device="GPU:0")
+NOW = ModelFacts("model", weight_bytes=MIB, steps_before=0, device="GPU:0")
+
+
+def test_combined_with_another_change_a_model_can_still_be_saved_first():
+    both = combined(explain(oom(models=(OLD, NOW))), ("free-leftovers", "smaller-batch"))
+    (saving,) = [c.source for c in both.choices]
+    assert saving.endswith('apply.free("old", save={"old": "old.keras"})\nmodel.fit(x, y, batch_size=32)')
+    assert (True, ()) == (both.asks, both.picks)
+
+
+def test_what_was_ticked_is_what_is_combined():
+    values = tuple(NamedValue(name, 20 * MIB, "tf.Tensor", "GPU:0") for name in ("a", "b"))
+    outcome = explain(oom(values=values))
+    keys = ("free-leftovers", "smaller-batch")
+    for order in (keys, keys[::-1]):
+        assert 'apply.free("b")\nmodel.fit(x, y, batch_size=32)' in combined(outcome, order, picked=("b",)).source
+    assert 'apply.free("a", "b")' in combined(outcome, keys).source
+    assert "nothing is ticked" in combined(outcome, keys, picked=()).reason
+
+
 def test_a_rerun_is_compared_with_the_run_before():
     before = explain(oom())
     lineage = Lineage().finished(before).applying(before.offered[0])
