@@ -35,8 +35,8 @@ class NotingActions:
     def refusal_here(self, source: str) -> str | None:
         return "The cell uses await at top level." if "await" in source else None
 
-    def combine(self, keys: tuple[str, ...]) -> Proposal | Declined:
-        NOTES.append(("combine", keys))
+    def combine(self, keys: tuple[str, ...], picked: tuple[str, ...] | None = None) -> Proposal | Declined:
+        NOTES.append(("combine", keys, picked))
         if "memory-growth" in keys:
             return Declined("+".join(keys), "both", "these two cannot be combined")
         return Proposal("+".join(keys), " + ".join(keys), "batch = 128", "batch = 256", "nothing")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from kernel import Kernel
 from native.ramgpu import CannotBuildError, ramgpu_env
@@ -217,6 +217,7 @@ def test_points_measured_on_the_cell_as_it_was_do_not_count_for_the_changed_one(
 WORDS = st.sampled_from(["a = 1", "b = 2", "# c", "", "d()", "    e", "if f:"])
 
 
+@example([], ["b = 2", "a = 1"], ["a = 1", "a = 1", "b = 2"], False)
 @given(st.lists(WORDS, max_size=8), st.lists(WORDS, max_size=8), st.lists(WORDS, max_size=3), st.booleans())
 def test_lines_inserted_anywhere_move_the_failing_line_to_itself(before, after, inserted, crlf):
     end = "\r\n" if crlf else "\n"

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from tf_mem_magic.core.facts import BatchSeen, Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.lineage import Lineage, measured_of
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Point
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording, Series
-from tf_mem_magic.explain import explain
+from tf_mem_magic.explain import AFTER_XLA, combined, explain
 
 MIB = 1 << 20
 CELL = "%%tfmem\nmodel.fit(x, y, batch_size=64)"
@@ -44,6 +44,71 @@ def test_after_xla_the_restart_comes_first_and_the_rerun_stays_possible():
     assert first.takes_effect == "restart"
     assert "XLA" in " ".join(first.caveats)
     assert [(c.label, c.source) for c in first.choices][-1] == ("Without a restart", first.source)
+
+
+BOTH = ("smaller-batch", "mixed-precision")
+
+
+def trained(message=TEXT, cell=CELL, **more):
+    """A run that failed while it validated the first of three epochs, on a model of an earlier cell."""
+    model = ModelFacts("model", ("Dense",), weight_bytes=MIB, steps=5, steps_before=0, kept=True, device="GPU:0")
+    run = oom(message, keras="3.15.1", tensorflow="2.21.0", models=(model,), epochs_done=0, validating=True, **more)
+    return replace(run, cell=Cell(cell.replace("batch_size=64", "batch_size=64, epochs=3")))
+
+
+def test_combined_remedies_go_on_or_start_again_like_single_ones():
+    outcome = explain(trained())
+    both = combined(outcome, BOTH)
+    single = next(p for p in outcome.offered if p.key == "smaller-batch")
+    assert (
+        ["Continue from epoch 2", "Start again"] == [c.label for c in both.choices] == [c.label for c in single.choices]
+    )
+    assert ["initial_epoch=1" in c.source and "batch_size=32" in c.source for c in both.choices] == [True, False]
+    assert "apply.mixed_precision(model" in both.choices[1].source
+    assert "apply.start_again(model)" in both.choices[1].source
+
+
+def test_combined_remedies_restart_first_after_xla_like_single_ones():
+    both = combined(explain(trained("Out of memory while trying to allocate 942.65MiB.")), BOTH)
+    assert ("restart", AFTER_XLA) == (both.takes_effect, both.caveats[-1])
+    assert ("Without a restart", both.source, "rerun") == (
+        both.choices[-1].label,
+        both.choices[-1].source,
+        both.choices[-1].takes_effect,
+    )
+
+
+def test_combined_with_a_restart_there_is_no_training_to_go_on_with():
+    card = DeviceFacts("GPU:0", compute_capability=(8, 0), growth=False, total=100 * MIB, others=(), uuid="GPU-0")
+    both = combined(explain(trained(devices=(card,))), ("smaller-batch", "memory-growth"))
+    assert ("restart", ()) == (both.takes_effect, both.choices)
+
+
+def test_what_is_reachable_under_other_settings_is_completed_too():
+    values = (NamedValue("z", 2 * MIB, "tf.Tensor", "GPU:0"),)
+    declined = next(d for d in explain(trained(values=values)).declined if d.key == "free-leftovers")
+    assert ["Continue from epoch 2", "Start again"] == [c.label for c in declined.settings.choices]
+
+
+OLD = ModelFacts("old", weight_bytes=20 * MIB, steps=3, steps_before=3, device="GPU:0")
+NOW = ModelFacts("model", weight_bytes=MIB, steps_before=0, device="GPU:0")
+
+
+def test_combined_with_another_change_a_model_can_still_be_saved_first():
+    both = combined(explain(oom(models=(OLD, NOW))), ("free-leftovers", "smaller-batch"))
+    (saving,) = [c.source for c in both.choices]
+    assert saving.endswith('apply.free("old", save={"old": "old.keras"})\nmodel.fit(x, y, batch_size=32)')
+    assert (True, ()) == (both.asks, both.picks)
+
+
+def test_what_was_ticked_is_what_is_combined():
+    values = tuple(NamedValue(name, 20 * MIB, "tf.Tensor", "GPU:0") for name in ("a", "b"))
+    outcome = explain(oom(values=values))
+    keys = ("free-leftovers", "smaller-batch")
+    for order in (keys, keys[::-1]):
+        assert 'apply.free("b")\nmodel.fit(x, y, batch_size=32)' in combined(outcome, order, picked=("b",)).source
+    assert 'apply.free("a", "b")' in combined(outcome, keys).source
+    assert "nothing is ticked" in combined(outcome, keys, picked=()).reason
 
 
 def test_a_rerun_is_compared_with_the_run_before():

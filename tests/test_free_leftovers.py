@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -13,18 +14,20 @@ from tf_mem_magic.cells.ancestry import ancestors
 from tf_mem_magic.cells.source import read_cell
 from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
-from tf_mem_magic.core.proposals import Context, Declined, Proposal
+from tf_mem_magic.core.proposals import Context, Declined, Pick, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.remedies.free_leftovers import propose
+from tf_mem_magic.remedies.free_leftovers import MOST_NAMES, propose
 
 MIB = 1 << 20
 
 
-def ask(source, *, device="GPU:0", cause="leftovers", breakdown=(), **facts):
+def ask(source, *, device="GPU:0", cause="leftovers", breakdown=(), numbers=(None, None, None), picked=None, **facts):
     cell = Cell(source)
     recording = Recording(cell, status="oom", facts=Facts(**facts))
-    diagnosis = Diagnosis(device, cause=cause, breakdown=breakdown)
-    (only,) = propose(Context(cell, recording, diagnosis))
+    requested, in_use, limit = (n and n * MIB for n in numbers)
+    known = {"requested": requested, "in_use": in_use, "limit": limit}
+    diagnosis = Diagnosis(device, cause=cause, breakdown=breakdown, **known)
+    (only,) = propose(Context(cell, recording, diagnosis, picked=picked))
     return only
 
 
@@ -34,6 +37,9 @@ def tensor(name, mib=64, device="GPU:0", **more):
 
 def model(name, **more):
     return ModelFacts(name, weight_bytes=64 * MIB, device="GPU:0", **({"steps_before": 0} | more))
+
+
+TRAINED = model("old", steps=4, steps_before=4)
 
 
 def let_go(answer):
@@ -127,27 +133,97 @@ def test_a_list_of_models_is_one_name():
 
 
 def test_a_trained_model_can_be_saved_first_and_the_line_passes_when_it_is_gone():
-    answer = ask("go()", models=(model("old", steps=4, steps_before=4),), values=(tensor("z"),))
+    answer = ask("go()", models=(TRAINED,), values=(tensor("z"),), picked=("old",))
     (saving,) = [c for c in answer.choices if c.label.startswith("Save")]
-    expected = 'if "old" in globals():\n    old.save("old.keras")\nfrom tf_mem_magic import apply\n'
-    assert saving.source.startswith(expected)
+    expected = 'from tf_mem_magic import apply\napply.free("old", save={"old": "old.keras"})\ngo()'
+    assert expected == saving.source
     assert "old.keras" in saving.note
 
 
+def test_a_trained_model_in_a_dictionary_can_be_saved_first():
+    nets = replace(TRAINED, name="nets['a']")
+    (saving,) = ask("go()", models=(nets,)).choices
+    (call,) = [n for n in ast.walk(read_cell(saving.source).tree) if isinstance(n, ast.Call) and n.keywords]
+    assert {"nets['a']": "nets_a.keras"} == ast.literal_eval(call.keywords[0].value)
+
+
 def test_an_untrained_model_is_not_worth_saving():
-    assert [] == [c for c in ask("go()", models=(model("old"),)).choices if c.label.startswith("Save")]
+    assert () == ask("go()", models=(model("old"),)).choices
 
 
 def test_saving_takes_a_file_name_that_no_cell_speaks_of():
     earlier = ("cb = ModelCheckpoint('old.keras')",)
-    answer = ask("go()", models=(model("old", steps=4, steps_before=4),), earlier_cells=earlier)
-    assert 'old.save("old_kept.keras")' in answer.choices[0].source
+    answer = ask("go()", models=(TRAINED,), earlier_cells=earlier)
+    assert 'save={"old": "old_kept.keras"}' in answer.choices[0].source
 
 
-def test_fewer_names_can_be_chosen():
-    answer = ask("go()", models=(model("old"),), values=(tensor("a", 300), tensor("b", 200)))
-    labels = ["Only a, b (500.0 MiB)", "Only a (300.0 MiB)", "Only b (200.0 MiB)", "Only old (64.0 MiB)"]
-    assert labels == [c.label for c in answer.choices]
+FOUND = {"models": (TRAINED,), "values": (tensor("a", 300), tensor("Out[3]", 200))}
+
+
+def test_each_name_is_there_to_be_ticked_with_its_size_and_what_it_is():
+    assert (
+        Pick("a", 300 * MIB, "tf.Tensor", True),
+        Pick("Out[3]", 200 * MIB, "displayed, tf.Tensor", True),
+        Pick("old", 64 * MIB, "trained model", False),
+    ) == ask("go()", **FOUND).picks
+
+
+@pytest.mark.parametrize(
+    ("requested", "ticked"), [(400, ["a", "Out[3]"]), (500, ["a", "Out[3]"]), (501, ["a", "Out[3]", "old"])]
+)
+def test_a_trained_model_is_ticked_only_where_the_rest_is_not_enough(requested, ticked):
+    answer = ask("go()", numbers=(requested, 1000, 1000), **FOUND)
+    assert (ticked, ticked) == (let_go(answer), [p.name for p in answer.picks if p.ticked])
+
+
+def test_where_there_are_only_trained_models_the_largest_that_are_needed_are_ticked():
+    models = (TRAINED, replace(TRAINED, name="older"), replace(TRAINED, name="oldest", weight_bytes=9 * MIB))
+    assert ["old", "older"] == let_go(ask("go()", numbers=(100, 1000, 1000), models=models))
+
+
+@given(st.sets(st.sampled_from(["a", "Out[3]", "old"]), min_size=1))
+def test_the_edit_is_made_of_what_is_ticked(names):
+    answer = ask("go()", picked=tuple(sorted(names)), **FOUND)
+    assert names == set(let_go(answer)) == {p.name for p in answer.picks if p.ticked}
+    assert ("old" in names) == (len(answer.choices) == 1)
+    assert (names == {"a", "Out[3]", "old"}) == (not any("Not ticked" in c for c in answer.caveats))
+
+
+def test_what_is_ticked_is_let_go_even_where_it_is_not_enough_and_that_is_said():
+    answer = ask("go()", numbers=(400, 1000, 1000), picked=("a",), **FOUND)
+    assert (["a"], "100.0 MiB would still be missing.") == (let_go(answer), answer.why)
+
+
+@pytest.mark.parametrize("picked", [(), ("gone",), ("model",)])
+def test_a_name_that_cannot_be_let_go_cannot_be_ticked(picked):
+    assert "nothing is ticked" == ask("model.fit()", picked=picked, **FOUND).reason
+
+
+def test_the_largest_names_are_offered_where_there_are_very_many():
+    values = tuple(tensor(f"v{i}", 2 + i) for i in range(60))
+    picks = ask("go()", values=values).picks
+    assert (MOST_NAMES, "v59", "v20") == (len(picks), picks[0].name, picks[-1].name)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "reason"),
+    [
+        ((100, 1000, 1001), "hold there (a, b) is 50.0 MiB, of a limit of 1001 MiB: too little to matter"),
+        ((100, 1000, 1000), None),
+        (
+            (1001, None, None),
+            "hold there (a, b) is 50.0 MiB, of the 1001 MiB that were asked for: too little to matter",
+        ),
+        ((1000, None, None), None),
+        ((None, None, None), None),
+    ],
+)
+def test_less_than_a_twentieth_of_the_limit_is_offered_under_other_settings_only(numbers, reason):
+    answer = ask("go()", numbers=numbers, values=(tensor("a", 30), tensor("b", 20)))
+    if reason is None:
+        assert not isinstance(answer, Declined) or "still be missing" in answer.reason
+    else:
+        assert (True, ["a", "b"]) == (answer.reason.endswith(reason), let_go(answer.settings))
 
 
 def test_what_no_name_holds_is_told_apart():
@@ -211,6 +287,10 @@ cache = tf.ones((8, 1024, 1024))
 mask = tf.ones((1024, 1024))
 other = mask
 def scale(batch): return tf.reduce_mean(mask) * batch
+gone = build(256)
+gone.fit(x[:64], y[:64], verbose=0)
+spare = gone.optimizer
+del gone
 model = build(256)
 model.fit(x[:64], y[:64], verbose=0)
 start = [w.numpy() for w in model.weights], [v.numpy() for v in model.optimizer.variables]
@@ -231,6 +311,11 @@ del piled
 """
 
 
+TICK = """from tf_mem_magic.run.panel_actions import PanelActions
+panel = PanelActions(first._rerun.__self__)
+ticked = panel.combine(("free-leftovers",), tuple(p.name for p in first.proposals[0].picks))"""
+
+
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):
     """One kernel that earlier cells filled: what happened there as plain values."""
@@ -246,7 +331,11 @@ def live(tmp_path_factory):
         found["first"] = kernel.value("first.proposals[0].key")
         found["title"] = kernel.value("first.proposals[0].title")
         found["free"] = kernel.value("[l for l in first.proposals[0].source.splitlines() if 'apply.free' in l][0]")
-        saving = kernel.value("[c.source for c in first.proposals[0].choices if c.label.startswith('Save')][0]")
+        picks = "[(p.name, p.what, p.ticked) for p in first.proposals[0].picks]"
+        found["picks"] = kernel.value(picks)
+        kernel.run(TICK)
+        found["save"] = kernel.value("[c.label for c in ticked.choices]")
+        saving = kernel.value("ticked.choices[0].source")
         predicted = kernel.value("old.predict(x[:2], verbose=0).tolist()")
         before = kernel.value("tf.config.experimental.get_memory_info('CPU:0')['current']")
         ran = kernel.run(saving)
@@ -257,7 +346,9 @@ def live(tmp_path_factory):
         found["peak"] = kernel.value("t.last_report().recording.get('allocator:CPU:0').peak")
         found["losses"] = kernel.value("losses")
         found["scaled"] = kernel.value("scaled")
-        found["names"] = kernel.value("[n in globals() for n in ('old', 'cache', 'kept', 'mask', 'model', 'held')]")
+        found["names"] = kernel.value(
+            "[n in globals() for n in ('old', 'cache', 'spare', 'kept', 'mask', 'model', 'held')]"
+        )
         found["results"] = kernel.value("len(Out)")
         kernel.run("gc.collect()")
         found["back"] = before - kernel.value("tf.config.experimental.get_memory_info('CPU:0')['current']")
@@ -292,7 +383,18 @@ class TestInAKernel:
         assert ("leftovers", "free-leftovers") == (live["cause"], live["first"])
 
     def test_old_model_cache_and_displayed_value_are_named_and_nothing_that_is_needed(self, live):
-        assert 'apply.free("cache", "Out[2]", "old", "kept")' == live["free"]
+        assert 'apply.free("cache", "Out[2]", "spare", "kept")' == live["free"]
+        assert [
+            ("cache", "tf.Tensor", True),
+            ("Out[2]", "displayed, tf.Tensor", True),
+            ("old", "trained model", False),
+            ("spare", "optimizer", True),
+            ("kept", "model", True),
+        ] == live["picks"]
+
+    def test_a_trained_model_that_is_ticked_can_be_saved_first(self, live):
+        assert ["Save old first"] == live["save"]
+        assert "Saved `old` as old.keras." in live["said"]
 
     def test_the_changed_cell_fits(self, live):
         assert ("ok", "oom", []) == (live["status"], live["compared"], live["error"])
@@ -304,7 +406,7 @@ class TestInAKernel:
         assert "of CPU:0 came back" in live["said"]
 
     def test_what_the_cell_needs_is_still_there(self, live):
-        assert [False, False, True, True, True, True] == live["names"]
+        assert [False, False, False, True, True, True, True] == live["names"]
         assert 2.0 == live["scaled"]
 
     def test_the_results_are_the_same_as_without_the_leftovers(self, live):

@@ -198,7 +198,11 @@ view = np.zeros((1000, 8), "float32")
 loop_model = keras.Sequential([L.Input((3, 4)), L.LSTM(3)])
 loop_optimizer = keras.optimizers.Adam(); loop_optimizer.build(loop_model.trainable_variables)
 shared = small.layers[0]
+gone = keras.Sequential([L.Input((5,)), L.Dense(7)])
+left_optimizer = keras.optimizers.Adam(); left_optimizer.build(gone.trainable_variables); del gone
+unused_optimizer = keras.optimizers.Adam()
 ns = dict(small=small, alias=small, gan=Gan(), trainer=Trainer(), models={"a": keras.Sequential([L.Input((2,)), L.Dense(1)])},
+    left_optimizer=left_optimizer, unused_optimizer=unused_optimizer,
     loop_model=loop_model, loop_optimizer=loop_optimizer, inner=keras.Sequential([L.Input((8,)), shared]),
     mixed=keras.Sequential([L.Input((8,)), L.Dense(2, dtype="mixed_bfloat16")]),
     train=base.batch(10).prefetch(1), plain=base, endless=base.batch(4).repeat(), pieces={"val": base.padded_batch(8, ([8], []))},
@@ -353,6 +357,8 @@ class TestLive:
             ("raw", 999, "bytes", "earlier"),
             ("Out[3]", 28, "tf.Tensor", "earlier"),
             ("made", 492, "tf.Tensor", "cell"),
+            # Weights and both moments, its count of steps and its learning rate.
+            ("left_optimizer", 3 * 4 * (5 * 7 + 7) + 8 + 4, "optimizer", "earlier"),
         ],
     )
     def test_named_values_have_their_size_and_origin(self, plain, name, size, kind, origin):
@@ -363,7 +369,7 @@ class TestLive:
         assert value(plain, "tensor").device == "CPU:0"
         assert value(plain, "array").device is None
 
-    @pytest.mark.parametrize("name", ["window", "_", "_3", "_ih", "In", "Out"])
+    @pytest.mark.parametrize("name", ["window", "_", "_3", "_ih", "In", "Out", "loop_optimizer", "unused_optimizer"])
     def test_views_aliases_and_ipythons_own_names_are_not_counted_again(self, plain, name):
         assert value(plain, name) is None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 from panel_demo import GIB, NotingActions, live_at, outcome, proposal, reran, rich
 
 from tf_mem_magic.core.live import Live, LiveSeries
 from tf_mem_magic.core.outcome import Attempt, Change, Outcome
-from tf_mem_magic.core.proposals import Declined, Estimate
+from tf_mem_magic.core.proposals import Declined, Estimate, Pick
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.views import panel as panel_module
 from tf_mem_magic.views import rows
@@ -124,10 +125,90 @@ def test_two_ticked_changes_are_offered_together(driven):
 
 def test_changes_that_cannot_be_combined_say_why(driven):
     d = driven(rich(CELL, CHANGED))
-    d.actions.combine = lambda keys: Declined("+".join(keys), "both", "these two cannot be combined")
+    d.actions.combine = lambda keys, picked: Declined("+".join(keys), "both", "these two cannot be combined")
     for box in ticks(d.panel)[:2]:
         box.value = True
     assert "these two cannot be combined" in d.text()
+
+
+FREE = ("cache", "Out[2]")
+
+
+def freeing(names=FREE):
+    picks = (Pick("cache", 3 * GIB, "tf.Tensor", "cache" in names), Pick("Out[2]", GIB, "", "Out[2]" in names))
+    free = ", ".join(repr(name) for name in names)
+    return proposal("free-leftovers", f"Let go of {', '.join(names)}", f"free({free})\n{CELL}", CELL, picks=picks)
+
+
+def ticking(driven):
+    """A panel that offers to let go of two names, and another change."""
+    other = proposal("smaller-batch", "Batch 256 → 128", CHANGED, CELL)
+    d = driven(outcome(CELL, freeing(), other))
+    asked = []
+
+    def combine(keys, picked):
+        asked.append((keys, picked))
+        if picked == ():
+            return Declined("+".join(keys), "Let go of leftovers", "nothing is ticked")
+        return replace(freeing(picked or FREE), key="+".join(keys), picks=())
+
+    d.actions.combine = combine
+    return d, asked, {box.description: box for box in ticks(d.panel)}
+
+
+def test_what_can_be_let_go_has_a_box_with_its_size(driven):
+    d, _, boxes = ticking(driven)
+    names = ["cache (3.0 GiB, tf.Tensor)", "Out[2] (1.0 GiB)", "combine"]
+    assert names == [box.description for box in ticks(d.panel)][:3]
+    assert [True, True, False] == [boxes[name].value for name in names]
+    assert "4.0 GiB of 4.0 GiB ticked." in d.text()
+
+
+def test_what_is_cleared_leaves_the_button_and_the_change(driven):
+    d, asked, boxes = ticking(driven)
+    boxes["Out[2] (1.0 GiB)"].value = False
+    assert [(("free-leftovers",), ("cache",))] == asked
+    assert ("Let go of cache", True) == (next(iter(d.buttons())), "3.0 GiB of 4.0 GiB ticked." in d.text())
+    assert "free(&#x27;cache&#x27;)" in d.text()
+    assert "Out[2]&#x27;)" not in d.text()
+    d.buttons()["Let go of cache"].click()
+    assert [("expect", f"free('cache')\n{CELL}", "free-leftovers")] == d.actions.notes
+
+
+def test_with_nothing_ticked_there_is_nothing_to_press(driven):
+    d, _, boxes = ticking(driven)
+    boxes["Out[2] (1.0 GiB)"].value = False
+    boxes["cache (3.0 GiB, tf.Tensor)"].value = False
+    assert ["Batch 256 → 128", "Dismiss"] == list(d.buttons())
+    assert "Nothing is ticked." in d.text()
+    boxes["cache (3.0 GiB, tf.Tensor)"].value = True
+    assert "Let go of cache" in d.buttons()
+
+
+def test_what_is_ticked_is_what_is_combined(driven):
+    d, asked, boxes = ticking(driven)
+    first, second = (box for box in ticks(d.panel) if box.description == "combine")
+    first.value = second.value = True
+    keys = ("free-leftovers", "smaller-batch")
+    assert [(keys, None)] == asked
+    boxes["cache (3.0 GiB, tf.Tensor)"].value = False
+    assert (keys, ("Out[2]",)) in asked
+    assert "Apply together: Let go of Out[2]" in d.buttons()
+
+
+def test_a_tick_that_fails_says_so(driven):
+    d, _, boxes = ticking(driven)
+    d.actions.combine = lambda keys, picked: 1 / 0
+    boxes["Out[2] (1.0 GiB)"].value = False
+    assert "That did not work (ZeroDivisionError: division by zero)." in d.said()
+
+
+def test_ticking_leaves_no_widget_behind(driven):
+    _, _, boxes = ticking(driven)
+    before = open_widgets()
+    for value in (False, True, False, True):
+        boxes["Out[2] (1.0 GiB)"].value = value
+    assert before == open_widgets()
 
 
 def test_only_the_first_choice_has_the_accent_colour(driven):

@@ -15,7 +15,7 @@ from tf_mem_magic.core.places import at_top_level
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.tag import dropped_lines
-from tf_mem_magic.remedies import propose_after_success, propose_all
+from tf_mem_magic.remedies import combine, propose_after_success, propose_all
 
 LEFT_BEHIND = 1 << 20
 """Bytes below which what a run left behind is not worth a word."""
@@ -45,13 +45,29 @@ def explain(
     outcome = replace(
         outcome,
         offered=tuple(_completed(a, outcome) for a in answers if isinstance(a, Proposal)),
-        declined=tuple(a for a in answers if isinstance(a, Declined)),
+        declined=tuple(_reachable(a, outcome) for a in answers if isinstance(a, Declined)),
     )
     if recording.status != "ok":
         outcome = replace(outcome, changes=find_changes(recording.cell.source, recording.facts, reached(recording)))
     if lineage.last is not None:
         outcome = replace(outcome, comparison=compare(lineage.last, outcome, lineage.applied))
     return replace(outcome, history=lineage.finished(outcome).history if lineage.outcomes else ())
+
+
+def combined(
+    outcome: Outcome,
+    keys: tuple[str, ...],
+    lineage: Lineage | None = None,
+    measured: tuple[Measured, ...] = (),
+    picked: tuple[str, ...] | None = None,
+) -> Proposal | Declined:
+    """Give one proposal that applies the remedies ``keys`` to the cell of a run that :func:`explain` has explained.
+
+    ``picked`` are the parts that a person has ticked; None: those that the remedies tick themselves.
+    """
+    context = replace(context_of(outcome, lineage or Lineage(), measured), picked=picked)
+    answer = combine(context, keys)
+    return _completed(answer, outcome) if isinstance(answer, Proposal) else _reachable(answer, outcome)
 
 
 def context_of(outcome: Outcome, lineage: Lineage, measured: tuple[Measured, ...] = ()) -> Context:
@@ -77,6 +93,11 @@ def _completed(proposal: Proposal, outcome: Outcome) -> Proposal:
         choices=(*choices, Choice("Without a restart", proposal.source, AFTER_XLA)),
         caveats=(*proposal.caveats, AFTER_XLA),
     )
+
+
+def _reachable(declined: Declined, outcome: Outcome) -> Declined:
+    """Complete what is reachable under other settings."""
+    return declined if declined.settings is None else replace(declined, settings=_completed(declined.settings, outcome))
 
 
 def reached(recording: Recording) -> int | None:

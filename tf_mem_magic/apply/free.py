@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FunctionType, MethodType
 from typing import Any
 
 
-def free(*names: str) -> None:
+def free(*names: str, save: Mapping[str, str] | None = None) -> None:
     """Let go of what the notebook's ``names`` hold, and say in a line how much memory came back.
 
     ``"Out[3]"`` names a result that IPython keeps. A Keras model that something hidden still refers to is emptied: its
     variables and its optimizer's give their memory back, and it cannot be used any more. A model or array that the
     notebook also reaches by a name that is not given stays. Names that are gone already are passed over, so that the
     cell can run again.
+
+    Parameters
+    ----------
+    *names : str
+        What to let go of.
+    save : mapping of str to str, optional
+        Files to save models in first, by the name that holds each: ``{"model": "model.keras"}``. Where one cannot be
+        saved nothing is let go.
 
     Raises
     ------
@@ -24,6 +32,8 @@ def free(*names: str) -> None:
     from tf_mem_magic.run.release import free as let_go
 
     shell = _shell()
+    for name, file in (save or {}).items():
+        _save(shell.user_ns, name, file)
     known = dict(own_names(shell.user_ns))
     results = {f"Out[{count}]": value for count, value in shell.user_ns.get("Out", {}).items()}
     held = {name: (known | results)[name] for name in names if name in known or name in results}
@@ -46,6 +56,16 @@ def _shell() -> Any:
     if shell is None:
         raise RuntimeError("apply.free lets go of a notebook's names, and this is no notebook: use del")
     return shell
+
+
+def _save(namespace: Any, name: str, file: str) -> None:
+    """Save the model that ``name`` (``nets[0]`` too) holds; one that is gone has been saved before."""
+    from tf_mem_magic.run.inspect_names import reachable
+
+    model = dict(reachable(namespace)).get(name)
+    if model is not None:
+        model.save(file)
+        print(f"Saved `{name}` as {file}.")
 
 
 def _used_elsewhere(namespace: Any, held: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -47,7 +47,7 @@ def changed_context(context: Context, proposal: Proposal) -> Context | str:
         batches=_promised(recording.facts.batches, dict(proposal.expects).get("batch")),
     )
     cell = replace(context.cell, source=new)
-    return Context(cell, replace(recording, cell=cell, errors=errors, facts=facts), diagnosis)
+    return Context(cell, replace(recording, cell=cell, errors=errors, facts=facts), diagnosis, picked=context.picked)
 
 
 def merge(steps: Sequence[Proposal], key: str, title: str) -> Proposal | Declined:
@@ -83,6 +83,8 @@ def _merged(one: Proposal, other: Proposal) -> Proposal:
         undo=_joined(other.undo, one.undo),
         answers_cause=one.answers_cause or other.answers_cause,
         excludes=tuple(dict.fromkeys((*one.excludes, *other.excludes))),
+        asks=one.asks or other.asks,
+        picks=(),
     )
 
 
@@ -105,13 +107,17 @@ def _promised(batches: tuple[BatchSeen, ...], batch: int | None) -> tuple[BatchS
 def _moved_lines(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
     """Give for each line of the old text (from 1) the line of the new that it became; lines without one are left out.
 
-    A line may be indented anew. Where as many lines replace others, each stands for the one in its place.
+    A line may be indented anew. Where as many lines replace others, each stands for the one in its place; a line that
+    stands once in both texts stands for itself.
     """
     moved: dict[int, int] = {}
-    matcher = difflib.SequenceMatcher(None, [s.strip() for s in old], [s.strip() for s in new], autojunk=False)
+    old, new = [s.strip() for s in old], [s.strip() for s in new]
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
     for kind, start, end, other, other_end in matcher.get_opcodes():
         if kind == "equal" or (kind == "replace" and end - start == other_end - other):
             moved.update((start + i + 1, other + i + 1) for i in range(end - start))
+    once = {line for line in old if old.count(line) == new.count(line) == 1}
+    moved.update((old.index(line) + 1, new.index(line) + 1) for line in once)
     return moved
 
 

@@ -46,6 +46,16 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Pick:
+    """Something that a proposal lets go of where a person ticks it: its ``name``, ``bytes``, and ``what`` it is."""
+
+    name: str
+    bytes: int
+    what: str = ""
+    ticked: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Proposal:
     """A visible change to the cell that is expected to help.
 
@@ -75,6 +85,8 @@ class Proposal:
         It takes away what cannot be had again, so it is never applied without a click.
     new_cell : bool
         ``source`` is a cell of its own, to be added below: the cell that ran stays as it is.
+    picks : tuple of Pick
+        What can be ticked; ``source`` is made of what is (:attr:`Context.picked` asks for other ticks).
     """
 
     key: str
@@ -95,6 +107,7 @@ class Proposal:
     excludes: tuple[str, ...] = ()
     asks: bool = False
     new_cell: bool = False
+    picks: tuple[Pick, ...] = ()
 
     @property
     def diff(self) -> str:
@@ -130,12 +143,17 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """All that a remedy is asked with. ``points`` are earlier runs of this cell, oldest first."""
+    """All that a remedy is asked with.
+
+    ``points`` are earlier runs of this cell, oldest first. ``picked`` are the names that a person has ticked
+    (:class:`Pick`); None: nobody has, and the remedy ticks what it would.
+    """
 
     cell: Cell
     recording: Recording
     diagnosis: Diagnosis | None = None
     points: tuple[Point, ...] = ()
+    picked: tuple[str, ...] | None = None
 
 
 Answer = tuple[Proposal | Declined, ...]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import cast
 
 from tf_mem_magic.core.combine import PRESERVES, changed_context, merge
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Proposal, Remedy
+from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal, Remedy
 
 
 @lru_cache(maxsize=1)
@@ -82,20 +83,47 @@ def combine(context: Context, keys: tuple[str, ...]) -> Proposal | Declined:
     ranked = [answer.key for answer in propose_all(context)]
     ordered = sorted(dict.fromkeys(keys), key=lambda key: ranked.index(key) if key in ranked else len(ranked))
     all_keys = "+".join(ordered)
+    steps = _one_after_another(context, ordered)
+    if isinstance(steps, Declined):
+        return replace(steps, key=all_keys)
+    if not steps:
+        return Declined("", "", "no remedy was chosen")
+    if len(steps) == 1:
+        return steps[0]
+    merged = merge(steps, all_keys, _titles(steps))
+    if isinstance(merged, Proposal):
+        return replace(merged, choices=tuple(_choices(context, ordered, steps)))
+    return merged
+
+
+def _one_after_another(context: Context, keys: Sequence[str]) -> list[Proposal] | Declined:
+    """Ask each remedy about the cell that the one before it left."""
     steps: list[Proposal] = []
     now: Context | str = context
-    for key in ordered:
+    for key in keys:
         if isinstance(now, str):
-            return Declined(all_keys, _titles(steps), now)
+            return Declined("", _titles(steps), now)
         answer = _ask(now, key)
         if isinstance(answer, Declined):
             after = f"after {steps[-1].title}, {answer.title} cannot be applied: " if steps else ""
-            return Declined(all_keys, _titles([*steps, answer]), f"{after}{answer.reason}", answer.patch)
+            return Declined("", _titles([*steps, answer]), f"{after}{answer.reason}", answer.patch)
         steps.append(answer)
         now = changed_context(now, answer)
-    if not steps:
-        return Declined("", "", "no remedy was chosen")
-    return steps[0] if len(steps) == 1 else merge(steps, all_keys, _titles(steps))
+    return steps
+
+
+def _choices(context: Context, keys: Sequence[str], steps: Sequence[Proposal]) -> Iterator[Choice]:
+    """Take the further choices of each step through the steps after it; those that do not go there are left out."""
+    now: Context | str = context
+    for i, step in enumerate(steps):
+        others = [other.takes_effect for other in steps if other is not step]
+        for choice in step.choices:
+            after = now if isinstance(now, str) else changed_context(now, replace(step, source=choice.source))
+            rest = None if isinstance(after, str) else _one_after_another(after, keys[i + 1 :])
+            if isinstance(rest, list):
+                effect = "restart" if "restart" in others else choice.takes_effect
+                yield replace(choice, source=[choice.source, *(r.source for r in rest)][-1], takes_effect=effect)
+        now = now if isinstance(now, str) else changed_context(now, step)
 
 
 def _ask(context: Context, key: str) -> Proposal | Declined:

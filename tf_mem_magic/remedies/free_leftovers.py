@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.cells.ancestry import ancestors
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.source import PythonCell, apply_edits, read_cell
 from tf_mem_magic.cells.top import insert_on_top
+from tf_mem_magic.core.diagnose import WORTH_NAMING
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
-from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Example, Proposal
+from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Example, Pick, Proposal
 from tf_mem_magic.core.recording import Cell, Recording, Series
 from tf_mem_magic.core.units import size
 
@@ -21,7 +24,9 @@ TITLE = "Let go of leftovers"
 SMALLEST = 1 << 20
 """Bytes below which a name is not worth a word."""
 
-_MOST_CHOICES = 4
+MOST_NAMES = 40
+"""Names offered at most, the largest: nobody reads through more."""
+
 _DYNAMIC = re.compile(r"\b(?:globals|locals|vars|eval|exec|user_ns|run_cell)\b|%run\b|%%?store\b|%reset")
 _WORD = re.compile(r"[^\W\d]\w*")
 _WHY = "What earlier cells left in memory is not used by this cell; without it there is that much more room."
@@ -31,10 +36,11 @@ _EMPTIED = "A model that is let go of is emptied: what else still refers to it c
 
 @dataclass(frozen=True, slots=True)
 class _Leftover:
-    """A name that can be let go, its bytes on the device, and the trained models that go with it."""
+    """A name that can be let go, its bytes on the device, what it is, and the trained models that go with it."""
 
     name: str
     bytes: int
+    what: str = ""
     is_model: bool = False
     trained: tuple[str, ...] = ()
 
@@ -51,12 +57,15 @@ def propose(context: Context) -> Answer:
     found = _leftovers(context, context.diagnosis)
     if not found:
         return (Declined(KEY, TITLE, _nothing(context, context.diagnosis)),)
-    proposal = _proposal(cell, found, context)
-    if isinstance(proposal, NotPython):
-        return (Declined(KEY, TITLE, proposal.reason),)
-    missing = _missing(context.diagnosis, sum(one.bytes for one in found))
-    if missing > 0:
+    if context.picked is not None:
+        picked = [one for one in found if one.name in context.picked]
+        return (_proposal(cell, found, picked, context) if picked else Declined(KEY, TITLE, "nothing is ticked"),)
+    proposal = _proposal(cell, found, _surely(found, context.diagnosis), context)
+    reason = _too_little(found, context.diagnosis)
+    missing = _missing(context.diagnosis, found)
+    if not reason and missing > 0:
         reason = f"{proposal.title[0].lower()}{proposal.title[1:]}: {size(missing)} would still be missing"
+    if isinstance(proposal, Proposal) and reason:
         return (Declined(KEY, TITLE, reason, "", proposal),)
     return (proposal,)
 
@@ -81,9 +90,20 @@ def _leftovers(context: Context, diagnosis: Diagnosis) -> list[_Leftover]:
         is_model = isinstance(one, ModelFacts)
         trained = (one.name,) if isinstance(one, ModelFacts) and one.steps else ()
         found[root] = _Leftover(
-            root, before.bytes + size_here, before.is_model or is_model, (*before.trained, *trained)
+            root,
+            before.bytes + size_here,
+            before.what or _what(one),
+            before.is_model or is_model,
+            (*before.trained, *trained),
         )
-    return sorted((one for one in found.values() if one.bytes >= SMALLEST), key=lambda one: -one.bytes)
+    large = sorted((one for one in found.values() if one.bytes >= SMALLEST), key=lambda one: -one.bytes)
+    return large[:MOST_NAMES]
+
+
+def _what(one: ModelFacts | NamedValue) -> str:
+    if isinstance(one, ModelFacts):
+        return "trained model" if one.steps else "model"
+    return f"displayed, {one.kind}" if one.name.startswith("Out[") else one.kind
 
 
 def _bytes(one: ModelFacts | NamedValue) -> int:
@@ -106,59 +126,83 @@ def _nothing(context: Context, diagnosis: Diagnosis) -> str:
     return f"no name of earlier cells was found that holds memory {where} and that this cell does not need"
 
 
-def _missing(diagnosis: Diagnosis, back: int) -> int:
+def _too_little(found: list[_Leftover], diagnosis: Diagnosis) -> str:
+    """Say that all that was found cannot matter beside the device's limit; empty where it may."""
+    whole = diagnosis.limit or diagnosis.requested
+    held = sum(one.bytes for one in found)
+    if whole is None or held >= WORTH_NAMING * whole:
+        return ""
+    of = f"a limit of {size(whole)}" if diagnosis.limit else f"the {size(whole)} that were asked for"
+    return f"all that earlier cells hold there ({_listed(found)}) is {size(held)}, of {of}: too little to matter"
+
+
+def _missing(diagnosis: Diagnosis, freed: Sequence[_Leftover]) -> int:
     """Give the bytes that would be missing all the same; not above 0 where it may be enough."""
     if diagnosis.requested is None or diagnosis.in_use is None or diagnosis.limit is None:
         return 0
-    return diagnosis.in_use + diagnosis.requested - back - diagnosis.limit
+    return diagnosis.in_use + diagnosis.requested - sum(one.bytes for one in freed) - diagnosis.limit
 
 
-def _proposal(cell: PythonCell, found: list[_Leftover], context: Context) -> Proposal | NotPython:
-    source = _freed(cell, found)
+def _surely(found: list[_Leftover], diagnosis: Diagnosis) -> list[_Leftover]:
+    """Tick what a cell can make again; trained models too, the largest first, where that is not enough."""
+    ticked = [one for one in found if not one.trained]
+    for one in found:
+        if one.trained and (not ticked or _missing(diagnosis, ticked) > 0):
+            ticked.append(one)
+    return [one for one in found if one in ticked]
+
+
+def _proposal(
+    cell: PythonCell, found: list[_Leftover], ticked: list[_Leftover], context: Context
+) -> Proposal | Declined:
+    """Let go of ``ticked``, and name all that was ``found``."""
+    source = _freed(cell, ticked)
     if isinstance(source, NotPython):
-        return source
-    choices = [c for c in (_saving(cell, found, context), *_fewer(cell, found)) if c is not None]
-    caveats = (_GONE, _EMPTIED) if any(one.is_model for one in found) else (_GONE,)
+        return Declined(KEY, TITLE, source.reason)
+    missing = 0 if context.diagnosis is None else _missing(context.diagnosis, ticked)
+    saving = _saving(cell, ticked, context)
+    kept = [one for one in found if one not in ticked]
+    caveats = (
+        *((f"Not ticked, so kept: {_listed(kept)} ({size(sum(one.bytes for one in kept))}).",) if kept else ()),
+        _GONE,
+        *((_EMPTIED,) if any(one.is_model for one in ticked) else ()),
+        "The changed cell needs tf_mem_magic.",
+    )
     return Proposal(
         key=KEY,
-        title=_title(found),
+        title=f"Let go of {_listed(ticked)} ({size(sum(one.bytes for one in ticked))})",
         source=source,
         original=context.cell.source,
         preserves="same results",
-        caveats=(*caveats, "The changed cell needs tf_mem_magic."),
-        why=_WHY,
-        choices=tuple(choices),
+        caveats=caveats,
+        why=f"{size(missing)} would still be missing." if missing > 0 else _WHY,
+        choices=() if saving is None else (saving,),
         answers_cause=context.diagnosis is not None and context.diagnosis.cause == "leftovers",
         asks=True,
+        picks=tuple(Pick(one.name, one.bytes, one.what, one in ticked) for one in found),
     )
 
 
-def _title(found: list[_Leftover]) -> str:
-    names = [one.name for one in found]
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"Let go of {shown} ({size(sum(one.bytes for one in found))})"
+def _listed(some: Sequence[_Leftover]) -> str:
+    names = [one.name for one in some]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _freed(cell: PythonCell, found: list[_Leftover], first: tuple[str, ...] = ()) -> str | NotPython:
+def _freed(cell: PythonCell, found: Sequence[_Leftover], given: str = "") -> str | NotPython:
     names = ", ".join(f'"{one.name}"' for one in found)
-    return apply_edits(cell, [insert_on_top(cell, (*first, "from tf_mem_magic import apply", f"apply.free({names})"))])
+    return apply_edits(cell, [insert_on_top(cell, ("from tf_mem_magic import apply", f"apply.free({names}{given})"))])
 
 
-def _saving(cell: PythonCell, found: list[_Leftover], context: Context) -> Choice | None:
-    """Offer to save the trained models first; the line passes over what an earlier run of it has let go of."""
-    models = [(one.name, name) for one in found for name in one.trained]
-    if not models:
+def _saving(cell: PythonCell, found: Sequence[_Leftover], context: Context) -> Choice | None:
+    """Offer to save the trained models first."""
+    files = {name: _file(name, context) for one in found for name in one.trained}
+    if not files:
         return None
-    lines, files = [], []
-    for root, name in models:
-        file = _file(name, context)
-        files.append(file)
-        lines += [f'if "{root}" in globals():', f'    {name}.save("{file}")']
-    source = _freed(cell, found, tuple(lines))
+    source = _freed(cell, found, f", save={json.dumps(files, ensure_ascii=False)}")
     if isinstance(source, NotPython):
         return None
-    note = f"Writes {', '.join(files)} into the notebook's folder; a file of that name is replaced."
-    return Choice(f"Save {', '.join(name for _, name in models)} first", source, note)
+    note = f"Writes {', '.join(files.values())} into the notebook's folder; a file of that name is replaced."
+    return Choice(f"Save {', '.join(files)} first", source, note)
 
 
 def _file(name: str, context: Context) -> str:
@@ -167,17 +211,6 @@ def _file(name: str, context: Context) -> str:
     texts = (context.cell.source, *context.recording.facts.earlier_cells)
     names = (f"{plain}.keras", f"{plain}_kept.keras", f"{plain}_kept_by_tfmem.keras")
     return next((file for file in names if not any(file in text for text in texts)), names[-1])
-
-
-def _fewer(cell: PythonCell, found: list[_Leftover]) -> list[Choice]:
-    """Offer fewer names, where that may be enough to choose from: without the models, and one by one."""
-    if len(found) < 2:
-        return []
-    plain = [one for one in found if not one.is_model]
-    sets = [plain] if len(plain) > 1 and len(plain) < len(found) else []
-    sets += [[one] for one in found[:_MOST_CHOICES]]
-    made = [(some, _freed(cell, some)) for some in sets]
-    return [Choice(_title(some).replace("Let go of", "Only"), text) for some, text in made if isinstance(text, str)]
 
 
 _FIT = "%%tfmem\nmodel.fit(x, y)\n"
@@ -198,13 +231,15 @@ def _example(
     used: tuple[str, ...] = (),
     device: str = "GPU:0",
     requested: int = 100 << 20,
+    limit: int = 1024 << 20,
+    picked: tuple[str, ...] | None = None,
     declined: bool = False,
 ) -> Example:
     facts = Facts(models=models, values=values, earlier_cells=earlier, used=used)
     cell = Cell(source)
     recording = Recording(cell, status="oom", facts=facts, series=(Series(f"allocator:{device}"),))
-    diagnosis = Diagnosis(device, requested=requested, in_use=1000 << 20, limit=1024 << 20, cause="leftovers")
-    return Example(name, Context(cell, recording, diagnosis), expect, declined)
+    diagnosis = Diagnosis(device, requested=requested, in_use=limit - (24 << 20), limit=limit, cause="leftovers")
+    return Example(name, Context(cell, recording, diagnosis, picked=picked), expect, declined)
 
 
 def _with(names: str, rest: str = "model.fit(x, y)\n") -> str:
@@ -212,7 +247,9 @@ def _with(names: str, rest: str = "model.fit(x, y)\n") -> str:
 
 
 EXAMPLES: tuple[Example, ...] = (
-    _example("a cache, an old model and a displayed value, largest first", _with('"cache", "old", "Out[3]"')),
+    _example("the largest first; no trained model that need not go", _with('"cache", "Out[3]"')),
+    _example("a trained model where the rest is not enough", _with('"cache", "old", "Out[3]"'), requested=400 << 20),
+    _example("what a person ticked", _with('"old", "Out[3]"'), picked=("Out[3]", "old")),
     _example(
         "what a function of an earlier cell reads is needed",
         _with('"old", "Out[3]"', "train(model)\n"),
@@ -235,6 +272,8 @@ EXAMPLES: tuple[Example, ...] = (
     _example(
         "what lies in host memory does not fill the card", "no name of earlier cells", device="GPU:1", declined=True
     ),
+    _example("nothing ticked", "nothing is ticked", picked=(), declined=True),
+    _example("too little to matter", "is 542.0 MiB, of a limit of 40.0 GiB", limit=40 << 30, declined=True),
     _example("not enough", "would still be missing", requested=2 << 30, declined=True),
     _example("names that cannot be followed", "cannot be followed", source="eval(text)\n", declined=True),
     _example("everything is needed", "does not need", source="f(old, cache, model)\n", values=(_CACHE,), declined=True),

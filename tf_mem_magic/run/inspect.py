@@ -19,7 +19,14 @@ from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts
 from tf_mem_magic.run import inspect_names as names
 from tf_mem_magic.run.inspect_data import find_datasets
 from tf_mem_magic.run.inspect_fit import Progress, observe_all, observe_fit, observe_progress
-from tf_mem_magic.run.inspect_models import describe_models, find_models, find_optimizers, is_keras_2, steps_of
+from tf_mem_magic.run.inspect_models import (
+    describe_left_optimizers,
+    describe_models,
+    find_models,
+    find_optimizers,
+    is_keras_2,
+    steps_of,
+)
 from tf_mem_magic.run.inspect_scalars import find_scalars
 from tf_mem_magic.run.inspect_uses import used_names
 from tf_mem_magic.run.inspect_values import find_values
@@ -123,7 +130,8 @@ def _live(
     facts: Facts, namespace: Mapping[str, Any], before: Before, source: str, _: BaseException | None
 ) -> dict[str, Any]:
     pairs = names.reachable(namespace)
-    optimizers = [one for _, one in find_optimizers(pairs)]
+    named_optimizers = find_optimizers(pairs)
+    optimizers = [one for _, one in named_optimizers]
     found = find_datasets(pairs, facts.initialised)
     models = find_models(pairs)
     legacy = models and all(is_keras_2(model) for _, model in models)
@@ -131,7 +139,10 @@ def _live(
         "keras": _version("tf_keras") if legacy else facts.keras,
         "models": describe_models(models, optimizers, lambda m: before.steps.get(id(m)) if before.had(m) else None),
         "datasets": tuple(replace(one, is_new=not before.had(value)) for one, value in found),
-        "values": find_values(names.own_names(namespace) + names.history(namespace), before.held),
+        "values": (
+            *find_values(names.own_names(namespace) + names.history(namespace), before.held),
+            *describe_left_optimizers(named_optimizers, models, before.held),
+        ),
         "sessions": _open_sessions(pairs, before),
         "scalars": find_scalars(_plain_python(source), namespace),
     }

@@ -7,9 +7,9 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
-from tf_mem_magic.core.facts import ModelFacts
+from tf_mem_magic.core.facts import ModelFacts, NamedValue
 from tf_mem_magic.run.inspect_deployable import is_copyable, quantizable_bytes
 from tf_mem_magic.run.inspect_ids import rounds_ids
 
@@ -87,6 +87,23 @@ def describe_models(
     order = sorted(models, key=lambda pair: -len(_variables(pair[1])))
     facts = {id(model): _describe(name, model, optimizers, steps_before(model), counted) for name, model in order}
     return tuple(facts[id(model)] for _, model in models)
+
+
+def describe_left_optimizers(
+    optimizers: list[tuple[str, Any]], models: list[tuple[str, Any]], is_earlier: Callable[[str, Any], bool]
+) -> tuple[NamedValue, ...]:
+    """Describe the optimizers of models that are gone: they hold their own variables and the models' as well."""
+    every = [one for _, one in optimizers]
+    used = {id(one) for _, model in models for one in [*optimizers_of(model), *_training(model, every)]}
+    found, counted = [], set[int]()
+    for name, one in optimizers:
+        trained = vars(one).get("_trainable_variables") or ()
+        if id(one) not in used and trained:
+            variables = [*_variables(one), *trained]
+            device = next((d for d in map(variable_device, variables) if d), None)
+            origin: Literal["earlier", "cell"] = "earlier" if is_earlier(name, one) else "cell"
+            found.append(NamedValue(name, _bytes_once(variables, counted), "optimizer", device, origin))
+    return tuple(found)
 
 
 def _describe(name: str, model: Any, others: list[Any], before: int | None, counted: set[int]) -> ModelFacts:

@@ -17,12 +17,15 @@ class PanelActions:
 
     def __init__(self, run: CellRun) -> None:
         self._run = run
-        self._combined: dict[str, Proposal] = {}
+        self._made: dict[tuple[str, str], Proposal] = {}
 
     def expect(self, source: str, key: str) -> None:
         """Let the next run of exactly ``source`` count as the rerun for the remedy ``key``; a new cell is none."""
         run = self._run
-        proposal = next((p for p in self._proposals() if p.key == key), None)
+        same = [p for p in self._proposals() if p.key == key]
+        # What was ticked anew has the key of what was offered at first.
+        exact = [p for p in same if source in (p.source, *(c.source for c in p.choices))]
+        proposal = next(iter([*exact, *same]), None)
         if proposal is not None and not proposal.new_cell:
             run.session.expect(source, proposal, run.lineage, run)
 
@@ -50,16 +53,19 @@ class PanelActions:
 
         return refusal_here(self._run.session.shell, source)
 
-    def combine(self, keys: tuple[str, ...]) -> Proposal | Declined:
-        """Ask the remedies ``keys`` one after the other, each about the cell that the last one left."""
-        from tf_mem_magic.explain import context_of
-        from tf_mem_magic.remedies import combine
+    def combine(self, keys: tuple[str, ...], picked: tuple[str, ...] | None = None) -> Proposal | Declined:
+        """Ask the remedies ``keys`` one after the other, each about the cell that the last one left.
+
+        ``picked`` are the ticked parts of what they propose; None: nobody has ticked any.
+        """
+        from tf_mem_magic.explain import combined
 
         run = self._run
         assert run.report is not None
-        answer = combine(context_of(run.report.outcome, run.lineage, run.session.measured), keys)
+        answer = combined(run.report.outcome, keys, run.lineage, run.session.measured, picked)
         if isinstance(answer, Proposal):
-            self._combined[answer.key] = answer
+            self._made[answer.key, answer.source] = answer
+            run.session.expect_copies(answer, run)
         return answer
 
     def undo(self) -> str:
@@ -95,7 +101,7 @@ class PanelActions:
         outcome = self._run.report.outcome
         return (
             *outcome.offered,
-            *self._combined.values(),
+            *self._made.values(),
             *(d.settings for d in outcome.declined if d.settings is not None),
         )
 

@@ -112,7 +112,9 @@ class Session:
 
     def expect(self, source: str, proposal: Proposal, lineage: Lineage, previous: CellRun | None) -> None:
         """Let a later run of exactly ``source`` count as the rerun for ``proposal``."""
-        self._expected.append(Expected(source.rstrip(), proposal, lineage.applying(proposal), previous))
+        expected = Expected(source.rstrip(), proposal, lineage.applying(proposal), previous)
+        self._forget_expected(expected.source)
+        self._expected.append(expected)
 
     def reported(self, report: Report, run: CellRun) -> None:
         """Remember a finished run: its report, and the sources its remedies propose."""
@@ -125,9 +127,13 @@ class Session:
         remember(report)
         self._panels.append(run)
         for proposal in report.outcome.edits:
-            for source in (proposal.source, *(c.source for c in proposal.choices)):
-                if source.rstrip() != proposal.original.rstrip():
-                    self.expect(source, proposal, run.lineage, run)
+            self.expect_copies(proposal, run)
+
+    def expect_copies(self, proposal: Proposal, run: CellRun) -> None:
+        """Let a run of the proposed cell count as its rerun also where a person copied it."""
+        for source in (proposal.source, *(c.source for c in proposal.choices)):
+            if source.rstrip() != proposal.original.rstrip():
+                self.expect(source, proposal, run.lineage, run)
 
     def close(self) -> None:
         """Close sources and panels."""
@@ -139,9 +145,11 @@ class Session:
     def _take_expected(self, source: str) -> Expected | None:
         wanted = source.rstrip()
         found = next((e for e in reversed(self._expected) if e.source == wanted), None)
-        if found is not None:
-            self._expected = deque((e for e in self._expected if e.source != wanted), maxlen=KEPT_RERUNS)
+        self._forget_expected(wanted)
         return found
+
+    def _forget_expected(self, source: str) -> None:
+        self._expected = deque((e for e in self._expected if e.source != source), maxlen=KEPT_RERUNS)
 
     def _retire_panels(self, cell_id: str | None) -> None:
         """Freeze the panels of earlier runs of the cell (all, where ``cell_id`` is None)."""

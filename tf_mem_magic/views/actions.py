@@ -47,8 +47,11 @@ class Actions(Protocol):
     def refusal_here(self, source: str) -> str | None:
         """Say why ``source`` cannot be run from the panel itself (top-level ``await``); None where it can."""
 
-    def combine(self, keys: tuple[str, ...]) -> Proposal | Declined:
-        """Give one proposal that applies the remedies ``keys`` together, or the reason why that cannot be."""
+    def combine(self, keys: tuple[str, ...], picked: tuple[str, ...] | None = None) -> Proposal | Declined:
+        """Give one proposal that applies the remedies ``keys`` together, or the reason why that cannot be.
+
+        ``picked`` are the names that are ticked of what they let go of; None: as they were offered.
+        """
 
     def undo(self) -> str:
         """Take back what the applied remedy set outside the cell, once its old code is back; say what was done."""

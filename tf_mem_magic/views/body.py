@@ -13,6 +13,7 @@ from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Declined, Proposal
 from tf_mem_magic.core.sentences import new_cell_heading
 from tf_mem_magic.views import controls, rows
+from tf_mem_magic.views.picks import Picks
 from tf_mem_magic.views.ticks import Ticks
 
 Tier = Literal["edit", "execute", "panel"]
@@ -24,7 +25,7 @@ class Clicks(Protocol):
     def apply(self, proposal: Proposal) -> None:
         """Run the cell with the change."""
 
-    def combine(self, keys: tuple[str, ...]) -> Proposal | Declined:
+    def combine(self, keys: tuple[str, ...], picked: tuple[str, ...] | None = None) -> Proposal | Declined:
         """Give the proposal that applies several remedies at once, or the reason why there is none."""
 
     def copy(self, source: str) -> None:
@@ -50,7 +51,8 @@ class Body:
         self._outcome, self._below, self._source, self._clicks = outcome, tier != "edit", source, clicks
         self._buttons: list[Any] = []
         self._is_quiet = outcome.recording.status == "ok"
-        self._ticks = Ticks(clicks.combine, self._together)
+        self._picked: tuple[str, ...] | None = None
+        self._ticks = Ticks(lambda keys: clicks.combine(keys, self._picked), self._together)
         self.widget = controls.column(*self._parts())
 
     def enable(self, enabled: bool) -> None:
@@ -96,9 +98,25 @@ class Body:
         return self._proposal(replace(answer, title=f"Apply together: {answer.title}"))
 
     def _proposal(self, proposal: Proposal, *, accent: bool = False, tickable: bool = False) -> Any:
+        limit = limit_of(self._outcome)
+        if not proposal.picks:
+            return self._row(proposal, rows.row_html(proposal, limit), accent=accent, tickable=tickable)
+
+        def make(names: tuple[str, ...]) -> Proposal | Declined:
+            self._picked = names
+            self._ticks.refresh()
+            return self._clicks.combine((proposal.key,), names)
+
+        def offer(answer: Proposal) -> Any:
+            return self._row(answer, rows.facts_html(answer, limit), accent=accent)
+
+        beside = [self._ticks.box(proposal)] if tickable else []
+        return Picks(proposal, make, offer, self._clicks.failed, *beside).widget
+
+    def _row(self, proposal: Proposal, html: str, *, accent: bool = False, tickable: bool = False) -> Any:
         apply = self._apply(proposal, proposal.title, accent=accent)
         apply.add_class("tfmem-main-button")
-        facts = controls.text(rows.row_html(proposal, limit_of(self._outcome)))
+        facts = controls.text(html)
         choices = [
             self._apply(replace(proposal, source=c.source, takes_effect=c.takes_effect), c.label, c.note)
             for c in proposal.choices

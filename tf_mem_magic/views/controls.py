@@ -31,11 +31,11 @@ def button(label: str, tip: str, press: Press, *, accent: bool = False) -> Any:
     return widget
 
 
-def checkbox(label: str, tip: str, change: Press) -> Any:
+def checkbox(label: str, tip: str, change: Press, *, ticked: bool = False) -> Any:
     """Make a box that calls ``change`` when it is ticked or cleared."""
     import ipywidgets
 
-    widget = ipywidgets.Checkbox(value=False, description=label, tooltip=tip, indent=False)
+    widget = ipywidgets.Checkbox(value=ticked, description=_label(label), tooltip=tip, indent=False)
     widget.add_class("tfmem-tick")
     widget.observe(lambda _: change(), "value")
     return widget
@@ -60,11 +60,11 @@ def row(*children: Any) -> Any:
     return widget
 
 
-def folded(label: str, *children: Any) -> Any:
+def folded(label: str, *children: Any, tip: str = "Show or hide the reasons") -> Any:
     """Put widgets behind a toggle that the page itself opens, also while the kernel is busy."""
     import ipywidgets
 
-    toggle = ipywidgets.ToggleButton(value=False, description=label, tooltip="Show or hide the reasons")
+    toggle = ipywidgets.ToggleButton(value=False, description=label, tooltip=tip)
     toggle.add_class("tfmem-toggle")
     return column(toggle, column(*children, name="tfmem-folded"))
 

@@ -126,9 +126,9 @@ class Panel:
         if here:  # outside the lock: this may take as long as the cell
             self._run_here(proposal)
 
-    def combine(self, keys: tuple[str, ...]) -> Proposal | Declined:
-        """Ask what applies several remedies at once."""
-        return self._actions.combine(keys)
+    def combine(self, keys: tuple[str, ...], picked: tuple[str, ...] | None = None) -> Proposal | Declined:
+        """Ask what applies several remedies at once, or one with what is ticked of it."""
+        return self._actions.combine(keys, picked)
 
     def copy(self, source: str) -> None:
         """Put code on the clipboard, or in a field to copy by hand where the page cannot."""

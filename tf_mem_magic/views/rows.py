@@ -83,17 +83,28 @@ def columns_html(outcome: Outcome) -> str:
 
 
 def row_html(proposal: Proposal, limit: int | None) -> str:
-    """Give what stands beside a proposal's button."""
+    """Give what stands beside a proposal's button, the change included."""
+    opens = "the new cell" if proposal.new_cell else "the change"
+    details = f"<summary>{opens}</summary>{details_html(proposal)}"
+    return f'{facts_html(proposal, limit)}<details class="tfmem-details">{details}</details>'
+
+
+def facts_html(proposal: Proposal, limit: int | None) -> str:
+    """Give the peak to expect, or why the new cell, and what is kept."""
+    about = estimate_html(proposal, limit)
     if proposal.new_cell:
-        about, opens = f'<span class="tfmem-dim">{prose(proposal.why)}</span>', "the new cell"
-    else:
-        about, opens = estimate_html(proposal, limit), "the change"
+        about = f'<span class="tfmem-dim">{prose(proposal.why)}</span>'
     restart = " · restarts the kernel" if proposal.takes_effect == "restart" else ""
     return (
         f'<div class="tfmem-facts"><span>{about}</span> '
         f'<span class="tfmem-dim">{escape(proposal.preserves)}{restart}</span></div>'
-        f'<details class="tfmem-details"><summary>{opens}</summary>{details_html(proposal)}</details>'
     )
+
+
+def ticked_html(ticked: int, found: int) -> str:
+    """Say how much is ticked of what was found."""
+    said = f"{units.size(ticked)} of {units.size(found)} ticked" if ticked else "Nothing is ticked"
+    return f'<div role="status" class="tfmem-dim">{said}.</div>'
 
 
 def diff_html(diff: str) -> str:

@@ -31,6 +31,10 @@ class Ticks:
         self._boxes[proposal.key] = box
         return box
 
+    def refresh(self) -> None:
+        """Ask anew for what is ticked: something else about it has changed."""
+        self._changed()
+
     def _changed(self) -> None:
         keys = tuple(key for key, box in self._boxes.items() if box.value)
         old = self.widget.children

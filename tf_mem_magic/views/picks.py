@@ -1,0 +1,58 @@
+"""Picks: boxes for what a proposal lets go of; the proposal is made anew of what is ticked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tf_mem_magic.core.proposals import Declined, Pick, Proposal
+from tf_mem_magic.core.units import size
+from tf_mem_magic.views import controls, rows
+
+Make = Callable[[tuple[str, ...]], Proposal | Declined]
+Offer = Callable[[Proposal], Any]
+Failed = Callable[[Exception], None]
+
+
+class Picks:
+    """The boxes of one proposal, and below them what is offered for the ticked ones; ``widget`` is what to display.
+
+    ``make`` answers for the names that are ticked; ``offer`` makes the widget of its answer; ``failed`` is told of an
+    error, which Jupyter would swallow. ``beside`` are widgets to show with what is offered.
+    """
+
+    def __init__(self, proposal: Proposal, make: Make, offer: Offer, failed: Failed, *beside: Any) -> None:
+        self._picks, self._make, self._offer, self._failed = proposal.picks, make, offer, failed
+        self._boxes = [self._box(pick) for pick in proposal.picks]
+        self._said, self._change, self._offered = controls.text(""), controls.text(""), controls.column()
+        self._show(proposal)
+        change = controls.folded("the change", self._change, tip="Show or hide what becomes of the cell")
+        change.add_class("tfmem-change")
+        self.widget = controls.column(
+            controls.text("Tick what to let go of:"),
+            controls.row(*self._boxes),
+            self._said,
+            self._offered,
+            controls.row(change, *beside),
+            name="tfmem-picks",
+        )
+
+    def _box(self, pick: Pick) -> Any:
+        what = f", {pick.what}" if pick.what else ""
+        label = f"{pick.name} ({size(pick.bytes)}{what})"
+        return controls.checkbox(label, f"Let go of {label}", self._changed, ticked=pick.ticked)
+
+    def _changed(self) -> None:
+        try:
+            self._show(self._make(tuple(pick.name for pick, box in zip(self._picks, self._boxes) if box.value)))
+        except Exception as error:
+            self._failed(error)
+
+    def _show(self, answer: Proposal | Declined) -> None:
+        ticked = sum(pick.bytes for pick, box in zip(self._picks, self._boxes) if box.value)
+        self._said.value = rows.ticked_html(ticked, sum(pick.bytes for pick in self._picks))
+        offered = isinstance(answer, Proposal)
+        self._change.value = rows.details_html(answer) if offered else rows.declined_html(answer)
+        old, self._offered.children = self._offered.children, (self._offer(answer),) if offered else ()
+        for widget in old:
+            controls.close_tree(widget)
