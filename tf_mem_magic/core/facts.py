@@ -18,7 +18,8 @@ class ModelFacts:
     and ``steps_before`` those when the cell began (None: the model did not exist then). A step that ran out of memory
     is counted too, and may have changed some weights: each is updated as soon as its gradient is there. ``kept``:
     its weights from before the cell were kept, so that a training can start again from them. ``rounds_ids``: in 16
-    bits it would round the ids that it looks up, because they reach an ``Embedding`` as floats.
+    bits it would round the ids that it looks up, because they reach an ``Embedding`` as floats. ``form``:
+    ``"sequential"``, ``"functional"`` or ``"subclassed"``; None where that is unknown.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ModelFacts:
     device: str | None = None
     kept: bool = False
     rounds_ids: bool = False
+    form: str | None = None
 
     @property
     def is_new(self) -> bool:
@@ -134,6 +136,8 @@ class Facts:
     ``validating``: it failed while it validated, so the epoch's training is complete and its weights are whole.
     ``used`` are names that the cell uses without writing them: the functions that it names read them.
     ``sessions`` are names that hold sessions in TensorFlow 1's style, open since before the cell.
+    ``repeatable`` are names in the cell that hold data which can be read again: arrays, tensors, tables, datasets
+    (also what :attr:`values` and :attr:`datasets` leave out because another name holds it), and collections of them.
     """
 
     tensorflow: str | None = None
@@ -153,6 +157,7 @@ class Facts:
     validating: bool = False
     used: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
+    repeatable: tuple[str, ...] = ()
 
     def model(self, name: str) -> ModelFacts | None:
         """Find the model that ``name`` holds."""

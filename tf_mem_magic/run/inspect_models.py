@@ -110,6 +110,7 @@ def _describe(name: str, model: Any, others: list[Any], before: int | None, coun
         steps_before=before,
         device=next((d for d in map(variable_device, weights) if d), None),
         rounds_ids=_rounds_ids(model),
+        form=_form(model),
     )
 
 
@@ -128,6 +129,16 @@ def _rounds_ids(model: Any) -> bool:
         return rounds_ids(model)
     except Exception:
         return False
+
+
+def _form(model: Any) -> str | None:
+    """Say how a Keras 3 model is made; None for one of Keras 2."""
+    if is_keras_2(model):
+        return None
+    bases = {f"{base.__module__}.{base.__name__}" for base in type(model).__mro__}
+    if "keras.src.models.sequential.Sequential" in bases:
+        return "sequential"
+    return "functional" if "keras.src.models.functional.Functional" in bases else "subclassed"
 
 
 def _attribute(model: Any, name: str, kind: type) -> Any:
