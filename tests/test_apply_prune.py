@@ -117,7 +117,7 @@ for name, (make, x, y, settings) in CASES.items():
     copied.fit(x, y, epochs=4, batch_size=16, verbose=0, callbacks=[pruning, watch])
     entry["traces"] = len(traced)
     total, shares = 4 * steps, watch.shares
-    ramp = round(RAMP * total); every = max(1, ramp // UPDATES)
+    ramp = round(RAMP * total); every = -(-ramp // UPDATES)
     at = [t for t in range(total) if t % every == 0 and t < ramp - 1] + [ramp - 1]
     entry["schedule"] = max(abs(shares[t] - 0.8 * (1 - (1 - (t + 1) / ramp) ** 3)) for t in at) if len(shares) == total else None
     size = sum(int(np.prod(v.shape)) for v in watch.chosen)

@@ -14,7 +14,7 @@ from tf_mem_magic.core.units import size, unit_for
 RAMP = 2 / 3
 """Share of the training steps in which the sparsity rises; the rest trains what is left."""
 
-UPDATES = 50
+UPDATES = 20
 """How often, at most, the weights to set to zero are chosen anew while the sparsity rises."""
 
 _KERNELS = frozenset({"kernel", "recurrent_kernel", "pointwise_kernel"})
@@ -159,12 +159,15 @@ def _pruning_class() -> Any:
             return tf.where(self.mask, w, tf.zeros_like(w))
 
         def choose(self, sparsity: float) -> None:
-            """Keep all but the weights of least magnitude; equal ones in any order, so that the count is exact."""
-            sizes = np.abs(self.variable.numpy().astype("float32", copy=False)).ravel()
-            count = round(sparsity * sizes.size)
-            mask = np.ones(sizes.size, bool)
-            if count:
-                mask[np.argpartition(sizes, count - 1)[:count]] = False
+            """Let the non-zero weights of least magnitude go until ``sparsity`` is reached; equal ones in any order."""
+            values = self.variable.numpy().ravel()
+            kept = np.flatnonzero(values)
+            more = round(sparsity * values.size) - (values.size - kept.size)
+            if more > 0:
+                sizes = np.abs(values[kept].astype("float32", copy=False))
+                kept = kept[np.argpartition(sizes, more - 1)[more:]]
+            mask = np.zeros(values.size, bool)
+            mask[kept] = True
             self.mask.assign(mask.reshape(self.mask.shape))
             self.hold()
 
@@ -201,7 +204,7 @@ def _pruning_class() -> Any:
                 self._first_epoch = epoch
                 steps = (self.params["epochs"] - epoch) * self.params["steps"]
                 self._ramp = max(1, round(RAMP * steps))
-                self._every = max(1, self._ramp // UPDATES)
+                self._every = -(-self._ramp // UPDATES)
                 self._next = 0
             self._done = (epoch - self._first_epoch) * self.params["steps"]
 
