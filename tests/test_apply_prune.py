@@ -164,6 +164,18 @@ found["again with it"] = pruning.report().sparsity
 pruning.model.fit(X, Y, epochs=1, verbose=0)
 found["again without it"] = pruning.report().sparsity; found["end"] = end
 
+class Stop(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 9: raise KeyboardInterrupt
+stopped = apply.prune(model)
+try: stopped.model.fit(X, Y, epochs=2, verbose=0, callbacks=[stopped, Stop()])
+except KeyboardInterrupt: found["stopped at"] = stopped.report().sparsity
+stopped.model.fit(X, Y, epochs=2, verbose=0, callbacks=[stopped])
+found["after a stop"] = [stopped.report().sparsity, [v.path for v in stopped.model.weights if v.constraint is not None]]
+wrong = apply.prune(model)
+try: model.fit(X, Y, verbose=0, callbacks=[wrong])
+except ValueError: found["still its own"] = wrong.model is not model
+
 # One step of training of the copy, and of the model itself, from the same state.
 plain = trained(lambda: keras.Sequential([L.Dense(64, "relu"), L.BatchNormalization(), L.Dense(4)]), optimizer=opts.Adam(decay))
 copied = apply.copy_model(plain)
@@ -341,6 +353,15 @@ def test_the_pruned_model_is_saved_and_loaded_as_a_plain_keras_model(found):
 def test_training_on_with_the_callback_keeps_the_zeros_and_without_it_fills_them(found):
     assert (0.75, 0.75) == (found["end"], found["again with it"])
     assert found["again without it"] < 0.1
+
+
+def test_a_training_that_was_interrupted_goes_on_to_the_end(found):
+    assert 0.1 < found["stopped at"] < 0.75
+    assert [0.75, []] == found["after a stop"]
+
+
+def test_after_fit_of_the_wrong_model_the_callback_still_has_its_copy(found):
+    assert found["still its own"]
 
 
 def test_a_copy_trains_on_as_the_model_would(found):

@@ -189,9 +189,11 @@ def _pruning_class() -> Any:
 
         def on_train_begin(self, logs: Any = None) -> None:
             if self.model is not self._copy:
+                self.set_model(self._copy)
                 raise ValueError("this callback belongs to its own copy: call fit of pruning.model")
             if self.params.get("steps") is None:
                 raise ValueError("how many batches an epoch has is not known: give fit steps_per_epoch")
+            self._strip()  # what an interrupted fit has left
             self._first_epoch: int | None = None
             self._masks = [Masked(kernel) for kernel in _kernels_of(self._copy)]
             for mask in self._masks:
@@ -220,11 +222,14 @@ def _pruning_class() -> Any:
             self._next = min(step + self._every, self._ramp - 1) if part < 1 else float("inf")
 
         def on_train_end(self, logs: Any = None) -> None:
+            self._strip()
+            self._copy.train_function = None
+
+        def _strip(self) -> None:
             for mask in self._masks:
                 mask.hold()
                 mask.variable.constraint = mask.own
             self._masks = []
-            self._copy.train_function = None
 
         def report(self, *data: Any, **options: Any) -> PruneReport:
             """Measure zeros, files and, where data are given, loss and metrics of both models.

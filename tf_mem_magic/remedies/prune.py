@@ -161,7 +161,11 @@ def _caveats(fit: FitCall, epochs: int) -> tuple[str, ...]:
         )
     if "BatchNormalization" in fit.model.layers:
         caveats.append("BatchNormalization goes on updating its statistics in the copy.")
-    return (*caveats, "Only trainable kernels are pruned, not embeddings or depthwise ones.", "It needs tf_mem_magic.")
+    return (
+        *caveats,
+        "Only trainable kernels are pruned, not embeddings or depthwise ones.",
+        "Tested on the CPU, with XLA and without; not on a GPU. The new cell needs tf_mem_magic.",
+    )
 
 
 _X = ("x", "y", "x_val", "y_val")
