@@ -19,7 +19,8 @@ class ModelFacts:
     is counted too, and may have changed some weights: each is updated as soon as its gradient is there. ``kept``:
     its weights from before the cell were kept, so that a training can start again from them. ``rounds_ids``: in 16
     bits it would round the ids that it looks up, because they reach an ``Embedding`` as floats. ``form``:
-    ``"sequential"``, ``"functional"`` or ``"subclassed"``; None where that is unknown.
+    ``"sequential"``, ``"functional"`` or ``"subclassed"``; None where that is unknown. ``no_student``: why no narrower
+    model can be made of it that learns from it; empty where one can, None where that is unknown.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ModelFacts:
     kept: bool = False
     rounds_ids: bool = False
     form: str | None = None
+    no_student: str | None = None
 
     @property
     def is_new(self) -> bool:

@@ -111,6 +111,7 @@ def _describe(name: str, model: Any, others: list[Any], before: int | None, coun
         device=next((d for d in map(variable_device, weights) if d), None),
         rounds_ids=_rounds_ids(model),
         form=_form(model),
+        no_student=_no_student(model),
     )
 
 
@@ -139,6 +140,15 @@ def _form(model: Any) -> str | None:
     if "keras.src.models.sequential.Sequential" in bases:
         return "sequential"
     return "functional" if "keras.src.models.functional.Functional" in bases else "subclassed"
+
+
+def _no_student(model: Any) -> str | None:
+    from tf_mem_magic.apply.distill import why_not
+
+    try:
+        return None if is_keras_2(model) else why_not(model)
+    except Exception:
+        return None
 
 
 def _attribute(model: Any, name: str, kind: type) -> Any:
