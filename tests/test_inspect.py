@@ -13,6 +13,7 @@ from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tf_mem_magic.core.facts import Facts, ScalarFact
@@ -129,6 +130,14 @@ def test_secrets_long_texts_and_objects_are_left_out():
 
 def test_a_cell_that_is_no_python_has_no_scalars():
     assert scalars("f(A", A=1) == {}
+
+
+def test_data_that_can_be_read_again_are_named_also_where_another_name_holds_them():
+    table = np.zeros((4, 2))
+    values = {"table": table, "view": table[:2], "pair": (table, table), "weights": {0: 1.0, 1: 2.0}, "unread": table}
+    once = {"rows": iter(()), "made": (n for n in ()), "none": None, "empty": [], "n": 3}
+    facts = gather_facts({**values, **once}, snapshot({}), "f(table, view, pair, weights, rows, made, none, empty, n)")
+    assert facts.repeatable == ("table", "view", "pair", "weights")
 
 
 def test_only_the_steering_part_of_the_environment_is_kept(monkeypatch):
@@ -318,6 +327,9 @@ class TestLive:
         assert small.steps - small.steps_before == 2
         assert not small.is_new
         assert plain.model("new_model").is_new
+
+    def test_how_a_model_is_made_is_told(self, plain):
+        assert [plain.model(name).form for name in ("small", "gan")] == ["sequential", "subclassed"]
 
     def test_a_policy_of_the_layers_is_the_models_policy(self, plain):
         assert plain.model("mixed").dtype_policy == "mixed_bfloat16"

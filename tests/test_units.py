@@ -40,6 +40,11 @@ def test_durations_are_told_as_a_clock_would(seconds, expected):
     assert units.duration(seconds) == expected
 
 
+@pytest.mark.parametrize(("seconds", "expected"), [(0.002134, "2.13 ms"), (0.02134, "21.3 ms"), (0.2134, "213 ms")])
+def test_short_durations_are_told_in_milliseconds(seconds, expected):
+    assert units.milliseconds(seconds) == expected
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("512MiB", 512 * 2**20), ("1.5 GB", 3 * 2**29), ("800m", 800 * 2**20), ("1024", 1024), (" 2 g ", 2**31)],

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("ramgpu.c")
+KERNELS = Path(__file__).with_name("ramgpu_kernels.c")
 
 LEFT_TO_SYSTEM_MIB = 255
 """What TensorFlow leaves unused of a device that is smaller than 2 GiB (2.16 to 2.21, as measured)."""
@@ -56,8 +57,17 @@ def ramgpu_env(folder: Path, count: int = 1, mib: int = 512) -> dict[str, str]:
     }
 
 
+def build_kernels() -> Path:
+    """Compile arithmetic for it, which a process gets by ``tf.load_op_library``; give the library's path."""
+    return _build(KERNELS)
+
+
 def build_ramgpu() -> Path:
     """Compile ``ramgpu.c`` against the installed TensorFlow, once per version and source; give the library's path."""
+    return _build(SOURCE)
+
+
+def _build(source: Path) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise CannotBuildError("no C compiler is installed")
@@ -65,18 +75,18 @@ def build_ramgpu() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise CannotBuildError("TensorFlow is not installed")
     tensorflow = Path(spec.submodule_search_locations[0])
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
     cache = Path(tempfile.gettempdir()) / f"tf_mem_magic-tests-{os.getuid()}"
     cache.mkdir(mode=0o700, exist_ok=True)
-    library = cache / f"ramgpu-{_tensorflow_version()}-{digest}.so"
+    library = cache / f"{source.stem}-{_tensorflow_version()}-{digest}.so"
     if not library.exists():
         fresh = library.with_suffix(f".{os.getpid()}.tmp")
         libraries = [f"-L{tensorflow}", "-l:libtensorflow_framework.so.2", "-l:libtensorflow_cc.so.2"]
         command = [compiler, "-shared", "-fPIC", "-O1", "-std=c11", "-D_POSIX_C_SOURCE=200809L"]
-        command += [f"-I{tensorflow / 'include'}", str(SOURCE), "-o", str(fresh), *libraries, "-lpthread"]
+        command += [f"-I{tensorflow / 'include'}", str(source), "-o", str(fresh), *libraries, "-lpthread"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise CannotBuildError(f"the compiler refused {SOURCE.name}:\n{done.stderr}")
+            raise CannotBuildError(f"the compiler refused {source.name}:\n{done.stderr}")
         os.replace(fresh, library)  # another test process may be building it too
     return library
 

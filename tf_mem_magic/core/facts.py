@@ -20,7 +20,9 @@ class ModelFacts:
     its weights from before the cell were kept, so that a training can start again from them. ``rounds_ids``: in 16
     bits it would round the ids that it looks up, because they reach an ``Embedding`` as floats. ``copyable``: Keras can
     make it again from its own description; ``quantizable`` the bytes of the floats that ``quantize`` of Keras would
-    turn into integers, ``widest`` those of the largest of these weights.
+    turn into integers, ``widest`` those of the largest of these weights. ``form``: ``"sequential"``, ``"functional"``
+    or ``"subclassed"``; None where that is unknown. ``no_student``: why no narrower model can be made of it that learns
+    from it; empty where one can, None where that is unknown.
     """
 
     name: str
@@ -40,6 +42,8 @@ class ModelFacts:
     copyable: bool = False
     quantizable: int = 0
     widest: int = 0
+    form: str | None = None
+    no_student: str | None = None
 
     @property
     def is_new(self) -> bool:
@@ -139,6 +143,8 @@ class Facts:
     ``validating``: it failed while it validated, so the epoch's training is complete and its weights are whole.
     ``used`` are names that the cell uses without writing them: the functions that it names read them.
     ``sessions`` are names that hold sessions in TensorFlow 1's style, open since before the cell.
+    ``repeatable`` are names in the cell that hold data which can be read again: arrays, tensors, tables, datasets
+    (also what :attr:`values` and :attr:`datasets` leave out because another name holds it), and collections of them.
     """
 
     tensorflow: str | None = None
@@ -158,6 +164,7 @@ class Facts:
     validating: bool = False
     used: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
+    repeatable: tuple[str, ...] = ()
 
     def model(self, name: str) -> ModelFacts | None:
         """Find the model that ``name`` holds."""

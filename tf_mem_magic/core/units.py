@@ -76,6 +76,12 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def milliseconds(seconds: float) -> str:
+    """Give a short duration in words: ``"2.13 ms"``, ``"213 ms"``."""
+    value = seconds * 1000
+    return f"{value:.2f} ms" if value < 10 else f"{value:.1f} ms" if value < 100 else f"{value:.0f} ms"
+
+
 def parse_size(text: str) -> int:
     """Read a size such as ``"512MiB"``, ``"1.5 GB"`` or ``"800m"`` as bytes.
 

@@ -10,6 +10,7 @@ from tf_mem_magic.cells.keras_names import KerasNames
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.scoped import put_under
 from tf_mem_magic.cells.source import PythonCell, read_cell
+from tf_mem_magic.cells.tensorflow_name import tensorflow_name
 from tf_mem_magic.cells.training import find_training
 from tf_mem_magic.core.cards import find_card, is_cuda, is_occupied, list_cards
 from tf_mem_magic.core.diagnosis import Cause, Diagnosis
@@ -122,7 +123,10 @@ def _scoped(cell: PythonCell, context: Context, devices: list[str]) -> tuple[str
     if isinstance(building, str):
         raise _RefusedError(building)
     text = "\n".join((cell.source, *facts.earlier_cells))
-    tf, lines = _tensorflow(names, building.first, text)
+    found = tensorflow_name(names, building.first, text)
+    if found is None:
+        raise _RefusedError("what `tf` means in this cell is not certain")
+    tf, lines = found
     name = next(n for n in ("strategy", "_strategy", "_tfmem_strategy") if not re.search(rf"\b{n}\b", text))
     listed = ", ".join(f'"{device}"' for device in devices)
     # By default the cards add up by collectives, which fail in a kernel where a model of other shapes used them before.
@@ -132,21 +136,6 @@ def _scoped(cell: PythonCell, context: Context, devices: list[str]) -> tuple[str
     if isinstance(changed, NotPython):
         raise _RefusedError(changed.reason)
     return changed, place.facts
-
-
-def _tensorflow(names: KerasNames, first: int, text: str) -> tuple[str, list[str]]:
-    """Give the name that surely means TensorFlow before a statement, and the line that makes it where none does."""
-    trees = [s for tree in names.earlier for s in tree.body] + names.cell.tree.body[:first]
-    imported = {
-        a.asname or a.name for s in trees if isinstance(s, ast.Import) for a in s.names if a.name == "tensorflow"
-    }
-    again = {n.id for s in trees for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    sure = sorted(imported - again, key=len)
-    if sure:
-        return sure[0], []
-    if re.search(r"\btf\b", text):
-        raise _RefusedError("what `tf` means in this cell is not certain")
-    return "tf", ["import tensorflow as tf"]
 
 
 def _caveats(model: ModelFacts | None, source: str, count: int) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ kept alive here.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 from tf_mem_magic.cells.mask import Masked, mask
 from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts
 from tf_mem_magic.run import inspect_names as names
-from tf_mem_magic.run.inspect_data import find_datasets
+from tf_mem_magic.run.inspect_data import find_datasets, is_repeatable
 from tf_mem_magic.run.inspect_fit import Progress, observe_all, observe_fit, observe_progress
 from tf_mem_magic.run.inspect_models import (
     describe_left_optimizers,
@@ -32,6 +33,8 @@ from tf_mem_magic.run.inspect_uses import used_names
 from tf_mem_magic.run.inspect_values import find_values
 
 __all__ = ["Before", "gather_facts", "observe_fit", "snapshot"]
+
+_WORD = re.compile(r"[^\W\d]\w*")
 
 ENVIRONMENT = (
     "CUDA_VISIBLE_DEVICES",
@@ -149,7 +152,12 @@ def _live(
 
 
 def _uses(_: Facts, namespace: Mapping[str, Any], __: Before, source: str, ___: BaseException | None) -> dict[str, Any]:
-    return {"used": used_names(_plain_python(source), namespace)}
+    own = dict(names.own_names(namespace))
+    written = [name for name in dict.fromkeys(_WORD.findall(_plain_python(source))) if name in own]
+    return {
+        "used": used_names(_plain_python(source), namespace),
+        "repeatable": tuple(name for name in written if is_repeatable(own[name])),
+    }
 
 
 def _running(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Iterable
+from numbers import Number
 from typing import Any
 
 from tf_mem_magic.core.facts import DatasetFacts
+from tf_mem_magic.run.inspect_values import is_array
 
 _KEEP_BATCH = frozenset(
     {"Map", "ParallelMap", "Prefetch", "Cache", "MemoryCache", "Shuffle", "Options", "Repeat", "Take", "Skip"}
@@ -24,6 +26,9 @@ _KEEP_BATCH = frozenset(
         "Concatenate",
     }
 )
+
+
+_MOST_ENTRIES = 64
 
 
 def dataset_batch(dataset: Any) -> int | None:
@@ -96,6 +101,14 @@ def find_datasets(pairs: Iterable[tuple[str, Any]], initialised: bool) -> list[t
         if kind is not None and id(value) not in found:
             found[id(value)] = (_describe(name, kind, value, initialised), value)
     return list(found.values())
+
+
+def is_repeatable(value: Any) -> bool:
+    """Whether ``value`` is data that can be read again: an array, dataset, or collection of arrays and numbers."""
+    if type(value) in (list, tuple, dict):
+        entries = list(value.values()) if isinstance(value, dict) else list(value)
+        return 0 < len(entries) <= _MOST_ENTRIES and all(is_array(e) or issubclass(type(e), Number) for e in entries)
+    return is_array(value) or any(k != "generator" and issubclass(type(value), types_) for k, types_ in _kinds())
 
 
 def _kinds() -> list[tuple[str, tuple[type, ...]]]:

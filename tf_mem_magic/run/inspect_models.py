@@ -132,6 +132,8 @@ def _describe(name: str, model: Any, others: list[Any], before: int | None, coun
         copyable=is_copyable(model),
         quantizable=sum(quantizable),
         widest=max(quantizable, default=0),
+        form=_form(model),
+        no_student=_no_student(model),
     )
 
 
@@ -150,6 +152,25 @@ def _rounds_ids(model: Any) -> bool:
         return rounds_ids(model)
     except Exception:
         return False
+
+
+def _form(model: Any) -> str | None:
+    """Say how a Keras 3 model is made; None for one of Keras 2."""
+    if is_keras_2(model):
+        return None
+    bases = {f"{base.__module__}.{base.__name__}" for base in type(model).__mro__}
+    if "keras.src.models.sequential.Sequential" in bases:
+        return "sequential"
+    return "functional" if "keras.src.models.functional.Functional" in bases else "subclassed"
+
+
+def _no_student(model: Any) -> str | None:
+    from tf_mem_magic.apply.distill import why_not
+
+    try:
+        return None if is_keras_2(model) else why_not(model)
+    except Exception:
+        return None
 
 
 def _attribute(model: Any, name: str, kind: type) -> Any:

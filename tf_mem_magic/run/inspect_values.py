@@ -89,6 +89,11 @@ def _block(value: Any) -> _Held | None:
     return _Held(id(value), array_bytes(value), kind, device, _shape(value), _dtype(value))
 
 
+def is_array(value: Any) -> bool:
+    """Whether ``value`` is an array, a tensor, a variable or a table."""
+    return _kind(type(value)) is not None
+
+
 def _kind(cls: type) -> str | None:
     """Name the kinds that count; only classes of modules that are imported already can match."""
     for module, name, kind in (
