@@ -70,3 +70,34 @@ def run_cells(cells: dict[str, tuple[str, str]], folder: Path) -> dict[str, dict
     )
     assert "FOUND" in done.stdout, done.stderr[-4000:]
     return json.loads(done.stdout.partition("FOUND")[2])
+
+
+MEASURED = """
+import json, sys, time
+import keras, numpy as np, tensorflow as tf
+
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+
+setup, cell = json.load(open(sys.argv[1]))
+space = {}
+exec(setup, space)
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")
+before, start = peak(), time.perf_counter()
+exec(cell, space)
+print("FOUND" + json.dumps({"grown": peak() - before, "seconds": time.perf_counter() - start, "data": space["DATA"]}))
+"""
+
+
+def measure(setup: str, cell: str, folder: Path) -> dict[str, float]:
+    """Run a cell in a process of its own; give by how many bytes its peak of resident memory grew, and ``DATA``."""
+    given = folder / "cell.json"
+    given.write_text(json.dumps([setup, cell]))
+    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(given)], env=env, cwd=folder, capture_output=True, text=True, timeout=280
+    )
+    assert "FOUND" in done.stdout, done.stderr[-4000:]
+    return json.loads(done.stdout.partition("FOUND")[2])

@@ -176,8 +176,8 @@ def test_only_a_file_that_surely_can_be_mapped_is_mapped(load, edited):
         ("d = ds.cache()", 'import tempfile\nd = ds.cache(tempfile.mkdtemp() + "/cache")'),
         ("d = ds.prefetch(500)", "d = ds.prefetch(2)"),
         (
-            "d = tf.data.Dataset.from_tensor_slices((x, y)).cache().batch(8)",
-            'import tempfile\nd = tf.data.Dataset.from_tensor_slices((x, y)).cache(tempfile.mkdtemp() + "/cache").batch(8)',
+            "d = tf.data.TFRecordDataset(files).map(f).cache().batch(8)",
+            'import tempfile\nd = tf.data.TFRecordDataset(files).map(f).cache(tempfile.mkdtemp() + "/cache").batch(8)',
         ),
         ("d = ds.prefetch(tf.data.AUTOTUNE)", None),
         ("d = ds.prefetch(2)", None),

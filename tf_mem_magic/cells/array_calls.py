@@ -41,6 +41,17 @@ def stream_call(reader: Reader, line: int | None, limit: int | None) -> Change:
     return _Call(reader, call).change(limit)
 
 
+def gives_arrays(reader: Reader, line: int | None) -> bool:
+    """Whether line ``line``, which ran out, gives known arrays to a Keras model."""
+    calls = [call for call in list_calls(reader) if line is not None and _covers(call, line)]
+    given = [_arguments(call).get("x") for call in calls]
+    return any(node is not None and find_arrays(reader, node) is not None for node in given)
+
+
+def _covers(node: ast.expr, line: int) -> bool:
+    return node.lineno <= line <= (node.end_lineno or node.lineno)
+
+
 def list_calls(reader: Reader) -> list[ast.Call]:
     """List the calls that train or run a known Keras model.
 
@@ -58,7 +69,7 @@ def _find_call(reader: Reader, line: int | None) -> ast.Call:
     if not calls:
         raise RefusedError("the cell gives no arrays to a Keras model, and no cache or long queue was found")
     if line is not None:
-        covering = [call for call in calls if call.lineno <= line <= (call.end_lineno or call.lineno)]
+        covering = [call for call in calls if _covers(call, line)]
         if not covering:
             covering = _loaded_for(reader, calls, line)
         if not covering:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
-
-from tf_mem_magic.cells.array_calls import stream_call
-from tf_mem_magic.cells.keras_names import KerasNames
+from tf_mem_magic.cells.array_calls import gives_arrays, stream_call
 from tf_mem_magic.cells.mask import NotPython
+from tf_mem_magic.cells.pipelines import stream_pipelines
 from tf_mem_magic.cells.settings import Reader
-from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, insert_argument, read_cell
-from tf_mem_magic.cells.streaming import IMPORT, Change, RefusedError
-from tf_mem_magic.cells.top import insert_on_top
+from tf_mem_magic.cells.source import apply_edits, read_cell
+from tf_mem_magic.cells.streaming import IMPORT, RefusedError
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
@@ -19,9 +15,6 @@ from tf_mem_magic.core.recording import Cell, Recording
 
 KEY = "stream-data"
 TITLE = "Stream the data"
-
-LONGEST_QUEUE = 16
-"""Batches prepared ahead beyond which a shorter queue is proposed."""
 
 
 def propose(context: Context) -> Answer:
@@ -46,7 +39,8 @@ def _proposal(context: Context) -> Proposal:
         and IMPORT not in cell.source
     ):
         raise RefusedError("the cell has a name `apply` of its own")
-    change = _pipeline(reader) or stream_call(reader, line, diagnosis.limit)
+    pipelines = None if gives_arrays(reader, line) else stream_pipelines(reader, line, diagnosis.limit)
+    change = pipelines or stream_call(reader, line, diagnosis.limit)
     source = apply_edits(cell, change.edits)
     if isinstance(source, NotPython):
         raise RefusedError(source.reason)
@@ -60,57 +54,6 @@ def _proposal(context: Context) -> Proposal:
         why=change.why,
         answers_cause=True,
     )
-
-
-def _pipeline(reader: Reader) -> Change | None:
-    """Move in-memory caches of ``tf.data`` to disk and shorten queues; None where there is nothing of that."""
-    cell, facts = reader.cell, reader.facts
-    names = KerasNames(cell, facts.earlier_cells)
-    caches, queues = [], []
-    for call in _dataset_calls(cell, names, facts):
-        assert isinstance(call.func, ast.Attribute)
-        if call.func.attr == "cache" and not call.args and not call.keywords:
-            caches.append(insert_argument(cell, call, 'tempfile.mkdtemp() + "/cache"'))
-        long = call.args[0] if call.func.attr == "prefetch" and len(call.args) == 1 else None
-        if isinstance(long, ast.Constant) and type(long.value) is int and long.value > LONGEST_QUEUE:
-            queues.append(CellEdit(cell.start(long), cell.end(long), "2"))
-    if not caches and not queues:
-        return None
-    title = " and ".join([*(["Cache on disk"] if caches else []), *(["a short queue"] if queues else [])])
-    caveats = (
-        "The cache is a new folder of temporary files in every run; they stay on disk until you delete them.",
-        "Reading it from disk is slower than from memory.",
-    )
-    return Change(
-        title[0].upper() + title[1:],
-        (*([insert_on_top(cell, ("import tempfile",))] if caches else []), *caches, *queues),
-        "same results",
-        "An in-memory cache holds every sample, and a queue holds as many batches as it is long.",
-        caveats if caches else ("The input may be slower where single batches take long.",),
-    )
-
-
-def _calls(cell: PythonCell) -> list[ast.Call]:
-    """List the calls; those inside f-strings have no sure position before Python 3.12."""
-    inside = {id(n) for text in ast.walk(cell.tree) if isinstance(text, ast.JoinedStr) for n in ast.walk(text)}
-    return [node for node in ast.walk(cell.tree) if isinstance(node, ast.Call) and id(node) not in inside]
-
-
-def _dataset_calls(cell: PythonCell, names: KerasNames, facts: Facts) -> Iterator[ast.Call]:
-    """Yield the method calls of ``tf.data`` pipelines, as far as they surely are that."""
-    known = {d.name for d in facts.datasets if d.kind == "tf.data"}
-    for node in _calls(cell):
-        if isinstance(node.func, ast.Attribute):
-            root: ast.expr = node.func.value
-            while isinstance(root, ast.Call) and isinstance(root.func, ast.Attribute):
-                if names.origin(root.func).startswith("tensorflow.data."):
-                    break
-                root = root.func.value
-            made = isinstance(root, ast.Call) and names.origin(root.func)
-            if (isinstance(root, ast.Name) and root.id in known) or (
-                made and (made.startswith("tensorflow.data.") or made.endswith("_dataset_from_directory"))
-            ):
-                yield node
 
 
 _TF = ("import tensorflow as tf", "import numpy as np")
@@ -166,6 +109,13 @@ EXAMPLES: tuple[Example, ...] = (
         '%%tfmem\nmodel.fit({"a": x},  # data\n  y, validation_data=(x, y))',
         _STREAM + 'model.fit(apply.stream({"a": x}, y, batch_size=32),  # data\n  '
         "validation_data=apply.stream(x, y, batch_size=32, shuffle=False))",
+    ),
+    _example(
+        "a dataset of arrays",
+        "%%tfmem\nd = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(9999).batch(32).prefetch(2)\nmodel.fit(d)",
+        _STREAM + "d = tf.data.Dataset.range(len(x)).shuffle(9999).batch(32).map(apply.rows((x, y))).prefetch(2)\n"
+        "model.fit(d)",
+        line=3,
     ),
     _example("a split of its own", "%%tfmem\nmodel.fit(x, y, validation_split=part)", "computed when", declined=True),
     _example("hidden", "%%tfmem\nmodel.fit(x, y, **options)", "hidden behind **", declined=True),
