@@ -58,6 +58,7 @@ ROWS = ".map(apply.rows((x, y)))"
             f"d = {RANGE}.batch(8){ROWS}.prefetch(2)",
         ),
         (f"def make(a):\n    return {SLICES}(a).batch(8)\nd = make(load())", None),
+        (f"d = {SLICES}((x, y)).shuffle(9)\ndel x\nd = d.repeat().batch(8)", None),
         (f"d = {SLICES}([x, w]).batch(8)", None),
         (f"d = {SLICES}((x, other)).batch(8)", None),
         (f"d = {SLICES}(pair).batch(8)", None),
@@ -100,6 +101,80 @@ def test_a_cache_goes_to_disk_where_one_reading_fills_it(source, edited):
     assert edited == isinstance(answer, Proposal), answer
     if edited:
         assert TEMP + source.replace(".cache()", '.cache(tempfile.mkdtemp() + "/cache")') == answer.source
+
+
+FILES = "tf.data.Dataset.list_files(p)"
+LOAD = "def load(n):\n    return tf.io.decode_jpeg(tf.io.read_file(n))\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "edited", "preserves"),
+    [
+        (
+            f"{LOAD}d = {FILES}.map(load, num_parallel_calls=4).shuffle(5000).batch(8)",
+            f"{LOAD}d = {FILES}.shuffle(5000).map(load, num_parallel_calls=4).batch(8)",
+            "same results",
+        ),
+        (
+            f"d = ({FILES}\n    .map(unknown)\n    .shuffle(len(names), seed=1)\n    .batch(8))",
+            f"d = ({FILES}\n    .shuffle(len(names), seed=1)\n    .map(unknown)\n    .batch(8))",
+            "same effective batch",
+        ),
+        (
+            f"d = {FILES}\nd = d.map(lambda n: tf.image.random_flip_up_down(n))\nd = d.shuffle(5000)",
+            f"d = {FILES}.shuffle(5000)\nd = d.map(lambda n: tf.image.random_flip_up_down(n))\nd = d",
+            "same effective batch",
+        ),
+        (f"d = {FILES}.map(load).shuffle(20)", None, None),
+        (f"d = {FILES}.map(load).filter(good).shuffle(500)", None, None),
+        (f"d = {FILES}.map(load, deterministic=False).shuffle(500)", None, None),
+        (f"d = ({FILES}.map(load)  # all\n  .shuffle(500))", None, None),
+        (f"d = {FILES}.shuffle(50000).map(load)", None, None),
+        (f"d = {FILES}.map(load).batch(8).shuffle(800)", "shuffle(50)", "same effective batch"),
+        ("d = tf.data.Dataset.from_generator(g).shuffle(20000)", "shuffle(1250)", "same effective batch"),
+        ("d = tf.data.TFRecordDataset(n).map(f).shuffle(buffer_size=3200)", "buffer_size=200)", "same effective batch"),
+        ("B = 1600\nd = ds.unbatch().shuffle(B)", "shuffle(100)", "same effective batch"),
+        ("d = ds.shuffle(many)", None, None),
+        ("d = spark.shuffle(20000)", None, None),
+    ],
+)
+def test_a_shuffle_buffer_moves_or_shrinks(source, edited, preserves):
+    answer = ask(source)
+    if edited is None:
+        assert isinstance(answer, Declined), answer.source
+    else:
+        assert isinstance(answer, Proposal), answer.reason
+        assert edited in answer.source
+        assert preserves == answer.preserves
+
+
+def test_a_smaller_buffer_is_only_offered_where_its_pipeline_is_in_use():
+    source = "d = ds.shuffle(20000)\nz = np.concatenate(parts)\nmodel.fit(d)"
+    assert isinstance(ask(source, line=2), Declined)
+    assert "shuffle(1250)" in ask(source, line=3).source
+
+
+@pytest.mark.parametrize(
+    ("source", "edited"),
+    [
+        (
+            "d = ds.map(f, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)\ne = ds.prefetch(-1)",
+            "d = ds.map(f, num_parallel_calls=2).prefetch(2)\ne = ds.prefetch(2)",
+        ),
+        ("d = ds.map(f, num_parallel_calls=64)", "d = ds.map(f, num_parallel_calls=2)"),
+        ("d = ds.prefetch(buffer_size=AUTO)", "d = ds.prefetch(buffer_size=2)"),
+        ("d = ds.prefetch(buffer_size=LONG)", "d = ds.prefetch(buffer_size=2)"),
+        ("d = ds.map(f, num_parallel_calls=8).prefetch(4)", None),
+    ],
+)
+def test_what_is_prepared_ahead_is_bounded(source, edited):
+    answer = ask(source)
+    assert edited == (answer.source if isinstance(answer, Proposal) else None)
+
+
+def test_autotune_is_left_alone_where_something_larger_was_found():
+    answer = ask("d = ds.cache().prefetch(tf.data.AUTOTUNE)")
+    assert TEMP + 'd = ds.cache(tempfile.mkdtemp() + "/cache").prefetch(tf.data.AUTOTUNE)' == answer.source
 
 
 def test_why_a_cache_is_left_alone_is_said():
@@ -213,15 +288,66 @@ SAME = {
     ),
 }
 
+FOLDER = (
+    EARLIER
+    + """
+for i in range(120):
+    tf.io.write_file(f"in/{i:03}", tf.io.serialize_tensor(np.full((4,), i, "float32")))
+def load(name):
+    return tf.io.parse_tensor(tf.io.read_file(name), tf.float32)
+def jitter(name):
+    return load(name) + tf.random.uniform((4,))
+names = [f"in/{i:03}" for i in range(120)]
+def gen():
+    for i in range(3000): yield np.full(3, i, "float32")
+"""
+)
+FILED = {
+    "files": (FOLDER, "d = tf.data.Dataset.list_files('in/*').map(load).shuffle(110).batch(8)\nresult = look(d)"),
+    "names": (
+        FOLDER,
+        "d = tf.data.Dataset.from_tensor_slices(names).map(load, num_parallel_calls=tf.data.AUTOTUNE)\n"
+        "d = d.prefetch(4).shuffle(110, seed=2).repeat(2).batch(8)\nresult = look(d)",
+    ),
+    "an endless queue": (
+        FOLDER,
+        "d = tf.data.Dataset.range(60).map(lambda i: i * 2, num_parallel_calls=-1).prefetch(-1)\nresult = look(d)",
+    ),
+}
+OTHER = {
+    "jitter": (FOLDER, "d = tf.data.Dataset.from_tensor_slices(names).map(jitter).shuffle(110).batch(8)\nresult = look(d)"),
+    "a generator": (
+        FOLDER,
+        "d = tf.data.Dataset.from_generator(gen, output_signature=tf.TensorSpec((3,))).shuffle(2000).batch(8)\n"
+        "result = [sorted(np.concatenate(list(d))[:, 0]), list(d)]",
+    ),
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    return run_cells(SAME, tmp_path_factory.mktemp("pipelines"))
+    return run_cells({**SAME, **FILED, **OTHER}, tmp_path_factory.mktemp("pipelines"))
 
 
 @pytest.mark.tf
-@pytest.mark.parametrize("name", SAME)
+@pytest.mark.parametrize("name", [*SAME, *FILED])
 def test_the_changed_pipeline_gives_the_same_elements_in_the_same_order(ran, name):
     one = ran[name]
     assert "same results" == one.get("preserves"), one
     assert one["before"] == one["after"]
+
+
+@pytest.mark.tf
+def test_random_numbers_of_a_map_meet_other_samples_and_that_is_said(ran):
+    one = ran["jitter"]
+    assert "same effective batch" == one.get("preserves"), one
+    assert one["before"] != one["after"]
+
+
+@pytest.mark.tf
+def test_a_smaller_buffer_gives_the_same_samples_in_another_order(ran):
+    one = ran["a generator"]
+    assert "shuffle(125)" in one.get("source", ""), one
+    (_, before), (_, after) = ran["a generator"]["before"], ran["a generator"]["after"]
+    assert one["before"][0] == one["after"][0]
+    assert before != after

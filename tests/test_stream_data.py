@@ -37,7 +37,13 @@ def ask(source, *, line=None, limit=16 << 30, earlier=(), values=None):
     facts = Facts(
         models=(ModelFacts("model"), ModelFacts("net.head")),
         values=(*(array(n) for n in "xyw"), PAIR, PARTS) if values is None else values,
-        scalars=(ScalarFact("SHARE", 0.1), ScalarFact("FILE", "x.npy"), ScalarFact("path", "x.npz")),
+        scalars=(
+            ScalarFact("SHARE", 0.1),
+            ScalarFact("FILE", "x.npy"),
+            ScalarFact("AUTO", -1),
+            ScalarFact("LONG", 300),
+            ScalarFact("path", "x.npz"),
+        ),
         datasets=(DatasetFacts("ds", batch=32), DatasetFacts("gen", "PyDataset", 32)),
         earlier_cells=("import tensorflow as tf\nimport keras", *earlier),
     )
@@ -179,7 +185,7 @@ def test_only_a_file_that_surely_can_be_mapped_is_mapped(load, edited):
             "d = tf.data.TFRecordDataset(files).map(f).cache().batch(8)",
             'import tempfile\nd = tf.data.TFRecordDataset(files).map(f).cache(tempfile.mkdtemp() + "/cache").batch(8)',
         ),
-        ("d = ds.prefetch(tf.data.AUTOTUNE)", None),
+        ("d = ds.prefetch(tf.data.AUTOTUNE)", "d = ds.prefetch(2)"),
         ("d = ds.prefetch(2)", None),
         ("d = ds.cache('file')", None),
         ("d = spark.cache()", None),

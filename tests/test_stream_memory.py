@@ -15,6 +15,10 @@ model.fit(*few, verbose=0, validation_data=few)
 model.fit(tf.data.Dataset.from_tensor_slices(few).map(scale).batch(8), verbose=0)
 model.predict(few[0], verbose=0)
 list(tf.data.Dataset.range(4).map(lambda i: tf.numpy_function(lambda n: n, [i], tf.int64)))
+def gen():
+    for i in range(40_000): yield np.full(512, i, "float32")
+def load(i):
+    return tf.ones((512,)) * tf.cast(i, "float32")
 x = np.ones((40_000, 512), "float32"); y = np.zeros((40_000, 1), "float32")
 DATA = x.nbytes
 """
@@ -25,6 +29,9 @@ CELLS = {
     "a dataset": f"d = {SLICES}.batch(256).prefetch(2)\nmodel.fit(d, verbose=0)",
     "a shuffled dataset": f"d = {SLICES}.shuffle(len(x)).batch(256).prefetch(2)\nmodel.fit(d, verbose=0)",
     "a mapped dataset": f"d = {SLICES}.shuffle(len(x)).map(scale).batch(256)\nmodel.fit(d, verbose=0)",
+    "files shuffled after loading": "n = 0\nfor b in tf.data.Dataset.range(40_000).map(load).shuffle(40_000).batch(99): n += 1",
+    "a generator shuffled": "n = 0\nfor b in tf.data.Dataset.from_generator(gen, "
+    "output_signature=tf.TensorSpec((512,))).shuffle(40_000).batch(99): n += 1",
 }
 
 

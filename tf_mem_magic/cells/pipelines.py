@@ -5,33 +5,19 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, field
 
-from tf_mem_magic.cells.array_calls import LITTLE
 from tf_mem_magic.cells.dataset_chains import Chain, Chains, method
+from tf_mem_magic.cells.dataset_slices import LookedUp, look_up_samples
 from tf_mem_magic.cells.settings import Reader, evaluate
+from tf_mem_magic.cells.shuffle_buffers import SHARE, draws_nothing, is_many, move_before_maps
 from tf_mem_magic.cells.source import CellEdit, insert_argument
-from tf_mem_magic.cells.streaming import (
-    IMPORT,
-    MAPPED_NOTE,
-    PACKAGE_NOTE,
-    STAYS_NOTE,
-    Change,
-    Held,
-    RefusedError,
-    find_arrays,
-    known_bytes,
-    map_files,
-)
+from tf_mem_magic.cells.streaming import IMPORT, Change, RefusedError
 from tf_mem_magic.cells.top import insert_on_top
 from tf_mem_magic.core.proposals import Preserves
 
 LONGEST_QUEUE = 16
 """Batches prepared ahead beyond which a shorter queue is proposed."""
 
-_ANY_ELEMENT = frozenset({"shuffle", "repeat", "take", "skip", "shard", "batch", "cache", "prefetch", "with_options"})
-"""Steps that do the same whatever the elements are, so also with the numbers of samples."""
-
 _PART = frozenset({"take", "skip", "shard"})
-_CHANGERS = frozenset({"fill", "sort", "resize", "put", "partition", "setfield", "byteswap", "shuffle"})
 
 
 @dataclass
@@ -45,6 +31,10 @@ class _Found:
     caveats: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     preserves: Preserves = "same results"
+
+    def weaken(self, same: bool) -> None:
+        if not same:
+            self.preserves = "same effective batch"
 
     def add(self, edits: list[CellEdit], title: str, why: str, caveats: tuple[str, ...], top: str = "") -> None:
         self.edits += edits
@@ -61,9 +51,16 @@ def stream_pipelines(reader: Reader, line: int | None, limit: int | None) -> Cha
     holds much cannot be changed.
     """
     found = _Found()
-    for chain in Chains(reader).find():
-        if line is None or reader.scopes.top_statement(chain.root).lineno <= line:
-            _Pipeline(reader, chain, found).change(limit)
+    chains = Chains(reader)
+    made = [c for c in chains.find() if line is None or reader.scopes.top_statement(c.root).lineno <= line]
+    in_use = [_is_in_use(reader, chain, line) for chain in made]
+    pipelines = [_Pipeline(reader, chains, chain, found) for chain in made]
+    for pipeline, used in zip(pipelines, in_use):
+        pipeline.change(limit, used)
+    if not found.edits and not found.reasons:
+        for pipeline, used in zip(pipelines, in_use):
+            if used:
+                pipeline.bound()
     if not found.edits and found.reasons:
         raise RefusedError(found.reasons[0])
     if not found.edits:
@@ -79,13 +76,23 @@ def stream_pipelines(reader: Reader, line: int | None, limit: int | None) -> Cha
     )
 
 
+def _is_in_use(reader: Reader, chain: Chain, line: int | None) -> bool:
+    """Whether the statement that ran out makes the pipeline, or reads the name that holds it."""
+    if line is None:
+        return True
+    tops = [s for s in reader.cell.tree.body if s.lineno <= line <= (s.end_lineno or s.lineno)]
+    nodes = [node for top in tops for node in ast.walk(top)]
+    named = chain.name is not None and any(isinstance(n, ast.Name) and n.id == chain.name.name for n in nodes)
+    return named or chain.root in nodes or not isinstance(reader.scopes.scope_of(chain.root), ast.Module)
+
+
 class _Pipeline:
     """One pipeline, and the edits that it needs."""
 
-    def __init__(self, reader: Reader, chain: Chain, found: _Found) -> None:
-        self.reader, self.cell, self.chain, self.found = reader, reader.cell, chain, found
+    def __init__(self, reader: Reader, chains: Chains, chain: Chain, found: _Found) -> None:
+        self.reader, self.cell, self.chains, self.chain, self.found = reader, reader.cell, chains, chain, found
 
-    def change(self, limit: int | None) -> None:
+    def change(self, limit: int | None, in_use: bool) -> None:
         rest = list(self.chain.steps)
         looked_up = self._slices(limit)
         if looked_up is not None:
@@ -93,88 +100,27 @@ class _Pipeline:
         for step in rest:
             if method(step) == "cache" and not step.args and not step.keywords and self._may_cache(step):
                 self._cache(step)
-            elif method(step) == "prefetch":
+            elif method(step) == "shuffle" and looked_up is None:
+                self._shuffle(step, in_use)
+            else:
                 self._queue(step)
 
     def _slices(self, limit: int | None) -> int | None:
-        """Let the pipeline carry the numbers of samples; give how many of its steps do that, None where none may."""
-        root = self.chain.root
-        if not isinstance(root, ast.Call) or not isinstance(root.func, ast.Attribute):
+        """Let the pipeline carry the numbers of samples; give how many of its steps do that (None: no change)."""
+        looked_up = look_up_samples(self.reader, self.chains, self.chain, limit)
+        if isinstance(looked_up, str):
+            self.found.reasons.append(looked_up)
+        if not isinstance(looked_up, LookedUp):
             return None
-        if root.func.attr != "from_tensor_slices" or len(root.args) != 1 or root.keywords:
-            return None
-        data = root.args[0]
-        held = None if _has_lists(data) else find_arrays(self.reader, data)
-        if not Chains(self.reader).is_source(root) or held is None or not self._plain(root, data):
-            return None
-        copied = known_bytes(held)
-        little = limit is not None and copied is not None and 2 * copied < LITTLE * limit
-        if little or any(v.kind != "numpy.ndarray" for v in self.reader.facts.values if v.name in _names(held)):
-            return None
-        if "distribute" in self.cell.python:
-            self.found.reasons.append("the dataset may be spread over several devices")
-            return None
-        if self._changed_in_place(root, held):
-            self.found.reasons.append("the arrays are changed in place after the dataset was made, which took a copy")
-            return None
-        steps = self._carrying(root)
-        last = steps[-1] if steps else root
         self.found.add(
-            [
-                CellEdit(self.cell.end(root.func.value), self.cell.end(root), f".range(len({self._first(data)}))"),
-                CellEdit(self.cell.end(last), self.cell.end(last), f".map(apply.rows({self.cell.text(data)}))"),
-                *(maps := map_files(self.reader, held)),
-            ],
+            list(looked_up.edits),
             "look samples up instead of copying the arrays",
             "`from_tensor_slices` keeps a copy of the arrays, and a shuffle buffer one of its samples; here the "
             "pipeline carries the numbers of samples, and only the samples of a batch are copied.",
-            (
-                MAPPED_NOTE if maps else STAYS_NOTE,
-                "The arrays must not change while the dataset is used.",
-                *(() if "batch" in map(method, steps) else ("Samples are looked up one by one, which takes longer.",)),
-                PACKAGE_NOTE,
-            ),
+            looked_up.caveats,
             IMPORT,
         )
-        return len(steps)
-
-    def _carrying(self, root: ast.Call) -> list[ast.Call]:
-        """Give the steps that shall carry numbers: up to the last batch, shuffle, cache or the like."""
-        steps: list[ast.Call] = []
-        for step in self.chain.steps:
-            if method(step) not in _ANY_ELEMENT or (method(step) == "cache" and (step.args or step.keywords)):
-                break
-            if self._rebound(root, step):
-                break
-            steps.append(step)
-        while steps and method(steps[-1]) in ("prefetch", "with_options"):
-            steps.pop()
-        return steps
-
-    def _rebound(self, root: ast.Call, step: ast.Call) -> bool:
-        """Whether a name of the arrays is bound between the start of the pipeline and a step of it."""
-        after = self.reader.scopes.statement(root).lineno
-        before = self.reader.scopes.statement(step).end_lineno or 0
-        nodes = [n for n in ast.walk(self.cell.tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)]
-        return any(n.id in _texts(root.args[0]) and after <= n.lineno <= before for n in nodes)
-
-    def _changed_in_place(self, root: ast.Call, held: list[Held]) -> bool:
-        names = _names(held) | _texts(root.args[0])
-        later = (n for n in ast.walk(self.cell.tree) if getattr(n, "lineno", 0) >= root.lineno)
-        return any(_changes(node, names) for node in later)
-
-    def _plain(self, root: ast.Call, data: ast.expr) -> bool:
-        """Whether no comment stands in the text that is replaced, and no bracket around the data."""
-        assert isinstance(root.func, ast.Attribute)
-        source = self.cell.source
-        around = source[self.cell.end(root.func.value) : self.cell.start(data)]
-        around += source[self.cell.end(data) : self.cell.end(root)]
-        return "#" not in around and around.count("(") == 1
-
-    def _first(self, data: ast.expr) -> str:
-        while isinstance(data, (ast.Tuple, ast.Dict)):
-            data = data.elts[0] if isinstance(data, ast.Tuple) else data.values[0]
-        return self.cell.text(data)
+        return looked_up.steps
 
     def _may_cache(self, step: ast.Call) -> bool:
         """Whether the cache can lie on disk: it is filled in one reading, and never by two at the same time."""
@@ -206,44 +152,63 @@ class _Pipeline:
             "import tempfile",
         )
 
-    def _queue(self, step: ast.Call) -> None:
-        given = [*step.args, *(k.value for k in step.keywords if k.arg == "buffer_size")]
-        long = evaluate(self.reader, given[0]) if len(given) == 1 else None
-        if isinstance(long, int) and long > LONGEST_QUEUE:
+    def _shuffle(self, step: ast.Call, in_use: bool) -> None:
+        """Shuffle before the samples are loaded, where that is the same order; else use a smaller buffer."""
+        many = is_many(self.reader, self.chain, step)
+        moved = move_before_maps(self.reader, self.chains, self.chain, step)
+        if moved:
+            pure = draws_nothing(self.reader, self.chains, self.chain, step)
+            drawn = "Where the function of `.map` draws random numbers, they now meet other samples."
+            self.found.weaken(pure)
             self.found.add(
-                [CellEdit(self.cell.start(given[0]), self.cell.end(given[0]), "2")],
-                "a short queue",
-                "A queue holds as many batches as it is long.",
-                ("The input may be slower where single batches take long.",),
+                moved,
+                "shuffle before loading",
+                "A shuffle buffer holds whole samples; before `.map` it holds only what they are made from.",
+                () if pure else (drawn,),
+            )
+        elif many is not None and in_use and not self._is_small(step):
+            size = int(evaluate(self.reader, many) or 0)
+            smaller = max(size // SHARE, 1)
+            self.found.weaken(False)
+            self.found.add(
+                [CellEdit(self.cell.start(many), self.cell.end(many), str(smaller))],
+                f"shuffle buffer {size} → {smaller}",
+                "A shuffle buffer holds as many elements as it is long.",
+                ("The order is another one, and mixed less: data sorted by class want mixing on disk first.",),
             )
 
+    def _is_small(self, step: ast.Call) -> bool:
+        """Whether the buffer holds only numbers or file names."""
+        source = any(self.chains.is_source(self.chain.root, f"Dataset.{name}") for name in ("range", "list_files"))
+        return source and "map" not in map(method, self.chain.steps[: self.chain.steps.index(step)])
 
-def _has_lists(data: ast.expr) -> bool:
-    return any(isinstance(node, ast.List) for node in ast.walk(data))
+    def _queue(self, step: ast.Call) -> None:
+        """Shorten what is prepared ahead where it is plainly long."""
+        for node, least in self._ahead(step):
+            long = evaluate(self.reader, node)
+            if isinstance(long, int) and long > LONGEST_QUEUE:
+                self.found.add(
+                    [CellEdit(self.cell.start(node), self.cell.end(node), str(least))],
+                    "a short queue",
+                    "A queue holds as many batches as it is long.",
+                    ("The input may be slower where single batches take long.",),
+                )
 
+    def bound(self) -> None:
+        """Set what TensorFlow chooses itself to prepare ahead to small numbers."""
+        for step in self.chain.steps:
+            for node, least in self._ahead(step):
+                if self.chains.names.origin(node).endswith(".AUTOTUNE") or evaluate(self.reader, node) == -1:
+                    self.found.add(
+                        [CellEdit(self.cell.start(node), self.cell.end(node), str(least))],
+                        "prepare less ahead",
+                        "Under `AUTOTUNE` TensorFlow prepares as many elements ahead as it finds room for on the "
+                        "machine, which may be more than this process may use.",
+                        ("The input may be slower.",),
+                    )
 
-def _names(held: list[Held]) -> set[str]:
-    return {one.name for one in held}
-
-
-def _texts(root: ast.expr) -> set[str]:
-    return {n.id for n in ast.walk(root) if isinstance(n, ast.Name)}
-
-
-def _changes(node: ast.AST, names: set[str]) -> bool:
-    """Whether a statement or call changes one of the arrays in place."""
-    if isinstance(node, ast.AugAssign):
-        return _root(node.target) in names
-    if isinstance(node, ast.Subscript) and isinstance(node.ctx, (ast.Store, ast.Del)):
-        return _root(node) in names
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        if node.func.attr in _CHANGERS and any(_root(one) in names for one in (node.func, *node.args)):
-            return True
-        return any(k.arg == "out" and _root(k.value) in names for k in node.keywords)
-    return False
-
-
-def _root(node: ast.AST) -> str:
-    while isinstance(node, (ast.Attribute, ast.Subscript)):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else ""
+    def _ahead(self, step: ast.Call) -> list[tuple[ast.expr, int]]:
+        """List the arguments that say how much is prepared ahead, each with a small value for it."""
+        queue = [*step.args, *(k.value for k in step.keywords if k.arg == "buffer_size")]
+        found = [(node, 2) for node in queue if method(step) == "prefetch" and len(queue) == 1]
+        return found + [(k.value, 2) for k in step.keywords if k.arg == "num_parallel_calls"]
