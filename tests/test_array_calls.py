@@ -1,8 +1,12 @@
 """Arrays given to Keras: the cells that ``stream-data`` changes really run, and give the same numbers."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.stream_runtime import run_cells
+from tests.test_stream_data import ask
+from tf_mem_magic.core.proposals import Proposal
 
 ARRAYS = """
 import keras, numpy as np, os
@@ -64,6 +68,74 @@ SAME = {
     ),
 }
 OTHER_ORDER = {"shuffled": fit("x, y, 16"), "shuffled with a split": fit("x, y, 16, validation_split=0.2")}
+
+
+GIVEN = st.lists(
+    st.sampled_from(
+        ["epochs=2", "batch_size=64", "sample_weight=w", "validation_data=(x, y)", "validation_split=0.2", "verbose=0"]
+    ),
+    unique=True,
+    max_size=5,
+)
+
+
+class Stream:
+    """What ``apply.stream`` was given."""
+
+    def __init__(self, x, y=None, sample_weight=None, *, batch_size, shuffle=True, last=None, but_last=None):
+        self.data, self.batch, self.shuffle, self.split = (x, y, sample_weight), batch_size, shuffle, (last, but_last)
+
+
+def fitted(x, y=None, batch_size=None, sample_weight=None, validation_data=None, validation_split=None, **rest):
+    """Say in one form what ``fit`` was given: the data, their batch, the validation data, the split, the rest."""
+    data, batch, split = (x, y, sample_weight), batch_size or 32, validation_split
+    if isinstance(x, Stream):
+        assert (y, batch_size, sample_weight, validation_split) == (None, None, None, None)
+        data, batch, (_, split) = x.data, x.batch, x.split
+    checked = None
+    if isinstance(validation_data, Stream):
+        assert not validation_data.shuffle
+        checked = (validation_data.data, validation_data.batch, validation_data.split[0])
+    elif validation_data is not None:
+        checked = ((*validation_data, None), batch, None)
+    elif split:
+        checked = (data, batch, split)
+    return data, batch, checked, split, rest
+
+
+def understood(source):
+    return eval(source[source.index("fit(") :].split(" # end")[0], {"fit": fitted, **ARGUMENTS})
+
+
+ARGUMENTS = {"x": "x", "y": "y", "w": "w", "apply": type("Apply", (), {"stream": Stream})}
+
+
+@given(
+    st.sampled_from(["", "%%tfmem\n", "\n\n%%tfmem -q\n%%time\n"]),
+    st.lists(st.sampled_from(["# note", "%matplotlib inline", "", "ü = f'{1}'", "!ls", "b = 1 + \\\n  2"]), max_size=4),
+    st.sampled_from([["x", "y"], ["x", "y", "64"], ["x=x", "y=y"], ["y=y", "x=x"], ["[x, w]", "y"], ["{'ü': x}", "y"]]),
+    GIVEN,
+    st.sampled_from([", ", ",\n    ", ',  # a comment, (with) "signs"\n    ']),
+    st.booleans(),
+    st.sampled_from(["\n", "\r\n"]),
+)
+@settings(max_examples=300, deadline=None)
+def test_the_changed_call_gives_the_same_data_and_every_other_byte_stays(
+    lead, noise, data, more, between, trailing, end
+):
+    more = [one for one in more if "64" not in data or "batch_size" not in one]
+    more = [one for one in more if "validation_data=(x, y)" not in more or "split" not in one]
+    before = lead + "".join(f"{line}\n" for line in noise)
+    call = f"h = model.fit({between.join([*data, *more])}{between.rstrip(' ') if trailing else ''})"
+    source = f"{before}{call} # end ü\nz = 1\n".replace("\n", end)
+    answer = ask(source)
+    assert isinstance(answer, Proposal), answer.reason
+    rest = answer.source.replace(f"from tf_mem_magic import apply{end}", "")
+    assert rest.startswith(f"{before}h = model.fit(".replace("\n", end))
+    assert rest.endswith(") # end ü\nz = 1\n".replace("\n", end))
+    assert source.count("#") == rest.count("#")
+    assert rest.count("\n") * (end == "\r\n") == rest.count("\r")
+    assert understood(source) == understood(rest)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,11 @@ _DEEPEST = 5
 
 
 class RefusedError(Exception):
-    """Why the cell cannot be edited, as a sentence."""
+    """Why the cell cannot be edited, as a sentence, and a patch to copy where there is one."""
+
+    def __init__(self, reason: str, patch: str = "") -> None:
+        super().__init__(reason)
+        self.patch = patch
 
 
 @dataclass(frozen=True, slots=True)

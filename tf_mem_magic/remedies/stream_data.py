@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import difflib
+from dataclasses import replace
+
 from tf_mem_magic.cells.array_calls import gives_arrays, stream_call
+from tf_mem_magic.cells.bindings import assigned_names
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.pipelines import stream_pipelines
 from tf_mem_magic.cells.settings import Reader
 from tf_mem_magic.cells.source import apply_edits, read_cell
-from tf_mem_magic.cells.streaming import IMPORT, RefusedError
+from tf_mem_magic.cells.streaming import IMPORT, Change, RefusedError
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
@@ -22,7 +27,7 @@ def propose(context: Context) -> Answer:
     try:
         return (_proposal(context),)
     except RefusedError as refused:
-        return (Declined(KEY, TITLE, str(refused)),)
+        return (Declined(KEY, TITLE, str(refused), refused.patch),)
 
 
 def _proposal(context: Context) -> Proposal:
@@ -39,8 +44,7 @@ def _proposal(context: Context) -> Proposal:
         and IMPORT not in cell.source
     ):
         raise RefusedError("the cell has a name `apply` of its own")
-    pipelines = None if gives_arrays(reader, line) else stream_pipelines(reader, line, diagnosis.limit)
-    change = pipelines or stream_call(reader, line, diagnosis.limit)
+    change = _change(reader, line, diagnosis.limit)
     source = apply_edits(cell, change.edits)
     if isinstance(source, NotPython):
         raise RefusedError(source.reason)
@@ -54,6 +58,43 @@ def _proposal(context: Context) -> Proposal:
         why=change.why,
         answers_cause=True,
     )
+
+
+def _change(reader: Reader, line: int | None, limit: int | None) -> Change:
+    """Change what ran out: arrays given to Keras, or else a pipeline; say where it is made in an earlier cell."""
+    if gives_arrays(reader, line):
+        return stream_call(reader, line, limit)
+    try:
+        return stream_pipelines(reader, line, limit) or stream_call(reader, line, limit)
+    except RefusedError:
+        elsewhere = _elsewhere(reader, line, limit)
+        if elsewhere is None:
+            raise
+        raise elsewhere from None
+
+
+def _elsewhere(reader: Reader, line: int | None, limit: int | None) -> RefusedError | None:
+    """Find the earlier cell that makes a dataset which the cell reads, and give the change of that as a patch."""
+    cells = reader.facts.earlier_cells
+    known = {one.name for one in reader.facts.datasets if one.kind == "tf.data" and not one.is_new}
+    tops = [s for s in reader.cell.tree.body if line is None or s.lineno <= line <= (s.end_lineno or s.lineno)]
+    read = {n.id for top in tops for n in ast.walk(top) if isinstance(n, ast.Name)} & known
+    for index in reversed(range(len(cells))):
+        earlier = read_cell(cells[index])
+        if isinstance(earlier, NotPython) or not assigned_names(cells[index]) & read:
+            continue
+        try:
+            change = stream_pipelines(Reader(earlier, replace(reader.facts, earlier_cells=cells[:index])), None, limit)
+        except RefusedError:
+            return None
+        changed = apply_edits(earlier, change.edits) if change is not None else NotPython("")
+        if isinstance(changed, str):
+            name = min(assigned_names(cells[index]) & read)
+            lines = difflib.unified_diff(
+                cells[index].splitlines(), changed.splitlines(), "earlier cell", "changed", lineterm="", n=2
+            )
+            return RefusedError(f"`{name}` was made in an earlier cell: change it there and run that", "\n".join(lines))
+    return None
 
 
 _TF = ("import tensorflow as tf", "import numpy as np")
@@ -117,6 +158,13 @@ EXAMPLES: tuple[Example, ...] = (
         "model.fit(d)",
         line=3,
     ),
+    _example(
+        "files shuffled after loading",
+        "%%tfmem\nd = tf.data.Dataset.list_files(p).map(tf.io.read_file).shuffle(9999).batch(32)",
+        "%%tfmem\nd = tf.data.Dataset.list_files(p).shuffle(9999).map(tf.io.read_file).batch(32)",
+    ),
+    _example("a large buffer", "%%tfmem\nd = ds.unbatch().shuffle(16000)", "%%tfmem\nd = ds.unbatch().shuffle(1000)"),
+    _example("an endless cache", "%%tfmem\nd = ds.repeat().cache()", "endless `repeat`", declined=True),
     _example("a split of its own", "%%tfmem\nmodel.fit(x, y, validation_split=part)", "computed when", declined=True),
     _example("hidden", "%%tfmem\nmodel.fit(x, y, **options)", "hidden behind **", declined=True),
     _example("a bracket", "%%tfmem\nmodel.fit(x, (y))", "a bracket stands", declined=True),
