@@ -394,7 +394,7 @@ class TestHostMemory:
 
 LIVE = """%load_ext tf_mem_magic
 import pathlib, threading, time
-import keras, numpy as np, psutil, tf_mem_magic as t
+import keras, numpy as np, psutil, tensorflow as tf, tf_mem_magic as t
 from tf_mem_magic.run import host_stop
 keras.utils.set_random_seed(1)
 model = keras.Sequential([keras.Input((1024,)), keras.layers.Dense(1)])
@@ -416,6 +416,12 @@ threading.Thread(target=follow, daemon=True).start()
 """
 
 
+DATASET = """%%tfmem
+d = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(1000).batch(128)
+history = model.fit(d, epochs=6, verbose=0)
+"""
+
+
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):
     """A kernel whose control group has less room than the copies that ``fit`` makes of the arrays."""
@@ -433,6 +439,13 @@ def live(tmp_path_factory):
         assert ran.status == "ok", ran.errors
         found["second"] = kernel.value("(second.status, len(history.epoch))")
         found["peaks"] = kernel.value("[r.recording.get('host:rss').peak - start for r in (first, second)]")
+        ran = kernel.run(DATASET)
+        assert ran.status == "error", ran.report_text
+        kernel.run("third = t.last_report()")
+        found["third"] = kernel.value("(third.status, third.diagnosis.cause, third.proposals[0].key)")
+        ran = kernel.run("fourth = third.rerun('stream-data')")
+        assert ran.status == "ok", ran.errors
+        found["fourth"] = kernel.value("(fourth.status, len(history.epoch), fourth.recording.cell.source)")
     return found
 
 
@@ -448,3 +461,9 @@ class TestInAKernel:
 
     def test_the_peak_was_measured_to_fall(self, live):
         assert live["peaks"][1] < live["peaks"][0] / 2
+
+    def test_a_dataset_of_the_arrays_is_stopped_too_and_one_that_looks_them_up_fits(self, live):
+        assert ("oom", "host", "stream-data") == live["third"]
+        status, epochs, source = live["fourth"]
+        assert ("ok", 6) == (status, epochs)
+        assert "tf.data.Dataset.range(len(x)).shuffle(1000).batch(128).map(apply.rows((x, y)))" in source
