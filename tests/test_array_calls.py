@@ -13,7 +13,7 @@ import keras, numpy as np, os
 rng = np.random.default_rng(0)
 x = rng.standard_normal((103, 6)); y = rng.integers(0, 2, 103); w = rng.random(103)
 a, b = x[:, :2].copy(), x[:, 2:].astype("float32"); z = rng.standard_normal((103, 1)); pair = (x[80:].copy(), y[80:].copy())
-SHARE = 0.3
+SHARE = 0.3; fold = rng.random(103) > 0.3
 np.save("x.npy", x)
 def simple():
     m = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, "tanh"), keras.layers.BatchNormalization(), keras.layers.Dense(1, "sigmoid")])
@@ -58,6 +58,8 @@ SAME = {
     "one weight for all outputs": fit("[a, b], [z, z], 16, sample_weight=w, shuffle=False", "forked"),
     "dicts": fit('{"one": a, "two": b}, {"p": z, "q": z}, validation_split=0.25, shuffle=False', "named"),
     "a mapped file": fit("data, y, 16, shuffle=False", lead='data = np.load(os.path.join(".", "x.npy"))\n'),
+    "chosen samples": fit("x[fold], y[fold], 16, validation_data=(x[~fold] / 2.0, y[~fold]), shuffle=False"),
+    "computed": fit("x.astype('float32').reshape(-1, 6) / 2.0, y, 16, shuffle=False"),
     "predict": (f"{ARRAYS}\nmodel = simple()", "result = model.predict(x, verbose=0)"),
     "predict several": (f"{ARRAYS}\nmodel = forked()", "result = model.predict([a, b], 10, verbose=0)"),
     "evaluate": (f"{ARRAYS}\nmodel = simple()", "result = model.evaluate(x, y, sample_weight=w, verbose=0)"),

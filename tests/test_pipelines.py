@@ -64,6 +64,8 @@ ROWS = ".map(apply.rows((x, y)))"
         (f"d = {SLICES}(pair).batch(8)", None),
         (f"d = {SLICES}((x, y), name='d').batch(8)", None),
         (f"d = {SLICES}((x, y)  # all\n).batch(8)", None),
+        (f"d = {SLICES}((x, y)).batch(8)\nx = prepare(x)", None),
+        ("d = tf.data.Dataset.from_generator(samples, tf.float32).batch(8)", None),
         (f"d = {SLICES}((x, y)).batch(8)\nx /= 255", None),
         (f"d = {SLICES}((x, y)).batch(8)\nx[0] = 1", None),
         (f"d = {SLICES}((x, y)).batch(8)\nnp.random.shuffle(x)", None),

@@ -141,6 +141,23 @@ def ask(source, *, line=None, limit=16 << 30, earlier=(), values=None):
         ("model.fit(gen)", None),
         ("model.fit((x), y)", None),
         ("model.fit(x.T, y)", None),
+        (
+            "model.fit(x[chosen], y[chosen], 8)",
+            "model.fit(apply.stream(x[chosen], y[chosen], batch_size=8))",
+        ),
+        (
+            "model.fit(x.astype('float32').reshape(-1, 8, 1) / 255.0, y)",
+            "model.fit(apply.stream(x.astype('float32').reshape(-1, 8, 1) / 255.0, y, batch_size=32))",
+        ),
+        (
+            "model.fit(x[:, :3], y, validation_data=(x[i], y[i]))",
+            "model.fit(apply.stream(x[:, :3], y, batch_size=32), "
+            "validation_data=apply.stream(x[i], y[i], batch_size=32, shuffle=False))",
+        ),
+        ("model.fit(x[chosen], y[chosen], validation_split=0.5)", None),
+        ("model.fit(x / other, y)", None),
+        ("model.fit(x.mean(), y)", None),
+        ("model.fit(pair[0], pair[1])", None),
         ("forest.fit(x, y)", None),
         ("model.fit(x, y); model.fit(x, y)", None),
         ("model.fit(\n    x,\n    y,\n    64,\n)", "model.fit(\n    apply.stream(x, y, batch_size=64),\n)"),

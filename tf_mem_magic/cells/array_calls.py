@@ -45,7 +45,7 @@ def gives_arrays(reader: Reader, line: int | None) -> bool:
     """Whether line ``line``, which ran out, gives known arrays to a Keras model."""
     calls = [call for call in list_calls(reader) if line is not None and _covers(call, line)]
     given = [_arguments(call).get("x") for call in calls]
-    return any(node is not None and find_arrays(reader, node) is not None for node in given)
+    return any(node is not None and find_arrays(reader, node, derived=True) is not None for node in given)
 
 
 def _covers(node: ast.expr, line: int) -> bool:
@@ -67,7 +67,8 @@ def list_calls(reader: Reader) -> list[ast.Call]:
 def _find_call(reader: Reader, line: int | None) -> ast.Call:
     calls = list_calls(reader)
     if not calls:
-        raise RefusedError("the cell gives no arrays to a Keras model, and no cache or long queue was found")
+        nothing = "no dataset of arrays, cache, large buffer or long queue was found"
+        raise RefusedError(f"the cell gives no arrays to a Keras model, and {nothing}")
     if line is not None:
         covering = [call for call in calls if _covers(call, line)]
         if not covering:
@@ -144,12 +145,13 @@ class _Call:
         if "x" not in given:
             raise RefusedError(f"`{self.method}` is given no data by name")
         words = self._words()
-        found = [find_arrays(self.reader, given[word]) for word in words]
+        split = self._split()
+        # What is written twice must not be computed twice.
+        found = [find_arrays(self.reader, given[word], derived=not split) for word in words]
         held = [one for part in found for one in part or ()]
         if None in found:
             raise RefusedError(f"`{self.method}` is not given NumPy arrays by their names")
         shuffled = self._shuffled()
-        split = self._split()
         renamed = self._validates_unknown()
         edits, more = ([self._validation_batch()], []) if renamed else self._validation(split)
         copied = known_bytes([*held, *more])
@@ -235,7 +237,7 @@ class _Call:
     def _validation_arrays(self) -> list[Held] | None:
         node = self.given.get("validation_data")
         if isinstance(node, ast.Tuple) and 1 <= len(node.elts) <= 3:
-            return find_arrays(self.reader, node)
+            return find_arrays(self.reader, node, derived=True)
         tuples = [v.name for v in self.reader.facts.values if v.kind == "tuple of numpy.ndarray"]
         return find_arrays(self.reader, node) if isinstance(node, ast.Name) and node.id in tuples else None
 

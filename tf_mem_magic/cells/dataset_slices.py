@@ -38,7 +38,7 @@ def look_up_samples(reader: Reader, chains: Chains, chain: Chain, limit: int | N
         return None
     data = root.args[0]
     held = None if any(isinstance(node, ast.List) for node in ast.walk(data)) else find_arrays(reader, data)
-    if held is None or not _is_plain(reader, root, data):
+    if held is None or not _is_plain(reader, root, data) or _is_set_later(reader, root, _texts(data)):
         return None
     copied = known_bytes(held)
     names = {one.name for one in held}
@@ -99,6 +99,12 @@ def _is_rebound(reader: Reader, root: ast.Call, step: ast.Call, names: set[str])
     before = reader.scopes.statement(step).end_lineno or 0
     nodes = [n for n in ast.walk(reader.cell.tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)]
     return any(n.id in names and after <= n.lineno <= before for n in nodes)
+
+
+def _is_set_later(reader: Reader, root: ast.Call, names: set[str]) -> bool:
+    """Whether a name of the arrays is set again further down: what is known of it may be of the later value."""
+    stores = [n for n in ast.walk(reader.cell.tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+    return any(n.id in names and n.lineno > root.lineno for n in stores)
 
 
 def _is_plain(reader: Reader, root: ast.Call, data: ast.expr) -> bool:

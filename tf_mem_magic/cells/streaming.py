@@ -25,6 +25,7 @@ IMPORT = "from tf_mem_magic import apply"
 _NUMBERS = re.compile(r"u?int\d+|float\d+|bool|complex\d+")
 _LOADS = ("np.load", "numpy.load")
 _MAPS = ("np.memmap", "numpy.memmap", "np.lib.format.open_memmap", "numpy.lib.format.open_memmap")
+_ARRAY_METHODS = frozenset({"astype", "reshape", "copy", "transpose", "squeeze"})
 _DEEPEST = 5
 
 
@@ -55,28 +56,52 @@ class Held:
     bytes: int | None
 
 
-def find_arrays(reader: Reader, node: ast.expr, depth: int = 0) -> list[Held] | None:
+def find_arrays(reader: Reader, node: ast.expr, depth: int = 0, derived: bool = False) -> list[Held] | None:
     """Find the known NumPy arrays that ``node`` is made of: names, slices of them, lists, tuples and dicts of these.
 
-    None where any part is something else.
+    None where any part is something else. With ``derived`` also what is computed from one array and surely is one:
+    ``x[chosen]``, ``x.reshape(...)``, ``x / 255``.
     """
     if depth > _DEEPEST:
         return None
     if isinstance(node, (ast.List, ast.Tuple)):
-        return _all(reader, node.elts, depth)
+        return _all(reader, node.elts, depth, derived)
     if isinstance(node, ast.Dict):
         named = all(isinstance(key, ast.Constant) for key in node.keys)
-        return _all(reader, node.values, depth) if named else None
-    inner = node.value if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice) else node
+        return _all(reader, node.values, depth, derived) if named else None
+    inner = _origin(node, derived)
     if not isinstance(inner, ast.Name):
         return None
     if not isinstance(reader.scopes.home(inner), ast.Module):
-        return _of_parameter(reader, inner, depth)
+        return _of_parameter(reader, inner, depth, whole=inner is node)
     value = next((v for v in reader.facts.values if v.name == inner.id), None)
     if value is not None:
         known = _is_array(value) or (inner is node and _holds_arrays(value))
         return [Held(inner.id, value.bytes)] if known else None
     return [Held(inner.id, None)] if _is_loaded(reader, inner) else None
+
+
+def _origin(node: ast.expr, derived: bool) -> ast.expr:
+    """Give what an expression is a part of or computed from, where it surely is an array if that is one."""
+    while True:
+        if isinstance(node, ast.Subscript) and (derived or _is_slice(node.slice)):
+            node = node.value
+        elif derived and isinstance(node, ast.BinOp) and isinstance(node.right, ast.Constant):
+            node = node.left
+        elif derived and isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr not in _ARRAY_METHODS:
+                return node
+            node = node.func.value
+        else:
+            return node
+
+
+def _is_slice(index: ast.expr) -> bool:
+    """Whether an index cuts along the samples without copying them."""
+    if isinstance(index, ast.Tuple):
+        rest = all(isinstance(one, (ast.Slice, ast.Constant)) for one in index.elts)
+        return bool(index.elts) and isinstance(index.elts[0], ast.Slice) and rest
+    return isinstance(index, ast.Slice)
 
 
 def known_bytes(held: Sequence[Held]) -> int | None:
@@ -92,19 +117,21 @@ def map_files(reader: Reader, held: Sequence[Held]) -> list[CellEdit]:
     return [insert_argument(reader.cell, call, 'mmap_mode="c"') for call in plain]
 
 
-def _all(reader: Reader, nodes: Sequence[ast.expr], depth: int) -> list[Held] | None:
-    found = [find_arrays(reader, node, depth + 1) for node in nodes]
+def _all(reader: Reader, nodes: Sequence[ast.expr], depth: int, derived: bool) -> list[Held] | None:
+    found = [find_arrays(reader, node, depth + 1, derived) for node in nodes]
     whole = [one for one in found if one is not None]
     return [held for one in whole for held in one] if found and len(whole) == len(found) else None
 
 
-def _of_parameter(reader: Reader, name: ast.Name, depth: int) -> list[Held] | None:
-    """Follow a parameter to what all calls of its function pass."""
+def _of_parameter(reader: Reader, name: ast.Name, depth: int, whole: bool) -> list[Held] | None:
+    """Follow a parameter to what all calls of its function pass; a part of it must be a part of one array."""
     found = reader.bindings(name)
     if len(found) != 1 or found[0].kind != "param":
         return None
     passed = argument_exprs(reader, found[0])
-    return None if isinstance(passed, Unknown) else _all(reader, passed, depth)
+    if isinstance(passed, Unknown) or (not whole and not all(isinstance(_origin(p, True), ast.Name) for p in passed)):
+        return None
+    return _all(reader, passed, depth, derived=True)
 
 
 def _is_array(value: NamedValue) -> bool:
