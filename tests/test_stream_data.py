@@ -16,7 +16,7 @@ from tests.kernel import Kernel
 from tests.test_host_stop import lay_out
 from tf_mem_magic.cells.source import read_cell
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue, ScalarFact
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.remedies.stream_data import propose
@@ -29,10 +29,21 @@ def array(name, **more):
     return NamedValue(name, 4 << 30, **({"kind": "numpy.ndarray", "shape": (1000, 8)} | more))
 
 
+PAIR = NamedValue("pair", 1 << 30, "tuple of numpy.ndarray")
+PARTS = NamedValue("parts", 1 << 30, "dict of numpy.ndarray")
+
+
 def ask(source, *, line=None, limit=16 << 30, earlier=(), values=None):
     facts = Facts(
         models=(ModelFacts("model"), ModelFacts("net.head")),
-        values=tuple(array(n) for n in "xyw") if values is None else values,
+        values=(*(array(n) for n in "xyw"), PAIR, PARTS) if values is None else values,
+        scalars=(
+            ScalarFact("SHARE", 0.1),
+            ScalarFact("FILE", "x.npy"),
+            ScalarFact("AUTO", -1),
+            ScalarFact("LONG", 300),
+            ScalarFact("path", "x.npz"),
+        ),
         datasets=(DatasetFacts("ds", batch=32), DatasetFacts("gen", "PyDataset", 32)),
         earlier_cells=("import tensorflow as tf\nimport keras", *earlier),
     )
@@ -50,7 +61,71 @@ def ask(source, *, line=None, limit=16 << 30, earlier=(), values=None):
         ("model.fit(x, y, 64)", "model.fit(apply.stream(x, y, batch_size=64))"),
         ("model.fit(x)", "model.fit(apply.stream(x, batch_size=32))"),
         ("h = model.fit(x, y, epochs=2)", "h = model.fit(apply.stream(x, y, batch_size=32), epochs=2)"),
-        ("model.fit(y=y, x=x)", None),
+        ("model.fit(y=y, x=x)", "model.fit(x=apply.stream(x, y, batch_size=32))"),
+        (
+            "model.fit(x, y, validation_split=0.25, batch_size=8)",
+            "model.fit(apply.stream(x, y, batch_size=8, but_last=0.25), validation_data=apply.stream(x, y, batch_size=8, shuffle=False, last=0.25))",
+        ),
+        (
+            "model.fit(x, y, validation_split=SHARE)",
+            "model.fit(apply.stream(x, y, batch_size=32, but_last=SHARE), validation_data=apply.stream(x, y, batch_size=32, shuffle=False, last=SHARE))",
+        ),
+        ("model.fit(x, y, validation_split=unknown)", None),
+        ("model.fit(x, y, validation_split=0.25, validation_data=ds)", None),
+        (
+            "model.fit(x, y, validation_data=(x[:9], y[:9], w[:9]))",
+            "model.fit(apply.stream(x, y, batch_size=32), validation_data=apply.stream(x[:9], y[:9], w[:9], batch_size=32, shuffle=False))",
+        ),
+        (
+            "model.fit(x, y, 64, validation_data=(x, y), validation_batch_size=V)",
+            "model.fit(apply.stream(x, y, batch_size=64), validation_data=apply.stream(x, y, batch_size=V, shuffle=False), validation_batch_size=V)",
+        ),
+        (
+            "model.fit(x, y, 64, validation_data=pair)",
+            "model.fit(apply.stream(x, y, batch_size=64), validation_data=apply.stream(*pair, batch_size=64, shuffle=False))",
+        ),
+        (
+            "model.fit(x, y, batch_size=64, validation_data=load())",
+            "model.fit(apply.stream(x, y, batch_size=64), validation_batch_size=64, validation_data=load())",
+        ),
+        (
+            "model.fit(x, y, 64, validation_data=load())",
+            "model.fit(apply.stream(x, y, batch_size=64), validation_data=load(), validation_batch_size=64)",
+        ),
+        ("model.fit(x, y, 64, validation_data=ds)", "model.fit(apply.stream(x, y, batch_size=64), validation_data=ds)"),
+        ("model.fit([x, w], y)", "model.fit(apply.stream([x, w], y, batch_size=32))"),
+        ("model.fit({'a': x}, {'b': y})", "model.fit(apply.stream({'a': x}, {'b': y}, batch_size=32))"),
+        ("model.fit(parts, y)", "model.fit(apply.stream(parts, y, batch_size=32))"),
+        ("model.fit({**more}, y)", None),
+        ("model.fit([x, other], y)", None),
+        (
+            "model.fit(x, y, class_weight={0: 2.0})",
+            "model.fit(apply.stream(x, y, batch_size=32), class_weight={0: 2.0})",
+        ),
+        ("model.fit(x, y, sample_weight=None)", "model.fit(apply.stream(x, y, batch_size=32), sample_weight=None)"),
+        ("model.predict(x)", "model.predict(apply.stream(x, batch_size=32, shuffle=False))"),
+        ("model.predict(x, 8, verbose=0)", "model.predict(apply.stream(x, batch_size=8, shuffle=False), verbose=0)"),
+        ("model.predict(x, steps=4)", None),
+        ("model.evaluate(x, y, 8)", "model.evaluate(apply.stream(x, y, batch_size=8, shuffle=False))"),
+        (
+            "def go(m, a):\n    m.fit(a, y)\ngo(model, x)",
+            "def go(m, a):\n    m.fit(apply.stream(a, y, batch_size=32))\ngo(model, x)",
+        ),
+        ("def go(m, a):\n    m.fit(a, y)\ngo(model, load())", None),
+        ("def go(x):\n    model.fit(x, y)\ngo(other)", None),
+        ("def apply(a): pass\nmodel.fit(x, y)", None),
+        (
+            "model.fit(x,  # samples\n    y,  # targets\n    epochs=2)",
+            "model.fit(apply.stream(x, y, batch_size=32),  # samples\n    # targets\n    epochs=2)",
+        ),
+        (
+            "model.fit(\n    x,  # samples\n    y,\n    batch_size=4,\n    epochs=2)",
+            "model.fit(\n    apply.stream(x, y, batch_size=4),  # samples\n    epochs=2)",
+        ),
+        (
+            "model.fit(\n    x,  # samples\n    y,\n    batch_size=4  # small\n)",
+            "model.fit(\n    apply.stream(x, y, batch_size=4),  # samples\n      # small\n)",
+        ),
         ("model.fit(epochs=2, x=x, y=y)", "model.fit(epochs=2, x=apply.stream(x, y, batch_size=32))"),
         ("net.head.fit(x, y, batch_size=B)", "net.head.fit(apply.stream(x, y, batch_size=B))"),
         (
@@ -66,6 +141,23 @@ def ask(source, *, line=None, limit=16 << 30, earlier=(), values=None):
         ("model.fit(gen)", None),
         ("model.fit((x), y)", None),
         ("model.fit(x.T, y)", None),
+        (
+            "model.fit(x[chosen], y[chosen], 8)",
+            "model.fit(apply.stream(x[chosen], y[chosen], batch_size=8))",
+        ),
+        (
+            "model.fit(x.astype('float32').reshape(-1, 8, 1) / 255.0, y)",
+            "model.fit(apply.stream(x.astype('float32').reshape(-1, 8, 1) / 255.0, y, batch_size=32))",
+        ),
+        (
+            "model.fit(x[:, :3], y, validation_data=(x[i], y[i]))",
+            "model.fit(apply.stream(x[:, :3], y, batch_size=32), "
+            "validation_data=apply.stream(x[i], y[i], batch_size=32, shuffle=False))",
+        ),
+        ("model.fit(x[chosen], y[chosen], validation_split=0.5)", None),
+        ("model.fit(x / other, y)", None),
+        ("model.fit(x.mean(), y)", None),
+        ("model.fit(pair[0], pair[1])", None),
         ("forest.fit(x, y)", None),
         ("model.fit(x, y); model.fit(x, y)", None),
         ("model.fit(\n    x,\n    y,\n    64,\n)", "model.fit(\n    apply.stream(x, y, batch_size=64),\n)"),
@@ -87,6 +179,10 @@ def test_arrays_of_fit(call, edited):
         ('x = np.load("x.npy")', 'x = np.load("x.npy", mmap_mode="c")'),
         ('x = np.load("x.npz")', None),
         ("x = np.load(path)", None),
+        ('x = np.load(f"{folder}/x.npy")', 'x = np.load(f"{folder}/x.npy", mmap_mode="c")'),
+        ('x = np.load(Path(folder) / "x.npy")', 'x = np.load(Path(folder) / "x.npy", mmap_mode="c")'),
+        ('x = np.load(os.path.join(a, "x.npy"))', 'x = np.load(os.path.join(a, "x.npy"), mmap_mode="c")'),
+        ("x = np.load(FILE)", 'x = np.load(FILE, mmap_mode="c")'),
         ('x = np.load("x.npy", allow_pickle=True)', None),
         ('x = np.load("x.npy") / 255', None),
         ('x = np.load("x.npy")\nx = x / 255', None),
@@ -103,10 +199,10 @@ def test_only_a_file_that_surely_can_be_mapped_is_mapped(load, edited):
         ("d = ds.cache()", 'import tempfile\nd = ds.cache(tempfile.mkdtemp() + "/cache")'),
         ("d = ds.prefetch(500)", "d = ds.prefetch(2)"),
         (
-            "d = tf.data.Dataset.from_tensor_slices((x, y)).cache().batch(8)",
-            'import tempfile\nd = tf.data.Dataset.from_tensor_slices((x, y)).cache(tempfile.mkdtemp() + "/cache").batch(8)',
+            "d = tf.data.TFRecordDataset(files).map(f).cache().batch(8)",
+            'import tempfile\nd = tf.data.TFRecordDataset(files).map(f).cache(tempfile.mkdtemp() + "/cache").batch(8)',
         ),
-        ("d = ds.prefetch(tf.data.AUTOTUNE)", None),
+        ("d = ds.prefetch(tf.data.AUTOTUNE)", "d = ds.prefetch(2)"),
         ("d = ds.prefetch(2)", None),
         ("d = ds.cache('file')", None),
         ("d = spark.cache()", None),
@@ -122,6 +218,26 @@ def test_shuffled_samples_come_in_another_order_and_that_is_said():
     shuffled, ordered = ask("model.fit(x, y)"), ask("model.fit(x, y, shuffle=False)")
     assert ("same effective batch", "same results") == (shuffled.preserves, ordered.preserves)
     assert any("another order" in caveat for caveat in shuffled.caveats)
+
+
+def test_a_file_that_ran_out_while_it_was_loaded_is_mapped():
+    source = 'x = np.load("x.npy")\ny = np.load("y.npy")\nmodel.fit(x, y)'
+    mapped = source.replace('.npy")', '.npy", mmap_mode="c")').replace("x, y", "apply.stream(x, y, batch_size=32)")
+    assert IMPORT + mapped == ask(source, line=1, values=()).source
+
+
+def test_a_mapped_file_of_an_earlier_cell_is_an_array():
+    answer = ask("model.fit(x, y)", values=(array("y"),), earlier=('x = np.load("x.npy", mmap_mode="r")',))
+    assert IMPORT + "model.fit(apply.stream(x, y, batch_size=32))" == answer.source
+
+
+def test_a_mapped_file_that_was_replaced_is_not():
+    cells = ('x = np.load("x.npy", mmap_mode="r")', "x = load()")
+    assert isinstance(ask("model.fit(x, y)", values=(array("y"),), earlier=cells), Declined)
+
+
+def test_texts_are_not_streamed():
+    assert isinstance(ask("model.fit(x, y)", values=(array("x", dtype="object"), array("y"))), Declined)
 
 
 def test_small_arrays_are_not_the_reason():
@@ -295,7 +411,7 @@ class TestHostMemory:
 
 LIVE = """%load_ext tf_mem_magic
 import pathlib, threading, time
-import keras, numpy as np, psutil, tf_mem_magic as t
+import keras, numpy as np, psutil, tensorflow as tf, tf_mem_magic as t
 from tf_mem_magic.run import host_stop
 keras.utils.set_random_seed(1)
 model = keras.Sequential([keras.Input((1024,)), keras.layers.Dense(1)])
@@ -317,6 +433,12 @@ threading.Thread(target=follow, daemon=True).start()
 """
 
 
+DATASET = """%%tfmem
+d = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(1000).batch(128)
+history = model.fit(d, epochs=6, verbose=0)
+"""
+
+
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):
     """A kernel whose control group has less room than the copies that ``fit`` makes of the arrays."""
@@ -334,6 +456,13 @@ def live(tmp_path_factory):
         assert ran.status == "ok", ran.errors
         found["second"] = kernel.value("(second.status, len(history.epoch))")
         found["peaks"] = kernel.value("[r.recording.get('host:rss').peak - start for r in (first, second)]")
+        ran = kernel.run(DATASET)
+        assert ran.status == "error", ran.report_text
+        kernel.run("third = t.last_report()")
+        found["third"] = kernel.value("(third.status, third.diagnosis.cause, third.proposals[0].key)")
+        ran = kernel.run("fourth = third.rerun('stream-data')")
+        assert ran.status == "ok", ran.errors
+        found["fourth"] = kernel.value("(fourth.status, len(history.epoch), fourth.recording.cell.source)")
     return found
 
 
@@ -349,3 +478,9 @@ class TestInAKernel:
 
     def test_the_peak_was_measured_to_fall(self, live):
         assert live["peaks"][1] < live["peaks"][0] / 2
+
+    def test_a_dataset_of_the_arrays_is_stopped_too_and_one_that_looks_them_up_fits(self, live):
+        assert ("oom", "host", "stream-data") == live["third"]
+        status, epochs, source = live["fourth"]
+        assert ("ok", 6) == (status, epochs)
+        assert "tf.data.Dataset.range(len(x)).shuffle(1000).batch(128).map(apply.rows((x, y)))" in source
