@@ -341,3 +341,9 @@ def test_what_is_outside_the_edit_stays_byte_for_byte(name, noise, end, tag):
 @settings(max_examples=150, deadline=None)
 def test_any_text_gets_an_answer(source):
     assert isinstance(ask(source or " ", line=1), (Proposal, Declined))
+
+
+def test_a_timed_call_of_fit_gets_its_lines_before_it():
+    edited = ask(f"%time {FIT}", old=True).source.splitlines()
+    assert ["from tf_mem_magic import apply", "apply.accumulate_gradients(model, 2)"] == edited[:2]
+    assert edited[2].startswith("%time model.fit(x, y, batch_size=32")

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_mem_magic.cells.mask import NotPython
-from tf_mem_magic.cells.source import CellEdit, apply_edits, insert_argument, insert_line, read_cell
+from tf_mem_magic.cells.source import CellEdit, apply_edits, insert_argument, insert_line, read_cell, shares_line
 
 
 def first_call(cell):
@@ -29,6 +29,9 @@ def first_call(cell):
         ("f(a)\r\ny = 1\r\n", "f(a, n=1)\r\ny = 1\r\n"),
         ("f(a if b else (c))", "f(a if b else (c), n=1)"),
         ('f(f"{x}")', 'f(f"{x}", n=1)'),
+        ('print(f"ü {f(a)[1]:.3f}")', 'print(f"ü {f(a, n=1)[1]:.3f}")'),
+        ('print(f"{f( )} {f(b)}")', 'print(f"{f(n=1 )} {f(b)}")'),
+        ('print(f"""\n{f(a, )}\n""")', 'print(f"""\n{f(a, n=1 )}\n""")'),
     ],
 )
 def test_an_argument_is_inserted_last(before, after):
@@ -43,6 +46,9 @@ def test_an_argument_is_inserted_last(before, after):
         ("%%time\nf(a)", "%%time\nB = 2\nf(a)"),
         ("f(a)\r\n", "B = 2\r\nf(a)\r\n"),
         ("%time f(a)", "B = 2\n%time f(a)"),
+        ('note = """a\nb"""; f(a)', 'B = 2\nnote = """a\nb"""; f(a)'),
+        ("g(\n    1,\n); f(a)", "B = 2\ng(\n    1,\n); f(a)"),
+        ("x = 1; \\\nf(a)", "B = 2\nx = 1; \\\nf(a)"),
         ("@f\ndef g():\n    pass", "B = 2\n@f\ndef g():\n    pass"),
     ],
 )
@@ -104,3 +110,36 @@ def test_every_node_is_found_at_its_place_and_undo_gives_the_original(lines, end
         at = undone.index("12345", at)
         undone = undone[:at] + str(n.value) + undone[at + 5 :]
     assert source == undone
+
+
+@pytest.mark.parametrize(
+    ("source", "shares"),
+    [
+        ("f(a)", False),
+        ("    \nif x:\n    f(a)", False),
+        ("%time f(a)", False),
+        ("x = 1; f(a)", True),
+        ("if x: f(a)", True),
+        ('x = """\n"""; f(a)', True),
+        ("x = 1; \\\nf(a)", True),
+    ],
+)
+def test_code_before_a_statement_in_its_line_is_seen(source, shares):
+    cell = read_cell(source)
+    statement = next(n for n in ast.walk(cell.tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Call))
+    assert shares == shares_line(cell, statement)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("from __future__ import annotations; import os", "must come first"),
+        ("x = [  # why\n    1]", "a comment stands inside"),
+        ("x = 1;", "would break the cell"),
+    ],
+)
+def test_an_edit_that_harms_the_cell_is_refused(source, reason):
+    cell = read_cell(source)
+    first = {"from": CellEdit(0, 0, "y = 1\n"), "x = [": CellEdit(4, len(source), "2"), "x = 1": CellEdit(4, 5, "")}
+    refused = apply_edits(cell, [next(edit for start, edit in first.items() if source.startswith(start))])
+    assert reason in refused.reason

@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 from kernel import bfc
 
+from tf_mem_magic.core.facts import Facts
+from tf_mem_magic.core.proposals import Context
+from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.remedies.close_sessions import propose
+
 ROOT = Path(__file__).parents[1]
 MIB = 2**20
 
@@ -75,3 +80,9 @@ def test_closing_gives_back_what_their_variables_held(found):
 @pytest.mark.tf
 def test_afterwards_none_is_open(found):
     assert [] == found["left"]
+
+
+def test_the_lines_stand_outside_a_text_that_ends_on_the_first_line():
+    source = '"""Train.\n"""; model.fit(x, y)\n'
+    recording = Recording(Cell(source), facts=Facts(sessions=("sess",)))
+    assert f"sess.close()\n{source}" == propose(Context(Cell(source), recording))[0].source

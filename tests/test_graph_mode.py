@@ -220,3 +220,18 @@ def test_what_is_outside_the_edit_stays_byte_for_byte(name, noise, end, tag):
 @settings(max_examples=100, deadline=None)
 def test_any_text_gets_an_answer(source):
     assert isinstance(ask(source or " "), (Proposal, Declined))
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("model.run_eagerly = False\n" + FIT, "sets `model.run_eagerly` itself"),
+        ("for model in nets:\n    " + FIT, "made or chosen in the statement that trains it"),
+        ('note = """\n"""; ' + FIT, "no line can be put before it"),
+        ("async def train():\n    " + FIT, "no line can be put before it"),
+    ],
+)
+def test_an_earlier_model_is_left_alone_where_a_line_before_would_not_be_enough(source, reason):
+    answer = ask(source, EAGER)
+    assert isinstance(answer, Declined), answer.diff
+    assert reason in answer.reason

@@ -191,3 +191,8 @@ def test_only_the_optimizer_changes(name, noise, end, tag):
 @settings(max_examples=100, deadline=None)
 def test_any_text_gets_an_answer(source):
     assert isinstance(ask(source or " "), (Proposal, Declined))
+
+
+def test_a_comment_in_the_optimizer_is_not_thrown_away():
+    answer = ask(BUILD.format("keras.optimizers.Adam(\n    1e-3,  # tuned\n)"))
+    assert "a comment stands inside what would be replaced" == answer.reason

@@ -121,3 +121,18 @@ def test_the_lines_in_the_cell_set_growth_in_a_fresh_process(gpu):
     env = {**os.environ, **gpu, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run([sys.executable, "-c", cell], env=env, capture_output=True, text=True, timeout=240)
     assert ["cell ran", "True"] == done.stdout.split("\n")[-3:-1], done.stderr[-2000:]
+
+
+def test_a_cell_that_sets_growth_itself_is_left_alone():
+    answer_ = answer(SHARED, initialised=False, source="tf.config.experimental.set_memory_growth(gpu, True)\nfit()\n")
+    assert "the cell sets memory growth itself" == answer_.reason
+
+
+def test_the_lines_stand_outside_a_text_that_ends_on_the_first_line():
+    source = '"""Train.\n"""; model.fit(x, y)\n'
+    assert answer(SHARED, initialised=False, source=source).source.endswith(f"True)\n{source}")
+
+
+def test_a_future_import_that_shares_its_line_is_not_parted():
+    source = "from __future__ import annotations; model.fit(x, y)\n"
+    assert "must come first" in answer(SHARED, initialised=False, source=source).reason

@@ -306,3 +306,25 @@ def test_undo_gives_back_the_global_policy_and_the_model(told, card):
 )
 def test_an_embedding_brings_the_advice_to_pass_integers(answer):
     assert "Ids for an Embedding must come as integers" in " ".join(answer.caveats)
+
+
+def test_both_lines_stand_before_a_timed_statement_at_its_indentation():
+    edited = ask("if go:\n    %time model.fit(x)", OLD, line=2).source.splitlines()
+    assert ["    from tf_mem_magic import apply", "    %time model.fit(x)"] == [edited[1], edited[3]]
+    assert edited[2].startswith("    apply.mixed_precision(model, ")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("model = pick(); model.fit(x)", "shares its line"),
+        ('note = """\n"""; model.fit(x)', "shares its line"),
+        ("for model in nets: model.fit(x)", "shares its line"),
+        (
+            "for model in nets:\n    with tf.GradientTape() as tape:\n        loss = model(x)",
+            "made or chosen in the statement that trains it",
+        ),
+    ],
+)
+def test_where_a_line_before_would_mean_another_model_it_is_declined(source, reason):
+    assert reason in ask(source, OLD, line=len(source.splitlines()), compute_capability=(8, 0)).reason

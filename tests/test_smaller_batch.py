@@ -301,3 +301,14 @@ def test_a_smaller_batch_is_refused_where_weights_fill_the_device_and_an_update_
 @pytest.mark.parametrize("found", [updating(100 << 20), updating(3 << 20, "dense_1/Relu")])
 def test_a_smaller_batch_is_offered_where_activations_take_room_or_ran_out(found):
     assert isinstance(found, Proposal)
+
+
+def test_a_default_inside_an_f_string_is_written_inside_it():
+    edited = ask('print(f"loss {model.evaluate(x, y)[0]:.3f} of {len(x)}")').source
+    assert 'print(f"loss {model.evaluate(x, y, batch_size=16)[0]:.3f} of {len(x)}")' == edited
+
+
+def test_an_earlier_constant_is_set_outside_a_text_that_ends_on_the_line():
+    facts = Facts(scalars=(ScalarFact("BATCH", 64),))
+    source = 'note = """a\nb"""; model.fit(x, y, batch_size=BATCH)'
+    assert f"BATCH = 32\n{source}" == ask(source, facts).source

@@ -50,6 +50,10 @@ def ask(source, *, jit=True, new=False, device="GPU:0", compiled=False, **model)
         ("other.compile(jit_compile=True)\nmodel.fit(x)", "cannot be followed"),
         ("model.compile()\nmodel.compile()\nmodel.fit(x)", "more than once"),
         ("step(x)", "was not found in the cell"),
+        ("for model in nets:\n    model.fit(x)", "made or chosen in the loop"),
+        ("model = pick(); model.fit(x)", "shares its line"),
+        (OFF + "model.fit(x)", "sets `model.jit_compile` itself"),
+        ('print(f"{model.fit(x)}")', OFF + 'print(f"{model.fit(x)}")'),
         ("%%bash\nls", "not read as Python"),
     ],
 )
@@ -59,7 +63,10 @@ def test_where_xla_is_turned_off(source, edited):
 
 
 def test_a_model_made_and_trained_in_a_loop_is_refused():
-    assert "in a loop" in ask("for i in range(3):\n    model = build()\n    model.fit(x)", new=True).reason
+    assert (
+        "made or chosen in the loop"
+        in ask("for i in range(3):\n    model = build()\n    model.fit(x)", new=True).reason
+    )
 
 
 @pytest.mark.parametrize(

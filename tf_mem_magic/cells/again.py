@@ -56,10 +56,8 @@ def _started_again(cell: PythonCell, statement: ast.stmt, model: ModelFacts) -> 
     if not model.kept:
         return None
     lines = ("from tf_mem_magic import apply", f"apply.start_again({model.name})")
-    first, second = (insert_line(cell, statement, line) for line in lines)
-    both = CellEdit(first.start, first.end, first.text + second.text)
     note = "The model gets back the weights and the optimizer state that it had before this cell."
-    return _choice(cell, (both,), "Start again", note)
+    return _choice(cell, (insert_line(cell, statement, *lines),), "Start again", note)
 
 
 def _choice(cell: PythonCell, edits: tuple[CellEdit, ...], label: str, note: str) -> Choice | None:

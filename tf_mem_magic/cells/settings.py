@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from tf_mem_magic.cells.scopes import Binding, Scopes, position
-from tf_mem_magic.cells.source import CellEdit, PythonCell, statement_start
+from tf_mem_magic.cells.source import CellEdit, PythonCell, line_start
 from tf_mem_magic.cells.uses import called_name, is_batch_name, role
 from tf_mem_magic.core.facts import Facts
 
@@ -279,9 +279,8 @@ def earlier(reader: Reader, expr: ast.expr, loads: list[ast.Name]) -> Setting | 
         if any(word in cell for cell in reader.facts.earlier_cells for word in frozen):
             return Setting(value, (reader.slot(expr, value),))
     first = min((reader.scopes.top_statement(n) for n in [*loads, expr]), key=lambda s: s.lineno)
-    start = statement_start(reader.cell, first)
-    line_start = max(s for s in reader.cell.starts if s <= start)
-    slot = Slot(value, line_start, line_start, f"{text} = ", reader.cell.newline)
+    at = line_start(reader.cell, first)
+    slot = Slot(value, at, at, f"{text} = ", reader.cell.newline)
     return Setting(value, (slot,), frozenset({text}))
 
 

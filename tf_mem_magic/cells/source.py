@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from tf_mem_magic.cells.mask import NotPython, mask, split_lines
 
+_BETWEEN = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+"""Tokens that are no part of a statement."""
+
 
 @dataclass(frozen=True, slots=True)
 class CellEdit:
@@ -86,7 +89,10 @@ def _parse(python: str) -> ast.Module:
 
 
 def apply_edits(cell: PythonCell, edits: Iterable[CellEdit]) -> str | NotPython:
-    """Give the cell's text after ``edits``; refuse where they overlap, touch a masked line or break the cell."""
+    """Give the cell's text after ``edits``.
+
+    Refused where they overlap, touch a masked line, take a comment away, or break the cell.
+    """
     ordered = sorted(set(edits), key=lambda edit: (edit.start, edit.end, edit.text))
     parts, at = [], 0
     for edit in ordered:
@@ -98,16 +104,53 @@ def apply_edits(cell: PythonCell, edits: Iterable[CellEdit]) -> str | NotPython:
         at = edit.end
     changed = "".join(parts) + cell.source[at:]
     after = read_cell(changed)
-    return after if isinstance(after, NotPython) else changed
+    if isinstance(after, NotPython):
+        return NotPython("the change would break the cell in a place where it is unusually written")
+    if not _future_is_first(after.tree):
+        return NotPython("a line would stand before `from __future__`, which must come first")
+    if _comments(cell) != _comments(after):
+        return NotPython("a comment stands inside what would be replaced")
+    return changed
 
 
-def insert_line(cell: PythonCell, before: ast.stmt, text: str) -> CellEdit:
-    """Insert a line of its own before the statement ``before``, at its indentation."""
-    start = statement_start(cell, before)
-    line_start = max(s for s in cell.starts if s <= start)
-    indent = cell.source[line_start:start]
-    indent = indent[: len(indent) - len(indent.lstrip())]
-    return CellEdit(line_start, line_start, f"{indent}{text}{cell.newline}")
+def insert_line(cell: PythonCell, before: ast.stmt, *lines: str) -> CellEdit:
+    """Insert lines of their own before the statement ``before``, at the indentation of the line that it is in."""
+    at = line_start(cell, before)
+    rest = cell.source[at : statement_start(cell, before)]
+    indent = rest[: len(rest) - len(rest.lstrip())]
+    return CellEdit(at, at, "".join(f"{indent}{line}{cell.newline}" for line in lines))
+
+
+def line_start(cell: PythonCell, statement: ast.stmt) -> int:
+    """Give where the line that holds a statement starts, where another line can be put before it.
+
+    That is Python's idea of a line: it may begin above, where a text or a bracket that ends before the statement began.
+    """
+    top = min([statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", []))])
+    first, fresh = 1, True
+    for token in tokenize.generate_tokens(io.StringIO(cell.python).readline):
+        if token.type not in _BETWEEN and fresh and token.start[0] <= top:
+            first = token.start[0]
+        fresh = token.type == tokenize.NEWLINE or (fresh and token.type in _BETWEEN)
+    return cell.starts[first - 1]
+
+
+def shares_line(cell: PythonCell, statement: ast.stmt) -> bool:
+    """Whether other code stands before a statement in its line: a line put before it would run before that too."""
+    before = cell.source[line_start(cell, statement) : cell.start(statement)].strip()
+    return before not in ("", "%time")
+
+
+def _future_is_first(tree: ast.Module) -> bool:
+    """Whether ``from __future__`` stands where Python takes it: after a docstring, before all else."""
+    future = [isinstance(s, ast.ImportFrom) and s.module == "__future__" for s in tree.body]
+    first = int(bool(tree.body) and isinstance(tree.body[0], ast.Expr) and isinstance(tree.body[0].value, ast.Constant))
+    return all(future[first : len(future) - future[::-1].index(True)]) if any(future) else True
+
+
+def _comments(cell: PythonCell) -> list[str]:
+    tokens = tokenize.generate_tokens(io.StringIO(cell.python).readline)
+    return [token.string for token in tokens if token.type == tokenize.COMMENT]
 
 
 def statement_start(cell: PythonCell, statement: ast.stmt) -> int:
@@ -125,13 +168,22 @@ def insert_argument(cell: PythonCell, call: ast.Call, text: str) -> CellEdit:
         line = lines[token.end[0] - 1] if token.end[0] <= len(cell.starts) else ""
         if (token.end[0], len(line[: token.end[1]].encode("utf-8", "surrogatepass"))) == close and token.string == ")":
             break
-        if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT):
+        if token.type not in _BETWEEN:
             last = token
+    else:
+        return _insert_in_text(cell, call, text)
     if last is None:
         raise ValueError("the call's closing bracket was not found")
     at = cell.starts[last.end[0] - 1] + last.end[1]
     lead = "" if last.string == "(" else " " if last.string == "," else ", "
     return CellEdit(at, at, f"{lead}{text}")
+
+
+def _insert_in_text(cell: PythonCell, call: ast.Call, text: str) -> CellEdit:
+    """Insert an argument in a call inside an f-string, which before Python 3.12 is one token without comments."""
+    before = cell.source[: cell.end(call) - 1].rstrip()
+    lead = "" if before.endswith("(") else " " if before.endswith(",") else ", "
+    return CellEdit(len(before), len(before), f"{lead}{text}")
 
 
 def _lines_of(cell: PythonCell, edit: CellEdit) -> set[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 
-from tf_mem_magic.cells.source import CellEdit, PythonCell, statement_start
+from tf_mem_magic.cells.source import CellEdit, PythonCell, line_start
 
 
 def insert_on_top(cell: PythonCell, lines: Sequence[str]) -> CellEdit:
@@ -18,9 +18,8 @@ def insert_on_top(cell: PythonCell, lines: Sequence[str]) -> CellEdit:
     if skip == len(body):
         lead = "" if not cell.source or cell.source.endswith(("\n", "\r")) else cell.newline
         return CellEdit(len(cell.source), len(cell.source), lead + text)
-    start = statement_start(cell, body[skip])
-    line_start = max(s for s in cell.starts if s <= start)
-    return CellEdit(line_start, line_start, text)
+    at = line_start(cell, body[skip])
+    return CellEdit(at, at, text)
 
 
 def _is_text(statement: ast.stmt) -> bool:

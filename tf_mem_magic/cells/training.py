@@ -58,6 +58,12 @@ def find_training(
     return f"it is not sure which model the cell trains: {which}"
 
 
+def binds_model(statement: ast.stmt, model: str) -> bool:
+    """Whether ``statement`` itself decides which object ``model`` names: a line before it would mean another one."""
+    root = model.partition(".")[0].partition("[")[0]
+    return any(isinstance(n, ast.Name) and n.id == root and isinstance(n.ctx, ast.Store) for n in ast.walk(statement))
+
+
 def _named_models(statement: ast.stmt, facts: Facts) -> list[ModelFacts]:
     nodes = (n for n in ast.walk(statement) if isinstance(n, (ast.Name, ast.Attribute, ast.Subscript)))
     written = {ast.unparse(n) for n in nodes if isinstance(n.ctx, ast.Load)}

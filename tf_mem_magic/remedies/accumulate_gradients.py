@@ -28,7 +28,7 @@ from tf_mem_magic.cells.source import (
     insert_argument,
     insert_line,
     read_cell,
-    statement_start,
+    shares_line,
 )
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.estimate import estimate_peak, half_or_less, largest_power_of_two
@@ -223,18 +223,15 @@ def _write(cell: PythonCell, made: OptimizerMade, steps: int) -> _Place | None:
 
 def _call(cell: PythonCell, at: ast.stmt, name: str, steps: int, undo: bool) -> _Place:
     """Write a call of our own before the statement that trains."""
-    start = statement_start(cell, at)
-    line = max(s for s in cell.starts if s <= start)
-    if cell.source[line:start].strip():
-        raise _RefusedError("the statement that trains shares its line with another")
+    if shares_line(cell, at):
+        raise _RefusedError("the statement that trains shares its line with another: give it a line of its own")
     lines = ("from tf_mem_magic import apply", f"apply.accumulate_gradients({name}, {steps})")
-    first, second = (insert_line(cell, at, one) for one in lines)
     caveats = (
         "The changed cell needs tf_mem_magic. A learning-rate schedule goes on counting updates; to load a saved model "
         "with its schedule elsewhere, call apply.accumulate_gradients(..., 1) before saving.",
     )
     back = f"from tf_mem_magic import apply\napply.accumulate_gradients({name}, 1)" if undo else ""
-    return _Place((CellEdit(first.start, first.end, first.text + second.text),), caveats, back)
+    return _Place((insert_line(cell, at, *lines),), caveats, back)
 
 
 def _known(

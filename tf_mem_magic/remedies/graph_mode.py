@@ -10,8 +10,9 @@ from tf_mem_magic.cells.bindings import parse
 from tf_mem_magic.cells.datasets import tensorflow_name
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.settings import Reader
-from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, insert_line, read_cell, statement_start
+from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, insert_line, read_cell, shares_line
 from tf_mem_magic.cells.traceable import untraceable
+from tf_mem_magic.cells.training import binds_model
 from tf_mem_magic.cells.uses import called_name
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
@@ -94,15 +95,19 @@ def _of_keras(cell: PythonCell, facts: Facts) -> _Change | None:
         raise _RefusedError("Keras already runs this training as a graph, as far as is known")
     _check_methods(cell, facts)
     at = next(s for s in cell.tree.body if fits[0] in set(ast.walk(s)))
-    start = statement_start(cell, at)
-    line = max(s for s in cell.starts if s <= start)
-    if isinstance(at, (ast.FunctionDef, ast.ClassDef)) or cell.source[line:start].strip():
+    if isinstance(at, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or shares_line(cell, at):
         raise _RefusedError("the call of fit stands where no line can be put before it")
     model = models[0].name
+    if binds_model(at, model):
+        raise _RefusedError(f"`{model}` is made or chosen in the statement that trains it")
+    if f"{model}.{_EAGERLY}" in {ast.unparse(n) for n in ast.walk(cell.tree) if isinstance(n, ast.Attribute)}:
+        raise _RefusedError(f"the cell sets `{model}.{_EAGERLY}` itself")
     lines = (f"{model}.run_eagerly = False", f"{model}.train_function = {model}.test_function = None")
-    first, second = (insert_line(cell, at, one) for one in lines)
-    edit = CellEdit(first.start, first.end, first.text + second.text)
-    return [edit], f"`{model}` as a graph", "\n".join((f"{model}.run_eagerly = True", lines[1]))
+    return (
+        [insert_line(cell, at, *lines)],
+        f"`{model}` as a graph",
+        "\n".join((f"{model}.run_eagerly = True", lines[1])),
+    )
 
 
 def _in_compile(cell: PythonCell, facts: Facts, given: list[ast.keyword]) -> _Change:

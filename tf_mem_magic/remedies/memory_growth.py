@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-
 from tf_mem_magic.cells.mask import NotPython
-from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, read_cell, statement_start
+from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, read_cell
+from tf_mem_magic.cells.top import insert_on_top
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
@@ -88,6 +87,8 @@ def _insert(context: Context) -> Proposal | NotPython:
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
         return cell
+    if "set_memory_growth(" in cell.source:
+        return NotPython("the cell sets memory growth itself")
     changed = apply_edits(cell, (_lines_on_top(cell, context.recording.facts),))
     if isinstance(changed, NotPython):
         return changed
@@ -103,22 +104,11 @@ def _insert(context: Context) -> Proposal | NotPython:
 
 
 def _lines_on_top(cell: PythonCell, facts: Facts) -> CellEdit:
-    """Write the lines before the cell's first statement; ``from __future__`` must stay first."""
+    """Write the lines before the cell's first statement."""
     lines = _PROLOGUE.replace("gpu", _free_name(cell, facts)).splitlines()
     if dict(facts.environment).get(_FORCE, "true").lower() != "true":
         lines = ["import os", f'os.environ["{_FORCE}"] = "true"', *lines]
-    text = "".join(line + cell.newline for line in lines)
-    first = next((s for s in cell.tree.body if not _is_future(s)), None)
-    if first is None:
-        lead = "" if not cell.source or cell.source.endswith(("\n", "\r")) else cell.newline
-        return CellEdit(len(cell.source), len(cell.source), lead + text)
-    start = statement_start(cell, first)
-    line_start = max(s for s in cell.starts if s <= start)
-    return CellEdit(line_start, line_start, text)
-
-
-def _is_future(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.ImportFrom) and statement.module == "__future__"
+    return insert_on_top(cell, lines)
 
 
 def _free_name(cell: PythonCell, facts: Facts) -> str:

@@ -7,8 +7,8 @@ import ast
 from tf_mem_magic.cells.keras_names import KerasNames
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.output_layers import output_layers
-from tf_mem_magic.cells.source import PythonCell, apply_edits, insert_argument, insert_line, read_cell
-from tf_mem_magic.cells.training import TrainingPlace, find_training
+from tf_mem_magic.cells.source import PythonCell, apply_edits, insert_argument, insert_line, read_cell, shares_line
+from tf_mem_magic.cells.training import TrainingPlace, binds_model, find_training
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ModelFacts
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
@@ -167,7 +167,7 @@ def _set_policy(
     handle = names.handle(start)
     keras = handle or "keras"
     lines = ([] if handle else ["import keras"]) + [f'{keras}.config.set_dtype_policy("{policy}")']
-    edits = [insert_line(cell, start, cell.newline.join(lines))]
+    edits = [insert_line(cell, start, *lines)]
     outputs = output_layers(names, place.model)
     edits += [insert_argument(cell, call, 'dtype="float32"') for call in outputs or ()]
     caveats: tuple[str, ...] = ("The policy stays set for models that later cells build; Undo sets it back.",)
@@ -189,12 +189,13 @@ def _change_in_place(
         raise _RefusedError("the training step is a tf.function of an earlier cell, which keeps the old precision")
     lines = ["from tf_mem_magic import apply", f'apply.mixed_precision({place.model}, "{policy}")']
     at = place.top if loop else place.statement
-    start = cell.start(at)
-    indent = cell.source[max(s for s in cell.starts if s <= start) : start]
-    joint = f"{cell.newline}{indent if indent.isspace() else ''}"
+    if binds_model(at, place.model):
+        raise _RefusedError(f"`{place.model}` is made or chosen in the statement that trains it")
+    if shares_line(cell, at):
+        raise _RefusedError("the statement that trains shares its line with another: give it a line of its own")
     caveats = ("The changed cell needs tf_mem_magic; other models that share its layers change too.",)
     undo = f'from tf_mem_magic import apply\napply.mixed_precision({place.model}, "float32")'
-    return apply_edits(cell, [insert_line(cell, at, joint.join(lines))]), undo, caveats
+    return apply_edits(cell, [insert_line(cell, at, *lines)]), undo, caveats
 
 
 def _layer_caveats(model: ModelFacts | None) -> tuple[str, ...]:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import replace
 
 from tf_mem_magic.cells.keras_names import KerasNames
 from tf_mem_magic.cells.mask import NotPython
-from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, insert_argument, insert_line, read_cell
-from tf_mem_magic.cells.training import TrainingPlace, find_training
+from tf_mem_magic.cells.source import (
+    CellEdit,
+    PythonCell,
+    apply_edits,
+    insert_argument,
+    insert_line,
+    read_cell,
+    shares_line,
+)
+from tf_mem_magic.cells.training import TrainingPlace, binds_model, find_training
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
@@ -96,19 +103,21 @@ def _changed(cell: PythonCell, place: TrainingPlace, wanted: bool) -> tuple[str 
         raise _RefusedError("the cell sets jit_compile where it cannot be followed")
     if not place.model.isidentifier():
         raise _RefusedError(f"`{place.model}` is no plain name")
-    lines = _setting(place.model, wanted)
-    edit = insert_line(cell, _before(place), lines[0])
-    indent = edit.text[: len(edit.text) - len(edit.text.lstrip())]
-    text = "".join(f"{indent}{line}{cell.newline}" for line in lines)
-    return apply_edits(cell, (replace(edit, text=text),)), "\n".join(_setting(place.model, not wanted))
+    if f"{place.model}.jit_compile" in {ast.unparse(n) for n in ast.walk(cell.tree) if isinstance(n, ast.Attribute)}:
+        raise _RefusedError(f"the cell sets `{place.model}.jit_compile` itself")
+    at = _before(place)
+    if shares_line(cell, at):
+        raise _RefusedError("the statement that trains shares its line with another: give it a line of its own")
+    edit = insert_line(cell, at, *_setting(place.model, wanted))
+    return apply_edits(cell, (edit,)), "\n".join(_setting(place.model, not wanted))
 
 
 def _before(place: TrainingPlace) -> ast.stmt:
     """Choose the statement before which to set it: not in a loop, where the model would be compiled in every round."""
     if not any(isinstance(node, (ast.For, ast.AsyncFor, ast.While)) for node in ast.walk(place.top)):
         return place.statement
-    if place.facts is None or place.facts.is_new:
-        raise _RefusedError("the model is made and trained in a loop")
+    if place.facts is None or place.facts.is_new or binds_model(place.top, place.model):
+        raise _RefusedError("the model is made or chosen in the loop that trains it")
     return place.top
 
 
