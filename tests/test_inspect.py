@@ -218,7 +218,8 @@ ns = dict(small=small, alias=small, gan=Gan(), trainer=Trainer(), models={"a": k
     mapped=base.batch(7).map(lambda a, b: (a, b)).with_options(tf.data.Options()), ragged=base.batch(10).unbatch(), zipped=tf.data.Dataset.zip((base.batch(5), base.batch(5))),
     sequence=Data(), endless_python=generator(),
     array=view, window=view[:10], tensor=tf.zeros((100, 10)), variable=tf.Variable(tf.zeros((50,))), half=tf.zeros((8,), tf.bfloat16),
-    acts=[tf.zeros((10,)), tf.zeros((30,))], raw=bytes(999), Out={3: tf.zeros((7,))}, In=["", "x"], _ih=["x" * 9999], _i3="x", N=4)
+    acts=[tf.zeros((10,)), tf.zeros((30,))], raw=bytes(999), its_weights=small.weights, its_kernel=small.weights[0].value,
+    its_state=small.optimizer.variables, Out={3: tf.zeros((7,))}, In=["", "x"], _ih=["x" * 9999], _i3="x", N=4)
 ns["_3"] = ns["_"] = ns["Out"][3]
 ns["trainer"].model.compile("adam", "mse")
 before = snapshot(ns)
@@ -316,6 +317,10 @@ class TestLive:
     def test_a_variable_that_two_models_share_is_counted_once(self, plain):
         assert plain.model("inner").weight_bytes == 0
         assert plain.model("gan").weight_bytes + plain.model("gan.generator").weight_bytes == 4 * (4 * 8 + 8)
+
+    def test_a_name_that_holds_a_models_variables_holds_nothing_of_its_own(self, plain):
+        assert {"its_weights", "its_kernel", "its_state"}.isdisjoint(one.name for one in plain.values)
+        assert value(plain, "variable").bytes == 200
 
     def test_the_optimizer_of_a_custom_loop_belongs_to_its_model(self, plain):
         loop = plain.model("loop_model")

@@ -27,6 +27,7 @@ from tf_mem_magic.run.inspect_models import (
     find_optimizers,
     is_keras_2,
     steps_of,
+    variables_of,
 )
 from tf_mem_magic.run.inspect_scalars import find_scalars
 from tf_mem_magic.run.inspect_uses import used_names
@@ -143,7 +144,9 @@ def _live(
         "models": describe_models(models, optimizers, lambda m: before.steps.get(id(m)) if before.had(m) else None),
         "datasets": tuple(replace(one, is_new=not before.had(value)) for one, value in found),
         "values": (
-            *find_values(names.own_names(namespace) + names.history(namespace), before.held),
+            *find_values(
+                names.own_names(namespace) + names.history(namespace), before.held, variables_of(models, optimizers)
+            ),
             *describe_left_optimizers(named_optimizers, models, before.held),
         ),
         "sessions": _open_sessions(pairs, before),

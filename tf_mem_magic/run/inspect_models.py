@@ -89,6 +89,16 @@ def describe_models(
     return tuple(facts[id(model)] for _, model in models)
 
 
+def variables_of(models: list[tuple[str, Any]], optimizers: list[Any]) -> list[Any]:
+    """List the variables of models and of the optimizers that they or names hold."""
+    owners = [
+        *(model for _, model in models),
+        *optimizers,
+        *(one for _, model in models for one in optimizers_of(model)),
+    ]
+    return [variable for owner in owners for variable in _variables(owner)]
+
+
 def describe_left_optimizers(
     optimizers: list[tuple[str, Any]], models: list[tuple[str, Any]], is_earlier: Callable[[str, Any], bool]
 ) -> tuple[NamedValue, ...]:

@@ -32,9 +32,16 @@ class _Held:
     dtype: str | None = None
 
 
-def find_values(pairs: Iterable[tuple[str, Any]], is_earlier: Callable[[str, Any], bool]) -> tuple[NamedValue, ...]:
-    """Describe the values that take memory, largest first; memory shared by two names counts for the first only."""
-    counted: set[int] = set()
+def find_values(
+    pairs: Iterable[tuple[str, Any]], is_earlier: Callable[[str, Any], bool], counted_elsewhere: Iterable[Any] = ()
+) -> tuple[NamedValue, ...]:
+    """Describe the values that take memory, largest first; memory shared by two names counts for the first only.
+
+    ``counted_elsewhere`` are the variables of models and optimizers, which are told as theirs.
+    """
+    counted = {
+        id(owner) for one in counted_elsewhere for owner in (one, getattr(one, "_value", None)) if owner is not None
+    }
     found = []
     for name, value in pairs:
         blocks = [b for b in _blocks(value) if b.owner not in counted]
