@@ -310,9 +310,14 @@ if what == "same":
     found["dtypes"] = [str(part.dtype) for part in apply.stream(x, np.arange(103))[0]]
     keras.utils.set_random_seed(5); one = apply.stream(x, y)[0][0].tolist()
     keras.utils.set_random_seed(5); found["reproducible"] = one == apply.stream(x, y)[0][0].tolist()
-    for name, call in {"lengths differ": lambda: apply.stream(x, y[:5]), "batch": lambda: apply.stream(x, batch_size=0)}.items():
+    for name, call in {
+        "lengths differ": lambda: apply.stream(x, y[:5]), "rows": lambda: apply.rows((x, y[:5])),
+        "empty part": lambda: apply.stream(x, last=0.999), "both parts": lambda: apply.stream(x, last=0.5, but_last=0.5),
+        "weights alone": lambda: apply.stream(x, sample_weight=w), "batch": lambda: apply.stream(x, batch_size=0)}.items():
         try: call()
         except ValueError as error: found[name] = str(error)
+    parts = [apply.stream(np.arange(103), shuffle=False, **{side: 0.3}) for side in ("but_last", "last")]
+    found["parts"] = [parts[0].count, parts[1].count, int(parts[1][0][0][0])]
     seen = []
     class Noted(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None): seen.append(batch)
@@ -392,6 +397,13 @@ class TestWithKeras:
     def test_wrong_arguments_are_refused(self, same):
         assert "different numbers of samples: 5, 103" in same["lengths differ"]
         assert "at least 1" in same["batch"]
+        assert "different numbers of samples: 5, 103" in same["rows"]
+        assert "leaves one side without any" in same["empty part"]
+        assert "exclude each other" in same["both parts"]
+        assert "need targets" in same["weights alone"]
+
+    def test_a_split_takes_the_samples_that_keras_takes(self, same):
+        assert [72, 31, 72] == same["parts"]
 
 
 @pytest.mark.tf
