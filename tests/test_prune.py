@@ -356,6 +356,9 @@ def in_kernel():
             found[name] = {"source": source, "told": told, **kernel.value("after()")}
             found[name]["untouched"] = kernel.value("before == kept()")
             found[name]["again"] = kernel.value("offered()")[1]
+        run(kernel, TRAINED["arrays that are views of one table"] + "\nbefore = kept()\n")
+        run(kernel, "first = t.last_report()\nsecond = first.rerun('prune')")
+        found["by its key"] = kernel.value("['prune' in [p.key for p in first.proposals], after(), before == kept()]")
         for reason, cell in REFUSED.items():
             run(kernel, cell)
             found[reason] = kernel.value("offered()")
@@ -370,6 +373,11 @@ class TestInAKernel:
     def test_the_new_cell_runs_and_prunes_a_copy(self, in_kernel, name):
         ran = in_kernel[name]
         assert ("ok", 0.75, True) == (ran["status"], ran["sparsity"], ran["untouched"])
+
+    def test_after_a_run_that_went_well_the_report_offers_it_and_runs_it_by_its_key(self, in_kernel):
+        offered, after, untouched = in_kernel["by its key"]
+        assert (True, True) == (offered, untouched)
+        assert ("ok", 0.75) == (after["status"], after["sparsity"])
 
     @pytest.mark.parametrize("name", TRAINED)
     def test_it_prints_what_it_measured(self, in_kernel, name):
