@@ -125,6 +125,9 @@ refused = {
 }
 found["refused"] = {name: told(work)[0] for name, work in refused.items()}
 twice = apply.quantize(model)
+with keras.StatelessScope():
+    later = L.Dense(3); later.build((None, 2))
+found["later"] = list(later.kernel.value.shape)
 found["refused"]["twice"] = str(told(lambda: apply.quantize(twice))[0])
 if tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 21):
     out, data = told(lambda: apply.tflite(model, sample=x))
@@ -209,6 +212,10 @@ def test_the_peak_of_predict_is_counted_and_falls_with_equal_dense_layers(found)
     match = re.search(r"peak of predict on 32 samples: ([\d.]+) → ([\d.]+) MiB", found["dense"]["out"])
     assert match, found["dense"]["out"]
     assert float(match[2]) < float(match[1])
+
+
+def test_keras_goes_on_making_variables_later_as_before(found):
+    assert found["later"] == [2, 3]
 
 
 def test_int4_is_smaller_and_less_exact(found):

@@ -29,18 +29,20 @@ def explain(
     lineage: Lineage | None = None,
     notices: tuple[str, ...] = (),
     measured: tuple[Measured, ...] = (),
+    is_new_cell: bool = False,
 ) -> Outcome:
     """Say what happened in a run, why, and what can be done.
 
     ``lineage`` holds the earlier runs where a remedy led to this one, its proposal included; ``measured`` what other
     runs of the notebook measured: those that differed in nothing but the batch size are points for an estimate.
+    ``is_new_cell``: a remedy wrote the cell, so that after it went well there is nothing more to offer.
     """
     lineage = lineage or Lineage()
     outcome = Outcome(recording, diagnose(recording), notices=notices, leftovers=leftovers(recording))
     answers: Answer = ()
     if recording.status in ("oom", "killed"):
         answers = propose_all(context_of(outcome, lineage, measured))
-    elif recording.status == "ok" and deployable(recording):
+    elif recording.status == "ok" and deployable(recording) and not is_new_cell:
         answers = propose_after_success(context_of(outcome, lineage, measured))
     outcome = replace(
         outcome,

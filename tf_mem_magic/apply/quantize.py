@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import warnings
+from functools import partial
 from typing import Any
 
 from tf_mem_magic.core.units import size, unit_for
@@ -96,25 +97,39 @@ def _check(model: Any, mode: str) -> None:
 
 
 def _copy(model: Any) -> Any:
-    """Make the model again, with the same weights (their memory is shared until one of the two changes)."""
+    """Make the model again, with the same weights: TensorFlow shares their memory until one of the two changes.
+
+    The copy's variables get no values of their own first: there may be no room for them.
+    """
     import keras
+    from keras.src.backend.common import global_state
     from keras.src.saving.serialization_lib import SafeModeScope
 
     own = {type(layer).__name__: type(layer) for layer in model._flatten_layers() if not _is_of_keras(layer)}
+    # A Lambda layer's function is the person's own, in this very process: nothing foreign is loaded.
+    scopes = keras.saving.custom_object_scope(own), SafeModeScope(False)
+    waiting = list(global_state.get_global_attribute("uninitialized_variables", []))
     try:
-        # A Lambda layer's function is the person's own, in this very process: nothing foreign is loaded.
-        with keras.saving.custom_object_scope(own), SafeModeScope(False):
+        with scopes[0], scopes[1], keras.StatelessScope(initialize_variables=False):
             copy = type(model).from_config(model.get_config())
             if not copy.built:
                 copy.build(model.input_shape)
+        if [tuple(v.shape) for v in copy.variables] != [tuple(v.shape) for v in model.variables]:
+            raise ValueError("it makes other weights")
+        for variable, source in zip(copy.variables, model.variables):
+            variable._initializer = partial(_value_of, source)
+            variable._deferred_initialize()
     except Exception as error:
         raise ValueError(f"Keras cannot make this model again from its own description: {error}") from error
-    if [tuple(v.shape) for v in copy.variables] != [tuple(v.shape) for v in model.variables]:
-        raise ValueError("Keras makes this model again with other weights than it has")
-    for variable, value in zip(copy.variables, model.variables):
-        variable.assign(value)
+    finally:
+        # Else Keras would try to give them values once more.
+        global_state.set_global_attribute("uninitialized_variables", waiting)
     copy.jit_compile = model.jit_compile
     return copy
+
+
+def _value_of(source: Any, _shape: Any, dtype: Any = None) -> Any:
+    return source.value
 
 
 def _is_of_keras(layer: Any) -> bool:

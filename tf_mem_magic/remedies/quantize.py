@@ -224,7 +224,7 @@ def _source(model: ModelFacts, mode: str, sample: str | None, taken: frozenset[s
     given = f", sample={sample}" if sample else ""
     return (
         f"%%tfmem\n# A copy with {mode} weights, for predictions; {model.name} itself stays as it is.\n"
-        f'from tf_mem_magic import apply\n{name} = apply.quantize({model.name}, "{mode}"{given})\n'
+        f'from tf_mem_magic import apply\n{name} = apply.quantize({model.name}, "{mode}"{given})'
     )
 
 
@@ -234,7 +234,7 @@ def _lite_source(model: ModelFacts, sample: str | None, taken: frozenset[str]) -
     return (
         f"%%tfmem\n# {model.name} as a TensorFlow Lite model with int8 weights; {model.name} itself stays as it is.\n"
         f"from tf_mem_magic import apply\n{name} = apply.tflite({model.name}{given})\n"
-        f'# To keep it: open("{name}.tflite", "wb").write({name})\n'
+        f'# To keep it: open("{name}.tflite", "wb").write({name})'
     )
 
 
@@ -270,7 +270,7 @@ def _known(
 def _expected(sample: str = ", sample=x", name: str = "model_int8") -> str:
     return (
         "%%tfmem\n# A copy with int8 weights, for predictions; model itself stays as it is.\n"
-        f'from tf_mem_magic import apply\n{name} = apply.quantize(model, "int8"{sample})\n'
+        f'from tf_mem_magic import apply\n{name} = apply.quantize(model, "int8"{sample})'
     )
 
 
@@ -288,7 +288,7 @@ EXAMPLES: tuple[Example, ...] = (
         _known(_FIT, ModelFacts("model", ("Conv2D",), weight_bytes=_MIB, copyable=True)),
         "%%tfmem\n# model as a TensorFlow Lite model with int8 weights; model itself stays as it is.\n"
         "from tf_mem_magic import apply\nmodel_tflite = apply.tflite(model, sample=x)\n"
-        '# To keep it: open("model_tflite.tflite", "wb").write(model_tflite)\n',
+        '# To keep it: open("model_tflite.tflite", "wb").write(model_tflite)',
     ),
     Example("a training that ran out", _known(_FIT, _MODEL, status="oom", line=2), "not its training", declined=True),
     Example(

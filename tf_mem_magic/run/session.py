@@ -8,6 +8,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tf_mem_magic.core.tag import TAG
+
 if TYPE_CHECKING:
     from tf_mem_magic.api import Report
     from tf_mem_magic.core.lineage import Lineage, Measured
@@ -63,6 +65,7 @@ class Session:
         self.ran_cells: deque[RanCell] = deque(maxlen=KEPT_CELLS)
         self.measured: tuple[Measured, ...] = ()
         self._expected: deque[Expected] = deque(maxlen=KEPT_RERUNS)
+        self._new_cells: deque[str] = deque(maxlen=KEPT_RERUNS)
         self._pool: SourcePool | None = None
         self._panels: deque[CellRun] = deque(maxlen=KEPT_RERUNS)
 
@@ -116,6 +119,10 @@ class Session:
         self._forget_expected(expected.source)
         self._expected.append(expected)
 
+    def is_new_cell(self, source: str) -> bool:
+        """Tell whether a remedy wrote ``source`` as a cell of its own."""
+        return _untagged(source) in self._new_cells
+
     def reported(self, report: Report, run: CellRun) -> None:
         """Remember a finished run: its report, and the sources its remedies propose."""
         from tf_mem_magic.api import remember
@@ -128,6 +135,8 @@ class Session:
         self._panels.append(run)
         for proposal in report.outcome.edits:
             self.expect_copies(proposal, run)
+        for proposal in report.outcome.new_cells:
+            self._new_cells += map(_untagged, (proposal.source, *(c.source for c in proposal.choices)))
 
     def expect_copies(self, proposal: Proposal, run: CellRun) -> None:
         """Let a run of the proposed cell count as its rerun also where a person copied it."""
@@ -157,6 +166,10 @@ class Session:
             if cell_id is None or run.cell.cell_id == cell_id:
                 run.retire()
                 self._panels.remove(run)
+
+
+def _untagged(source: str) -> str:
+    return source.strip().removeprefix(TAG).strip()
 
 
 def _options(text: str | None) -> Options:

@@ -76,14 +76,20 @@ class Body:
         if outcome.leftovers:
             parts.append(controls.text("Left in memory", "tfmem-head"))
             parts += [self._leftover(name, size) for name, size in outcome.leftovers]
+        return [*parts, *self._end()]
+
+    def _end(self) -> list[Any]:
+        """Give what is folded, and the foot: inside the fold where a run that went well left nothing else."""
+        outcome = self._outcome
         reasons = [widget for declined in outcome.declined for widget in self._declined(declined)]
-        if self._is_quiet and outcome.new_cells:
-            offers = map(self._proposal, outcome.new_cells)
-            parts.append(controls.folded(new_cell_heading(outcome).replace("`", ""), *offers, *reasons))
-        elif reasons:
-            parts.append(controls.folded(rows.declined_line(outcome.declined), *reasons))
-        parts.append(self._foot())
-        return parts
+        if not (self._is_quiet and outcome.new_cells):
+            folds = [controls.folded(rows.declined_line(outcome.declined), *reasons)] if reasons else []
+            return [*folds, self._foot()]
+        label = new_cell_heading(outcome).replace("`", "")
+        inside = [*map(self._proposal, outcome.new_cells), *reasons]
+        if outcome.comparison or outcome.leftovers:
+            return [controls.folded(label, *inside), self._foot()]
+        return [controls.folded(label, *inside, self._foot())]
 
     def _heading(self) -> Any:
         if self._below:

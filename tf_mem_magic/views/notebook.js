@@ -67,7 +67,7 @@ function addBelow(context, order) {
   if (context.model.readOnly) throw new Refusal("The notebook is read-only, so no cell was added. Copy the cell instead.");
   const next = sharedModel.cells[index + 1];
   const isThere = next?.cell_type === "code" && trimmed(sourceOf(next)) === trimmed(order.source);
-  if (!isThere) sharedModel.insertCell(index + 1, { cell_type: "code", source: order.source, metadata: {} });
+  if (!isThere) sharedModel.insertCell(index + 1, { cell_type: "code", source: trimmed(order.source), metadata: {} });
   return { index: index + 1, shared: sharedModel.cells[index + 1], cell: cells.get(index + 1) };
 }
 
