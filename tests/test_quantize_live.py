@@ -74,11 +74,3 @@ def test_quiet_and_short_always_on_runs_show_nothing(kernel):
     shown = kernel.run("little.predict(z, verbose=0);")
     kernel.run("%tfmem off")
     assert shown.reports == {}
-
-
-def test_training_is_not_made_smaller_by_it(kernel):
-    kernel.run("big = build(); big.compile('adam', 'mse')")
-    ran = kernel.run("%%tfmem -o rep\nbig.fit(x, x[:, :1], batch_size=3200, verbose=0)")
-    assert ran.status == "error"
-    (reason,) = kernel.value("[d.reason for d in rep.outcome.declined if d.key == 'quantize']")
-    assert "not its training" in reason
