@@ -80,7 +80,7 @@ def test_a_cell_that_is_about_no_model_asks_none(monkeypatch):
 
 def test_after_a_new_cell_has_run_nothing_more_is_offered(monkeypatch):
     monkeypatch.setattr(remedies, "all_remedies", lambda: (Asked(OFFER, AFTER_SUCCESS=True),))
-    assert explain(ok_run(), is_new_cell=True).proposals == ()
+    assert explain(ok_run(), deploys=False).proposals == ()
 
 
 def test_a_change_of_the_cell_is_never_offered_after_a_run_that_went_well(monkeypatch):

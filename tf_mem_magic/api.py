@@ -177,7 +177,7 @@ def record(name: str = "record()", *, interval: float = DEFAULT_INTERVAL) -> Ite
     finally:
         recording = capture.stop(failed)
         failed = None
-        running.report = Report(explain(recording, notices=capture.notices))
+        running.report = Report(explain(recording, notices=capture.notices, deploys=False))
         remember(running.report)
         pool.close()
 

@@ -29,20 +29,20 @@ def explain(
     lineage: Lineage | None = None,
     notices: tuple[str, ...] = (),
     measured: tuple[Measured, ...] = (),
-    is_new_cell: bool = False,
+    deploys: bool = True,
 ) -> Outcome:
     """Say what happened in a run, why, and what can be done.
 
     ``lineage`` holds the earlier runs where a remedy led to this one, its proposal included; ``measured`` what other
     runs of the notebook measured: those that differed in nothing but the batch size are points for an estimate.
-    ``is_new_cell``: a remedy wrote the cell, so that after it went well there is nothing more to offer.
+    ``deploys``: after a run that went well, offer to make its model smaller; not where a remedy wrote the cell itself.
     """
     lineage = lineage or Lineage()
     outcome = Outcome(recording, diagnose(recording), notices=notices, leftovers=leftovers(recording))
     answers: Answer = ()
     if recording.status in ("oom", "killed"):
         answers = propose_all(context_of(outcome, lineage, measured))
-    elif recording.status == "ok" and deployable(recording) and not is_new_cell:
+    elif recording.status == "ok" and deploys and deployable(recording):
         answers = propose_after_success(context_of(outcome, lineage, measured))
     outcome = replace(
         outcome,
