@@ -68,18 +68,18 @@ def _proposal(context: Context) -> Proposal:
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
         raise _RefusedError(cell.reason)
-    taken = _names(cell, facts)
+    _check_names(cell, facts)
     if context.recording.status == "ok":
-        return _after_success(context, cell, taken)
+        return _after_success(context, cell)
     model = _ran_out(cell, facts, context.diagnosis)
     reason = _why_not_int8(model)
     if reason:
         raise _RefusedError(reason)
     _check_helps(model, context.diagnosis)
-    return _int8(context, cell, model, taken)
+    return _int8(context, cell, model)
 
 
-def _after_success(context: Context, cell: PythonCell, taken: frozenset[str]) -> Proposal:
+def _after_success(context: Context, cell: PythonCell) -> Proposal:
     models = deployable(context.recording)
     if not models:
         raise _RefusedError("the cell does not work on a Keras model")
@@ -89,7 +89,7 @@ def _after_success(context: Context, cell: PythonCell, taken: frozenset[str]) ->
         raise _RefusedError(reason)
     facts = context.recording.facts
     sample = find_sample(cell, model.name, facts)
-    lite = _lite_source(model, sample, taken)
+    lite = _lite_source(model, sample, _free_name(model, "tflite", facts, cell))
     if reason:
         return Proposal(
             key=KEY,
@@ -101,21 +101,20 @@ def _after_success(context: Context, cell: PythonCell, taken: frozenset[str]) ->
             why=f"Keras itself cannot help here: {reason}.",
             new_cell=True,
         )
-    others = [Choice("int4", _source(model, "int4", sample, taken), _INT4_NOTE)]
+    others = [Choice("int4", _source(model, "int4", sample, _free_name(model, "int4", facts, cell)), _INT4_NOTE)]
     others += [] if lite_reason else [Choice("TensorFlow Lite (int8 weights)", lite, _LITE_NOTE)]
-    return _int8(context, cell, model, taken, tuple(others))
+    return _int8(context, cell, model, tuple(others))
 
 
-def _int8(
-    context: Context, cell: PythonCell, model: ModelFacts, taken: frozenset[str], choices: tuple[Choice, ...] = ()
-) -> Proposal:
-    sample = find_sample(cell, model.name, context.recording.facts)
+def _int8(context: Context, cell: PythonCell, model: ModelFacts, choices: tuple[Choice, ...] = ()) -> Proposal:
+    facts = context.recording.facts
+    sample = find_sample(cell, model.name, facts)
     after = model.weight_bytes - model.quantizable * 3 // 4
     unit = unit_for([model.weight_bytes])
     return Proposal(
         key=KEY,
         title=f"Quantize a copy of `{model.name}` to int8",
-        source=_source(model, "int8", sample, taken),
+        source=_source(model, "int8", sample, _free_name(model, "int8", facts, cell)),
         original=context.cell.source,
         preserves="close numerics",
         caveats=(*_CAVEATS, *_sample_caveat(sample)),
@@ -203,24 +202,23 @@ def _why_not_lite(model: ModelFacts, facts: Facts) -> str:
     return ""
 
 
-def _names(cell: PythonCell, facts: Facts) -> frozenset[str]:
-    """Give the names that the notebook has in use."""
-    sources = (cell.source, *facts.earlier_cells)
-    assigned = frozenset(name for source in sources for name in assigned_names(source))
-    if "apply" in assigned:
+def _check_names(cell: PythonCell, facts: Facts) -> None:
+    """Refuse where the notebook uses the name that the new cell imports."""
+    sources = [source for source in (cell.source, *facts.earlier_cells) if "apply" in source]
+    if any("apply" in assigned_names(source) for source in sources):
         raise _RefusedError("the notebook uses the name `apply` for something of its own")
-    held = (*(m.name for m in facts.models), *(d.name for d in facts.datasets), *(v.name for v in facts.values))
-    return assigned | {re.split(r"\W", name)[0] for name in held}
 
 
-def _free_name(model: ModelFacts, ending: str, taken: frozenset[str]) -> str:
+def _free_name(model: ModelFacts, ending: str, facts: Facts, cell: PythonCell) -> str:
+    """Make a name for the result that neither the notebook's cells nor the kernel know."""
     stem = re.sub(r"\W+", "_", model.name).strip("_")
     names = [f"{stem}_{ending}", *(f"{stem}_{ending}_{n}" for n in range(2, 100))]
-    return next(name for name in names if name not in taken)
+    held = (*(m.name for m in facts.models), *(d.name for d in facts.datasets), *(v.name for v in facts.values))
+    told = "\n".join((cell.source, *facts.earlier_cells, *held))
+    return next(name for name in names if not re.search(rf"{name}(?!\w)", told))
 
 
-def _source(model: ModelFacts, mode: str, sample: str | None, taken: frozenset[str]) -> str:
-    name = _free_name(model, mode, taken)
+def _source(model: ModelFacts, mode: str, sample: str | None, name: str) -> str:
     given = f", sample={sample}" if sample else ""
     return (
         f"%%tfmem\n# A copy with {mode} weights, for predictions; {model.name} itself stays as it is.\n"
@@ -228,8 +226,7 @@ def _source(model: ModelFacts, mode: str, sample: str | None, taken: frozenset[s
     )
 
 
-def _lite_source(model: ModelFacts, sample: str | None, taken: frozenset[str]) -> str:
-    name = _free_name(model, "tflite", taken)
+def _lite_source(model: ModelFacts, sample: str | None, name: str) -> str:
     given = f", sample={sample}" if sample else ""
     return (
         f"%%tfmem\n# {model.name} as a TensorFlow Lite model with int8 weights; {model.name} itself stays as it is.\n"
