@@ -17,6 +17,7 @@ from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Declined, Point, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.remedies import propose_all
 from tf_mem_magic.remedies.accumulate_gradients import propose
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +48,15 @@ def ask(source, *, line=None, earlier=(IMPORTS,), old=False, layers=("Dense",), 
     facts = Facts(
         tensorflow="2.21.0",
         keras=known.pop("keras", "3.15.1"),
-        models=(ModelFacts("model", layers, weight_bytes=known.pop("weights", 400), **before),),
+        models=(
+            ModelFacts(
+                "model",
+                layers,
+                weight_bytes=known.pop("weights", 400),
+                trainable_bytes=known.pop("trained", None),
+                **before,
+            ),
+        ),
         values=(NamedValue("x", 100, "numpy.ndarray", shape=(rows, 10)),) if rows else (),
         datasets=known.pop("datasets", ()),
         earlier_cells=earlier,
@@ -267,10 +276,62 @@ def test_the_samples_of_a_dataset_are_known_by_its_facts():
     assert any("last 26 samples" in caveat for caveat in answer.caveats)
 
 
-def test_sums_that_would_take_more_than_there_is_to_save_are_declined():
-    parts = (Part("weights", 900, "m"), Part("other", 300, "m"))
-    answer = ask(BUILD.format('"adam"') + FIT, weights=900, breakdown=parts, requested=100)
-    assert "900 B of gradient sums" in answer.reason
+WEIGHED = BUILD.format('"adam"') + FIT
+
+
+def weighed(other, requested=None, source=WEIGHED, **known):
+    """Ask about 1000 bytes of weights beside ``other`` bytes of activations and gradients."""
+    parts = (Part("weights", 1000, "m"), Part("other", other, "m"))
+    return ask(source, **{"weights": 1000, "breakdown": parts, "requested": requested, **known})
+
+
+@pytest.mark.parametrize(
+    ("other", "requested", "less"),
+    [(400, 100, "nothing that is seen"), (3000, None, "about 1000 B"), (1000, 2000, "about 1000 B")],
+)
+def test_sums_that_take_as_much_as_smaller_batches_save_are_declined_with_both_numbers(other, requested, less):
+    words = f"sums of gradients would take 1000 B, and batches of 32 save {less}: the peak would not fall"
+    assert words == weighed(other, requested).reason
+
+
+@pytest.mark.parametrize(("other", "less"), [(3002, "1001 B"), (5000, "2.0 KiB")])
+def test_sums_that_may_take_as_much_are_doubtful_with_both_numbers(other, less):
+    answer = weighed(other)
+    words = f"The sums of gradients would take 1000 B, and batches of 32 save about {less}: while the sums are added"
+    assert (True, [True]) == (answer.doubtful, [words in c for c in answer.caveats if "may not fall" in c])
+
+
+@pytest.mark.parametrize("other", [5002, 9000])
+def test_sums_that_are_small_beside_what_is_saved_are_not_doubtful(other):
+    answer = weighed(other)
+    assert (False, False) == (answer.doubtful, any("may not fall" in c for c in answer.caveats))
+
+
+def test_where_the_breakdown_is_not_known_nothing_is_said_of_it():
+    answer = ask(BUILD.format('"adam"') + FIT, weights=1000)
+    assert (False, False) == (answer.doubtful, any("may not fall" in c for c in answer.caveats))
+
+
+def test_only_weights_that_are_trained_have_sums():
+    assert not weighed(900, trained=100).doubtful
+
+
+def test_where_the_cell_accumulates_already_the_sums_are_there():
+    first = ask(FIT, old=True)
+    assert ("4 × 16 accumulated", False) == (weighed(400, source=first.source, old=True).title, False)
+
+
+@pytest.mark.parametrize(
+    ("other", "order"),
+    [(4000, ["smaller-batch", "accumulate-gradients"]), (9000, ["accumulate-gradients", "smaller-batch"])],
+)
+def test_a_doubtful_one_stands_after_the_smaller_batch(other, order):
+    cell = Cell(FIT)
+    model = ModelFacts("model", ("Dense",), weight_bytes=1000, steps=3, steps_before=3)
+    facts = Facts(tensorflow="2.21.0", keras="3.15.1", models=(model,), earlier_cells=(IMPORTS,))
+    diagnosis = Diagnosis("GPU:0", line=1, breakdown=(Part("other", other, "m"),))
+    answers = propose_all(Context(cell, Recording(cell, status="oom", facts=facts), diagnosis))
+    assert order == [a.key for a in answers if isinstance(a, Proposal) and a.key in order]
 
 
 def test_a_batch_that_ran_out_before_is_not_tried_again():

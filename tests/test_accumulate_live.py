@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
-from tests.kernel import Kernel, bfc
+from tests.kernel import ROOT, Kernel, bfc
 
 pytestmark = [
     pytest.mark.kernel,
@@ -61,3 +64,51 @@ def test_the_rerun_was_seen_to_use_the_smaller_batch(found):
 
 def test_undo_makes_the_optimizer_update_at_every_batch_again(found):
     assert None is found["undone"]
+
+
+MEASURE = """
+import json, sys
+import keras, numpy as np, tensorflow as tf
+from tf_mem_magic.core.diagnosis import Diagnosis, Part
+from tf_mem_magic.core.facts import Facts
+from tf_mem_magic.core.proposals import Context
+from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.remedies.accumulate_gradients import propose
+from tf_mem_magic.run.inspect import gather_facts, snapshot
+batch, steps = json.loads(sys.argv[1])
+x = np.zeros((2 * batch, 512), "float32"); y = np.zeros((2 * batch, 1), "float32")
+keras.utils.set_random_seed(0)
+model = keras.Sequential([keras.Input((512,))] + [keras.layers.Dense(512, "relu") for _ in range(6)] + [keras.layers.Dense(1)])
+model.compile(keras.optimizers.Adam(gradient_accumulation_steps=steps), "mse", jit_compile=False)
+model.fit(x, y, batch_size=batch // (steps or 1), verbose=0)
+peak = tf.config.experimental.get_memory_info("CPU:0")["peak"]
+names = {"x": x, "y": y, "model": model}
+source = f"model.fit(x, y, batch_size={batch})"
+facts = gather_facts(names, snapshot(names), source, earlier_cells=("import keras",))
+(known,) = facts.models
+other = peak - known.weight_bytes - known.optimizer_bytes
+diagnosis = Diagnosis("CPU:0", line=1, breakdown=(Part("other", other, "what remains of the peak"),))
+(answer,) = propose(Context(Cell(source), Recording(Cell(source), status="oom", facts=facts), diagnosis))
+print("FOUND" + json.dumps([peak, getattr(answer, "reason", ""), getattr(answer, "title", "")]))
+"""
+
+
+def measured(batch, steps):
+    """Train in a process of its own; give its peak and what the remedy says of it: a reason, a title."""
+    env = {**os.environ, **bfc(1024), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", MEASURE, json.dumps([batch, steps])]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
+    assert "FOUND" in done.stdout, done.stderr[-3000:]
+    return json.loads(done.stdout.partition("FOUND")[2])
+
+
+def test_where_it_is_declined_for_the_sums_the_peak_really_rises():
+    (whole, reason, _), (parts, _, _) = measured(256, None), measured(256, 2)
+    assert "the peak would not fall" in reason
+    assert parts > 1.03 * whole
+
+
+def test_where_it_is_offered_the_peak_really_falls():
+    (whole, _, title), (parts, _, _) = measured(2048, None), measured(2048, 2)
+    assert "2 × 1024 accumulated" == title
+    assert parts < 0.9 * whole

@@ -210,8 +210,9 @@ shared = small.layers[0]
 gone = keras.Sequential([L.Input((5,)), L.Dense(7)])
 left_optimizer = keras.optimizers.Adam(); left_optimizer.build(gone.trainable_variables); del gone
 unused_optimizer = keras.optimizers.Adam()
+frozen = keras.Sequential([L.Input((6,)), L.Dense(3, trainable=False), L.Dense(2)])
 ns = dict(small=small, alias=small, gan=Gan(), trainer=Trainer(), models={"a": keras.Sequential([L.Input((2,)), L.Dense(1)])},
-    left_optimizer=left_optimizer, unused_optimizer=unused_optimizer,
+    frozen=frozen, left_optimizer=left_optimizer, unused_optimizer=unused_optimizer,
     loop_model=loop_model, loop_optimizer=loop_optimizer, inner=keras.Sequential([L.Input((8,)), shared]),
     mixed=keras.Sequential([L.Input((8,)), L.Dense(2, dtype="mixed_bfloat16")]),
     train=base.batch(10).prefetch(1), plain=base, endless=base.batch(4).repeat(), pieces={"val": base.padded_batch(8, ([8], []))},
@@ -302,7 +303,17 @@ class TestLive:
 
     def test_models_are_found_one_level_inside_and_once(self, plain):
         names = [m.name for m in plain.models]
-        expected = ["small", "gan", "loop_model", "inner", "mixed", "new_model", "gan.generator", "trainer.model"]
+        expected = [
+            "small",
+            "gan",
+            "frozen",
+            "loop_model",
+            "inner",
+            "mixed",
+            "new_model",
+            "gan.generator",
+            "trainer.model",
+        ]
         assert names == [*expected, "models['a']"]
 
     def test_a_model_is_described_by_what_it_is_made_of(self, plain):
@@ -313,6 +324,10 @@ class TestLive:
 
     def test_bytes_are_those_of_the_variables(self, plain):
         assert plain.model("small").weight_bytes == 4 * (8 * 4 + 4 + 4 * 2 + 2)
+
+    def test_what_is_frozen_is_not_trained(self, plain):
+        frozen = plain.model("frozen")
+        assert (4 * (6 * 3 + 3 + 3 * 2 + 2), 4 * (3 * 2 + 2)) == (frozen.weight_bytes, frozen.trainable_bytes)
 
     def test_a_variable_that_two_models_share_is_counted_once(self, plain):
         assert plain.model("inner").weight_bytes == 0

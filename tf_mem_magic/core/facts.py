@@ -22,7 +22,8 @@ class ModelFacts:
     make it again from its own description; ``quantizable`` the bytes of the floats that ``quantize`` of Keras would
     turn into integers, ``widest`` those of the largest of these weights. ``form``: ``"sequential"``, ``"functional"``
     or ``"subclassed"``; None where that is unknown. ``no_student``: why no narrower model can be made of it that learns
-    from it; empty where one can, None where that is unknown.
+    from it; empty where one can, None where that is unknown. ``trainable_bytes``
+    are those of the variables that training changes (None: not known).
     """
 
     name: str
@@ -44,6 +45,7 @@ class ModelFacts:
     widest: int = 0
     form: str | None = None
     no_student: str | None = None
+    trainable_bytes: int | None = None
 
     @property
     def is_new(self) -> bool:

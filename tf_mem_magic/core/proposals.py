@@ -85,6 +85,8 @@ class Proposal:
         It takes away what cannot be had again, so it is never applied without a click.
     new_cell : bool
         ``source`` is a cell of its own, to be added below: the cell that ran stays as it is.
+    doubtful : bool
+        It may take as much memory as it saves, so it is shown after what surely saves some.
     picks : tuple of Pick
         What can be ticked; ``source`` is made of what is (:attr:`Context.picked` asks for other ticks).
     """
@@ -108,6 +110,7 @@ class Proposal:
     asks: bool = False
     new_cell: bool = False
     picks: tuple[Pick, ...] = ()
+    doubtful: bool = False
 
     @property
     def diff(self) -> str:

@@ -60,8 +60,8 @@ def _rank(answer: Proposal | Declined) -> tuple[int, ...]:
     rank = PRESERVES.index(answer.preserves)
     # A cell of its own does not help the one that failed. Between two that keep as much, the one whose effect the
     # rerun can check comes first.
-    first = (int(answer.new_cell), int(not answer.answers_cause), int(answer.takes_effect == "restart"))
-    return (0, *first, rank, int(not answer.expects))
+    first = (answer.new_cell, not answer.answers_cause, answer.takes_effect == "restart", answer.doubtful)
+    return (0, *map(int, first), rank, int(not answer.expects))
 
 
 def combine(context: Context, keys: tuple[str, ...]) -> Proposal | Declined:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tf_mem_magic.cells.accumulation import (
     ARGUMENT,
@@ -14,7 +14,8 @@ from tf_mem_magic.cells.accumulation import (
     exactness,
     keras_refusal,
     refused_in,
-    weights_of,
+    sums_of,
+    weigh,
 )
 from tf_mem_magic.cells.batch import BatchFound, find_batch, set_batch
 from tf_mem_magic.cells.gradient_loop import earlier_value, find_gradient_loop
@@ -30,7 +31,7 @@ from tf_mem_magic.cells.source import (
     read_cell,
     shares_line,
 )
-from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.estimate import estimate_peak, half_or_less, largest_power_of_two
 from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Estimate, Example, Proposal
@@ -79,7 +80,12 @@ def _proposal(context: Context) -> Proposal:
     before = already(cell, facts)
     if isinstance(before, str):
         raise _RefusedError(before)
-    batch, estimate = _choose(context, found, weights_of(facts, found))
+    # Where the cell accumulates already, the sums are there.
+    sums = 0 if before else sums_of(facts, found)
+    batch, estimate = _choose(context, found, sums)
+    doubt = weigh(context.diagnosis, sums, found.value, batch)
+    if isinstance(doubt, str):
+        raise _RefusedError(doubt)
     steps = found.value // batch
     call = _fit(cell, found, lines)
     place = _place(cell, facts, found, call, steps, before)
@@ -96,10 +102,11 @@ def _proposal(context: Context) -> Proposal:
         original=context.cell.source,
         preserves=preserves,
         estimate=estimate,
-        caveats=(*notes, *differences, *place.caveats, *costs(facts, found, cell)),
+        caveats=(*notes, *doubt, *differences, *place.caveats, *costs(facts, found, cell)),
         why=f"Activations of {batch} samples are held at once, and each update still averages {total * batch}.",
         expects=(("batch", batch),),
         undo=place.undo,
+        doubtful=bool(doubt),
     )
 
 
@@ -116,18 +123,6 @@ def _check(context: Context, cell: PythonCell, found: BatchFound) -> None:
         raise _RefusedError(reason)
     if "train_on_batch" in cell.source:
         raise _RefusedError("the cell calls train_on_batch, and which calls make one update is not known")
-    weights, activations = weights_of(facts, found), _activations(context.diagnosis)
-    if weights and activations is not None and weights >= activations:
-        raise _RefusedError(
-            f"it would keep {size(weights)} of gradient sums, and there are only {size(activations)} of activations "
-            "and the like to save from"
-        )
-
-
-def _activations(diagnosis: Diagnosis | None) -> int | None:
-    if diagnosis is None or not diagnosis.breakdown:
-        return None
-    return sum(p.bytes for p in diagnosis.breakdown if p.kind == "other") + (diagnosis.requested or 0)
 
 
 def _choose(context: Context, found: BatchFound, sums: int) -> tuple[int, Estimate | None]:
@@ -152,8 +147,7 @@ def _fit(cell: PythonCell, found: BatchFound, lines: frozenset[int]) -> ast.Call
     """Find the call of ``fit`` whose batch size was found."""
     calls = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
     calls = [c for c in calls if c.func.attr == found.method]  # type: ignore[attr-defined]
-    hit = [c for c in calls if any(c.lineno <= line <= (c.end_lineno or c.lineno) for line in lines)]
-    only = hit or calls
+    only = [c for c in calls if any(c.lineno <= line <= (c.end_lineno or c.lineno) for line in lines)] or calls
     return only[0] if len(only) == 1 and found.method != "loop" else None
 
 
@@ -199,8 +193,7 @@ def _of_loop(reader: Reader, names: KerasNames, facts: Facts, steps: int, before
         made = made_by(reader, names, loop.optimizer)
         if isinstance(made, str):
             raise _RefusedError(made)
-        plain = _write(reader.cell, made, steps)
-        place = plain or _call(reader.cell, loop.top, name, steps, undo=False)
+        place = _write(reader.cell, made, steps) or _call(reader.cell, loop.top, name, steps, undo=False)
     else:
         value = earlier_value(names, name)
         if not isinstance(value, ast.Call) or not names.origin(value.func).startswith("keras.optimizers."):
@@ -241,6 +234,7 @@ def _known(
     model: ModelFacts | None = None,
     earlier: tuple[str, ...] = (),
     rows: int = 1024,
+    other: int = 0,
 ) -> Context:
     facts = Facts(
         tensorflow="2.21.0",
@@ -251,7 +245,8 @@ def _known(
         earlier_cells=earlier,
     )
     cell = Cell(source)
-    return Context(cell, Recording(cell, status="oom", facts=facts), Diagnosis("GPU:0", line=line))
+    parts = (Part("weights", 4096, "counted"), Part("other", other, "the rest")) if other else ()
+    return Context(cell, Recording(cell, status="oom", facts=facts), Diagnosis("GPU:0", line=line, breakdown=parts))
 
 
 _NEW = ModelFacts("model", ("Dense",), weight_bytes=4096)
@@ -269,6 +264,7 @@ for a, b in tf.data.Dataset.from_tensor_slices((x, y)).batch({1}):
     grads = tape.gradient(loss, model.trainable_variables)
     optimizer.apply_gradients(zip(grads, model.trainable_variables))
 """
+_MADE = "optimizer = keras.optimizers.Adam()\n"
 _IMPORTS = ("import keras\nimport tensorflow as tf",)
 
 EXAMPLES: tuple[Example, ...] = (
@@ -304,13 +300,8 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     Example(
         "a custom training loop with an optimizer of an earlier cell",
-        _known(
-            _LOOP.format("", 64).replace("optimizer = keras.optimizers.Adam()\n", ""),
-            4,
-            model=_OLD,
-            earlier=("import keras\nimport tensorflow as tf\noptimizer = keras.optimizers.Adam()",),
-        ),
-        _LOOP.format("", 32).replace("optimizer = keras.optimizers.Adam()\n", _CALL.replace("(model", "(optimizer")),
+        _known(_LOOP.format("", 64).replace(_MADE, ""), 4, model=_OLD, earlier=(*_IMPORTS, _MADE)),
+        _LOOP.format("", 32).replace(_MADE, _CALL.replace("(model", "(optimizer")),
     ),
     Example(
         "gradients that are clipped by the loop",
@@ -336,6 +327,17 @@ EXAMPLES: tuple[Example, ...] = (
         _known(_COMPILE.format("keras.optimizers.Adam(use_ema=True)") + _FIT, 5, model=_NEW),
         "a moving average of the weights",
         declined=True,
+    ),
+    Example(
+        "weights that outweigh what smaller batches save",
+        _known(f"%%tfmem\n{_FIT}", 2, model=_OLD, other=3 * 4096),
+        "sums of gradients would take 4.0 KiB, and batches of 128 save about 4.0 KiB",
+        declined=True,
+    ),
+    Example(
+        "few weights that are trained",
+        _known(f"%%tfmem\n{_FIT}", 2, model=replace(_OLD, trainable_bytes=64), other=3 * 4096),
+        f"%%tfmem\n{_CALL}{_HALF}",
     ),
     Example(
         "prediction",

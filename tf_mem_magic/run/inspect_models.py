@@ -144,7 +144,15 @@ def _describe(name: str, model: Any, others: list[Any], before: int | None, coun
         widest=max(quantizable, default=0),
         form=_form(model),
         no_student=_no_student(model),
+        trainable_bytes=_trainable_bytes(model),
     )
+
+
+def _trainable_bytes(model: Any) -> int | None:
+    try:
+        return _bytes_once(model.trainable_variables, set())
+    except Exception:
+        return None
 
 
 def _inner(optimizer: Any) -> Any:
