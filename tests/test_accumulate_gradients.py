@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.script import found_by
 from tf_mem_magic.cells.source import read_cell
 from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue
@@ -20,7 +15,6 @@ from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.remedies import propose_all
 from tf_mem_magic.remedies.accumulate_gradients import propose
 
-ROOT = Path(__file__).parents[1]
 BUILD = """model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)])
 model.compile({0}, "mse")
 """
@@ -141,18 +135,7 @@ def gaps():
         assert isinstance(answer, Proposal), (name, answer.reason)
         pairs[name] = (source, answer.source)
     pairs["smaller batches alone"] = (FIT, FIT.replace("64", "32"))
-    env = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", RUN],
-        input=json.dumps(pairs),
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=850,
-    )
-    assert "FOUND" in done.stdout, done.stderr[-3000:]
-    return json.loads(done.stdout.partition("FOUND")[2])
+    return found_by(RUN, pairs)
 
 
 @pytest.mark.tf

@@ -130,6 +130,16 @@ found["own scaling kept"] = second.optimizer is own_scale
 switched = sequential(); switched.compile("adam", "mse")
 apply.mixed_precision(switched, "mixed_float16"); apply.mixed_precision(switched, "mixed_bfloat16")
 found["switched"] = [switched.layers[0].compute_dtype, type(switched.optimizer).__name__]
+
+class Fixed(L.Dense):
+    @L.Layer.dtype_policy.setter
+    def dtype_policy(self, value):
+        if getattr(value, "name", value) not in (None, "float32"):
+            raise ValueError("this layer keeps its precision")
+        L.Layer.dtype_policy.fset(self, value)
+stubborn = keras.Sequential([L.Input((8,)), L.Dense(8), Fixed(8), L.Dense(4)]); stubborn.compile("adam", "mse")
+said = refusal(stubborn, "mixed_float16")
+found["stubborn"] = [said, sorted({l.compute_dtype for l in stubborn.layers}), type(stubborn.optimizer).__name__]
 print("FOUND" + json.dumps(found))
 """
 
@@ -231,3 +241,7 @@ def test_a_float64_layer_stays_float64(found):
 
 def test_another_16_bit_policy_takes_the_place_of_the_first(found):
     assert found["switched"] == ["bfloat16", "Adam"]
+
+
+def test_where_one_layer_refuses_none_is_changed(found):
+    assert found["stubborn"] == ["ValueError: this layer keeps its precision", ["float32"], "Adam"]

@@ -3,7 +3,7 @@
 import pytest
 
 from tf_mem_magic.cells.changes import find_changes
-from tf_mem_magic.core.facts import Facts, ModelFacts
+from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts
 
 
 def changed(source, reached=None):
@@ -155,3 +155,19 @@ def test_a_name_is_told_once():
 
 def test_a_function_of_an_imported_module_changes_no_value():
     assert () == find_changes("books.append(1)", Facts(earlier_cells=("import library.books as books",)))
+
+
+@pytest.mark.parametrize(
+    ("source", "data", "told"),
+    [
+        ("model.fit(data)", DatasetFacts("data", "generator"), True),
+        ("for x, y in data:\n    step(x, y)", DatasetFacts("data", "generator"), True),
+        ("data = batches()\nmodel.fit(data)", DatasetFacts("data", "generator", is_new=True), False),
+        ("model.fit(x)\nmodel.fit(data)", DatasetFacts("data", "generator"), False),
+        ("model.fit(data)", DatasetFacts("data", "tf.data"), False),
+        ("def f():\n    return data", DatasetFacts("data", "generator"), False),
+    ],
+)
+def test_a_generator_that_the_run_drew_from_is_told(source, data, told):
+    found = find_changes(source, Facts(datasets=(data,)), reached=1)
+    assert told == any("`data` is a generator, which can be read only once" in change.text for change in found)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kernel import bfc
+from tests.script import found_by
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.remedies.graph_mode import propose
 
-ROOT = Path(__file__).parents[1]
 IMPORTS = "import keras\nimport tensorflow as tf\n"
 BUILD = """inputs = keras.Input((64, 64)); h = inputs
 for _ in range(3):
@@ -90,18 +84,7 @@ def ran():
         answer = ask(source, *models)
         assert isinstance(answer, Proposal), answer.reason
         cells[name] = (source, answer.source, answer.undo)
-    env = {**os.environ, **bfc(1024), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", RUN],
-        input=json.dumps({"cells": cells, "earlier": COMPILED}),
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=850,
-    )
-    assert "FOUND" in done.stdout, done.stderr[-3000:]
-    return json.loads(done.stdout.partition("FOUND")[2])
+    return found_by(RUN, {"cells": cells, "earlier": COMPILED}, bfc(1024))
 
 
 @pytest.mark.tf

@@ -50,6 +50,14 @@ kernels = [pytest.mark.kernel, pytest.mark.tf, pytest.mark.xdist_group("ladder")
 class TestInAKernel:
     pytestmark = kernels
 
+    def test_a_cell_that_drew_from_a_generator_is_not_run_again_with_what_is_left_of_it(self, kernel):
+        body = BODY.replace("x, y, batch_size=16384", "data")
+        assert kernel.run("data = ((x, y) for _ in range(3))").status == "ok"
+        got = kernel.run("%%tfmem --on-oom auto --keep any -o rep\n" + body)
+        assert (got.status, len(got.errors)) == ("error", 1)
+        assert "`data` is a generator" in got.report_text
+        assert kernel.value("(rep.status, len(rep.outcome.offered) > 0, rep.outcome.history)") == ("oom", True, ())
+
     def test_a_cell_that_can_be_made_to_fit_succeeds_without_an_error(self, kernel):
         got = kernel.run("%%tfmem --on-oom auto --keep any -o rep\n" + BODY)
         assert (got.status, got.errors) == ("ok", [])

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kernel import bfc
+from tests.script import found_by
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts, ScalarFact
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.remedies.lighter_optimizer import propose
 
-ROOT = Path(__file__).parents[1]
 IMPORTS = "import keras\nimport tensorflow as tf\n"
 BUILD = """model = keras.Sequential([keras.Input((512,)), keras.layers.Dense(1024, "relu"), keras.layers.Dense(1)])
 model.compile({0}, "mse", jit_compile=False)
@@ -82,18 +76,7 @@ def ran():
         cells |= {f"{name} before": source, f"{name} {answer.title.split(' → ')[1]}": answer.source}
         cells |= {f"{name} {choice.label}": choice.source for choice in answer.choices}
     cells["loop"] = ask(LOOP).source
-    env = {**os.environ, **bfc(512), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", RUN],
-        input=json.dumps(cells),
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=850,
-    )
-    assert "FOUND" in done.stdout, done.stderr[-3000:]
-    return json.loads(done.stdout.partition("FOUND")[2])
+    return found_by(RUN, cells, bfc(512))
 
 
 @pytest.mark.tf

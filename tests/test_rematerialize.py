@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kernel import bfc
+from tests.script import found_by
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.remedies.rematerialize import propose
 
-ROOT = Path(__file__).parents[1]
 IMPORTS = "import keras\nimport tensorflow as tf\nfrom keras import layers\n"
 BLOCK = """class Block(layers.Layer):
     def __init__(self):
@@ -205,18 +199,7 @@ print("FOUND" + json.dumps(found))
 @pytest.fixture(scope="module")
 def ran():
     cells = {name: (source, ask(source, NEW).source) for name, source in TRAINED.items()}
-    env = {**os.environ, **bfc(1024), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", RUN],
-        input=json.dumps({"cells": cells, "imports": IMPORTS}),
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=850,
-    )
-    assert "FOUND" in done.stdout, done.stderr[-3000:]
-    return json.loads(done.stdout.partition("FOUND")[2])
+    return found_by(RUN, {"cells": cells, "imports": IMPORTS}, bfc(1024))
 
 
 @pytest.mark.tf

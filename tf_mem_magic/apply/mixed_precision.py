@@ -68,7 +68,11 @@ def mixed_precision(model: Any, policy: str) -> Any:
     if model in _originals or policy == "float32":
         _restore(model)
     if policy != "float32":
-        _convert(model, policy)
+        try:
+            _convert(model, policy)
+        except BaseException:
+            _restore(model)  # a layer of the user's own refused: all or nothing
+            raise
     for trainer in _trainers(model):
         trainer.train_function = trainer.test_function = trainer.predict_function = None
     return model
@@ -115,12 +119,11 @@ def _scales_loss(model: Any) -> bool:
 
 def _convert(model: Any, policy: str) -> None:
     keep = {id(layer) for layer in _float32_layers(model)}
-    original = _Original(policy)
+    original = _originals[model] = _Original(policy)
     for layer in model._flatten_layers():
         if layer.dtype_policy.name == "float32" and id(layer) not in keep:
             original.policies[layer] = layer.dtype_policy
             layer.dtype_policy = policy
-    _originals[model] = original
     if policy == "mixed_float16":
         for trainer in _trainers(model):
             _scale_loss(trainer, original)

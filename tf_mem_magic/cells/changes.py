@@ -30,7 +30,13 @@ def find_changes(source: str, facts: Facts, reached: int | None = None) -> tuple
     reached : int, optional
         The line of the cell that failed (the first being 1): what stands below it did not run.
     """
-    return (*_steps(facts), *_rebound(source, reached), *_in_place(source, facts, reached), *_files(source, reached))
+    return (
+        *_steps(facts),
+        *_read_once(source, facts, reached),
+        *_rebound(source, reached),
+        *_in_place(source, facts, reached),
+        *_files(source, reached),
+    )
 
 
 def _steps(facts: Facts) -> Iterator[Change]:
@@ -45,6 +51,15 @@ def _steps(facts: Facts) -> Iterator[Change]:
             did = "began a training step in it, which may have changed some weights"
         text = f"`{model.name}` existed before this cell and {did}: a rerun goes on from there."
         yield Change("steps", model.name, text)
+
+
+def _read_once(source: str, facts: Facts, reached: int | None) -> Iterator[Change]:
+    """Find generators of earlier cells that the run may have drawn from."""
+    read = {name for statement in _executed(parse(source), reached) for name in _names_in(statement)}
+    for data in facts.datasets:
+        if data.kind == "generator" and not data.is_new and data.name in read:
+            text = f"`{data.name}` is a generator, which can be read only once: a rerun gets what is left of it."
+            yield Change("read-once", data.name, f"{text} Run the cell that makes it first.")
 
 
 def _rebound(source: str, reached: int | None) -> Iterator[Change]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from tf_mem_magic.core.facts import DeviceFacts, Facts
 from tf_mem_magic.core.proposals import Context
 
 DESKTOP = 64 << 20
 """Bytes on a card below which another process is a desktop's: one that computes needs more for CUDA alone."""
+
+
+RESTARTS = "The kernel restarts: what it holds in memory is lost, and the cells that are ticked run again."
+"""The caveat of what is set before TensorFlow starts."""
 
 
 def list_cards(facts: Facts) -> tuple[DeviceFacts, ...]:
@@ -36,6 +41,12 @@ def find_card(context: Context) -> DeviceFacts | str:
     if not is_cuda(card):
         return f"{card.name} is not known to be an NVIDIA card"
     return card
+
+
+def find_card_unless(context: Context, refusal: Callable[[Context, DeviceFacts], str]) -> DeviceFacts | str:
+    """Find the NVIDIA card that ran out; a text is the reason why there is none, or what ``refusal`` says."""
+    card = find_card(context)
+    return card if isinstance(card, str) else refusal(context, card) or card
 
 
 def held_by_others(card: DeviceFacts) -> int | None:

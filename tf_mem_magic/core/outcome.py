@@ -14,7 +14,7 @@ class Change:
     """What a run that failed had already changed, in one sentence for the user.
 
     ``kind`` is ``"steps"`` (training steps on a model that existed before), ``"reassigned"`` (the cell reads a name
-    and rebinds it), or ``"file"`` (it may have written a file).
+    and rebinds it), ``"read-once"`` (it drew from a generator), or ``"file"`` (it may have written a file).
     """
 
     kind: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tf_mem_magic.core.cards import find_card, list_cards, words_in_cells
+from tf_mem_magic.core.cards import RESTARTS, find_card_unless, list_cards, words_in_cells
 from tf_mem_magic.core.diagnosis import Cause, Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
@@ -19,7 +19,7 @@ _WHY = (
     "own pool can put free pieces together, so free memory is usable in larger blocks."
 )
 _CAVEATS = (
-    "The kernel restarts: what it holds in memory is lost, and the cells that are ticked run again.",
+    RESTARTS,
     "It does not make the model smaller: it helps where memory was free, but in pieces.",
     "TensorFlow may keep no statistics with this allocator: the memory of the card is then sampled, and exact peaks, "
     "dumps and causes are missing.",
@@ -35,10 +35,9 @@ _OTHER_CAUSES: dict[Cause, str] = {
 
 def propose(context: Context) -> Answer:
     """Offer the allocator where free memory was in pieces, or may have been."""
-    card = find_card(context)
-    reason = card if isinstance(card, str) else _refusal(context)
-    if reason:
-        return (Declined(KEY, TITLE, reason),)
+    card = find_card_unless(context, _refusal)
+    if isinstance(card, str):
+        return (Declined(KEY, TITLE, card),)
     fragmented = context.diagnosis is not None and context.diagnosis.cause == "fragmentation"
     return (
         Proposal(
@@ -57,7 +56,7 @@ def propose(context: Context) -> Answer:
     )
 
 
-def _refusal(context: Context) -> str:
+def _refusal(context: Context, _: DeviceFacts) -> str:
     facts, diagnosis = context.recording.facts, context.diagnosis
     set_to = dict(facts.environment).get(_VARIABLE, "")
     if set_to:

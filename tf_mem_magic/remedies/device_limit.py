@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tf_mem_magic.core.cards import find_card, held_by_others, is_occupied, list_cards, words_in_cells
+from tf_mem_magic.core.cards import RESTARTS, find_card_unless, held_by_others, is_occupied, list_cards, words_in_cells
 from tf_mem_magic.core.diagnosis import Cause, Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
@@ -30,7 +30,7 @@ _WHY = (
     "while this one runs, and the others keep what they have."
 )
 _CAVEATS = (
-    "The kernel restarts: what it holds in memory is lost, and the cells that are ticked run again.",
+    RESTARTS,
     "It does not make the model smaller: it helps where another process took the memory first.",
     "The share is what the other processes leave now; if they have more by then, TensorFlow cannot take all of it.",
     "It does not combine with memory growth.",
@@ -39,15 +39,10 @@ _CAVEATS = (
 
 def propose(context: Context) -> Answer:
     """Offer the share that the other processes leave, where it is known and enough for what was asked in vain."""
-    card = find_card(context)
+    card = find_card_unless(context, _refusal)
     if isinstance(card, str):
         return (Declined(KEY, TITLE, card),)
-    reason = _refusal(context, card)
-    share = _share(card)
-    if not reason:
-        reason = _no_gain(share, card, context.diagnosis)
-    if reason or share is None:
-        return (Declined(KEY, TITLE, reason),)
+    share = _share(card) or 0
     return (
         Proposal(
             key=KEY,
@@ -80,7 +75,7 @@ def _refusal(context: Context, card: DeviceFacts) -> str:
         return f"nobody else uses {card.name}, so a limit would only take memory away"
     if _share(card) is None:
         return f"not every process tells how much of {card.name} it holds, so no share of it can be named"
-    return ""
+    return _no_gain(_share(card), card, context.diagnosis)
 
 
 def _share(card: DeviceFacts) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, read_cell
 from tf_mem_magic.cells.top import insert_on_top
+from tf_mem_magic.core.cards import RESTARTS
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
@@ -30,7 +31,6 @@ _CAVEATS = (
     "started.",
     "What the pool has taken it keeps until the kernel ends, and it may be more fragmented.",
 )
-_RESTART = "The kernel restarts: what it holds in memory is lost, and the cells that are ticked run again."
 
 
 def propose(context: Context) -> Answer:
@@ -76,7 +76,7 @@ def _restart(context: Context) -> Proposal:
         original=context.cell.source,
         preserves="same results",
         takes_effect="restart",
-        caveats=(_RESTART, *_CAVEATS),
+        caveats=(RESTARTS, *_CAVEATS),
         why=_WHY,
         environment=((_FORCE, "true"),),
         prologue=_PROLOGUE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tf_mem_magic.core.cards import find_card, is_occupied, list_cards, room, words_in_cells
+from tf_mem_magic.core.cards import RESTARTS, find_card_unless, is_occupied, list_cards, room, words_in_cells
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
@@ -21,7 +21,7 @@ _STRATEGY = re.compile(r"\b\w*Strategy\(")
 
 _WHY = "The process then sees that card alone, and none of the memory that is taken on the other."
 _CAVEATS = (
-    "The kernel restarts: what it holds in memory is lost, and the cells that are ticked run again.",
+    RESTARTS,
     "The notebook then sees that card only, as GPU:0.",
     "It does not make the model smaller.",
 )
@@ -29,15 +29,10 @@ _CAVEATS = (
 
 def propose(context: Context) -> Answer:
     """Offer the free card with the most room, where that is more than the card that ran out can give."""
-    card = find_card(context)
-    if isinstance(card, str):
-        return (Declined(KEY, TITLE, card),)
-    reason = _refusal(context)
-    if reason:
-        return (Declined(KEY, TITLE, reason),)
-    chosen = _choose(context, card)
-    if isinstance(chosen, str):
-        return (Declined(KEY, TITLE, chosen),)
+    card = find_card_unless(context, _refusal)
+    chosen = card if isinstance(card, str) else _choose(context, card)
+    if isinstance(card, str) or isinstance(chosen, str):
+        return (Declined(KEY, TITLE, str(chosen)),)
     here, there = room(card) or 0, room(chosen) or 0
     unit = unit_for([here, there])
     caveats = list(_CAVEATS)
@@ -59,11 +54,11 @@ def propose(context: Context) -> Answer:
     )
 
 
-def _refusal(context: Context) -> str:
+def _refusal(context: Context, _: DeviceFacts) -> str:
     cards = list_cards(context.recording.facts)
     if len(cards) < 2:
         return "TensorFlow sees only this GPU"
-    if any(card.logical for card in cards):
+    if any(one.logical for one in cards):
         return "logical devices are set up, and which card each is cannot be told"
     word = words_in_cells(context, *_CHOOSES)
     if word:

@@ -113,6 +113,8 @@ class Ladder:
         proposal = next(fitting, None)
         if proposal is None or is_parameters_cell(proposal.original):
             return None
+        if any(change.kind == "read-once" for change in run.report.outcome.changes):
+            return None  # it would pass, trained on less than all data
         return None if refusal_here(run.session.shell, proposal.source) else proposal
 
 
