@@ -49,7 +49,8 @@ _line = max(number for number, line in _lines if any(word in line for word in _t
 _d = Diagnosis("CPU:0", line=_line, in_use=_peak, limit=_peak,
                breakdown=break_down(_r.recording, "CPU:0", _peak))
 _all = propose_all(Context(_r.recording.cell, _r.recording, _d))
-print(json.dumps([(p.key, p.title, p.source) for p in _all if isinstance(p, Proposal) and p.takes_effect == "rerun"]))"""
+_offered = [p for p in _all if isinstance(p, Proposal) and p.takes_effect == "rerun" and not p.new_cell]
+print(json.dumps([(p.key, p.title, p.source) for p in _offered]))"""
 
 RESULT = "print(json.dumps((_r.status, _r.recording.main.peak, getattr(clock, 'seconds', None))))"
 
