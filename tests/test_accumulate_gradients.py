@@ -46,6 +46,7 @@ def ask(source, *, line=None, earlier=(IMPORTS,), old=False, layers=("Dense",), 
             ModelFacts(
                 "model",
                 layers,
+                optimizer=known.pop("optimizer", None),
                 weight_bytes=known.pop("weights", 400),
                 trainable_bytes=known.pop("trained", None),
                 **before,
@@ -225,6 +226,12 @@ def test_batch_normalization_is_not_the_same_effective_batch():
     answer = ask(BUILD.format('"adam"') + FIT, layers=("Dense", "BatchNormalization"))
     assert "same model, other gradients" == answer.preserves
     assert any("not the same effective batch" in caveat for caveat in answer.caveats)
+
+
+@pytest.mark.parametrize(("optimizer", "said"), [("Adam", True), ("SGD", False)])
+def test_an_embedding_trains_differently_unless_the_optimizer_only_adds(optimizer, said):
+    answer = ask(BUILD.format('"adam"') + FIT, layers=("Embedding", "Dense"), optimizer=optimizer)
+    assert said is any("several gradients of an `Embedding`" in caveat for caveat in answer.caveats)
 
 
 @pytest.mark.parametrize(

@@ -32,17 +32,22 @@ def net(normalized=False, l2=0.0):
     body = [keras.Input((8,)), L.Dense(16, "tanh", kernel_regularizer=regularizer)]
     return keras.Sequential(body + [L.BatchNormalization()] * normalized + [L.Dense(2)])
 
+def words():
+    keras.utils.set_random_seed(1)
+    return keras.Sequential([keras.Input((4,), dtype="int32"), L.Embedding(256, 4), L.Flatten(), L.Dense(2)])
+ONCE = np.arange(256).reshape(64, 4); AGAIN = ONCE % 16  # ids that occur once in a batch, or several times
+
 def gap(a, b):
     return float(max(np.abs(p - q).max() for p, q in zip(a.get_weights(), b.get_weights())))
 
-def trained(make, optimizer, steps, how, samples=64, warm=1, weights=None, loss="mse", jit=False):
+def trained(make, optimizer, steps, how, samples=64, warm=1, weights=None, loss="mse", jit=False, x=X):
     model = make(); model.compile(optimizer(), loss, jit_compile=jit)
     if warm:
-        model.fit(X, Y, batch_size=32, epochs=warm, shuffle=False, verbose=0)
+        model.fit(x, Y, batch_size=32, epochs=warm, shuffle=False, verbose=0)
     if steps > 1:
         how(model, steps)
     w = None if weights is None else weights[:samples]
-    model.fit(X[:samples], Y[:samples], batch_size=32 // steps, epochs=3, shuffle=False, verbose=0, sample_weight=w)
+    model.fit(x[:samples], Y[:samples], batch_size=32 // steps, epochs=3, shuffle=False, verbose=0, sample_weight=w)
     return model
 
 def compared(make, optimizer, steps=2, how=apply.accumulate_gradients, **more):
@@ -65,10 +70,13 @@ found = {"same": {
     "a schedule": compared(net, lambda: O.Adam(decay())),
     "a schedule that saw no weights yet": compared(net, lambda: O.SGD(O.schedules.CosineDecay(0.1, 5)), warm=0),
     "xla": compared(net, lambda: O.Adam(decay()), jit=True),
+    "an embedding, each id once": compared(words, adam, x=ONCE),
+    "an embedding under sgd": compared(words, lambda: O.SGD(0.1, momentum=0.9), x=AGAIN),
 }, "different": {
     "batch normalization": compared(lambda: net(normalized=True), adam),
     "a schedule as Keras counts it": compared(net, lambda: O.Adam(decay()), how=unscaled),
     "samples that are no whole batches": compared(net, adam, samples=56),
+    "an embedding, ids several times": compared(words, adam, x=AGAIN),
     "batches that the steps do not divide": compared(net, adam, steps=4, samples=44),
 }}
 
@@ -150,6 +158,8 @@ def found():
         "a schedule",
         "a schedule that saw no weights yet",
         "xla",
+        "an embedding, each id once",
+        "an embedding under sgd",
     ],
 )
 def test_parts_of_a_batch_train_like_the_whole(found, case):
@@ -164,6 +174,7 @@ def test_parts_of_a_batch_train_like_the_whole(found, case):
         "a schedule as Keras counts it",
         "samples that are no whole batches",
         "batches that the steps do not divide",
+        "an embedding, ids several times",
     ],
 )
 def test_they_train_differently_where_the_caveat_says_so(found, case):

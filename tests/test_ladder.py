@@ -58,6 +58,13 @@ class TestInAKernel:
         assert "`data` is a generator" in got.report_text
         assert kernel.value("(rep.status, len(rep.outcome.offered) > 0, rep.outcome.history)") == ("oom", True, ())
 
+    def test_a_cell_that_changed_its_own_data_is_not_run_again_on_the_changed_data(self, kernel):
+        assert kernel.run("scale = 255.0").status == "ok"
+        got = kernel.run("%%tfmem --on-oom auto --keep any -o rep\nscale = scale / 2\n" + BODY)
+        assert (got.status, len(got.errors)) == ("error", 1)
+        assert "`scale` was set anew from its own value" in got.report_text
+        assert kernel.value("(rep.status, scale, rep.outcome.history)") == ("oom", 127.5, ())
+
     def test_a_cell_that_can_be_made_to_fit_succeeds_without_an_error(self, kernel):
         got = kernel.run("%%tfmem --on-oom auto --keep any -o rep\n" + BODY)
         assert (got.status, got.errors) == ("ok", [])

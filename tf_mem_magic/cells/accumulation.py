@@ -173,6 +173,11 @@ def costs(facts: Facts, found: BatchFound, cell: PythonCell) -> tuple[str, ...]:
     caveats = [f"It keeps a sum of gradients for each weight{f', {size(sums)} in all' if sums else ''}."]
     if model is not None and any("Dropout" in layer for layer in model.layers):
         caveats.append("Dropout draws its masks for each smaller batch: as random as before, not the same numbers.")
+    if model is not None and "Embedding" in model.layers and model.optimizer != "SGD":
+        caveats.append(
+            f"Keras gives {model.optimizer or 'the optimizer'} an id that occurs several times in a batch as several "
+            "gradients of an `Embedding`; accumulated they are one, so its weights train differently."
+        )
     if any(_OWN_LOSS.search(text) for text in (cell.source, *facts.earlier_cells)):
         caveats.append("A loss of your own must be a mean over samples: parts of another would not average to it.")
     if "callbacks" in cell.source:

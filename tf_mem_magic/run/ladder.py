@@ -74,6 +74,10 @@ class HeldError:
         sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace
 
 
+_CHANGES_THE_RESULT = ("read-once", "reassigned")
+"""What a run did that a rerun would not undo: it would pass, on less than all data or on data scaled twice."""
+
+
 class Ladder:
     """Climbs from one allowed remedy to the next until the cell fits or the bounds are reached."""
 
@@ -113,8 +117,8 @@ class Ladder:
         proposal = next(fitting, None)
         if proposal is None or is_parameters_cell(proposal.original):
             return None
-        if any(change.kind == "read-once" for change in run.report.outcome.changes):
-            return None  # it would pass, trained on less than all data
+        if any(change.kind in _CHANGES_THE_RESULT for change in run.report.outcome.changes):
+            return None
         return None if refusal_here(run.session.shell, proposal.source) else proposal
 
 

@@ -12,6 +12,13 @@ from tf_mem_magic.core.proposals import Declined, Estimate, Proposal
 from tf_mem_magic.core.sentences import headline, new_cell_heading
 
 
+_NO_END = (
+    "<div>The kernel ended before this run did. What was recorded is kept: "
+    "<code>%load_ext tf_mem_magic</code>, then <code>%tfmem last</code> shows it.</div>"
+)
+"""What stands in the panel's place until the run has ended, for a page whose kernel dies meanwhile."""
+
+
 def prose(text: str) -> str:
     """Give a sentence as HTML; what stands in backticks is set as code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
@@ -143,7 +150,7 @@ def changes_html(changes: tuple[Change, ...]) -> str:
 def frozen_html(outcome: Outcome | None) -> str:
     """Give the whole panel as static HTML without scripts: what is saved, printed and exported."""
     if outcome is None:
-        return "<div>The live view ended before the cell did.</div>"
+        return _NO_END
     limit = limit_of(outcome)
     parts = [changes_html(outcome.changes)]
     if outcome.edits:
