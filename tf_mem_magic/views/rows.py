@@ -11,7 +11,6 @@ from tf_mem_magic.core.outcome import Change, Outcome
 from tf_mem_magic.core.proposals import Declined, Estimate, Proposal
 from tf_mem_magic.core.sentences import headline, new_cell_heading
 
-
 _NO_END = (
     "<div>The kernel ended before this run did. What was recorded is kept: "
     "<code>%load_ext tf_mem_magic</code>, then <code>%tfmem last</code> shows it.</div>"
