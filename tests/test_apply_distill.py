@@ -207,7 +207,7 @@ REFUSED = {
     "itself": "shares weights",
     "temperature": "more than 0",
     "share": "0 to 1",
-    "a generator": "read only once",
+    "a generator": "whose next batch would be lost",
 }
 
 

@@ -237,7 +237,7 @@ def test_without_a_sample_it_says_what_was_not_measured(found):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("generator", "TypeError: the sample is a generator"),
+        ("generator", "TypeError: the data are a generator"),
         ("mode", "ValueError: the mode must be one of int8, int4; it is 'int2'"),
         (
             "subclass",
@@ -247,7 +247,7 @@ def test_without_a_sample_it_says_what_was_not_measured(found):
         ("silent", "ValueError: Keras cannot make this model again from its own description"),
         ("mixed", "ValueError: the model computes in 16 bits"),
         ("unbuilt", "ValueError: the model is not built yet"),
-        ("scalar", "TypeError: the sample must hold arrays"),
+        ("scalar", "TypeError: the data must be arrays of samples"),
         ("twice", "ValueError: the model is quantized already"),
     ],
 )

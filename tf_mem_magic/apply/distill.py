@@ -6,7 +6,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from tf_mem_magic.run.side_by_side import compare, evaluated_data, first_batch, measure
+from tf_mem_magic.run.inference import first_inputs
+from tf_mem_magic.run.side_by_side import compare, evaluated_data, measure
 
 _CLASSES = frozenset({"categorical_crossentropy", "sparse_categorical_crossentropy"})
 _BINARY = frozenset({"binary_crossentropy"})
@@ -83,7 +84,7 @@ def distill(
     meaning = _meaning(teacher)
     settings = _settings(teacher)
     student.compile(**settings)
-    batch = first_batch(x, fit.get("batch_size") or 32)
+    batch = first_inputs(x, fit.get("batch_size") or 32)
     before, after = measure((teacher, student), batch)
     history = _train(teacher, student, meaning, _settings(teacher), (temperature, hard), (x, y), fit)
     data, which = evaluated_data(x, y, fit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -21,33 +21,44 @@ class Predicted:
     took: int | None
 
 
-def first_samples(sample: Any) -> Any:
-    """Give the inputs of at most 32 samples: of arrays the first, of a dataset or ``PyDataset`` its first batch's.
+def first_inputs(data: Any, most: int) -> Any:
+    """Give the inputs of the first samples: of arrays the first ``most``, of a dataset those of its first batch.
 
     Raises
     ------
     TypeError
-        If ``sample`` is a generator, whose batch would be lost, or nothing that Keras takes.
+        If ``data`` is a generator, whose batch would be lost.
     """
     import keras
 
-    if hasattr(sample, "element_spec"):
-        batch = next(iter(sample.take(1)))
-    elif isinstance(sample, keras.utils.PyDataset):
-        batch = sample[0]
-    elif hasattr(sample, "__next__"):
-        raise TypeError("the sample is a generator, and its next batch would be lost: give arrays")
+    if hasattr(data, "element_spec"):
+        batch = next(iter(data.take(1)))
+    elif isinstance(data, keras.utils.PyDataset):
+        batch = data[0]
+    elif hasattr(data, "__next__"):
+        raise TypeError("the data are a generator, whose next batch would be lost: give arrays or a dataset")
     else:
-        return keras.tree.map_structure(_cut, sample)
-    inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-    return keras.tree.map_structure(_cut, inputs)
+        return keras.tree.map_structure(lambda one: _cut(one, most), data)
+    return keras.utils.unpack_x_y_sample_weight(batch)[0]
 
 
-def _cut(array: Any) -> Any:
+def first_samples(sample: Any) -> Any:
+    """Give the inputs of at most 32 samples.
+
+    Raises
+    ------
+    TypeError
+        If ``sample`` is a generator, or nothing that Keras takes.
+    """
+    import keras
+
+    return keras.tree.map_structure(lambda one: _cut(one, MOST_SAMPLES), first_inputs(sample, MOST_SAMPLES))
+
+
+def _cut(array: Any, most: int) -> Any:
     if not getattr(array, "shape", ()):
-        raise TypeError(f"the sample must hold arrays of samples; it holds a {type(array).__name__}")
-    rows = getattr(array, "iloc", array)
-    return rows[:MOST_SAMPLES]
+        raise TypeError(f"the data must be arrays of samples, and hold a {type(array).__name__}")
+    return getattr(array, "iloc", array)[:most]
 
 
 def count_samples(inputs: Any) -> int:
@@ -59,20 +70,27 @@ def count_samples(inputs: Any) -> int:
 
 def predict(model: Any, inputs: Any) -> Predicted:
     """Predict once to compile, then once more and count what that takes beyond what was in use before."""
-    import tensorflow as tf
-
     size = count_samples(inputs)
     model.predict(inputs, batch_size=size, verbose=0)
-    device = next((d for d in map(variable_device, model.weights) if d), None)
+    outputs, took = count_taken(model, lambda: model.predict(inputs, batch_size=size, verbose=0))
+    return Predicted(flat_outputs(outputs), took)
+
+
+def count_taken(model: Any, call: Callable[[], Any]) -> tuple[Any, int | None]:
+    """Call, and count the most bytes that takes on the model's device beyond what was in use (None: not counted).
+
+    Starts TensorFlow's own counter anew: its peak of what came before is lost.
+    """
+    import tensorflow as tf
+
+    device = next((d for d in map(variable_device, model.weights) if d), "")
     try:
         before = tf.config.experimental.get_memory_info(device)["current"]
         tf.config.experimental.reset_memory_stats(device)
     except (ValueError, TypeError, tf.errors.OpError):
-        before = None
-    outputs = flat_outputs(model.predict(inputs, batch_size=size, verbose=0))
-    if before is None:
-        return Predicted(outputs, None)
-    return Predicted(outputs, max(tf.config.experimental.get_memory_info(device)["peak"] - before, 0))
+        return call(), None
+    result = call()
+    return result, max(int(tf.config.experimental.get_memory_info(device)["peak"]) - before, 0)
 
 
 def flat_outputs(outputs: Any) -> tuple[Any, ...]:

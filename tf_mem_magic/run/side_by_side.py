@@ -6,9 +6,11 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tf_mem_magic.core.units import milliseconds, size, unit_for
+from tf_mem_magic.run.inference import count_samples, count_taken
 
 _TIMES = 20
 
@@ -24,57 +26,26 @@ class Measured:
     took: int | None
 
 
-def first_batch(x: Any, batch_size: int) -> Any:
-    """Give the inputs of the first batch."""
-    import keras
-
-    if hasattr(x, "element_spec"):
-        batch = next(iter(x.take(1)))
-    elif isinstance(x, keras.utils.PyDataset):
-        batch = x[0]
-    elif hasattr(x, "__next__"):
-        raise TypeError("the data are a generator, which can be read only once: give arrays or a dataset")
-    else:
-        return keras.tree.map_structure(lambda one: getattr(one, "iloc", one)[:batch_size], x)
-    return keras.utils.unpack_x_y_sample_weight(batch)[0]
-
-
 def measure(models: Sequence[Any], batch: Any) -> tuple[Measured, ...]:
     """Predict one batch with each model: the most bytes, and the median seconds of calls taken in turns.
 
     In turns, because what else the computer does changes meanwhile.
     """
-    import keras
-
     for model in models:
         for _ in range(3):
             model.predict_on_batch(batch)
-    took = [_count(model, batch) for model in models]
+    took = [count_taken(model, partial(model.predict_on_batch, batch))[1] for model in models]
     seconds: list[list[float]] = [[] for _ in models]
     for _ in range(_TIMES):
         for model, mine in zip(models, seconds):
             start = time.perf_counter()
             model.predict_on_batch(batch)
             mine.append(time.perf_counter() - start)
-    samples = int(keras.tree.flatten(batch)[0].shape[0])
+    samples = count_samples(batch)
     return tuple(
         Measured(*_sizes(model), statistics.median(mine), samples, counted)
         for model, mine, counted in zip(models, seconds, took)
     )
-
-
-def _count(model: Any, batch: Any) -> int | None:
-    """Count the bytes that a prediction takes beyond what was in use; None where TensorFlow does not count."""
-    import tensorflow as tf
-
-    device = next((v.value.device for v in model.variables if hasattr(v.value, "device")), "")
-    try:
-        before = tf.config.experimental.get_memory_info(device)["current"]
-        tf.config.experimental.reset_memory_stats(device)
-    except (ValueError, TypeError, tf.errors.OpError):
-        return None
-    model.predict_on_batch(batch)
-    return max(int(tf.config.experimental.get_memory_info(device)["peak"]) - before, 0)
 
 
 def _sizes(model: Any) -> tuple[int, int]:
