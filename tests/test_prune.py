@@ -123,7 +123,7 @@ def test_what_cannot_be_written_again_is_declined_with_the_reason(source, reason
         ({"status": "killed"}, "not the memory that the model takes while it runs"),
         ({"keras": "3.3.3"}, "tested with Keras 3.12 and later; this is 3.3.3"),
         ({"keras": "2.16.0"}, "tested with Keras 3.12"),
-        ({"keras": None}, "tested with Keras 3.12"),
+        ({"keras": None}, "does not use Keras"),
         ({"model": {"form": "subclassed"}}, "`net` is a model class of its own"),
         ({"model": {"form": None}}, "`net` is a model class of its own"),
         ({"model": {"layers": ("Lambda", "Dense")}}, "Lambda layer"),

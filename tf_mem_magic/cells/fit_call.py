@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from tf_mem_magic.cells.bindings import assigned_names
 from tf_mem_magic.cells.source import PythonCell
 from tf_mem_magic.core.facts import Facts, ModelFacts
 
@@ -168,3 +169,19 @@ def _parts(index: ast.expr) -> list[ast.expr]:
 
 def _receives_one(call: ast.Call, name: str) -> bool:
     return isinstance(call.func, ast.Name) and call.func.id == name and len(call.args) == 1 and not call.keywords
+
+
+def free_names(cell: PythonCell, facts: Facts, again: str, *wanted: str) -> tuple[str, ...]:
+    """Make names for a new cell that no cell of the notebook binds; those that hold ``again`` make the same ones.
+
+    Raises
+    ------
+    NotAgainError
+        If the notebook uses the name ``apply`` itself, which the new cell imports.
+    """
+    texts = [text for text in (cell.source, *facts.earlier_cells) if again not in text]
+    taken = {name for text in texts for name in assigned_names(text)}
+    if "apply" in taken:
+        raise NotAgainError("the notebook uses the name `apply` for something of its own")
+    tries = ((name, *(f"{name}_{n}" for n in range(2, 99))) for name in wanted)
+    return tuple(next(one for one in names if one not in taken) for names in tries)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Literal
@@ -193,3 +194,18 @@ def merge_devices(devices: Iterable[DeviceFacts]) -> tuple[DeviceFacts, ...]:
         news = {f.name: getattr(device, f.name) for f in fields(known) if getattr(known, f.name) in (None, False)}
         merged[device.name] = replace(known, **news)
     return tuple(merged.values())
+
+
+def release(version: str | None) -> tuple[int, int]:
+    """Give the first two numbers of a version, to compare; below every release where it is unknown."""
+    found = re.match(r"(\d+)\.(\d+)", version or "")
+    return (int(found[1]), int(found[2])) if found else (-1, -1)
+
+
+def untested_keras(facts: Facts, oldest: tuple[int, int]) -> str:
+    """Say that Keras is older than what something was tested with; empty: it is not."""
+    if release(facts.keras) >= oldest:
+        return ""
+    if facts.keras is None:
+        return "the cell does not use Keras"
+    return f"it was tested with Keras {oldest[0]}.{oldest[1]} and later; this is {facts.keras}"

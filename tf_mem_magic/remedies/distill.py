@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import ast
-import re
 from dataclasses import replace
 
-from tf_mem_magic.cells.bindings import assigned_names
-from tf_mem_magic.cells.fit_call import FitCall, NotAgainError, check_data, find_fit
+from tf_mem_magic.cells.fit_call import FitCall, NotAgainError, check_data, find_fit, free_names
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.source import PythonCell, read_cell
 from tf_mem_magic.cells.uses import called_name
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts
+from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, untested_keras
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
 from tf_mem_magic.core.recording import Cell, Recording, Status
 from tf_mem_magic.core.tag import TAG
@@ -63,10 +61,8 @@ def _proposal(context: Context) -> Proposal:
         _check_inference(cell, context.diagnosis)
     if "apply.distill" in cell.source:
         raise _RefusedError("this cell distills already")
-    version = re.match(r"(\d+)\.(\d+)", facts.keras or "")
-    if version is None or tuple(map(int, version.groups())) < _TESTED:
-        known = facts.keras or "not known"
-        raise _RefusedError(f"it was tested with Keras {_TESTED[0]}.{_TESTED[1]} and later; this is {known}")
+    if reason := untested_keras(facts, _TESTED):
+        raise _RefusedError(reason)
     if any("Strategy(" in text for text in (cell.source, *facts.earlier_cells)):
         raise _RefusedError("the training runs under a distribution strategy, with which it was not tested")
     fit = find_fit(cell, facts)
@@ -101,12 +97,8 @@ def _check_inference(cell: PythonCell, diagnosis: Diagnosis | None) -> None:
 
 
 def _new_cell(fit: FitCall, facts: Facts, cell: PythonCell) -> str:
-    others = [text for text in (cell.source, *facts.earlier_cells) if "apply.distill" not in text]
-    taken = {name for text in others for name in assigned_names(text)}
-    if "apply" in taken:
-        raise _RefusedError("the notebook uses the name `apply` for something of its own")
     name = fit.model.name
-    student, history = _free(f"{name}_student", taken), _free("distillation", taken)
+    student, history = free_names(cell, facts, "apply.distill", f"{name}_student", "distillation")
     kept = [(word, ast.unparse(node)) for word, node in fit.given.items() if word not in _LEFT_OUT]
     arguments = [text if word in ("x", "y") else f"{word}={text}" for word, text in kept]
     lines = (
@@ -119,10 +111,6 @@ def _new_cell(fit: FitCall, facts: Facts, cell: PythonCell) -> str:
         "",
     )
     return cell.newline.join(lines)
-
-
-def _free(name: str, taken: set[str]) -> str:
-    return next(one for one in (name, *(f"{name}_{n}" for n in range(2, 99))) if one not in taken)
 
 
 def _caveats(fit: FitCall) -> tuple[str, ...]:

@@ -6,11 +6,10 @@ import ast
 import re
 from dataclasses import replace
 
-from tf_mem_magic.cells.bindings import assigned_names
-from tf_mem_magic.cells.fit_call import FitCall, NotAgainError, check_data, find_fit
+from tf_mem_magic.cells.fit_call import FitCall, NotAgainError, check_data, find_fit, free_names
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.source import PythonCell, read_cell
-from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, ScalarFact
+from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, ScalarFact, untested_keras
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
 from tf_mem_magic.core.recording import Cell, Recording, Status
 from tf_mem_magic.core.tag import TAG
@@ -68,9 +67,8 @@ def _proposal(context: Context) -> Proposal:
 
 
 def _check_model(model: ModelFacts, facts: Facts, cell: PythonCell) -> None:
-    version = re.match(r"(\d+)\.(\d+)", facts.keras or "")
-    if version is None or tuple(map(int, version.groups())) < _TESTED:
-        raise _RefusedError(f"it was tested with Keras {_TESTED[0]}.{_TESTED[1]} and later; this is {facts.keras}")
+    if reason := untested_keras(facts, _TESTED):
+        raise _RefusedError(reason)
     if model.form not in ("sequential", "functional"):
         raise _RefusedError(
             f"`{model.name}` is a model class of its own, and only Sequential and functional models can be copied"
@@ -91,12 +89,8 @@ def _number(node: ast.expr | None, facts: Facts) -> int | None:
 
 
 def _new_cell(fit: FitCall, facts: Facts, cell: PythonCell, epochs: int) -> str:
-    others = [text for text in (cell.source, *facts.earlier_cells) if "apply.prune" not in text]
-    taken = {name for text in others for name in assigned_names(text)}
-    if "apply" in taken:
-        raise _RefusedError("the notebook uses the name `apply` for something of its own")
     name = fit.model.name
-    pruning, copied = _free("pruning", taken), _free(f"{name}_pruned", taken)
+    pruning, copied = free_names(cell, facts, "apply.prune", "pruning", f"{name}_pruned")
     kept = {word: ast.unparse(node) for word, node in fit.given.items() if word not in _OWN}
     kept |= {"epochs": str(epochs), "callbacks": f"[{pruning}]"}
     measured, what = _measured(fit.given)
@@ -136,10 +130,6 @@ def _measured(given: dict[str, ast.expr]) -> tuple[dict[str, str], str]:
 
 def _written(arguments: dict[str, str]) -> str:
     return ", ".join(text if word in ("x", "y") else f"{word}={text}" for word, text in arguments.items())
-
-
-def _free(name: str, taken: set[str]) -> str:
-    return next(one for one in (name, *(f"{name}_{n}" for n in range(2, 99))) if one not in taken)
 
 
 def _caveats(fit: FitCall, epochs: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from tf_mem_magic.cells.samples import calls_of, find_sample
 from tf_mem_magic.cells.source import PythonCell, read_cell
 from tf_mem_magic.core.deployable import deployable
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.facts import Facts, ModelFacts
+from tf_mem_magic.core.facts import Facts, ModelFacts, release, untested_keras
 from tf_mem_magic.core.measures import amount
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Example, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
@@ -64,7 +64,8 @@ def propose(context: Context) -> Answer:
 
 def _proposal(context: Context) -> Proposal:
     facts = context.recording.facts
-    _check_keras(facts)
+    if reason := untested_keras(facts, _TESTED):
+        raise _RefusedError(reason)
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
         raise _RefusedError(cell.reason)
@@ -124,18 +125,6 @@ def _int8(context: Context, cell: PythonCell, model: ModelFacts, choices: tuple[
     )
 
 
-def _check_keras(facts: Facts) -> None:
-    if facts.keras is None:
-        raise _RefusedError("the cell does not use Keras")
-    if _version(facts.keras) < _TESTED:
-        raise _RefusedError(f"it was tested with Keras {_TESTED[0]}.{_TESTED[1]} and later; this is {facts.keras}")
-
-
-def _version(text: str | None) -> tuple[int, ...]:
-    found = re.match(r"(\d+)\.(\d+)", text or "")
-    return tuple(map(int, found.groups())) if found else ()
-
-
 def _ran_out(cell: PythonCell, facts: Facts, diagnosis: Diagnosis | None) -> ModelFacts:
     """Find the model whose inference ran out of memory."""
     if diagnosis is None or diagnosis.line is None:
@@ -189,7 +178,7 @@ def _why_not_int8(model: ModelFacts) -> str:
 
 def _why_not_lite(model: ModelFacts, facts: Facts) -> str:
     """Say why TensorFlow Lite is not offered; empty: it is."""
-    if _version(facts.tensorflow) < _LITE_TESTED:
+    if release(facts.tensorflow) < _LITE_TESTED:
         return f"TensorFlow Lite was tested with TensorFlow {_LITE_TESTED[0]}.{_LITE_TESTED[1]} and later"
     if not model.weight_bytes:
         return f"`{model.name}` has no weights yet"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-import re
 
 from tf_mem_magic.cells.bindings import parse
 from tf_mem_magic.cells.blocks import Block, find_blocks
@@ -14,7 +13,7 @@ from tf_mem_magic.cells.source import PythonCell, apply_edits, insert_line, read
 from tf_mem_magic.cells.training import TrainingPlace, find_training
 from tf_mem_magic.cells.uses import called_name
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.facts import Facts, ModelFacts
+from tf_mem_magic.core.facts import Facts, ModelFacts, untested_keras
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
 
@@ -96,11 +95,8 @@ def _check_cause(diagnosis: Diagnosis | None) -> None:
 
 
 def _check_keras(facts: Facts) -> None:
-    version = re.match(r"(\d+)\.(\d+)", facts.keras or "")
-    if version is None:
-        raise _RefusedError("which Keras is used is not known")
-    if tuple(map(int, version.groups())) < _TESTED:
-        raise _RefusedError(f"it was tested with Keras {_TESTED[0]}.{_TESTED[1]} and later; this is {facts.keras}")
+    if reason := untested_keras(facts, _TESTED):
+        raise _RefusedError(reason)
 
 
 def _check_training(trees: list[ast.Module], cell: PythonCell, diagnosis: Diagnosis | None) -> None:
