@@ -186,7 +186,7 @@ def _change_in_place(
     if not model.weight_bytes:
         raise _RefusedError(f"`{place.model}` is not built yet: it has no weights")
     if loop and any("tf.function" in text for text in facts.earlier_cells) and "tf.function" not in cell.source:
-        raise _RefusedError("the training step is a tf.function of an earlier cell, which keeps the old precision")
+        raise _RefusedError("the training step may be a tf.function of an earlier cell, which keeps the old precision")
     lines = ["from tf_mem_magic import apply", f'apply.mixed_precision({place.model}, "{policy}")']
     at = place.top if loop else place.statement
     if binds_model(at, place.model):
