@@ -134,7 +134,7 @@ def test_every_other_byte_stays(lead, noise, jit, tail, end):
 
 
 SCRIPT = """
-import json, os, sys
+import gc, json, os, sys
 import keras, numpy as np, tensorflow as tf
 tf.load_op_library(os.environ["RAMGPU_KERNELS"])
 L = keras.layers
@@ -151,6 +151,7 @@ def build(jit):
 
 def run(source, model):
     space = {"model": model, "x": x, "y": y, "ds": ds, "np": np, "tf": tf}
+    gc.collect()  # else a model of the case before may go meanwhile
     tf.config.experimental.reset_memory_stats("GPU:0")
     before = info("GPU:0")["current"]
     exec(source, space)

@@ -25,7 +25,7 @@ KEYS = "[p.key for p in rep.outcome.new_cells]"
 
 @pytest.fixture(scope="module")
 def kernel():
-    with Kernel(bfc(96), allow_stdin=True) as running:
+    with Kernel(bfc(106), allow_stdin=True) as running:
         ran = running.run(SETUP)
         assert ran.status == "ok", ran.errors
         ran = running.run(PREDICT)
