@@ -6,8 +6,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from tf_mem_magic.run.inference import first_inputs
-from tf_mem_magic.run.side_by_side import compare, evaluated_data, measure
+from tf_mem_magic.apply._inference import first_inputs
+from tf_mem_magic.apply._side_by_side import compare, evaluated_data, measure
 
 _CLASSES = frozenset({"categorical_crossentropy", "sparse_categorical_crossentropy"})
 _BINARY = frozenset({"binary_crossentropy"})

@@ -8,8 +8,8 @@ import warnings
 from functools import partial
 from typing import Any
 
+from tf_mem_magic.apply._inference import count_samples, describe_error, first_samples, predict, weight_bytes
 from tf_mem_magic.core.units import size, unit_for
-from tf_mem_magic.run.inference import count_samples, describe_error, first_samples, predict, weight_bytes
 
 MODES = ("int8", "int4")
 

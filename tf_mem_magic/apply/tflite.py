@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tf_mem_magic.apply._inference import describe_error, first_samples, flat_outputs, predict, weight_bytes
 from tf_mem_magic.core.units import size, unit_for
-from tf_mem_magic.run.inference import describe_error, first_samples, flat_outputs, predict, weight_bytes
 
 _CONVERT = """
 import sys

@@ -12,10 +12,10 @@ from tf_mem_magic.core.proposals import Declined, Estimate, Proposal
 from tf_mem_magic.core.sentences import headline, new_cell_heading
 
 _NO_END = (
-    "<div>The kernel ended before this run did. What was recorded is kept: "
-    "<code>%load_ext tf_mem_magic</code>, then <code>%tfmem last</code> shows it.</div>"
+    "<div>No report yet: the run was going on when this was saved, or its kernel ended first. What was recorded is "
+    "kept: <code>%load_ext tf_mem_magic</code>, then <code>%tfmem last</code> shows it.</div>"
 )
-"""What stands in the panel's place until the run has ended, for a page whose kernel dies meanwhile."""
+"""What stands in the panel's place until the run has ended, in a saved notebook or where the kernel dies."""
 
 
 def prose(text: str) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from tf_mem_magic.apply._inference import count_samples, count_taken
 from tf_mem_magic.core.units import milliseconds, size, unit_for
-from tf_mem_magic.run.inference import count_samples, count_taken
 
 _TIMES = 20
 
