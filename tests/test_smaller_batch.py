@@ -312,3 +312,16 @@ def test_an_earlier_constant_is_set_outside_a_text_that_ends_on_the_line():
     facts = Facts(scalars=(ScalarFact("BATCH", 64),))
     source = 'note = """a\nb"""; model.fit(x, y, batch_size=BATCH)'
     assert f"BATCH = 32\n{source}" == ask(source, facts).source
+
+
+@pytest.mark.parametrize(
+    ("requested", "title", "words"),
+    [(100, "Batch 64 → 32", ""), (600, "Batch 64 → 16", " Half would not do: 600 MiB were asked for at once.")],
+)
+def test_less_than_half_is_explained(requested, title, words):
+    known = {"requested": requested << 20, "shape": (64, 9), "in_use": 100 << 20, "limit": 256 << 20}
+    found = ask("%%tfmem\nmodel.fit(x, y, batch_size=64)", line=2, **known)
+    assert (title, f"Activations grow with the batch; weights and the optimizer do not.{words}") == (
+        found.title,
+        found.why,
+    )

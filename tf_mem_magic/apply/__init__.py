@@ -1,8 +1,7 @@
 """Run-time functions that an edited cell may call, visibly: one file each, plain and documented.
 
 ``apply.NAME`` is the function ``NAME`` of the file ``NAME.py``; adding one is adding its file. Files that begin with an
-underscore are what several of them share. The files import Keras
-and TensorFlow only when their function is called.
+underscore are what several of them share. The files import Keras and TensorFlow only when their function is called.
 """
 
 from __future__ import annotations

@@ -15,12 +15,12 @@ from tf_mem_magic.cells.streaming import (
     STAYS_NOTE,
     Change,
     Held,
-    RefusedError,
     find_arrays,
     known_bytes,
     map_files,
 )
 from tf_mem_magic.cells.top import insert_on_top
+from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.core.units import size
 
 LITTLE = 0.01

@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from tf_mem_magic.cells.bindings import assigned_names
 from tf_mem_magic.cells.source import PythonCell
 from tf_mem_magic.core.facts import Facts, ModelFacts
+from tf_mem_magic.core.proposals import RefusedError
 
 ARGUMENTS = (
     "x y batch_size epochs verbose callbacks validation_split validation_data shuffle class_weight sample_weight "
     "initial_epoch steps_per_epoch validation_steps validation_batch_size validation_freq"
 ).split()
 """The arguments of ``fit``, in their order (Keras's TensorFlow trainer)."""
-
-
-class NotAgainError(Exception):
-    """Why the call cannot be found or written again, as a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +35,12 @@ def find_fit(cell: PythonCell, facts: Facts) -> FitCall:
 
     Raises
     ------
-    NotAgainError
+    RefusedError
         If the cell trained no model by ``fit``, more than once, or not in a statement of its own.
     """
     trained = {m.name: m for m in facts.models if m.steps > (m.steps_before or 0)}
     if not trained:
-        raise NotAgainError("the cell trained no Keras model that a name of the notebook holds")
+        raise RefusedError("the cell trained no Keras model that a name of the notebook holds")
     calls = [
         node
         for node in ast.walk(cell.tree)
@@ -51,16 +48,16 @@ def find_fit(cell: PythonCell, facts: Facts) -> FitCall:
     ]
     calls = [call for call in calls if _receiver(call) in trained]
     if not calls:
-        raise NotAgainError("the cell does not call `fit` of the model it trained, and that call is needed")
+        raise RefusedError("the cell does not call `fit` of the model it trained, and that call is needed")
     if len(calls) > 1:
-        raise NotAgainError("the cell calls `fit` more than once, so which training to go on with is not known")
+        raise RefusedError("the cell calls `fit` more than once, so which training to go on with is not known")
     statements = [s for s in cell.tree.body if isinstance(s, (ast.Expr, ast.Assign, ast.AnnAssign))]
     statement = next((s for s in statements if s.value is calls[0]), None)
     if statement is None:
-        raise NotAgainError("`fit` is not a statement of its own here, but inside a function, a loop or a block")
+        raise RefusedError("`fit` is not a statement of its own here, but inside a function, a loop or a block")
     model = trained[_receiver(calls[0])]
     if not model.name.isidentifier():
-        raise NotAgainError(f"`{model.name}` is no plain name")
+        raise RefusedError(f"`{model.name}` is no plain name")
     return FitCall(statement, model, _arguments(calls[0]))
 
 
@@ -70,17 +67,17 @@ def _receiver(call: ast.Call) -> str:
 
 def _arguments(call: ast.Call) -> dict[str, ast.expr]:
     if len(call.args) > len(ARGUMENTS) or any(isinstance(a, ast.Starred) for a in call.args):
-        raise NotAgainError("the arguments of `fit` cannot be told apart")
+        raise RefusedError("the arguments of `fit` cannot be told apart")
     given = dict(zip(ARGUMENTS, call.args))
     for keyword in call.keywords:
         if keyword.arg is None:
-            raise NotAgainError("some arguments of `fit` are hidden behind **")
+            raise RefusedError("some arguments of `fit` are hidden behind **")
         if keyword.arg not in ARGUMENTS:
-            raise NotAgainError(f"`{keyword.arg}` is no argument of Keras's `fit`")
+            raise RefusedError(f"`{keyword.arg}` is no argument of Keras's `fit`")
         given[keyword.arg] = keyword.value
     given = {word: given[word] for word in ARGUMENTS if word in given and not _is_none(given[word])}
     if "x" not in given:
-        raise NotAgainError("`fit` is given no data")
+        raise RefusedError("`fit` is given no data")
     return given
 
 
@@ -93,13 +90,13 @@ def check_data(fit: FitCall, facts: Facts, cell: PythonCell, left_out: tuple[str
 
     Raises
     ------
-    NotAgainError
+    RefusedError
         If one of them is made in the call, is changed later, can be read only once, or an epoch has no known length.
     """
     after = cell.tree.body[cell.tree.body.index(fit.statement) :]
     changed = {name for statement in after for name in _changed(statement)}
     if fit.model.name in changed:
-        raise NotAgainError(f"`{fit.model.name}` is changed after `fit`")
+        raise RefusedError(f"`{fit.model.name}` is changed after `fit`")
     for word, node in fit.given.items():
         if word not in left_out:
             _check_value(node, facts, changed)
@@ -107,11 +104,11 @@ def check_data(fit: FitCall, facts: Facts, cell: PythonCell, left_out: tuple[str
     if data is None or data.cardinality is not None:
         return
     if "steps_per_epoch" not in fit.given:
-        raise NotAgainError(
+        raise RefusedError(
             f"how many batches `{data.name}` has is not known, and the new cell must know: give `fit` `steps_per_epoch`"
         )
     if any("from_generator" in text for text in (cell.source, *facts.earlier_cells)):
-        raise NotAgainError(f"`{data.name}` may come from a generator, which can be read only once")
+        raise RefusedError(f"`{data.name}` may come from a generator, which can be read only once")
 
 
 def _changed(statement: ast.stmt) -> Iterator[str]:
@@ -133,9 +130,9 @@ def _check_value(node: ast.expr, facts: Facts, changed: set[str]) -> None:
     elif isinstance(node, ast.Name):
         kind = next((d.kind for d in facts.datasets if d.name == node.id), "")
         if kind == "generator":
-            raise NotAgainError(f"`{node.id}` is a generator, which can be read only once")
+            raise RefusedError(f"`{node.id}` is a generator, which can be read only once")
         if node.id not in facts.repeatable:
-            raise NotAgainError(f"`{node.id}` is no array, table or dataset that can be read again after the cell")
+            raise RefusedError(f"`{node.id}` is no array, table or dataset that can be read again after the cell")
         inner = ()
     elif isinstance(node, (ast.Tuple, ast.List)):
         inner = node.elts
@@ -150,11 +147,11 @@ def _check_value(node: ast.expr, facts: Facts, changed: set[str]) -> None:
     elif isinstance(node, ast.Call) and _receives_one(node, "len"):
         inner = node.args
     else:
-        raise NotAgainError(f"`fit` is given `{text}`, which is made in the call: give it a name first")
+        raise RefusedError(f"`fit` is given `{text}`, which is made in the call: give it a name first")
     for one in inner:
         _check_value(one, facts, changed)
     for name in {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} & changed:
-        raise NotAgainError(f"`{name}` is changed after `fit`")
+        raise RefusedError(f"`{name}` is changed after `fit`")
 
 
 def _parts(index: ast.expr) -> list[ast.expr]:
@@ -176,12 +173,12 @@ def free_names(cell: PythonCell, facts: Facts, again: str, *wanted: str) -> tupl
 
     Raises
     ------
-    NotAgainError
+    RefusedError
         If the notebook uses the name ``apply`` itself, which the new cell imports.
     """
     texts = [text for text in (cell.source, *facts.earlier_cells) if again not in text]
     taken = {name for text in texts for name in assigned_names(text)}
     if "apply" in taken:
-        raise NotAgainError("the notebook uses the name `apply` for something of its own")
+        raise RefusedError("the notebook uses the name `apply` for something of its own")
     tries = ((name, *(f"{name}_{n}" for n in range(2, 99))) for name in wanted)
     return tuple(next(one for one in names if one not in taken) for names in tries)

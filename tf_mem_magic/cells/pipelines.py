@@ -10,9 +10,9 @@ from tf_mem_magic.cells.dataset_slices import LookedUp, look_up_samples
 from tf_mem_magic.cells.settings import Reader, evaluate
 from tf_mem_magic.cells.shuffle_buffers import SHARE, draws_nothing, is_many, move_before_maps
 from tf_mem_magic.cells.source import CellEdit, insert_argument
-from tf_mem_magic.cells.streaming import IMPORT, Change, RefusedError
+from tf_mem_magic.cells.streaming import IMPORT, Change
 from tf_mem_magic.cells.top import insert_on_top
-from tf_mem_magic.core.proposals import Preserves
+from tf_mem_magic.core.proposals import Preserves, RefusedError
 
 LONGEST_QUEUE = 16
 """Batches prepared ahead beyond which a shorter queue is proposed."""

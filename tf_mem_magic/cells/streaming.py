@@ -29,14 +29,6 @@ _ARRAY_METHODS = frozenset({"astype", "reshape", "copy", "transpose", "squeeze"}
 _DEEPEST = 5
 
 
-class RefusedError(Exception):
-    """Why the cell cannot be edited, as a sentence, and a patch to copy where there is one."""
-
-    def __init__(self, reason: str, patch: str = "") -> None:
-        super().__init__(reason)
-        self.patch = patch
-
-
 @dataclass(frozen=True, slots=True)
 class Change:
     """Edits of the cell with what they do: a title, what they keep, the reason for them and caveats."""

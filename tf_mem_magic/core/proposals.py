@@ -135,6 +135,18 @@ class Declined:
     settings: Proposal | None = None
 
 
+class RefusedError(Exception):
+    """Why a remedy cannot be offered, as a sentence; ``patch`` as in :class:`Declined`."""
+
+    def __init__(self, reason: str, patch: str = "") -> None:
+        super().__init__(reason)
+        self.patch = patch
+
+    def declined(self, key: str, title: str) -> Declined:
+        """Give the answer of the remedy that was refused."""
+        return Declined(key, title, str(self), self.patch)
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """A measured run of the same cell: ``batch`` and the ``peak`` in bytes; ``fitted`` False where it ran out."""

@@ -34,17 +34,13 @@ from tf_mem_magic.cells.source import (
 from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.estimate import estimate_peak, half_or_less, largest_power_of_two
 from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Estimate, Example, Proposal
+from tf_mem_magic.core.proposals import Answer, Context, Estimate, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import size
 from tf_mem_magic.remedies.smaller_batch import cannot_help, failing_lines
 
 KEY = "accumulate-gradients"
 TITLE = "Accumulate gradients"
-
-
-class _RefusedError(Exception):
-    """Why the remedy cannot be offered, as a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,38 +56,38 @@ def propose(context: Context) -> Answer:
     """Offer the batch in parts whose gradients are averaged before the weights change."""
     try:
         return (_proposal(context),)
-    except _RefusedError as refused:
-        return (Declined(KEY, TITLE, str(refused)),)
+    except RefusedError as refused:
+        return (refused.declined(KEY, TITLE),)
 
 
 def _proposal(context: Context) -> Proposal:
     facts = context.recording.facts
     reason = cannot_help(context) or keras_refusal(facts)
     if reason:
-        raise _RefusedError(reason)
+        raise RefusedError(reason)
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
-        raise _RefusedError(cell.reason)
+        raise RefusedError(cell.reason)
     lines = failing_lines(context, cell)
     found = find_batch(cell, facts, lines)
     if isinstance(found, Unknown):
-        raise _RefusedError(found.reason)
+        raise RefusedError(found.reason)
     _check(context, cell, found)
     before = already(cell, facts)
     if isinstance(before, str):
-        raise _RefusedError(before)
+        raise RefusedError(before)
     # Where the cell accumulates already, the sums are there.
     sums = 0 if before else sums_of(facts, found)
     batch, estimate = _choose(context, found, sums)
     doubt = weigh(context.diagnosis, sums, found.value, batch)
     if isinstance(doubt, str):
-        raise _RefusedError(doubt)
+        raise RefusedError(doubt)
     steps = found.value // batch
     call = _fit(cell, found, lines)
     place = _place(cell, facts, found, call, steps, before)
     changed = set_batch(found, batch, place.edits)
     if isinstance(changed, Unknown):
-        raise _RefusedError(changed.reason)
+        raise RefusedError(changed.reason)
     source, notes = changed
     total = steps * (before.steps if before else 1)
     preserves, differences = exactness(facts, cell, found, call, total, batch)
@@ -113,16 +109,16 @@ def _proposal(context: Context) -> Proposal:
 def _check(context: Context, cell: PythonCell, found: BatchFound) -> None:
     facts = context.recording.facts
     if found.method in ("evaluate", "predict"):
-        raise _RefusedError(f"`{found.method}` computes no gradients: a smaller batch alone gives the same result")
+        raise RefusedError(f"`{found.method}` computes no gradients: a smaller batch alone gives the same result")
     if found.value <= 1:
-        raise _RefusedError(f"the batch size is already {found.value}")
+        raise RefusedError(f"the batch size is already {found.value}")
     if found.per_replica:
-        raise _RefusedError("under a distribution strategy Keras cannot accumulate gradients")
+        raise RefusedError("under a distribution strategy Keras cannot accumulate gradients")
     reason = refused_in((cell.source, *facts.earlier_cells))
     if reason:
-        raise _RefusedError(reason)
+        raise RefusedError(reason)
     if "train_on_batch" in cell.source:
-        raise _RefusedError("the cell calls train_on_batch, and which calls make one update is not known")
+        raise RefusedError("the cell calls train_on_batch, and which calls make one update is not known")
 
 
 def _choose(context: Context, found: BatchFound, sums: int) -> tuple[int, Estimate | None]:
@@ -134,7 +130,7 @@ def _choose(context: Context, found: BatchFound, sums: int) -> tuple[int, Estima
         most = largest_power_of_two(context.points, limit - sums, found.value) or most
     most = min(most, found.value // 2)
     if most < 1:
-        raise _RefusedError("a batch of 1 ran out of memory too")
+        raise RefusedError("a batch of 1 ran out of memory too")
     batch = next(size for size in range(most, 0, -1) if found.value % size == 0)
     line = estimate_peak(context.points, batch)
     if line is None:
@@ -159,14 +155,14 @@ def _place(
     if found.method == "loop":
         return _of_loop(reader, names, facts, steps, before)
     if call is None:
-        raise _RefusedError("the call of fit that ran out of memory was not found for sure")
+        raise RefusedError("the call of fit that ran out of memory was not found for sure")
     assert isinstance(call.func, ast.Attribute)
     model = ast.unparse(call.func.value)
     compiled = compile_calls(cell.tree, model)
     local = isinstance(call.func.value, ast.Name) and not isinstance(reader.scopes.home(call.func.value), ast.Module)
     known = None if local else facts.model(model)
     if known is None and not compiled:
-        raise _RefusedError(f"whether `{model}` is a compiled Keras model is not known")
+        raise RefusedError(f"whether `{model}` is a compiled Keras model is not known")
     if before is not None:
         return _Place((before.times(cell, steps),))
     made = compiled_with(reader, names, model)
@@ -175,16 +171,16 @@ def _place(
         return plain
     at = reader.scopes.statement(call)
     if not re.fullmatch(r"[\w.]+", model):
-        raise _RefusedError(f"`{model}` is no plain name of a model")
+        raise RefusedError(f"`{model}` is no plain name of a model")
     return _call(cell, at, model, steps, undo=not compiled and known is not None and not known.is_new)
 
 
 def _of_loop(reader: Reader, names: KerasNames, facts: Facts, steps: int, before: Already | None) -> _Place:
     loop = find_gradient_loop(reader, names)
     if isinstance(loop, str):
-        raise _RefusedError(loop)
+        raise RefusedError(loop)
     if any("tf.function" in text for text in facts.earlier_cells) and "tf.function" not in reader.cell.source:
-        raise _RefusedError("the training step may be a tf.function of an earlier cell, which keeps what it traced")
+        raise RefusedError("the training step may be a tf.function of an earlier cell, which keeps what it traced")
     counts = ("The loop's own counters, and what it prints, count the smaller batches.",)
     if before is not None:
         return _Place((before.times(reader.cell, steps),), counts)
@@ -192,12 +188,12 @@ def _of_loop(reader: Reader, names: KerasNames, facts: Facts, steps: int, before
     if reader.bindings(loop.optimizer):
         made = made_by(reader, names, loop.optimizer)
         if isinstance(made, str):
-            raise _RefusedError(made)
+            raise RefusedError(made)
         place = _write(reader.cell, made, steps) or _call(reader.cell, loop.top, name, steps, undo=False)
     else:
         value = earlier_value(names, name)
         if not isinstance(value, ast.Call) or not names.origin(value.func).startswith("keras.optimizers."):
-            raise _RefusedError(f"whether `{name}` is an optimizer of Keras is not known")
+            raise RefusedError(f"whether `{name}` is an optimizer of Keras is not known")
         place = _call(reader.cell, loop.top, name, steps, undo=True)
     return _Place(place.edits, (*counts, *place.caveats), place.undo)
 
@@ -217,7 +213,7 @@ def _write(cell: PythonCell, made: OptimizerMade, steps: int) -> _Place | None:
 def _call(cell: PythonCell, at: ast.stmt, name: str, steps: int, undo: bool) -> _Place:
     """Write a call of our own before the statement that trains."""
     if shares_line(cell, at):
-        raise _RefusedError("the statement that trains shares its line with another: give it a line of its own")
+        raise RefusedError("the statement that trains shares its line with another: give it a line of its own")
     lines = ("from tf_mem_magic import apply", f"apply.accumulate_gradients({name}, {steps})")
     caveats = (
         "The changed cell needs tf_mem_magic. A learning-rate schedule goes on counting updates; to load a saved model "

@@ -14,7 +14,7 @@ from tf_mem_magic.cells.tensorflow_name import tensorflow_name
 from tf_mem_magic.cells.uses import called_name
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
+from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 
 KEY = "cpu-offload"
@@ -49,10 +49,6 @@ _CAVEATS = (
 )
 
 
-class _RefusedError(Exception):
-    """Why the remedy cannot be offered, as a sentence."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Work:
     """What is moved: the place of its statement in the cell's body, its title, and the models that it calls."""
@@ -67,8 +63,8 @@ def propose(context: Context) -> Answer:
     """Offer it where a GPU ran out in a statement that does not train and is surely the same on the CPU."""
     try:
         return (_proposal(context),)
-    except _RefusedError as refused:
-        return (Declined(KEY, TITLE, str(refused)),)
+    except RefusedError as refused:
+        return (refused.declined(KEY, TITLE),)
 
 
 def _proposal(context: Context) -> Proposal:
@@ -76,17 +72,17 @@ def _proposal(context: Context) -> Proposal:
     _check_scope(context)
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
-        raise _RefusedError(cell.reason)
+        raise RefusedError(cell.reason)
     names = KerasNames(cell, facts.earlier_cells)
     work = _find_work(cell, names, facts, diagnosis)
     text = "\n".join((cell.source, *facts.earlier_cells))
     for model in work.models:
         _check_model(cell, work, model)
     if work.models and not work.by_keras and re.search(r"jit_compile\s*=", text):
-        raise _RefusedError("the notebook compiles with XLA, which cannot compute on the CPU with weights on a GPU")
+        raise RefusedError("the notebook compiles with XLA, which cannot compute on the CPU with weights on a GPU")
     found = tensorflow_name(names, work.place, text)
     if found is None:
-        raise _RefusedError("what `tf` means in this cell is not certain")
+        raise RefusedError("what `tf` means in this cell is not certain")
     tf, lines = found
     compiled = [m.name for m in work.models if work.by_keras and m.jit_compile]
     lines += [line for model in compiled for line in _compiled(model, False)]
@@ -107,18 +103,18 @@ def _proposal(context: Context) -> Proposal:
 def _check_scope(context: Context) -> None:
     facts, diagnosis = context.recording.facts, context.diagnosis
     if diagnosis is None:
-        raise _RefusedError("it is not known that a GPU ran out of memory")
+        raise RefusedError("it is not known that a GPU ran out of memory")
     if diagnosis.device == "host" or diagnosis.cause == "host":
-        raise _RefusedError("it was the computer's own memory that ran out, and this needs more of it")
+        raise RefusedError("it was the computer's own memory that ran out, and this needs more of it")
     if not diagnosis.device.startswith("GPU"):
-        raise _RefusedError(f"it was {diagnosis.device} that ran out, and the CPU's memory is what this would use")
+        raise RefusedError(f"it was {diagnosis.device} that ran out, and the CPU's memory is what this would use")
     if facts.keras is not None and facts.keras.startswith("2."):
-        raise _RefusedError("this is Keras 2 (tf_keras), with which it was not tested")
+        raise RefusedError("this is Keras 2 (tf_keras), with which it was not tested")
     if any(frame.function in _CREATES for error in context.recording.errors for frame in error.frames):
-        raise _RefusedError("it ran out while weights were made, and they belong on the GPU")
+        raise RefusedError("it ran out while weights were made, and they belong on the GPU")
     for pattern, reason in _NOT_CERTAIN.items():
         if any(re.search(pattern, text) for text in (context.cell.source, *facts.earlier_cells)):
-            raise _RefusedError(reason)
+            raise RefusedError(reason)
 
 
 def _find_work(cell: PythonCell, names: KerasNames, facts: Facts, diagnosis: Diagnosis | None) -> _Work:
@@ -128,26 +124,26 @@ def _find_work(cell: PythonCell, names: KerasNames, facts: Facts, diagnosis: Dia
         n for n, s in enumerate(cell.tree.body) if line is not None and s.lineno <= line <= (s.end_lineno or s.lineno)
     ]
     if len(places) != 1:
-        raise _RefusedError("the statement that ran out of memory was not found in the cell")
+        raise RefusedError("the statement that ran out of memory was not found in the cell")
     statement = cell.tree.body[places[0]]
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        raise _RefusedError("it ran out in a function of the cell, and what else calls it is not certain")
+        raise RefusedError("it ran out in a function of the cell, and what else calls it is not certain")
     calls = [node for node in ast.walk(statement) if isinstance(node, ast.Call)]
     trains = sorted({called_name(call) for call in calls} & _TRAINING)
     if "fit" in trains and facts.validating:
-        raise _RefusedError("`fit` ran out while it validated, and its validation runs where it trains")
+        raise RefusedError("`fit` ran out while it validated, and its validation runs where it trains")
     if trains:
         more = any("Embedding" in model.layers for model in facts.models)
         also = "; an Embedding kept on the CPU has its optimizer's state on the GPU all the same" if more else ""
-        raise _RefusedError(
+        raise RefusedError(
             f"the statement that ran out also calls `{trains[0]}`, and training belongs on the GPU{also}"
         )
     keras = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr in _INFERENCE and _model(c, facts)]
     direct = [c for c in calls if isinstance(c.func, ast.Name) and facts.model(c.func.id)]
     if keras and direct:
-        raise _RefusedError("it calls a model in two ways, and only one of them can be moved surely")
+        raise RefusedError("it calls a model in two ways, and only one of them can be moved surely")
     if names.builds(statement):
-        raise _RefusedError("the statement also builds layers, whose weights would stay on the CPU")
+        raise RefusedError("the statement also builds layers, whose weights would stay on the CPU")
     if keras:
         models = tuple({m.name: m for m in (_model(c, facts) for c in keras) if m is not None}.values())
         _check_calls(names, [c for c in calls if c not in keras], (), imported=_is_simple(statement))
@@ -158,7 +154,7 @@ def _find_work(cell: PythonCell, names: KerasNames, facts: Facts, diagnosis: Dia
         _check_calls(names, calls, models)
         return _Work(places[0], f"Call {' and '.join(f'`{m.name}`' for m in models)} on the CPU", models)
     if not any(_prepares(names, call) for call in calls):
-        raise _RefusedError("what ran out is no evaluation, prediction or preparation of data that is known")
+        raise RefusedError("what ran out is no evaluation, prediction or preparation of data that is known")
     _check_calls(names, calls, ())
     return _Work(places[0], "Prepare the data on the CPU")
 
@@ -194,20 +190,20 @@ def _check_calls(
         plain = origin.startswith("numpy.") or _name(call) in known or _prepares(names, call)
         method = isinstance(call.func, ast.Attribute) and call.func.attr in _METHODS and not origin
         if not (plain or method or (imported and origin)):
-            raise _RefusedError(f"it also calls `{ast.unparse(call.func)}`, and what that does is not known")
+            raise RefusedError(f"it also calls `{ast.unparse(call.func)}`, and what that does is not known")
 
 
 def _check_model(cell: PythonCell, work: _Work, model: ModelFacts) -> None:
     """Refuse where the model cannot be computed on the CPU, or where its weights would be made there."""
     if _RECURRENT & set(model.layers):
-        raise _RefusedError("recurrent layers choose code for the GPU wherever one is there")
+        raise RefusedError("recurrent layers choose code for the GPU wherever one is there")
     if work.by_keras and model.jit_compile is None:
-        raise _RefusedError(f"it is not known whether `{model.name}` is compiled with XLA")
+        raise RefusedError(f"it is not known whether `{model.name}` is compiled with XLA")
     if work.by_keras and not model.name.isidentifier():
-        raise _RefusedError(f"`{model.name}` is no plain name")
+        raise RefusedError(f"`{model.name}` is no plain name")
     before = [n for s in cell.tree.body[: work.place] for n in ast.walk(s) if isinstance(n, ast.Call)]
     if not model.weight_bytes or (model.is_new and not {called_name(call) for call in before} & _MAKES):
-        raise _RefusedError(f"`{model.name}` may get its weights in this statement, and they belong on the GPU")
+        raise RefusedError(f"`{model.name}` may get its weights in this statement, and they belong on the GPU")
 
 
 def _compiled(model: str, wanted: bool) -> tuple[str, str]:
@@ -218,7 +214,7 @@ def _compiled(model: str, wanted: bool) -> tuple[str, str]:
 def _edited(cell: PythonCell, place: int, lines: list[str], header: str, after: list[str]) -> str:
     changed = put_under(cell, place, place, lines, header)
     if isinstance(changed, NotPython):
-        raise _RefusedError("the statement cannot be indented without changing it")
+        raise RefusedError("the statement cannot be indented without changing it")
     if not after:
         return changed
     now = read_cell(changed)
@@ -229,7 +225,7 @@ def _edited(cell: PythonCell, place: int, lines: list[str], header: str, after: 
     text = f"{rows}{cell.newline}" if changed[:at].endswith("\n") else f"{cell.newline}{rows}"
     final = apply_edits(now, [CellEdit(at, at, text)])
     if isinstance(final, NotPython):
-        raise _RefusedError(final.reason)
+        raise RefusedError(final.reason)
     return final
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 from dataclasses import replace
 
-from tf_mem_magic.cells.fit_call import FitCall, NotAgainError, check_data, find_fit, free_names
+from tf_mem_magic.cells.fit_call import FitCall, check_data, find_fit, free_names
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.source import PythonCell, read_cell
 from tf_mem_magic.cells.uses import called_name
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, untested_keras
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
+from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording, Status
 from tf_mem_magic.core.tag import TAG
 
@@ -40,36 +40,32 @@ _CAVEATS = (
 )
 
 
-class _RefusedError(Exception):
-    """Why the remedy cannot be offered, as a sentence."""
-
-
 def propose(context: Context) -> Answer:
     """Offer a cell that trains a narrower student of the model which the cell trained with ``fit``."""
     try:
         return (_proposal(context),)
-    except (_RefusedError, NotAgainError) as refused:
-        return (Declined(KEY, TITLE, str(refused)),)
+    except RefusedError as refused:
+        return (refused.declined(KEY, TITLE),)
 
 
 def _proposal(context: Context) -> Proposal:
     facts = context.recording.facts
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
-        raise _RefusedError(cell.reason)
+        raise RefusedError(cell.reason)
     if context.recording.status != "ok":
         _check_inference(cell, context.diagnosis)
     if "apply.distill" in cell.source:
-        raise _RefusedError("this cell distills already")
+        raise RefusedError("this cell distills already")
     if reason := untested_keras(facts, _TESTED):
-        raise _RefusedError(reason)
+        raise RefusedError(reason)
     if any("Strategy(" in text for text in (cell.source, *facts.earlier_cells)):
-        raise _RefusedError("the training runs under a distribution strategy, with which it was not tested")
+        raise RefusedError("the training runs under a distribution strategy, with which it was not tested")
     fit = find_fit(cell, facts)
     if fit.model.no_student is None:
-        raise _RefusedError(f"it is not known how `{fit.model.name}` is made")
+        raise RefusedError(f"it is not known how `{fit.model.name}` is made")
     if fit.model.no_student:
-        raise _RefusedError(fit.model.no_student)
+        raise RefusedError(fit.model.no_student)
     check_data(fit, facts, cell, _LEFT_OUT)
     return Proposal(
         KEY,
@@ -86,14 +82,14 @@ def _proposal(context: Context) -> Proposal:
 def _check_inference(cell: PythonCell, diagnosis: Diagnosis | None) -> None:
     """Refuse after an out-of-memory, unless it was inference that failed: a smaller model needs less there."""
     if diagnosis is None or diagnosis.line is None:
-        raise _RefusedError("it is not known which line ran out of memory, and a student helps inference only")
+        raise RefusedError("it is not known which line ran out of memory, and a student helps inference only")
     if diagnosis.device == "host" or diagnosis.cause == "host":
-        raise _RefusedError("the computer's own memory ran out, and a model is a small part of that")
+        raise RefusedError("the computer's own memory ran out, and a model is a small part of that")
     line = diagnosis.line + cell.skipped
     calls = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Call)]
     failed = {called_name(call) for call in calls if call.lineno <= line <= (call.end_lineno or call.lineno)}
     if not failed & _INFERENCE:
-        raise _RefusedError("it is for inference, and it was not inference that ran out of memory")
+        raise RefusedError("it is for inference, and it was not inference that ran out of memory")
 
 
 def _new_cell(fit: FitCall, facts: Facts, cell: PythonCell) -> str:

@@ -15,7 +15,7 @@ from tf_mem_magic.cells.training import find_training
 from tf_mem_magic.core.cards import find_card, is_cuda, is_occupied, list_cards
 from tf_mem_magic.core.diagnosis import Cause, Diagnosis
 from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, ProcessFacts
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
+from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import GIB
 
@@ -32,17 +32,13 @@ _NOT_CERTAIN = {
 _WHY = "Each card computes a part of every batch, so it holds a part of the activations; the gradients are added up."
 
 
-class _RefusedError(Exception):
-    """Why the remedy cannot be offered, as a sentence."""
-
-
 def propose(context: Context) -> Answer:
     """Offer the free cards, where the cell builds its model by statements that can surely be moved into a scope."""
     try:
         cards, unknown = _free_cards(context)
         proposal = _proposal(context, cards)
-    except _RefusedError as refused:
-        return (Declined(KEY, TITLE, str(refused)),)
+    except RefusedError as refused:
+        return (refused.declined(KEY, TITLE),)
     if unknown:
         return (Declined(KEY, TITLE, f"who else uses {unknown} is not known here", "", proposal),)
     return (proposal,)
@@ -52,33 +48,33 @@ def _free_cards(context: Context) -> tuple[list[DeviceFacts], str]:
     """List the cards that may be used, the one that ran out first; name one of which it is not known who uses it."""
     card = find_card(context)
     if isinstance(card, str):
-        raise _RefusedError(card)
+        raise RefusedError(card)
     cards = [card, *(one for one in list_cards(context.recording.facts) if one.name != card.name)]
     if len(cards) < 2:
-        raise _RefusedError("TensorFlow sees only this GPU")
+        raise RefusedError("TensorFlow sees only this GPU")
     if any(one.logical or not is_cuda(one) for one in cards):
-        raise _RefusedError("not every GPU is a whole NVIDIA card of its own")
+        raise RefusedError("not every GPU is a whole NVIDIA card of its own")
     if is_occupied(card):
-        raise _RefusedError(f"another process uses {card.name}")
+        raise RefusedError(f"another process uses {card.name}")
     free = [one for one in cards if not is_occupied(one)]
     if len(free) < 2:
-        raise _RefusedError("the other cards are in use by other processes")
+        raise RefusedError("the other cards are in use by other processes")
     return free, next((one.name for one in free if is_occupied(one) is None), "")
 
 
 def _proposal(context: Context, cards: list[DeviceFacts]) -> Proposal:
     facts, diagnosis = context.recording.facts, context.diagnosis
     if diagnosis is not None and diagnosis.cause == "leftovers":
-        raise _RefusedError("what earlier cells left fills the card, and it would still be there")
+        raise RefusedError("what earlier cells left fills the card, and it would still be there")
     if any(f.function in _CREATES for e in context.recording.errors for f in e.frames):
-        raise _RefusedError("it ran out while weights were made, and every card holds all of them")
+        raise RefusedError("it ran out while weights were made, and every card holds all of them")
     for pattern, reason in _NOT_CERTAIN.items():
         if any(re.search(pattern, text) for text in (context.cell.source, *facts.earlier_cells)):
-            raise _RefusedError(reason)
+            raise RefusedError(reason)
     batch, count = _share(facts, len(cards))
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
-        raise _RefusedError(cell.reason)
+        raise RefusedError(cell.reason)
     source, model = _scoped(cell, context, sorted(one.name for one in cards[:count]))
     return Proposal(
         key=KEY,
@@ -97,13 +93,13 @@ def _share(facts: Facts, most: int) -> tuple[int, int]:
     """Choose the number of cards by which the batch can be divided without a rest: Keras needs equal parts."""
     seen = [one for one in facts.batches if one.method == "fit"]
     if len({one.batch for one in seen}) != 1:
-        raise _RefusedError("the batch size that Keras uses was not seen")
+        raise RefusedError("the batch size that Keras uses was not seen")
     if any(one.source not in ("arrays", "tf.data") for one in seen):
-        raise _RefusedError("the data come from Python code, which a strategy cannot divide for sure")
+        raise RefusedError("the data come from Python code, which a strategy cannot divide for sure")
     batch = seen[0].batch
     count = next((n for n in range(most, 1, -1) if batch % n == 0), None)
     if count is None:
-        raise _RefusedError(f"a batch of {batch} cannot be divided among {most} cards in equal parts")
+        raise RefusedError(f"a batch of {batch} cannot be divided among {most} cards in equal parts")
     return batch, count
 
 
@@ -112,20 +108,20 @@ def _scoped(cell: PythonCell, context: Context, devices: list[str]) -> tuple[str
     names = KerasNames(cell, facts.earlier_cells)
     place = find_training(cell, names, facts, context.diagnosis)
     if isinstance(place, str):
-        raise _RefusedError(place)
+        raise RefusedError(place)
     if (
         not place.by_keras
         or f"{place.model}.fit" not in ast.unparse(place.statement)
         or place.top is not place.statement
     ):
-        raise _RefusedError("it was not a plain call of fit that ran out of memory")
+        raise RefusedError("it was not a plain call of fit that ran out of memory")
     building = find_building(names, facts, place.model, place.top)
     if isinstance(building, str):
-        raise _RefusedError(building)
+        raise RefusedError(building)
     text = "\n".join((cell.source, *facts.earlier_cells))
     found = tensorflow_name(names, building.first, text)
     if found is None:
-        raise _RefusedError("what `tf` means in this cell is not certain")
+        raise RefusedError("what `tf` means in this cell is not certain")
     tf, lines = found
     name = next(n for n in ("strategy", "_strategy", "_tfmem_strategy") if not re.search(rf"\b{n}\b", text))
     listed = ", ".join(f'"{device}"' for device in devices)
@@ -134,7 +130,7 @@ def _scoped(cell: PythonCell, context: Context, devices: list[str]) -> tuple[str
     lines.append(f"{name} = {tf}.distribute.MirroredStrategy([{listed}], cross_device_ops={sums})")
     changed = put_under(cell, building.first, building.last, lines, f"with {name}.scope():")
     if isinstance(changed, NotPython):
-        raise _RefusedError(changed.reason)
+        raise RefusedError(changed.reason)
     return changed, place.facts
 
 

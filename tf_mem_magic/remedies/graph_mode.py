@@ -16,7 +16,7 @@ from tf_mem_magic.cells.training import binds_model
 from tf_mem_magic.cells.uses import called_name
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
+from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 
 KEY = "graph-mode"
@@ -35,36 +35,32 @@ _EAGERLY = "run_eagerly"
 _KERAS_METHODS = ("call", "train_step", "test_step", "compute_loss", "compute_metrics", "update_state", "result")
 
 
-class _RefusedError(Exception):
-    """Why the remedy cannot be offered, as a sentence."""
-
-
 def propose(context: Context) -> Answer:
     """Offer a graph where the cell trains eagerly and its step does the same as one."""
     try:
         return (_proposal(context),)
-    except _RefusedError as refused:
-        return (Declined(KEY, TITLE, str(refused)),)
+    except RefusedError as refused:
+        return (refused.declined(KEY, TITLE),)
 
 
 def _proposal(context: Context) -> Proposal:
     facts, diagnosis = context.recording.facts, context.diagnosis
     if diagnosis is not None and (diagnosis.cause == "host" or diagnosis.device == "host"):
-        raise _RefusedError("the computer's own memory ran out, not the memory that training steps use")
+        raise RefusedError("the computer's own memory ran out, not the memory that training steps use")
     if diagnosis is not None and diagnosis.cause == "too-big":
-        raise _RefusedError("one allocation alone is larger than the device, and a graph makes it too")
+        raise RefusedError("one allocation alone is larger than the device, and a graph makes it too")
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
-        raise _RefusedError(cell.reason)
+        raise RefusedError(cell.reason)
     texts = (cell.source, *facts.earlier_cells)
     if any("run_functions_eagerly(" in text for text in texts):
-        raise _RefusedError("tf.config.run_functions_eagerly is used: take that out, and graphs are graphs again")
+        raise RefusedError("tf.config.run_functions_eagerly is used: take that out, and graphs are graphs again")
     if any("Strategy(" in text for text in texts):
-        raise _RefusedError("the training runs under a distribution strategy")
+        raise RefusedError("the training runs under a distribution strategy")
     edits, title, undo = _of_keras(cell, facts) or _of_step(cell, facts)
     changed = apply_edits(cell, edits)
     if isinstance(changed, NotPython):
-        raise _RefusedError(changed.reason)
+        raise RefusedError(changed.reason)
     return Proposal(
         key=KEY,
         title=title,
@@ -92,16 +88,16 @@ def _of_keras(cell: PythonCell, facts: Facts) -> _Change | None:
     if not fits:
         return None
     if len(models) != 1 or len(fits) != 1 or not models[0].run_eagerly:
-        raise _RefusedError("Keras already runs this training as a graph, as far as is known")
+        raise RefusedError("Keras already runs this training as a graph, as far as is known")
     _check_methods(cell, facts)
     at = next(s for s in cell.tree.body if fits[0] in set(ast.walk(s)))
     if isinstance(at, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or shares_line(cell, at):
-        raise _RefusedError("the call of fit stands where no line can be put before it")
+        raise RefusedError("the call of fit stands where no line can be put before it")
     model = models[0].name
     if binds_model(at, model):
-        raise _RefusedError(f"`{model}` is made or chosen in the statement that trains it")
+        raise RefusedError(f"`{model}` is made or chosen in the statement that trains it")
     if f"{model}.{_EAGERLY}" in {ast.unparse(n) for n in ast.walk(cell.tree) if isinstance(n, ast.Attribute)}:
-        raise _RefusedError(f"the cell sets `{model}.{_EAGERLY}` itself")
+        raise RefusedError(f"the cell sets `{model}.{_EAGERLY}` itself")
     lines = (f"{model}.run_eagerly = False", f"{model}.train_function = {model}.test_function = None")
     return (
         [insert_line(cell, at, *lines)],
@@ -113,7 +109,7 @@ def _of_keras(cell: PythonCell, facts: Facts) -> _Change | None:
 def _in_compile(cell: PythonCell, facts: Facts, given: list[ast.keyword]) -> _Change:
     on = [k.value for k in given if isinstance(k.value, ast.Constant) and k.value.value is True]
     if len(given) != 1 or len(on) != 1:
-        raise _RefusedError(f"`{_EAGERLY}` is set in a way that cannot be followed, or is off")
+        raise RefusedError(f"`{_EAGERLY}` is set in a way that cannot be followed, or is off")
     _check_methods(cell, facts)
     edit = CellEdit(cell.start(on[0]), cell.end(on[0]), "False")
     return [edit], f"{_EAGERLY}=False", ""
@@ -147,26 +143,26 @@ def _of_step(cell: PythonCell, facts: Facts) -> _Change:
     steps = [n for n in cell.tree.body if isinstance(n, ast.FunctionDef) and _takes_step(n)]
     if len(steps) != 1:
         if any("GradientTape" in ast.unparse(s) for s in cell.tree.body):
-            raise _RefusedError("the training step is not one function of its own: put it in one to make it a graph")
-        raise _RefusedError("the cell has no training loop of its own with a GradientTape")
+            raise RefusedError("the training step is not one function of its own: put it in one to make it a graph")
+        raise RefusedError("the cell has no training loop of its own with a GradientTape")
     step = steps[0]
     if step.decorator_list:
         decorators = ", ".join(ast.unparse(d) for d in step.decorator_list)
         graph = "function" in decorators
-        raise _RefusedError(f"`{step.name}` is a graph already" if graph else f"`{step.name}` is decorated already")
+        raise RefusedError(f"`{step.name}` is a graph already" if graph else f"`{step.name}` is decorated already")
     calls = _calls_of(cell, step)
     changing = frozenset(_changing(cell.tree))
     for call in calls:
         given = (*call.args, *(k.value for k in call.keywords))
         bad = next((a for a in given if not isinstance(a, ast.Subscript) and _names(a) & changing), None)
         if bad is not None:
-            raise _RefusedError(
+            raise RefusedError(
                 f"`{step.name}` is given `{ast.unparse(bad)}`, which may be a Python number: each would be traced anew"
             )
     _check(untraceable(step, _functions(cell, facts), changing))
     handle = tensorflow_name(Reader(cell, facts))
     if handle is None or handle in {n.id for n in ast.walk(cell.tree) if isinstance(n, ast.Name) and _stores(n)}:
-        raise _RefusedError("the cell does not surely reach TensorFlow by a name")
+        raise RefusedError("the cell does not surely reach TensorFlow by a name")
     return [insert_line(cell, step, f"@{handle}.function")], f"`{step.name}` as a tf.function", ""
 
 
@@ -176,11 +172,11 @@ def _calls_of(cell: PythonCell, step: ast.FunctionDef) -> list[ast.Call]:
     calls = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Call) and n.func in uses]
     wrapped = [c for c in ast.walk(cell.tree) if isinstance(c, ast.Call) and any(a in uses for a in c.args)]
     if any(ast.unparse(c.func).endswith("function") for c in wrapped):
-        raise _RefusedError(f"`{step.name}` is a graph already")
+        raise RefusedError(f"`{step.name}` is a graph already")
     if len(calls) != len(uses) or not calls:
-        raise _RefusedError(f"`{step.name}` is not simply called in this cell")
+        raise RefusedError(f"`{step.name}` is not simply called in this cell")
     if any(isinstance(a, ast.Starred) for c in calls for a in c.args):
-        raise _RefusedError(f"what `{step.name}` is called with cannot be followed")
+        raise RefusedError(f"what `{step.name}` is called with cannot be followed")
     return calls
 
 
@@ -227,7 +223,7 @@ def _stores(name: ast.Name) -> bool:
 
 def _check(reason: str) -> None:
     if reason:
-        raise _RefusedError(reason)
+        raise RefusedError(reason)
 
 
 def _known(source: str, line: int, *models: ModelFacts, device: str = "GPU:0") -> Context:

@@ -14,7 +14,7 @@ from tf_mem_magic.cells.training import find_training
 from tf_mem_magic.cells.uses import called_name
 from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.facts import Facts, ModelFacts
-from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Example, Proposal
+from tf_mem_magic.core.proposals import Answer, Choice, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import size
 
@@ -61,14 +61,6 @@ Measured peaks of a dense network of 14 MiB, batch 32: Adam 63, Lion 75, SGD wit
 """
 
 
-class _RefusedError(Exception):
-    """Why the remedy cannot be offered, as a sentence."""
-
-    def __init__(self, reason: str, patch: str = "") -> None:
-        super().__init__(reason)
-        self.patch = patch
-
-
 @dataclass(frozen=True, slots=True)
 class _Share:
     """What the optimizer takes, in bytes: ``slots`` values for each of ``weights`` bytes, of ``total``."""
@@ -86,8 +78,8 @@ def propose(context: Context) -> Answer:
     """Offer optimizers that keep less, where the optimizer's share is large."""
     try:
         return (_proposal(context),)
-    except _RefusedError as refused:
-        return (Declined(KEY, TITLE, str(refused), refused.patch),)
+    except RefusedError as refused:
+        return (refused.declined(KEY, TITLE),)
 
 
 def _proposal(context: Context) -> Proposal:
@@ -95,18 +87,18 @@ def _proposal(context: Context) -> Proposal:
     _check(facts, diagnosis)
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
-        raise _RefusedError(cell.reason)
+        raise RefusedError(cell.reason)
     names = KerasNames(cell, facts.earlier_cells)
     place = find_training(cell, names, facts, diagnosis)
     if isinstance(place, str):
-        raise _RefusedError(place)
+        raise RefusedError(place)
     if place.facts is None:
-        raise _RefusedError(f"`{place.model}` is not known to be a Keras model" if place.model else "no model is known")
+        raise RefusedError(f"`{place.model}` is not known to be a Keras model" if place.model else "no model is known")
     model = place.facts
     share = _share(model, diagnosis)
     made = _made(cell, names, facts, place.model)
     if isinstance(made, str):
-        raise _RefusedError(made, _patch(facts, place.model, share))
+        raise RefusedError(made, _patch(facts, place.model, share))
     _check_made(Reader(cell, facts), made)
     ways = [(name, _edited(cell, made, name)) for name, keeps in _KEEPS.items() if keeps < share.slots]
     title, source = ways[0]
@@ -127,30 +119,30 @@ def _proposal(context: Context) -> Proposal:
 
 def _check(facts: Facts, diagnosis: Diagnosis | None) -> None:
     if facts.keras is None:
-        raise _RefusedError("the cell does not use Keras")
+        raise RefusedError("the cell does not use Keras")
     if facts.keras.startswith("2."):
-        raise _RefusedError("this is Keras 2 (tf_keras); only optimizers of Keras 3 are changed")
+        raise RefusedError("this is Keras 2 (tf_keras); only optimizers of Keras 3 are changed")
     if diagnosis is None:
         return
     if diagnosis.cause == "host" or diagnosis.device == "host":
-        raise _RefusedError("the computer's own memory ran out, and the optimizer's variables are not there")
+        raise RefusedError("the computer's own memory ran out, and the optimizer's variables are not there")
     if diagnosis.cause == "too-big":
-        raise _RefusedError("one allocation alone is larger than the device, whatever the optimizer keeps")
+        raise RefusedError("one allocation alone is larger than the device, whatever the optimizer keeps")
 
 
 def _share(model: ModelFacts, diagnosis: Diagnosis | None) -> _Share:
     """Compare what the optimizer keeps with the device's limit, or else with what was in use."""
     name = model.optimizer
     if name is None:
-        raise _RefusedError("the model's optimizer is not known")
+        raise RefusedError("the model's optimizer is not known")
     if name not in _SLOTS:
-        raise _RefusedError(f"{name} keeps little or nothing that a lighter optimizer would not")
+        raise RefusedError(f"{name} keeps little or nothing that a lighter optimizer would not")
     total = (diagnosis.limit or diagnosis.in_use or 0) if diagnosis is not None else 0
     share = _Share(_SLOTS[name], model.weight_bytes, total)
     if not share.weights or not total:
-        raise _RefusedError("how much of the memory the optimizer takes is not known")
+        raise RefusedError("how much of the memory the optimizer takes is not known")
     if share.bytes < _SHARE * total:
-        raise _RefusedError(
+        raise RefusedError(
             f"{name} keeps {size(share.bytes)} of {size(total)}: another would save little and change training"
         )
     return share
@@ -171,13 +163,13 @@ def _made(cell: PythonCell, names: KerasNames, facts: Facts, model: str) -> Opti
 
 def _check_made(reader: Reader, made: OptimizerMade) -> None:
     if not made.plain_rate:
-        raise _RefusedError(f"its learning rate is a schedule, or not known, and was made for {made.name}")
+        raise RefusedError(f"its learning rate is a schedule, or not known, and was made for {made.name}")
     given = made.call.keywords if made.call is not None else []
     on = [k.arg for k in given if k.arg in _MORE_SLOTS and not (evaluate(reader, k.value) == 0 or _is_false(k.value))]
     if on:
-        raise _RefusedError(f"{made.name} is used with {on[0]}, and what it keeps then is not computed here")
+        raise RefusedError(f"{made.name} is used with {on[0]}, and what it keeps then is not computed here")
     if made.call is not None and len(made.call.args) > 1:
-        raise _RefusedError("the optimizer's arguments are given by position, and their meaning may be lost")
+        raise RefusedError("the optimizer's arguments are given by position, and their meaning may be lost")
 
 
 def _is_false(node: ast.expr) -> bool:
@@ -207,7 +199,7 @@ def _edited(cell: PythonCell, made: OptimizerMade, name: str) -> str:
     edits.append(CellEdit(cell.start(made.node), cell.end(made.node), constructor))
     changed = apply_edits(cell, edits)
     if isinstance(changed, NotPython):
-        raise _RefusedError(changed.reason)
+        raise RefusedError(changed.reason)
     return changed
 
 

@@ -11,7 +11,7 @@ from tf_mem_magic.cells.source import PythonCell, apply_edits, insert_argument, 
 from tf_mem_magic.cells.training import TrainingPlace, binds_model, find_training
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ModelFacts
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
+from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 
 KEY = "mixed-precision"
@@ -26,39 +26,35 @@ _WHY = (
 )
 
 
-class _RefusedError(Exception):
-    """Why the remedy cannot be offered, as a sentence."""
-
-
 def propose(context: Context) -> Answer:
     """Offer float16 or bfloat16, by what the device computes well."""
     try:
         return (_proposal(context),)
-    except _RefusedError as refused:
-        return (Declined(KEY, TITLE, str(refused)),)
+    except RefusedError as refused:
+        return (refused.declined(KEY, TITLE),)
 
 
 def _proposal(context: Context) -> Proposal:
     facts = context.recording.facts
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
-        raise _RefusedError(cell.reason)
+        raise RefusedError(cell.reason)
     _check_scope(facts, context.diagnosis, context.cell.source)
     names = KerasNames(cell, facts.earlier_cells)
     place = find_training(cell, names, facts, context.diagnosis)
     if isinstance(place, str):
-        raise _RefusedError(place)
+        raise RefusedError(place)
     if place.facts is not None and place.facts.dtype_policy.startswith("mixed_"):
-        raise _RefusedError(f"`{place.model}` already computes in {place.facts.dtype_policy}")
+        raise RefusedError(f"`{place.model}` already computes in {place.facts.dtype_policy}")
     if place.facts is not None and place.facts.rounds_ids:
-        raise _RefusedError(
+        raise RefusedError(
             f"`{place.model}` passes ids to an Embedding as float32, and 16 bits would round them to other ids: "
             'give its Input dtype="int32" first'
         )
     loop = _own_loop(cell, place, facts)
     policy, caveats = _choose_policy(facts, context.diagnosis)
     if loop and policy == "mixed_float16" and not _scales_loss(cell.source, facts):
-        raise _RefusedError(
+        raise RefusedError(
             "float16 needs the loss to be scaled, and no loss scaling can be seen in the training loop "
             "(optimizer.scale_loss, LossScaleOptimizer)"
         )
@@ -66,13 +62,13 @@ def _proposal(context: Context) -> Proposal:
         caveats += ("In your own loop, a float32 tensor mixed with a 16-bit output raises an error: cast it.",)
     start = _start_of_building(cell, names, place)
     if loop and start is not None and output_layers(names, place.model) is None:
-        raise _RefusedError("the model's last layer was not found in the cell, and your own loop needs it in float32")
+        raise RefusedError("the model's last layer was not found in the cell, and your own loop needs it in float32")
     if start is not None:
         changed, undo, more = _set_policy(cell, names, place, start, policy, facts.policy)
     else:
         changed, undo, more = _change_in_place(cell, names, place, policy, loop, facts)
     if isinstance(changed, NotPython):
-        raise _RefusedError(changed.reason)
+        raise RefusedError(changed.reason)
     return Proposal(
         key=KEY,
         title=f"{TITLE} ({policy.removeprefix('mixed_')})",
@@ -87,16 +83,16 @@ def _proposal(context: Context) -> Proposal:
 
 def _check_scope(facts: Facts, diagnosis: Diagnosis | None, source: str) -> None:
     if diagnosis is not None and (diagnosis.device == "host" or diagnosis.cause == "host"):
-        raise _RefusedError("host memory ran out; mixed precision saves memory of the device that computes")
+        raise RefusedError("host memory ran out; mixed precision saves memory of the device that computes")
     if facts.keras is None:
-        raise _RefusedError("the cell does not use Keras")
+        raise RefusedError("the cell does not use Keras")
     legacy = dict(facts.environment).get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
     if legacy or facts.keras.startswith("2."):
-        raise _RefusedError("this is Keras 2 (tf_keras); only Keras 3 models are changed")
+        raise RefusedError("this is Keras 2 (tf_keras); only Keras 3 models are changed")
     if facts.policy.startswith("mixed_"):
-        raise _RefusedError(f"Keras's global policy is {facts.policy} already")
+        raise RefusedError(f"Keras's global policy is {facts.policy} already")
     if any(word in source for word in _SETS_PRECISION):
-        raise _RefusedError("the cell sets its precision itself")
+        raise RefusedError("the cell sets its precision itself")
 
 
 def _choose_policy(facts: Facts, diagnosis: Diagnosis | None) -> tuple[str, tuple[str, ...]]:
@@ -182,17 +178,17 @@ def _change_in_place(
     """Change the model that exists before it trains, by a call that stands in the cell."""
     model = place.facts
     if model is None:
-        raise _RefusedError("it could not be seen where the model is built")
+        raise RefusedError("it could not be seen where the model is built")
     if not model.weight_bytes:
-        raise _RefusedError(f"`{place.model}` is not built yet: it has no weights")
+        raise RefusedError(f"`{place.model}` is not built yet: it has no weights")
     if loop and any("tf.function" in text for text in facts.earlier_cells) and "tf.function" not in cell.source:
-        raise _RefusedError("the training step may be a tf.function of an earlier cell, which keeps the old precision")
+        raise RefusedError("the training step may be a tf.function of an earlier cell, which keeps the old precision")
     lines = ["from tf_mem_magic import apply", f'apply.mixed_precision({place.model}, "{policy}")']
     at = place.top if loop else place.statement
     if binds_model(at, place.model):
-        raise _RefusedError(f"`{place.model}` is made or chosen in the statement that trains it")
+        raise RefusedError(f"`{place.model}` is made or chosen in the statement that trains it")
     if shares_line(cell, at):
-        raise _RefusedError("the statement that trains shares its line with another: give it a line of its own")
+        raise RefusedError("the statement that trains shares its line with another: give it a line of its own")
     caveats = ("The changed cell needs tf_mem_magic; other models that share its layers change too.",)
     undo = f'from tf_mem_magic import apply\napply.mixed_precision({place.model}, "float32")'
     return apply_edits(cell, [insert_line(cell, at, *lines)]), undo, caveats

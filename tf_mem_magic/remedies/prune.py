@@ -6,11 +6,11 @@ import ast
 import re
 from dataclasses import replace
 
-from tf_mem_magic.cells.fit_call import FitCall, NotAgainError, check_data, find_fit, free_names
+from tf_mem_magic.cells.fit_call import FitCall, check_data, find_fit, free_names
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.source import PythonCell, read_cell
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, ScalarFact, untested_keras
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
+from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording, Status
 from tf_mem_magic.core.tag import TAG
 
@@ -29,27 +29,23 @@ _HAVE_KERNELS = re.compile(r"Dense|Conv|LSTM|GRU|RNN|Attention")
 _WHY = "Many weights of a trained model can often become zeros with little loss, and zeros compress well in a file."
 
 
-class _RefusedError(Exception):
-    """Why the remedy cannot be offered, as a sentence."""
-
-
 def propose(context: Context) -> Answer:
     """Offer a cell that prunes a copy of the model which the cell trained with ``fit``."""
     try:
         return (_proposal(context),)
-    except (_RefusedError, NotAgainError) as refused:
-        return (Declined(KEY, TITLE, str(refused)),)
+    except RefusedError as refused:
+        return (refused.declined(KEY, TITLE),)
 
 
 def _proposal(context: Context) -> Proposal:
     facts = context.recording.facts
     if context.recording.status != "ok":
-        raise _RefusedError("it makes a saved file smaller, not the memory that the model takes while it runs")
+        raise RefusedError("it makes a saved file smaller, not the memory that the model takes while it runs")
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
-        raise _RefusedError(cell.reason)
+        raise RefusedError(cell.reason)
     if "apply.prune" in cell.source:
-        raise _RefusedError("this cell prunes already")
+        raise RefusedError("this cell prunes already")
     fit = find_fit(cell, facts)
     _check_model(fit.model, facts, cell)
     check_data(fit, facts, cell, _OWN)
@@ -68,17 +64,17 @@ def _proposal(context: Context) -> Proposal:
 
 def _check_model(model: ModelFacts, facts: Facts, cell: PythonCell) -> None:
     if reason := untested_keras(facts, _TESTED):
-        raise _RefusedError(reason)
+        raise RefusedError(reason)
     if model.form not in ("sequential", "functional"):
-        raise _RefusedError(
+        raise RefusedError(
             f"`{model.name}` is a model class of its own, and only Sequential and functional models can be copied"
         )
     if "Lambda" in model.layers:
-        raise _RefusedError("the model has a Lambda layer, whose function Keras cannot copy")
+        raise RefusedError("the model has a Lambda layer, whose function Keras cannot copy")
     if model.layers and not any(_HAVE_KERNELS.search(layer) for layer in model.layers):
-        raise _RefusedError("the model has no dense, convolution or recurrent layer to prune")
+        raise RefusedError("the model has no dense, convolution or recurrent layer to prune")
     if any("Strategy(" in text for text in (cell.source, *facts.earlier_cells)):
-        raise _RefusedError("the training runs under a distribution strategy, with which it was not tested")
+        raise RefusedError("the training runs under a distribution strategy, with which it was not tested")
 
 
 def _number(node: ast.expr | None, facts: Facts) -> int | None:

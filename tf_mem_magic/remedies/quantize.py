@@ -12,7 +12,7 @@ from tf_mem_magic.core.deployable import deployable
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts, release, untested_keras
 from tf_mem_magic.core.measures import amount
-from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Example, Proposal
+from tf_mem_magic.core.proposals import Answer, Choice, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import unit_for
 
@@ -50,32 +50,28 @@ _INT4_NOTE = "smaller, but less exact; on the CPU its predictions took up to 4 t
 _LITE_NOTE = "for phones and other small devices; the converter runs in a process of its own"
 
 
-class _RefusedError(Exception):
-    """Why the remedy cannot be offered, as a sentence."""
-
-
 def propose(context: Context) -> Answer:
     """Offer it for the model whose inference ran out of memory, or which a cell that went well is about."""
     try:
         return (_proposal(context),)
-    except _RefusedError as refused:
-        return (Declined(KEY, TITLE, str(refused)),)
+    except RefusedError as refused:
+        return (refused.declined(KEY, TITLE),)
 
 
 def _proposal(context: Context) -> Proposal:
     facts = context.recording.facts
     if reason := untested_keras(facts, _TESTED):
-        raise _RefusedError(reason)
+        raise RefusedError(reason)
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
-        raise _RefusedError(cell.reason)
+        raise RefusedError(cell.reason)
     _check_names(cell, facts)
     if context.recording.status == "ok":
         return _after_success(context, cell)
     model = _ran_out(cell, facts, context.diagnosis)
     reason = _why_not_int8(model)
     if reason:
-        raise _RefusedError(reason)
+        raise RefusedError(reason)
     _check_helps(model, context.diagnosis)
     return _int8(context, cell, model)
 
@@ -83,11 +79,11 @@ def _proposal(context: Context) -> Proposal:
 def _after_success(context: Context, cell: PythonCell) -> Proposal:
     models = deployable(context.recording)
     if not models:
-        raise _RefusedError("the cell does not work on a Keras model")
+        raise RefusedError("the cell does not work on a Keras model")
     model = next((m for m in models if not _why_not_int8(m)), models[0])
     reason, lite_reason = _why_not_int8(model), _why_not_lite(model, context.recording.facts)
     if reason and lite_reason:
-        raise _RefusedError(reason)
+        raise RefusedError(reason)
     facts = context.recording.facts
     sample = find_sample(cell, model.name, facts)
     lite = _lite_source(model, sample, _free_name(model, "tflite", facts, cell))
@@ -128,17 +124,17 @@ def _int8(context: Context, cell: PythonCell, model: ModelFacts, choices: tuple[
 def _ran_out(cell: PythonCell, facts: Facts, diagnosis: Diagnosis | None) -> ModelFacts:
     """Find the model whose inference ran out of memory."""
     if diagnosis is None or diagnosis.line is None:
-        raise _RefusedError("it is not known which line ran out of memory, and it helps inference only")
+        raise RefusedError("it is not known which line ran out of memory, and it helps inference only")
     if diagnosis.device == "host" or diagnosis.cause == "host":
-        raise _RefusedError("the computer's own memory ran out, and weights are a small part of that")
+        raise RefusedError("the computer's own memory ran out, and weights are a small part of that")
     line = diagnosis.line + cell.skipped
     for model in facts.models:
         for call in calls_of(cell, model.name):
             if call.lineno <= line <= (call.end_lineno or call.lineno):
                 if getattr(call.func, "attr", "") in _INFERENCE:
                     return model
-                raise _RefusedError("it makes a trained model smaller, not its training, which is what ran out here")
-    raise _RefusedError("it helps where `predict` or `evaluate` ran out of memory, and here that is not known")
+                raise RefusedError("it makes a trained model smaller, not its training, which is what ran out here")
+    raise RefusedError("it helps where `predict` or `evaluate` ran out of memory, and here that is not known")
 
 
 def _check_helps(model: ModelFacts, diagnosis: Diagnosis | None) -> None:
@@ -146,10 +142,10 @@ def _check_helps(model: ModelFacts, diagnosis: Diagnosis | None) -> None:
     saved = max(model.quantizable * 3 // 4 - model.widest, 0)
     needed = diagnosis.requested if diagnosis is not None else None
     if needed is None:
-        raise _RefusedError("it is not known how much more memory was needed, so neither whether smaller weights help")
+        raise RefusedError("it is not known how much more memory was needed, so neither whether smaller weights help")
     if saved < needed:
         unit = unit_for([saved, needed])
-        raise _RefusedError(
+        raise RefusedError(
             f"it would save {amount(saved, unit)} at most while the model predicts, and {amount(needed, unit)} more "
             "were needed"
         )
@@ -195,7 +191,7 @@ def _check_names(cell: PythonCell, facts: Facts) -> None:
     """Refuse where the notebook uses the name that the new cell imports."""
     sources = [source for source in (cell.source, *facts.earlier_cells) if "apply" in source]
     if any("apply" in assigned_names(source) for source in sources):
-        raise _RefusedError("the notebook uses the name `apply` for something of its own")
+        raise RefusedError("the notebook uses the name `apply` for something of its own")
 
 
 def _free_name(model: ModelFacts, ending: str, facts: Facts, cell: PythonCell) -> str:

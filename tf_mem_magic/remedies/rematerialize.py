@@ -14,7 +14,7 @@ from tf_mem_magic.cells.training import TrainingPlace, find_training
 from tf_mem_magic.cells.uses import called_name
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts, untested_keras
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
+from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 
 KEY = "rematerialize"
@@ -33,20 +33,12 @@ _CAVEATS = (
 )
 
 
-class _RefusedError(Exception):
-    """Why the remedy cannot be offered, as a sentence, and a patch to copy where there is one."""
-
-    def __init__(self, reason: str, patch: str = "") -> None:
-        super().__init__(reason)
-        self.patch = patch
-
-
 def propose(context: Context) -> Answer:
     """Offer it where the cell defines the blocks of the model that it builds, and computing them twice is exact."""
     try:
         return (_proposal(context),)
-    except _RefusedError as refused:
-        return (Declined(KEY, TITLE, str(refused), refused.patch),)
+    except RefusedError as refused:
+        return (refused.declined(KEY, TITLE),)
 
 
 def _proposal(context: Context) -> Proposal:
@@ -55,24 +47,24 @@ def _proposal(context: Context) -> Proposal:
     _check_keras(facts)
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
-        raise _RefusedError(cell.reason)
+        raise RefusedError(cell.reason)
     trees = [*(tree for tree in map(parse, facts.earlier_cells) if tree is not None), cell.tree]
     _check_training(trees, cell, context.diagnosis)
     names = KerasNames(cell, facts.earlier_cells)
     place = find_training(cell, names, facts, context.diagnosis)
     if isinstance(place, str):
-        raise _RefusedError(place)
+        raise RefusedError(place)
     blocks = _used(find_blocks(cell.tree, trees, names), place)
     if not blocks:
         raise _elsewhere(facts, trees, names, place)
     safe = [block for block in blocks if not block.reason]
     if not safe:
-        raise _RefusedError(blocks[0].reason)
+        raise RefusedError(blocks[0].reason)
     if place.facts is not None and not place.facts.is_new:
-        raise _RefusedError(f"`{place.facts.name}` was built before this cell, with the blocks as they were then")
+        raise RefusedError(f"`{place.facts.name}` was built before this cell, with the blocks as they were then")
     loads = {n.id for n in ast.walk(cell.tree) if isinstance(n, ast.Name)}
     if not all(block.name in loads for block in safe):
-        raise _RefusedError(f"the cell defines `{safe[0].name}`, but does not plainly build a model of it")
+        raise RefusedError(f"the cell defines `{safe[0].name}`, but does not plainly build a model of it")
     called = ", ".join(f"`{block.name}`" for block in safe)
     return Proposal(
         key=KEY,
@@ -89,32 +81,32 @@ def _check_cause(diagnosis: Diagnosis | None) -> None:
     if diagnosis is None:
         return
     if diagnosis.cause == "host" or diagnosis.device == "host":
-        raise _RefusedError("the computer's own memory ran out, not the memory that training steps use")
+        raise RefusedError("the computer's own memory ran out, not the memory that training steps use")
     if diagnosis.cause == "too-big":
-        raise _RefusedError("one allocation alone is larger than the device, and it is needed with this too")
+        raise RefusedError("one allocation alone is larger than the device, and it is needed with this too")
 
 
 def _check_keras(facts: Facts) -> None:
     if reason := untested_keras(facts, _TESTED):
-        raise _RefusedError(reason)
+        raise RefusedError(reason)
 
 
 def _check_training(trees: list[ast.Module], cell: PythonCell, diagnosis: Diagnosis | None) -> None:
     calls = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call)]
     names = [called_name(call) for call in calls]
     if any(name.endswith("Strategy") for name in names):
-        raise _RefusedError("the training runs under a distribution strategy, with which it was not tested")
+        raise RefusedError("the training runs under a distribution strategy, with which it was not tested")
     if names.count("GradientTape") > 1:
-        raise _RefusedError("there is more than one GradientTape, and gradients of gradients were not tested")
+        raise RefusedError("there is more than one GradientTape, and gradients of gradients were not tested")
     if any(called_name(c) == "GradientTape" and any(k.arg == "persistent" for k in c.keywords) for c in calls):
-        raise _RefusedError("the GradientTape is persistent, and each of its gradients would compute the blocks again")
+        raise RefusedError("the GradientTape is persistent, and each of its gradients would compute the blocks again")
     own = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Call)]
     line = None if diagnosis is None or diagnosis.line is None else diagnosis.line + cell.skipped
     failing = {called_name(c) for c in own if line is not None and c.lineno <= line <= (c.end_lineno or c.lineno)}
     if failing & {"predict", "evaluate", "predict_on_batch", "test_on_batch"}:
-        raise _RefusedError("it ran out of memory outside training, where nothing is kept for a backward pass")
+        raise RefusedError("it ran out of memory outside training, where nothing is kept for a backward pass")
     if not {called_name(c) for c in own} & {"fit", "train_on_batch"} and "GradientTape" not in names:
-        raise _RefusedError("the cell does not train, and only training keeps results for a backward pass")
+        raise RefusedError("the cell does not train, and only training keeps results for a backward pass")
 
 
 def _used(blocks: tuple[Block, ...], place: TrainingPlace) -> list[Block]:
@@ -123,7 +115,7 @@ def _used(blocks: tuple[Block, ...], place: TrainingPlace) -> list[Block]:
     return [block for block in blocks if not layers or block.name in layers]
 
 
-def _elsewhere(facts: Facts, trees: list[ast.Module], names: KerasNames, place: TrainingPlace) -> _RefusedError:
+def _elsewhere(facts: Facts, trees: list[ast.Module], names: KerasNames, place: TrainingPlace) -> RefusedError:
     """Say why no block of the cell can be changed, with a patch where an earlier cell defines one."""
     for source in reversed(facts.earlier_cells):
         cell = read_cell(source)
@@ -134,27 +126,27 @@ def _elsewhere(facts: Facts, trees: list[ast.Module], names: KerasNames, place: 
         if safe:
             before, after = source.splitlines(), _edited(cell, safe).splitlines()
             patch = "\n".join(difflib.unified_diff(before, after, "earlier cell", "changed", lineterm="", n=2))
-            return _RefusedError(
+            return RefusedError(
                 f"the block `{safe[0].name}` is defined in an earlier cell: change it there, run that cell, "
                 "and build the model again",
                 patch,
             )
         if blocks:
-            return _RefusedError(blocks[0].reason)
-    return _RefusedError("the model is not made of a repeated layer class that the notebook defines")
+            return RefusedError(blocks[0].reason)
+    return RefusedError("the model is not made of a repeated layer class that the notebook defines")
 
 
 def _edited(cell: PythonCell, blocks: list[Block]) -> str:
     stored = {n.id for n in ast.walk(cell.tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
     if "apply" in stored | {n.name for n in ast.walk(cell.tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))}:
-        raise _RefusedError("the cell uses the name `apply` for something of its own")
+        raise RefusedError("the cell uses the name `apply` for something of its own")
     edits = [insert_line(cell, block.call, _DECORATOR) for block in blocks]
     if _IMPORT not in cell.source.splitlines():
         first = min((block.definition for block in blocks), key=lambda definition: definition.lineno)
         edits.append(insert_line(cell, first, _IMPORT))
     changed = apply_edits(cell, edits)
     if isinstance(changed, NotPython):
-        raise _RefusedError(changed.reason)
+        raise RefusedError(changed.reason)
     return changed
 
 

@@ -12,7 +12,7 @@ from tf_mem_magic.cells.source import PythonCell, read_cell
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.estimate import estimate_peak, half_or_less, largest_power_of_two
 from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, Facts, ModelFacts, ScalarFact
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Estimate, Example, Proposal
+from tf_mem_magic.core.proposals import Answer, Context, Declined, Estimate, Example, Point, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.core.units import brief_unit, size
@@ -62,7 +62,7 @@ def propose(context: Context) -> Answer:
             "close numerics" if inference else "same model, other gradients",
             estimate,
             caveats=(*notes, *(() if inference else _caveats(context, found))),
-            why="Activations grow with the batch; weights and the optimizer do not.",
+            why=_why(context, found, batch, estimate),
             expects=_expects(found, batch),
         ),
     )
@@ -109,13 +109,29 @@ def _held_by_weights(diagnosis: Diagnosis) -> str:
 
 def _choose(context: Context, found: BatchFound) -> tuple[int, Estimate | None]:
     """Choose the next batch size: the largest power of two expected to fit, else half, or less if half cannot do."""
-    points = () if found.per_replica or found.method == "validation" else context.points
-    ran_out = [point.batch for point in points if not point.fitted]
-    batch = half_or_less(context.diagnosis, found.value, min([found.value, *ran_out]))
+    points, below = _points(context, found), _below(context, found)
+    batch = half_or_less(context.diagnosis, found.value, below)
     limit = context.diagnosis.limit if context.diagnosis else None
     if limit:
         batch = largest_power_of_two(points, limit, found.value) or batch
     return max(batch, 1), estimate_peak(points, max(batch, 1))
+
+
+def _points(context: Context, found: BatchFound) -> tuple[Point, ...]:
+    return () if found.per_replica or found.method == "validation" else context.points
+
+
+def _below(context: Context, found: BatchFound) -> int:
+    """Give the smallest batch that is known not to fit."""
+    return min([found.value, *(point.batch for point in _points(context, found) if not point.fitted)])
+
+
+def _why(context: Context, found: BatchFound, batch: int, estimate: Estimate | None) -> str:
+    why = "Activations grow with the batch; weights and the optimizer do not."
+    diagnosis = context.diagnosis
+    if estimate is None and diagnosis is not None and diagnosis.requested and batch < _below(context, found) // 2:
+        why += f" Half would not do: {size(diagnosis.requested)} were asked for at once."
+    return why
 
 
 def _expects(found: BatchFound, batch: int) -> tuple[tuple[str, int], ...]:

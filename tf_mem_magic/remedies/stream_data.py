@@ -12,10 +12,10 @@ from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.pipelines import stream_pipelines
 from tf_mem_magic.cells.settings import Reader
 from tf_mem_magic.cells.source import apply_edits, read_cell
-from tf_mem_magic.cells.streaming import IMPORT, Change, RefusedError
+from tf_mem_magic.cells.streaming import IMPORT, Change
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
+from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 
 KEY = "stream-data"
@@ -27,7 +27,7 @@ def propose(context: Context) -> Answer:
     try:
         return (_proposal(context),)
     except RefusedError as refused:
-        return (Declined(KEY, TITLE, str(refused), refused.patch),)
+        return (refused.declined(KEY, TITLE),)
 
 
 def _proposal(context: Context) -> Proposal:

@@ -18,7 +18,7 @@ from tf_mem_magic.cells.source import (
 from tf_mem_magic.cells.training import TrainingPlace, binds_model, find_training
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
+from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 
 KEY = "xla"
@@ -30,34 +30,30 @@ _UNSURE = "XLA is off already; on, it took 0.7 to 2.5 times the memory of measur
 _ON = "XLA joins operations, so that fewer intermediate results are kept."
 
 
-class _RefusedError(Exception):
-    """Why the remedy cannot be offered, as a sentence."""
-
-
 def propose(context: Context) -> Answer:
     """Offer XLA off where the model is compiled with it; on only under other settings, because it may cost memory."""
     try:
         proposal, is_on = _proposal(context)
         return (proposal,) if is_on else (Declined(KEY, TITLE, _UNSURE, "", proposal),)
-    except _RefusedError as refused:
-        return (Declined(KEY, TITLE, str(refused)),)
+    except RefusedError as refused:
+        return (refused.declined(KEY, TITLE),)
 
 
 def _proposal(context: Context) -> tuple[Proposal, bool]:
     """Give the proposal to change the setting, and what the setting is now."""
     facts, diagnosis = context.recording.facts, context.diagnosis
     if diagnosis is not None and (diagnosis.device == "host" or diagnosis.cause == "host"):
-        raise _RefusedError("host memory ran out; XLA changes the memory of the device that computes")
+        raise RefusedError("host memory ran out; XLA changes the memory of the device that computes")
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
-        raise _RefusedError(cell.reason)
+        raise RefusedError(cell.reason)
     place = find_training(cell, KerasNames(cell, facts.earlier_cells), facts, diagnosis)
     if isinstance(place, str):
-        raise _RefusedError(place)
+        raise RefusedError(place)
     wanted = not _is_on(place, diagnosis)
     changed, undo = _changed(cell, place, wanted)
     if isinstance(changed, NotPython):
-        raise _RefusedError(changed.reason)
+        raise RefusedError(changed.reason)
     proposal = Proposal(
         key=KEY,
         title="Compile with XLA" if wanted else "Without XLA",
@@ -73,14 +69,14 @@ def _proposal(context: Context) -> tuple[Proposal, bool]:
 
 def _is_on(place: TrainingPlace, diagnosis: Diagnosis | None) -> bool:
     if place.facts is None or not place.by_keras:
-        raise _RefusedError("it is not known whether the model is compiled with XLA")
+        raise RefusedError("it is not known whether the model is compiled with XLA")
     if place.facts.run_eagerly:
-        raise _RefusedError(f"`{place.model}` runs eagerly, where XLA has no part")
+        raise RefusedError(f"`{place.model}` runs eagerly, where XLA has no part")
     jit = place.facts.jit_compile
     if jit is None and diagnosis is not None and diagnosis.jit:
         jit = True
     if jit is None:
-        raise _RefusedError(f"it is not known whether `{place.model}` is compiled with XLA")
+        raise RefusedError(f"it is not known whether `{place.model}` is compiled with XLA")
     return jit
 
 
@@ -96,18 +92,18 @@ def _changed(cell: PythonCell, place: TrainingPlace, wanted: bool) -> tuple[str 
         and cell.text(node.func.value) == place.model
     ]
     if len(compiles) > 1:
-        raise _RefusedError(f"the cell compiles `{place.model}` more than once")
+        raise RefusedError(f"the cell compiles `{place.model}` more than once")
     if compiles:
         return apply_edits(cell, (_in_compile(cell, compiles[0], wanted),)), ""
     if any(k.arg == "jit_compile" for node in ast.walk(cell.tree) if isinstance(node, ast.Call) for k in node.keywords):
-        raise _RefusedError("the cell sets jit_compile where it cannot be followed")
+        raise RefusedError("the cell sets jit_compile where it cannot be followed")
     if not place.model.isidentifier():
-        raise _RefusedError(f"`{place.model}` is no plain name")
+        raise RefusedError(f"`{place.model}` is no plain name")
     if f"{place.model}.jit_compile" in {ast.unparse(n) for n in ast.walk(cell.tree) if isinstance(n, ast.Attribute)}:
-        raise _RefusedError(f"the cell sets `{place.model}.jit_compile` itself")
+        raise RefusedError(f"the cell sets `{place.model}.jit_compile` itself")
     at = _before(place)
     if shares_line(cell, at):
-        raise _RefusedError("the statement that trains shares its line with another: give it a line of its own")
+        raise RefusedError("the statement that trains shares its line with another: give it a line of its own")
     edit = insert_line(cell, at, *_setting(place.model, wanted))
     return apply_edits(cell, (edit,)), "\n".join(_setting(place.model, not wanted))
 
@@ -117,7 +113,7 @@ def _before(place: TrainingPlace) -> ast.stmt:
     if not any(isinstance(node, (ast.For, ast.AsyncFor, ast.While)) for node in ast.walk(place.top)):
         return place.statement
     if place.facts is None or place.facts.is_new or binds_model(place.top, place.model):
-        raise _RefusedError("the model is made or chosen in the loop that trains it")
+        raise RefusedError("the model is made or chosen in the loop that trains it")
     return place.top
 
 
@@ -129,14 +125,14 @@ def _setting(model: str, wanted: bool) -> tuple[str, str]:
 
 def _in_compile(cell: PythonCell, call: ast.Call, wanted: bool) -> CellEdit:
     if any(k.arg is None for k in call.keywords) or any(isinstance(a, ast.Starred) for a in call.args):
-        raise _RefusedError("some arguments of `compile` are hidden behind stars")
+        raise RefusedError("some arguments of `compile` are hidden behind stars")
     given = next((k.value for k in call.keywords if k.arg == "jit_compile"), None)
     if given is None:
         return insert_argument(cell, call, f"jit_compile={wanted}")
     if not isinstance(given, ast.Constant) or given.value is wanted:
-        raise _RefusedError("what `compile` gets for jit_compile is decided when the cell runs")
+        raise RefusedError("what `compile` gets for jit_compile is decided when the cell runs")
     if wanted and given.value is False:
-        raise _RefusedError("the cell itself turns XLA off")
+        raise RefusedError("the cell itself turns XLA off")
     return CellEdit(cell.start(given), cell.end(given), str(wanted))
 
 
