@@ -130,7 +130,8 @@ def _why(context: Context, found: BatchFound, batch: int, estimate: Estimate | N
     why = "Activations grow with the batch; weights and the optimizer do not."
     diagnosis = context.diagnosis
     if estimate is None and diagnosis is not None and diagnosis.requested and batch < _below(context, found) // 2:
-        why += f" Half would not do: {size(diagnosis.requested)} were asked for at once."
+        asked = size(diagnosis.requested, brief_unit([diagnosis.requested]))
+        why += f" Half would not do: {asked} were asked for at once."
     return why
 
 
