@@ -40,10 +40,10 @@ COMPILED = BUILD + 'model.compile("adam", "mse", run_eagerly=True)\n' + FIT
 EAGER = ModelFacts("model", ("Dense",), run_eagerly=True, steps_before=0)
 
 
-def ask(source, *models, line=None, earlier=(IMPORTS,), device="GPU:0", cause="unknown"):
+def ask(source, *models, line=None, earlier=(IMPORTS,), device="GPU:0", **more):
     cell = Cell(source)
     facts = Facts("2.21.0", "3.15.1", True, models=models, earlier_cells=earlier)
-    diagnosis = Diagnosis(device, line=line or len(source.splitlines()), cause=cause)
+    diagnosis = Diagnosis(device, line=line or len(source.splitlines()), **more)
     (only,) = propose(Context(cell, Recording(cell, status="oom", facts=facts), diagnosis))
     return only
 
@@ -163,9 +163,15 @@ def test_what_a_graph_would_do_otherwise_is_declined_with_its_reason(name):
     assert reason in answer.reason
 
 
-@pytest.mark.parametrize(("device", "cause"), [("host", "host"), ("GPU:0", "too-big")])
-def test_a_cause_that_a_graph_cannot_help_is_declined(device, cause):
-    assert isinstance(ask(COMPILED, device=device, cause=cause), Declined)
+@pytest.mark.parametrize(
+    "known", [{"device": "host", "cause": "host"}, {"requested": 501, "limit": 500, "cause": "too-big"}]
+)
+def test_a_cause_that_a_graph_cannot_help_is_declined(known):
+    assert isinstance(ask(COMPILED, **known), Declined)
+
+
+def test_a_request_that_was_too_big_only_for_what_was_left_is_no_reason_to_decline():
+    assert isinstance(ask(COMPILED, requested=300, in_use=300, limit=500, cause="too-big"), Proposal)
 
 
 def test_a_callback_or_a_loader_with_effects_does_not_matter():
@@ -218,3 +224,10 @@ def test_an_earlier_model_is_left_alone_where_a_line_before_would_not_be_enough(
     answer = ask(source, EAGER)
     assert isinstance(answer, Declined), answer.diff
     assert reason in answer.reason
+
+
+@pytest.mark.parametrize("imports", ["import keras, tensorflow as tf", "import tensorflow"])
+def test_tensorflow_is_reached_by_whatever_name_an_earlier_cell_gave_it(imports):
+    answer = ask(BUILD + STEP.format(""), earlier=(IMPORTS.replace("import tensorflow as tf\n", ""), imports))
+    name = "tf" if "as tf" in imports else "tensorflow"
+    assert f"@{name}.function" in answer.source

@@ -58,11 +58,11 @@ TRAINED = {
 NEW = ModelFacts("model", ("Block", "Dense"))
 
 
-def ask(source, model=None, earlier=(IMPORTS,), line=None, cause="unknown"):
+def ask(source, model=None, earlier=(IMPORTS,), line=None, **more):
     cell = Cell(source)
     models = () if model is None else (model,)
     facts = Facts("2.21.0", "3.15.1", True, models=models, earlier_cells=earlier)
-    diagnosis = Diagnosis("GPU:0", line=line or len(source.splitlines()), cause=cause)
+    diagnosis = Diagnosis("GPU:0", line=line or len(source.splitlines()), **more)
     (only,) = propose(Context(cell, Recording(cell, status="oom", facts=facts), diagnosis))
     return only
 
@@ -127,7 +127,11 @@ def test_a_layer_inside_the_block_that_keras_tells_whether_it_trains_is_declined
 
 
 def test_one_allocation_larger_than_the_device_is_declined():
-    assert "one allocation alone" in ask(TRAINED["fit"], cause="too-big").reason
+    assert "one allocation alone" in ask(TRAINED["fit"], cause="too-big", requested=501, limit=500).reason
+
+
+def test_a_request_that_was_too_big_only_for_what_was_left_is_no_reason_to_decline():
+    assert isinstance(ask(TRAINED["fit"], cause="too-big", requested=300, in_use=300, limit=500), Proposal)
 
 
 def test_dropout_between_the_blocks_does_no_harm():

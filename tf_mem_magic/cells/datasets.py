@@ -10,6 +10,7 @@ from tf_mem_magic.cells.entries import batch_keyword, dict_value, double_star
 from tf_mem_magic.cells.scopes import Binding
 from tf_mem_magic.cells.settings import Reader, Setting, Slot, Unknown, merge, resolve
 from tf_mem_magic.cells.source import insert_argument
+from tf_mem_magic.cells.tensorflow_name import reaches_tensorflow
 from tf_mem_magic.cells.uses import BATCHERS, called_name, is_batch_name
 from tf_mem_magic.core.facts import DatasetFacts
 
@@ -140,7 +141,7 @@ def _earlier_dataset(reader: Reader, name: ast.Name, known: DatasetFacts) -> Tra
     if known.batch is None:
         return Unknown(f"the batch size of `{name.id}`, made in an earlier cell, cannot be told")
     start, end = reader.cell.start(name), reader.cell.end(name)
-    module = tensorflow_name(reader)
+    module = reaches_tensorflow(reader.cell, reader.facts)
     samples = known.samples
     if samples is not None and known.cardinality is not None:
         after = f").apply({module or 'tf'}.data.experimental.assert_cardinality({{count}}))"
@@ -155,15 +156,6 @@ def _earlier_dataset(reader: Reader, name: ast.Name, known: DatasetFacts) -> Tra
 
 IMPORT = "import tensorflow as tf"
 """A note that is no sentence: the line that the edit needs at the top."""
-
-
-def tensorflow_name(reader: Reader) -> str | None:
-    """Give the name under which the cell can reach TensorFlow."""
-    texts = [*reader.facts.earlier_cells, reader.cell.python]
-    lines = [line.strip() for text in texts for line in text.splitlines()]
-    if any(line.startswith("import tensorflow as tf") for line in lines):
-        return "tf"
-    return "tensorflow" if "import tensorflow" in lines else None
 
 
 def _call(reader: Reader, call: ast.Call, depth: int) -> Traced:

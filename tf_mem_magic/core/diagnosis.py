@@ -49,3 +49,11 @@ class Diagnosis:
     text: str = ""
     jit: bool = False
     detail: str = ""
+
+    @property
+    def larger_than_device(self) -> bool:
+        """Whether the one allocation that failed is larger than all that the device has; False where that is unknown.
+
+        The cause ``"too-big"`` says less: that it was too big for what was left beside the bytes in use.
+        """
+        return self.requested is not None and self.limit is not None and self.requested > self.limit

@@ -7,10 +7,9 @@ import re
 from collections.abc import Iterator
 
 from tf_mem_magic.cells.bindings import parse
-from tf_mem_magic.cells.datasets import tensorflow_name
 from tf_mem_magic.cells.mask import NotPython
-from tf_mem_magic.cells.settings import Reader
 from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, insert_line, read_cell, shares_line
+from tf_mem_magic.cells.tensorflow_name import reaches_tensorflow
 from tf_mem_magic.cells.traceable import untraceable
 from tf_mem_magic.cells.training import binds_model
 from tf_mem_magic.cells.uses import called_name
@@ -47,7 +46,7 @@ def _proposal(context: Context) -> Proposal:
     facts, diagnosis = context.recording.facts, context.diagnosis
     if diagnosis is not None and (diagnosis.cause == "host" or diagnosis.device == "host"):
         raise RefusedError("the computer's own memory ran out, not the memory that training steps use")
-    if diagnosis is not None and diagnosis.cause == "too-big":
+    if diagnosis is not None and diagnosis.larger_than_device:
         raise RefusedError("one allocation alone is larger than the device, and a graph makes it too")
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
@@ -160,7 +159,7 @@ def _of_step(cell: PythonCell, facts: Facts) -> _Change:
                 f"`{step.name}` is given `{ast.unparse(bad)}`, which may be a Python number: each would be traced anew"
             )
     _check(untraceable(step, _functions(cell, facts), changing))
-    handle = tensorflow_name(Reader(cell, facts))
+    handle = reaches_tensorflow(cell, facts)
     if handle is None or handle in {n.id for n in ast.walk(cell.tree) if isinstance(n, ast.Name) and _stores(n)}:
         raise RefusedError("the cell does not surely reach TensorFlow by a name")
     return [insert_line(cell, step, f"@{handle}.function")], f"`{step.name}` as a tf.function", ""

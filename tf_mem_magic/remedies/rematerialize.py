@@ -82,7 +82,7 @@ def _check_cause(diagnosis: Diagnosis | None) -> None:
         return
     if diagnosis.cause == "host" or diagnosis.device == "host":
         raise RefusedError("the computer's own memory ran out, not the memory that training steps use")
-    if diagnosis.cause == "too-big":
+    if diagnosis.larger_than_device:
         raise RefusedError("one allocation alone is larger than the device, and it is needed with this too")
 
 
