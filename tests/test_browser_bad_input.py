@@ -22,6 +22,7 @@ model.compile("adam", "mse", jit_compile=False)"""
 FIT = "%%tfmem\nmodel.fit(x, y, batch_size=16384, epochs=2, verbose=0);"
 SMALLER = "Batch 16384 → 8192"
 MIXED = "Mixed precision (bfloat16)"
+ACCUMULATED = "2 × 8192 accumulated"
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +104,26 @@ def test_a_rerun_that_fails_for_another_reason_says_so_and_everything_can_be_tri
     told = ended_with(lab, last, "the rerun stopped with ValueError, not an out-of-memory error")
     assert "ValueError: the data are gone" in told
     assert "not seen in the rerun" in told
+    assert "Try another change in its place" in told
+    lab.click(ACCUMULATED)
+    told = ended_with(lab, last, "it fits")
+    assert "→ 2 × 8192 accumulated ✓" in " ".join(told.split())
+    assert "apply.accumulate_gradients(model, 2)" in lab.source(last)
     undo(lab, last, old)
-    run_to(lab, last, f"combine\n{SMALLER}")
+
+
+def test_after_a_rerun_that_fits_there_is_more_room_one_click_further(lab, notebook):
+    last = notebook(SETUP, MODEL, FIT)
+    run_to(lab, last, SMALLER)
     lab.click(SMALLER)
     ended_with(lab, last, "it fits")
+    further = "Batch 8192 → 4096"
+    assert not lab.page.get_by_role("button", name=further).first.is_visible()
+    lab.click("More room, or another change")
+    lab.click(further)
+    told = ended_with(lab, last, "it ran again")
+    assert "8192 ✓ → 4096 ✓" in " ".join(told.split())
+    assert "batch_size=4096" in lab.source(last)
 
 
 def test_a_model_that_cannot_be_cloned_or_changed_stays_whole(lab, notebook):

@@ -78,6 +78,25 @@ class TestInAKernel:
         assert kernel.value("(rep.status, rep.comparison.status_before)") == ("ok", "oom")
         assert kernel.value("get_ipython().custom_exceptions") == ()
 
+    def test_a_remedy_whose_rerun_fails_otherwise_is_passed_over_for_the_next(self, kernel):
+        picky = BODY + "\nassert len(model.optimizer.variables) < 30, 'no sums here'\n42"
+        got = kernel.run("%%tfmem --on-oom auto --keep any -o rep\n" + picky)
+        assert (got.status, got.errors, got.result) == ("ok", [], "42")
+        record = next(d["application/json"] for d in got.reports.values() if "application/json" in d)
+        assert [change["remedy"] for change in record["changes"]] == ["smaller-batch"]
+        assert "gradient_accumulation_steps=2" not in record["source"]
+        assert [a[1] for a in kernel.value("[(a.label, a.status) for a in rep.outcome.history]")] == [
+            "oom",
+            "error",
+            "ok",
+        ]
+
+    def test_where_every_rerun_fails_otherwise_the_first_error_appears_once(self, kernel):
+        got = kernel.run("%%tfmem --on-oom auto --keep any --max-tries 2 -o rep\n" + BODY + "\n1 / 0")
+        assert (got.status, len(got.errors)) == ("error", 1)
+        assert "ResourceExhaustedError" in got.errors[0]
+        assert kernel.value("[a.status for a in rep.outcome.history]") == ["oom", "error", "error"]
+
     def test_what_must_be_kept_bounds_what_is_tried_and_the_error_appears_once(self, kernel):
         got = kernel.run("%%tfmem --on-oom auto --keep same-results\n" + BODY)
         assert got.status == "error"

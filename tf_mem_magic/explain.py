@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from tf_mem_magic.cells.again import choices_again
 from tf_mem_magic.cells.changes import find_changes
+from tf_mem_magic.core.combine import changed_context
 from tf_mem_magic.core.compare import compare
 from tf_mem_magic.core.deployable import deployable
 from tf_mem_magic.core.diagnose import diagnose
@@ -49,10 +50,12 @@ def explain(
         offered=tuple(_completed(a, outcome) for a in answers if isinstance(a, Proposal)),
         declined=tuple(_reachable(a, outcome) for a in answers if isinstance(a, Declined)),
     )
-    if recording.status != "ok":
+    outcome = _going_on(outcome, lineage, measured)
+    if recording.status != "ok" or outcome.further:
         outcome = replace(outcome, changes=find_changes(recording.cell.source, recording.facts, reached(recording)))
-    if lineage.last is not None:
-        outcome = replace(outcome, comparison=compare(lineage.last, outcome, lineage.applied))
+    before = lineage.beside(lineage.applied)
+    if before is not None:
+        outcome = replace(outcome, comparison=compare(before, outcome, lineage.applied))
     return replace(outcome, history=lineage.finished(outcome).history if lineage.outcomes else ())
 
 
@@ -67,9 +70,15 @@ def combined(
 
     ``picked`` are the parts that a person has ticked; None: those that the remedies tick themselves.
     """
-    context = replace(context_of(outcome, lineage or Lineage(), measured), picked=picked)
+    about, instead_of = outcome, ""
+    if outcome.recording.status in ("error", "interrupted"):
+        # What is offered there is of the run that ran out, in place of the change that failed.
+        about, instead_of = _full(lineage or Lineage()) or outcome, outcome.recording.cell.source
+    context = replace(context_of(about, lineage or Lineage(), measured), picked=picked)
     answer = combine(context, keys)
-    return _completed(answer, outcome) if isinstance(answer, Proposal) else _reachable(answer, outcome)
+    if isinstance(answer, Declined):
+        return _reachable(answer, outcome)
+    return replace(_completed(answer, outcome), instead_of=instead_of)
 
 
 def context_of(outcome: Outcome, lineage: Lineage, measured: tuple[Measured, ...] = ()) -> Context:
@@ -80,6 +89,74 @@ def context_of(outcome: Outcome, lineage: Lineage, measured: tuple[Measured, ...
     own = [this.point] if this is not None else []
     points = tuple(dict.fromkeys((*others, *lineage.points, *own)))
     return Context(recording.cell, recording, outcome.diagnosis, points)
+
+
+def _going_on(outcome: Outcome, lineage: Lineage, measured: tuple[Measured, ...]) -> Outcome:
+    """Add what else can be done after a rerun: where it failed for another reason, and where it fitted."""
+    status, before = outcome.recording.status, _with_changes(lineage)
+    if before is None:
+        return outcome
+    if status in ("error", "interrupted"):
+        return replace(outcome, offered=untried(outcome, before), declined=before.declined)
+    if status == "ok":
+        on_top = (_completed(p, outcome) for p in more_room(outcome, lineage, measured))
+        found = {p.source: p for p in (*untried(outcome, before), *on_top) if not p.picks}
+        return replace(outcome, further=tuple(sorted(found.values(), key=lambda p: bool(p.instead_of))))
+    return outcome
+
+
+def _with_changes(lineage: Lineage) -> Outcome | None:
+    """Find the newest run that had changes to offer; None where no remedy led to this one."""
+    return next((o for o in reversed(lineage.outcomes) if o.edits or o.further), None) if lineage.applied else None
+
+
+def untried(outcome: Outcome, before: Outcome) -> tuple[Proposal, ...]:
+    """Give the changes that the run ``before`` offered, each in place of the one that this rerun tried.
+
+    They are made from the cell as it was then; the cell as it is now is what they replace.
+    """
+    now = outcome.recording.cell.source
+    options = (p for p in (*before.edits, *before.further) if p.takes_effect == "rerun")
+    return tuple(
+        replace(p, instead_of=now, answers_cause=False, choices=_chosen_anew(p, before, outcome))
+        for p in options
+        if now.rstrip() not in (source.rstrip() for source in (p.source, *(c.source for c in p.choices)))
+    )
+
+
+def _chosen_anew(proposal: Proposal, before: Outcome, now: Outcome) -> tuple[Choice, ...]:
+    """Give a proposal's further choices as they are now: how to go on depends on the steps that were taken since."""
+    old = choices_again(proposal.source, before.recording.facts)
+    return (*(c for c in proposal.choices if c not in old), *choices_again(proposal.source, now.recording.facts))
+
+
+def more_room(outcome: Outcome, lineage: Lineage, measured: tuple[Measured, ...]) -> tuple[Proposal, ...]:
+    """Ask the remedies about a cell that one of them made fit: what would leave more room, on top of it.
+
+    They are told of the run that ran out as if it had run the cell as it is now.
+    """
+    full, applied, recording = _full(lineage), lineage.applied, outcome.recording
+    if full is None or applied is None:
+        return ()
+    context = changed_context(context_of(full, Lineage()), replace(applied, source=recording.cell.source))
+    if isinstance(context, str) or context.diagnosis is None:
+        return ()
+    then = context.recording
+    told = replace(recording, status="oom", errors=then.errors, dumps=then.dumps, stderr=then.stderr)
+    points = context_of(outcome, lineage, measured).points
+    # What was asked for at once belongs to the cell as it was.
+    answers = propose_all(Context(recording.cell, told, replace(context.diagnosis, requested=None), points))
+    return tuple(
+        replace(p, answers_cause=False)
+        for p in answers
+        if isinstance(p, Proposal) and p.takes_effect == "rerun" and not p.new_cell
+    )
+
+
+def _full(lineage: Lineage) -> Outcome | None:
+    """Find the newest run that ran out of memory and is explained."""
+    full = (o for o in reversed(lineage.outcomes) if o.recording.status in ("oom", "killed"))
+    return next((o for o in full if o.diagnosis is not None), None)
 
 
 def _completed(proposal: Proposal, outcome: Outcome) -> Proposal:

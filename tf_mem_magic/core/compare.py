@@ -7,6 +7,7 @@ from tf_mem_magic.core.lineage import batch_seen
 from tf_mem_magic.core.outcome import Comparison, Outcome
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.recording import Recording, Series
+from tf_mem_magic.core.rerun import NO_STEP
 from tf_mem_magic.core.units import Unit, brief_unit, duration, size, size_range
 
 NOISE = 0.06
@@ -49,7 +50,17 @@ def compare(before: Outcome, after: Outcome, proposal: Proposal | None) -> Compa
         checks=checks,
         text=" ".join(s for s in (*sentences, *_failed_checks(checks)) if s),
         original=proposal.original if proposal else before.recording.cell.source,
+        trained=_trained(before, after),
     )
+
+
+def _trained(before: Outcome, after: Outcome) -> bool:
+    """Tell whether a training that is run again took a step; data that can be read only once may have been used up."""
+    was, now = before.recording.facts, after.recording.facts
+    if was.epochs_done is None or after.recording.status != "ok":
+        return True
+    known = [model for model in now.models if model.optimizer]
+    return not known or any(model.steps > (model.steps_before or 0) for model in known)
 
 
 def _series(before: Outcome) -> Series | None:
@@ -73,6 +84,8 @@ def _seen(name: str, recording: Recording) -> int | None:
 
 def _verdict(before: Outcome, after: Outcome) -> str:
     was, now = before.recording, after.recording
+    if not _trained(before, after):
+        return f"the rerun took no training step. {NO_STEP}"
     if now.status == "ok":
         return "it fits." if was.status in _FULL else "it ran."
     if now.status == "oom":

@@ -44,6 +44,23 @@ class Lineage:
         return replace(self, outcomes=(*self.outcomes, outcome))
 
     @property
+    def effective(self) -> tuple[Proposal, ...]:
+        """The proposals that the cell of the newest run holds: those before one that was tried instead are gone."""
+        newest_first = reversed(self.proposals)
+        kept: list[Proposal] = []
+        for proposal in newest_first:
+            kept.append(proposal)
+            if proposal.instead_of:
+                break
+        return tuple(reversed(kept))
+
+    def beside(self, proposal: Proposal | None) -> Outcome | None:
+        """Give the run that a rerun with ``proposal`` is compared with: the newest of the code it was made from."""
+        made_from = proposal.original.rstrip() if proposal else None
+        same = (o for o in reversed(self.outcomes) if o.recording.cell.source.rstrip() == made_from)
+        return next(same, self.last)
+
+    @property
     def points(self) -> tuple[Point, ...]:
         """The measured points of earlier runs: batch, peak in bytes, and whether it fitted."""
         return tuple(p for o in self.outcomes if (p := point_of(o)) is not None)

@@ -37,7 +37,8 @@ class Comparison:
     """Before and after a remedy, on one device.
 
     ``before`` and ``after`` are the two runs' series; ``expected`` the estimate's words (empty: none was given);
-    ``checks`` what the edit promised and whether the rerun showed it, as ``(name, expected, seen)``.
+    ``checks`` what the edit promised and whether the rerun showed it, as ``(name, expected, seen)``. ``trained``: False
+    where the first run was training and the rerun ended without a single step, which shows nothing.
     """
 
     key: str
@@ -51,6 +52,7 @@ class Comparison:
     checks: tuple[tuple[str, int, int | None], ...] = ()
     text: str = ""
     original: str = ""
+    trained: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class Outcome:
     """A run, explained.
 
     ``notices`` are sentences for the user that belong nowhere else (a source that failed, memory released).
-    ``changes``: what the failed run already did. ``leftovers``: names left holding memory, with bytes.
+    ``changes``: what the run already did that a rerun meets. ``leftovers``: names left holding memory, with bytes.
+    ``further``: after a rerun that fitted, what else could be changed: on top of its remedy, or in its place.
     """
 
     recording: Recording
@@ -70,11 +73,17 @@ class Outcome:
     changes: tuple[Change, ...] = ()
     leftovers: tuple[tuple[str, int], ...] = ()
     notices: tuple[str, ...] = ()
+    further: tuple[Proposal, ...] = ()
 
     @property
     def proposals(self) -> tuple[Proposal | Declined, ...]:
-        """The remedies' answers: what is offered, best first, then what is declined."""
-        return (*self.offered, *self.declined)
+        """The remedies' answers: what can be applied, best first, then what is declined."""
+        return (*self.applicable, *self.declined)
+
+    @property
+    def applicable(self) -> tuple[Proposal, ...]:
+        """All that can be applied: what is offered, best first, then what else could be changed."""
+        return (*self.offered, *self.further)
 
     @property
     def edits(self) -> tuple[Proposal, ...]:

@@ -173,7 +173,7 @@ def _filled(outcome: Outcome) -> str:
 def _choices(outcome: Outcome) -> str:
     if not outcome.edits:
         return ""
-    heads = ("Change the cell and run it again", sentences.expectation_heading(outcome), "Keeps")
+    heads = (sentences.changes_heading(outcome), sentences.expectation_heading(outcome), "Keeps")
     head = "".join(f'<th scope="col" style="{_CELL};font-weight:600">{explained(text)}</th>' for text in heads)
     rows = "".join(_choice(proposal, outcome) for proposal in outcome.edits)
     table = "width:100%;margin:8px 0 4px;border-collapse:collapse;table-layout:fixed;font-size:inherit;border:0"

@@ -89,6 +89,8 @@ class Proposal:
         It may take as much memory as it saves, so it is shown after what surely saves some.
     picks : tuple of Pick
         What can be ticked; ``source`` is made of what is (:attr:`Context.picked` asks for other ticks).
+    instead_of : str
+        The cell as it is now, where a remedy that this one would replace has changed it; empty: it is ``original``.
     """
 
     key: str
@@ -111,11 +113,17 @@ class Proposal:
     new_cell: bool = False
     picks: tuple[Pick, ...] = ()
     doubtful: bool = False
+    instead_of: str = ""
+
+    @property
+    def replaces(self) -> str:
+        """The cell as it is now, which ``source`` takes the place of."""
+        return self.instead_of or self.original
 
     @property
     def diff(self) -> str:
         """The change as a unified diff of the cell; empty where there is nothing to change. A new cell is all added."""
-        before = [] if self.new_cell else self.original.splitlines()
+        before = [] if self.new_cell else self.replaces.splitlines()
         names = ("nothing", "new cell") if self.new_cell else ("cell", "cell, changed")
         return "\n".join(difflib.unified_diff(before, self.source.splitlines(), *names, lineterm="", n=2))
 

@@ -8,6 +8,9 @@ from tf_mem_magic.core.outcome import Outcome
 MARKS: dict[str, str] = {"ok": "✓", "oom": "✗", "error": "✗", "interrupted": "●", "killed": "✗"}
 """A sign for each status; the words beside it always say the same."""
 
+NO_STEP = "It does not show whether the cell fits. Was the data used up? Run the cell that makes it, then this one."
+"""What a rerun that trained on nothing says."""
+
 STATUS_WORDS: dict[str, str] = {
     "ok": "ran to its end",
     "oom": "out of memory",
@@ -28,7 +31,8 @@ def headline(outcome: Outcome) -> str:
         "interrupted": "the rerun was interrupted",
         "killed": "the kernel died in the rerun",
     }
-    return f"{comparison.title or 'The changed cell'}: {verdicts[comparison.status_after]}"
+    verdict = verdicts[comparison.status_after] if comparison.trained else "the rerun took no training step"
+    return f"{comparison.title or 'The changed cell'}: {verdict}"
 
 
 def result(outcome: Outcome) -> str:
@@ -36,6 +40,8 @@ def result(outcome: Outcome) -> str:
     comparison = outcome.comparison
     if comparison is None:
         return ""
+    if not comparison.trained:
+        return NO_STEP
     unit, limit, before = unit_of(outcome), limit_of(outcome), comparison.before
     after = peak_words(comparison.after, unit, limit, when=False) if comparison.after else "peak not measured"
     expected = f"expected {comparison.expected}" if comparison.expected else "no estimate had been made"

@@ -31,6 +31,8 @@ SHORT = 0.5
 
 def mark(outcome: Outcome) -> str:
     """Give the sign of the outcome: ✓, ✗ or ●."""
+    if outcome.comparison is not None and not outcome.comparison.trained:
+        return MARKS["interrupted"]
     return MARKS[outcome.recording.status]
 
 
@@ -179,7 +181,7 @@ def left_behind(outcome: Outcome) -> str:
 
 def already_done(outcome: Outcome) -> tuple[str, ...]:
     """Say what the run that failed had already changed, one sentence each."""
-    return tuple(change.text for change in outcome.changes)
+    return tuple(change.text for change in outcome.changes) if outcome.recording.status != "ok" else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +228,27 @@ def new_cell_heading(outcome: Outcome) -> str:
         return "Or run another cell: this one stays as it is"
     models = deployable(outcome.recording)
     return f"Make {f'`{models[0].name}`' if len(models) == 1 else 'a model'} smaller for deployment"
+
+
+def changes_heading(outcome: Outcome) -> str:
+    """Head the changes to the cell that are offered after a run that did not end well."""
+    if any(proposal.instead_of for proposal in outcome.edits):
+        return "Try another change in its place"
+    return "Try the next" if outcome.comparison is not None else "Change the cell and run it again"
+
+
+def further_heading(outcome: Outcome) -> str:
+    """Head what else could be changed after a rerun that fitted; empty where there is nothing."""
+    count = len(outcome.further)
+    return f"More room, or another change: {count} {'choice' if count == 1 else 'choices'}" if count else ""
+
+
+def further_groups(outcome: Outcome) -> tuple[tuple[str, tuple[Proposal, ...]], ...]:
+    """Give what else could be changed, with a heading each: on top of the remedy that fitted, and in its place."""
+    on_top = tuple(p for p in outcome.further if not p.instead_of)
+    instead = tuple(p for p in outcome.further if p.instead_of)
+    groups = (("On top of this change, for more room", on_top), ("In place of this change", instead))
+    return tuple(group for group in groups if group[1])
 
 
 def not_offered(declined: tuple[Declined, ...]) -> str:

@@ -25,7 +25,7 @@ def render_text(outcome: Outcome, width: int = 80, encoding: str | None = None) 
     lines += _wrapped(sentences.left_behind(outcome), width)
     for block in (_explanation(outcome, width), _chart(outcome, width), _filled(outcome, width)):
         lines += block
-    lines += _choices(outcome, width) + _new_cells(outcome, width)
+    lines += _choices(outcome, width) + _further(outcome, width) + _new_cells(outcome, width)
     lines += _remarks(outcome, width)
     return printable("\n".join(lines), encoding)
 
@@ -105,7 +105,7 @@ def _choices(outcome: Outcome, width: int) -> list[str]:
     """Give the numbered proposals, each with its estimate, what it keeps, and its diff."""
     if not outcome.edits:
         return []
-    lines = ["", *_wrapped(f"Change the cell and run it again. {sentences.expectation_heading(outcome)}:", width)]
+    lines = ["", *_wrapped(f"{sentences.changes_heading(outcome)}. {sentences.expectation_heading(outcome)}:", width)]
     for number, proposal in enumerate(outcome.edits, 1):
         lines += _wrapped(f"{proposal.title}  [{proposal.key}]", width, f"  {number}. ", "     ")
         lines += _wrapped(_terms(proposal, outcome), width, "     ", "     ")
@@ -114,6 +114,15 @@ def _choices(outcome: Outcome, width: int) -> list[str]:
             lines += _wrapped(caveat, width, "     - ", "       ")
         lines += [f"     {line}" for line in _changed_lines(proposal)]
     return lines
+
+
+def _further(outcome: Outcome, width: int) -> list[str]:
+    """Name in a line each what else could be changed after a rerun that fitted."""
+    lines = []
+    for heading, proposals in sentences.further_groups(outcome):
+        titles = ", ".join(f"{proposal.title} [{proposal.key}]" for proposal in proposals)
+        lines += _wrapped(f"{heading}: {titles}", width, "  ", "    ")
+    return ["", *lines] if lines else []
 
 
 def _new_cells(outcome: Outcome, width: int) -> list[str]:

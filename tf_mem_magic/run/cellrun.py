@@ -63,8 +63,9 @@ class CellRun:
         if self.options.on_oom == "auto":
             from tf_mem_magic.run.ladder import HeldError
 
-            self._held = HeldError(self.session.shell, self.capture.is_out_of_memory)
+            self._held = HeldError(self.session.shell, self.capture.is_out_of_memory, self._is_try)
         if self._previous is not None:
+            self._take_back()
             self._release_previous()
         self.capture.start()
 
@@ -119,7 +120,7 @@ class CellRun:
         if last is None or last.report is None:
             return False
         self._held = None
-        self._presenter.tell_changes(last.report, tuple((p.key, p.title) for p in last.lineage.proposals))
+        self._presenter.tell_changes(last.report, tuple((p.key, p.title) for p in last.lineage.effective))
         return True
 
     def abandon(self) -> None:
@@ -150,6 +151,15 @@ class CellRun:
             except OSError as error:
                 why = error.strerror or error
                 print(f"%%tfmem: the report could not be saved to {self.options.save}: {why}.", file=sys.stderr)
+
+    def _take_back(self) -> None:
+        """Take back what the remedies that this one replaces set outside the cell: a policy, a converted model."""
+        from tf_mem_magic.run.here import undo_remedy
+
+        applied = self.lineage.applied
+        replaced = self._previous.lineage.effective if applied is not None and applied.instead_of else ()
+        for proposal in reversed(replaced):
+            undo_remedy(self.session.shell, proposal.undo)
 
     def _release_previous(self) -> None:
         from tf_mem_magic.run.release import release_run

@@ -108,7 +108,7 @@ def rerun_in_process(run: CellRun, key: str) -> Report:
         If it takes effect only after a restart, or the cell needs the notebook's own event loop.
     """
     report, shell = run.report, run.session.shell
-    offered = report.outcome.offered if report else ()
+    offered = report.outcome.applicable if report else ()
     proposal = next((p for p in offered if p.key == key), None)
     if report is None or proposal is None:
         have = ", ".join(p.key for p in offered) or "none"

@@ -30,11 +30,14 @@ _ALLOWED: dict[Keep, frozenset[str]] = {
 class HeldError:
     """Holds back the errors of a cell that may be out of memory; everything else is shown at once, as always.
 
+    ``is_try``: the cell is one that a remedy changed, so whatever error it ends with is held back: another remedy may
+    do, and where none does, it is the first error that the person must see.
+
     IPython has one handler for errors per shell: the one that was there comes back with :meth:`restore`.
     """
 
-    def __init__(self, shell: Any, is_out_of_memory: Callable[[BaseException], bool]) -> None:
-        self._shell, self._is_out_of_memory = shell, is_out_of_memory
+    def __init__(self, shell: Any, is_out_of_memory: Callable[[BaseException], bool], is_try: bool) -> None:
+        self._shell, self._is_out_of_memory, self._is_try = shell, is_out_of_memory, is_try
         self._before = (shell.custom_exceptions, getattr(shell, "CustomTB", None))
         self._held: tuple[type[BaseException], BaseException, list[str]] | None = None
         shell.set_custom_exc((Exception, KeyboardInterrupt), self._handle)
@@ -52,6 +55,8 @@ class HeldError:
             self._shell._showtraceback(*held)
 
     def _may_be_held(self, error: BaseException) -> bool:
+        if self._is_try and isinstance(error, Exception):
+            return True
         try:
             return self._is_out_of_memory(error)
         except Exception:
@@ -99,14 +104,14 @@ class Ladder:
                 if newest is None or newest is current or newest.report is None:
                     return None
                 current = newest
-                if newest.report.status != "oom":
-                    return newest if newest.report.status == "ok" else None
+                if newest.report.status == "ok":
+                    return newest if newest.report.comparison is None or newest.report.comparison.trained else None
             return None
         finally:
             session.climbing = None
 
     def _next(self, run: CellRun) -> Proposal | None:
-        if run.report is None or run.report.status != "oom":
+        if run.report is None or run.report.status not in ("oom", "error"):
             return None
         if self._tries >= self._options.max_tries or time.monotonic() > self._until:
             return None

@@ -100,7 +100,7 @@ class PanelActions:
             return ()
         outcome = self._run.report.outcome
         return (
-            *outcome.offered,
+            *outcome.applicable,
             *self._made.values(),
             *(d.settings for d in outcome.declined if d.settings is not None),
         )

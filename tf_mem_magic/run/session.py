@@ -133,7 +133,7 @@ class Session:
         self.measured = (*self.measured, *((point,) if point else ()))[-KEPT_POINTS:]
         remember(report)
         self._panels.append(run)
-        for proposal in report.outcome.edits:
+        for proposal in (*report.outcome.edits, *report.outcome.further):
             self.expect_copies(proposal, run)
         for proposal in report.outcome.new_cells:
             self._new_cells += map(_untagged, (proposal.source, *(c.source for c in proposal.choices)))
@@ -141,7 +141,7 @@ class Session:
     def expect_copies(self, proposal: Proposal, run: CellRun) -> None:
         """Let a run of the proposed cell count as its rerun also where a person copied it."""
         for source in (proposal.source, *(c.source for c in proposal.choices)):
-            if source.rstrip() != proposal.original.rstrip():
+            if source.rstrip() not in (proposal.original.rstrip(), proposal.replaces.rstrip()):
                 self.expect(source, proposal, run.lineage, run)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from tf_mem_magic.core.measures import amount, limit_of
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Declined, Proposal
-from tf_mem_magic.core.sentences import new_cell_heading
+from tf_mem_magic.core.sentences import changes_heading, further_groups, further_heading, new_cell_heading
 from tf_mem_magic.views import controls, rows
 from tf_mem_magic.views.picks import Picks
 from tf_mem_magic.views.ticks import Ticks
@@ -63,7 +63,7 @@ class Body:
     def _parts(self) -> list[Any]:
         outcome = self._outcome
         parts = []
-        if changes := rows.changes_html(outcome.changes):
+        if (changes := rows.changes_html(outcome.changes)) and not self._is_quiet:
             parts.append(controls.text(changes))
         if outcome.edits:
             parts.append(self._heading())
@@ -82,20 +82,31 @@ class Body:
         """Give what is folded, and the foot: inside the fold where a run that went well left nothing else."""
         outcome = self._outcome
         reasons = [widget for declined in outcome.declined for widget in self._declined(declined)]
+        further = self._further()
         if not (self._is_quiet and outcome.new_cells):
             folds = [controls.folded(rows.declined_line(outcome.declined), *reasons)] if reasons else []
-            return [*folds, self._foot()]
+            return [*further, *folds, self._foot()]
         label = new_cell_heading(outcome).replace("`", "")
         inside = [*map(self._proposal, outcome.new_cells), *reasons]
         if outcome.comparison or outcome.leftovers:
-            return [controls.folded(label, *inside), self._foot()]
+            return [*further, controls.folded(label, *inside), self._foot()]
         return [controls.folded(label, *inside, self._foot())]
+
+    def _further(self) -> list[Any]:
+        """Give what else could be changed after a rerun that fitted, folded."""
+        outcome = self._outcome
+        if not outcome.further:
+            return []
+        inside = [controls.text(said)] if (said := rows.changes_html(outcome.changes)) else []
+        for heading, proposals in further_groups(outcome):
+            inside += [controls.text(heading, "tfmem-head"), *map(self._proposal, proposals)]
+        return [controls.folded(further_heading(outcome), *inside, tip="Show or hide what else could be changed")]
 
     def _heading(self) -> Any:
         if self._below:
             words = "Run a changed copy below. The cell itself keeps the old code: copy the change into it."
         else:
-            words = "Try the next" if self._outcome.comparison is not None else "Change the cell and run it again"
+            words = changes_heading(self._outcome)
         return controls.row(controls.text(words, "tfmem-head"), controls.text(rows.columns_html(self._outcome)))
 
     def _together(self, answer: Proposal | Declined) -> Any:

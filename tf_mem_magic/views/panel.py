@@ -168,7 +168,7 @@ class Panel:
         else:
             self._work("Running the copy …" if self.hosts else "Changing the cell and running it again …")
         self._actions.expect(proposal.source, proposal.key)
-        fields = {"source": proposal.source, "original": proposal.original, "output": self._output.model_id}
+        fields = {"source": proposal.source, "original": proposal.replaces, "output": self._output.model_id}
         self._ask("run", proposal.key, **fields, new_cell=proposal.new_cell)
 
     def _run_here(self, proposal: Proposal) -> None:
@@ -184,7 +184,7 @@ class Panel:
         if self.tier == "edit" and self._can_restart:
             self._asked = proposal
             self._work("Asking the page for the notebook's cells …")
-            self._ask("cells", proposal.key, original=proposal.original)
+            self._ask("cells", proposal.key, original=proposal.replaces)
             return
         self._actions.prepare_restart(proposal)
         self._say("This takes a restart, which the page cannot do. Restart the kernel, then run %tfmem resume.")
@@ -194,7 +194,7 @@ class Panel:
             self._show_extra()
             self._work("Restarting the kernel …")
             prologue = self._actions.prepare_restart(proposal)
-            fields = {"source": proposal.source, "original": proposal.original, "prologue": prologue}
+            fields = {"source": proposal.source, "original": proposal.replaces, "prologue": prologue}
             self._send("restart", proposal.key, **fields, cells=list(checklist.ticked))
 
         def cancel() -> None:

@@ -133,7 +133,7 @@ class NotebookPresenter:
 
     def _wants_panel(self, outcome: Outcome) -> bool:
         """Tell whether buttons are worth it: after a short or untagged run that went well, new cells to copy do."""
-        if outcome.edits or outcome.comparison or outcome.leftovers:
+        if outcome.edits or outcome.further or outcome.comparison or outcome.leftovers:
             return True
         is_quiet = outcome.recording.status == "ok" and (
             not self._cell.tagged or outcome.recording.seconds < LIVE_AFTER

@@ -9,7 +9,7 @@ from tf_mem_magic.core import units
 from tf_mem_magic.core.measures import amount, limit_of
 from tf_mem_magic.core.outcome import Change, Outcome
 from tf_mem_magic.core.proposals import Declined, Estimate, Proposal
-from tf_mem_magic.core.sentences import headline, new_cell_heading
+from tf_mem_magic.core.sentences import further_groups, headline, new_cell_heading
 
 _NO_END = (
     "<div>No report yet: the run was going on when this was saved, or its kernel ended first. What was recorded is "
@@ -146,19 +146,27 @@ def changes_html(changes: tuple[Change, ...]) -> str:
     return f'<div class="tfmem-changes"><b>This run already did:</b> {items}.</div>'
 
 
+def _frozen_changes(proposals: tuple[Proposal, ...], limit: int | None) -> str:
+    items = "".join(
+        f"<li><b>{escape(p.title)}</b> {estimate_html(p, limit)} · {escape(p.preserves)}"
+        f"<details><summary>the change</summary>{details_html(p)}</details></li>"
+        for p in proposals
+    )
+    return f"<ul>{items}</ul>"
+
+
 def frozen_html(outcome: Outcome | None) -> str:
     """Give the whole panel as static HTML without scripts: what is saved, printed and exported."""
     if outcome is None:
         return _NO_END
     limit = limit_of(outcome)
-    parts = [changes_html(outcome.changes)]
+    parts = [changes_html(outcome.changes) if outcome.recording.status != "ok" else ""]
     if outcome.edits:
-        rows = "".join(
-            f"<li><b>{escape(p.title)}</b> {estimate_html(p, limit)} · {escape(p.preserves)}"
-            f"<details><summary>the change</summary>{details_html(p)}</details></li>"
-            for p in outcome.edits
-        )
-        parts.append(f"<div>Changes to this cell that were offered:</div><ul>{rows}</ul>")
+        offered = _frozen_changes(outcome.edits, limit)
+        parts.append(f"<div>Changes to this cell that were offered:</div>{offered}")
+    for heading, proposals in further_groups(outcome):
+        others = _frozen_changes(proposals, limit)
+        parts.append(f"<details><summary>{escape(heading)}</summary>{others}</details>")
     if outcome.new_cells:
         cells = "".join(
             f"<li><b>{escape(p.title)}</b> · {escape(p.preserves)}"
