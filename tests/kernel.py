@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import queue
 import re
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jupyter_client.manager import KernelManager
 
@@ -23,6 +25,27 @@ def bfc(mib: int = 512) -> dict[str, str]:
         "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(mib),
         "TF_ENABLE_ONEDNN_OPTS": "0",
     }
+
+
+class KernelDiedError(Exception):
+    """The kernel's process ended while it ran a cell."""
+
+
+Made = TypeVar("Made")
+
+
+def surviving(make: Callable[[], Made], tries: int = 3) -> Made:
+    """Give what ``make`` gives; once more where TensorFlow ended the process, as its CPU may when memory runs out.
+
+    A GPU's error is an exception. On a CPU an operation that gets no memory sometimes ends the process instead, with
+    or without us, and such a run shows nothing.
+    """
+    for _ in range(tries - 1):
+        try:
+            return make()
+        except KernelDiedError:
+            continue
+    return make()
 
 
 @dataclass
@@ -123,7 +146,7 @@ class Kernel:
         self.client.shell_channel.send(message)
         ran, wanted, end = Ran(), message["header"]["msg_id"], time.monotonic() + timeout
         while True:
-            got = self.client.get_iopub_msg(timeout=max(end - time.monotonic(), 1))
+            got = self._next(self.client.get_iopub_msg, end)
             kind, content = got["msg_type"], got["content"]
             if kind == "update_display_data" or got["parent_header"].get("msg_id") == wanted:
                 ran.messages.append((kind, content))
@@ -138,11 +161,22 @@ class Kernel:
             ):
                 break
         while True:
-            reply = self.client.get_shell_msg(timeout=max(end - time.monotonic(), 1))
+            reply = self._next(self.client.get_shell_msg, end)
             if reply["parent_header"].get("msg_id") == wanted:
                 break
         ran.status, ran.count = reply["content"]["status"], reply["content"].get("execution_count")
         return ran
+
+    def _next(self, get: Callable[..., Any], end: float) -> Any:
+        """Wait for a message until ``end``, or until the kernel has died."""
+        while True:
+            try:
+                return get(timeout=min(max(end - time.monotonic(), 1), 5))
+            except queue.Empty:
+                if not self.manager.is_alive():
+                    raise KernelDiedError from None
+                if time.monotonic() >= end:
+                    raise
 
     def value(self, expression: str) -> Any:
         """Evaluate an expression of plain values in the kernel."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernel import Kernel, bfc
+from tests.kernel import Kernel, bfc, surviving
 
 pytestmark = [pytest.mark.kernel, pytest.mark.tf, pytest.mark.timeout(900), pytest.mark.xdist_group("quantize")]
 
@@ -14,7 +14,7 @@ from keras import layers as L
 keras.utils.set_random_seed(0)
 x = np.random.default_rng(0).normal(size=(3200, 1024)).astype("float32")
 def build():
-    return keras.Sequential([keras.Input((1024,)), *(L.Dense(1024, "relu") for _ in range(16)), L.Dense(10)])
+    return keras.Sequential([keras.Input((1024,)), *(L.Dense(1024, "relu") for _ in range(28)), L.Dense(10)])
 model = build()"""
 PREDICT = "%%tfmem -o big\nscores = model.predict(x, batch_size=3200, verbose=0)"
 FIT = "%%tfmem -o rep\nlittle.fit(z, z[:, :1], epochs=2, verbose=0)"
@@ -25,14 +25,23 @@ KEYS = "[p.key for p in rep.outcome.new_cells]"
 
 @pytest.fixture(scope="module")
 def kernel():
-    with Kernel(bfc(106), allow_stdin=True) as running:
-        ran = running.run(SETUP)
-        assert ran.status == "ok", ran.errors
-        ran = running.run(PREDICT)
+    running, ran = surviving(first_run)
+    with running:
         assert ran.status == "error"
         running.first = ran
         assert running.run(LITTLE).status == "ok"
         yield running
+
+
+def first_run():
+    running = Kernel(bfc(152), allow_stdin=True)
+    try:
+        ran = running.run(SETUP)
+        assert ran.status == "ok", ran.errors
+        return running, running.run(PREDICT)
+    except BaseException:
+        running.__exit__()
+        raise
 
 
 def test_after_predictions_that_ran_out_it_is_offered_last_and_below(kernel):
