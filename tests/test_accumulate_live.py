@@ -15,7 +15,6 @@ pytestmark = [
     pytest.mark.kernel,
     pytest.mark.tf,
     pytest.mark.timeout(900),
-    pytest.mark.xdist_group("accumulate-live"),
 ]
 
 SETUP = """%load_ext tf_mem_magic

@@ -12,7 +12,7 @@ from tests.lab import Lab, wait_until
 
 harness.require_browser()
 
-pytestmark = [pytest.mark.browser, pytest.mark.tf, pytest.mark.timeout(900), pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.tf, pytest.mark.timeout(900)]
 
 MIB = 1 << 20
 SETUP = "%load_ext tf_mem_magic\nimport gc, json, keras, tensorflow as tf\nfrom keras import layers"

@@ -14,7 +14,7 @@ from tests.native.ramgpu import CannotBuildError, ramgpu_env
 
 harness.require_browser()
 
-pytestmark = [pytest.mark.browser, pytest.mark.tf, pytest.mark.timeout(900), pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.tf, pytest.mark.timeout(900)]
 
 MIB = 1 << 20
 SETUP = "%load_ext tf_mem_magic\nimport keras, numpy as np, tensorflow as tf\nfrom keras import layers"

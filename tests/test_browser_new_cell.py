@@ -10,7 +10,7 @@ from tests.lab import Lab, wait_until
 
 harness.require_browser()
 
-pytestmark = [pytest.mark.browser, pytest.mark.tf, pytest.mark.timeout(900), pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.tf, pytest.mark.timeout(900)]
 
 SETUP = "%load_ext tf_mem_magic\nimport keras, numpy as np, tensorflow as tf\nfrom keras import layers"
 DATA = """x = np.random.default_rng(0).normal(size=(4096, 64)).astype("float32"); y = x[:, :1]

@@ -11,7 +11,7 @@ from lab import Lab, wait_until
 
 harness.require_browser()
 
-pytestmark = [pytest.mark.browser, pytest.mark.kernel, pytest.mark.timeout(600), pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.kernel, pytest.mark.timeout(600)]
 
 HERE = str(Path(__file__).parent)
 PATHS = f"{harness.PROJECT}:{HERE}"

@@ -13,7 +13,6 @@ pytestmark = [
     pytest.mark.tf,
     pytest.mark.kernel,
     pytest.mark.timeout(1800),
-    pytest.mark.xdist_group("gpu"),
 ]
 
 CORE = {

@@ -44,7 +44,7 @@ def kernel():
         yield running
 
 
-kernels = [pytest.mark.kernel, pytest.mark.tf, pytest.mark.xdist_group("ladder")]
+kernels = [pytest.mark.kernel, pytest.mark.tf]
 
 
 class TestInAKernel:

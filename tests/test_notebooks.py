@@ -12,7 +12,7 @@ from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.remedies.memory_growth import propose
 from tf_mem_magic.run.plan import prologue_for
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("notebooks")]
+pytestmark = [pytest.mark.timeout(900)]
 
 NO_CARD = {"CUDA_VISIBLE_DEVICES": ""}
 

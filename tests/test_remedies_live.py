@@ -6,7 +6,7 @@ import pytest
 
 from tests.kernel import Kernel, bfc
 
-pytestmark = [pytest.mark.kernel, pytest.mark.tf, pytest.mark.timeout(900), pytest.mark.xdist_group("remedies-live")]
+pytestmark = [pytest.mark.kernel, pytest.mark.tf, pytest.mark.timeout(900)]
 
 LIMIT = 175
 """MiB: twice the batch of what fits well, or 32 bits where 16 fit, is too much for it."""

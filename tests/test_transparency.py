@@ -8,7 +8,7 @@ import pytest
 
 from tests.kernel import Kernel
 
-pytestmark = [pytest.mark.kernel, pytest.mark.xdist_group("transparency")]
+pytestmark = [pytest.mark.kernel]
 
 SETUP = """
 import asyncio, os, subprocess, sys, time, warnings

@@ -12,7 +12,7 @@ import pytest
 
 from tests.kernel import ANSI, ROOT, bfc
 
-pytestmark = [pytest.mark.kernel, pytest.mark.xdist_group("unattended")]
+pytestmark = [pytest.mark.kernel]
 
 
 def write(path, cells):
