@@ -40,10 +40,10 @@ COMPILED = BUILD + 'model.compile("adam", "mse", run_eagerly=True)\n' + FIT
 EAGER = ModelFacts("model", ("Dense",), run_eagerly=True, steps_before=0)
 
 
-def ask(source, *models, line=None, earlier=(IMPORTS,), device="GPU:0", cause="unknown"):
+def ask(source, *models, line=None, earlier=(IMPORTS,), device="GPU:0", cause="unknown", requested=None):
     cell = Cell(source)
     facts = Facts("2.21.0", "3.15.1", True, models=models, earlier_cells=earlier)
-    diagnosis = Diagnosis(device, line=line or len(source.splitlines()), cause=cause)
+    diagnosis = Diagnosis(device, requested, line=line or len(source.splitlines()), limit=500, cause=cause)
     (only,) = propose(Context(cell, Recording(cell, status="oom", facts=facts), diagnosis))
     return only
 
@@ -163,9 +163,13 @@ def test_what_a_graph_would_do_otherwise_is_declined_with_its_reason(name):
     assert reason in answer.reason
 
 
-@pytest.mark.parametrize(("device", "cause"), [("host", "host"), ("GPU:0", "too-big")])
-def test_a_cause_that_a_graph_cannot_help_is_declined(device, cause):
-    assert isinstance(ask(COMPILED, device=device, cause=cause), Declined)
+@pytest.mark.parametrize(("device", "cause", "requested"), [("host", "host", 1), ("GPU:0", "too-big", 501)])
+def test_a_cause_that_a_graph_cannot_help_is_declined(device, cause, requested):
+    assert isinstance(ask(COMPILED, device=device, cause=cause, requested=requested), Declined)
+
+
+def test_a_request_that_only_what_was_in_use_left_no_room_for_is_no_reason_to_decline():
+    assert isinstance(ask(COMPILED, cause="too-big", requested=50), Proposal)
 
 
 def test_a_callback_or_a_loader_with_effects_does_not_matter():

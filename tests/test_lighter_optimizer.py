@@ -28,12 +28,22 @@ for a, b in tf.data.Dataset.from_tensor_slices((x, y)).batch(16):
 """
 
 
-def ask(source, *, optimizer="Adam", weights=100, limit=500, earlier=(IMPORTS,), cause="unknown", keras="3.15.1"):
+def ask(
+    source,
+    *,
+    optimizer="Adam",
+    weights=100,
+    limit=500,
+    earlier=(IMPORTS,),
+    cause="unknown",
+    keras="3.15.1",
+    requested=None,
+):
     cell = Cell(source)
     models = (ModelFacts("model", ("Dense",), optimizer, weight_bytes=weights),)
     scalars = (ScalarFact("rate", 1),)
     facts = Facts("2.21.0", keras, True, models=models, earlier_cells=earlier, scalars=scalars)
-    diagnosis = Diagnosis("GPU:0", line=len(source.splitlines()), limit=limit, cause=cause)
+    diagnosis = Diagnosis("GPU:0", requested, line=len(source.splitlines()), limit=limit, cause=cause)
     (only,) = propose(Context(cell, Recording(cell, status="oom", facts=facts), diagnosis))
     return only
 
@@ -118,7 +128,7 @@ def test_nothing_is_promised_to_be_preserved_and_the_rate_is_named():
         (BUILD.format('"adam"'), {"weights": 10}, "20 B of 500 B"),
         (BUILD.format('"adam"'), {"limit": None}, "is not known"),
         (BUILD.format('"adam"'), {"cause": "host"}, "own memory"),
-        (BUILD.format('"adam"'), {"cause": "too-big"}, "larger than the device"),
+        (BUILD.format('"adam"'), {"cause": "too-big", "requested": 501}, "larger than the device"),
         (BUILD.format('"adam"'), {"keras": "2.15.0"}, "Keras 2"),
         (BUILD.format('"adam"'), {"optimizer": "Mine"}, "Mine keeps little"),
         (BUILD.format("make()"), {}, "none of Keras's own"),
@@ -132,6 +142,10 @@ def test_where_it_is_not_sure_or_not_worth_it_is_declined(source, known, reason)
     answer = ask(source, **known)
     assert isinstance(answer, Declined), answer.diff
     assert reason in answer.reason
+
+
+def test_a_request_that_only_what_was_in_use_left_no_room_for_is_no_reason_to_decline():
+    assert isinstance(ask(BUILD.format('"adam"'), cause="too-big", requested=50), Proposal)
 
 
 def test_a_model_compiled_earlier_comes_with_a_patch_to_copy():

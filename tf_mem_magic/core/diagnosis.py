@@ -49,3 +49,11 @@ class Diagnosis:
     text: str = ""
     jit: bool = False
     detail: str = ""
+
+    @property
+    def is_alone_too_big(self) -> bool:
+        """Whether what was asked for is by itself more than the device has, so that freeing all else cannot help.
+
+        The cause ``too-big`` is wider: together with what was in use it was too much, which is the usual case.
+        """
+        return self.requested is not None and self.limit is not None and self.requested > self.limit

@@ -162,8 +162,8 @@ def _cause(recording: Recording, diagnosis: Diagnosis, dump: Dump | None) -> str
         if size(largest, unit) == size(diagnosis.requested, unit):
             piece = "no free piece was quite that large"
         return f"{size(free, unit)} of the pool were free, but {piece}."
-    alone = diagnosis.requested is not None and diagnosis.limit is not None and diagnosis.requested > diagnosis.limit
-    return "That alone is more than the limit." if alone and diagnosis.cause == "too-big" else ""
+    alone = diagnosis.is_alone_too_big and diagnosis.cause == "too-big"
+    return "That alone is more than the limit." if alone else ""
 
 
 def _others(recording: Recording, device: str) -> str:

@@ -47,7 +47,7 @@ def _proposal(context: Context) -> Proposal:
     facts, diagnosis = context.recording.facts, context.diagnosis
     if diagnosis is not None and (diagnosis.cause == "host" or diagnosis.device == "host"):
         raise RefusedError("the computer's own memory ran out, not the memory that training steps use")
-    if diagnosis is not None and diagnosis.cause == "too-big":
+    if diagnosis is not None and diagnosis.is_alone_too_big:
         raise RefusedError("one allocation alone is larger than the device, and a graph makes it too")
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):

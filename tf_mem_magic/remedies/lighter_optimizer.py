@@ -126,7 +126,7 @@ def _check(facts: Facts, diagnosis: Diagnosis | None) -> None:
         return
     if diagnosis.cause == "host" or diagnosis.device == "host":
         raise RefusedError("the computer's own memory ran out, and the optimizer's variables are not there")
-    if diagnosis.cause == "too-big":
+    if diagnosis.is_alone_too_big:
         raise RefusedError("one allocation alone is larger than the device, whatever the optimizer keeps")
 
 
