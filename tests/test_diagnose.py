@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tf_mem_magic.core.diagnose import diagnose
+from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DatasetFacts, DeviceFacts, Facts, ModelFacts, NamedValue, ProcessFacts
 from tf_mem_magic.core.recording import Cell, Dump, ErrorText, Frame, Recording, Series
 
@@ -229,6 +230,17 @@ def test_bytes_of_the_beginning_that_a_value_of_the_cell_may_have_replaced_are_n
     curve = Series("allocator:GPU:0", (0.0, 12.0), (3 * GIB, 14 * GIB), 14 * GIB, "counter", 15 * GIB)
     facts = Facts(values=(NamedValue("z", 3 * GIB, "tf.Tensor", GPU, "cell"),))
     assert "too-big" == cause(series=(curve,), before=(("allocator:GPU:0", 3 * GIB),), facts=facts)
+
+
+def test_weights_of_an_earlier_model_that_the_cell_built_its_own_around_are_no_leftovers():
+    curve = Series("allocator:GPU:0", (0.0, 12.0), (3 * GIB, 14 * GIB), 14 * GIB, "counter", 15 * GIB)
+    facts = Facts(models=(ModelFacts("model", weight_bytes=3 * GIB, device=GPU, earlier_bytes=3 * GIB),))
+    assert "too-big" == cause(series=(curve,), before=(("allocator:GPU:0", 3 * GIB),), facts=facts)
+
+
+def test_a_request_is_alone_too_big_only_where_the_whole_device_is_smaller():
+    usual = Diagnosis(GPU, requested=2 * GIB, in_use=14 * GIB, limit=15 * GIB, cause="too-big")
+    assert (False, True) == (usual.is_alone_too_big, replace(usual, requested=16 * GIB).is_alone_too_big)
 
 
 def test_enough_free_bytes_in_no_piece_large_enough_are_fragmentation():

@@ -81,7 +81,9 @@ def _unnamed(recording: Recording, device: str, earlier: list[tuple[str, int]]) 
     stayed = min([before, *(series.values if series else ())])
     # A value that the cell made may have replaced one of its size under the same name, which is then gone.
     replaced = sum(v.bytes for v in _values(recording.facts, device) if v.origin == "cell")
-    return max(stayed - sum(size for _, size in earlier) - replaced, 0)
+    # A model that the cell built around an earlier one holds that one's weights.
+    taken_in = sum(m.earlier_bytes for m in _models(recording.facts, device) if m.is_new)
+    return max(stayed - sum(size for _, size in earlier) - replaced - taken_in, 0)
 
 
 def mentions(source: str, name: str) -> bool:
