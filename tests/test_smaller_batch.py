@@ -162,6 +162,29 @@ def test_a_known_number_of_samples_restores_the_cardinality():
     assert "model.fit(train_ds.rebatch(32).apply(tf.data.experimental.assert_cardinality(40)))" == proposal.source
 
 
+def test_what_restored_the_cardinality_is_halved_again():
+    known = DatasetFacts("train_ds", batch=64, cardinality=20, samples=1270)
+    earlier = Facts(datasets=(known,), earlier_cells=("import tensorflow as tf",))
+    once = ask("model.fit(train_ds, epochs=2)", earlier)
+    twice = ask(once.source, earlier)
+    expected = "model.fit(train_ds.rebatch(16).apply(tf.data.experimental.assert_cardinality(80)), epochs=2)"
+    assert ("Batch 32 → 16", expected) == (twice.title, twice.source)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "train_ds.apply(mine)",
+        "train_ds.rebatch(n).apply(a.assert_cardinality(9))",
+        "rebatch(8).apply(assert_cardinality(9))",
+    ],
+)
+def test_another_apply_may_decide_the_batches(data):
+    known = DatasetFacts("train_ds", batch=64, cardinality=20, samples=1270)
+    answer = ask(f"model.fit({data})", Facts(datasets=(known,)))
+    assert "decides the batches" in answer.reason
+
+
 def test_an_unknown_number_of_samples_leaves_the_cardinality_out_and_says_so():
     proposal = ask("model.fit(train_ds)", Facts(datasets=(DatasetFacts("train_ds", batch=64, cardinality=20),)))
     assert "model.fit(train_ds.rebatch(32))" == proposal.source
