@@ -218,6 +218,17 @@ def test_steps_that_cannot_be_scaled_are_named_in_a_caveat():
     assert any("`steps_per_epoch` is set in the cell" in caveat for caveat in proposal.caveats)
 
 
+@pytest.mark.parametrize(
+    ("file", "where"),
+    [("/tmp/ipykernel_7/182.py", "line 9 of an earlier cell"), ("/home/me/loop.py", "/home/me/loop.py:9")],
+)
+def test_where_the_code_that_failed_is_not_in_the_cell_the_reason_says_where(file, where):
+    cell = Cell("run(cfg)")
+    diagnosis = Diagnosis("GPU:0", line=1, frame=Frame(file, 9, "run", is_user=True))
+    (answer,) = propose(Context(cell, Recording(cell, status="oom"), diagnosis))
+    assert answer.reason.endswith(f"the code that failed is {where} in `run`")
+
+
 def test_batch_normalization_is_a_caveat():
     facts = Facts(models=(ModelFacts("model", layers=("Dense", "BatchNormalization")),))
     proposal = ask("model.fit(x, y, batch_size=64)", facts)
