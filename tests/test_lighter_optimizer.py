@@ -38,9 +38,10 @@ def ask(
     cause="unknown",
     keras="3.15.1",
     requested=None,
+    trained=None,
 ):
     cell = Cell(source)
-    models = (ModelFacts("model", ("Dense",), optimizer, weight_bytes=weights),)
+    models = (ModelFacts("model", ("Dense",), optimizer, weight_bytes=weights, trainable_bytes=trained),)
     scalars = (ScalarFact("rate", 1),)
     facts = Facts("2.21.0", keras, True, models=models, earlier_cells=earlier, scalars=scalars)
     diagnosis = Diagnosis("GPU:0", requested, line=len(source.splitlines()), limit=limit, cause=cause)
@@ -126,6 +127,7 @@ def test_nothing_is_promised_to_be_preserved_and_the_rate_is_named():
     ("source", "known", "reason"),
     [
         (BUILD.format('"adam"'), {"weights": 10}, "20 B of 500 B"),
+        (BUILD.format('"adam"'), {"trained": 10}, "20 B of 500 B"),
         (BUILD.format('"adam"'), {"limit": None}, "is not known"),
         (BUILD.format('"adam"'), {"cause": "host"}, "own memory"),
         (BUILD.format('"adam"'), {"cause": "too-big", "requested": 501}, "larger than the device"),
