@@ -63,7 +63,7 @@ Measured peaks of a dense network of 14 MiB, batch 32: Adam 63, Lion 75, SGD wit
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """What the optimizer takes, in bytes: ``slots`` values for each of ``weights`` bytes (those trained), of ``total``."""
+    """What the optimizer takes, in bytes: ``slots`` values for each of ``weights`` trained bytes, of ``total``."""
 
     slots: int
     weights: int
