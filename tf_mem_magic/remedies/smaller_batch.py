@@ -140,7 +140,7 @@ def _expects(found: BatchFound, batch: int) -> tuple[tuple[str, int], ...]:
     if found.method == "validation":
         return ()
     if not found.per_replica:
-        return (("batch", batch),)
+        return ((f"batch of {found.method}" if found.method in ("evaluate", "predict") else "batch", batch),)
     return () if found.seen is None else (("batch", found.seen // found.value * batch),)
 
 
