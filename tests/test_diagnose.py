@@ -222,6 +222,14 @@ def test_bytes_in_use_ever_since_the_cell_began_that_no_name_holds_are_leftovers
     assert "leftovers" == cause(series=(curve,), before=(("allocator:GPU:0", 3 * GIB),))
 
 
+def test_a_trifle_with_a_name_is_not_said_to_hold_what_no_name_holds():
+    curve = Series("allocator:GPU:0", (0.0, 12.0), (3 * GIB, 14 * GIB), 14 * GIB, "counter", 15 * GIB)
+    facts = Facts(values=(NamedValue("Out[45]", 12, "tf.Tensor", GPU),))
+    found = diagnose(recording(series=(curve,), before=(("allocator:GPU:0", 3 * GIB),), facts=facts))
+    assert "Earlier cells left 3.0 GiB that no name holds on GPU:0" in found.text
+    assert [()] == [part.names for part in found.breakdown if part.kind == "earlier"]
+
+
 def test_bytes_of_the_beginning_that_were_given_back_meanwhile_are_no_leftovers():
     assert "too-big" == cause(before=(("allocator:GPU:0", 3 * GIB),))
 
