@@ -130,6 +130,13 @@ def test_code_before_a_statement_in_its_line_is_seen(source, shares):
     assert shares == shares_line(cell, statement)
 
 
+@pytest.mark.parametrize("source", ["@a\n@b(1)\ndef f(): pass", "if x:\n    @a\n    def f(): pass"])
+def test_a_functions_own_decorators_are_no_other_code_in_its_line(source):
+    cell = read_cell(source)
+    (function,) = (n for n in ast.walk(cell.tree) if isinstance(n, ast.FunctionDef))
+    assert not shares_line(cell, function)
+
+
 @pytest.mark.parametrize(
     ("source", "reason"),
     [

@@ -56,6 +56,12 @@ def test_the_batch_that_was_seen_stands_beside_the_promised_one():
     assert (("batch", 128, 128),) == compare(BEFORE, FITS, PROPOSAL).checks
 
 
+def test_the_batch_of_predict_is_looked_for_where_predict_was_seen():
+    after = replace(FITS.recording, facts=Facts(batches=(BatchSeen("predict", 128, "arrays"),)))
+    found = compare(BEFORE, replace(FITS, recording=after), replace(PROPOSAL, expects=(("batch of predict", 128),)))
+    assert (("batch of predict", 128, 128),) == found.checks
+
+
 def test_a_batch_that_nobody_saw_is_none_and_not_called_a_failure():
     found = compare(BEFORE, outcome("ok", 7 * GIB), PROPOSAL)
     assert ((("batch", 128, None),), False) == (found.checks, "take effect" in found.text)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tf_mem_magic.core.diagnose import diagnose
+from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DatasetFacts, DeviceFacts, Facts, ModelFacts, NamedValue, ProcessFacts
 from tf_mem_magic.core.recording import Cell, Dump, ErrorText, Frame, Recording, Series
 
@@ -221,6 +222,14 @@ def test_bytes_in_use_ever_since_the_cell_began_that_no_name_holds_are_leftovers
     assert "leftovers" == cause(series=(curve,), before=(("allocator:GPU:0", 3 * GIB),))
 
 
+def test_a_trifle_with_a_name_is_not_said_to_hold_what_no_name_holds():
+    curve = Series("allocator:GPU:0", (0.0, 12.0), (3 * GIB, 14 * GIB), 14 * GIB, "counter", 15 * GIB)
+    facts = Facts(values=(NamedValue("Out[45]", 12, "tf.Tensor", GPU),))
+    found = diagnose(recording(series=(curve,), before=(("allocator:GPU:0", 3 * GIB),), facts=facts))
+    assert "Earlier cells left 3.0 GiB that no name holds on GPU:0" in found.text
+    assert [()] == [part.names for part in found.breakdown if part.kind == "earlier"]
+
+
 def test_bytes_of_the_beginning_that_were_given_back_meanwhile_are_no_leftovers():
     assert "too-big" == cause(before=(("allocator:GPU:0", 3 * GIB),))
 
@@ -229,6 +238,17 @@ def test_bytes_of_the_beginning_that_a_value_of_the_cell_may_have_replaced_are_n
     curve = Series("allocator:GPU:0", (0.0, 12.0), (3 * GIB, 14 * GIB), 14 * GIB, "counter", 15 * GIB)
     facts = Facts(values=(NamedValue("z", 3 * GIB, "tf.Tensor", GPU, "cell"),))
     assert "too-big" == cause(series=(curve,), before=(("allocator:GPU:0", 3 * GIB),), facts=facts)
+
+
+def test_weights_of_an_earlier_model_that_the_cell_built_its_own_around_are_no_leftovers():
+    curve = Series("allocator:GPU:0", (0.0, 12.0), (3 * GIB, 14 * GIB), 14 * GIB, "counter", 15 * GIB)
+    facts = Facts(models=(ModelFacts("model", weight_bytes=3 * GIB, device=GPU, earlier_bytes=3 * GIB),))
+    assert "too-big" == cause(series=(curve,), before=(("allocator:GPU:0", 3 * GIB),), facts=facts)
+
+
+def test_a_request_larger_than_device_only_where_the_whole_device_is_smaller():
+    usual = Diagnosis(GPU, requested=2 * GIB, in_use=14 * GIB, limit=15 * GIB, cause="too-big")
+    assert (False, True) == (usual.larger_than_device, replace(usual, requested=16 * GIB).larger_than_device)
 
 
 def test_enough_free_bytes_in_no_piece_large_enough_are_fragmentation():

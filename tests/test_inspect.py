@@ -212,7 +212,7 @@ left_optimizer = keras.optimizers.Adam(); left_optimizer.build(gone.trainable_va
 unused_optimizer = keras.optimizers.Adam()
 frozen = keras.Sequential([L.Input((6,)), L.Dense(3, trainable=False), L.Dense(2)])
 ns = dict(small=small, alias=small, gan=Gan(), trainer=Trainer(), models={"a": keras.Sequential([L.Input((2,)), L.Dense(1)])},
-    frozen=frozen, left_optimizer=left_optimizer, unused_optimizer=unused_optimizer,
+    frozen=frozen, taken=keras.Sequential([L.Input((6,)), L.Dense(3), L.Dense(2)]), left_optimizer=left_optimizer, unused_optimizer=unused_optimizer,
     loop_model=loop_model, loop_optimizer=loop_optimizer, inner=keras.Sequential([L.Input((8,)), shared]),
     mixed=keras.Sequential([L.Input((8,)), L.Dense(2, dtype="mixed_bfloat16")]),
     train=base.batch(10).prefetch(1), plain=base, endless=base.batch(4).repeat(), pieces={"val": base.padded_batch(8, ([8], []))},
@@ -226,6 +226,7 @@ ns["trainer"].model.compile("adam", "mse")
 before = snapshot(ns)
 ns["made"] = tf.zeros((123,)); ns["acts"].append(tf.zeros((5,)))
 ns["new_model"] = keras.Sequential([L.Input((2,)), L.Dense(1)])
+ns["around"] = keras.Sequential([L.Input((6,)), ns.pop("taken"), L.Dense(1, use_bias=False)])
 ns["new_data"] = base.batch(3)
 small.fit(X, Y, batch_size=50, verbose=0)
 keep("plain", gather_facts(ns, before, "f(N)", None, (), ("import keras",)))
@@ -311,6 +312,7 @@ class TestLive:
             "inner",
             "mixed",
             "new_model",
+            "around",
             "gan.generator",
             "trainer.model",
         ]
@@ -328,6 +330,14 @@ class TestLive:
     def test_what_is_frozen_is_not_trained(self, plain):
         frozen = plain.model("frozen")
         assert (4 * (6 * 3 + 3 + 3 * 2 + 2), 4 * (3 * 2 + 2)) == (frozen.weight_bytes, frozen.trainable_bytes)
+
+    def test_what_a_new_model_took_in_was_there_before(self, plain):
+        around = plain.model("around")
+        assert (4 * (6 * 3 + 3 + 3 * 2 + 2 + 2), 4 * (6 * 3 + 3 + 3 * 2 + 2)) == (
+            around.weight_bytes,
+            around.earlier_bytes,
+        )
+        assert (True, 0) == (around.is_new, plain.model("new_model").earlier_bytes)
 
     def test_a_variable_that_two_models_share_is_counted_once(self, plain):
         assert plain.model("inner").weight_bytes == 0

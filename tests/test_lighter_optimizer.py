@@ -28,9 +28,9 @@ for a, b in tf.data.Dataset.from_tensor_slices((x, y)).batch(16):
 """
 
 
-def ask(source, *, optimizer="Adam", weights=100, limit=500, earlier=(IMPORTS,), keras="3.15.1", **more):
+def ask(source, *, optimizer="Adam", weights=100, limit=500, earlier=(IMPORTS,), keras="3.15.1", trained=None, **more):
     cell = Cell(source)
-    models = (ModelFacts("model", ("Dense",), optimizer, weight_bytes=weights),)
+    models = (ModelFacts("model", ("Dense",), optimizer, weight_bytes=weights, trainable_bytes=trained),)
     scalars = (ScalarFact("rate", 1),)
     facts = Facts("2.21.0", keras, True, models=models, earlier_cells=earlier, scalars=scalars)
     diagnosis = Diagnosis("GPU:0", line=len(source.splitlines()), limit=limit, **more)
@@ -116,6 +116,7 @@ def test_nothing_is_promised_to_be_preserved_and_the_rate_is_named():
     ("source", "known", "reason"),
     [
         (BUILD.format('"adam"'), {"weights": 10}, "20 B of 500 B"),
+        (BUILD.format('"adam"'), {"trained": 10}, "20 B of 500 B"),
         (BUILD.format('"adam"'), {"limit": None}, "is not known"),
         (BUILD.format('"adam"'), {"cause": "host"}, "own memory"),
         (BUILD.format('"adam"'), {"requested": 501, "cause": "too-big"}, "larger than the device"),

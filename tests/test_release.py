@@ -230,7 +230,7 @@ def test_a_model_from_before_keeps_its_weights_and_trains_on(seen):
 def test_freeing_a_model_gives_its_memory_back_though_its_history_still_refers_to_it(seen):
     assert seen["free model"].startswith("Let go of `model`: ")
     assert "MiB of CPU:0 came back." in seen["free model"]
-    assert "cannot be used any more" in seen["free model"]
+    assert "refers to `model`, so it was emptied and cannot be used any more." in seen["free model"]
     assert ["history"] == seen["free model names"]
 
 

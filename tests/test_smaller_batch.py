@@ -73,7 +73,9 @@ def test_the_edited_cell_really_runs_with_the_promised_batch(case, knows):
     used = [batch for _, method, batch, _ in events if method != "validation"]
     assert {case.batch} == set(used), proposal.source
     if proposal.expects:
-        assert (("batch", case.batch),) == proposal.expects
+        ((name, promised),) = proposal.expects
+        assert case.batch == promised
+        assert name in ("batch", *(f"batch of {method}" for _, method, _, _ in events))
 
 
 @pytest.mark.parametrize("case", EDITED)
@@ -162,6 +164,29 @@ def test_a_known_number_of_samples_restores_the_cardinality():
     assert "model.fit(train_ds.rebatch(32).apply(tf.data.experimental.assert_cardinality(40)))" == proposal.source
 
 
+def test_what_restored_the_cardinality_is_halved_again():
+    known = DatasetFacts("train_ds", batch=64, cardinality=20, samples=1270)
+    earlier = Facts(datasets=(known,), earlier_cells=("import tensorflow as tf",))
+    once = ask("model.fit(train_ds, epochs=2)", earlier)
+    twice = ask(once.source, earlier)
+    expected = "model.fit(train_ds.rebatch(16).apply(tf.data.experimental.assert_cardinality(80)), epochs=2)"
+    assert ("Batch 32 → 16", expected) == (twice.title, twice.source)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "train_ds.apply(mine)",
+        "train_ds.rebatch(n).apply(a.assert_cardinality(9))",
+        "rebatch(8).apply(assert_cardinality(9))",
+    ],
+)
+def test_another_apply_may_decide_the_batches(data):
+    known = DatasetFacts("train_ds", batch=64, cardinality=20, samples=1270)
+    answer = ask(f"model.fit({data})", Facts(datasets=(known,)))
+    assert "decides the batches" in answer.reason
+
+
 def test_an_unknown_number_of_samples_leaves_the_cardinality_out_and_says_so():
     proposal = ask("model.fit(train_ds)", Facts(datasets=(DatasetFacts("train_ds", batch=64, cardinality=20),)))
     assert "model.fit(train_ds.rebatch(32))" == proposal.source
@@ -193,6 +218,17 @@ def test_steps_per_epoch_still_cover_the_data(steps, edited):
 def test_steps_that_cannot_be_scaled_are_named_in_a_caveat():
     proposal = ask("ds = d.batch(64)\nmodel.fit(ds, steps_per_epoch=count())")
     assert any("`steps_per_epoch` is set in the cell" in caveat for caveat in proposal.caveats)
+
+
+@pytest.mark.parametrize(
+    ("file", "where"),
+    [("/tmp/ipykernel_7/182.py", "line 9 of an earlier cell"), ("/home/me/loop.py", "/home/me/loop.py:9")],
+)
+def test_where_the_code_that_failed_is_not_in_the_cell_the_reason_says_where(file, where):
+    cell = Cell("run(cfg)")
+    diagnosis = Diagnosis("GPU:0", line=1, frame=Frame(file, 9, "run", is_user=True))
+    (answer,) = propose(Context(cell, Recording(cell, status="oom"), diagnosis))
+    assert answer.reason.endswith(f"the code that failed is {where} in `run`")
 
 
 def test_batch_normalization_is_a_caveat():

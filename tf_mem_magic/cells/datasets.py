@@ -174,6 +174,9 @@ def _call(reader: Reader, call: ast.Call, depth: int) -> Traced:
                 note = f"`.{name}({written})` counts batches: it now stands for fewer samples."
                 return replace(inner, notes=(*inner.notes, note))
             return inner
+        again = _rebatched(reader, call) if name == "apply" else None
+        if again is not None:
+            return again
         if "bucket" in name or name in ("group_by_window", "unbatch", "window", "apply", "interleave", "flat_map"):
             return Unknown(f"`.{name}(...)` in line {call.lineno} decides the batches")
         if name in _ARRAY_METHODS:
@@ -184,6 +187,25 @@ def _call(reader: Reader, call: ast.Call, depth: int) -> Traced:
     if isinstance(known, ast.ClassDef):
         return _own_class(reader, call, known, depth)
     return _foreign(reader, call, name)
+
+
+def _rebatched(reader: Reader, call: ast.Call) -> Setting | None:
+    """Read ``ds.rebatch(32).apply(tf.data.experimental.assert_cardinality(40))``, which an earlier edit wrote."""
+    batched: ast.expr = call.func.value  # type: ignore[attr-defined]
+    count = call.args[0] if len(call.args) == 1 else None
+    if not isinstance(count, ast.Call) or called_name(count) != "assert_cardinality":
+        return None
+    if not isinstance(batched, ast.Call) or called_name(batched) != "rebatch" or len(batched.args) != 1:
+        return None
+    data, size = getattr(batched.func, "value", None), batched.args[0]
+    if not isinstance(data, ast.Name) or reader.bindings(data):
+        return None
+    known = reader.facts.dataset(data.id)
+    if known is None or known.samples is None or not isinstance(size, ast.Constant) or type(size.value) is not int:
+        return None
+    after = f").apply({ast.unparse(count.func)}({{count}}))"
+    slot = Slot(size.value, reader.cell.start(call), reader.cell.end(call), f"{data.id}.rebatch(", after, known.samples)
+    return Setting(size.value, (slot,))
 
 
 def _batched(reader: Reader, call: ast.Call, name: str) -> Traced:

@@ -15,6 +15,7 @@ from tf_mem_magic.cells.source import read_cell
 from tf_mem_magic.cells.uses import MODEL, called_name, is_batch_name, role
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
+_THERE = "make it smaller where it is set, and run the cells from there on again"
 
 
 def find(reader: Reader) -> Setting | Unknown:
@@ -45,11 +46,11 @@ def _alone(reader: Reader, setting: Setting) -> Setting | Unknown:
         return setting
     for load in (n for loads in reader.scopes.loads.values() for n in loads):
         if is_batch_name(load.id) and evaluate(reader, load) is not None:
-            return Unknown(f"`{load.id}` in line {load.lineno} also counts on batches of {setting.value}")
+            return Unknown(f"`{load.id}` in line {load.lineno} also counts on batches of {setting.value}: {_THERE}")
     for text in reader.facts.earlier_cells:
         name = _batch_name_in_functions(text)
         if name:
-            return Unknown(f"a function of an earlier cell uses `{name}`, which would stay {setting.value}")
+            return Unknown(f"a function of an earlier cell uses `{name}`, which would stay {setting.value}: {_THERE}")
     return setting
 
 

@@ -137,8 +137,8 @@ def line_start(cell: PythonCell, statement: ast.stmt) -> int:
 
 def shares_line(cell: PythonCell, statement: ast.stmt) -> bool:
     """Whether other code stands before a statement in its line: a line put before it would run before that too."""
-    before = cell.source[line_start(cell, statement) : cell.start(statement)].strip()
-    return before not in ("", "%time")
+    before = cell.source[line_start(cell, statement) : statement_start(cell, statement)].strip()
+    return before not in ("", "%time", "@")
 
 
 def _future_is_first(tree: ast.Module) -> bool:

@@ -11,6 +11,8 @@ from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.recording import Recording
 
 HOST = "host"
+_TRIFLE = 0.01
+"""Share of what earlier cells left below which a name holds nothing worth naming."""
 _CLIPPED = "no more than was in use: the named bytes are more than that"
 
 
@@ -38,8 +40,8 @@ class Leftovers:
     """What earlier cells left on a device and this cell does not use.
 
     ``maybe_used``: the cell uses a dataset of an earlier cell, and the unnamed bytes may be its data.
-    ``names`` hold ``named`` bytes; ``unnamed`` bytes were in use when the cell began though no name holds them (None
-    where nobody counted).
+    ``names`` hold ``named`` bytes, but for trifles; ``unnamed`` bytes were in use when the cell began though no name
+    holds them (None where nobody counted).
     """
 
     names: tuple[str, ...]
@@ -68,7 +70,10 @@ def find_leftovers(recording: Recording, device: str) -> Leftovers:
     left = sorted(((n, size) for n, size in sized if not _is_used(recording, n)), key=lambda entry: -entry[1])
     data = any(not one.is_new and one.kind == "tf.data" and _is_used(recording, one.name) for one in facts.datasets)
     unnamed = _unnamed(recording, device, sized)
-    return Leftovers(tuple(n for n, _ in left), sum(size for _, size in left), unnamed, data)
+    held = sum(size for _, size in left)
+    # A scalar is not named as the holder of what no name holds.
+    names = tuple(n for n, size in left if not unnamed or size >= _TRIFLE * (held + unnamed))
+    return Leftovers(names, held, unnamed, data)
 
 
 def _unnamed(recording: Recording, device: str, earlier: list[tuple[str, int]]) -> int | None:
@@ -81,7 +86,9 @@ def _unnamed(recording: Recording, device: str, earlier: list[tuple[str, int]]) 
     stayed = min([before, *(series.values if series else ())])
     # A value that the cell made may have replaced one of its size under the same name, which is then gone.
     replaced = sum(v.bytes for v in _values(recording.facts, device) if v.origin == "cell")
-    return max(stayed - sum(size for _, size in earlier) - replaced, 0)
+    # A model that the cell built around an earlier one holds that one's weights.
+    taken_in = sum(m.earlier_bytes for m in _models(recording.facts, device) if m.is_new)
+    return max(stayed - sum(size for _, size in earlier) - replaced - taken_in, 0)
 
 
 def mentions(source: str, name: str) -> bool:

@@ -44,7 +44,7 @@ def changed_context(context: Context, proposal: Proposal) -> Context | str:
     facts = replace(
         recording.facts,
         environment=tuple({**dict(recording.facts.environment), **dict(proposal.environment)}.items()),
-        batches=_promised(recording.facts.batches, dict(proposal.expects).get("batch")),
+        batches=_promised(recording.facts.batches, next((n for name, n in proposal.expects if "batch" in name), None)),
     )
     cell = replace(context.cell, source=new)
     return Context(cell, replace(recording, cell=cell, errors=errors, facts=facts), diagnosis, picked=context.picked)

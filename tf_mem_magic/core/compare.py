@@ -79,7 +79,8 @@ def _limit(before: Outcome, *series: Series | None) -> int | None:
 
 def _seen(name: str, recording: Recording) -> int | None:
     """Give what the rerun showed of what a remedy promised; None where nobody saw it."""
-    return batch_seen(recording) if name == "batch" else None
+    what, _, method = name.partition(" of ")
+    return batch_seen(recording, method or "fit") if what == "batch" else None
 
 
 def _verdict(before: Outcome, after: Outcome) -> str:

@@ -178,7 +178,7 @@ def _left(recording: Recording, device: str) -> str:
     left = find_leftovers(recording, device)
     unit = brief_unit([left.bytes])
     parts = []
-    if left.named:
+    if left.names:
         parts.append(f"{size(left.named, unit)} in {_listed(left.names, ', ')}")
     if left.unnamed and not left.maybe_used:
         parts.append(f"{size(left.unnamed, unit)} that no name holds")

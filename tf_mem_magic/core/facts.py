@@ -24,7 +24,8 @@ class ModelFacts:
     turn into integers, ``widest`` those of the largest of these weights. ``form``: ``"sequential"``, ``"functional"``
     or ``"subclassed"``; None where that is unknown. ``no_student``: why no narrower model can be made of it that learns
     from it; empty where one can, None where that is unknown. ``trainable_bytes``
-    are those of the variables that training changes (None: not known).
+    are those of the variables that training changes (None: not known), ``earlier_bytes`` those of ``weight_bytes``
+    that existed before the cell: a new model may be built around an earlier one.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ModelFacts:
     form: str | None = None
     no_student: str | None = None
     trainable_bytes: int | None = None
+    earlier_bytes: int = 0
 
     @property
     def is_new(self) -> bool:

@@ -119,9 +119,9 @@ def measured_of(outcome: Outcome) -> Measured | None:
     return Measured(point, blanked, models, dict(recording.before).get(recording.main.name, 0), builds)
 
 
-def batch_seen(recording: Recording) -> int | None:
+def batch_seen(recording: Recording, method: str = "fit") -> int | None:
     """Give the batch size that ``fit`` really used; None where nobody saw it, or where it saw several."""
-    seen = {b.batch for b in recording.facts.batches if b.method == "fit"}
+    seen = {b.batch for b in recording.facts.batches if b.method == method}
     return seen.pop() if len(seen) == 1 else None
 
 

@@ -70,7 +70,7 @@ class Proposal:
     original : str
         The cell it was made from.
     expects : tuple of (str, int)
-        What the rerun must show for the edit to have worked, e.g. ``(("batch", 128),)``.
+        What the rerun must show for the edit to have worked, e.g. ``(("batch", 128),)``; ``batch of predict``, too.
     environment : tuple of (str, str)
         Variables to set before TensorFlow is imported (restart remedies).
     prologue : str

@@ -47,7 +47,8 @@ def result(outcome: Outcome) -> str:
     expected = f"expected {comparison.expected}" if comparison.expected else "no estimate had been made"
     sentence = f"{capital(after)}; {expected}."
     if comparison.status_before in ("oom", "killed"):
-        held = f" with {amount(before.peak, unit)} {quantity(before)}" if before and before.peak is not None else ""
+        # Its peak: where memory was in pieces, the request that failed may have met much less in use.
+        held = f", peak {amount(before.peak, unit)} {quantity(before)}" if before and before.peak is not None else ""
         sentence += f" Before: {STATUS_WORDS[comparison.status_before]}{held}."
     elif before is not None and before.peak is not None:
         sentence += f" Before: {peak_words(before, unit, limit, when=False)}."

@@ -118,10 +118,14 @@ def _root(name: str) -> str:
     return result[0] if result else re.split(r"[.\[]", name, maxsplit=1)[0]
 
 
+_UNNAMED = "a rerun collects garbage first, and a restart frees them"
+
+
 def _nothing(context: Context, diagnosis: Diagnosis) -> str:
     earlier = next((part for part in diagnosis.breakdown if part.kind == "earlier"), None)
     if earlier is not None and not earlier.names and earlier.bytes >= SMALLEST:
-        return f"{size(earlier.bytes)} were in use when the cell began, but no name holds them: a restart frees them"
+        held = size(earlier.bytes)
+        return f"{held} were in use when the cell began, but no name of yours holds them: {_UNNAMED}"
     where = "in host memory" if diagnosis.device == "host" else f"on {diagnosis.device}"
     return f"no name of earlier cells was found that holds memory {where} and that this cell does not need"
 

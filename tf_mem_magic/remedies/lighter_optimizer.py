@@ -63,7 +63,7 @@ Measured peaks of a dense network of 14 MiB, batch 32: Adam 63, Lion 75, SGD wit
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """What the optimizer takes, in bytes: ``slots`` values for each of ``weights`` bytes, of ``total``."""
+    """What the optimizer takes, in bytes: ``slots`` values for each of ``weights`` trained bytes, of ``total``."""
 
     slots: int
     weights: int
@@ -138,7 +138,9 @@ def _share(model: ModelFacts, diagnosis: Diagnosis | None) -> _Share:
     if name not in _SLOTS:
         raise RefusedError(f"{name} keeps little or nothing that a lighter optimizer would not")
     total = (diagnosis.limit or diagnosis.in_use or 0) if diagnosis is not None else 0
-    share = _Share(_SLOTS[name], model.weight_bytes, total)
+    # Keras keeps values for what it trains only: none for the frozen base of a model.
+    trained = model.weight_bytes if model.trainable_bytes is None else model.trainable_bytes
+    share = _Share(_SLOTS[name], trained, total)
     if not share.weights or not total:
         raise RefusedError("how much of the memory the optimizer takes is not known")
     if share.bytes < _SHARE * total:

@@ -12,6 +12,7 @@ from tf_mem_magic.cells.source import PythonCell, read_cell
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.estimate import estimate_peak, half_or_less, largest_power_of_two
 from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, Facts, ModelFacts, ScalarFact
+from tf_mem_magic.core.places import is_cell_file
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Estimate, Example, Point, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.tag import dropped_lines
@@ -139,7 +140,7 @@ def _expects(found: BatchFound, batch: int) -> tuple[tuple[str, int], ...]:
     if found.method == "validation":
         return ()
     if not found.per_replica:
-        return (("batch", batch),)
+        return ((f"batch of {found.method}" if found.method in ("evaluate", "predict") else "batch", batch),)
     return () if found.seen is None else (("batch", found.seen // found.value * batch),)
 
 
@@ -169,7 +170,8 @@ def _declined(context: Context, reason: str) -> Declined:
     diagnosis = context.diagnosis
     frame = diagnosis.frame if diagnosis else None
     if frame is not None and not frame.in_cell and not patch:
-        reason += f"; the code that failed is {frame.file}:{frame.line} in `{frame.function}`"
+        where = f"line {frame.line} of an earlier cell" if is_cell_file(frame.file) else f"{frame.file}:{frame.line}"
+        reason += f"; the code that failed is {where} in `{frame.function}`"
     return Declined(KEY, TITLE, reason, patch)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.lineage import Lineage
@@ -32,6 +33,8 @@ class CellRun:
         self._notices: tuple[str, ...] = ()
         self._compiled: dict[str, float] = {}
         self.report: Report | None = None
+        self.results: list[weakref.ref[Any]] = []
+        """What reruns in this process gave (``Report.rerun``): IPython keeps it under the number of another cell."""
         self._is_try = session.climbing is not None
         self._held: HeldError | None = None
         self._presenter = (
@@ -166,7 +169,8 @@ class CellRun:
 
         previous, self._previous = self._previous, None
         if previous is not None:
-            released = release_run(self.session.shell, previous.capture.before, previous.cell.source)
+            results = [reference() for reference in previous.results]
+            released = release_run(self.session.shell, previous.capture.before, previous.cell.source, results)
             self._notices = (*self._notices, *released.sentences)
 
     def _rerun_here(self, key: str) -> Report:

@@ -32,17 +32,17 @@ def free_names(shell: Any, names: tuple[str, ...]) -> str:
         return " ".join(missing) or "Name what to let go of: %tfmem free NAME."
     counted = bytes_in_use()
     aliases = _let_go(shell, found)
-    trained = [_Trained(value) for value in found.values() if _is_keras(value)]
+    trained = {name: _Trained(value) for name, value in found.items() if _is_keras(value)}
     freed = tuple(found)
     found.clear()
     forget_error(shell)
     collect()
     others = [value for _, value in reachable(shell.user_ns)]
-    emptied = [one.empty(others) for one in trained]
+    emptied = tuple(name for name, one in trained.items() if one.empty(others))
     others.clear()
     trained.clear()
     collect()
-    return " ".join([_say(freed, aliases, counted, any(emptied)), *missing])
+    return " ".join([_say(freed, aliases, counted, emptied), *missing])
 
 
 class _Trained:
@@ -127,7 +127,7 @@ def _let_go(shell: Any, found: dict[str, Any]) -> tuple[str, ...]:
     return tuple(name for name in same if name not in found)
 
 
-def _say(names: tuple[str, ...], aliases: tuple[str, ...], counted: Any, emptied: bool) -> str:
+def _say(names: tuple[str, ...], aliases: tuple[str, ...], counted: Any, emptied: tuple[str, ...]) -> str:
     after = bytes_in_use()
     also = f" (and {listed(aliases)}, the same object)" if aliases else ""
     text = f"Let go of {listed(names)}{also}"
@@ -138,4 +138,7 @@ def _say(names: tuple[str, ...], aliases: tuple[str, ...], counted: Any, emptied
         text += ": nothing came back, so something else still holds the memory or it held none on a device."
     else:
         text += "; TensorFlow's allocator tells no figures here."
-    return text + (" Something still refers to it, so it was emptied and cannot be used any more." if emptied else "")
+    if not emptied:
+        return text
+    was = "it was" if len(emptied) == 1 else "they were"
+    return f"{text} Something still refers to {listed(emptied)}, so {was} emptied and cannot be used any more."

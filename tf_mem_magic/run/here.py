@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.proposals import Proposal
@@ -95,9 +97,20 @@ def run_into(session: Session, source: str, output: Any) -> None:
         session.is_hosted = False
 
 
+def _take_back(run: CellRun) -> None:
+    """Take back what later reruns of the same cell have set, which the cell of ``run`` does not ask for."""
+    newest, own = run.session.newest, run.lineage
+    if newest is None or not own.outcomes or newest.lineage.outcomes[: len(own.outcomes)] != own.outcomes:
+        return
+    later = newest.lineage.proposals[len(own.outcomes) - 1 :]
+    for applied in reversed(later):
+        undo_remedy(run.session.shell, applied.undo)
+
+
 def rerun_in_process(run: CellRun, key: str) -> Report:
     """Apply the remedy ``key`` of a finished run and run the cell; give the new report.
 
+    What the remedy of another rerun has set outside the cell is taken back first: each starts from ``run``.
     A remedy that is a cell of its own is no rerun: that cell runs, watched, and the report is about it alone.
 
     Raises
@@ -116,13 +129,17 @@ def rerun_in_process(run: CellRun, key: str) -> Report:
     check_runnable(shell, proposal)
     source = proposal.source
     if not proposal.new_cell:
+        _take_back(run)
         run.session.expect(source, proposal, run.lineage, run)
     elif find_tag(source) is None:
         source = f"{TAG}\n{source}"
-    shell.run_cell(source, store_history=False)
+    result = shell.run_cell(source, store_history=False).result
     newest = run.session.last
     if newest is None or newest is report:
         raise RuntimeError("the cell did not run")
+    with suppress(TypeError):  # a number or a tuple cannot be referred to weakly, and holds nothing that matters
+        for one in {run, run.session.newest} - {None}:
+            one.results.append(weakref.ref(result))
     return newest
 
 

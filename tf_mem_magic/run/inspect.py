@@ -87,17 +87,18 @@ class Before:
 def snapshot(namespace: Mapping[str, Any]) -> Before:
     """Note what the names hold as a cell begins. Cheap, and keeps nothing alive."""
     pairs = names.reachable(namespace) + names.history(namespace)
+    models, optimizers = find_models(pairs), [one for _, one in find_optimizers(pairs)]
     alive = {}
-    for _, value in pairs:
+    # A cell that builds its model around an earlier one keeps only the variables of that.
+    for value in (*(value for _, value in pairs), *variables_of(models, [])):
         try:
             alive[id(value)] = weakref.ref(value)
         except TypeError:
             continue
-    optimizers = [one for _, one in find_optimizers(pairs)]
     return Before(
         names={name: (id(value), _length(value)) for name, value in pairs},
         alive=alive,
-        steps={id(model): steps_of(model, optimizers) for _, model in find_models(pairs)},
+        steps={id(model): steps_of(model, optimizers) for _, model in models},
     )
 
 
@@ -141,7 +142,9 @@ def _live(
     legacy = models and all(is_keras_2(model) for _, model in models)
     return {
         "keras": _version("tf_keras") if legacy else facts.keras,
-        "models": describe_models(models, optimizers, lambda m: before.steps.get(id(m)) if before.had(m) else None),
+        "models": describe_models(
+            models, optimizers, lambda m: before.steps.get(id(m)) if before.had(m) else None, before.had
+        ),
         "datasets": tuple(replace(one, is_new=not before.had(value)) for one, value in found),
         "values": (
             *find_values(

@@ -6,6 +6,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from math import prod
 from typing import Any, Literal
 
@@ -80,12 +81,19 @@ def _training(model: Any, optimizers: Iterable[Any]) -> list[Any]:
 
 
 def describe_models(
-    models: list[tuple[str, Any]], optimizers: list[Any], steps_before: Callable[[Any], int | None]
+    models: list[tuple[str, Any]],
+    optimizers: list[Any],
+    steps_before: Callable[[Any], int | None],
+    existed: Callable[[Any], bool],
 ) -> tuple[ModelFacts, ...]:
     """Describe models; a variable that several of them share is counted with the largest, so that sums are true."""
     counted: set[int] = set()
     order = sorted(models, key=lambda pair: -len(_variables(pair[1])))
-    facts = {id(model): _describe(name, model, optimizers, steps_before(model), counted) for name, model in order}
+    facts = {}
+    for name, model in order:
+        early = _bytes_once((v for v in _variables(model) if existed(v)), set(counted))
+        described = _describe(name, model, optimizers, steps_before(model), counted)
+        facts[id(model)] = replace(described, earlier_bytes=early)
     return tuple(facts[id(model)] for _, model in models)
 
 

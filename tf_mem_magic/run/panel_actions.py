@@ -74,7 +74,8 @@ class PanelActions:
 
         applied = self._run.lineage.applied
         undone = undo_remedy(self._run.session.shell, applied.undo if applied else "")
-        return f"The cell has its old code again; it was not run. {undone}Weights stay as trained."
+        gone = "What was let go of stays gone. " if applied and "free-leftovers" in applied.key else ""
+        return f"The cell has its old code again; it was not run. {undone}{gone}Weights stay as trained."
 
     def free(self, names: tuple[str, ...]) -> str:
         """Let go of what ``names`` hold."""

@@ -98,7 +98,7 @@ def forget_error(shell: Any) -> None:
     gc.collect()
 
 
-def release_run(shell: Any, before: Before, source: str) -> Released:
+def release_run(shell: Any, before: Before, source: str, results: list[Any] | None = None) -> Released:
     """Let go of what a run of ``source`` made, so that running the cell again starts from where that run started.
 
     A name is let go where the run bound it to something new and the next run does not need it: it was unbound
@@ -113,6 +113,8 @@ def release_run(shell: Any, before: Before, source: str) -> Released:
         What the names held when that run began (:func:`tf_mem_magic.run.inspect.snapshot`).
     source : str
         The cell as it ran.
+    results : list, optional
+        What reruns of the cell gave that IPython does not keep under the cell's own number; emptied here.
     """
     counted = bytes_in_use()
     forget_error(shell)
@@ -130,8 +132,10 @@ def release_run(shell: Any, before: Before, source: str) -> Released:
     for name in names:
         del namespace[name]
     values += _results_of(shell, before, source)
-    forget_results(shell, values)
+    forget_results(shell, [*values, *(results or ())])
     values.clear()
+    if results:
+        results.clear()
     _forget_validation(namespace)
     collect()
     return Released(names, gained(counted, bytes_in_use()))
