@@ -61,6 +61,9 @@ class NotingActions:
         NOTES.append(("prepare_restart", proposal.key))
         return proposal.prologue
 
+    def when_idle(self, work: Any) -> None:
+        work()
+
     def dismissed(self) -> None:
         NOTES.append(("dismissed",))
 

@@ -141,3 +141,15 @@ def test_what_is_kept_for_something_else_is_no_room():
 @given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(0, 5000), st.booleans())
 def test_half_or_less_is_never_more_than_half(batch, below, requested, jit):
     assert 0 <= half_or_less(ran_out(requested, shape=(batch,), jit=jit), batch, below) <= below // 2
+
+
+def test_small_batches_that_all_need_the_same_tell_nothing_where_a_large_one_failed():
+    flat = (done(256, 44), done(512, 44), failed(8192, 157))
+    assert estimate_peak(flat, 4096) is None
+    assert largest_power_of_two(flat, 160 * MIB, 8192) is None
+    assert estimate_peak(flat, 512) is not None
+
+
+def test_a_failure_that_the_line_explains_changes_nothing():
+    line = (done(64, 100), done(128, 150))
+    assert estimate_peak((*line, failed(1024, 240)), 256) == estimate_peak(line, 256)

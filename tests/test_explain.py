@@ -149,7 +149,7 @@ def test_a_line_is_counted_as_the_person_sees_the_cell():
 
 def fitted(batch, peak, cell=CELL, before=MIB):
     run = oom()
-    series = (replace(run.series[0], peak=peak, values=(MIB, peak)),)
+    series = (replace(run.series[0], peak=peak, values=(before, peak)),)
     facts = replace(run.facts, batches=(BatchSeen("fit", batch, "arrays"),))
     source = cell.replace("64", str(batch))
     known = replace(run, cell=Cell(source), status="ok", errors=(), series=series, facts=facts)
@@ -180,6 +180,13 @@ def test_runs_of_another_cell_or_from_another_start_are_no_points(other):
     measured = (fitted(8, 20 * MIB), other)
     batch = next(p for p in explain(failed(), measured=measured).offered if p.key == "smaller-batch")
     assert batch.estimate is None
+
+
+def test_garbage_that_a_rerun_starts_without_is_not_counted():
+    model = ModelFacts("model", ("Dense",), weight_bytes=MIB, device="GPU:0")
+    begun = replace(failed(), before=(("allocator:GPU:0", 9 * MIB),))
+    begun = replace(begun, facts=replace(begun.facts, models=(model,)), garbage=(("allocator:GPU:0", 8 * MIB),))
+    assert measured_of(Outcome(begun)).before == MIB
 
 
 def test_a_number_that_is_not_the_batch_is_not_blanked():

@@ -21,9 +21,20 @@ from tf_mem_magic.remedies.free_leftovers import MOST_NAMES, propose
 MIB = 1 << 20
 
 
-def ask(source, *, device="GPU:0", cause="leftovers", breakdown=(), numbers=(None, None, None), picked=None, **facts):
+def ask(
+    source,
+    *,
+    device="GPU:0",
+    cause="leftovers",
+    breakdown=(),
+    numbers=(None, None, None),
+    picked=None,
+    garbage=0,
+    **facts,
+):
     cell = Cell(source)
-    recording = Recording(cell, status="oom", facts=Facts(**facts))
+    back = ((f"allocator:{device}", garbage * MIB),)
+    recording = Recording(cell, status="oom", facts=Facts(**facts), garbage=back)
     requested, in_use, limit = (n and n * MIB for n in numbers)
     known = {"requested": requested, "in_use": in_use, "limit": limit}
     diagnosis = Diagnosis(device, cause=cause, breakdown=breakdown, **known)
@@ -229,6 +240,17 @@ def test_less_than_a_twentieth_of_the_limit_is_offered_under_other_settings_only
 def test_what_no_name_holds_is_told_apart():
     left = Part("earlier", 300 * MIB, "counted")
     assert "a restart frees them" in ask("go()", breakdown=(left,)).reason
+
+
+def test_where_garbage_was_all_that_was_missing_the_cell_can_run_again_as_it_is():
+    answer = ask("model.fit(x, y)", numbers=(30, 80, 100), garbage=10)
+    assert (answer.source, answer.diff, answer.asks) == ("model.fit(x, y)", "", False)
+    assert answer.title == "Run it again: 10.0 MiB of garbage are gone"
+
+
+@pytest.mark.parametrize(("numbers", "garbage"), [((30, 80, 100), 9), ((20, 80, 100), 10), ((None, 80, 100), 10)])
+def test_where_more_is_missing_or_nothing_is_known_garbage_is_no_remedy(numbers, garbage):
+    assert isinstance(ask("model.fit(x, y)", numbers=numbers, garbage=garbage), Declined)
 
 
 def test_it_is_never_applied_without_a_click():

@@ -97,6 +97,13 @@ class TestInAKernel:
         assert "ResourceExhaustedError" in got.errors[0]
         assert kernel.value("[a.status for a in rep.outcome.history]") == ["oom", "error", "error"]
 
+    def test_what_the_last_remedies_set_is_taken_back_where_nothing_fits(self, kernel):
+        body = BODY.replace("batch_size=16384", "batch_size=len(x)")
+        got = kernel.run("%%tfmem --on-oom auto --keep any -o rep\n" + body + "\n1 / 0")
+        assert (got.status, len(got.errors)) == ("error", 1)
+        assert "mixed-precision" in kernel.value("[p.key for p in rep.outcome.offered]") or "Mixed" in got.report_text
+        assert kernel.value("keras.config.dtype_policy().name") == "float32"
+
     def test_what_must_be_kept_bounds_what_is_tried_and_the_error_appears_once(self, kernel):
         got = kernel.run("%%tfmem --on-oom auto --keep same-results\n" + BODY)
         assert got.status == "error"

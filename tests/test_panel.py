@@ -264,6 +264,17 @@ def test_a_page_that_never_said_hello_gets_the_texts_of_the_panel_tier(driven, m
     assert "Run a changed copy below: Batch 256 → 128" in d.buttons()
 
 
+def test_while_the_kernel_is_still_busy_the_page_is_not_given_up(driven, monkeypatch):
+    monkeypatch.setattr(panel_module, "HELLO_WITHIN", 0.0)
+    later = []
+    monkeypatch.setattr(Notes, "when_idle", lambda self, work: later.append(work))
+    d = driven(rich(CELL, CHANGED), tier=None)
+    assert (d.panel._timer, "Batch 256 → 128" in d.buttons()) == (None, True)
+    d.page(op="hello", tier="edit", restart=True)
+    later[0]()
+    assert (d.panel._timer, d.panel.tier) == (None, "edit")
+
+
 def test_a_hello_that_comes_late_gives_the_native_texts_back(driven, monkeypatch):
     monkeypatch.setattr(panel_module, "HELLO_WITHIN", 0.01)
     d = driven(rich(CELL, CHANGED), tier=None)

@@ -37,7 +37,8 @@ def estimate_peak(points: Iterable[Point], batch: int) -> Estimate | None:
     Estimate or None
         Bytes. None without two completed runs at different batch sizes. The range is that of a straight line
         through the two nearest, wider the farther ``batch`` lies from them, and never against a measured run: more
-        samples never need less.
+        samples never need less. None also above the completed batches where a larger one ran out that the line says
+        needs less: small batches may all need the same, while weights are made or updated, and tell nothing then.
     """
     points = tuple(points)
     peaks = _completed(points)
@@ -49,9 +50,15 @@ def estimate_peak(points: Iterable[Point], batch: int) -> Estimate | None:
         # No run takes less than nothing at batch 0.
         slope = min(slope, peaks[first] / first)
     line = peaks[first] + slope * (batch - first)
-    away = _doublings_away(batch, first, second)
-    low = line * (1 - TYPICAL * (1 + away))
-    high = line * (1 + TYPICAL + WORST * away / WORST_DOUBLINGS)
+
+    def widest(at: int) -> float:
+        away = _doublings_away(at, first, second)
+        return (peaks[first] + slope * (at - first)) * (1 + TYPICAL + WORST * away / WORST_DOUBLINGS)
+
+    if batch > second and any(p.peak > widest(p.batch) for p in points if not p.fitted and p.batch > batch):
+        return None
+    low = line * (1 - TYPICAL * (1 + _doublings_away(batch, first, second)))
+    high = widest(batch)
     smaller = [p.peak * (1 - REPEAT) if p.fitted else p.peak for p in points if p.batch <= batch]
     larger = [peak * (1 + REPEAT) for b, peak in peaks.items() if b >= batch]
     low = max([low, *smaller])
@@ -68,8 +75,8 @@ def estimate_peak(points: Iterable[Point], batch: int) -> Estimate | None:
 def largest_power_of_two(points: Iterable[Point], limit: int, below: int) -> int | None:
     """Give the largest power of two below ``below`` that is expected to fit ``limit`` bytes.
 
-    A batch size that completed fits; one that ran out of memory, and any larger, does not. None without two
-    completed runs at different batch sizes, and where not even a batch of 1 is expected to fit.
+    A batch size that completed fits; one that ran out of memory, and any larger, does not. None where there is no
+    estimate for a batch above those that completed (:func:`estimate_peak`), and where not even a batch of 1 is expected to fit.
     """
     points = tuple(points)
     done = {p.batch for p in points if p.fitted}
@@ -78,8 +85,12 @@ def largest_power_of_two(points: Iterable[Point], limit: int, below: int) -> int
         return None
     batch: int = 1 << ((below - 1).bit_length() - 1)
     while batch >= 1:
+        if batch in done:
+            return batch
         estimate = estimate_peak(points, batch)
-        if batch in done or (estimate is not None and estimate.high <= limit):
+        if estimate is None:
+            return None
+        if estimate.high <= limit:
             return batch
         batch //= 2
     return None

@@ -85,13 +85,19 @@ def point_of(outcome: Outcome) -> Point | None:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A measured point, and on what: the cell with its batch size blanked, its models, the bytes in use before it."""
+    """A measured point, and on what: the cell with its batch size blanked, its models, the bytes in use before it.
+
+    ``before`` is what a rerun would start from: without the garbage that was in use when the run began. ``stayed``:
+    of what was in use when the run began, the bytes that stayed in use, as far as samples tell: so much of the peak
+    was not the cell's own.
+    """
 
     point: Point
     cell: str
     models: tuple[tuple[str, int], ...]
     before: int
     builds: bool
+    stayed: int
 
     def beside(self, other: Measured) -> Point | None:
         """Give the point as it would be from the start of ``other``; None where more than the batch size differs.
@@ -101,7 +107,7 @@ class Measured:
         """
         if (self.cell, self.models, self.builds) != (other.cell, other.models, other.builds):
             return None
-        shift = other.before - self.before
+        shift = other.before - self.stayed
         if not self.builds and abs(shift) > SAME_START * min(self.point.peak, other.point.peak):
             return None
         return replace(self.point, peak=self.point.peak + shift)
@@ -116,7 +122,10 @@ def measured_of(outcome: Outcome) -> Measured | None:
     untagged = [line for line in recording.cell.source.strip().splitlines(keepends=True) if find_tag(line) is None]
     blanked = re.sub(rf"(?<![\w.]){point.batch}(?![\w.])", "□", "".join(untagged))
     builds = bool(recording.facts.models) and all(m.is_new for m in recording.facts.models)
-    return Measured(point, blanked, models, dict(recording.before).get(recording.main.name, 0), builds)
+    name = recording.main.name
+    begun = dict(recording.before).get(name, 0)
+    start = begun - dict(recording.garbage).get(name, 0)
+    return Measured(point, blanked, models, start, builds, min((begun, *recording.main.values)))
 
 
 def batch_seen(recording: Recording, method: str = "fit") -> int | None:

@@ -153,7 +153,8 @@ class Recording:
 
     ``started`` is Unix time; ``before`` the bytes in use when the cell began and ``after`` when it had ended, by
     series name. ``errors`` is the exception's chain, the raised one first. ``stderr`` holds what was folded away.
-    ``host_full``: we interrupted the cell because host memory was about to run out.
+    ``host_full``: we interrupted the cell because host memory was about to run out. ``garbage``: of what was in use
+    when the cell began, the bytes that Python's collector gave back after it, by series name; a rerun starts without.
     """
 
     cell: Cell
@@ -170,6 +171,7 @@ class Recording:
     started: float = 0.0
     schema: int = SCHEMA
     host_full: HostFull | None = None
+    garbage: tuple[tuple[str, int], ...] = ()
 
     def get(self, name: str) -> Series | None:
         """Find the series called ``name``."""

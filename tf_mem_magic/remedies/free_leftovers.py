@@ -56,7 +56,8 @@ def propose(context: Context) -> Answer:
         return (Declined(KEY, TITLE, "the cell reaches names in a way that cannot be followed"),)
     found = _leftovers(context, context.diagnosis)
     if not found:
-        return (Declined(KEY, TITLE, _nothing(context, context.diagnosis)),)
+        again = _run_again(context, context.diagnosis)
+        return (again or Declined(KEY, TITLE, _nothing(context, context.diagnosis)),)
     if context.picked is not None:
         picked = [one for one in found if one.name in context.picked]
         return (_proposal(cell, found, picked, context) if picked else Declined(KEY, TITLE, "nothing is ticked"),)
@@ -128,6 +129,24 @@ def _nothing(context: Context, diagnosis: Diagnosis) -> str:
         return f"{held} were in use when the cell began, but no name of yours holds them: {_UNNAMED}"
     where = "in host memory" if diagnosis.device == "host" else f"on {diagnosis.device}"
     return f"no name of earlier cells was found that holds memory {where} and that this cell does not need"
+
+
+def _run_again(context: Context, diagnosis: Diagnosis) -> Proposal | None:
+    """Offer the cell as it is, where what Python's collector has given back since is what was missing."""
+    back = dict(context.recording.garbage).get(f"allocator:{diagnosis.device}", 0)
+    missing = _missing(diagnosis, ())
+    if not 0 < missing <= back:
+        return None
+    return Proposal(
+        key=KEY,
+        title=f"Run it again: {size(back)} of garbage are gone",
+        source=context.cell.source,
+        original=context.cell.source,
+        preserves="same results",
+        caveats=("More may be asked for later in the cell than what failed here.",),
+        why="Earlier cells had left them in memory, where no name holds them; Python has collected them since.",
+        doubtful=True,
+    )
 
 
 def _too_little(found: list[_Leftover], diagnosis: Diagnosis) -> str:

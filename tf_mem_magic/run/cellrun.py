@@ -5,8 +5,11 @@ from __future__ import annotations
 import linecache
 import sys
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tf_mem_magic.core.breakdown import find_leftovers
+from tf_mem_magic.core.diagnose import WORTH_NAMING
 from tf_mem_magic.core.lineage import Lineage
 from tf_mem_magic.run.capture import Capture
 from tf_mem_magic.run.panel_actions import PanelActions
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from tf_mem_magic.api import Report
     from tf_mem_magic.core.live import Live
     from tf_mem_magic.core.options import Options
-    from tf_mem_magic.core.recording import Cell
+    from tf_mem_magic.core.recording import Cell, Recording
     from tf_mem_magic.run.ladder import HeldError
     from tf_mem_magic.run.session import Expected, Session
     from tf_mem_magic.views.presenter import Presenter
@@ -95,7 +98,7 @@ class CellRun:
 
         compiled = compiled_cells(self.session.shell)
         files = frozenset(n for n, number in compiled.items() if number == count or self._compiled.get(n) != number)
-        recording = self.capture.stop(error, files, count)
+        recording = without_garbage(self.capture.stop(error, files, count))
         notices = (*self._notices, *self.capture.notices)
         deploys = not self.session.is_new_cell(self.cell.source)
         outcome = explain(recording, self.lineage, notices, self.session.measured, deploys)
@@ -178,6 +181,25 @@ class CellRun:
         from tf_mem_magic.run.here import rerun_in_process
 
         return rerun_in_process(self, key)
+
+
+def without_garbage(recording: Recording) -> Recording:
+    """Count the garbage of earlier cells that a run which ran out of memory began with.
+
+    Asked only where much was in use that no name holds: collecting takes a moment.
+    """
+    series = recording.main
+    if recording.status != "oom" or series is None or series.kind != "allocator" or not series.limit:
+        return recording
+    unnamed = find_leftovers(recording, series.device or "").unnamed or 0
+    if unnamed < WORTH_NAMING * series.limit:
+        return recording
+    from tf_mem_magic.run.release import bytes_in_use, collect, gained
+
+    counted = bytes_in_use()
+    collect()
+    back = dict(gained(counted, bytes_in_use())).get(series.name, 0)
+    return replace(recording, garbage=((series.name, min(back, unnamed)),)) if back > 0 else recording
 
 
 def compiled_cells(shell: Any) -> dict[str, float]:

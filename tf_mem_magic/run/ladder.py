@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.options import Keep, Options
 from tf_mem_magic.core.proposals import Proposal
-from tf_mem_magic.run.here import refusal_here
+from tf_mem_magic.run.here import refusal_here, undo_remedy
 
 if TYPE_CHECKING:
     from tf_mem_magic.run.cellrun import CellRun
@@ -92,9 +92,13 @@ class Ladder:
         self._until = time.monotonic() + 60 * options.max_minutes
 
     def climb(self, run: CellRun) -> CellRun | None:
-        """Rerun the cell of a failed run with one remedy after another; give the run that fitted, None without one."""
+        """Rerun the cell of a failed run with one remedy after another; give the run that fitted, None without one.
+
+        Where none fitted, what the last remedies have set outside the cell is taken back.
+        """
         session, current = run.session, run
         session.climbing = run
+        fitted = None
         try:
             while (proposal := self._next(current)) is not None:
                 self._tries += 1
@@ -102,13 +106,17 @@ class Ladder:
                 session.shell.run_cell(proposal.source, store_history=False)
                 newest = session.newest
                 if newest is None or newest is current or newest.report is None:
-                    return None
+                    break
                 current = newest
                 if newest.report.status == "ok":
-                    return newest if newest.report.comparison is None or newest.report.comparison.trained else None
-            return None
+                    compared = newest.report.comparison
+                    fitted = newest if compared is None or compared.trained else None
+                    break
+            return fitted
         finally:
             session.climbing = None
+            for proposal in reversed(current.lineage.effective if fitted is None else ()):
+                undo_remedy(session.shell, proposal.undo)
 
     def _next(self, run: CellRun) -> Proposal | None:
         if run.report is None or run.report.status not in ("oom", "error"):

@@ -106,6 +106,10 @@ class PanelActions:
             *(d.settings for d in outcome.declined if d.settings is not None),
         )
 
+    def when_idle(self, work: Callable[[], None]) -> None:
+        """Call ``work`` from the kernel's event loop, which is free again when the cell has ended."""
+        self._run.session.shell.kernel.io_loop.add_callback(work)
+
     def dismissed(self) -> None:
         """Freeze the panel."""
         self._run.retire()

@@ -65,5 +65,8 @@ class Actions(Protocol):
     def prepare_restart(self, proposal: Proposal) -> str:
         """Save the plan of a restart to disk; give the prologue to run silently in the new kernel."""
 
+    def when_idle(self, work: Callable[[], None]) -> None:
+        """Call ``work`` once the kernel has nothing else to do: until then it takes no message of the page."""
+
     def dismissed(self) -> None:
         """Note that the person closed the panel."""

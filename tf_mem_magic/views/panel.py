@@ -21,7 +21,7 @@ from tf_mem_magic.views.bridge import open_bridge, style
 from tf_mem_magic.views.strip import tick_message
 
 HELLO_WITHIN = 3.0
-"""Seconds after the run in which the page must have said hello; else its script is taken not to run."""
+"""Seconds in which the page must say hello once the kernel is idle; else its script is taken not to run."""
 
 ANSWER_WITHIN = 8.0
 """Seconds in which the page must have taken up a click; else the buttons come back."""
@@ -96,7 +96,7 @@ class Panel:
             self._bridge.running = False
             self._bridge.announce = rows.announcement(outcome)
             if self._tier is None:
-                self._after(HELLO_WITHIN, self._no_hello)
+                self._actions.when_idle(self._wait_for_hello)
 
     def freeze_html(self) -> str:
         """Give the panel as static HTML."""
@@ -287,6 +287,11 @@ class Panel:
             self._cancel_timer()
         if before != self._tier:
             self._build()
+
+    def _wait_for_hello(self) -> None:
+        with self._lock:
+            if self._tier is None and not self._closed:
+                self._after(HELLO_WITHIN, self._no_hello)
 
     def _no_hello(self) -> None:
         with self._lock:
