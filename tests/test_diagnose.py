@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tf_mem_magic.core import explanation
 from tf_mem_magic.core.diagnose import diagnose
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DatasetFacts, DeviceFacts, Facts, ModelFacts, NamedValue, ProcessFacts
@@ -401,3 +402,11 @@ def test_bytes_that_may_be_the_data_of_a_dataset_that_the_cell_uses_are_not_call
     curve = Series("allocator:GPU:0", (0.0, 12.0), (3 * GIB, 14 * GIB), 14 * GIB, "counter", 15 * GIB)
     facts = Facts(datasets=(DatasetFacts("x", batch=8),))
     assert "too-big" == cause(series=(curve,), before=(("allocator:GPU:0", 3 * GIB),), facts=facts)
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [("Dense", "a Dense layer"), ("Embedding", "an Embedding layer"), ("dense_1", "the layer dense_1")],
+)
+def test_a_layer_is_named_as_it_is_known(layer, words):
+    assert explanation._layer(layer) == words

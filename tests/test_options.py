@@ -60,6 +60,7 @@ def test_the_environment_speaks_first_and_the_line_last():
         ("last", Command("last")),
         ("free a b", Command("free", ("a", "b"))),
         ("budget 512MiB", Command("budget", (), 512 * 2**20)),
+        ("budget 512 MiB", Command("budget", (), 512 * 2**20)),
         ("doctor", Command("doctor")),
         ("resume", Command("resume")),
     ],
@@ -86,3 +87,8 @@ def test_help_lists_only_what_works():
         parse_line("-h")
     assert "%%tfmem" in str(caught.value)
     assert "plan" not in str(caught.value)
+
+
+def test_a_budget_below_nothing_is_named_as_what_it_is():
+    with pytest.raises(OptionError, match="'-5MiB' is not a usable size"):
+        parse_line("budget -5MiB")

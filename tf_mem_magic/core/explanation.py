@@ -136,7 +136,7 @@ def _purpose(diagnosis: Diagnosis, role: str | None) -> str:
     elif diagnosis.jit:
         what = "a program that XLA compiled"
     elif diagnosis.layer:
-        what = f"a {diagnosis.layer} layer"
+        what = _layer(diagnosis.layer)
     elif diagnosis.op:
         what = f"the operation {diagnosis.op}"
     elif diagnosis.shape:
@@ -144,6 +144,13 @@ def _purpose(diagnosis: Diagnosis, role: str | None) -> str:
     shape = f" [{', '.join(map(str, diagnosis.shape))}]" if diagnosis.shape else ""
     dtype = f" {diagnosis.dtype}" if diagnosis.dtype else ""
     return f" for {what}{shape}{dtype}" if what else ""
+
+
+def _layer(name: str) -> str:
+    """Name a layer that is known by its class (``"a Dense layer"``) or by its own name (``"the layer dense_1"``)."""
+    if not name[:1].isupper():
+        return f"the layer {name}"
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name} layer"
 
 
 def _cause(recording: Recording, diagnosis: Diagnosis, dump: Dump | None) -> str:

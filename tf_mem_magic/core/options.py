@@ -149,7 +149,10 @@ def parse_cell_line(line: str, outside: str = "") -> Options:
 
 def parse_line(line: str) -> Command:
     """Read the words after ``%tfmem``; raises as :func:`parse_cell_line`."""
-    found = line_parser().parse_args(_split(line, "%tfmem"))
+    words = _split(line, "%tfmem")
+    if words[:1] == ["budget"] and len(words) > 1 and not {"-h", "--help"} & set(words):
+        words = ["budget", "--", "".join(words[1:])]  # "600 MiB" is one size, and "-5MiB" none rather than an option
+    found = line_parser().parse_args(words)
     return Command(found.verb, tuple(getattr(found, "names", ())), getattr(found, "size", None))
 
 
