@@ -10,12 +10,12 @@ from tf_mem_magic.cells.keras_names import KerasNames
 from tf_mem_magic.cells.uses import called_name
 
 _LAYERS = ("keras.layers.Layer", "keras.Layer")
-_RANDOM = frozenset(
-    "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise GaussianDropout AlphaDropout".split()
-)
-_STATE = frozenset({"BatchNormalization", "SpectralNormalization", "Normalization", "IntegerLookup", "StringLookup"})
+_STATE = frozenset({"SpectralNormalization", "IntegerLookup", "StringLookup"})
 _RECURRENT = frozenset("RNN LSTM GRU SimpleRNN ConvLSTM1D ConvLSTM2D ConvLSTM3D Bidirectional LSTMCell GRUCell".split())
 _MASKS = frozenset({"Embedding", "Masking"})
+_UNSURE = frozenset(
+    "GradientTape custom_gradient Lambda load_model assign assign_add assign_sub rng default_rng randn randint".split()
+)
 _LOSSES = frozenset({"add_loss", "add_metric", "ActivityRegularization"})
 _CHANGES = frozenset("append extend insert update pop popitem setdefault write update_state setattr exec next".split())
 _NOT_OF_A_CALL = frozenset({"__init__", "build", "get_config", "from_config"})
@@ -50,7 +50,7 @@ def find_blocks(tree: ast.Module, trees: Iterable[ast.Module], names: KerasNames
     for one in repeated:
         calls = [f for f in one.body if isinstance(f, ast.FunctionDef) and f.name == "call"]
         if len(calls) == 1 and one.name not in inside:
-            found.append(Block(one, calls[0], _why_not(one, calls[0], classes, functions)))
+            found.append(Block(one, calls[0], _why_not(one, calls[0], classes, functions, names)))
     return tuple(found)
 
 
@@ -79,6 +79,7 @@ def _why_not(
     call: ast.FunctionDef,
     classes: dict[str, ast.ClassDef],
     functions: dict[str, ast.FunctionDef],
+    names: KerasNames,
 ) -> str:
     name = definition.name
     if call.decorator_list:
@@ -90,7 +91,7 @@ def _why_not(
         return f"`{name}.call` does not give back one tensor"
     reached = _reached(definition, classes, functions)
     for one in reached:
-        reason = _of_layers(one) or _of_effects(one) or (_of_training(one) if one is not definition else "")
+        reason = _of_layers(one, names) or _of_effects(one)
         if reason:
             return f"`{one.name}` {reason}"
     return ""
@@ -119,36 +120,42 @@ def _methods(definition: ast.ClassDef) -> Iterator[ast.FunctionDef]:
             yield one
 
 
-def _of_layers(node: ast.AST) -> str:
+def _of_layers(node: ast.AST, names: KerasNames) -> str:
     """Say which layer or call of the block makes a second pass differ from the first."""
+    seeded = set(_seeded(node, names))
     for one in ast.walk(node):
         name = one.attr if isinstance(one, ast.Attribute) else one.id if isinstance(one, ast.Name) else ""
-        if name in _RANDOM or name.startswith("Random") or "dropout" in name:
-            return f"has {name}, which draws other random numbers in the second pass: its gradients would be wrong"
+        if name.startswith("Random") or (name == "random" and one not in seeded):
+            return f"uses {name}, which may draw other random numbers in the second pass"
+        if name == "dropout" and isinstance(one, ast.Attribute) and _is_called(one.value, "nn"):
+            return "uses nn.dropout, which draws other random numbers in the second pass"
         if name in _STATE:
-            return f"has {name}, which would update its moving statistics twice a step"
+            return f"has {name}, which changes more than its own state when it is called"
         if name in _RECURRENT:
-            return f"has {name}, a recurrent layer, whose dropout draws random numbers of its own"
+            return f"has {name}, a recurrent layer, with which it was not tested"
         if name in _MASKS:
             return f"has {name}, whose mask would be lost"
         if name in _LOSSES:
             return f"uses {name}, whose loss would get no gradient"
-        if name in (
-            "random",
-            "GradientTape",
-            "custom_gradient",
-            "Lambda",
-            "load_model",
-            "assign",
-            "assign_add",
-            "assign_sub",
-        ):
+        if name in _UNSURE:
             return f"uses {name}, which may not be the same twice"
-        if isinstance(one, ast.keyword) and one.arg in ("dropout", "recurrent_dropout") and not _is_zero(one.value):
-            return f"has {one.arg}, which draws other random numbers in the second pass: its gradients would be wrong"
         if isinstance(one, ast.keyword) and one.arg == "activity_regularizer":
             return "has an activity_regularizer, whose loss would get no gradient"
     return ""
+
+
+def _seeded(node: ast.AST, names: KerasNames) -> Iterator[ast.expr]:
+    """Yield each ``keras.random`` that draws from a seed generator of the block itself, or makes one."""
+    for one in ast.walk(node):
+        if isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute):
+            module = one.func.value
+            own = any(k.arg == "seed" and isinstance(k.value, ast.Attribute) for k in one.keywords)
+            if names.origin(module) == "keras.random" and (own or one.func.attr == "SeedGenerator"):
+                yield module
+
+
+def _is_called(node: ast.expr, name: str) -> bool:
+    return name == (node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else "")
 
 
 def _of_effects(node: ast.ClassDef | ast.FunctionDef) -> str:
@@ -164,17 +171,3 @@ def _of_effects(node: ast.ClassDef | ast.FunctionDef) -> str:
             if isinstance(one, ast.Call) and called_name(one) in _CHANGES:
                 return f"calls `{ast.unparse(one.func)}`, which may change something each time"
     return ""
-
-
-def _of_training(node: ast.ClassDef | ast.FunctionDef) -> str:
-    """Refuse a layer inside the block that is told by Keras whether it trains: the second pass would not tell it."""
-    for one in ast.walk(node):
-        if isinstance(one, ast.FunctionDef) and isinstance(node, ast.ClassDef) and one.name == "call":
-            arguments = [*one.args.args, *one.args.kwonlyargs]
-            if any(a.arg == "training" for a in arguments):
-                return "takes `training`, which Keras does not tell it in the second pass"
-    return ""
-
-
-def _is_zero(value: ast.expr) -> bool:
-    return isinstance(value, ast.Constant) and value.value in (0, 0.0, None)
