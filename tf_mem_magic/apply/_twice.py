@@ -98,7 +98,7 @@ def why_not(layer: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> str
     import tensorflow as tf
 
     leaves = keras.tree.flatten((args, kwargs))
-    return _of_inputs(leaves) or _of_layers(layer) or _traced(layer, call, leaves, (args, kwargs), tf)
+    return _of_inputs(leaves) or why_not_layers(layer) or _traced(layer, call, leaves, (args, kwargs), tf)
 
 
 def is_tensor(value: Any) -> bool:
@@ -122,7 +122,8 @@ def _of_inputs(leaves: list[Any]) -> str:
     return ""
 
 
-def _of_layers(layer: Any) -> str:
+def why_not_layers(layer: Any) -> str:
+    """Say which layer inside this one cannot be computed twice, as its type and settings tell; empty: none."""
     import keras
 
     for one in reversed(layer._flatten_layers()):
