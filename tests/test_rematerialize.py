@@ -71,6 +71,26 @@ class Block(layers.Layer):
         return self.norm(x + self.depth(self.outer(self.dropout(self.inner(x)))))
 
 """
+ENCODER = """def encoder(inputs, width, rate=0.1):
+    x = layers.MultiHeadAttention(2, 16, dropout=rate)(inputs, inputs)
+    x = layers.BatchNormalization()(layers.Dropout(rate)(x) + inputs)
+    y = layers.Dense(width, activation="gelu", kernel_regularizer="l2")(x)
+    return layers.Dense(inputs.shape[-1])(layers.Dropout(rate)(y)) + x
+
+"""
+DECODER = """def decoder(x, memory, rate=0.1):
+    x = layers.LayerNormalization()(x + layers.MultiHeadAttention(2, 16, dropout=rate)(x, memory))
+    return x + layers.Dropout(rate)(layers.Dense(32)(layers.Dense(256, "gelu")(x)))
+
+"""
+DECODE = BUILD.replace("for _", "memory = layers.Dense(32)(h)\nfor _").replace(
+    "Block()(h)", "decoder(h, memory=memory)"
+)
+FUNCTIONS = {
+    "a function": ENCODER + BUILD.replace("Block()(h)", "encoder(h, 128)") + FIT,
+    "a function of two tensors": DECODER + DECODE + FIT,
+    "a function, in a loop of one's own": ENCODER + BUILD.replace("Block()(h)", "encoder(h, 128)") + LOOP,
+}
 TRAINED = {
     "fit": BLOCK + BUILD + FIT,
     "a loop of one's own": BLOCK + BUILD + LOOP,
@@ -200,6 +220,55 @@ def test_a_block_that_the_model_does_not_hold_is_left_alone():
     assert "not made of a repeated layer class" in answer.reason
 
 
+def function(old="", new="", rest=""):
+    assert old in FUNCTIONS["a function"]
+    return rest + FUNCTIONS["a function"].replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("reason", "source"),
+    [
+        ("`encoder` does not give back one tensor", function(" + x\n", " + x, x\n")),
+        ("`encoder` is decorated already", function("def encoder", "@cache\ndef encoder")),
+        ("any number of arguments", function("rate=0.1", "rate=0.1, *more")),
+        ("defines a function or class of its own", function("    y =", "    f = lambda t: t\n    y =")),
+        (
+            "`encoder` reads `norm`, which is made",
+            function("layers.Dropout(rate)(y)", "norm(y)", "norm = layers.ReLU()\n"),
+        ),
+        ("`encoder` reads `norms`, which is made", function("(y)", "(norms[0](y))", "norms = [f() for f in g]\n")),
+        ("has LSTM", function("layers.Dropout(rate)(y)", "layers.LSTM(32, return_sequences=True)(y)")),
+        ("uses Lambda", function("layers.Dropout(rate)(y)", "layers.Lambda(abs)(y)")),
+        ("calls `seen.append`", function("    return", "    seen.append(x)\n    return")),
+        ("the notebook uses `model.layers`", function() + "model.layers[-1].trainable = False\n"),
+        ("the notebook uses `model.get_layer`", function() + "model.get_layer('dense')\n"),
+        ("not made of a repeated layer class or function", function("for _ in range(4):\n    ", "")),
+        ("not made of a repeated layer class or function", function("    return", "    keras.Input((3,))\n    return")),
+    ],
+)
+def test_it_declines_a_function_with_the_reason(reason, source):
+    answer = ask(source, line=source[: source.index("model.fit")].count("\n") + 1)
+    assert isinstance(answer, Declined), answer.diff
+    assert reason in answer.reason
+
+
+def test_a_function_may_read_constants_of_the_notebook():
+    answer = ask(function("Dense(width", "Dense(2 * WIDTH", "WIDTH = 64\n"), earlier=(IMPORTS, "SIZES = [WIDTH]"))
+    assert isinstance(answer, Proposal), answer.reason
+
+
+def test_of_two_nested_functions_only_the_outer_one_is_changed():
+    inner = "def wide(x):\n    return layers.Dense(8)(layers.Dense(9)(x))\n\n"
+    answer = ask(function("layers.Dropout(rate)(y)", "wide(wide(y))", inner))
+    assert "Rematerialize `encoder`" == answer.title
+
+
+def test_functions_of_an_earlier_cell_come_as_a_patch_to_copy():
+    answer = ask(FUNCTIONS["a function"].removeprefix(ENCODER), earlier=(IMPORTS, ENCODER))
+    assert "defined in an earlier cell" in answer.reason
+    assert "+@apply.rematerialize" in answer.patch.splitlines()
+
+
 NOISE = st.lists(
     st.sampled_from(
         ["# call(self)", "note = f'{1}: @apply'", "%matplotlib inline", "", "ü = 1", "!ls", "def f():\n    return 1"]
@@ -208,13 +277,19 @@ NOISE = st.lists(
 )
 
 
-@given(st.sampled_from(sorted(TRAINED)), NOISE, st.sampled_from(["\n", "\r\n"]), st.sampled_from(["", "%%tfmem -q\n"]))
+@given(
+    st.sampled_from(sorted(TRAINED | FUNCTIONS)),
+    NOISE,
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from(["", "%%tfmem -q\n"]),
+)
 @settings(max_examples=150, deadline=None)
 def test_two_lines_are_added_and_everything_else_stays(name, noise, end, tag):
-    source = (tag + "".join(line + "\n" for line in noise) + TRAINED[name]).replace("\n", end)
+    source = (tag + "".join(line + "\n" for line in noise) + (TRAINED | FUNCTIONS)[name]).replace("\n", end)
     answer = ask(source, NEW)
     assert isinstance(answer, Proposal), answer.reason
-    added = ("from tf_mem_magic import apply" + end, "    @apply.rematerialize" + end)
+    decorator = "@apply.rematerialize" if name in FUNCTIONS else "    @apply.rematerialize"
+    added = ("from tf_mem_magic import apply" + end, decorator + end)
     lines = answer.source.splitlines(keepends=True)
     assert [1, 1] == [lines.count(line) for line in added]
     assert source == "".join(line for line in lines if line not in added)
@@ -245,13 +320,13 @@ print("FOUND" + json.dumps(found))
 
 @pytest.fixture(scope="module")
 def ran():
-    cells = {name: (source, ask(source, NEW).source) for name, source in TRAINED.items()}
+    cells = {name: (source, ask(source, NEW).source) for name, source in (TRAINED | FUNCTIONS).items()}
     return found_by(RUN, {"cells": cells, "imports": IMPORTS}, bfc(1024))
 
 
 @pytest.mark.tf
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", [*TRAINED, *FUNCTIONS])
 def test_the_edited_cell_trains_the_same_weights_in_less_memory(ran, name):
     before, after = ran[name]["peaks"]
     assert ran[name]["gap"] <= 1e-6

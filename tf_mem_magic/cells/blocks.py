@@ -23,15 +23,18 @@ _NOT_OF_A_CALL = frozenset({"__init__", "build", "get_config", "from_config"})
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A layer class that is repeated, its method ``call``, and why that may not be computed twice (empty: it may)."""
+    """What is repeated, a layer class or a function that adds layers, and why that may not be computed twice.
 
-    definition: ast.ClassDef
+    ``call`` is what is decorated: the method of the class, or the function itself. An empty reason: it may.
+    """
+
+    definition: ast.ClassDef | ast.FunctionDef
     call: ast.FunctionDef
     reason: str = ""
 
     @property
     def name(self) -> str:
-        """The class's name."""
+        """The name of the class or function."""
         return self.definition.name
 
 
@@ -44,8 +47,8 @@ def find_blocks(tree: ast.Module, trees: Iterable[ast.Module], names: KerasNames
     classes = {n.name: n for t in trees for n in t.body if isinstance(n, ast.ClassDef)}
     functions = {n.name: n for t in trees for n in t.body if isinstance(n, ast.FunctionDef)}
     layers = [n for n in tree.body if isinstance(n, ast.ClassDef) and _is_layer(n, names)]
-    repeated = [n for n in layers if classes[n.name] is n and _is_repeated(n.name, trees)]
-    inside = {name for outer in repeated for name in _called(outer) if name != outer.name}
+    repeated = [n for n in layers if classes[n.name] is n and is_repeated(n.name, trees)]
+    inside = {name for outer in repeated for name in names_called(outer) if name != outer.name}
     found = []
     for one in repeated:
         calls = [f for f in one.body if isinstance(f, ast.FunctionDef) and f.name == "call"]
@@ -58,19 +61,20 @@ def _is_layer(definition: ast.ClassDef, names: KerasNames) -> bool:
     return len(definition.bases) == 1 and names.origin(definition.bases[0]) in _LAYERS
 
 
-def _is_repeated(name: str, trees: Iterable[ast.Module]) -> bool:
+def is_repeated(name: str, trees: Iterable[ast.Module]) -> bool:
     """Whether the class is made in a loop, or in two places."""
     places = 0
     for tree in trees:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
                 places += 1
-            if isinstance(node, (ast.For, ast.While, ast.ListComp, ast.GeneratorExp)) and name in _called(node):
+            if isinstance(node, (ast.For, ast.While, ast.ListComp, ast.GeneratorExp)) and name in names_called(node):
                 return True
     return places > 1
 
 
-def _called(node: ast.AST) -> set[str]:
+def names_called(node: ast.AST) -> set[str]:
+    """Give the last names of everything that the node's text calls."""
     return {called_name(n) for n in ast.walk(node) if isinstance(n, ast.Call)}
 
 
@@ -89,8 +93,17 @@ def _why_not(
     returns = [n.value for n in ast.walk(call) if isinstance(n, ast.Return)]
     if len(returns) == 0 or any(r is None or isinstance(r, (ast.Tuple, ast.List, ast.Dict)) for r in returns):
         return f"`{name}.call` does not give back one tensor"
-    reached = _reached(definition, classes, functions)
-    for one in reached:
+    return why_not_reached(definition, classes, functions, names)
+
+
+def why_not_reached(
+    definition: ast.ClassDef | ast.FunctionDef,
+    classes: dict[str, ast.ClassDef],
+    functions: dict[str, ast.FunctionDef],
+    names: KerasNames,
+) -> str:
+    """Say what makes a second pass differ, in the block and in what of the notebook its text names; empty: nothing."""
+    for one in _reached(definition, classes, functions):
         reason = _of_layers(one, names) or _of_effects(one)
         if reason:
             return f"`{one.name}` {reason}"
@@ -98,9 +111,11 @@ def _why_not(
 
 
 def _reached(
-    definition: ast.ClassDef, classes: dict[str, ast.ClassDef], functions: dict[str, ast.FunctionDef]
+    definition: ast.ClassDef | ast.FunctionDef,
+    classes: dict[str, ast.ClassDef],
+    functions: dict[str, ast.FunctionDef],
 ) -> list[ast.ClassDef | ast.FunctionDef]:
-    """List the block's class and the classes and functions of the notebook that its text names."""
+    """List the block and the classes and functions of the notebook that its text names."""
     found: list[ast.ClassDef | ast.FunctionDef] = []
     queue: list[ast.ClassDef | ast.FunctionDef] = [definition]
     while queue:
