@@ -61,7 +61,7 @@ def only(make):
 class Subclassed(keras.Model):
     def __init__(self, Block):
         super().__init__()
-        self.embed = L.Embedding(50, 32); self.parts = [Block() for _ in range(4)]
+        self.embed = L.Embedding(50, 32); self.parts = [Block() for _ in range(3)]
         self.pool = L.GlobalAveragePooling1D(); self.top = L.Dense(4)
     def call(self, x):
         x = self.embed(x)
@@ -75,7 +75,7 @@ def build(Block, given):
         model(X[:1])
         return model
     inputs = keras.Input((64,), dtype="int32"); h = L.Embedding(50, 32)(inputs); shared = Block()
-    for _ in range(4):
+    for _ in range(3):
         block = shared if given == "shared" else Block()
         h = block(h, training=False) if given == "inference" and _ % 2 else block(h)
     return keras.Model(inputs, L.Dense(4)(L.GlobalAveragePooling1D()(h)))
@@ -97,17 +97,19 @@ found = {
     "transformer, some told not to train": compare(Transformer, given="inference"),
     "transformer, subclassed model": compare(Transformer, given="subclassed"),
     "transformer, frozen blocks": compare(Transformer, then=freeze),
-    "transformer, one block called four times": compare(Transformer, given="shared", optimizer="sgd"),
+    "transformer, one block called three times": compare(Transformer, given="shared", optimizer="sgd"),
     "residual": compare(Residual),
     "residual, eagerly": compare(Residual, eager=True),
     "residual, in a loop": compare(Residual, loop="graph"),
     "residual, frozen blocks": compare(Residual, then=freeze),
-    "residual, one block called four times": compare(Residual, given="shared", optimizer="sgd"),
+    "residual, one block called three times": compare(Residual, given="shared", optimizer="sgd"),
     "residual, some told not to train": compare(Residual, given="inference"),
     "depth": compare(Depth),
     "depth, eagerly": compare(Depth, eager=True),
     "renormalization": compare(only(lambda: L.BatchNormalization(renorm=True))),
 }
+# In 16 bits the order in which TensorFlow's graph optimizer adds is seen in the weights: leave it as it is written.
+tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 for policy in ("mixed_bfloat16", "mixed_float16"):
     keras.config.set_dtype_policy(policy)
     found[f"transformer in {policy}"] = compare(Transformer)
@@ -135,7 +137,7 @@ def exact(found):
     return {name: one for name, one in found.items() if name.startswith(KINDS)}
 
 
-def test_variables_losses_and_predictions_are_those_without_it(found):
+def test_variables_losses_and_validation_are_those_without_it(found):
     assert {} == {name: one["gap"] for name, one in exact(found).items() if one["gap"] > 1e-6}
 
 
