@@ -30,6 +30,10 @@ def decoder(x, width, memory=None, rate=0.1):
 shared = []
 def with_outer_layer(x, width):
     return x + shared[0](L.Dense(width, "gelu")(x))
+def helper(x):
+    return shared[0](x)
+def with_outer_layer_deep_inside(x, width):
+    return x + helper(L.Dense(width, "gelu")(x))
 outer = []
 def with_outer_tensor(x, width):
     return x + L.Dense(32)(L.Dense(width, "gelu")(x)) * outer[0]
@@ -78,7 +82,7 @@ def compare(function, **how):
 found = {
     "encoder": compare(encoder), "residual": compare(residual), "decoder": compare(decoder),
     "encoder, eagerly": compare(encoder, eager=True), "encoder, compiled": compare(encoder, jit=True),
-    "an outer layer": compare(with_outer_layer), "an outer tensor": compare(with_outer_tensor),
+    "an outer layer": compare(with_outer_layer), "an outer layer, deep": compare(with_outer_layer_deep_inside), "an outer tensor": compare(with_outer_tensor),
     "several": compare(several), "one layer": compare(one_layer), "a loss": compare(with_loss),
     "recurrent": compare(recurrent),
 }
@@ -107,6 +111,7 @@ EXACT = ("encoder", "residual", "decoder", "encoder, eagerly", "encoder, compile
 EXACT = (*EXACT, "encoder in mixed_bfloat16", "encoder in mixed_float16")
 REFUSED = {
     "an outer layer": "it uses a layer that was made outside it",
+    "an outer layer, deep": "it uses a layer that was made outside it",
     "an outer tensor": "it uses a tensor that it was not given",
     "several": "something else than one tensor",
     "one layer": "fewer than two layers",

@@ -220,6 +220,9 @@ def test_a_block_that_the_model_does_not_hold_is_left_alone():
     assert "not made of a repeated layer class" in answer.reason
 
 
+HELPER = "inner = layers.ReLU()\n\ndef norm(y):\n    return inner(y)\n\n"
+
+
 def function(old="", new="", rest=""):
     assert old in FUNCTIONS["a function"]
     return rest + FUNCTIONS["a function"].replace(old, new)
@@ -237,6 +240,7 @@ def function(old="", new="", rest=""):
             function("layers.Dropout(rate)(y)", "norm(y)", "norm = layers.ReLU()\n"),
         ),
         ("`encoder` reads `norms`, which is made", function("(y)", "(norms[0](y))", "norms = [f() for f in g]\n")),
+        ("`norm` reads `inner`", function("layers.Dropout(rate)(y)", "norm(y)", HELPER)),
         ("has LSTM", function("layers.Dropout(rate)(y)", "layers.LSTM(32, return_sequences=True)(y)")),
         ("uses Lambda", function("layers.Dropout(rate)(y)", "layers.Lambda(abs)(y)")),
         ("calls `seen.append`", function("    return", "    seen.append(x)\n    return")),

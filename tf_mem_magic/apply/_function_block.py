@@ -80,18 +80,26 @@ def _nodes_of(model: Any) -> set[int]:
 
 
 def _outer_values(function: Callable[..., Any]) -> Iterator[Any]:
-    """Yield what the function's text reaches outside it: layers there would be shared with the rest of the model."""
+    """Yield what a function, and those it calls, reach outside: a layer there may be shared with the rest of a model."""
     import keras
 
-    function = getattr(function, "__wrapped__", function)
-    code = function.__code__
-    cells = function.__closure__ or ()
-    values = [function.__globals__[name] for name in code.co_names if name in function.__globals__]
-    for cell in cells:
-        try:
-            values.append(cell.cell_contents)
-        except ValueError:  # not assigned yet
+    queue, met = [getattr(function, "__wrapped__", function)], set()
+    while queue:
+        one = queue.pop()
+        if one in met or not isinstance(one, types.FunctionType):
             continue
-    values += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    for value in values:
-        yield from keras.tree.flatten(value) if isinstance(value, (list, tuple, dict)) else (value,)
+        met.add(one)
+        values = [one.__globals__[name] for name in one.__code__.co_names if name in one.__globals__]
+        values += [cell.cell_contents for cell in one.__closure__ or () if not _is_empty(cell)]
+        values += [*(one.__defaults__ or ()), *(one.__kwdefaults__ or {}).values()]
+        for value in values:
+            yield from keras.tree.flatten(value) if isinstance(value, (list, tuple, dict)) else (value,)
+        own = (getattr(value, "__wrapped__", value) for value in values)
+        queue += [value for value in own if getattr(value, "__globals__", None) is one.__globals__]
+
+
+def _is_empty(cell: types.CellType) -> bool:
+    try:
+        return cell.cell_contents is None
+    except ValueError:  # not assigned yet
+        return True

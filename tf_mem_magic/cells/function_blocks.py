@@ -28,26 +28,31 @@ def find_function_blocks(tree: ast.Module, trees: Iterable[ast.Module], names: K
     found = []
     for one in repeated:
         if one.name not in inside:
-            reason = _why_not(one, trees) or why_not_reached(one, classes, functions, names) or structure
+            reason = _why_not(one, functions, trees) or why_not_reached(one, classes, functions, names) or structure
             found.append(Block(one, one, reason))
     return tuple(found)
 
 
-def _adds_layers(one: ast.FunctionDef, functions: dict[str, ast.FunctionDef], names: KerasNames) -> bool:
-    """Whether a function makes two layers of Keras at least, alone or with what it calls, and no whole model."""
-    reached: list[ast.FunctionDef] = []
+def _parts(one: ast.FunctionDef, functions: dict[str, ast.FunctionDef]) -> list[ast.FunctionDef]:
+    """List a function and the functions of the notebook that it calls, these in turn too."""
+    parts: list[ast.FunctionDef] = []
     queue = [one]
     while queue:
         part = queue.pop()
-        if part not in reached:
-            reached.append(part)
+        if part not in parts:
+            parts.append(part)
             queue += [functions[name] for name in sorted(names_called(part)) if name in functions]
-    calls = [n for part in reached for n in ast.walk(part) if isinstance(n, ast.Call)]
+    return parts
+
+
+def _adds_layers(one: ast.FunctionDef, functions: dict[str, ast.FunctionDef], names: KerasNames) -> bool:
+    """Whether a function makes two layers of Keras at least, alone or with what it calls, and no whole model."""
+    calls = [n for part in _parts(one, functions) for n in ast.walk(part) if isinstance(n, ast.Call)]
     whole = any(called_name(call) in _WHOLE for call in calls)
     return not whole and sum(names.is_layer(call) for call in calls) > 1
 
 
-def _why_not(one: ast.FunctionDef, trees: tuple[ast.Module, ...]) -> str:
+def _why_not(one: ast.FunctionDef, functions: dict[str, ast.FunctionDef], trees: tuple[ast.Module, ...]) -> str:
     if one.decorator_list:
         return f"`{one.name}` is decorated already"
     if one.args.vararg or one.args.kwarg:
@@ -58,8 +63,9 @@ def _why_not(one: ast.FunctionDef, trees: tuple[ast.Module, ...]) -> str:
     returns = [n.value for n in ast.walk(one) if isinstance(n, ast.Return)]
     if len(returns) == 0 or any(r is None or isinstance(r, (ast.Tuple, ast.List, ast.Dict)) for r in returns):
         return f"`{one.name}` does not give back one tensor"
-    if name := _read_from_outside(one, trees):
-        return f"`{one.name}` reads `{name}`, which is made outside it"
+    for part in _parts(one, functions):
+        if name := _read_from_outside(part, trees):
+            return f"`{part.name}` reads `{name}`, which is made outside it"
     return ""
 
 
