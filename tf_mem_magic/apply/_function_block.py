@@ -80,7 +80,7 @@ def _nodes_of(model: Any) -> set[int]:
 
 
 def _outer_values(function: Callable[..., Any]) -> Iterator[Any]:
-    """Yield what a function, and those it calls, reach outside: a layer there may be shared with the rest of a model."""
+    """Yield what a function, and those it calls, reach outside: a layer there may be one of the rest of the model."""
     import keras
 
     queue, met = [getattr(function, "__wrapped__", function)], set()
