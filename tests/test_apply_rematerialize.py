@@ -42,9 +42,15 @@ def inner_is(make):
             return self.dense(self.inner(x))
     return Block
 
-class Several(Convolution):
+class Several(L.Layer):
+    def __init__(self):
+        super().__init__(); self.dense = L.Dense(32)
     def call(self, x, allowed=None):
-        return [x, self.parts[0](x)]
+        return [x, self.dense(x)]
+
+class Unused(Convolution):
+    def call(self, x, allowed=None):
+        return self.parts[0](x)
 
 class Losing(L.Layer):
     def call(self, x, allowed=None):
@@ -104,6 +110,7 @@ found = {
     "recurrent": compare(inner_is(lambda: L.LSTM(32, return_sequences=True))),
     "activity loss": compare(inner_is(lambda: L.Dense(32, activity_regularizer="l2"))),
     "several outputs": compare(Several),
+    "a layer that is not called": compare(Unused),
 }
 keras.config.set_dtype_policy("mixed_bfloat16")
 found["attention in 16 bits"] = compare(Attention)
@@ -131,6 +138,7 @@ REFUSED = {
     "a loss": "it adds a loss",
     "recurrent": "LSTM is recurrent",
     "activity loss": "Dense adds a loss of its activations",
+    "a layer that is not called": "Conv1D is not built before its first call",
     "several outputs": "something else than one tensor",
     "weights of its own in 16 bits": "it has weights of its own and computes in 16 bits",
 }
