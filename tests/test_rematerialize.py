@@ -86,17 +86,20 @@ DECODER = """def decoder(x, memory, rate=0.1):
 DECODE = BUILD.replace("for _", "memory = layers.Dense(32)(h)\nfor _").replace(
     "Block()(h)", "decoder(h, memory=memory)"
 )
+SGD = FIT.replace('"adam"', '"sgd"')
+SGD_LOOP = LOOP.replace("Adam()", "SGD(0.01)")
+"""Adam makes rounding visible: it divides by the size of a gradient, which is nearly 0 for a bias before a norm."""
 FUNCTIONS = {
-    "a function": ENCODER + BUILD.replace("Block()(h)", "encoder(h, 128)") + FIT,
-    "a function of two tensors": DECODER + DECODE + FIT,
-    "a function, in a loop of one's own": ENCODER + BUILD.replace("Block()(h)", "encoder(h, 128)") + LOOP,
+    "a function": ENCODER + BUILD.replace("Block()(h)", "encoder(h, 128)") + SGD,
+    "a function of two tensors": DECODER + DECODE + SGD,
+    "a function, in a loop of one's own": ENCODER + BUILD.replace("Block()(h)", "encoder(h, 128)") + SGD_LOOP,
 }
 TRAINED = {
     "fit": BLOCK + BUILD + FIT,
     "a loop of one's own": BLOCK + BUILD + LOOP,
     "a subclassed model": BLOCK + OWN_MODEL + FIT,
-    "dropout and statistics": REAL + BUILD + FIT,
-    "dropout and statistics in a loop of one's own": REAL + BUILD + LOOP,
+    "dropout and statistics": REAL + BUILD + SGD,
+    "dropout and statistics in a loop of one's own": REAL + BUILD + SGD_LOOP,
     "dropout and statistics in a subclassed model": REAL
     + OWN_MODEL.replace("block(x, training=training)", "block(x)")
     + FIT,

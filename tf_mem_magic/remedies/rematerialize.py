@@ -31,7 +31,7 @@ _CAVEATS = (
     "A step takes longer: each block is computed twice.",
     "Dropout draws the same numbers in both passes, and BatchNormalization updates its statistics once a step.",
     "A block for which computing twice is not exact is called as it was, with a warning that says why.",
-    "Measured on the CPU: the same weights bit by bit, with XLA the same but for rounding; not measured on a GPU.",
+    "Measured on the CPU: the same weights bit by bit, or but for rounding; not measured on a GPU.",
 )
 _ONE_LAYER = (
     "What the function adds becomes one inner model each time: the summary shows it as one layer, "
