@@ -215,6 +215,16 @@ CELLS = (
         layers=("Block",),
     ),
     cell(
+        "function blocks",
+        "from tensorflow.keras import layers\n\n\ndef encoder(inputs, width, dropout=0.1):\n"
+        "    x = layers.MultiHeadAttention(2, 32, dropout=dropout)(inputs, inputs)\n"
+        "    x = layers.LayerNormalization()(x + inputs)\n    y = layers.Dense(width, 'gelu')(x)  # wide\n"
+        "    return layers.Dense(inputs.shape[-1])(y) + x\n\n\nx_in = inputs = keras.Input((8, 64))\n"
+        "for _ in range(3):\n    x_in = encoder(x_in, 256)\nmodel = keras.Model(inputs, layers.Dense(1)(x_in))\n"
+        "model.compile('adam', 'mse')\nmodel.fit(x, y, batch_size=64)  # <-\n",
+        layers=("MultiHeadAttention", "LayerNormalization", "Dense"),
+    ),
+    cell(
         "a strategy",
         "strategy = tf.distribute.MirroredStrategy()\nwith strategy.scope():\n"
         "    model = tf.keras.Sequential([tf.keras.layers.Dense(1)])\n    model.compile('adam', 'mse')\n"

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from tests.kernel import bfc
+from tests.rematerialize_runtime import HARNESS, IMPORTS
+from tests.script import found_by
 
 pytestmark = [pytest.mark.tf, pytest.mark.timeout(900)]
-ROOT = Path(__file__).parents[1]
 
-SCRIPT = """
-import json, warnings
-import keras, numpy as np, tensorflow as tf
-from tf_mem_magic import apply
-L = keras.layers
-
+LAYERS = """
 class Attention(L.Layer):
     def __init__(self, width=32):
         super().__init__()
@@ -52,9 +42,38 @@ def inner_is(make):
             return self.dense(self.inner(x))
     return Block
 
-class Several(Convolution):
+class Several(L.Layer):
+    def __init__(self):
+        super().__init__(); self.dense = L.Dense(32)
     def call(self, x, allowed=None):
-        return [x, self.parts[0](x)]
+        return [x, self.dense(x)]
+
+class Unused(Convolution):
+    def call(self, x, allowed=None):
+        return self.parts[0](x)
+
+class Losing(L.Layer):
+    def call(self, x, allowed=None):
+        self.add_loss(tf.reduce_mean(x) ** 2)
+        return x
+
+class Outside(L.Layer):
+    other = []
+    def __init__(self):
+        super().__init__(); self.dense = L.Dense(32, "gelu")
+    def call(self, x, allowed=None):
+        return self.dense(x) if "scratch" in x.graph.name else self.dense(x) * tf.reduce_mean(self.other[0])
+
+class Keeper(L.Layer):
+    def call(self, x):
+        if "scratch" not in x.graph.name:
+            Outside.other[:] = [x]
+        return x
+
+counter = tf.Variable(2.0, trainable=False)
+class Counted(Convolution):
+    def call(self, x, allowed=None):
+        return super().call(x) * counter
 
 class Own(L.Layer):
     def build(self, shape):
@@ -65,55 +84,33 @@ class Own(L.Layer):
 def build(Block, given):
     inputs = keras.Input((64,), dtype="int32"); h = L.Embedding(50, 32)(inputs)
     allowed = L.Lambda(lambda t: tf.ones((tf.shape(t)[0], 64, 64), bool))(inputs)
+    if given == "outside":
+        h = Keeper()(h)
     for _ in range(4):
         more = {"other": L.Dense(32)(h)} if given == "two" else {}
         h = Block()(h, allowed=allowed, **more)
         h = h[1] if isinstance(h, list) else L.Dropout(0.1)(h)
     return keras.Model(inputs, L.Dense(4)(L.GlobalAveragePooling1D()(h)))
+"""
 
-X = np.random.default_rng(0).integers(0, 50, (48, 64)); Y = np.random.default_rng(1).integers(0, 4, 48)
-info = tf.config.experimental.get_memory_info
-def train(Block, eager=False, given="", wrap=None, loop=False):
-    if wrap is not None:
-        Block = type("Block", (Block,), {"call": wrap(Block.call)})
-    keras.utils.set_random_seed(1)
-    model = build(Block, given)
-    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adam", loss_of, run_eagerly=eager, jit_compile=False)
-    start = info("CPU:0")["current"]; tf.config.experimental.reset_memory_stats("CPU:0")
-    if loop:
-        optimizer = keras.optimizers.SGD(0.1)
-        @tf.function
-        def step(x, y):
-            with tf.GradientTape() as tape:
-                loss = loss_of(y, model(x, training=True))
-            optimizer.apply_gradients(zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables))
-        for i in range(0, 48, 16):
-            step(tf.constant(X[i:i + 16]), tf.constant(Y[i:i + 16]))
-    else:
-        model.fit(X, Y, batch_size=16, verbose=0, shuffle=False)
-    return model.get_weights(), info("CPU:0")["peak"] - start
-
-def compare(Block, wrap=apply.rematerialize, **how):
-    before, peak = train(Block, **how)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        after, less = train(Block, wrap=wrap, **how)
-    words = [str(w.message) for w in told if "rematerialized" in str(w.message)]
-    return {"gap": float(max(np.abs(a - b).max() for a, b in zip(before, after))), "peaks": [peak, less], "told": words}
-
+CASES = """
 found = {
     "attention in a graph": compare(Attention),
     "attention, eagerly": compare(Attention, eager=True),
-    "attention in a loop of one's own": compare(Attention, loop=True),
+    "attention in a loop of one's own": compare(Attention, loop="graph"),
     "convolutions": compare(Convolution),
     "two tensors, one by name": compare(Two, given="two"),
     "weights of its own": compare(Own),
-    "dropout": compare(inner_is(lambda: L.Dropout(0.5))),
-    "batch normalization": compare(inner_is(L.BatchNormalization)),
+    "spectral normalization": compare(inner_is(lambda: L.SpectralNormalization(L.Dense(32)))),
+    "random numbers of TensorFlow": compare(inner_is(lambda: L.Lambda(lambda x: x + tf.random.normal(tf.shape(x))))),
+    "the global seed": compare(inner_is(lambda: L.Lambda(lambda x: x + keras.random.normal(tf.shape(x))))),
+    "a tensor from outside": compare(Outside, given="outside"),
+    "a variable from outside": compare(Counted),
+    "a loss": compare(inner_is(lambda: Losing())),
     "recurrent": compare(inner_is(lambda: L.LSTM(32, return_sequences=True))),
     "activity loss": compare(inner_is(lambda: L.Dense(32, activity_regularizer="l2"))),
     "several outputs": compare(Several),
+    "a layer that is not called": compare(Unused),
 }
 keras.config.set_dtype_policy("mixed_bfloat16")
 found["attention in 16 bits"] = compare(Attention)
@@ -133,10 +130,15 @@ print("FOUND" + json.dumps(found))
 LESS = ("attention in a graph", "attention, eagerly", "attention in a loop of one's own", "attention in 16 bits")
 EXACT = (*LESS, "convolutions", "two tensors, one by name", "weights of its own")
 REFUSED = {
-    "dropout": "Dropout draws random numbers",
-    "batch normalization": "BatchNormalization has state",
-    "recurrent": "draws random numbers",
+    "spectral normalization": "changes a variable that is not part of its own state",
+    "random numbers of TensorFlow": "it runs RandomStandardNormal",
+    "the global seed": "changes a variable that is not part of its own state",
+    "a tensor from outside": "it uses a tensor that it was not given",
+    "a variable from outside": "it reads a variable that is not one of its own",
+    "a loss": "it adds a loss",
+    "recurrent": "LSTM is recurrent",
     "activity loss": "Dense adds a loss of its activations",
+    "a layer that is not called": "Conv1D is not built before its first call",
     "several outputs": "something else than one tensor",
     "weights of its own in 16 bits": "it has weights of its own and computes in 16 bits",
 }
@@ -144,11 +146,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def found():
-    env = {**os.environ, **bfc(1024), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=850)
-    assert "FOUND" in done.stdout, done.stderr[-3000:]
-    return json.loads(done.stdout.partition("FOUND")[2])
+    return found_by(IMPORTS + LAYERS + HARNESS + CASES, None, bfc(1024))
 
 
 @pytest.mark.parametrize("name", EXACT)

@@ -10,12 +10,12 @@ from tf_mem_magic.cells.keras_names import KerasNames
 from tf_mem_magic.cells.uses import called_name
 
 _LAYERS = ("keras.layers.Layer", "keras.Layer")
-_RANDOM = frozenset(
-    "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise GaussianDropout AlphaDropout".split()
-)
-_STATE = frozenset({"BatchNormalization", "SpectralNormalization", "Normalization", "IntegerLookup", "StringLookup"})
+_STATE = frozenset({"SpectralNormalization", "IntegerLookup", "StringLookup"})
 _RECURRENT = frozenset("RNN LSTM GRU SimpleRNN ConvLSTM1D ConvLSTM2D ConvLSTM3D Bidirectional LSTMCell GRUCell".split())
 _MASKS = frozenset({"Embedding", "Masking"})
+_UNSURE = frozenset(
+    "GradientTape custom_gradient Lambda load_model assign assign_add assign_sub rng default_rng randn randint".split()
+)
 _LOSSES = frozenset({"add_loss", "add_metric", "ActivityRegularization"})
 _CHANGES = frozenset("append extend insert update pop popitem setdefault write update_state setattr exec next".split())
 _NOT_OF_A_CALL = frozenset({"__init__", "build", "get_config", "from_config"})
@@ -23,15 +23,18 @@ _NOT_OF_A_CALL = frozenset({"__init__", "build", "get_config", "from_config"})
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A layer class that is repeated, its method ``call``, and why that may not be computed twice (empty: it may)."""
+    """What is repeated, a layer class or a function that adds layers, and why that may not be computed twice.
 
-    definition: ast.ClassDef
+    ``call`` is what is decorated: the method of the class, or the function itself. An empty reason: it may.
+    """
+
+    definition: ast.ClassDef | ast.FunctionDef
     call: ast.FunctionDef
     reason: str = ""
 
     @property
     def name(self) -> str:
-        """The class's name."""
+        """The name of the class or function."""
         return self.definition.name
 
 
@@ -44,13 +47,13 @@ def find_blocks(tree: ast.Module, trees: Iterable[ast.Module], names: KerasNames
     classes = {n.name: n for t in trees for n in t.body if isinstance(n, ast.ClassDef)}
     functions = {n.name: n for t in trees for n in t.body if isinstance(n, ast.FunctionDef)}
     layers = [n for n in tree.body if isinstance(n, ast.ClassDef) and _is_layer(n, names)]
-    repeated = [n for n in layers if classes[n.name] is n and _is_repeated(n.name, trees)]
-    inside = {name for outer in repeated for name in _called(outer) if name != outer.name}
+    repeated = [n for n in layers if classes[n.name] is n and is_repeated(n.name, trees)]
+    inside = {name for outer in repeated for name in names_called(outer) if name != outer.name}
     found = []
     for one in repeated:
         calls = [f for f in one.body if isinstance(f, ast.FunctionDef) and f.name == "call"]
         if len(calls) == 1 and one.name not in inside:
-            found.append(Block(one, calls[0], _why_not(one, calls[0], classes, functions)))
+            found.append(Block(one, calls[0], _why_not(one, calls[0], classes, functions, names)))
     return tuple(found)
 
 
@@ -58,19 +61,20 @@ def _is_layer(definition: ast.ClassDef, names: KerasNames) -> bool:
     return len(definition.bases) == 1 and names.origin(definition.bases[0]) in _LAYERS
 
 
-def _is_repeated(name: str, trees: Iterable[ast.Module]) -> bool:
+def is_repeated(name: str, trees: Iterable[ast.Module]) -> bool:
     """Whether the class is made in a loop, or in two places."""
     places = 0
     for tree in trees:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
                 places += 1
-            if isinstance(node, (ast.For, ast.While, ast.ListComp, ast.GeneratorExp)) and name in _called(node):
+            if isinstance(node, (ast.For, ast.While, ast.ListComp, ast.GeneratorExp)) and name in names_called(node):
                 return True
     return places > 1
 
 
-def _called(node: ast.AST) -> set[str]:
+def names_called(node: ast.AST) -> set[str]:
+    """Give the last names of everything that the node's text calls."""
     return {called_name(n) for n in ast.walk(node) if isinstance(n, ast.Call)}
 
 
@@ -79,6 +83,7 @@ def _why_not(
     call: ast.FunctionDef,
     classes: dict[str, ast.ClassDef],
     functions: dict[str, ast.FunctionDef],
+    names: KerasNames,
 ) -> str:
     name = definition.name
     if call.decorator_list:
@@ -88,18 +93,29 @@ def _why_not(
     returns = [n.value for n in ast.walk(call) if isinstance(n, ast.Return)]
     if len(returns) == 0 or any(r is None or isinstance(r, (ast.Tuple, ast.List, ast.Dict)) for r in returns):
         return f"`{name}.call` does not give back one tensor"
-    reached = _reached(definition, classes, functions)
-    for one in reached:
-        reason = _of_layers(one) or _of_effects(one) or (_of_training(one) if one is not definition else "")
+    return why_not_reached(definition, classes, functions, names)
+
+
+def why_not_reached(
+    definition: ast.ClassDef | ast.FunctionDef,
+    classes: dict[str, ast.ClassDef],
+    functions: dict[str, ast.FunctionDef],
+    names: KerasNames,
+) -> str:
+    """Say what makes a second pass differ, in the block and in what of the notebook its text names; empty: nothing."""
+    for one in _reached(definition, classes, functions):
+        reason = _of_layers(one, names) or _of_effects(one)
         if reason:
             return f"`{one.name}` {reason}"
     return ""
 
 
 def _reached(
-    definition: ast.ClassDef, classes: dict[str, ast.ClassDef], functions: dict[str, ast.FunctionDef]
+    definition: ast.ClassDef | ast.FunctionDef,
+    classes: dict[str, ast.ClassDef],
+    functions: dict[str, ast.FunctionDef],
 ) -> list[ast.ClassDef | ast.FunctionDef]:
-    """List the block's class and the classes and functions of the notebook that its text names."""
+    """List the block and the classes and functions of the notebook that its text names."""
     found: list[ast.ClassDef | ast.FunctionDef] = []
     queue: list[ast.ClassDef | ast.FunctionDef] = [definition]
     while queue:
@@ -119,36 +135,42 @@ def _methods(definition: ast.ClassDef) -> Iterator[ast.FunctionDef]:
             yield one
 
 
-def _of_layers(node: ast.AST) -> str:
+def _of_layers(node: ast.AST, names: KerasNames) -> str:
     """Say which layer or call of the block makes a second pass differ from the first."""
+    seeded = set(_seeded(node, names))
     for one in ast.walk(node):
         name = one.attr if isinstance(one, ast.Attribute) else one.id if isinstance(one, ast.Name) else ""
-        if name in _RANDOM or name.startswith("Random") or "dropout" in name:
-            return f"has {name}, which draws other random numbers in the second pass: its gradients would be wrong"
+        if name.startswith("Random") or (name == "random" and one not in seeded):
+            return f"uses {name}, which may draw other random numbers in the second pass"
+        if name == "dropout" and isinstance(one, ast.Attribute) and _is_called(one.value, "nn"):
+            return "uses nn.dropout, which draws other random numbers in the second pass"
         if name in _STATE:
-            return f"has {name}, which would update its moving statistics twice a step"
+            return f"has {name}, which changes more than its own state when it is called"
         if name in _RECURRENT:
-            return f"has {name}, a recurrent layer, whose dropout draws random numbers of its own"
+            return f"has {name}, a recurrent layer, with which it was not tested"
         if name in _MASKS:
             return f"has {name}, whose mask would be lost"
         if name in _LOSSES:
             return f"uses {name}, whose loss would get no gradient"
-        if name in (
-            "random",
-            "GradientTape",
-            "custom_gradient",
-            "Lambda",
-            "load_model",
-            "assign",
-            "assign_add",
-            "assign_sub",
-        ):
+        if name in _UNSURE:
             return f"uses {name}, which may not be the same twice"
-        if isinstance(one, ast.keyword) and one.arg in ("dropout", "recurrent_dropout") and not _is_zero(one.value):
-            return f"has {one.arg}, which draws other random numbers in the second pass: its gradients would be wrong"
         if isinstance(one, ast.keyword) and one.arg == "activity_regularizer":
             return "has an activity_regularizer, whose loss would get no gradient"
     return ""
+
+
+def _seeded(node: ast.AST, names: KerasNames) -> Iterator[ast.expr]:
+    """Yield each ``keras.random`` that draws from a seed generator of the block itself, or makes one."""
+    for one in ast.walk(node):
+        if isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute):
+            module = one.func.value
+            own = any(k.arg == "seed" and isinstance(k.value, ast.Attribute) for k in one.keywords)
+            if names.origin(module) == "keras.random" and (own or one.func.attr == "SeedGenerator"):
+                yield module
+
+
+def _is_called(node: ast.expr, name: str) -> bool:
+    return name == (node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else "")
 
 
 def _of_effects(node: ast.ClassDef | ast.FunctionDef) -> str:
@@ -164,17 +186,3 @@ def _of_effects(node: ast.ClassDef | ast.FunctionDef) -> str:
             if isinstance(one, ast.Call) and called_name(one) in _CHANGES:
                 return f"calls `{ast.unparse(one.func)}`, which may change something each time"
     return ""
-
-
-def _of_training(node: ast.ClassDef | ast.FunctionDef) -> str:
-    """Refuse a layer inside the block that is told by Keras whether it trains: the second pass would not tell it."""
-    for one in ast.walk(node):
-        if isinstance(one, ast.FunctionDef) and isinstance(node, ast.ClassDef) and one.name == "call":
-            arguments = [*one.args.args, *one.args.kwonlyargs]
-            if any(a.arg == "training" for a in arguments):
-                return "takes `training`, which Keras does not tell it in the second pass"
-    return ""
-
-
-def _is_zero(value: ast.expr) -> bool:
-    return isinstance(value, ast.Constant) and value.value in (0, 0.0, None)

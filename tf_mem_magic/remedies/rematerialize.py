@@ -7,6 +7,7 @@ import difflib
 
 from tf_mem_magic.cells.bindings import parse
 from tf_mem_magic.cells.blocks import Block, find_blocks
+from tf_mem_magic.cells.function_blocks import find_function_blocks
 from tf_mem_magic.cells.keras_names import KerasNames
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.source import PythonCell, apply_edits, insert_line, read_cell
@@ -28,8 +29,14 @@ _DECORATOR = "@apply.rematerialize"
 _WHY = "For the backward pass, only what goes into each block is kept; what is computed inside is computed again there."
 _CAVEATS = (
     "A step takes longer: each block is computed twice.",
-    "A block that draws random numbers or changes state when it is called stays as it was, with a warning.",
-    "Measured on the CPU: the same weights bit by bit, with XLA the same but for rounding; not measured on a GPU.",
+    "Dropout draws the same numbers in both passes, and BatchNormalization updates its statistics once a step.",
+    "A block for which computing twice is not exact is called as it was, with a warning that says why.",
+    "Measured on the CPU: the same weights bit by bit, or but for rounding; not measured on a GPU.",
+)
+_ONE_LAYER = (
+    "What the function adds becomes one inner model each time: the summary shows it as one layer, "
+    "and weights saved before do not load by layer.",
+    "A saved model loads without this package; loaded or copied, it is an ordinary model that is not rematerialized.",
 )
 
 
@@ -54,7 +61,7 @@ def _proposal(context: Context) -> Proposal:
     place = find_training(cell, names, facts, context.diagnosis)
     if isinstance(place, str):
         raise RefusedError(place)
-    blocks = _used(find_blocks(cell.tree, trees, names), place)
+    blocks = _blocks(cell.tree, trees, names, place)
     if not blocks:
         raise _elsewhere(facts, trees, names, place)
     safe = [block for block in blocks if not block.reason]
@@ -72,7 +79,11 @@ def _proposal(context: Context) -> Proposal:
         source=_edited(cell, safe),
         original=context.cell.source,
         preserves="close numerics",
-        caveats=(*_CAVEATS, *(f"`{b.name}` stays as it is: {b.reason}." for b in blocks if b.reason)),
+        caveats=(
+            *_CAVEATS,
+            *(_ONE_LAYER if any(b.call is b.definition for b in safe) else ()),
+            *(f"`{b.name}` stays as it is: {b.reason}." for b in blocks if b.reason),
+        ),
         why=_WHY,
     )
 
@@ -109,10 +120,11 @@ def _check_training(trees: list[ast.Module], cell: PythonCell, diagnosis: Diagno
         raise RefusedError("the cell does not train, and only training keeps results for a backward pass")
 
 
-def _used(blocks: tuple[Block, ...], place: TrainingPlace) -> list[Block]:
-    """Keep the blocks that are layers of the model that is trained, where its layers are known."""
+def _blocks(tree: ast.Module, trees: list[ast.Module], names: KerasNames, place: TrainingPlace) -> list[Block]:
+    """List the blocks of the model that is trained; layer classes that it does not hold are left out where known."""
     layers = place.facts.layers if place.facts is not None else ()
-    return [block for block in blocks if not layers or block.name in layers]
+    classes = [block for block in find_blocks(tree, trees, names) if not layers or block.name in layers]
+    return [*classes, *find_function_blocks(tree, trees, names)]
 
 
 def _elsewhere(facts: Facts, trees: list[ast.Module], names: KerasNames, place: TrainingPlace) -> RefusedError:
@@ -121,7 +133,7 @@ def _elsewhere(facts: Facts, trees: list[ast.Module], names: KerasNames, place: 
         cell = read_cell(source)
         if isinstance(cell, NotPython):
             continue
-        blocks = _used(find_blocks(cell.tree, [*trees, cell.tree], names), place)
+        blocks = _blocks(cell.tree, [*trees, cell.tree], names, place)
         safe = [block for block in blocks if not block.reason]
         if safe:
             before, after = source.splitlines(), _edited(cell, safe).splitlines()
@@ -133,16 +145,17 @@ def _elsewhere(facts: Facts, trees: list[ast.Module], names: KerasNames, place: 
             )
         if blocks:
             return RefusedError(blocks[0].reason)
-    return RefusedError("the model is not made of a repeated layer class that the notebook defines")
+    return RefusedError("the model is not made of a repeated layer class or function that the notebook defines")
 
 
 def _edited(cell: PythonCell, blocks: list[Block]) -> str:
     stored = {n.id for n in ast.walk(cell.tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
     if "apply" in stored | {n.name for n in ast.walk(cell.tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))}:
         raise RefusedError("the cell uses the name `apply` for something of its own")
-    edits = [insert_line(cell, block.call, _DECORATOR) for block in blocks]
-    if _IMPORT not in cell.source.splitlines():
-        first = min((block.definition for block in blocks), key=lambda definition: definition.lineno)
+    first = min((block.definition for block in blocks), key=lambda definition: definition.lineno)
+    missing = () if _IMPORT in cell.source.splitlines() else (_IMPORT,)
+    edits = [insert_line(cell, b.call, *(missing if b.call is first else ()), _DECORATOR) for b in blocks]
+    if missing and all(block.call is not first for block in blocks):
         edits.append(insert_line(cell, first, _IMPORT))
     changed = apply_edits(cell, edits)
     if isinstance(changed, NotPython):
@@ -159,6 +172,7 @@ _BLOCK = """class Block(keras.layers.Layer):
 {1}    def call(self, x):
         return x + self.outer(self.inner(x))
 """
+_NOISY = "        self.drop = keras.layers.Dropout(0.1); self.norm = keras.layers.BatchNormalization()\n"
 _REST = """
 h = inputs = keras.Input((128, 64))
 for _ in range(6):
@@ -167,6 +181,12 @@ model = keras.Model(inputs, keras.layers.Dense(1)(h))
 model.compile("adam", "mse")
 model.fit(x, y)
 """
+_FUNCTION = """{0}def block(x, rate=0.1):
+    y = keras.layers.Dropout(rate)(keras.layers.Dense(512, "gelu")(x))
+    y = keras.layers.BatchNormalization()(keras.layers.Dense(64)(y))
+    return x + y
+"""
+_LOOP = _REST.replace("Block()(h)", "block(h)")
 _CELL = "%%tfmem\n" + _BLOCK.format("", "") + _REST
 _NEW = ModelFacts("model", ("Block", "Dense"))
 
@@ -187,15 +207,25 @@ EXAMPLES: tuple[Example, ...] = (
         "%%tfmem\nfrom tf_mem_magic import apply\n" + _BLOCK.format("", "    @apply.rematerialize\n") + _REST,
     ),
     Example(
-        "dropout in the block",
-        _known("%%tfmem\n" + _BLOCK.format("        self.drop = keras.layers.Dropout(0.1)", "") + _REST),
-        "draws other random numbers in the second pass",
+        "dropout and batch normalization in the block",
+        _known("%%tfmem\n" + _BLOCK.format(_NOISY, "") + _REST),
+        "%%tfmem\nfrom tf_mem_magic import apply\n" + _BLOCK.format(_NOISY, "    @apply.rematerialize\n") + _REST,
+    ),
+    Example(
+        "functions that the cell defines",
+        _known("%%tfmem\n" + _FUNCTION.format("") + _LOOP),
+        "%%tfmem\nfrom tf_mem_magic import apply\n" + _FUNCTION.format("@apply.rematerialize\n") + _LOOP,
+    ),
+    Example(
+        "a function that gives back two tensors",
+        _known("%%tfmem\n" + _FUNCTION.format("").replace("return x + y", "return x, y") + _LOOP),
+        "does not give back one tensor",
         declined=True,
     ),
     Example(
-        "batch normalization in the block",
-        _known("%%tfmem\n" + _BLOCK.format("        self.norm = keras.layers.BatchNormalization()", "") + _REST),
-        "moving statistics twice a step",
+        "a recurrent layer in the block",
+        _known("%%tfmem\n" + _BLOCK.format("        self.read = keras.layers.LSTM(64)", "") + _REST),
+        "a recurrent layer",
         declined=True,
     ),
     Example(
