@@ -76,7 +76,8 @@ def largest_power_of_two(points: Iterable[Point], limit: int, below: int) -> int
     """Give the largest power of two below ``below`` that is expected to fit ``limit`` bytes.
 
     A batch size that completed fits; one that ran out of memory, and any larger, does not. None where there is no
-    estimate for a batch above those that completed (:func:`estimate_peak`), and where not even a batch of 1 is expected to fit.
+    estimate for a batch above those that completed (:func:`estimate_peak`), and where not even a batch of 1 is
+    expected to fit.
     """
     points = tuple(points)
     done = {p.batch for p in points if p.fitted}
