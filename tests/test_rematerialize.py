@@ -342,3 +342,9 @@ def test_the_edited_cell_trains_the_same_weights_in_less_memory(ran, name):
     before, after = ran[name]["peaks"]
     assert ran[name]["gap"] <= 1e-6
     assert after < 0.7 * before, ran
+
+
+@pytest.mark.parametrize(("policy", "said"), [("mixed_bfloat16", True), ("float32", False)])
+def test_in_16_bits_rounding_is_named(policy, said):
+    answer = ask(TRAINED["fit"], ModelFacts("model", ("Block", "Dense"), dtype_policy=policy))
+    assert said is any("16 bits" in caveat for caveat in answer.caveats)

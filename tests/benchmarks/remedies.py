@@ -80,9 +80,13 @@ CELLS = {
     "transformer": """x = rng.integers(0, 500, (64, 128)); y = rng.integers(0, 10, 64)
 inputs = keras.Input((128,), dtype="int32")
 h = layers.Embedding(500, 64)(inputs)
+def encoder(h, dropout):
+    attended = layers.MultiHeadAttention(4, 16, dropout=dropout)(h, h)
+    h = layers.LayerNormalization()(h + layers.Dropout(dropout)(attended))
+    fed = layers.Dense(64)(layers.Dense(256, activation="gelu")(h))
+    return layers.LayerNormalization()(h + layers.Dropout(dropout)(fed))
 for _ in range(4):
-    h = layers.LayerNormalization()(layers.Add()([h, layers.MultiHeadAttention(4, 16)(h, h)]))
-    h = layers.LayerNormalization()(layers.Add()([h, layers.Dense(64)(layers.Dense(256, activation="gelu")(h))]))
+    h = encoder(h, 0.1)
 model = keras.Model(inputs, layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling1D()(h)))
 model.compile("adam", "sparse_categorical_crossentropy")
 model.fit(x, y, batch_size=32, epochs=2, verbose=0, callbacks=[clock]);""",

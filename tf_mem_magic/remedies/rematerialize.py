@@ -33,6 +33,7 @@ _CAVEATS = (
     "A block for which computing twice is not exact is called as it was, with a warning that says why.",
     "Measured on the CPU: the same weights bit by bit, or but for rounding; not measured on a GPU.",
 )
+_IN_16_BITS = ("In 16 bits TensorFlow rounds another graph otherwise, so the weights may end a little apart.",)
 _ONE_LAYER = (
     "What the function adds becomes one inner model each time: the summary shows it as one layer, "
     "and weights saved before do not load by layer.",
@@ -81,6 +82,7 @@ def _proposal(context: Context) -> Proposal:
         preserves="close numerics",
         caveats=(
             *_CAVEATS,
+            *(_IN_16_BITS if place.facts is not None and place.facts.dtype_policy.startswith("mixed") else ()),
             *(_ONE_LAYER if any(b.call is b.definition for b in safe) else ()),
             *(f"`{b.name}` stays as it is: {b.reason}." for b in blocks if b.reason),
         ),
