@@ -219,7 +219,7 @@ def test_blocks_of_an_earlier_cell_come_as_a_patch_to_copy():
 def test_only_the_outer_one_of_two_nested_blocks_is_changed():
     outer = BLOCK.replace("class Block", "class Outer").replace(INNER, "Block()").replace("layers.Dense(32)", "Block()")
     answer = ask(BLOCK.replace(", training=False", "") + outer + BUILD.replace("Block()", "Outer()") + FIT)
-    assert "Rematerialize `Outer`" == answer.title
+    assert "Compute Outer again in the backward pass" == answer.title
 
 
 def test_a_block_that_the_model_does_not_hold_is_left_alone():
@@ -271,7 +271,7 @@ def test_a_function_may_read_constants_of_the_notebook():
 def test_of_two_nested_functions_only_the_outer_one_is_changed():
     inner = "def wide(x):\n    return layers.Dense(8)(layers.Dense(9)(x))\n\n"
     answer = ask(function("layers.Dropout(rate)(y)", "wide(wide(y))", inner))
-    assert "Rematerialize `encoder`" == answer.title
+    assert "Compute encoder again in the backward pass" == answer.title
 
 
 def test_functions_of_an_earlier_cell_come_as_a_patch_to_copy():

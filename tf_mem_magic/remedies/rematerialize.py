@@ -73,16 +73,16 @@ def _proposal(context: Context) -> Proposal:
     loads = {n.id for n in ast.walk(cell.tree) if isinstance(n, ast.Name)}
     if not all(block.name in loads for block in safe):
         raise RefusedError(f"the cell defines `{safe[0].name}`, but does not plainly build a model of it")
-    called = ", ".join(f"`{block.name}`" for block in safe)
+    in_16_bits = place.facts is not None and place.facts.dtype_policy.startswith("mixed")
     return Proposal(
         key=KEY,
-        title=f"Rematerialize {called}",
+        title=f"Compute {' and '.join(block.name for block in safe)} again in the backward pass",
         source=_edited(cell, safe),
         original=context.cell.source,
-        preserves="close numerics",
+        preserves="close numerics" if in_16_bits else "same results",
         caveats=(
             *_CAVEATS,
-            *(_IN_16_BITS if place.facts is not None and place.facts.dtype_policy.startswith("mixed") else ()),
+            *(_IN_16_BITS if in_16_bits else ()),
             *(_ONE_LAYER if any(b.call is b.definition for b in safe) else ()),
             *(f"`{b.name}` stays as it is: {b.reason}." for b in blocks if b.reason),
         ),
