@@ -7,7 +7,7 @@ import queue
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -130,7 +130,14 @@ class Kernel:
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
 
-    def run(self, code: str, timeout: float = 240, cell_id: str | None = None, interrupt_on: str = "") -> Ran:
+    def run(
+        self,
+        code: str,
+        timeout: float = 240,
+        cell_id: str | None = None,
+        interrupt_on: str = "",
+        tags: Sequence[str] = (),
+    ) -> Ran:
         """Execute ``code``; interrupt the kernel once its output holds ``interrupt_on``."""
         content = {
             "code": code,
@@ -143,6 +150,8 @@ class Kernel:
         message = self.client.session.msg("execute_request", content)
         if cell_id:
             message["metadata"]["cellId"] = cell_id
+        if tags:
+            message["metadata"]["tags"] = list(tags)
         self.client.shell_channel.send(message)
         ran, wanted, end = Ran(), message["header"]["msg_id"], time.monotonic() + timeout
         while True:

@@ -36,6 +36,11 @@ def test_cells_of_parameters_are_known(source, expected):
     assert is_parameters_cell(source) is expected
 
 
+@pytest.mark.parametrize(("tag", "expected"), [("parameters", True), ("injected-parameters", True), ("other", False)])
+def test_a_tag_says_so_too(tag, expected):
+    assert is_parameters_cell("batch = 3", frozenset({tag})) is expected
+
+
 @pytest.fixture(scope="module")
 def kernel():
     with Kernel(bfc(150)) as running:
@@ -103,6 +108,11 @@ class TestInAKernel:
         assert (got.status, len(got.errors)) == ("error", 1)
         assert "mixed-precision" in kernel.value("[p.key for p in rep.outcome.offered]") or "Mixed" in got.report_text
         assert kernel.value("keras.config.dtype_policy().name") == "float32"
+
+    def test_a_cell_that_is_tagged_as_parameters_is_never_edited(self, kernel):
+        got = kernel.run("%%tfmem --on-oom auto --keep any -o rep\n" + BODY, tags=["parameters"])
+        assert (got.status, len(got.errors)) == ("error", 1)
+        assert kernel.value("(rep.status, rep.outcome.history)") == ("oom", ())
 
     def test_what_must_be_kept_bounds_what_is_tried_and_the_error_appears_once(self, kernel):
         got = kernel.run("%%tfmem --on-oom auto --keep same-results\n" + BODY)

@@ -121,8 +121,8 @@ def left_over(samples: int | None, batch: int, steps: int) -> str:
         )
     return (
         f"{samples} samples make {parts} batches of {small}, which {steps} does not divide: the last {rest} of an "
-        f"epoch make{'s' if rest == 1 else ''} an update together with the first of the next, and after the last epoch "
-        "nothing comes of them."
+        f"epoch make{'s' if rest == 1 else ''} an update together with the first of the next, and those that are over "
+        "after the last epoch make none."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -60,8 +61,20 @@ def is_attended(shell: Any) -> bool:
 
 def parent_cell_id(shell: Any) -> str | None:
     """Give the notebook's id of the cell that is running; None where the page does not tell."""
+    cell_id = _parent_metadata(shell).get("cellId")
+    return None if cell_id is None else str(cell_id)
+
+
+def parent_tags(shell: Any) -> frozenset[str]:
+    """Give the tags of the cell that is running; JupyterLab tells them, nbclient and papermill do not."""
+    tags = _parent_metadata(shell).get("tags")
+    return frozenset(map(str, tags)) if isinstance(tags, (list, tuple)) else frozenset()
+
+
+def _parent_metadata(shell: Any) -> Mapping[str, Any]:
+    """Give what the page sent with the request that runs the cell."""
     try:
-        parent = shell.kernel.get_parent()
-        return str(parent["metadata"]["cellId"])
+        metadata = shell.kernel.get_parent()["metadata"]
     except (AttributeError, KeyError, LookupError, TypeError):
-        return None
+        return {}
+    return metadata if isinstance(metadata, Mapping) else {}
