@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+WITH_MODEL = "and its model"
+"""How the kind of a value ends that keeps a model alive which no name holds."""
+
 Scalar = int | float | bool | str | None
 
 

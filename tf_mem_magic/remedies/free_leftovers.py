@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.cells.ancestry import ancestors
+from tf_mem_magic.cells.bindings import rebuilt_names
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.source import PythonCell, apply_edits, read_cell
 from tf_mem_magic.cells.top import insert_on_top
 from tf_mem_magic.core.diagnose import WORTH_NAMING
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.facts import WITH_MODEL, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Example, Pick, Proposal
 from tf_mem_magic.core.recording import Cell, Recording, Series
 from tf_mem_magic.core.units import size
@@ -79,6 +80,9 @@ def _leftovers(context: Context, diagnosis: Diagnosis) -> list[_Leftover]:
         places.add("CPU:0")
     used = {word for text in (context.cell.source, *facts.used) for word in _WORD.findall(text)}
     used |= {_root(m.name) for m in facts.models if m.steps > (m.steps_before or 0) or m.is_new}
+    # A History that the cell sets anew keeps the model of the training before alive until then.
+    anew = rebuilt_names(context.cell.source)
+    used -= {v.name for v in facts.values if v.kind.endswith(WITH_MODEL) and v.name in anew}
     needed = ancestors(used, facts.earlier_cells)
     found: dict[str, _Leftover] = {}
     everything: tuple[ModelFacts | NamedValue, ...] = (*facts.models, *facts.values)

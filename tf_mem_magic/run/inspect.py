@@ -21,6 +21,7 @@ from tf_mem_magic.run import inspect_names as names
 from tf_mem_magic.run.inspect_data import find_datasets, is_repeatable
 from tf_mem_magic.run.inspect_fit import Progress, observe_all, observe_fit, observe_progress
 from tf_mem_magic.run.inspect_models import (
+    describe_kept_models,
     describe_left_optimizers,
     describe_models,
     find_models,
@@ -151,6 +152,7 @@ def _live(
                 names.own_names(namespace) + names.history(namespace), before.held, variables_of(models, optimizers)
             ),
             *describe_left_optimizers(named_optimizers, models, before.held),
+            *describe_kept_models([*pairs, *names.history(namespace)], models, before.held),
         ),
         "sessions": _open_sessions(pairs, before),
         "scalars": find_scalars(_plain_python(source), namespace),

@@ -10,7 +10,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any, Literal
 
-from tf_mem_magic.core.facts import ModelFacts, NamedValue
+from tf_mem_magic.core.facts import WITH_MODEL, ModelFacts, NamedValue
 from tf_mem_magic.run.inspect_deployable import is_copyable, quantizable_bytes
 from tf_mem_magic.run.inspect_ids import rounds_ids
 
@@ -122,6 +122,25 @@ def describe_left_optimizers(
             origin: Literal["earlier", "cell"] = "earlier" if is_earlier(name, one) else "cell"
             found.append(NamedValue(name, _bytes_once(variables, counted), "optimizer", device, origin))
     return tuple(found)
+
+
+def describe_kept_models(
+    pairs: Iterable[tuple[str, Any]], models: list[tuple[str, Any]], is_earlier: Callable[[str, Any], bool]
+) -> tuple[NamedValue, ...]:
+    """Describe callbacks that keep a model alive which no name holds: a ``History`` refers to what ``fit`` trained."""
+    known = {id(model) for _, model in models}
+    callbacks = _classes(("keras.src.callbacks.callback", "Callback"), ("tf_keras.src.callbacks", "Callback"))
+    found, counted = [], {id(v) for _, model in models for v in _variables(model)}
+    for name, one in _distinct(pairs, callbacks):
+        for _, model in find_models(vars(one).items()):
+            if id(model) in known:
+                continue
+            variables = [*_variables(model), *(v for held in optimizers_of(model) for v in _variables(held))]
+            device = next((d for d in map(variable_device, variables) if d), None)
+            origin: Literal["earlier", "cell"] = "earlier" if is_earlier(name, one) else "cell"
+            kind = f"{type(one).__name__} {WITH_MODEL}"
+            found.append(NamedValue(name, _bytes_once(variables, counted), kind, device, origin))
+    return tuple(value for value in found if value.bytes)
 
 
 def _describe(name: str, model: Any, others: list[Any], before: int | None, counted: set[int]) -> ModelFacts:
