@@ -357,7 +357,7 @@ def test_an_earlier_constant_is_set_outside_a_text_that_ends_on_the_line():
 def test_less_than_half_is_explained(requested, title, words):
     known = {"requested": requested << 20, "shape": (64, 9), "in_use": 100 << 20, "limit": 256 << 20}
     found = ask("%%tfmem\nmodel.fit(x, y, batch_size=64)", line=2, **known)
-    assert (title, f"Activations grow with the batch; weights and the optimizer do not.{words}") == (
+    assert (title, f"Activations shrink with it, weights do not.{words}") == (
         found.title,
         found.why,
     )

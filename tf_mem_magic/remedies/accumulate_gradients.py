@@ -99,7 +99,7 @@ def _proposal(context: Context) -> Proposal:
         preserves=preserves,
         estimate=estimate,
         caveats=(*notes, *doubt, *differences, *place.caveats, *costs(facts, found, cell)),
-        why=f"Activations of {batch} samples are held at once, and each update still averages {total * batch}.",
+        why=f"Holds {batch} samples at once, still averages {total * batch}.",
         expects=(("batch", batch),),
         undo=place.undo,
         doubtful=bool(doubt),

@@ -26,7 +26,7 @@ _TESTED = (3, 12)
 
 _IMPORT = "from tf_mem_magic import apply"
 _DECORATOR = "@apply.rematerialize"
-_WHY = "For the backward pass, only what goes into each block is kept; what is computed inside is computed again there."
+_WHY = "Only what goes into each block is kept until then."
 _CAVEATS = (
     "A step takes longer: each block is computed twice.",
     "Dropout draws the same numbers in both passes, and BatchNormalization updates its statistics once a step.",

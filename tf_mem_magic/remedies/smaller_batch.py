@@ -128,7 +128,7 @@ def _below(context: Context, found: BatchFound) -> int:
 
 
 def _why(context: Context, found: BatchFound, batch: int, estimate: Estimate | None) -> str:
-    why = "Activations grow with the batch; weights and the optimizer do not."
+    why = "Activations shrink with it, weights do not."
     diagnosis = context.diagnosis
     if estimate is None and diagnosis is not None and diagnosis.requested and batch < _below(context, found) // 2:
         asked = size(diagnosis.requested, brief_unit([diagnosis.requested]))
