@@ -139,7 +139,7 @@ def _run_again(context: Context, diagnosis: Diagnosis) -> Proposal | None:
     """Offer the cell as it is, where what Python's collector has given back since is what was missing."""
     back = dict(context.recording.garbage).get(f"allocator:{diagnosis.device}", 0)
     missing = _missing(diagnosis, ())
-    if not 0 < missing <= back:
+    if not 0 < missing <= back or back < WORTH_NAMING * (diagnosis.limit or 0):
         return None
     return Proposal(
         key=KEY,
