@@ -97,7 +97,7 @@ def _going_on(outcome: Outcome, lineage: Lineage, measured: tuple[Measured, ...]
     if before is None:
         return outcome
     if status in ("error", "interrupted"):
-        return replace(outcome, offered=untried(outcome, before), declined=before.declined)
+        return replace(outcome, offered=untried(outcome, before), declined=_retold(outcome, before))
     if status == "ok":
         on_top = (_completed(p, outcome) for p in more_room(outcome, lineage, measured))
         found = {p.source: p for p in (*untried(outcome, before), *on_top) if not p.picks}
@@ -121,6 +121,15 @@ def untried(outcome: Outcome, before: Outcome) -> tuple[Proposal, ...]:
         replace(p, instead_of=now, answers_cause=False, choices=_chosen_anew(p, before, outcome))
         for p in options
         if now.rstrip() not in (source.rstrip() for source in (p.source, *(c.source for c in p.choices)))
+    )
+
+
+def _retold(outcome: Outcome, before: Outcome) -> tuple[Declined, ...]:
+    """Give what the run ``before`` declined; what can be had under other settings replaces the cell as it is now."""
+    now = outcome.recording.cell.source
+    return tuple(
+        replace(d, settings=replace(d.settings, instead_of=now)) if d.settings is not None else d
+        for d in before.declined
     )
 
 
