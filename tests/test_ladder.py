@@ -10,7 +10,6 @@ import sys
 import pytest
 
 from tests.kernel import ROOT, Kernel, bfc
-from tf_mem_magic.run.ladder import is_parameters_cell
 
 SETUP = "%load_ext tf_mem_magic\nimport keras, numpy as np, tensorflow as tf\nfrom keras import layers"
 DATA = "x = np.zeros((16384, 64), 'float32'); y = np.zeros((16384, 1), 'float32')"
@@ -20,25 +19,6 @@ model.compile("adam", "mse", jit_compile=False)
 h = model.fit(x, y, batch_size=16384, epochs=1, verbose=0)
 print("trained", len(h.history["loss"]))
 6 * 7"""
-
-
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("# Parameters\nbatch = 3", True),
-        ("%%tfmem\n# parameters\nbatch = 3", True),
-        ("# injected-parameters\nbatch = 3", True),
-        ("batch = 3  # Parameters", False),
-        ("", False),
-    ],
-)
-def test_cells_of_parameters_are_known(source, expected):
-    assert is_parameters_cell(source) is expected
-
-
-@pytest.mark.parametrize(("tag", "expected"), [("parameters", True), ("injected-parameters", True), ("other", False)])
-def test_a_tag_says_so_too(tag, expected):
-    assert is_parameters_cell("batch = 3", frozenset({tag})) is expected
 
 
 @pytest.fixture(scope="module")
@@ -138,18 +118,23 @@ class TestInAKernel:
         kernel.run("import os; del os.environ['TFMEM_ON_OOM']")
 
 
-def execute(folder, cells, tool):
+def execute(folder, cells, tool, tags=None):
+    """Run a notebook with a real tool; ``tags``: the tags of one cell, by its index."""
     import nbformat
 
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    for index, given in (tags or {}).items():
+        notebook.cells[index].metadata["tags"] = given
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, folder / "in.ipynb")
     commands = {
-        "nbconvert": ["nbconvert", "--to", "notebook", "--execute", "--output", "out.ipynb", "in.ipynb"],
-        "papermill": ["papermill", "-k", "python3", "in.ipynb", "out.ipynb"],
+        "nbconvert": ["-m", "nbconvert", "--to", "notebook", "--execute", "--output", "out.ipynb", "in.ipynb"],
+        "papermill": ["-m", "papermill", "-k", "python3", "in.ipynb", "out.ipynb"],
+        "papermill, elsewhere": ["-m", "papermill", "-k", "python3", "--cwd", "elsewhere", "in.ipynb", "out.ipynb"],
+        "papermill's function": ["-c", "import papermill; papermill.execute_notebook('in.ipynb', 'out.ipynb')"],
     }
-    environment = dict(os.environ, PYTHONPATH=str(ROOT), **bfc(150), TFMEM_ON_OOM="auto --keep any")
-    command = [sys.executable, "-m", *commands[tool]]
+    environment = dict(os.environ, PWD=str(folder), PYTHONPATH=str(ROOT), **bfc(150), TFMEM_ON_OOM="auto --keep any")
+    command = [sys.executable, *commands[tool]]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -173,3 +158,26 @@ class TestWithRealTools:
         assert done.returncode != 0
         assert "ResourceExhaustedError" in done.stderr
         assert not (tmp_path / "reached").exists()
+
+
+class TestTagsWithRealTools:
+    pytestmark = kernels
+
+    @pytest.mark.parametrize("tool", ["nbconvert", "papermill", "papermill, elsewhere", "papermill's function"])
+    def test_a_cell_tagged_as_parameters_fails_with_its_own_error(self, tmp_path, tool):
+        pytest.importorskip("papermill", reason="papermill is not installed here")
+        (tmp_path / "elsewhere").mkdir()
+        cells = [SETUP, DATA, "%%tfmem\n" + BODY, "open('reached', 'w').close()"]
+        done = execute(tmp_path, cells, tool, tags={2: ["parameters"]})
+        assert done.returncode != 0
+        assert "ResourceExhaustedError" in done.stderr
+        assert list(tmp_path.rglob("reached")) == []
+        if tool != "nbconvert":  # which saves nothing when it fails
+            outputs = json.loads((tmp_path / "out.ipynb").read_text())["cells"][-2]["outputs"]
+            records = [o["data"]["application/json"] for o in outputs if "application/json" in o.get("data", {})]
+            assert [(record["status"], record["changes"]) for record in records] in ([], [("oom", [])])
+
+    def test_the_tag_of_another_cell_does_not_count(self, tmp_path):
+        pytest.importorskip("papermill", reason="papermill is not installed here")
+        done = execute(tmp_path, [SETUP, DATA, "%%tfmem\n" + BODY], "papermill", tags={1: ["parameters"]})
+        assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tf_mem_magic.core.options import Keep, Options
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.run.here import refusal_here, undo_remedy
-from tf_mem_magic.run.slots import parent_tags
+from tf_mem_magic.run.parameters_cell import is_parameters_cell
 
 if TYPE_CHECKING:
     from tf_mem_magic.run.cellrun import CellRun
@@ -129,19 +129,8 @@ class Ladder:
             p for p in run.report.outcome.edits if p.takes_effect == "rerun" and p.preserves in allowed and not p.asks
         )
         proposal = next(fitting, None)
-        if proposal is None or is_parameters_cell(proposal.original, parent_tags(run.session.shell)):
+        if proposal is None or is_parameters_cell(proposal.original, run.session.shell):
             return None
         if any(change.kind in _CHANGES_THE_RESULT for change in run.report.outcome.changes):
             return None
         return None if refusal_here(run.session.shell, proposal.source) else proposal
-
-
-_PARAMETERS = frozenset({"parameters", "injected-parameters"})
-
-
-def is_parameters_cell(source: str, tags: frozenset[str] = frozenset()) -> bool:
-    """Tell whether papermill wrote the cell, or its author marked it for papermill: those are never edited."""
-    if tags & _PARAMETERS:
-        return True
-    lines = [line.strip() for line in source.splitlines() if line.strip() and not line.startswith("%%")]
-    return bool(lines) and lines[0].lower() in ("# parameters", "# injected-parameters", "# injected parameters")
