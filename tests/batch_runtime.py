@@ -68,7 +68,7 @@ class Runtime:
         x, y = Arr(6400), Arr(6400)
         random = SimpleNamespace(randint=lambda low, high, size: [0] * size, normal=lambda *a: None)
         self.names = {
-            "x": x, "y": y, "model": self._model(), "step": lambda data: self._note("step", len(data)),
+            "x": x, "y": y, "model": self._model(), "step": lambda data, *_: self._note("step", len(data)),
             "Dataset": Dataset, "PyDataset": PyDataset, "MyGen": MyGen, "Dense": lambda units: units, "LSTM": lambda *a, **k: None, "f": None,
             "np": SimpleNamespace(random=random, zeros=lambda shape: None), "function": lambda f: f,
             "strategy": SimpleNamespace(num_replicas_in_sync=2, scope=contextlib.nullcontext),

@@ -32,6 +32,7 @@ def facts_of(case, batches=()):
         models=tuple(ModelFacts(n) for n in given.get("models", ("model",))),
         batches=batches,
         earlier_cells=given.get("cells", ()),
+        used=given.get("used", ()),
     )
 
 

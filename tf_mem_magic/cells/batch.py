@@ -11,7 +11,7 @@ from tf_mem_magic.cells.datasets import IMPORT, Arrays, Traced, default_argument
 from tf_mem_magic.cells.entries import double_star
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.settings import Reader, Setting, Slot, Unknown, resolve
-from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, insert_line
+from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, first_statement, insert_line
 from tf_mem_magic.cells.steps import Steps, argument, find_divisors, find_steps, scale
 from tf_mem_magic.cells.uses import KERAS, called_name
 from tf_mem_magic.core.facts import Facts
@@ -86,7 +86,7 @@ def set_batch(found: BatchFound, batch: int, more: tuple[CellEdit, ...] = ()) ->
     edits += [slot.edit(min(slot.value, batch)) for slot in found.validation]
     notes = [note for note in found.notes if note != IMPORT]
     if IMPORT in found.notes:
-        edits.append(insert_line(cell, _first_statement(cell), IMPORT))
+        edits.append(insert_line(cell, first_statement(cell), IMPORT))
     for steps in found.steps:
         old = found.validation_batch if steps.name == "validation_steps" else found.value
         note = "" if old is None else scale(cell, steps, old, min(old, batch), edits)
@@ -98,18 +98,6 @@ def set_batch(found: BatchFound, batch: int, more: tuple[CellEdit, ...] = ()) ->
     if changed == cell.source:
         return Unknown("the change would leave the cell as it is")
     return changed, tuple(dict.fromkeys(notes))
-
-
-def _first_statement(cell: PythonCell) -> ast.stmt:
-    body = cell.tree.body
-    rest = [
-        s
-        for i, s in enumerate(body)
-        if not (isinstance(s, ast.ImportFrom) and s.module == "__future__")
-        and not (i == 0 and isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
-        and s.lineno not in cell.hidden
-    ]
-    return (rest or body)[0]
 
 
 def _keras(reader: Reader, call: ast.Call) -> BatchFound | Unknown:

@@ -44,12 +44,17 @@ def _alone(reader: Reader, setting: Setting) -> Setting | Unknown:
     """Refuse where a dataset is split again although other code counts on its batch size by name."""
     if not any(".rebatch(" in slot.before for slot in setting.slots):
         return setting
-    for load in (n for loads in reader.scopes.loads.values() for n in loads):
-        if is_batch_name(load.id) and evaluate(reader, load) is not None:
+    loads = [n for loads in reader.scopes.loads.values() for n in loads]
+    named = [n for n in loads if is_batch_name(n.id) and evaluate(reader, n) is not None]
+    for load in named:
+        one = resolve(reader, load)
+        joined = merge([setting, one]) if isinstance(one, Setting) else one
+        if isinstance(joined, Unknown):
             return Unknown(f"`{load.id}` in line {load.lineno} also counts on batches of {setting.value}: {_THERE}")
+        setting = joined
     for text in reader.facts.earlier_cells:
         name = _batch_name_in_functions(text)
-        if name:
+        if name and (name in reader.facts.used or reader.facts.tensorflow is None):
             return Unknown(f"a function of an earlier cell uses `{name}`, which would stay {setting.value}: {_THERE}")
     return setting
 

@@ -141,6 +141,19 @@ def shares_line(cell: PythonCell, statement: ast.stmt) -> bool:
     return before not in ("", "%time", "@")
 
 
+def first_statement(cell: PythonCell) -> ast.stmt:
+    """Give the first statement before which code may stand: after a docstring, ``from __future__`` and magics."""
+    body = cell.tree.body
+    rest = [
+        s
+        for i, s in enumerate(body)
+        if not (isinstance(s, ast.ImportFrom) and s.module == "__future__")
+        and not (i == 0 and isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
+        and s.lineno not in cell.hidden
+    ]
+    return (rest or body)[0]
+
+
 def _future_is_first(tree: ast.Module) -> bool:
     """Whether ``from __future__`` stands where Python takes it: after a docstring, before all else."""
     future = [isinstance(s, ast.ImportFrom) and s.module == "__future__" for s in tree.body]

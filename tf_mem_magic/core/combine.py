@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from itertools import combinations
@@ -31,23 +31,36 @@ def changed_context(context: Context, proposal: Proposal) -> Context | str:
     Lines of errors move with the text. The batch and the environment are those that the proposal promises. Measured
     points are left out: they are of the cell as it was.
     """
-    old, new = context.cell.source, proposal.source
-    moved = _moved_lines(_lines(old), _lines(new))
+    moved = moved_lines(split_lines(context.cell.source), split_lines(proposal.source))
+    try:
+        changed = moved_context(context, proposal.source, moved)
+    except KeyError:
+        return f"{proposal.title} rewrites the line that ran out of memory"
+    facts = changed.recording.facts
+    facts = replace(
+        facts,
+        environment=tuple({**dict(facts.environment), **dict(proposal.environment)}.items()),
+        batches=_promised(facts.batches, next((n for name, n in proposal.expects if "batch" in name), None)),
+    )
+    return replace(changed, recording=replace(changed.recording, facts=facts), points=())
+
+
+def moved_context(context: Context, source: str, moved: Mapping[int, int]) -> Context:
+    """Give the context of the cell written as ``source``; ``moved`` says where its lines (from 1) have gone.
+
+    Raises
+    ------
+    KeyError
+        If a line that led to the error is not in ``moved``.
+    """
+    old = context.cell.source
     head = _blank_lines(old)
     dropped = head + dropped_lines(old)
     recording, diagnosis = context.recording, context.diagnosis
-    try:
-        errors = tuple(_moved_error(error, moved, dropped) for error in recording.errors)
-        diagnosis = None if diagnosis is None else _moved_diagnosis(diagnosis, moved, head, dropped)
-    except KeyError:
-        return f"{proposal.title} rewrites the line that ran out of memory"
-    facts = replace(
-        recording.facts,
-        environment=tuple({**dict(recording.facts.environment), **dict(proposal.environment)}.items()),
-        batches=_promised(recording.facts.batches, next((n for name, n in proposal.expects if "batch" in name), None)),
-    )
-    cell = replace(context.cell, source=new)
-    return Context(cell, replace(recording, cell=cell, errors=errors, facts=facts), diagnosis, picked=context.picked)
+    errors = tuple(_moved_error(error, moved, dropped) for error in recording.errors)
+    diagnosis = None if diagnosis is None else _moved_diagnosis(diagnosis, moved, head, dropped)
+    cell = replace(context.cell, source=source)
+    return replace(context, cell=cell, recording=replace(recording, cell=cell, errors=errors), diagnosis=diagnosis)
 
 
 def merge(steps: Sequence[Proposal], key: str, title: str) -> Proposal | Declined:
@@ -84,6 +97,7 @@ def _merged(one: Proposal, other: Proposal) -> Proposal:
         answers_cause=one.answers_cause or other.answers_cause,
         excludes=tuple(dict.fromkeys((*one.excludes, *other.excludes))),
         asks=one.asks or other.asks,
+        taken_over=(*one.taken_over, *other.taken_over),
         picks=(),
     )
 
@@ -104,7 +118,7 @@ def _promised(batches: tuple[BatchSeen, ...], batch: int | None) -> tuple[BatchS
     return tuple(replace(one, batch=batch) if one.batch in seen else one for one in batches)
 
 
-def _moved_lines(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
+def moved_lines(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
     """Give for each line of the old text (from 1) the line of the new that it became; lines without one are left out.
 
     A line may be indented anew. Where as many lines replace others, each stands for the one in its place; a line that
@@ -121,15 +135,15 @@ def _moved_lines(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
     return moved
 
 
-def _moved_error(error: ErrorText, moved: dict[int, int], dropped: int) -> ErrorText:
+def _moved_error(error: ErrorText, moved: Mapping[int, int], dropped: int) -> ErrorText:
     return replace(error, frames=tuple(_moved_frame(frame, moved, dropped) for frame in error.frames))
 
 
-def _moved_frame(frame: Frame, moved: dict[int, int], dropped: int) -> Frame:
+def _moved_frame(frame: Frame, moved: Mapping[int, int], dropped: int) -> Frame:
     return replace(frame, line=moved[frame.line + dropped] - dropped) if frame.in_cell else frame
 
 
-def _moved_diagnosis(diagnosis: Diagnosis, moved: dict[int, int], head: int, dropped: int) -> Diagnosis:
+def _moved_diagnosis(diagnosis: Diagnosis, moved: Mapping[int, int], head: int, dropped: int) -> Diagnosis:
     line = diagnosis.line
     frame = diagnosis.frame
     return replace(
@@ -139,10 +153,11 @@ def _moved_diagnosis(diagnosis: Diagnosis, moved: dict[int, int], head: int, dro
     )
 
 
-def _lines(source: str) -> list[str]:
+def split_lines(source: str) -> list[str]:
+    """Split at every kind of line end; text that ends with one ends with an empty line."""
     return re.split(r"\r\n|\n|\r", source)
 
 
 def _blank_lines(source: str) -> int:
     """Count the blank lines at the top, which IPython drops before it counts lines."""
-    return len(_lines(source[: len(source) - len(source.lstrip())])) - 1
+    return len(split_lines(source[: len(source) - len(source.lstrip())])) - 1

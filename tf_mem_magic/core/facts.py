@@ -141,6 +141,22 @@ class BatchSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class FunctionFacts:
+    """A function that an earlier cell defined, and that the cell reaches by ``name``.
+
+    ``source`` is its definition as Python ran it, decorators included; ``file`` and ``line`` (from 1, of the first
+    decorator or the ``def``) are those that tracebacks name. ``staged``: ``tf.function`` holds it, so what was traced
+    keeps the values that its names had then.
+    """
+
+    name: str
+    source: str
+    file: str
+    line: int
+    staged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything a remedy may know beside the recording; numbers, names and text only.
 
@@ -153,6 +169,8 @@ class Facts:
     ``sessions`` are names that hold sessions in TensorFlow 1's style, open since before the cell.
     ``repeatable`` are names in the cell that hold data which can be read again: arrays, tensors, tables, datasets
     (also what :attr:`values` and :attr:`datasets` leave out because another name holds it), and collections of them.
+    ``functions`` are those of earlier cells that the cell can take over as they are: defining them once more makes the
+    same; ``used_besides`` what is left of ``used`` where the cell defines them itself.
     """
 
     tensorflow: str | None = None
@@ -173,6 +191,8 @@ class Facts:
     used: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
     repeatable: tuple[str, ...] = ()
+    functions: tuple[FunctionFacts, ...] = ()
+    used_besides: tuple[str, ...] = ()
 
     def model(self, name: str) -> ModelFacts | None:
         """Find the model that ``name`` holds."""

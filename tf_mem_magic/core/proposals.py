@@ -91,6 +91,8 @@ class Proposal:
         What can be ticked; ``source`` is made of what is (:attr:`Context.picked` asks for other ticks).
     instead_of : str
         The cell as it is now, where a remedy that this one would replace has changed it; empty: it is ``original``.
+    taken_over : tuple of str
+        Definitions of earlier cells that ``source`` begins with, changed, as they were before.
     """
 
     key: str
@@ -114,6 +116,7 @@ class Proposal:
     picks: tuple[Pick, ...] = ()
     doubtful: bool = False
     instead_of: str = ""
+    taken_over: tuple[str, ...] = ()
 
     @property
     def replaces(self) -> str:
@@ -122,10 +125,20 @@ class Proposal:
 
     @property
     def diff(self) -> str:
-        """The change as a unified diff of the cell; empty where there is nothing to change. A new cell is all added."""
-        before = [] if self.new_cell else self.replaces.splitlines()
+        """The change as a unified diff of the cell; empty where there is nothing to change. A new cell is all added.
+
+        What an earlier cell defines and this one takes over stands there as it was, so that only its change shows.
+        """
+        before = [] if self.new_cell else self._with_definitions()
         names = ("nothing", "new cell") if self.new_cell else ("cell", "cell, changed")
         return "\n".join(difflib.unified_diff(before, self.source.splitlines(), *names, lineterm="", n=2))
+
+    def _with_definitions(self) -> list[str]:
+        lines = self.replaces.splitlines()
+        missing = [block.splitlines() for block in self.taken_over]
+        new = [line for block in missing if block[0] not in lines for line in (*block, "")]
+        at = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("%%")), len(lines))
+        return [*lines[:at], *new, *lines[at:]]
 
 
 @dataclass(frozen=True, slots=True)

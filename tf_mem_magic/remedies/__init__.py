@@ -14,6 +14,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import cast
 
+from tf_mem_magic.cells.assigned import names_back
+from tf_mem_magic.cells.take_over import put_back, take_over
 from tf_mem_magic.core.combine import PRESERVES, changed_context, merge
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal, Remedy
 
@@ -47,6 +49,26 @@ def propose_after_success(context: Context) -> Answer:
 
 
 def _asked(remedy: Remedy, context: Context) -> Answer:
+    answers = _answers(remedy, context)
+    if any(isinstance(answer, Proposal) for answer in answers):
+        return tuple(_undone(context, answer) for answer in answers)
+    taken = take_over(context)
+    if taken is None:
+        return answers
+    proposals = [p for p in _answers(remedy, taken.context) if isinstance(p, Proposal) and not p.new_cell]
+    found = [put_back(taken, context, proposal) for proposal in proposals]
+    return tuple(_undone(taken.context, p) for p in found if p is not None) or answers
+
+
+def _undone(context: Context, answer: Proposal | Declined) -> Proposal | Declined:
+    """Add to a proposal's ``undo`` what the names held that its cell sets and the cell as it was does not."""
+    if isinstance(answer, Declined) or answer.new_cell:
+        return answer
+    back = names_back(answer.original, answer.source, context.recording.facts)
+    return replace(answer, undo="\n".join(code for code in (answer.undo, back) if code)) if back else answer
+
+
+def _answers(remedy: Remedy, context: Context) -> Answer:
     try:
         return remedy.propose(context)
     except Exception as error:

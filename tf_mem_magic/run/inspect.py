@@ -20,6 +20,7 @@ from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts
 from tf_mem_magic.run import inspect_names as names
 from tf_mem_magic.run.inspect_data import find_datasets, is_repeatable
 from tf_mem_magic.run.inspect_fit import Progress, observe_all, observe_fit, observe_progress
+from tf_mem_magic.run.inspect_functions import find_functions
 from tf_mem_magic.run.inspect_models import (
     describe_kept_models,
     describe_left_optimizers,
@@ -155,15 +156,22 @@ def _live(
             *describe_kept_models([*pairs, *names.history(namespace)], models, before.held),
         ),
         "sessions": _open_sessions(pairs, before),
-        "scalars": find_scalars(_plain_python(source), namespace),
     }
 
 
-def _uses(_: Facts, namespace: Mapping[str, Any], __: Before, source: str, ___: BaseException | None) -> dict[str, Any]:
+def _uses(
+    _: Facts, namespace: Mapping[str, Any], __: Before, source: str, exception: BaseException | None
+) -> dict[str, Any]:
     own = dict(names.own_names(namespace))
     written = [name for name in dict.fromkeys(_WORD.findall(_plain_python(source))) if name in own]
+    plain = _plain_python(source)
+    functions = () if exception is None else find_functions(plain, namespace)
+    whole = "\n\n".join([plain, *(function.source for function in functions)])
     return {
-        "used": used_names(_plain_python(source), namespace),
+        "used": used_names(plain, namespace),
+        "functions": functions,
+        "used_besides": used_names(whole, namespace),
+        "scalars": find_scalars(whole, namespace),
         "repeatable": tuple(name for name in written if is_repeatable(own[name])),
     }
 
