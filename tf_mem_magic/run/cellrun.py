@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import sys
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tf_mem_magic.api import Report
     from tf_mem_magic.core.live import Live
     from tf_mem_magic.core.options import Options
+    from tf_mem_magic.core.proposals import Proposal
     from tf_mem_magic.core.recording import Cell, Recording
     from tf_mem_magic.run.ladder import HeldError
     from tf_mem_magic.run.session import Expected, Session
@@ -71,8 +73,10 @@ class CellRun:
 
             self._held = HeldError(self.session.shell, self.capture.is_out_of_memory, self._is_try)
         if self._previous is not None:
-            self._take_back()
+            replaced = self._replaced(self._previous)
+            # In this order: what is taken back may bind names that the previous run bound too.
             self._release_previous()
+            self._take_back(replaced)
         self.capture.start()
 
     def finish(self, error: BaseException | None, count: int | None) -> bool:
@@ -158,12 +162,15 @@ class CellRun:
                 why = error.strerror or error
                 print(f"%%tfmem: the report could not be saved to {self.options.save}: {why}.", file=sys.stderr)
 
-    def _take_back(self) -> None:
-        """Take back what the remedies that this one replaces set outside the cell: a policy, a converted model."""
+    def _replaced(self, previous: CellRun) -> tuple[Proposal, ...]:
+        """Give the remedies in the cell of the run before that the one applied now takes the place of."""
+        applied = self.lineage.applied
+        return previous.lineage.effective if applied is not None and applied.instead_of else ()
+
+    def _take_back(self, replaced: Sequence[Proposal]) -> None:
+        """Take back what remedies have set outside the cell: a policy, a converted model, a function."""
         from tf_mem_magic.run.here import undo_remedy
 
-        applied = self.lineage.applied
-        replaced = self._previous.lineage.effective if applied is not None and applied.instead_of else ()
         for proposal in reversed(replaced):
             undo_remedy(self.session.shell, proposal.undo)
 
