@@ -208,6 +208,6 @@ def leftovers(recording: Recording) -> tuple[tuple[str, int], ...]:
         return ()
     facts, device = recording.facts, series.device
     named = [(v.name, v.bytes) for v in facts.values if v.origin == "cell" and v.device == device]
-    models = (m for m in facts.models if m.is_new and m.device == device)
+    models = (m for m in facts.models if m.is_new and not m.local and m.device == device)
     named += [(m.name, m.weight_bytes - m.earlier_bytes + m.optimizer_bytes) for m in models]
     return tuple(sorted(((n, b) for n, b in named if b >= LEFT_BEHIND), key=lambda entry: -entry[1]))

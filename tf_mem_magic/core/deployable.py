@@ -9,8 +9,9 @@ from tf_mem_magic.core.recording import Recording
 
 def deployable(recording: Recording) -> tuple[ModelFacts, ...]:
     """List the Keras models that the cell trained, then those it made, then those it only names."""
-    facts, source = recording.facts, recording.cell.source
-    trained = [m for m in facts.models if m.steps > (m.steps_before or 0)]
-    made = [m for m in facts.models if m.is_new]
-    named = [m for m in facts.models if mentions(source, m.name)]
+    source = recording.cell.source
+    models = [m for m in recording.facts.models if not m.local]
+    trained = [m for m in models if m.steps > (m.steps_before or 0)]
+    made = [m for m in models if m.is_new]
+    named = [m for m in models if mentions(source, m.name)]
     return tuple(dict.fromkeys((*trained, *made, *named)))

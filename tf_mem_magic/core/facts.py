@@ -28,7 +28,8 @@ class ModelFacts:
     or ``"subclassed"``; None where that is unknown. ``no_student``: why no narrower model can be made of it that learns
     from it; empty where one can, None where that is unknown. ``trainable_bytes``
     are those of the variables that training changes (None: not known), ``earlier_bytes`` those of ``weight_bytes``
-    that existed before the cell: a new model may be built around an earlier one.
+    that existed before the cell: a new model may be built around an earlier one. ``local``: only a function that led
+    to the error held it, under this name.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ModelFacts:
     no_student: str | None = None
     trainable_bytes: int | None = None
     earlier_bytes: int = 0
+    local: bool = False
 
     @property
     def is_new(self) -> bool:

@@ -118,10 +118,11 @@ def measured_of(outcome: Outcome) -> Measured | None:
     point, recording = point_of(outcome), outcome.recording
     if point is None or recording.main is None:
         return None
-    models = tuple(sorted((m.name, m.weight_bytes) for m in recording.facts.models))
+    named = [m for m in recording.facts.models if not m.local]
+    models = tuple(sorted((m.name, m.weight_bytes) for m in named))
     untagged = [line for line in recording.cell.source.strip().splitlines(keepends=True) if find_tag(line) is None]
     blanked = re.sub(rf"(?<![\w.]){point.batch}(?![\w.])", "□", "".join(untagged))
-    builds = bool(recording.facts.models) and all(m.is_new for m in recording.facts.models)
+    builds = bool(named) and all(m.is_new for m in named)
     name = recording.main.name
     begun = dict(recording.before).get(name, 0)
     start = begun - dict(recording.garbage).get(name, 0)

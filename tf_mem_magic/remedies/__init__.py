@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -18,6 +19,9 @@ from tf_mem_magic.cells.assigned import names_back
 from tf_mem_magic.cells.take_over import put_back, take_over
 from tf_mem_magic.core.combine import PRESERVES, changed_context, merge
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal, Remedy
+
+
+_LINE = re.compile(r"\blines? \d")
 
 
 @lru_cache(maxsize=1)
@@ -55,9 +59,20 @@ def _asked(remedy: Remedy, context: Context) -> Answer:
     taken = take_over(context)
     if taken is None:
         return answers
-    proposals = [p for p in _answers(remedy, taken.context) if isinstance(p, Proposal) and not p.new_cell]
+    whole = _answers(remedy, taken.context)
+    proposals = [p for p in whole if isinstance(p, Proposal) and not p.new_cell]
     found = [put_back(taken, context, proposal) for proposal in proposals]
-    return tuple(_undone(taken.context, p) for p in found if p is not None) or answers
+    return tuple(_undone(taken.context, p) for p in found if p is not None) or _nearer(answers, whole)
+
+
+def _nearer(answers: Answer, whole: Answer) -> Answer:
+    """Choose between the declines for a cell and those for it with the functions that led to the error.
+
+    Those have seen more, but lines of that text are nobody's, and a patch is for the cell where the code stands.
+    """
+    declined = [answer for answer in (*answers, *whole) if isinstance(answer, Declined)]
+    told = any(_LINE.search(answer.reason) or answer.patch for answer in declined)
+    return answers if told or len(declined) < len(answers) + len(whole) else whole
 
 
 def _undone(context: Context, answer: Proposal | Declined) -> Proposal | Declined:

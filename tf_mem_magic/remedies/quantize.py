@@ -128,7 +128,7 @@ def _ran_out(cell: PythonCell, facts: Facts, diagnosis: Diagnosis | None) -> Mod
     if diagnosis.device == "host" or diagnosis.cause == "host":
         raise RefusedError("the computer's own memory ran out, and weights are a small part of that")
     line = diagnosis.line + cell.skipped
-    for model in facts.models:
+    for model in [m for m in facts.models if not m.local]:
         for call in calls_of(cell, model.name):
             if call.lineno <= line <= (call.end_lineno or call.lineno):
                 if getattr(call.func, "attr", "") in _INFERENCE:

@@ -6,6 +6,7 @@ kept alive here.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 from tf_mem_magic.cells.mask import Masked, mask
 from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts
+from tf_mem_magic.core.places import is_cell_file
 from tf_mem_magic.run import inspect_names as names
 from tf_mem_magic.run.inspect_data import find_datasets, is_repeatable
 from tf_mem_magic.run.inspect_fit import Progress, observe_all, observe_fit, observe_progress
@@ -134,18 +136,26 @@ def gather_facts(
 
 
 def _live(
-    facts: Facts, namespace: Mapping[str, Any], before: Before, source: str, _: BaseException | None
+    facts: Facts, namespace: Mapping[str, Any], before: Before, source: str, exception: BaseException | None
 ) -> dict[str, Any]:
     pairs = names.reachable(namespace)
+    local = [(name, value) for name, value in _locals(exception) if name not in namespace]
     named_optimizers = find_optimizers(pairs)
-    optimizers = [one for _, one in named_optimizers]
+    optimizers = [one for _, one in find_optimizers([*pairs, *local])]
     found = find_datasets(pairs, facts.initialised)
-    models = find_models(pairs)
+    models = find_models([*pairs, *local])
+    of_functions = {id(model) for _, model in models} - {id(model) for _, model in find_models(pairs)}
     legacy = models and all(is_keras_2(model) for _, model in models)
     return {
         "keras": _version("tf_keras") if legacy else facts.keras,
-        "models": describe_models(
-            models, optimizers, lambda m: before.steps.get(id(m)) if before.had(m) else None, before.had
+        "models": tuple(
+            replace(described, local=id(model) in of_functions)
+            for described, (_, model) in zip(
+                describe_models(
+                    models, optimizers, lambda m: before.steps.get(id(m)) if before.had(m) else None, before.had
+                ),
+                models,
+            )
         ),
         "datasets": tuple(replace(one, is_new=not before.had(value)) for one, value in found),
         "values": (
@@ -204,6 +214,23 @@ def _innermost_frames(exception: BaseException | None) -> Iterator[FrameType]:
         if trace is not None:
             yield trace.tb_frame
         exception = exception.__cause__ or exception.__context__
+
+
+def _locals(exception: BaseException | None) -> Iterator[tuple[str, Any]]:
+    """Yield the local names of the notebook's own functions that led to the error, innermost first."""
+    frames: list[FrameType] = []
+    for frame in _innermost_frames(exception):
+        caller: FrameType | None = frame
+        while caller is not None:
+            frames.append(caller)
+            caller = caller.f_back
+    trace = exception.__traceback__ if exception is not None else None
+    while trace is not None:
+        frames.append(trace.tb_frame)
+        trace = trace.tb_next
+    for one in dict.fromkeys(frames):
+        if one.f_code.co_flags & inspect.CO_OPTIMIZED and is_cell_file(one.f_code.co_filename):
+            yield from list(one.f_locals.items())
 
 
 def _open_sessions(pairs: Sequence[tuple[str, Any]], before: Before) -> tuple[str, ...]:
