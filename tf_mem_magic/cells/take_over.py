@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from tf_mem_magic.cells.assigned import assigned
 from tf_mem_magic.cells.mask import NotPython
-from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, first_statement, line_start, read_cell
+from tf_mem_magic.cells.source import PythonCell, first_statement, line_start, read_cell
 from tf_mem_magic.core.combine import moved_context, moved_lines, split_lines
 from tf_mem_magic.core.facts import FunctionFacts
 from tf_mem_magic.core.proposals import Context, Proposal
@@ -46,8 +46,8 @@ def take_over(context: Context) -> TakenOver | None:
     added = [f for f in reversed(functions) if f.name not in own and f.name not in bound]
     blocks = tuple((f, "".join(f"{line}{cell.newline}" for line in (*split_lines(f.source), ""))) for f in added)
     at = _front(cell)
-    source = apply_edits(cell, [CellEdit(at, at, "".join(block for _, block in blocks))])
-    if isinstance(source, NotPython):
+    source = "".join((cell.source[:at], *(block for _, block in blocks), cell.source[at:]))
+    if isinstance(read_cell(source), NotPython):
         return None
     return TakenOver(_context(context, cell, source, at, blocks, functions, own), blocks)
 

@@ -20,7 +20,6 @@ from tf_mem_magic.cells.take_over import put_back, take_over
 from tf_mem_magic.core.combine import PRESERVES, changed_context, merge
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal, Remedy
 
-
 _LINE = re.compile(r"\blines? \d")
 
 
