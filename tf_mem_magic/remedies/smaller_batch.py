@@ -6,12 +6,13 @@ import ast
 import re
 
 from tf_mem_magic.cells.batch import BatchFound, find_batch, set_batch
+from tf_mem_magic.cells.direct_call import call_in_batches, find_direct_call
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.settings import Unknown
 from tf_mem_magic.cells.source import PythonCell, read_cell
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.estimate import estimate_peak, half_or_less, largest_power_of_two
-from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, Facts, ModelFacts, ScalarFact
+from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, Facts, ModelFacts, NamedValue, ScalarFact
 from tf_mem_magic.core.places import is_cell_file
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Estimate, Example, Point, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
@@ -27,6 +28,9 @@ _CREATES = frozenset({"add_weight", "add_variable", "add_variable_from_reference
 _UPDATE = re.compile(r"(?:^|/)(?:Assign(?:Add|Sub)?VariableOp|Resource(?:Sparse)?Apply\w+?)(?:_\d+)?$")
 """Operations that update a weight or an optimizer's state; a new value takes as much memory as the old one."""
 
+_AT_LEAST = 4
+"""A model called on all samples gets at most a quarter of them at a time: more calls cost little."""
+
 _LITTLE = 0.05
 """Share of the limit below which making activations smaller frees nothing that matters."""
 
@@ -41,7 +45,7 @@ def propose(context: Context) -> Answer:
         return (Declined(KEY, TITLE, cell.reason),)
     found = find_batch(cell, context.recording.facts, failing_lines(context, cell))
     if isinstance(found, Unknown):
-        return (_declined(context, found.reason),)
+        return (_direct(context, cell) or _declined(context, found.reason),)
     if found.value <= 1:
         return (Declined(KEY, TITLE, f"the batch size is already {found.value}"),)
     if found.method != "validation" and any(point.batch <= 1 and not point.fitted for point in context.points):
@@ -66,6 +70,28 @@ def propose(context: Context) -> Answer:
             why=_why(context, found, batch, estimate),
             expects=_expects(found, batch),
         ),
+    )
+
+
+def _direct(context: Context, cell: PythonCell) -> Proposal | None:
+    """Propose to call a model on a few samples at a time that the cell calls on all at once."""
+    found = find_direct_call(cell, context.recording.facts, failing_lines(context, cell))
+    if found is None:
+        return None
+    batch = half_or_less(context.diagnosis, found.samples, found.samples // _AT_LEAST)
+    batch = 2 ** (max(batch, 1).bit_length() - 1)
+    source = call_in_batches(cell, found, batch)
+    if isinstance(source, NotPython):
+        return None
+    return Proposal(
+        KEY,
+        f"{found.samples} samples at once → {batch} at a time",
+        source,
+        context.cell.source,
+        "close numerics",
+        caveats=("The changed cell needs tf_mem_magic.",),
+        why="A model that is called like a function computes all samples at once; `predict` would not.",
+        answers_cause=True,
     )
 
 
@@ -252,6 +278,18 @@ EXAMPLES = (
             2,
         ),
         "%%tfmem\nmodel.fit(x, y, batch_size=64, validation_data=(v, w), validation_batch_size=2048)",
+    ),
+    Example(
+        "a model called on all samples",
+        _context(
+            "%%tfmem\nfeatures = model(images)",
+            Facts(
+                models=(ModelFacts("model", form="functional"),),
+                values=(NamedValue("images", 10**6, "ndarray", shape=(1000, 8)),),
+            ),
+            2,
+        ),
+        "%%tfmem\nfrom tf_mem_magic import apply\nfeatures = apply.in_batches(model, images, 64)",
     ),
     Example(
         "computed when the cell runs",

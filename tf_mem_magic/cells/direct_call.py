@@ -1,0 +1,75 @@
+"""A model called like a function, on all samples at once: ``features = model(images)``."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from tf_mem_magic.cells.mask import NotPython
+from tf_mem_magic.cells.scopes import Scopes
+from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits
+from tf_mem_magic.cells.top import insert_on_top
+from tf_mem_magic.core.facts import Facts
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+IMPORT = "from tf_mem_magic import apply"
+
+
+@dataclass(frozen=True, slots=True)
+class DirectCall:
+    """The call, and the number of samples that it is given."""
+
+    call: ast.Call
+    samples: int
+
+
+def find_direct_call(cell: PythonCell, facts: Facts, lines: frozenset[int]) -> DirectCall | None:
+    """Find the one call of a model on data of known length in the lines that led to the error.
+
+    None where it may be part of a training (under a GradientTape, in a function, ``training=True``) or where the
+    model might look at several samples at once: only Sequential and functional models are sure not to.
+    """
+    scopes = Scopes(cell.tree)
+    calls = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Call) and lines & set(_lines(n))]
+    found = [one for one in (_direct(call, facts, scopes) for call in calls) if one is not None]
+    return found[0] if len(found) == 1 else None
+
+
+def call_in_batches(cell: PythonCell, found: DirectCall, batch: int) -> str | NotPython:
+    """Give the cell with the call made for ``batch`` samples at a time."""
+    model, data = found.call.func, found.call.args[0]
+    return apply_edits(
+        cell,
+        [
+            CellEdit(cell.start(model), cell.start(data), f"apply.in_batches({cell.text(model)}, "),
+            CellEdit(cell.end(data), cell.end(data), f", {batch}"),
+            insert_on_top(cell, (IMPORT,)),
+        ],
+    )
+
+
+def _direct(call: ast.Call, facts: Facts, scopes: Scopes) -> DirectCall | None:
+    model = facts.model(ast.unparse(call.func)) if isinstance(call.func, (ast.Name, ast.Attribute)) else None
+    if model is None or model.form not in ("sequential", "functional") or model.local:
+        return None
+    if len(call.args) != 1 or not isinstance(call.args[0], ast.Name) or not all(map(_is_inference, call.keywords)):
+        return None
+    parent = scopes.parents.get(call)
+    while parent is not None:
+        taped = isinstance(parent, ast.With) and any("Tape" in ast.unparse(i.context_expr) for i in parent.items)
+        if taped or isinstance(parent, _FUNCTIONS):
+            return None
+        parent = scopes.parents.get(parent)
+    if "Lambda" in model.layers:
+        return None
+    name = call.args[0].id
+    shape = next((v.shape for v in facts.values if v.name == name), None)
+    return DirectCall(call, shape[0]) if shape and shape[0] > 1 else None
+
+
+def _is_inference(keyword: ast.keyword) -> bool:
+    return keyword.arg == "training" and isinstance(keyword.value, ast.Constant) and keyword.value.value is False
+
+
+def _lines(node: ast.expr) -> range:
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
