@@ -159,6 +159,14 @@ class FunctionFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ModuleFacts:
+    """A file of the user's own whose code led to the error: its name as tracebacks tell it, and its text."""
+
+    file: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything a remedy may know beside the recording; numbers, names and text only.
 
@@ -172,7 +180,8 @@ class Facts:
     ``repeatable`` are names in the cell that hold data which can be read again: arrays, tensors, tables, datasets
     (also what :attr:`values` and :attr:`datasets` leave out because another name holds it), and collections of them.
     ``functions`` are those of earlier cells that the cell can take over as they are: defining them once more makes the
-    same; ``used_besides`` what is left of ``used`` where the cell defines them itself.
+    same; ``used_besides`` what is left of ``used`` where the cell defines them itself. ``modules`` are the user's own
+    files whose code led to the error, innermost first.
     """
 
     tensorflow: str | None = None
@@ -195,6 +204,7 @@ class Facts:
     repeatable: tuple[str, ...] = ()
     functions: tuple[FunctionFacts, ...] = ()
     used_besides: tuple[str, ...] = ()
+    modules: tuple[ModuleFacts, ...] = ()
 
     def model(self, name: str) -> ModelFacts | None:
         """Find the model that ``name`` holds."""

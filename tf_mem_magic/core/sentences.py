@@ -255,7 +255,9 @@ def not_offered(declined: tuple[Declined, ...]) -> str:
     """Sum up the declined remedies in one line; empty where there are none."""
     if not declined:
         return ""
-    return f"{len(declined)} not offered: {', '.join(answer.title for answer in declined)}"
+    patches = sum(bool(answer.patch) for answer in declined)
+    copied = f", {patches} with a change elsewhere to copy" if patches else ""
+    return f"{len(declined)} not offered{copied}: {', '.join(answer.title for answer in declined)}"
 
 
 def other_peaks(outcome: Outcome) -> tuple[str, ...]:

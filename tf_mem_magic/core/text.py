@@ -164,6 +164,7 @@ def _remarks(outcome: Outcome, width: int) -> list[str]:
         lines += ["", f"  {len(outcome.declined)} not offered"]
         for answer in outcome.declined:
             lines += _wrapped(f"{answer.title}: {answer.reason}", width, "  - ", "    ")
+            lines += [f"    {line}".rstrip() for line in answer.patch.splitlines()]
     also = (*sentences.other_peaks(outcome), *sentences.notes(outcome))
     if sentences.is_quiet(outcome):
         also = outcome.notices

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import cast
 
 from tf_mem_magic.cells.assigned import names_back
+from tf_mem_magic.cells.in_modules import as_patch, in_modules
 from tf_mem_magic.cells.take_over import put_back, take_over
 from tf_mem_magic.core.combine import PRESERVES, changed_context, merge
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal, Remedy
@@ -57,11 +58,12 @@ def _asked(remedy: Remedy, context: Context) -> Answer:
         return tuple(_undone(context, answer) for answer in answers)
     taken = take_over(context)
     if taken is None:
-        return answers
+        return _with_patch(remedy, context, answers)
     whole = _answers(remedy, taken.context)
     proposals = [p for p in whole if isinstance(p, Proposal) and not p.new_cell]
     found = [put_back(taken, context, proposal) for proposal in proposals]
-    return tuple(_undone(taken.context, p) for p in found if p is not None) or _nearer(answers, whole)
+    good = tuple(_undone(taken.context, p) for p in found if p is not None)
+    return good or _with_patch(remedy, context, _nearer(answers, whole))
 
 
 def _nearer(answers: Answer, whole: Answer) -> Answer:
@@ -72,6 +74,16 @@ def _nearer(answers: Answer, whole: Answer) -> Answer:
     declined = [answer for answer in (*answers, *whole) if isinstance(answer, Declined)]
     told = any(_LINE.search(answer.reason) or answer.patch for answer in declined)
     return answers if told or len(declined) < len(answers) + len(whole) else whole
+
+
+def _with_patch(remedy: Remedy, context: Context, answers: Answer) -> Answer:
+    """Add to a decline the change that the remedy would make to a module that led to the error, to copy."""
+    plain = next((a for a in answers if isinstance(a, Declined) and not a.patch), None)
+    for module, inside in in_modules(context) if plain is not None else ():
+        for proposal in _answers(remedy, inside):
+            if isinstance(proposal, Proposal) and proposal.takes_effect == "rerun" and not proposal.new_cell:
+                return (as_patch(module, proposal, cast(Declined, plain)),)
+    return answers
 
 
 def _undone(context: Context, answer: Proposal | Declined) -> Proposal | Declined:

@@ -10,6 +10,7 @@ import inspect
 import os
 import re
 import sys
+import tokenize
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from tf_mem_magic.cells.mask import Masked, mask
-from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts
+from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModuleFacts
 from tf_mem_magic.core.places import is_cell_file
 from tf_mem_magic.run import inspect_names as names
 from tf_mem_magic.run.inspect_data import find_datasets, is_repeatable
@@ -36,10 +37,14 @@ from tf_mem_magic.run.inspect_models import (
 from tf_mem_magic.run.inspect_scalars import find_scalars
 from tf_mem_magic.run.inspect_uses import used_names
 from tf_mem_magic.run.inspect_values import find_values
+from tf_mem_magic.run.traceback import is_user_file
 
 __all__ = ["Before", "gather_facts", "observe_fit", "snapshot"]
 
 _WORD = re.compile(r"[^\W\d]\w*")
+_MOST_MODULES = 3
+_LONGEST_MODULE = 200_000
+"""Characters; a longer file is not looked through for a change to copy."""
 
 ENVIRONMENT = (
     "CUDA_VISIBLE_DEVICES",
@@ -200,6 +205,7 @@ def _running(
         "epochs_done": progress.epochs,
         "steps_done": progress.steps,
         "validating": progress.validating,
+        "modules": tuple(_modules(exception)),
     }
 
 
@@ -217,7 +223,14 @@ def _innermost_frames(exception: BaseException | None) -> Iterator[FrameType]:
 
 
 def _locals(exception: BaseException | None) -> Iterator[tuple[str, Any]]:
-    """Yield the local names of the notebook's own functions that led to the error, innermost first."""
+    """Yield the local names of the user's own functions that led to the error, innermost first."""
+    for frame in _own_frames(exception):
+        if frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+            yield from list(frame.f_locals.items())
+
+
+def _own_frames(exception: BaseException | None) -> Iterator[FrameType]:
+    """Yield the frames of the user's own code that led to an error, innermost first."""
     frames: list[FrameType] = []
     for frame in _innermost_frames(exception):
         caller: FrameType | None = frame
@@ -228,9 +241,20 @@ def _locals(exception: BaseException | None) -> Iterator[tuple[str, Any]]:
     while trace is not None:
         frames.append(trace.tb_frame)
         trace = trace.tb_next
-    for one in dict.fromkeys(frames):
-        if one.f_code.co_flags & inspect.CO_OPTIMIZED and is_cell_file(one.f_code.co_filename):
-            yield from list(one.f_locals.items())
+    yield from (one for one in dict.fromkeys(frames) if is_user_file(one.f_code.co_filename))
+
+
+def _modules(exception: BaseException | None) -> Iterator[ModuleFacts]:
+    """Read the user's own files whose code led to the error; one that has changed since or is gone is left out."""
+    files = dict.fromkeys(frame.f_code.co_filename for frame in _own_frames(exception))
+    for file in [file for file in files if not is_cell_file(file)][:_MOST_MODULES]:
+        try:
+            with tokenize.open(file) as opened:
+                source = opened.read(_LONGEST_MODULE + 1)
+        except (OSError, SyntaxError, UnicodeError):
+            continue
+        if len(source) <= _LONGEST_MODULE:
+            yield ModuleFacts(file, source)
 
 
 def _open_sessions(pairs: Sequence[tuple[str, Any]], before: Before) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from tf_mem_magic.core.measures import amount, limit_of
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Declined, Proposal
-from tf_mem_magic.core.sentences import changes_heading, further_groups, further_heading, new_cell_heading
+from tf_mem_magic.core.sentences import changes_heading, further_groups, further_heading, new_cell_heading, not_offered
 from tf_mem_magic.views import controls, rows
 from tf_mem_magic.views.picks import Picks
 from tf_mem_magic.views.ticks import Ticks
@@ -84,7 +84,7 @@ class Body:
         reasons = [widget for declined in outcome.declined for widget in self._declined(declined)]
         further = self._further()
         if not (self._is_quiet and outcome.new_cells):
-            folds = [controls.folded(rows.declined_line(outcome.declined), *reasons)] if reasons else []
+            folds = [controls.folded(not_offered(outcome.declined), *reasons)] if reasons else []
             return [*further, *folds, self._foot()]
         label = new_cell_heading(outcome).replace("`", "")
         inside = [*map(self._proposal, outcome.new_cells), *reasons]

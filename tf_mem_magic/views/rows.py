@@ -9,7 +9,7 @@ from tf_mem_magic.core import units
 from tf_mem_magic.core.measures import amount, limit_of
 from tf_mem_magic.core.outcome import Change, Outcome
 from tf_mem_magic.core.proposals import Declined, Estimate, Proposal
-from tf_mem_magic.core.sentences import further_groups, headline, new_cell_heading
+from tf_mem_magic.core.sentences import further_groups, headline, new_cell_heading, not_offered
 
 _NO_END = (
     "<div>No report yet: the run was going on when this was saved, or its kernel ended first. What was recorded is "
@@ -129,13 +129,8 @@ def declined_html(declined: Declined) -> str:
     patch = ""
     if declined.patch:
         patch = "<p>A change elsewhere that would help, to copy:</p>"
-        patch += f'<pre class="tfmem-diff">{escape(declined.patch)}</pre>'
+        patch += diff_html(declined.patch)
     return f"<div><b>{escape(declined.title)}</b>: {prose(declined.reason)}{patch}</div>"
-
-
-def declined_line(declined: tuple[Declined, ...]) -> str:
-    """Name what is not offered, in one line (plain text)."""
-    return f"{len(declined)} not offered: " + ", ".join(d.title for d in declined)
 
 
 def changes_html(changes: tuple[Change, ...]) -> str:
@@ -179,5 +174,5 @@ def frozen_html(outcome: Outcome | None) -> str:
         parts.append(f"<div>Left in memory: {names}</div>")
     if outcome.declined:
         reasons = "".join(declined_html(d) for d in outcome.declined)
-        parts.append(f"<details><summary>{escape(declined_line(outcome.declined))}</summary>{reasons}</details>")
+        parts.append(f"<details><summary>{escape(not_offered(outcome.declined))}</summary>{reasons}</details>")
     return '<div class="tfmem-frozen">' + "".join(parts) + "</div>"

@@ -1,0 +1,80 @@
+"""Code that an imported module holds, read as if it were the cell: it is never written, but a change can be shown."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import PurePath
+
+from tf_mem_magic.cells.bindings import parse
+from tf_mem_magic.core.facts import ModuleFacts
+from tf_mem_magic.core.proposals import Context, Declined, Proposal
+from tf_mem_magic.core.recording import Cell, ErrorText, Frame
+
+
+def in_modules(context: Context) -> Iterator[tuple[ModuleFacts, Context]]:
+    """Yield the user's modules that led to the error, each with what is known of it as if it were the cell.
+
+    What names of the notebook hold is left out: a module's names are others.
+    """
+    recording, diagnosis = context.recording, context.diagnosis
+    for module in recording.facts.modules:
+        errors = tuple(_inside(error, module) for error in recording.errors)
+        frames = [frame for error in errors for frame in error.frames if frame.in_cell]
+        if not frames or diagnosis is None or not _is_what_ran(module, frames):
+            continue
+        cell = Cell(module.source, tagged=False)
+        known = recording.facts
+        facts = replace(
+            known,
+            models=tuple(model for model in known.models if model.local),
+            datasets=(),
+            values=(),
+            scalars=(),
+            earlier_cells=(),
+            used=(),
+            repeatable=(),
+            functions=(),
+            used_besides=(),
+            modules=(),
+        )
+        frame = None if diagnosis.frame is None else _here(diagnosis.frame, module)
+        asked = replace(diagnosis, line=frames[-1].line, frame=frame)
+        yield module, Context(cell, replace(recording, cell=cell, errors=errors, facts=facts), asked)
+
+
+def as_patch(module: ModuleFacts, proposal: Proposal, declined: Declined) -> Declined:
+    """Give a decline for the cell with the change to the module, to copy."""
+    name = PurePath(module.file.replace("\\", "/")).name
+    lines = difflib.unified_diff(
+        module.source.splitlines(), proposal.source.splitlines(), name, f"{name}, changed", lineterm="", n=2
+    )
+    reason = (
+        f"the code that failed is in {name}, which is not written here; “{proposal.title}” would be this change to it, "
+        "and importing it anew takes a restart"
+    )
+    return replace(declined, reason=reason, patch="\n".join(lines))
+
+
+def _is_what_ran(module: ModuleFacts, frames: Iterable[Frame]) -> bool:
+    """Tell whether the file is still the code that ran: each line lies in the function that the traceback names."""
+    tree = parse(module.source)
+    if tree is None:
+        return False
+    functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    last = len(module.source.splitlines())
+    return all(
+        any(f.name == frame.function and f.lineno <= frame.line <= (f.end_lineno or 0) for f in functions)
+        or (frame.function.startswith("<") and frame.line <= last)
+        for frame in frames
+    )
+
+
+def _inside(error: ErrorText, module: ModuleFacts) -> ErrorText:
+    return replace(error, frames=tuple(_here(frame, module) for frame in error.frames))
+
+
+def _here(frame: Frame, module: ModuleFacts) -> Frame:
+    return replace(frame, in_cell=frame.file == module.file)
