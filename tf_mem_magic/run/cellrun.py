@@ -5,7 +5,6 @@ from __future__ import annotations
 import linecache
 import sys
 import weakref
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -73,10 +72,12 @@ class CellRun:
 
             self._held = HeldError(self.session.shell, self.capture.is_out_of_memory, self._is_try)
         if self._previous is not None:
+            from tf_mem_magic.run.here import take_back
+
             replaced = self._replaced(self._previous)
             # In this order: what is taken back may bind names that the previous run bound too.
             self._release_previous()
-            self._take_back(replaced)
+            take_back(self.session.shell, replaced)
         self.capture.start()
 
     def finish(self, error: BaseException | None, count: int | None) -> bool:
@@ -166,13 +167,6 @@ class CellRun:
         """Give the remedies in the cell of the run before that the one applied now takes the place of."""
         applied = self.lineage.applied
         return previous.lineage.effective if applied is not None and applied.instead_of else ()
-
-    def _take_back(self, replaced: Sequence[Proposal]) -> None:
-        """Take back what remedies have set outside the cell: a policy, a converted model, a function."""
-        from tf_mem_magic.run.here import undo_remedy
-
-        for proposal in reversed(replaced):
-            undo_remedy(self.session.shell, proposal.undo)
 
     def _release_previous(self) -> None:
         from tf_mem_magic.run.release import release_run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,12 @@ def undo_remedy(shell: Any, code: str) -> str:
     return "What the remedy set is taken back. "
 
 
+def take_back(shell: Any, proposals: Sequence[Proposal]) -> None:
+    """Take back what applied remedies have set outside the cell, the last one first."""
+    for proposal in reversed(proposals):
+        undo_remedy(shell, proposal.undo)
+
+
 def refusal_here(shell: Any, source: str) -> str | None:
     """Say why ``source`` cannot be run from a callback; None where it can."""
     try:
@@ -98,14 +105,13 @@ def run_into(session: Session, source: str, output: Any) -> None:
         session.is_hosted = False
 
 
-def _take_back(run: CellRun) -> None:
+def _take_back_later(run: CellRun) -> None:
     """Take back what later reruns of the same cell have set, which the cell of ``run`` does not ask for."""
     newest, own = run.session.newest, run.lineage
     if newest is None or not own.outcomes or newest.lineage.outcomes[: len(own.outcomes)] != own.outcomes:
         return
     later = newest.lineage.proposals[len(own.outcomes) - 1 :]
-    for applied in reversed(later):
-        undo_remedy(run.session.shell, applied.undo)
+    take_back(run.session.shell, later)
 
 
 def rerun_in_process(run: CellRun, key: str) -> Report:
@@ -130,7 +136,7 @@ def rerun_in_process(run: CellRun, key: str) -> Report:
     check_runnable(shell, proposal)
     source = proposal.source
     if not proposal.new_cell:
-        _take_back(run)
+        _take_back_later(run)
         run.session.expect(source, proposal, run.lineage, run)
     elif find_tag(source) is None:
         source = f"{TAG}\n{source}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.options import Keep, Options
 from tf_mem_magic.core.proposals import Proposal
-from tf_mem_magic.run.here import refusal_here, undo_remedy
+from tf_mem_magic.run.here import refusal_here, take_back
 from tf_mem_magic.run.parameters_cell import is_parameters_cell
 
 if TYPE_CHECKING:
@@ -116,8 +116,8 @@ class Ladder:
             return fitted
         finally:
             session.climbing = None
-            for proposal in reversed(current.lineage.effective if fitted is None else ()):
-                undo_remedy(session.shell, proposal.undo)
+            if fitted is None:
+                take_back(session.shell, current.lineage.effective)
 
     def _next(self, run: CellRun) -> Proposal | None:
         if run.report is None or run.report.status not in ("oom", "error"):
