@@ -147,16 +147,19 @@ def test_a_change_that_does_not_lower_the_peak_is_said_not_to():
 
 
 @pytest.mark.parametrize(
-    ("seen", "expected"),
+    ("status", "seen", "expected"),
     [
-        (128, "✓ batch seen: 128"),
-        (256, "✗ batch seen: 256, expected: 128"),
-        (None, "● batch: 128 expected, not seen in the rerun"),
+        ("ok", 128, "✓ batch seen: 128"),
+        ("ok", 256, "✗ batch seen: 256, expected: 128"),
+        ("ok", None, "● batch: 128 expected, not seen: only Keras's own methods show it"),
+        ("error", None, "● batch: 128 expected, not seen in the rerun"),
     ],
 )
-def test_a_promise_of_the_edit_is_checked_in_words(seen, expected):
-    comparison = Comparison("smaller-batch", "", "oom", "ok", None, None, checks=(("batch", 128, seen),))
-    assert rerun.checks(outcome_of(comparison=comparison)) == (expected,)
+def test_a_promise_of_the_edit_is_checked_in_words(status, seen, expected):
+    comparison = Comparison("smaller-batch", "", "oom", status, None, None, checks=(("batch", 128, seen),))
+    outcome = outcome_of(comparison=comparison)
+    outcome = dataclasses.replace(outcome, recording=dataclasses.replace(outcome.recording, status=status))
+    assert rerun.checks(outcome) == (expected,)
 
 
 def test_the_runs_so_far_are_one_line():
