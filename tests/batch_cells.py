@@ -596,7 +596,14 @@ CASES = [
     case(
         "noise beside a known dataset",
         32,
-        "BATCH = 64\nfor xb in train_ds:\n    step(xb, [0] * BATCH)  # <-",
+        "BATCH = 64\nfor xb in train_ds:\n    step(xb, np.zeros((BATCH, 3)))  # <-",
+        datasets={"train_ds": 64},
+    ),
+    case(
+        "a width beside a known dataset",
+        None,
+        "BATCH = 64\nwidth = 2 * BATCH\nfor xb in train_ds:\n    step(xb, width)  # <-",
+        "counts on batches",
         datasets={"train_ds": 64},
     ),
     case(

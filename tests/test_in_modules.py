@@ -105,3 +105,12 @@ def test_the_real_module_is_read_and_left_as_it_was(tmp_path):
         assert ("weights", ("model",)) in parts
         assert "    -BATCH = 16384\n    +BATCH = 8192" in got.report_text
     assert path.read_text() == MODULE
+
+
+@pytest.mark.parametrize("blank", [1, 3, 4])
+def test_blank_lines_above_a_module_count(blank):
+    other = "\n\n\ndef other(model, x, y):\n    return model.fit(x, y, batch_size=16)\n"
+    answer = batch_of(failed("\n" * blank + MODULE + other, 16 + blank, models=(ModelFacts("model", local=True),)))
+    assert changes(answer) == CHANGED
+    first = 2 + blank
+    assert f"@@ -{first},5 +{first},5 @@" in answer.patch

@@ -33,6 +33,7 @@ def facts_of(case, batches=()):
         batches=batches,
         earlier_cells=given.get("cells", ()),
         used=given.get("used", ()),
+        read_elsewhere=given.get("used", ()),
     )
 
 

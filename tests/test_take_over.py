@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tf_mem_magic.cells.assigned import names_back
 from tf_mem_magic.cells.take_over import put_back, take_over
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.facts import DatasetFacts, Facts, FunctionFacts, ScalarFact
+from tf_mem_magic.core.facts import DatasetFacts, DeviceFacts, Facts, FunctionFacts, ModelFacts, ScalarFact
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
 from tf_mem_magic.core.tag import dropped_lines
@@ -50,6 +50,7 @@ def failed(source, functions, called, inner, *, dropped=0, **facts):
     )
     known = Facts(
         tensorflow="2.21.0",
+        read_elsewhere=facts.get("used", ()),
         keras="3.15.1",
         initialised=True,
         earlier_cells=("import keras",),
@@ -102,7 +103,7 @@ def test_what_tf_function_has_traced_with_an_old_name_is_traced_anew():
     facts = {"scalars": (ScalarFact("BATCH", 64),), "datasets": (DatasetFacts("ds", batch=64),)}
     proposal = answer(failed(source, functions, 2, 22, used=("BATCH", "step"), **facts), "smaller-batch")
     assert proposal.source == f"%%tfmem\nBATCH = 32\n{STEP}\n\ntrain(ds.rebatch(32))\n"
-    assert proposal.undo == f"{STEP}\nBATCH = 64"
+    assert proposal.undo == f"BATCH = 64\n{STEP}"
 
 
 def test_a_name_that_other_code_uses_too_is_left_alone():
@@ -169,8 +170,31 @@ def test_a_name_that_the_cell_binds_itself_is_not_taken_over(source):
 
 
 @pytest.mark.parametrize("inner", [2, 9, 14])
-def test_where_no_function_led_to_the_error_nothing_is_taken_over(inner):
-    assert take_over(failed(PLAIN, (function(RUN, 10),), 3, inner)) is None
+def test_whether_a_function_led_to_the_error_is_known(inner):
+    assert not take_over(failed(PLAIN, (function(RUN, 10),), 3, inner)).led
+    assert take_over(plain()).led
+
+
+def test_a_cell_that_reaches_no_function_takes_none_over():
+    assert take_over(failed(PLAIN, (), 3, 12)) is None
+
+
+def test_a_number_that_a_helper_reads_for_something_else_is_written_where_it_is_meant():
+    source = "%%tfmem\nr = model.fit(x, y, batch_size=BATCH)\nother()\n"
+    other = "def other():\n    return layers.Dense(units=BATCH)"
+    facts = {"scalars": (ScalarFact("BATCH", 64),), "models": (ModelFacts("model", ("Dense",), "Adam"),)}
+    context = failed(source, (function(other, 10),), 2, 99, used=("BATCH",), **facts)
+    frames = tuple(
+        replace(f, file="/usr/lib/keras.py", is_user=False) if not f.in_cell else f
+        for f in context.recording.errors[0].frames
+    )
+    context = replace(
+        context, recording=replace(context.recording, errors=(replace(context.recording.errors[0], frames=frames),))
+    )
+    proposal = answer(context, "smaller-batch")
+    assert proposal.source == source.replace("batch_size=BATCH", "batch_size=32")
+    assert (proposal.taken_over, proposal.undo) == ((), "")
+    assert "`BATCH` stays 64: it is also used for something else." in proposal.caveats
 
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -201,3 +225,86 @@ def test_taking_over_and_putting_back_is_the_identity(names, newline, blank):
 def test_names_are_set_back_where_only_the_changed_cell_sets_them(original, source, expected):
     facts = Facts(scalars=(ScalarFact("B", 64), ScalarFact("cfg.b", 8), ScalarFact("name", "old")))
     assert names_back(original, source, facts) == expected
+
+
+def with_facts(context, **more):
+    """Give the context with other facts."""
+    facts = replace(context.recording.facts, **more)
+    return replace(context, recording=replace(context.recording, facts=facts))
+
+
+def test_a_function_that_reads_what_is_set_when_it_is_defined_is_defined_anew():
+    run = RUN.replace("def run(model, epochs=2)", "def run(model, batch=BATCH)").replace("64", "batch")
+    functions = (function(run.replace("epochs=epochs", "epochs=2"), 10), function(BUILD, 3))
+    proposal = answer(failed(PLAIN, functions, 3, 12, scalars=(ScalarFact("BATCH", 64),)), "smaller-batch")
+    assert proposal.source.startswith("%%tfmem\nBATCH = 32\ndef run(model, batch=BATCH):")
+    assert proposal.undo.startswith("BATCH = 64\ndef run(model, batch=BATCH):")
+
+
+def test_a_decorator_that_is_put_on_a_function_stays_with_it():
+    step = STEP.replace("@tf.function\n", "").replace("return noise", "return net(xb)")
+    step = step.replace("    noise", "    with tf.GradientTape() as tape:\n        loss = net(xb)\n    noise")
+    functions = (function(TRAIN, 20), function(step, 10))
+    context = failed("%%tfmem\ndef main():\n    train(ds)\nmain()\n", functions, 3, 22)
+    taken = take_over(context)
+    decorated = taken.context.cell.source.replace("def step", "@tf.function\ndef step")
+    back = put_back(taken, context, Proposal("a", "A", decorated, "", "nothing"))
+    assert back.source == f"%%tfmem\n@tf.function\n{step}\n\ndef main():\n    train(ds)\nmain()\n"
+    assert back.undo == step
+
+
+def test_a_function_that_a_default_holds_takes_its_holder_along():
+    holder = "def go(model, run=run):\n    return run(model)"
+    functions = (function(holder, 20), function(RUN, 10))
+    context = failed("%%tfmem\nr = go(model)\n", functions, 2, 12)
+    frames = context.recording.errors[0].frames
+    between = replace(frames[1], line=21)
+    error = replace(context.recording.errors[0], frames=(frames[0], between, frames[1]))
+    context = replace(context, recording=replace(context.recording, errors=(error,)))
+    proposal = answer(context, "smaller-batch")
+    assert proposal.source == f"%%tfmem\n{RUN.replace('64', '32')}\n\n{holder}\n\nr = go(model)\n"
+    assert proposal.undo == f"{RUN}\n{holder}"
+
+
+@pytest.mark.parametrize("cell", ["FUNCS['run'](model)", "t.run(model)  # run", "go()  # run(model)"])
+def test_a_function_that_the_cell_does_not_call_by_name_is_not_taken_over(cell):
+    assert take_over(failed(f"%%tfmem\n{cell}\n", (function(RUN, 10),), 2, 12)) is None
+
+
+def test_what_unseen_code_reads_is_not_set():
+    functions = (function(TRAIN, 20), function(STEP, 10, staged=True))
+    facts = {"scalars": (ScalarFact("BATCH", 64),), "datasets": (DatasetFacts("ds", batch=64),)}
+    context = failed("%%tfmem\ntrain(ds)\n", functions, 2, 22, used=("BATCH", "step"), **facts)
+    assert isinstance(answer(context, "smaller-batch"), Proposal)
+    assert isinstance(answer(with_facts(context, used_besides=("BATCH",)), "smaller-batch"), Declined)
+
+
+def test_an_undo_that_needs_a_function_s_own_model_is_refused():
+    context = with_facts(plain(), models=(ModelFacts("model", local=True),))
+    taken = take_over(context)
+    changed = taken.context.cell.source.replace("64", "32")
+    proposal = Proposal("a", "A", changed, "", "nothing", undo="model.jit_compile = True")
+    assert put_back(taken, context, proposal) is None
+    assert put_back(taken, context, replace(proposal, undo="")) is not None
+
+
+def test_a_model_that_only_a_function_holds_is_not_named_in_the_cell():
+    local = ModelFacts("net", ("Dense",), "Adam", local=True, steps=1, device="GPU:0")
+    gpu = DeviceFacts("GPU:0", compute_capability=(8, 0))
+    context = with_facts(plain("%%tfmem\nresult = run(model)"), models=(local,), devices=(gpu,))
+    for proposal in propose_all(context):
+        assert isinstance(proposal, Declined) or "net" not in proposal.source
+
+
+def test_caveats_count_no_lines_that_nobody_sees():
+    taken = take_over(plain())
+    changed = taken.context.cell.source.replace("64", "32")
+    told = ("`B` stays 64: it is also used for something else (line 3).", "As before (lines 3, 14).")
+    back = put_back(taken, plain(), Proposal("a", "A", changed, "", "nothing", caveats=told))
+    assert back.caveats[:2] == ("`B` stays 64: it is also used for something else.", "As before.")
+
+
+@pytest.mark.parametrize("text", ['cfg["bs"]', "cfg['bs']"])
+def test_entries_are_set_back_in_whichever_quotes(text):
+    facts = Facts(scalars=(ScalarFact(text, 64),))
+    assert names_back("fit(cfg['bs'])", "cfg['bs'] = 32\nfit(cfg['bs'])", facts) == "cfg['bs'] = 64"

@@ -26,8 +26,8 @@ class DirectCall:
 def find_direct_call(cell: PythonCell, facts: Facts, lines: frozenset[int]) -> DirectCall | None:
     """Find the one call of a model on data of known length in the lines that led to the error.
 
-    None where it may be part of a training (under a GradientTape, in a function, ``training=True``) or where the
-    model might look at several samples at once: only Sequential and functional models are sure not to.
+    None where it may be part of a training (in a ``with`` that may be a GradientTape, in a function,
+    ``training=True``) or where the model might look at several samples at once.
     """
     scopes = Scopes(cell.tree)
     calls = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Call) and lines & set(_lines(n))]
@@ -50,21 +50,24 @@ def call_in_batches(cell: PythonCell, found: DirectCall, batch: int) -> str | No
 
 def _direct(call: ast.Call, facts: Facts, scopes: Scopes) -> DirectCall | None:
     model = facts.model(ast.unparse(call.func)) if isinstance(call.func, (ast.Name, ast.Attribute)) else None
-    if model is None or model.form not in ("sequential", "functional") or model.local:
+    if model is None or not model.rowwise or model.local:
         return None
     if len(call.args) != 1 or not isinstance(call.args[0], ast.Name) or not all(map(_is_inference, call.keywords)):
         return None
     parent = scopes.parents.get(call)
     while parent is not None:
-        taped = isinstance(parent, ast.With) and any("Tape" in ast.unparse(i.context_expr) for i in parent.items)
-        if taped or isinstance(parent, _FUNCTIONS):
+        if isinstance(parent, _FUNCTIONS) or (isinstance(parent, (ast.With, ast.AsyncWith)) and not _is_place(parent)):
             return None
         parent = scopes.parents.get(parent)
-    if "Lambda" in model.layers:
-        return None
     name = call.args[0].id
     shape = next((v.shape for v in facts.values if v.name == name), None)
     return DirectCall(call, shape[0]) if shape and shape[0] > 1 else None
+
+
+def _is_place(statement: ast.With | ast.AsyncWith) -> bool:
+    """Whether a ``with`` only says where to compute."""
+    texts = [ast.unparse(item.context_expr) for item in statement.items]
+    return all(text.partition("(")[0].endswith((".device", "name_scope")) for text in texts)
 
 
 def _is_inference(keyword: ast.keyword) -> bool:

@@ -22,10 +22,17 @@ def in_modules(context: Context) -> Iterator[tuple[ModuleFacts, Context]]:
     recording, diagnosis = context.recording, context.diagnosis
     for module in recording.facts.modules:
         errors = tuple(_inside(error, module) for error in recording.errors)
-        frames = [frame for error in errors for frame in error.frames if frame.in_cell]
+        inner = [[frame for frame in error.frames if frame.in_cell] for error in errors]
+        frames = [frame for found in inner for frame in found]
         if not frames or diagnosis is None or not _is_what_ran(module, frames):
             continue
+        # Blank lines at the top do not count in a cell.
+        head = len(module.source[: len(module.source) - len(module.source.lstrip())].splitlines())
         cell = Cell(module.source, tagged=False)
+        errors = tuple(
+            replace(e, frames=tuple(replace(f, line=f.line - head) if f.in_cell else f for f in e.frames))
+            for e in errors
+        )
         known = recording.facts
         facts = replace(
             known,
@@ -38,10 +45,12 @@ def in_modules(context: Context) -> Iterator[tuple[ModuleFacts, Context]]:
             repeatable=(),
             functions=(),
             used_besides=(),
+            read_elsewhere=(),
             modules=(),
         )
         frame = None if diagnosis.frame is None else _here(diagnosis.frame, module)
-        asked = replace(diagnosis, line=frames[-1].line, frame=frame)
+        line = next(found for found in inner if found)[-1].line - head
+        asked = replace(diagnosis, line=line, frame=frame if frame is None else replace(frame, line=frame.line - head))
         yield module, Context(cell, replace(recording, cell=cell, errors=errors, facts=facts), asked)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from tf_mem_magic.cells import calls
 from tf_mem_magic.cells.datasets import trace
@@ -15,6 +16,8 @@ from tf_mem_magic.cells.source import read_cell
 from tf_mem_magic.cells.uses import MODEL, called_name, is_batch_name, role
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+_WORD = re.compile(r"[^\W\d]\w*")
 _THERE = "make it smaller where it is set, and run the cells from there on again"
 
 
@@ -47,26 +50,47 @@ def _alone(reader: Reader, setting: Setting) -> Setting | Unknown:
     loads = [n for loads in reader.scopes.loads.values() for n in loads]
     named = [n for n in loads if is_batch_name(n.id) and evaluate(reader, n) is not None]
     for load in named:
-        one = resolve(reader, load)
+        if load.id in reader.facts.read_elsewhere:
+            return _elsewhere(load.id, setting.value)
+        coupled = role(reader.scopes, load) in ("site", "coupled")
+        one = resolve(reader, load) if coupled else Unknown("it is used for something else")
         joined = merge([setting, one]) if isinstance(one, Setting) else one
         if isinstance(joined, Unknown):
             return Unknown(f"`{load.id}` in line {load.lineno} also counts on batches of {setting.value}: {_THERE}")
         setting = joined
     for text in reader.facts.earlier_cells:
-        name = _batch_name_in_functions(text)
-        if name and (name in reader.facts.used or reader.facts.tensorflow is None):
-            return Unknown(f"a function of an earlier cell uses `{name}`, which would stay {setting.value}: {_THERE}")
+        for name in _batch_names_in_functions(reader, text):
+            return _elsewhere(name, setting.value)
     return setting
 
 
-def _batch_name_in_functions(text: str) -> str:
+def _elsewhere(name: str, value: int) -> Unknown:
+    return Unknown(f"a function of an earlier cell uses `{name}`, which would stay {value}: {_THERE}")
+
+
+def _batch_names_in_functions(reader: Reader, text: str) -> Iterator[str]:
+    """Name the batch sizes that functions of an earlier cell read, where the cell reaches them.
+
+    In a body the name is read when the function runs (``facts.used`` tells); a default was read when it was defined.
+    """
     cell = read_cell(text)
     if isinstance(cell, NotPython):
-        return ""
+        return
+    facts, words = reader.facts, set(_WORD.findall(reader.cell.source))
+    own = {s.name for s in reader.cell.tree.body if isinstance(s, ast.FunctionDef)}
     scopes = Scopes(cell.tree)
     loads = [n for (home, _), found in scopes.loads.items() for n in found if isinstance(home, ast.Module)]
-    inside = [n.id for n in loads if not isinstance(scopes.scope_of(n), ast.Module)]
-    return next((name for name in inside if is_batch_name(name)), "")
+    for load in loads:
+        function = next((above for above in scopes.up(load) if isinstance(above, _FUNCTIONS)), None)
+        if function is None or not is_batch_name(load.id):
+            continue
+        name = getattr(function, "name", "")
+        default = isinstance(scopes.scope_of(load), ast.Module)
+        reached = (
+            name not in own and (name in facts.used or name in words) if default else load.id in facts.read_elsewhere
+        )
+        if reached or facts.tensorflow is None:
+            yield load.id
 
 
 def _regions(reader: Reader) -> list[ast.stmt] | Unknown:

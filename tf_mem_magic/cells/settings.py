@@ -86,11 +86,8 @@ class Reader:
 
     def scalar(self, text: str) -> int | None:
         """Give an integer that the facts know under ``text``."""
-        for written in (text, text.replace("'", '"'), text.replace('"', "'")):
-            value = self.facts.scalar(written)
-            if isinstance(value, int) and not isinstance(value, bool):
-                return value
-        return None
+        value = self.facts.scalar(text)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def merge(settings: Iterable[Setting]) -> Setting | Unknown:
@@ -274,6 +271,11 @@ def earlier(reader: Reader, expr: ast.expr, loads: list[ast.Name]) -> Setting | 
         blocked = _blocked(reader, expr.id, loads, expr, value)
         if blocked is not None:
             return blocked
+        if expr.id in reader.facts.read_elsewhere:
+            return Unknown(
+                f"code of an earlier cell, which this cell runs, reads `{expr.id}` too: make it smaller where it is "
+                "set, and run the cells from there on again"
+            )
     else:
         frozen = ("frozen=True", "namedtuple", "NamedTuple", "Frozen", "MappingProxyType")
         if any(word in cell for cell in reader.facts.earlier_cells for word in frozen):

@@ -1,4 +1,4 @@
-"""Code of earlier cells, read as if this cell had it: the functions that led to the error, taken over where changed.
+"""Code of earlier cells, read as if this cell had it: the functions that it reaches, taken over where changed.
 
 A notebook's training often lies in a function of an earlier cell, and the cell that fails only calls it. Defining that
 function once more in front of the cell makes the same function, so a remedy may be asked about the cell with all such
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from tf_mem_magic.cells.assigned import assigned
 from tf_mem_magic.cells.mask import NotPython
+from tf_mem_magic.cells.names import evaluated_names
 from tf_mem_magic.cells.source import PythonCell, first_statement, line_start, read_cell
 from tf_mem_magic.core.combine import moved_context, moved_lines, split_lines
 from tf_mem_magic.core.facts import FunctionFacts
@@ -22,46 +23,59 @@ from tf_mem_magic.core.recording import ErrorText, Frame
 from tf_mem_magic.core.tag import dropped_lines
 
 _WORD = re.compile(r"[^\W\d]\w*")
+_LINES = re.compile(r" \(lines? [\d, ]+\)")
+"""Where a caveat counts lines, it counts those of a text that nobody sees."""
 
 
 @dataclass(frozen=True, slots=True)
 class TakenOver:
-    """A cell with the functions of earlier cells in front: what remedies are asked with, and the blocks put in."""
+    """A cell with the functions of earlier cells in front: what remedies are asked with, and the blocks put in.
+
+    ``led``: the error went through one of them.
+    """
 
     context: Context
     blocks: tuple[tuple[FunctionFacts, str], ...]
+    led: bool
 
 
 def take_over(context: Context) -> TakenOver | None:
-    """Give the cell with the functions of earlier cells that it reaches; None where none of them led to the error."""
-    functions = context.recording.facts.functions
-    frames = [frame for error in context.recording.errors for frame in error.frames]
-    if not any(_holds(function, frame) for function in functions for frame in frames):
-        return None
+    """Give the cell with the functions of earlier cells that it reaches; None where there are none."""
     cell = read_cell(context.cell.source)
-    if isinstance(cell, NotPython):
+    if not context.recording.facts.functions or isinstance(cell, NotPython):
         return None
+    functions = _called_by_name(context, cell)
+    frames = [frame for error in context.recording.errors for frame in error.frames]
+    led = any(_holds(function, frame) for function in functions for frame in frames)
     bound = {n.id for n in ast.walk(cell.tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     own = {s.name: s for s in cell.tree.body if isinstance(s, ast.FunctionDef)}
     added = [f for f in reversed(functions) if f.name not in own and f.name not in bound]
     blocks = tuple((f, "".join(f"{line}{cell.newline}" for line in (*split_lines(f.source), ""))) for f in added)
     at = _front(cell)
+    if not added and not led:
+        return None
     source = "".join((cell.source[:at], *(block for _, block in blocks), cell.source[at:]))
     if isinstance(read_cell(source), NotPython):
         return None
-    return TakenOver(_context(context, cell, source, at, blocks, functions, own), blocks)
+    return TakenOver(_context(context, cell, source, at, blocks, functions, own), blocks, led)
 
 
 def put_back(taken: TakenOver, context: Context, proposal: Proposal) -> Proposal | None:
     """Give a proposal for the cell with all functions as one for the cell itself, with those that must be new.
 
-    New are functions that the edit changed, and those that ``tf.function`` has traced with what changed. None where
-    they cannot be told apart.
+    New are functions that the edit changed, those that read what has changed when they are defined, and those that
+    ``tf.function`` has traced with it. None where they cannot be told apart, where code that cannot be seen reads what
+    the edit sets, or where taking back would need an object that only a function holds.
     """
-    kept = _kept(taken, proposal.source)
+    facts = context.recording.facts
+    news = _news(taken, proposal.source)
+    kept = _kept(taken, news)
     source = _without(taken, proposal.source, kept)
     choices = [(choice, _without(taken, choice.source, kept)) for choice in proposal.choices]
-    if source is None or isinstance(read_cell(source), NotPython):
+    if source is None or isinstance(read_cell(source), NotPython) or news & set(facts.used_besides):
+        return None
+    local = {model.name.partition(".")[0] for model in facts.models if model.local}
+    if local & set(_WORD.findall(proposal.undo)):
         return None
     return replace(
         proposal,
@@ -69,7 +83,7 @@ def put_back(taken: TakenOver, context: Context, proposal: Proposal) -> Proposal
         original=context.cell.source,
         choices=tuple(replace(choice, source=changed) for choice, changed in choices if changed is not None),
         undo="\n".join(code for code in (proposal.undo, *(f.source for f in kept)) if code),
-        caveats=(*proposal.caveats, *_caveats(kept)),
+        caveats=tuple(_LINES.sub("", caveat) for caveat in (*proposal.caveats, *_caveats(kept))),
         taken_over=tuple(f.source for f in kept),
     )
 
@@ -144,7 +158,8 @@ def _with_frames(context: Context, places: Mapping[tuple[str, int], int]) -> Con
             line=diagnosis.line if line is None else line + dropped,
             frame=None if diagnosis.frame is None else here(diagnosis.frame, dropped),
         )
-    facts = replace(recording.facts, used=recording.facts.used_besides, functions=())
+    besides = recording.facts.used_besides
+    facts = replace(recording.facts, used=besides, read_elsewhere=besides, functions=())
     return replace(context, recording=replace(recording, errors=errors, facts=facts), diagnosis=diagnosis)
 
 
@@ -156,22 +171,85 @@ def _innermost(before: Sequence[ErrorText], after: Sequence[ErrorText]) -> int |
     return None
 
 
-def _kept(taken: TakenOver, source: str) -> list[FunctionFacts]:
-    """List the functions that must be defined anew: changed ones, and traced ones that reach what has changed."""
-    changed = [f for f, block in taken.blocks if block not in source]
+def _called_by_name(context: Context, cell: PythonCell) -> tuple[FunctionFacts, ...]:
+    """Leave out functions that led to the error although the code that called them does not name them.
+
+    Something else holds them (a callback, a compiled loss), and would go on with the old ones.
+    """
+    functions = context.recording.facts.functions
+    head = cell.skipped + dropped_lines(context.cell.source)
+    trees = {function.name: (ast.parse(function.source), function.line - 1) for function in functions}
+    held: set[str] = set()
+    for error in context.recording.errors:
+        caller: tuple[ast.Module, int] | None = None
+        for frame in error.frames:
+            function = next((f for f in functions if _holds(f, frame)), None)
+            if function is not None and caller is not None and not _names(*caller, function.name):
+                held.add(function.name)
+            if frame.in_cell:
+                caller = (cell.tree, frame.line + head)
+            elif function is not None:
+                tree, above = trees[function.name]
+                caller = (tree, frame.line - above)
+            elif frame.is_user:
+                caller = None
+    return tuple(function for function in functions if function.name not in held)
+
+
+def _names(tree: ast.Module, line: int, name: str) -> bool:
+    """Tell whether a statement on ``line`` reads ``name``."""
+    nodes = [n for n in ast.walk(tree) if isinstance(n, ast.stmt) and n.lineno <= line <= (n.end_lineno or n.lineno)]
+    last = max((n.lineno for n in nodes), default=0)
+    innermost = [n for n in nodes if n.lineno == last]
+    return any(isinstance(n, ast.Name) and n.id == name for statement in innermost for n in ast.walk(statement))
+
+
+def _news(taken: TakenOver, source: str) -> set[str]:
+    """Name what the edit sets anew: numbers in the cell's own lines, and functions that it changes."""
     now, before = assigned(source), assigned(taken.context.cell.source)
-    news = {f.name for f in changed}.union(*(now[text] for text in now.keys() - before.keys()))
+    changed = {f.name for f, _ in taken.blocks if _definition(source, f.name) != _plain(f.source)}
+    return changed.union(*(now[text] for text in now.keys() - before.keys()))
+
+
+def _kept(taken: TakenOver, news: set[str]) -> list[FunctionFacts]:
+    """List the functions that must be defined anew."""
     words = {f.name: set(_WORD.findall(f.source)) for f, _ in taken.blocks}
-    kept = []
-    for function, _ in taken.blocks:
-        reach, queue = set[str](), [function.name]
-        while queue:
-            for word in words[queue.pop()] - reach:
-                reach.add(word)
-                queue += [word] if word in words else []
-        if function in changed or (function.staged and reach & news):
-            kept.append(function)
-    return kept
+    kept: list[FunctionFacts] = []
+    while True:
+        names = news | {f.name for f in kept}
+        more = [f for f, _ in taken.blocks if f not in kept and _must_be_new(f, names, words)]
+        if not more:
+            return [f for f, _ in taken.blocks if f in kept]
+        kept += more
+
+
+def _must_be_new(function: FunctionFacts, news: set[str], words: Mapping[str, set[str]]) -> bool:
+    if function.name in news:
+        return True
+    definition = ast.parse(function.source).body[0]
+    if isinstance(definition, ast.FunctionDef) and evaluated_names(definition) & news:
+        return True
+    reach, queue = set[str](), [function.name] if function.staged else []
+    while queue:
+        for word in words[queue.pop()] - reach:
+            reach.add(word)
+            queue += [word] if word in words else []
+    return bool(reach & news)
+
+
+def _definition(source: str, name: str) -> str | None:
+    """Give the text of the one function that the cell defines by ``name``, decorators included."""
+    cell = read_cell(source)
+    body = [] if isinstance(cell, NotPython) else cell.tree.body
+    found = [s for s in body if isinstance(s, ast.FunctionDef) and s.name == name]
+    if isinstance(cell, NotPython) or len(found) != 1:
+        return None
+    first = min([found[0].lineno, *(d.lineno for d in found[0].decorator_list)])
+    return "\n".join(split_lines(cell.source)[first - 1 : found[0].end_lineno])
+
+
+def _plain(text: str) -> str:
+    return "\n".join(split_lines(text))
 
 
 def _without(taken: TakenOver, source: str, kept: Sequence[FunctionFacts]) -> str | None:

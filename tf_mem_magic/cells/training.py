@@ -51,7 +51,7 @@ def find_training(
     named = _named_models(top, facts)
     if not named and names.builds(top):
         return TrainingPlace(top, top, "", None)
-    named = named or [m for m in facts.models if len(facts.models) == 1]
+    named = named or [m for m in facts.models if len(facts.models) == 1 and not m.local]
     if len(named) == 1:
         return TrainingPlace(top, top, named[0].name, named[0])
     which = f"it could be any of {', '.join(f'`{m.name}`' for m in named)}" if named else "none of its names holds one"

@@ -29,7 +29,7 @@ class ModelFacts:
     from it; empty where one can, None where that is unknown. ``trainable_bytes``
     are those of the variables that training changes (None: not known), ``earlier_bytes`` those of ``weight_bytes``
     that existed before the cell: a new model may be built around an earlier one. ``local``: only a function that led
-    to the error held it, under this name.
+    to the error held it, under this name. ``rowwise``: in inference it surely computes each sample on its own.
     """
 
     name: str
@@ -54,6 +54,7 @@ class ModelFacts:
     trainable_bytes: int | None = None
     earlier_bytes: int = 0
     local: bool = False
+    rowwise: bool = False
 
     @property
     def is_new(self) -> bool:
@@ -180,7 +181,8 @@ class Facts:
     ``repeatable`` are names in the cell that hold data which can be read again: arrays, tensors, tables, datasets
     (also what :attr:`values` and :attr:`datasets` leave out because another name holds it), and collections of them.
     ``functions`` are those of earlier cells that the cell can take over as they are: defining them once more makes the
-    same; ``used_besides`` what is left of ``used`` where the cell defines them itself. ``modules`` are the user's own
+    same. ``read_elsewhere`` are names that the code behind other names reads, whether the cell writes them or not, and
+    ``used_besides`` what is left of these where the cell defines ``functions`` itself. ``modules`` are the user's own
     files whose code led to the error, innermost first.
     """
 
@@ -203,6 +205,7 @@ class Facts:
     sessions: tuple[str, ...] = ()
     repeatable: tuple[str, ...] = ()
     functions: tuple[FunctionFacts, ...] = ()
+    read_elsewhere: tuple[str, ...] = ()
     used_besides: tuple[str, ...] = ()
     modules: tuple[ModuleFacts, ...] = ()
 
@@ -219,8 +222,9 @@ class Facts:
         return next((d for d in self.devices if d.name == name), None)
 
     def scalar(self, name: str) -> Scalar:
-        """Give the scalar that the source calls ``name``; None where it is not one."""
-        return next((s.value for s in self.scalars if s.name == name), None)
+        """Give the scalar that the source calls ``name``, in whichever quotes; None where it is not one."""
+        plain = name.replace("'", '"')
+        return next((s.value for s in self.scalars if s.name.replace("'", '"') == plain), None)
 
 
 def merge_devices(devices: Iterable[DeviceFacts]) -> tuple[DeviceFacts, ...]:

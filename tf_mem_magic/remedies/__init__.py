@@ -63,7 +63,7 @@ def _asked(remedy: Remedy, context: Context) -> Answer:
     proposals = [p for p in whole if isinstance(p, Proposal) and not p.new_cell]
     found = [put_back(taken, context, proposal) for proposal in proposals]
     good = tuple(_undone(taken.context, p) for p in found if p is not None)
-    return good or _with_patch(remedy, context, _nearer(answers, whole))
+    return good or _with_patch(remedy, context, _nearer(answers, whole) if taken.led else answers)
 
 
 def _nearer(answers: Answer, whole: Answer) -> Answer:
@@ -91,7 +91,7 @@ def _undone(context: Context, answer: Proposal | Declined) -> Proposal | Decline
     if isinstance(answer, Declined) or answer.new_cell:
         return answer
     back = names_back(answer.original, answer.source, context.recording.facts)
-    return replace(answer, undo="\n".join(code for code in (answer.undo, back) if code)) if back else answer
+    return replace(answer, undo="\n".join(code for code in (back, answer.undo) if code)) if back else answer
 
 
 def _answers(remedy: Remedy, context: Context) -> Answer:

@@ -284,7 +284,7 @@ EXAMPLES = (
         _context(
             "%%tfmem\nfeatures = model(images)",
             Facts(
-                models=(ModelFacts("model", form="functional"),),
+                models=(ModelFacts("model", form="functional", rowwise=True),),
                 values=(NamedValue("images", 10**6, "ndarray", shape=(1000, 8)),),
             ),
             2,

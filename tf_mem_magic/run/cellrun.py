@@ -64,7 +64,6 @@ class CellRun:
 
     def start(self) -> None:
         """Reserve the slots, bring memory back where this is a rerun, and start recording."""
-        self._compiled = compiled_cells(self.session.shell)
         if not self._is_try:
             self._presenter.reserve()
         if self.options.on_oom == "auto":
@@ -78,6 +77,8 @@ class CellRun:
             # In this order: what is taken back may bind names that the previous run bound too.
             self._release_previous()
             take_back(self.session.shell, replaced)
+        # Now: what was taken back was compiled like a cell, but it is none.
+        self._compiled = compiled_cells(self.session.shell)
         self.capture.start()
 
     def finish(self, error: BaseException | None, count: int | None) -> bool:

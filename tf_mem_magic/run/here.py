@@ -54,7 +54,7 @@ def undo_remedy(shell: Any, code: str) -> str:
     def work() -> None:
         try:
             # Under a name that tells its source, as IPython does for cells: AutoGraph and tracebacks read it.
-            exec(compile(code, shell.compile.cache(code), "exec"), shell.user_ns)
+            exec(compile(code, shell.compile.cache(code), "exec", dont_inherit=True), shell.user_ns)
         except Exception as error:
             problems.append(f"{type(error).__name__}: {error}")
 

@@ -35,7 +35,7 @@ from tf_mem_magic.run.inspect_models import (
     variables_of,
 )
 from tf_mem_magic.run.inspect_scalars import find_scalars
-from tf_mem_magic.run.inspect_uses import used_names
+from tf_mem_magic.run.inspect_uses import used_by_others, used_names
 from tf_mem_magic.run.inspect_values import find_values
 from tf_mem_magic.run.traceback import is_user_file
 
@@ -185,7 +185,8 @@ def _uses(
     return {
         "used": used_names(plain, namespace),
         "functions": functions,
-        "used_besides": used_names(whole, namespace),
+        "read_elsewhere": used_by_others(plain, namespace, ()),
+        "used_besides": used_by_others(whole, namespace, {function.name for function in functions}),
         "scalars": find_scalars(whole, namespace),
         "repeatable": tuple(name for name in written if is_repeatable(own[name])),
     }
@@ -224,8 +225,9 @@ def _innermost_frames(exception: BaseException | None) -> Iterator[FrameType]:
 
 def _locals(exception: BaseException | None) -> Iterator[tuple[str, Any]]:
     """Yield the local names of the user's own functions that led to the error, innermost first."""
+    running = _running_frames()
     for frame in _own_frames(exception):
-        if frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        if frame.f_code.co_flags & inspect.CO_OPTIMIZED and frame not in running:
             yield from list(frame.f_locals.items())
 
 
@@ -242,6 +244,15 @@ def _own_frames(exception: BaseException | None) -> Iterator[FrameType]:
         frames.append(trace.tb_frame)
         trace = trace.tb_next
     yield from (one for one in dict.fromkeys(frames) if is_user_file(one.f_code.co_filename))
+
+
+def _running_frames() -> set[FrameType]:
+    """Give the frames that go on after us: before Python 3.13 reading their names would keep the values alive."""
+    frames, frame = set[FrameType](), inspect.currentframe()
+    while frame is not None:
+        frames.add(frame)
+        frame = frame.f_back
+    return frames
 
 
 def _modules(exception: BaseException | None) -> Iterator[ModuleFacts]:

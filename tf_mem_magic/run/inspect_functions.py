@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
-from collections.abc import Mapping
-from types import FunctionType
+from collections.abc import Iterator, Mapping
+from types import FunctionType, ModuleType
 from typing import Any
 
+from tf_mem_magic.cells.names import read_names
 from tf_mem_magic.core.facts import FunctionFacts
 from tf_mem_magic.core.places import is_cell_file
-
-_WORD = re.compile(r"[^\W\d]\w*")
 
 _MOST = 50
 """More functions than this are not followed: the change that a person must read would be too long."""
 
 
 def find_functions(source: str, namespace: Mapping[str, Any]) -> tuple[FunctionFacts, ...]:
-    """Give the functions of earlier cells that ``source`` (plain Python) names, directly or through one another.
+    """Give the functions of earlier cells that ``source`` (plain Python) reads by name, or through one another.
 
-    Left out are functions that a name holds which is not their own, closures, those under a decorator other than
-    ``tf.function``, and those whose defaults would be others today. No code of the notebook is run.
+    Left out are functions that a name holds which is not their own, closures, those with attributes, those under a
+    decorator other than ``tf.function``, and those whose defaults would be others today. No code of the notebook is
+    run.
     """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return ()
     found: dict[str, FunctionFacts] = {}
-    defined = set(re.findall(r"(?m)^(?:async )?def +(\w+)", source))
-    queue, seen = list(dict.fromkeys(_WORD.findall(source))), set[str]()
+    defined = {n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
+    queue, seen = sorted(read_names(tree)), set[str]()
     while queue and len(found) < _MOST:
         name = queue.pop(0)
         if name in seen or name in defined or name not in namespace:
@@ -35,7 +38,7 @@ def find_functions(source: str, namespace: Mapping[str, Any]) -> tuple[FunctionF
         fact = _describe(name, namespace)
         if fact is not None:
             found[name] = fact
-            queue += _WORD.findall(fact.source)
+            queue += sorted(read_names(ast.parse(fact.source)))
     return tuple(found.values())
 
 
@@ -43,6 +46,9 @@ def _describe(name: str, namespace: Mapping[str, Any]) -> FunctionFacts | None:
     value = namespace[name]
     function = value if isinstance(value, FunctionType) else _staged(value)
     if function is None or function.__name__ != name or function.__code__.co_freevars:
+        return None
+    staged = function is not value
+    if function.__dict__ and not staged:  # tf.function notes things there; what a person keeps there would be lost
         return None
     if function.__globals__ is not namespace or not is_cell_file(function.__code__.co_filename):
         return None
@@ -54,7 +60,6 @@ def _describe(name: str, namespace: Mapping[str, Any]) -> FunctionFacts | None:
     node = tree.body[0] if len(tree.body) == 1 else None
     if not isinstance(node, ast.FunctionDef) or node.name != name:
         return None
-    staged = function is not value
     if not _same_decorators(node, staged, namespace) or not _same_defaults(node, function, namespace):
         return None
     return FunctionFacts(name, "".join(lines).rstrip("\r\n"), function.__code__.co_filename, line, staged)
@@ -76,16 +81,24 @@ def _same_decorators(node: ast.FunctionDef, staged: bool, namespace: Mapping[str
         return not staged
     one = node.decorator_list[0]
     called = one.func if isinstance(one, ast.Call) else one
-    return staged and len(node.decorator_list) == 1 and ast.unparse(called) in ("tf.function", "tensorflow.function")
+    if not staged or len(node.decorator_list) > 1:
+        return False
+    names = {n.id for n in ast.walk(one) if isinstance(n, ast.Name)}
+    plain = all(isinstance(namespace.get(name), ModuleType) for name in names)
+    return plain and ast.unparse(called) in ("tf.function", "tensorflow.function")
 
 
 def _same_defaults(node: ast.FunctionDef, function: FunctionType, namespace: Mapping[str, Any]) -> bool:
-    given = [*(function.__defaults__ or ())]
-    written = node.args.defaults
-    keyword = [(d, arg.arg) for d, arg in zip(node.args.kw_defaults, node.args.kwonlyargs) if d is not None]
-    given += [(function.__kwdefaults__ or {}).get(name) for _, name in keyword]
-    written = [*written, *(default for default, _ in keyword)]
-    return len(given) == len(written) and all(_same(d, value, namespace) for d, value in zip(written, given))
+    pairs = list(_defaults(node, function))
+    count = len(function.__defaults__ or ()) + len(function.__kwdefaults__ or {})
+    return len(pairs) == count and all(_same(written, value, namespace) for written, value in pairs)
+
+
+def _defaults(node: ast.FunctionDef, function: FunctionType) -> Iterator[tuple[ast.expr, Any]]:
+    yield from zip(node.args.defaults, function.__defaults__ or ())
+    for default, argument in zip(node.args.kw_defaults, node.args.kwonlyargs):
+        if default is not None:
+            yield default, (function.__kwdefaults__ or {}).get(argument.arg)
 
 
 def _same(default: ast.expr, value: Any, namespace: Mapping[str, Any]) -> bool:

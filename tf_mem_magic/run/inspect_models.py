@@ -13,6 +13,7 @@ from typing import Any, Literal
 from tf_mem_magic.core.facts import WITH_MODEL, ModelFacts, NamedValue
 from tf_mem_magic.run.inspect_deployable import is_copyable, quantizable_bytes
 from tf_mem_magic.run.inspect_ids import rounds_ids
+from tf_mem_magic.run.inspect_rows import is_rowwise
 
 
 def find_models(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
@@ -170,6 +171,7 @@ def _describe(name: str, model: Any, others: list[Any], before: int | None, coun
         quantizable=sum(quantizable),
         widest=max(quantizable, default=0),
         form=_form(model),
+        rowwise=is_rowwise(model),
         no_student=_no_student(model),
         trainable_bytes=_trainable_bytes(model),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -24,6 +24,27 @@ def used_names(source: str, namespace: Mapping[str, Any]) -> tuple[str, ...]:
             news = {word for word in _words(code) if word in namespace} - found - written
             found |= news
             queue += sorted(news)
+    return tuple(sorted(found))
+
+
+def used_by_others(source: str, namespace: Mapping[str, Any], known: Collection[str]) -> tuple[str, ...]:
+    """List the names that ``source`` reaches through other code than the functions ``known``, in alphabetical order.
+
+    ``source`` holds the text of the ``known`` functions; what is left is code that nobody can see there: methods,
+    closures, decorated functions.
+    """
+    found: set[str] = set()
+    seen = set(known)
+    queue = sorted({word for word in _WORD.findall(source) if word in namespace} - seen)
+    while queue:
+        name = queue.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for code in _codes(namespace[name]):
+            words = {word for word in _words(code) if word in namespace}
+            found |= words
+            queue += sorted(words - seen)
     return tuple(sorted(found))
 
 

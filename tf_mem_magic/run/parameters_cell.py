@@ -105,9 +105,8 @@ def _tags_in(path: Path, wanted: str) -> frozenset[str]:
         if path.stat().st_size > _MOST_BYTES:
             return frozenset()
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        return frozenset(
-            str(tag) for cell in cells if _plain(cell["source"]) == wanted for tag in cell["metadata"].get("tags", ())
-        )
+        same = [cell for cell in cells if _plain(cell.get("source", "")) == wanted]
+        return frozenset(str(tag) for cell in same for tag in cell.get("metadata", {}).get("tags", ()))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return frozenset()  # not a notebook as the format describes it
 

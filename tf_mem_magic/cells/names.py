@@ -1,0 +1,19 @@
+"""The names that code reads from the notebook: not those that its own functions bind."""
+
+from __future__ import annotations
+
+import ast
+
+from tf_mem_magic.cells.scopes import Scopes
+
+
+def read_names(tree: ast.Module) -> set[str]:
+    """Give the names that ``tree`` reads from where it runs, in its functions too."""
+    scopes = Scopes(tree)
+    return {name for (home, name), loads in scopes.loads.items() if isinstance(home, ast.Module) and loads}
+
+
+def evaluated_names(function: ast.FunctionDef) -> set[str]:
+    """Give the names that are read when a function is defined: in its decorators and defaults."""
+    parts = [*function.decorator_list, *function.args.defaults, *(d for d in function.args.kw_defaults if d)]
+    return {n.id for part in parts for n in ast.walk(part) if isinstance(n, ast.Name)}
