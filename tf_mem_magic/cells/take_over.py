@@ -64,8 +64,8 @@ def put_back(taken: TakenOver, context: Context, proposal: Proposal) -> Proposal
     """Give a proposal for the cell with all functions as one for the cell itself, with those that must be new.
 
     New are functions that the edit changed, those that read what has changed when they are defined, and those that
-    ``tf.function`` has traced with it. None where they cannot be told apart, where code that cannot be seen reads what
-    the edit sets, or where taking back would need an object that only a function holds.
+    ``tf.function`` has traced with it. None where they cannot be told apart, or where code that cannot be seen reads
+    what the edit sets.
     """
     facts = context.recording.facts
     news = _news(taken, proposal.source)
@@ -73,9 +73,6 @@ def put_back(taken: TakenOver, context: Context, proposal: Proposal) -> Proposal
     source = _without(taken, proposal.source, kept)
     choices = [(choice, _without(taken, choice.source, kept)) for choice in proposal.choices]
     if source is None or isinstance(read_cell(source), NotPython) or news & set(facts.used_besides):
-        return None
-    local = {model.name.partition(".")[0] for model in facts.models if model.local}
-    if local & set(_WORD.findall(proposal.undo)):
         return None
     return replace(
         proposal,

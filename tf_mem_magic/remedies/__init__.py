@@ -18,6 +18,7 @@ from typing import cast
 from tf_mem_magic.cells.assigned import names_back
 from tf_mem_magic.cells.in_modules import as_patch, in_modules
 from tf_mem_magic.cells.take_over import put_back, take_over
+from tf_mem_magic.core.breakdown import mentions
 from tf_mem_magic.core.combine import PRESERVES, changed_context, merge
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal, Remedy
 
@@ -53,9 +54,9 @@ def propose_after_success(context: Context) -> Answer:
 
 
 def _asked(remedy: Remedy, context: Context) -> Answer:
-    answers = _answers(remedy, context)
+    answers = tuple(_undone(context, answer) for answer in _answers(remedy, context))
     if any(isinstance(answer, Proposal) for answer in answers):
-        return tuple(_undone(context, answer) for answer in answers)
+        return answers
     taken = take_over(context)
     if taken is None:
         return _with_patch(remedy, context, answers)
@@ -87,9 +88,17 @@ def _with_patch(remedy: Remedy, context: Context, answers: Answer) -> Answer:
 
 
 def _undone(context: Context, answer: Proposal | Declined) -> Proposal | Declined:
-    """Add to a proposal's ``undo`` what the names held that its cell sets and the cell as it was does not."""
+    """Add to a proposal's ``undo`` what the names held that its cell sets and the cell as it was does not.
+
+    A model that only a function holds cannot be reached by ``undo``: what would change it is declined.
+    """
     if isinstance(answer, Declined) or answer.new_cell:
         return answer
+    local = [model.name for model in context.recording.facts.models if model.local]
+    unreachable = next((name for name in local if mentions(answer.undo, name)), None)
+    if unreachable is not None:
+        reason = f"only a function holds `{unreachable}`, so what it sets there could not be taken back"
+        return Declined(answer.key, answer.title, reason)
     back = names_back(answer.original, answer.source, context.recording.facts)
     return replace(answer, undo="\n".join(code for code in (back, answer.undo) if code)) if back else answer
 
