@@ -286,6 +286,8 @@ def test_what_undo_could_not_reach_is_declined():
     reason = "only a function holds `model`, so what it sets there could not be taken back"
     assert next(a for a in propose_all(context) if a.key == "xla").reason == reason
     assert isinstance(answer(context, "smaller-batch"), Proposal)
+    taken = with_facts(plain(), models=(replace(model, jit_compile=None),))
+    assert "model" in answer(taken, "smaller-batch").undo
 
 
 def test_a_model_that_only_a_function_holds_is_not_named_in_the_cell():

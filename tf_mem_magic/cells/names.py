@@ -13,6 +13,12 @@ def read_names(tree: ast.Module) -> set[str]:
     return {name for (home, name), loads in scopes.loads.items() if isinstance(home, ast.Module) and loads}
 
 
+def names_of_lines(code: str) -> set[str]:
+    """Give the names in the lines of plain Python that run at once: those of function bodies are left out."""
+    statements = [s for s in ast.parse(code).body if not isinstance(s, ast.FunctionDef)]
+    return {n.id for s in statements for n in ast.walk(s) if isinstance(n, ast.Name)}
+
+
 def evaluated_names(function: ast.FunctionDef) -> set[str]:
     """Give the names that are read when a function is defined: in its decorators and defaults."""
     parts = [*function.decorator_list, *function.args.defaults, *(d for d in function.args.kw_defaults if d)]

@@ -17,8 +17,8 @@ from typing import cast
 
 from tf_mem_magic.cells.assigned import names_back
 from tf_mem_magic.cells.in_modules import as_patch, in_modules
+from tf_mem_magic.cells.names import names_of_lines
 from tf_mem_magic.cells.take_over import put_back, take_over
-from tf_mem_magic.core.breakdown import mentions
 from tf_mem_magic.core.combine import PRESERVES, changed_context, merge
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal, Remedy
 
@@ -95,7 +95,8 @@ def _undone(context: Context, answer: Proposal | Declined) -> Proposal | Decline
     if isinstance(answer, Declined) or answer.new_cell:
         return answer
     local = [model.name for model in context.recording.facts.models if model.local]
-    unreachable = next((name for name in local if mentions(answer.undo, name)), None)
+    touched = names_of_lines(answer.undo)
+    unreachable = next((name for name in local if name.partition(".")[0] in touched), None)
     if unreachable is not None:
         reason = f"only a function holds `{unreachable}`, so what it sets there could not be taken back"
         return Declined(answer.key, answer.title, reason)
