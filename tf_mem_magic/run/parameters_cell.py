@@ -9,6 +9,7 @@ source, so another notebook's cell can only be taken for it where both say the s
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,8 @@ _PARAMETERS = frozenset({"parameters", "injected-parameters"})
 
 _MOST_FILES = 200
 """Notebooks that are looked at, at most; those that a command line names come first."""
+
+_MOST_ENTRIES = 1000
 
 _MOST_BYTES = 64 * 2**20
 """A larger notebook is passed over."""
@@ -72,11 +75,20 @@ def _candidates() -> Iterator[Path]:
         # papermill moves to the folder of its --cwd, so an argument may be relative to the folder it was started in.
         yield from (folder / argument for argument in arguments if argument.endswith(".ipynb") for folder in folders)
     for folder in dict.fromkeys((Path.cwd(), *folders)):
-        for pattern in ("*.ipynb", "*/*.ipynb"):
-            try:
-                yield from sorted(folder.glob(pattern))
-            except OSError:
-                continue
+        entries = _entries(folder)
+        yield from (path for path in entries if path.suffix == ".ipynb")
+        for below in entries:
+            if not below.name.startswith(".") and below.is_dir():
+                yield from (path for path in _entries(below) if path.suffix == ".ipynb")
+
+
+def _entries(folder: Path) -> list[Path]:
+    """List what a folder holds, sorted; of one with very much in it, only as much as is quick to look at."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(Path(entry.path) for entry in islice(found, _MOST_ENTRIES))
+    except OSError:
+        return []
 
 
 def _processes_above() -> Iterator[tuple[list[Path], list[str]]]:
