@@ -9,20 +9,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import cast
 
-from tf_mem_magic.cells.assigned import names_back
-from tf_mem_magic.cells.in_modules import as_patch, in_modules
-from tf_mem_magic.cells.names import names_of_lines
-from tf_mem_magic.cells.take_over import put_back, take_over
 from tf_mem_magic.core.combine import PRESERVES, changed_context, merge
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal, Remedy
-
-_LINE = re.compile(r"\blines? \d")
+from tf_mem_magic.remedies._asking import Question, ask
 
 
 @lru_cache(maxsize=1)
@@ -37,7 +31,8 @@ def propose_all(context: Context) -> Answer:
 
     A remedy that raises is a decline that says so: the rest of the panel keeps working.
     """
-    answers = [answer for remedy in all_remedies() for answer in _asked(remedy, context)]
+    question = Question(context)
+    answers = [answer for remedy in all_remedies() for answer in ask(remedy, question)]
     return tuple(sorted(answers, key=_rank))
 
 
@@ -47,69 +42,11 @@ def propose_after_success(context: Context) -> Answer:
     Where none has a cell to offer there is nothing to refuse either: nobody asked, and the answer is empty.
     """
     remedies = [remedy for remedy in all_remedies() if getattr(remedy, "AFTER_SUCCESS", False)]
-    answers = [answer for remedy in remedies for answer in _asked(remedy, context)]
+    question = Question(context)
+    answers = [answer for remedy in remedies for answer in ask(remedy, question)]
     known = [answer for answer in answers if isinstance(answer, Declined) or answer.new_cell]
     offers = any(isinstance(answer, Proposal) for answer in known)
     return tuple(sorted(known, key=_rank)) if offers else ()
-
-
-def _asked(remedy: Remedy, context: Context) -> Answer:
-    answers = tuple(_undone(context, answer) for answer in _answers(remedy, context))
-    if any(isinstance(answer, Proposal) for answer in answers):
-        return answers
-    taken = take_over(context)
-    if taken is None:
-        return _with_patch(remedy, context, answers)
-    whole = _answers(remedy, taken.context)
-    proposals = [p for p in whole if isinstance(p, Proposal) and not p.new_cell]
-    found = [put_back(taken, context, proposal) for proposal in proposals]
-    good = tuple(_undone(taken.context, p) for p in found if p is not None)
-    return good or _with_patch(remedy, context, _nearer(answers, whole) if taken.led else answers)
-
-
-def _nearer(answers: Answer, whole: Answer) -> Answer:
-    """Choose between the declines for a cell and those for it with the functions that led to the error.
-
-    Those have seen more, but lines of that text are nobody's, and a patch is for the cell where the code stands.
-    """
-    declined = [answer for answer in (*answers, *whole) if isinstance(answer, Declined)]
-    told = any(_LINE.search(answer.reason) or answer.patch for answer in declined)
-    return answers if told or len(declined) < len(answers) + len(whole) else whole
-
-
-def _with_patch(remedy: Remedy, context: Context, answers: Answer) -> Answer:
-    """Add to a decline the change that the remedy would make to a module that led to the error, to copy."""
-    plain = next((a for a in answers if isinstance(a, Declined) and not a.patch), None)
-    for module, inside in in_modules(context) if plain is not None else ():
-        for proposal in _answers(remedy, inside):
-            if isinstance(proposal, Proposal) and proposal.takes_effect == "rerun" and not proposal.new_cell:
-                return (as_patch(module, proposal, cast(Declined, plain)),)
-    return answers
-
-
-def _undone(context: Context, answer: Proposal | Declined) -> Proposal | Declined:
-    """Add to a proposal's ``undo`` what the names held that its cell sets and the cell as it was does not.
-
-    A model that only a function holds cannot be reached by ``undo``: what would change it is declined.
-    """
-    if isinstance(answer, Declined) or answer.new_cell:
-        return answer
-    local = [model.name for model in context.recording.facts.models if model.local]
-    touched = names_of_lines(answer.undo)
-    unreachable = next((name for name in local if name.partition(".")[0] in touched), None)
-    if unreachable is not None:
-        reason = f"only a function holds `{unreachable}`, so what it sets there could not be taken back"
-        return Declined(answer.key, answer.title, reason)
-    back = names_back(answer.original, answer.source, context.recording.facts)
-    return replace(answer, undo="\n".join(code for code in (back, answer.undo) if code)) if back else answer
-
-
-def _answers(remedy: Remedy, context: Context) -> Answer:
-    try:
-        return remedy.propose(context)
-    except Exception as error:
-        reason = f"it failed on this cell ({type(error).__name__}: {error}); please report that"
-        return (Declined(remedy.KEY, remedy.TITLE, reason),)
 
 
 def _rank(answer: Proposal | Declined) -> tuple[int, ...]:
@@ -189,7 +126,7 @@ def _ask(context: Context, key: str) -> Proposal | Declined:
     for remedy in all_remedies():
         if key == remedy.KEY:
             nothing = Declined(key, remedy.TITLE, "it has nothing to offer here")
-            best = min(_asked(remedy, context), key=_rank, default=nothing)
+            best = min(ask(remedy, Question(context)), key=_rank, default=nothing)
             return (best.settings or best) if isinstance(best, Declined) else best
     return Declined(key, key, "there is no such remedy")
 
