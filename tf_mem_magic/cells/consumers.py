@@ -89,7 +89,7 @@ def _is_other(reader: Reader, call: ast.Call) -> bool:
     return not seen and is_unlisted(reader, receiver)
 
 
-_FIXED = re.compile(
+FIXED_BATCH = re.compile(
     r"batch_input_shape\s*=|batch_shape\s*=\s*[(\[](?!\s*None)|stateful\s*=\s*True|Input(?:Layer)?\([^)]*batch_size"
 )
 
@@ -106,7 +106,7 @@ def fixed_model(reader: Reader) -> tuple[str, ast.expr | None] | None:
             size = keywords["batch_size"]
         if size is not None and not (isinstance(size, ast.Constant) and size.value is None):
             return f"the model is built for one batch size only (line {node.lineno})", size
-    if any(_FIXED.search(text) for text in reader.facts.earlier_cells):
+    if any(FIXED_BATCH.search(text) for text in reader.facts.earlier_cells):
         return "an earlier cell builds a model for one batch size only", None
     return None
 

@@ -219,6 +219,8 @@ def _through_name(
     reader: Reader, name: str, found: list[Binding], use: ast.expr, value: ast.expr, depth: int
 ) -> Setting | Unknown:
     home = found[0].scope
+    if isinstance(home, ast.Module) and name in reader.facts.read_elsewhere:
+        return _read_elsewhere(name)
     known = reader.scalar(name) if isinstance(home, ast.Module) else None
     inner = resolve(reader, value, depth + 1)
     if isinstance(inner, Unknown):
@@ -272,10 +274,7 @@ def earlier(reader: Reader, expr: ast.expr, loads: list[ast.Name]) -> Setting | 
         if blocked is not None:
             return blocked
         if expr.id in reader.facts.read_elsewhere:
-            return Unknown(
-                f"code of an earlier cell, which this cell runs, reads `{expr.id}` too: make it smaller where it is "
-                "set, and run the cells from there on again"
-            )
+            return _read_elsewhere(expr.id)
     else:
         frozen = ("frozen=True", "namedtuple", "NamedTuple", "Frozen", "MappingProxyType")
         if any(word in cell for cell in reader.facts.earlier_cells for word in frozen):
@@ -284,6 +283,13 @@ def earlier(reader: Reader, expr: ast.expr, loads: list[ast.Name]) -> Setting | 
     at = line_start(reader.cell, first)
     slot = Slot(value, at, at, f"{text} = ", reader.cell.newline)
     return Setting(value, (slot,), frozenset({text}))
+
+
+def _read_elsewhere(name: str) -> Unknown:
+    return Unknown(
+        f"code of an earlier cell, which this cell runs, reads `{name}` too: make it smaller where it is set, and run "
+        "the cells from there on again"
+    )
 
 
 def _replicas(reader: Reader, expr: ast.BinOp, depth: int) -> Setting | Unknown | None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.cells.assigned import assigned
+from tf_mem_magic.cells.consumers import FIXED_BATCH
 from tf_mem_magic.cells.mask import NotPython
 from tf_mem_magic.cells.names import evaluated_names
 from tf_mem_magic.cells.source import PythonCell, first_statement, line_start, read_cell
@@ -49,7 +50,7 @@ def take_over(context: Context) -> TakenOver | None:
     led = any(_holds(function, frame) for function in functions for frame in frames)
     bound = {n.id for n in ast.walk(cell.tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     own = {s.name: s for s in cell.tree.body if isinstance(s, ast.FunctionDef)}
-    added = [f for f in reversed(functions) if f.name not in own and f.name not in bound]
+    added = _in_order([f for f in reversed(functions) if f.name not in own and f.name not in bound])
     blocks = tuple((f, "".join(f"{line}{cell.newline}" for line in (*split_lines(f.source), ""))) for f in added)
     at = _front(cell)
     if not added and not led:
@@ -64,11 +65,13 @@ def put_back(taken: TakenOver, context: Context, proposal: Proposal) -> Proposal
     """Give a proposal for the cell with all functions as one for the cell itself, with those that must be new.
 
     New are functions that the edit changed, those that read what has changed when they are defined, and those that
-    ``tf.function`` has traced with it. None where they cannot be told apart, or where code that cannot be seen reads
-    what the edit sets.
+    ``tf.function`` has traced: a trace keeps what its names held. None where they cannot be told apart, where code that
+    cannot be seen reads what the edit sets, or where the failing model may not come from the function that is changed.
     """
     facts = context.recording.facts
     news = _news(taken, proposal.source)
+    if not _reaches_the_model(taken, context, proposal, news):
+        return None
     kept = _kept(taken, news)
     source = _without(taken, proposal.source, kept)
     choices = [(choice, _without(taken, choice.source, kept)) for choice in proposal.choices]
@@ -155,8 +158,12 @@ def _with_frames(context: Context, places: Mapping[tuple[str, int], int]) -> Con
             line=diagnosis.line if line is None else line + dropped,
             frame=None if diagnosis.frame is None else here(diagnosis.frame, dropped),
         )
-    besides = recording.facts.used_besides
-    facts = replace(recording.facts, used=besides, read_elsewhere=besides, functions=())
+    known = recording.facts
+    texts = list(known.earlier_cells)
+    for function in known.functions:
+        texts = [text.replace(function.source, "") for text in texts]
+    besides = known.used_besides
+    facts = replace(known, used=besides, read_elsewhere=besides, functions=(), earlier_cells=tuple(texts))
     return replace(context, recording=replace(recording, errors=errors, facts=facts), diagnosis=diagnosis)
 
 
@@ -210,28 +217,59 @@ def _news(taken: TakenOver, source: str) -> set[str]:
 
 def _kept(taken: TakenOver, news: set[str]) -> list[FunctionFacts]:
     """List the functions that must be defined anew."""
-    words = {f.name: set(_WORD.findall(f.source)) for f, _ in taken.blocks}
     kept: list[FunctionFacts] = []
     while True:
         names = news | {f.name for f in kept}
-        more = [f for f, _ in taken.blocks if f not in kept and _must_be_new(f, names, words)]
+        more = [f for f, _ in taken.blocks if f not in kept and _must_be_new(f, names)]
         if not more:
             return [f for f, _ in taken.blocks if f in kept]
         kept += more
 
 
-def _must_be_new(function: FunctionFacts, news: set[str], words: Mapping[str, set[str]]) -> bool:
-    if function.name in news:
+def _must_be_new(function: FunctionFacts, news: set[str]) -> bool:
+    if function.name in news or function.staged:
         return True
+    return bool(_evaluated(function) & news)
+
+
+def _evaluated(function: FunctionFacts) -> set[str]:
     definition = ast.parse(function.source).body[0]
-    if isinstance(definition, ast.FunctionDef) and evaluated_names(definition) & news:
-        return True
-    reach, queue = set[str](), [function.name] if function.staged else []
-    while queue:
-        for word in words[queue.pop()] - reach:
-            reach.add(word)
-            queue += [word] if word in words else []
-    return bool(reach & news)
+    return evaluated_names(definition) if isinstance(definition, ast.FunctionDef) else set()
+
+
+def _in_order(functions: Sequence[FunctionFacts]) -> list[FunctionFacts]:
+    """Put functions in an order in which each follows those that its defaults name."""
+    left, ordered = list(functions), list[FunctionFacts]()
+    while left:
+        waiting = {function.name for function in left}
+        free = [f for f in left if not _evaluated(f) & (waiting - {f.name})] or left
+        ordered.append(free[0])
+        left.remove(free[0])
+    return ordered
+
+
+def _reaches_the_model(taken: TakenOver, context: Context, proposal: Proposal, news: set[str]) -> bool:
+    """Tell whether what the edit changes in functions surely reaches the model that failed.
+
+    A function on the way to the error does. One that was called before, and has returned, made what failed only where
+    the cell calls it once and all models that the cell names are its own; the batch size may be set in any of them,
+    unless a model is built for one batch size.
+    """
+    facts = context.recording.facts
+    words = set(_WORD.findall(context.cell.source))
+    earlier = [m for m in facts.models if not m.is_new and not m.local and words & set(_WORD.findall(m.name)[:1])]
+    if proposal.key == "smaller-batch":
+        return not (earlier and any(FIXED_BATCH.search(block) for _, block in taken.blocks))
+    frames = [frame for error in context.recording.errors for frame in error.frames]
+    changed = [f for f, _ in taken.blocks if f.name in news]
+    returned = [f for f in changed if not any(_holds(f, frame) for frame in frames)]
+    loads = [n.id for n in ast.walk(_tree(taken)) if isinstance(n, ast.Name)]
+    return not returned or (not earlier and all(loads.count(f.name) == 1 for f in returned))
+
+
+def _tree(taken: TakenOver) -> ast.AST:
+    cell = read_cell(taken.context.cell.source)
+    return ast.Module([], []) if isinstance(cell, NotPython) else cell.tree
 
 
 def _definition(source: str, name: str) -> str | None:

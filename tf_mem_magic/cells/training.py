@@ -67,7 +67,7 @@ def binds_model(statement: ast.stmt, model: str) -> bool:
 def _named_models(statement: ast.stmt, facts: Facts) -> list[ModelFacts]:
     nodes = (n for n in ast.walk(statement) if isinstance(n, (ast.Name, ast.Attribute, ast.Subscript)))
     written = {ast.unparse(n) for n in nodes if isinstance(n.ctx, ast.Load)}
-    return [m for m in facts.models if m.name in written]
+    return [m for m in facts.models if m.name in written and m.name not in facts.shadowed]
 
 
 def _covers(node: ast.expr | ast.stmt, line: int) -> bool:

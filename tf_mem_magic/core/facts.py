@@ -183,7 +183,8 @@ class Facts:
     ``functions`` are those of earlier cells that the cell can take over as they are: defining them once more makes the
     same. ``read_elsewhere`` are names that the code behind other names reads, whether the cell writes them or not, and
     ``used_besides`` what is left of these where the cell defines ``functions`` itself. ``modules`` are the user's own
-    files whose code led to the error, innermost first.
+    files whose code led to the error, innermost first. ``shadowed`` are names of models that mean another model in a
+    function that led to the error.
     """
 
     tensorflow: str | None = None
@@ -208,10 +209,13 @@ class Facts:
     read_elsewhere: tuple[str, ...] = ()
     used_besides: tuple[str, ...] = ()
     modules: tuple[ModuleFacts, ...] = ()
+    shadowed: tuple[str, ...] = ()
 
     def model(self, name: str) -> ModelFacts | None:
-        """Find the model that ``name`` holds."""
-        return next((m for m in self.models if m.name == name), None)
+        """Find the model that ``name`` holds, in whichever quotes; None where it is not sure which it means."""
+        plain = name.replace("'", '"')
+        found = next((m for m in self.models if m.name.replace("'", '"') == plain), None)
+        return None if name in self.shadowed else found
 
     def dataset(self, name: str) -> DatasetFacts | None:
         """Find the dataset that ``name`` holds."""

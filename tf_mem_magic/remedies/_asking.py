@@ -13,6 +13,9 @@ from tf_mem_magic.cells.names import names_of_lines
 from tf_mem_magic.cells.take_over import TakenOver, put_back, take_over
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Proposal, Remedy
 
+_OF_ANY_HELPER = ("smaller-batch",)
+"""What may change a function that has returned before the error: the batch size is set wherever data are cut."""
+
 _LINE = re.compile(r"\blines? \d")
 
 
@@ -50,6 +53,9 @@ def ask(remedy: Remedy, question: Question) -> Answer:
 def _asked_further(remedy: Remedy, question: Question, answers: Answer) -> Answer:
     context, taken = question.context, question.taken
     if taken is None:
+        return _with_patch(remedy, context, answers)
+    has_patch = any(isinstance(answer, Declined) and answer.patch for answer in answers)
+    if not taken.led and (has_patch or remedy.KEY not in _OF_ANY_HELPER):
         return _with_patch(remedy, context, answers)
     whole = _answers(remedy, taken.context)
     proposals = [p for p in whole if isinstance(p, Proposal) and not p.new_cell]

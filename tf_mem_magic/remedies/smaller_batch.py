@@ -57,7 +57,7 @@ def propose(context: Context) -> Answer:
     source, notes = changed
     unit = " per replica" if found.per_replica else ""
     what = "Validation batch" if found.method == "validation" else "Batch"
-    inference = found.method in ("evaluate", "predict", "validation")
+    inference = found.method in ("evaluate", "predict", "validation") and not _trains_too(context, cell, found)
     return (
         Proposal(
             KEY,
@@ -71,6 +71,14 @@ def propose(context: Context) -> Answer:
             expects=_expects(found, batch),
         ),
     )
+
+
+def _trains_too(context: Context, cell: PythonCell, found: BatchFound) -> bool:
+    """Tell whether the cell may train with a batch size that is set elsewhere than in the inference that failed."""
+    if found.method == "validation" or ".fit(" not in cell.source:
+        return False
+    lines = failing_lines(context, cell)
+    return any(cell.source.count("\n", 0, slot.start) + 1 not in lines for slot in found.slots)
 
 
 def _direct(context: Context, cell: PythonCell) -> Proposal | None:

@@ -144,7 +144,9 @@ def _live(
     facts: Facts, namespace: Mapping[str, Any], before: Before, source: str, exception: BaseException | None
 ) -> dict[str, Any]:
     pairs = names.reachable(namespace)
-    local = [(name, value) for name, value in _locals(exception) if name not in namespace]
+    inner = list(_locals(exception))
+    local = [(name, value) for name, value in inner if name not in namespace]
+    others = find_models([(name, value) for name, value in inner if value is not namespace.get(name, value)])
     named_optimizers = find_optimizers(pairs)
     optimizers = [one for _, one in find_optimizers([*pairs, *local])]
     found = find_datasets(pairs, facts.initialised)
@@ -171,6 +173,7 @@ def _live(
             *describe_kept_models([*pairs, *names.history(namespace)], models, before.held),
         ),
         "sessions": _open_sessions(pairs, before),
+        "shadowed": tuple(dict.fromkeys(name for name, _ in others)),
     }
 
 

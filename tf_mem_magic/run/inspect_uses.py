@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from types import CodeType, FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 _WORD = re.compile(r"[^\W\d]\w*")
+_MOST_ENTRIES = 64
 
 
 def used_names(source: str, namespace: Mapping[str, Any]) -> tuple[str, ...]:
@@ -59,11 +60,27 @@ def _codes(value: Any) -> Iterator[CodeType]:
         inner = _field(value, "_python_function") or _field(value, "__wrapped__")
     if inner is not None and inner is not value:
         yield from _codes(inner)
+    yield from (function.__code__ for function in _held(value))
     owner = value if isinstance(value, type) else type(value)
     if owner.__module__ == "__main__":
         for member in list(vars(owner).values()):
             if not isinstance(member, type):
                 yield from _codes(member) if isinstance(member, FunctionType) else _wrapped(member)
+
+
+def _held(value: Any) -> Iterator[FunctionType]:
+    """Yield the notebook's functions that a container, its entries, or an object (a callback) holds."""
+    if isinstance(value, (type, ModuleType, FunctionType)):
+        return
+    entries = list(value.values()) if type(value) is dict else list(value) if type(value) in (list, tuple) else [value]
+    for entry in entries[:_MOST_ENTRIES]:
+        try:
+            fields = object.__getattribute__(entry, "__dict__").values()
+        except AttributeError:
+            fields = ()
+        for one in (entry, *list(fields)[:_MOST_ENTRIES]):
+            if isinstance(one, FunctionType) and one.__module__ == "__main__":
+                yield one
 
 
 def _wrapped(member: Any) -> Iterator[CodeType]:
