@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from tf_mem_magic.run.inspect_uses import used_names
+from tf_mem_magic.run.inspect_uses import used_by_others, used_names
 
 SETUP = """
 generator, cache, model, other = 1, 2, 3, 4
@@ -62,3 +62,35 @@ def namespace():
 )
 def test_names_are_found_through_functions_decorators_classes_and_closures(namespace, source, expected):
     assert expected == set(used_names(source, namespace))
+
+
+HOLDERS = """
+BATCH = 64
+def rate(epoch):
+    return BATCH / 256
+def known(x):
+    return BATCH
+class Callback:
+    def __init__(self, function):
+        self.function = function
+callbacks = [Callback(rate)]
+table = {"rate": rate}
+alone = Callback(rate)
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("fit(BATCH, callbacks)", ("BATCH",)),
+        ("table", ("BATCH",)),
+        ("alone", ("BATCH",)),
+        ("rate(3)", ("BATCH",)),
+        ("known(BATCH)", ()),
+        ("BATCH", ()),
+    ],
+)
+def test_names_that_other_code_reads_are_found_in_what_holds_it(source, expected):
+    module = types.ModuleType("__main__")
+    exec(HOLDERS, module.__dict__)
+    assert used_by_others(source, vars(module), {"known"}) == expected

@@ -310,3 +310,76 @@ def test_caveats_count_no_lines_that_nobody_sees():
 def test_entries_are_set_back_in_whichever_quotes(text):
     facts = Facts(scalars=(ScalarFact(text, 64),))
     assert names_back("fit(cfg['bs'])", "cfg['bs'] = 32\nfit(cfg['bs'])", facts) == "cfg['bs'] = 64"
+
+
+def new_model(**more):
+    return ModelFacts("model", ("Dense",), "Adam", weight_bytes=1, **more)
+
+
+def test_a_compile_is_not_changed_where_the_failing_model_came_from_an_earlier_call():
+    source = "%%tfmem\nresult = run(model)\nother = build()\n"
+    context = with_facts(plain(source), models=(new_model(steps_before=0),))
+    for key in ("accumulate-gradients", "lighter-optimizer"):
+        found = answer(context, key)
+        assert isinstance(found, Declined) or "def build" not in found.source
+
+
+def test_a_compile_that_makes_two_models_is_not_changed_for_one():
+    source = "%%tfmem\nteacher = build()\nmodel = build()\nresult = run(model)\n"
+    known = (new_model(), replace(new_model(), name="teacher"))
+    assert "gradient_accumulation_steps" not in getattr(
+        answer(with_facts(plain(source), models=known), "accumulate-gradients"), "source", ""
+    )
+    once = with_facts(plain(), models=(new_model(),))
+    assert "gradient_accumulation_steps=2" in answer(once, "accumulate-gradients").source
+
+
+def test_functions_follow_those_that_their_defaults_name():
+    first = "def first(model):\n    return model.fit(x, y, batch_size=64)"
+    second = "def second(model, step=first):\n    return first(model)"
+    functions = (function(second, 20), function(first, 10))
+    assert [f.name for f, _ in take_over(failed("%%tfmem\nsecond(m)\n", functions, 2, 21)).blocks] == [
+        "first",
+        "second",
+    ]
+    other = take_over(failed("%%tfmem\nsecond(m)\n", functions[::-1], 2, 21))
+    assert [f.name for f, _ in other.blocks] == ["first", "second"]
+
+
+def test_a_helper_that_has_returned_may_change_the_batch_only():
+    helper = "def make_ds():\n    return tf.data.Dataset.from_tensor_slices(x).batch(64)"
+    source = "%%tfmem\nmodel.fit(make_ds())\n"
+    context = failed(source, (function(helper, 10),), 2, 99, models=(new_model(),))
+    library = replace(context.recording.errors[0].frames[1], file="/usr/lib/keras.py", is_user=False)
+    error = replace(context.recording.errors[0], frames=(context.recording.errors[0].frames[0], library))
+    context = replace(context, recording=replace(context.recording, errors=(error,)))
+    assert answer(context, "smaller-batch").source == f"%%tfmem\n{helper.replace('64', '32')}\n\n{source[8:]}"
+    changed = [a for a in propose_all(context) if isinstance(a, Proposal) and "def make_ds" in a.source]
+    assert [a.key for a in changed] == ["smaller-batch"]
+
+
+def test_a_batch_that_a_model_of_an_earlier_call_is_built_for_stays():
+    helper = "def make_ds():\n    return tf.data.Dataset.from_tensor_slices(x).batch(BATCH)"
+    fixed = "def build():\n    return keras.Model(keras.Input(batch_shape=(BATCH, 8)))"
+    source = "%%tfmem\nmodel.fit(make_ds())\nfresh = build()\n"
+    facts = {"scalars": (ScalarFact("BATCH", 64),), "models": (new_model(steps_before=0),)}
+    context = failed(source, (function(helper, 10), function(fixed, 20)), 2, 99, **facts)
+    assert isinstance(answer(context, "smaller-batch"), Declined)
+
+
+def test_an_inference_whose_batch_is_also_that_of_the_training_says_so():
+    source = "%%tfmem\nBATCH = 64\nmodel.fit(x, y, batch_size=BATCH)\nmodel.evaluate(x, y, batch_size=BATCH)\n"
+    both = answer(failed(source, (), 4, 99, models=(new_model(),)), "smaller-batch")
+    assert (both.preserves, "Each epoch takes more steps." in both.caveats) == ("same model, other gradients", True)
+    own = source.replace("evaluate(x, y, batch_size=BATCH)", "evaluate(x, y, batch_size=32)")
+    assert answer(failed(own, (), 4, 99, models=(new_model(),)), "smaller-batch").preserves == "close numerics"
+
+
+def test_a_policy_is_not_set_after_the_model_that_failed_was_built():
+    source = "%%tfmem\nmodels[name].fit(x, y)\nsmall = keras.Sequential([keras.layers.Dense(2)])\n"
+    assert isinstance(answer(failed(source, (), 2, 99), "mixed-precision"), Declined)
+
+
+def test_a_model_whose_name_means_another_in_a_function_is_not_asked_by_that_name():
+    facts = Facts(models=(ModelFacts("model"), ModelFacts("m['a']")), shadowed=("model",))
+    assert (facts.model("model"), facts.model('m["a"]').name) == (None, "m['a']")

@@ -264,7 +264,9 @@ def _reaches_the_model(taken: TakenOver, context: Context, proposal: Proposal, n
     changed = [f for f, _ in taken.blocks if f.name in news]
     returned = [f for f in changed if not any(_holds(f, frame) for frame in frames)]
     loads = [n.id for n in ast.walk(_tree(taken)) if isinstance(n, ast.Name)]
-    return not returned or (not earlier and all(loads.count(f.name) == 1 for f in returned))
+    compiling = [f for f, _ in taken.blocks if ".compile(" in f.source]
+    sure = not earlier and len(compiling) <= 1
+    return not returned or (sure and all(loads.count(f.name) == 1 for f in returned))
 
 
 def _tree(taken: TakenOver) -> ast.AST:

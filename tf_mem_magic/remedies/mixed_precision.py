@@ -145,7 +145,11 @@ def _start_of_building(cell: PythonCell, names: KerasNames, place: TrainingPlace
     building = [s for s in cell.tree.body if names.builds(s)]
     if place.facts is not None:
         building += made
-    return min(building, key=cell.start, default=None)
+    first = min(building, key=cell.start, default=None)
+    is_called = isinstance(place.top, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While))
+    if first is not None and not is_called and cell.start(first) > cell.start(place.top):
+        raise RefusedError(f"`{place.model}` was built before what this cell builds, by code that cannot be seen here")
+    return first
 
 
 def _targets(statement: ast.stmt) -> set[str]:
