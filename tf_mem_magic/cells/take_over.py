@@ -61,16 +61,17 @@ def take_over(context: Context) -> TakenOver | None:
     return TakenOver(_context(context, cell, source, at, blocks, functions, own), blocks, led)
 
 
-def put_back(taken: TakenOver, context: Context, proposal: Proposal) -> Proposal | None:
+def put_back(taken: TakenOver, context: Context, proposal: Proposal, in_helpers: bool = False) -> Proposal | None:
     """Give a proposal for the cell with all functions as one for the cell itself, with those that must be new.
 
     New are functions that the edit changed, those that read what has changed when they are defined, and those that
     ``tf.function`` has traced: a trace keeps what its names held. None where they cannot be told apart, where code that
-    cannot be seen reads what the edit sets, or where the failing model may not come from the function that is changed.
+    cannot be seen reads what the edit sets, or where the failing model may not come from the function that is changed
+    (``in_helpers``: what the edit changes may lie in any function that the cell runs).
     """
     facts = context.recording.facts
     news = _news(taken, proposal.source)
-    if not _reaches_the_model(taken, context, proposal, news):
+    if not _reaches_the_model(taken, context, news, in_helpers):
         return None
     kept = _kept(taken, news)
     source = _without(taken, proposal.source, kept)
@@ -248,7 +249,7 @@ def _in_order(functions: Sequence[FunctionFacts]) -> list[FunctionFacts]:
     return ordered
 
 
-def _reaches_the_model(taken: TakenOver, context: Context, proposal: Proposal, news: set[str]) -> bool:
+def _reaches_the_model(taken: TakenOver, context: Context, news: set[str], in_helpers: bool) -> bool:
     """Tell whether what the edit changes in functions surely reaches the model that failed.
 
     A function on the way to the error does. One that was called before, and has returned, made what failed only where
@@ -258,7 +259,7 @@ def _reaches_the_model(taken: TakenOver, context: Context, proposal: Proposal, n
     facts = context.recording.facts
     words = set(_WORD.findall(context.cell.source))
     earlier = [m for m in facts.models if not m.is_new and not m.local and words & set(_WORD.findall(m.name)[:1])]
-    if proposal.key == "smaller-batch":
+    if in_helpers:
         return not (earlier and any(FIXED_BATCH.search(block) for _, block in taken.blocks))
     frames = [frame for error in context.recording.errors for frame in error.frames]
     changed = [f for f, _ in taken.blocks if f.name in news]

@@ -1,8 +1,9 @@
 """The remedies: one file each; the folder is the registry.
 
 A remedy is a module with ``KEY``, ``TITLE``, ``EXAMPLES`` and ``propose(context) -> tuple[Proposal | Declined, ...]``.
-Adding one is adding its file. One that makes a model smaller for deployment says ``AFTER_SUCCESS = True``: it is asked
-after a run that went well too.
+Adding one is adding its file. One whose edit may lie in any function that the cell runs says ``IN_HELPERS = True``
+(:mod:`tf_mem_magic.remedies._asking`). One that makes a model smaller for deployment says ``AFTER_SUCCESS = True``: it
+is asked after a run that went well too.
 """
 
 from __future__ import annotations

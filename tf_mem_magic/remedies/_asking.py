@@ -13,9 +13,6 @@ from tf_mem_magic.cells.names import names_of_lines
 from tf_mem_magic.cells.take_over import TakenOver, put_back, take_over
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Proposal, Remedy
 
-_OF_ANY_HELPER = ("smaller-batch",)
-"""What may change a function that has returned before the error: the batch size is set wherever data are cut."""
-
 _LINE = re.compile(r"\blines? \d")
 
 
@@ -55,11 +52,12 @@ def _asked_further(remedy: Remedy, question: Question, answers: Answer) -> Answe
     if taken is None:
         return _with_patch(remedy, context, answers)
     has_patch = any(isinstance(answer, Declined) and answer.patch for answer in answers)
-    if not taken.led and (has_patch or remedy.KEY not in _OF_ANY_HELPER):
+    in_helpers = bool(getattr(remedy, "IN_HELPERS", False))
+    if not taken.led and (has_patch or not in_helpers):
         return _with_patch(remedy, context, answers)
     whole = _answers(remedy, taken.context)
     proposals = [p for p in whole if isinstance(p, Proposal) and not p.new_cell]
-    found = [put_back(taken, context, proposal) for proposal in proposals]
+    found = [put_back(taken, context, proposal, in_helpers) for proposal in proposals]
     good = tuple(_undone(taken.context, p) for p in found if p is not None)
     return good or _with_patch(remedy, context, _nearer(answers, whole) if taken.led else answers)
 

@@ -21,6 +21,8 @@ from tf_mem_magic.core.units import brief_unit, size
 
 KEY = "smaller-batch"
 TITLE = "Smaller batch"
+IN_HELPERS = True
+"""The batch size may be set in any function that the cell runs, also one that has returned before the error."""
 
 _CREATES = frozenset({"add_weight", "add_variable", "add_variable_from_reference", "_initialize_with_initializer"})
 """Keras functions that create variables: memory that does not depend on the batch."""
