@@ -44,9 +44,11 @@ def function(source, line, staged=False):
 
 def failed(source, functions, called, inner, *, dropped=0, **facts):
     """Give the context of a cell that failed in line ``inner`` of the earlier cell, called from line ``called``."""
+    holders = (f.name for f in functions if 0 <= inner - f.line < len(f.source.splitlines()))
+    name = next(holders, "other")
     frames = (
         Frame(HERE, called - dropped, "<module>", in_cell=True, is_user=True),
-        Frame(FILE, inner, "f", is_user=True),
+        Frame(FILE, inner, name, is_user=True),
     )
     known = Facts(
         tensorflow="2.21.0",
@@ -269,6 +271,29 @@ def test_a_function_that_a_default_holds_takes_its_holder_along():
 @pytest.mark.parametrize("cell", ["FUNCS['run'](model)", "t.run(model)  # run", "go()  # run(model)"])
 def test_a_function_that_the_cell_does_not_call_by_name_is_not_taken_over(cell):
     assert take_over(failed(f"%%tfmem\n{cell}\n", (function(RUN, 10),), 2, 12)) is None
+
+
+def through(context, *entered):
+    """Give the context with frames of the earlier cell: each a line and the function's name."""
+    error = context.recording.errors[0]
+    inner = tuple(Frame(FILE, line, name, is_user=True) for line, name in entered)
+    error = replace(error, frames=(error.frames[0], *inner))
+    return replace(context, recording=replace(context.recording, errors=(error,)))
+
+
+def test_a_function_that_something_else_holds_is_not_taken_over():
+    loss = "def loss(a, b):\n    return a"
+    context = failed("%%tfmem\nrun(model)\nloss(1, 2)\n", (function(loss, 20), function(RUN, 10)), 2, 12)
+    taken = take_over(through(context, (12, "run"), (21, "loss")))
+    assert [f.name for f, _ in taken.blocks] == ["run"]  # Keras calls the loss that it was given
+    assert [f.name for f, _ in take_over(through(context, (12, "run"))).blocks] == ["run", "loss"]
+
+
+def test_a_comprehension_or_a_function_inside_is_part_of_the_function():
+    run = RUN.replace("model.fit(", "[model.fit(").replace("epochs=epochs)", "epochs=epochs) for _ in x]")
+    context = failed("%%tfmem\nrun(model)\n", (function(run, 10),), 2, 12)
+    taken = take_over(through(context, (12, "run"), (12, "<listcomp>"), (12, "inner")))
+    assert [f.name for f, _ in taken.blocks] == ["run"]
 
 
 def test_what_unseen_code_reads_is_not_set():

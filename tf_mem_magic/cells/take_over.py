@@ -189,7 +189,8 @@ def _called_by_name(context: Context, cell: PythonCell) -> tuple[FunctionFacts, 
         caller: tuple[ast.Module, int] | None = None
         for frame in error.frames:
             function = next((f for f in functions if _holds(f, frame)), None)
-            if function is not None and caller is not None and not _names(*caller, function.name):
+            enters = function is not None and frame.function == function.name  # not a comprehension in it
+            if function is not None and enters and caller is not None and not _names(*caller, function.name):
                 held.add(function.name)
             if frame.in_cell:
                 caller = (cell.tree, frame.line + head)
