@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -72,13 +73,13 @@ def _held(value: Any) -> Iterator[FunctionType]:
     """Yield the notebook's functions that a container, its entries, or an object (a callback) holds."""
     if isinstance(value, (type, ModuleType, FunctionType)):
         return
-    entries = list(value.values()) if type(value) is dict else list(value) if type(value) in (list, tuple) else [value]
-    for entry in entries[:_MOST_ENTRIES]:
+    entries = value.values() if type(value) is dict else value if type(value) in (list, tuple) else (value,)
+    for entry in list(islice(entries, _MOST_ENTRIES)):
         try:
             fields = object.__getattribute__(entry, "__dict__").values()
         except AttributeError:
             fields = ()
-        for one in (entry, *list(fields)[:_MOST_ENTRIES]):
+        for one in (entry, *islice(fields, _MOST_ENTRIES)):
             if isinstance(one, FunctionType) and one.__module__ == "__main__":
                 yield one
 
