@@ -62,8 +62,8 @@ def test_the_change_to_the_module_is_shown_and_nothing_is_offered():
     assert changes(answer) == CHANGED
     assert answer.patch.startswith("--- training.py\n+++ training.py, changed\n")
     assert answer.reason == (
-        "the code that failed is in training.py, which is not written here; “Batch 16384 → 8192” would be this change "
-        "to it, and importing it anew takes a restart"
+        "the code that failed is /home/me/training.py:16 in `train`, which is not written here; “Batch 16384 → 8192” "
+        "would be this change to it, and importing it anew takes a restart"
     )
     assert not_offered((answer,)) == "1 not offered, 1 with a change elsewhere to copy: Smaller batch"
 

@@ -54,15 +54,17 @@ def in_modules(context: Context) -> Iterator[tuple[ModuleFacts, Context]]:
         yield module, Context(cell, replace(recording, cell=cell, errors=errors, facts=facts), asked)
 
 
-def as_patch(module: ModuleFacts, proposal: Proposal, declined: Declined) -> Declined:
+def as_patch(context: Context, module: ModuleFacts, proposal: Proposal, declined: Declined) -> Declined:
     """Give a decline for the cell with the change to the module, to copy."""
+    frames = [frame for error in context.recording.errors[:1] for frame in error.frames if frame.file == module.file]
+    told = f":{frames[-1].line} in `{frames[-1].function}`" if frames else ""
     name = PurePath(module.file.replace("\\", "/")).name
     lines = difflib.unified_diff(
         module.source.splitlines(), proposal.source.splitlines(), name, f"{name}, changed", lineterm="", n=2
     )
     reason = (
-        f"the code that failed is in {name}, which is not written here; “{proposal.title}” would be this change to it, "
-        "and importing it anew takes a restart"
+        f"the code that failed is {module.file}{told}, which is not written here; “{proposal.title}” would be this "
+        "change to it, and importing it anew takes a restart"
     )
     return replace(declined, reason=reason, patch="\n".join(lines))
 

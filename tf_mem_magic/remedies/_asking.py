@@ -78,7 +78,7 @@ def _with_patch(remedy: Remedy, context: Context, answers: Answer) -> Answer:
     for module, inside in in_modules(context) if plain is not None else ():
         for proposal in _answers(remedy, inside):
             if isinstance(proposal, Proposal) and proposal.takes_effect == "rerun" and not proposal.new_cell:
-                return (as_patch(module, proposal, cast(Declined, plain)),)
+                return (as_patch(context, module, proposal, cast(Declined, plain)),)
     return answers
 
 
