@@ -459,7 +459,9 @@ def live(tmp_path_factory):
         ran = kernel.run(LIVE.format(root=str(root)))
         assert ran.status == "ok", ran.errors
         start = kernel.value("start")
-        lay_out(root, limit=start + (300 << 20), used=start)
+        # TensorFlow 2.16 copies about 600 MiB here and gives back less of it; 2.21 copies less than 400.
+        room = 400 if kernel.value("tf.__version__").startswith("2.16") else 300
+        lay_out(root, limit=start + (room << 20), used=start)
         ran = kernel.run("%%tfmem\nhistory = model.fit(x, y, batch_size=128, epochs=6, verbose=0)\n")
         assert ran.status == "error", ran.report_text
         kernel.run("first = t.last_report()")
