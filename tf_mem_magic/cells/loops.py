@@ -71,7 +71,8 @@ def _elsewhere(name: str, value: int) -> Unknown:
 def _batch_names_in_functions(reader: Reader, text: str) -> Iterator[str]:
     """Name the batch sizes that functions of an earlier cell read, where the cell reaches them.
 
-    In a body the name is read when the function runs (``facts.used`` tells); a default was read when it was defined.
+    In a body the name is read when the function runs (``facts.read_elsewhere`` tells); a default was read when the
+    function was defined.
     """
     cell = read_cell(text)
     if isinstance(cell, NotPython):

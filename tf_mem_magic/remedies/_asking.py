@@ -38,10 +38,11 @@ def ask(remedy: Remedy, question: Question) -> Answer:
     decline that says so.
     """
     context = question.context
-    answers = tuple(_undone(context, answer) for answer in _answers(remedy, context))
-    if any(isinstance(answer, Proposal) for answer in answers):
-        return answers
+    answers = _answers(remedy, context)
     try:
+        answers = tuple(_undone(context, answer) for answer in answers)
+        if any(isinstance(answer, Proposal) for answer in answers):
+            return answers
         return _asked_further(remedy, question, answers)
     except Exception:
         return answers
