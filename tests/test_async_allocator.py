@@ -1,5 +1,7 @@
 """The remedy ``async-allocator``: what it offers when, and that the new kernel has the variable before TensorFlow."""
 
+from dataclasses import replace
+
 import pytest
 from kernel import Kernel
 
@@ -46,6 +48,14 @@ def test_it_comes_first_where_free_memory_was_in_pieces(cause, place):
 def test_it_says_where_the_cause_is_not_known(cause, warned):
     (proposal,) = propose(context(cause))
     assert warned is any("not known" in caveat for caveat in proposal.caveats)
+
+
+def test_where_the_last_bytes_were_in_pieces_it_is_offered_after_what_helps_more_and_says_so():
+    full = context("too-big")
+    full = replace(full, diagnosis=replace(full.diagnosis, requested=4, in_use=95, limit=100))
+    (proposal,) = propose(full)
+    assert proposal.answers_cause is False
+    assert any("not far beyond" in caveat for caveat in proposal.caveats)
 
 
 @pytest.mark.tf

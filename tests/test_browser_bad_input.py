@@ -27,7 +27,7 @@ ACCUMULATED = "2 × 8192 accumulated"
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    with Lab(tmp_path_factory.mktemp("bad"), env=bfc(150)) as running:
+    with Lab(tmp_path_factory.mktemp("bad"), env=bfc(158)) as running:
         yield running
 
 
@@ -55,7 +55,8 @@ def run_to(lab: Lab, index: int, words: str) -> str:
 
 
 def ended_with(lab: Lab, index: int, words: str) -> str:
-    wait_until(lambda: words in lab.output_text(index) and not lab.is_running(index), f"{words!r} is there")
+    lab.wait_for_text(index, words)
+    wait_until(lambda: not lab.is_running(index), "the cell is at its end")
     return lab.output_text(index)
 
 

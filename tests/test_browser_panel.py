@@ -288,7 +288,7 @@ def test_after_the_page_is_loaded_again_the_panel_still_works(lab, notebook):
     lab.open(lab.name)
     lab.click("Batch 256 → 128")
     lab.button("Undo").wait_for()
-    assert "batch 128" in lab.output_text(1)
+    lab.wait_for_text(1, "batch 128")
 
 
 def test_of_two_windows_only_the_one_that_was_clicked_acts(lab, notebook):

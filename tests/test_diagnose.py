@@ -256,6 +256,22 @@ def test_enough_free_bytes_in_no_piece_large_enough_are_fragmentation():
     assert "fragmentation" == cause(dumps=(dump(in_use=12 * GIB),))
 
 
+def test_a_full_pool_whose_last_bytes_are_in_pieces_is_simply_too_small():
+    assert "too-big" == cause(dumps=(dump(in_use=37 * GIB, limit=40 * GIB, pool=40 * GIB),))
+
+
+@pytest.mark.parametrize(("held", "expected"), [(4, "leftovers"), (1, "too-big")])
+def test_a_full_pool_in_pieces_is_full_of_leftovers_only_where_they_hold_the_request(held, expected):
+    facts = Facts(values=(NamedValue("cache", held * GIB, "tf.Tensor", GPU),))
+    assert expected == cause(dumps=(dump(in_use=37 * GIB, limit=40 * GIB, pool=40 * GIB),), facts=facts)
+
+
+@pytest.mark.parametrize(("held", "expected"), [(2, "other-process"), (1, "too-big")])
+def test_a_full_pool_in_pieces_lacks_another_process_memory_only_where_it_holds_the_request(held, expected):
+    full = dump(in_use=37 * GIB, limit=40 * GIB, pool=40 * GIB)
+    assert expected == cause(dumps=(full,), facts=others(held * GIB, total=48 * GIB))
+
+
 def test_a_free_piece_that_is_large_enough_is_no_fragmentation():
     assert "unknown" == cause(dumps=(dump(in_use=12 * GIB, largest_free=3 * GIB),))
 
@@ -347,6 +363,11 @@ def test_the_leftovers_are_named():
 def test_fragmentation_is_told_by_both_numbers():
     expected = "3.0 GiB of the pool were free, but the largest free piece had 1.0 GiB."
     assert expected == last_sentence(dumps=(dump(in_use=12 * GIB),))
+
+
+def test_that_the_last_bytes_of_a_full_pool_were_in_pieces_is_told_too():
+    nearly = dump(in_use=37 * GIB, limit=40 * GIB, pool=40 * GIB)
+    assert "3.0 GiB of the pool were free, but the largest free piece had 1.0 GiB." == last_sentence(dumps=(nearly,))
 
 
 def test_a_request_above_the_limit_is_said_to_be_that():

@@ -59,7 +59,8 @@ def test_it_is_offered_for_a_real_error_and_its_rerun_fits(key):
         assert kernel.value("rep.status") == "oom", ran.errors
         reasons = kernel.value("[(d.key, d.reason) for d in rep.outcome.declined]")
         assert key in kernel.value("[p.key for p in rep.outcome.offered]"), (reasons, ran.report_text)
-        assert kernel.value("rep.diagnosis.cause") == "too-big"
+        # Where in a step it fails, and in what pieces the free memory lies then, differs from run to run.
+        assert kernel.value("rep.diagnosis.cause") in ("too-big", "fragmentation")
         again = kernel.run(f"new = rep.rerun({key!r})")
         assert kernel.value("new.status") == "ok", (again.errors, again.report_text)
         assert kernel.value("new.comparison.after.peak") <= limit << 20

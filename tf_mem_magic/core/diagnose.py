@@ -21,6 +21,9 @@ WAIT = 10.0
 WORTH_NAMING = 0.05
 """Leftovers below this share of the limit are not called the cause, even where just they were missing."""
 
+FULL_POOL = 0.9
+"""With this share of the limit in use the pool is full: that the little left lies in pieces is not called the cause."""
+
 FULL_HOST = 0.9
 """A process that dies with this share of its memory limit in use ran out of it."""
 
@@ -139,13 +142,19 @@ def _cause(recording: Recording, diagnosis: Diagnosis, dump: Dump | None) -> Cau
     requested, in_use, limit = diagnosis.requested, diagnosis.in_use, diagnosis.limit
     if requested is None:
         return "unknown"
-    if in_use is not None and limit is not None and in_use + requested > limit:
-        if requested <= limit - in_use + held_by_others(recording, diagnosis.device, limit):
-            return "other-process"
-        left = find_leftovers(recording, diagnosis.device).sure
-        if left >= WORTH_NAMING * limit and in_use + requested - left <= limit:
-            return "leftovers"
-    if dump is not None and explanation.is_fragmented(dump, requested):
+    in_pieces = dump is not None and explanation.is_in_pieces(dump, requested)
+    if in_use is not None and limit is not None:
+        full = in_pieces and in_use >= FULL_POOL * limit
+        # Where the last free bytes are in pieces, what is freed has to hold the whole request.
+        missing = requested if full else in_use + requested - limit
+        if missing > 0:
+            if missing <= held_by_others(recording, diagnosis.device, limit):
+                return "other-process"
+            if max(missing, WORTH_NAMING * limit) <= find_leftovers(recording, diagnosis.device).sure:
+                return "leftovers"
+        if full:
+            return "too-big"
+    if in_pieces:
         return "fragmentation"
     if limit is not None and (in_use or 0) + requested > limit:
         return "too-big"

@@ -48,7 +48,7 @@ def lines(
     )
 
 
-def is_fragmented(dump: Dump, requested: int) -> bool:
+def is_in_pieces(dump: Dump, requested: int) -> bool:
     """Say whether the pool had enough free bytes for a request, but not in one piece."""
     free = _free(dump)
     return free is not None and dump.largest_free is not None and free >= requested > dump.largest_free
@@ -162,7 +162,7 @@ def _cause(recording: Recording, diagnosis: Diagnosis, dump: Dump | None) -> str
         return _others(recording, diagnosis.device)
     if diagnosis.cause == "leftovers":
         return _left(recording, diagnosis.device)
-    if diagnosis.cause == "fragmentation" and dump is not None:
+    if dump is not None and diagnosis.requested is not None and is_in_pieces(dump, diagnosis.requested):
         free, largest = _free(dump), dump.largest_free
         unit = brief_unit([free or 0])
         piece = f"the largest free piece had {size(largest, unit)}"

@@ -26,6 +26,7 @@ _CAVEATS = (
     "It needs CUDA 11.2 or newer and a driver that offers memory pools; TensorFlow's log says where it does not.",
 )
 _NOT_KNOWN = "Whether free memory in pieces was the cause is not known here."
+_LITTLE = "What was free, in pieces too small, lasts in one piece for this request and not far beyond."
 _OTHER_CAUSES: dict[Cause, str] = {
     "other-process": "another process holds the memory that was missing, and no allocator can use that",
     "leftovers": "what earlier cells left fills the card, and another allocator does not let go of it",
@@ -38,7 +39,9 @@ def propose(context: Context) -> Answer:
     card = find_card_unless(context, _refusal)
     if isinstance(card, str):
         return (Declined(KEY, TITLE, card),)
-    fragmented = context.diagnosis is not None and context.diagnosis.cause == "fragmentation"
+    diagnosis = context.diagnosis
+    fragmented = diagnosis is not None and diagnosis.cause == "fragmentation"
+    unsure = _LITTLE if diagnosis is not None and _nearly_full(diagnosis) else _NOT_KNOWN
     return (
         Proposal(
             key=KEY,
@@ -47,7 +50,7 @@ def propose(context: Context) -> Answer:
             original=context.cell.source,
             preserves="same results",
             takes_effect="restart",
-            caveats=(*_CAVEATS, *(() if fragmented else (_NOT_KNOWN,))),
+            caveats=(*_CAVEATS, *(() if fragmented else (unsure,))),
             why=_WHY,
             environment=((_VARIABLE, _VALUE),),
             answers_cause=fragmented,
@@ -65,7 +68,17 @@ def _refusal(context: Context, _: DeviceFacts) -> str:
         return f"a cell of the notebook sets {_VARIABLE} itself"
     if any(card.logical for card in list_cards(facts)):
         return "a logical device with its own memory limit is set up, and it is not sure that the two combine"
-    return _OTHER_CAUSES.get(diagnosis.cause, "") if diagnosis is not None else ""
+    if diagnosis is None or _nearly_full(diagnosis):
+        return ""
+    return _OTHER_CAUSES.get(diagnosis.cause, "")
+
+
+def _nearly_full(diagnosis: Diagnosis) -> bool:
+    """Say whether the request failed on a pool that had just enough left for it, though not in one piece."""
+    requested, in_use, limit = diagnosis.requested, diagnosis.in_use, diagnosis.limit
+    if diagnosis.cause != "too-big" or requested is None or in_use is None or limit is None:
+        return False
+    return in_use + requested <= limit
 
 
 _CARD = DeviceFacts("GPU:0", compute_capability=(8, 0))
@@ -81,11 +94,13 @@ def _example(
     device: str = "GPU:0",
     environment: tuple[tuple[str, str], ...] = (),
     earlier: tuple[str, ...] = (),
+    in_use: int | None = None,
 ) -> Example:
     devices = (DeviceFacts("CPU:0", "CPU"), card)
     facts = Facts("2.21.0", initialised=True, devices=devices, environment=environment, earlier_cells=earlier)
     cell = Cell(_FIT)
-    context = Context(cell, Recording(cell, status="oom", facts=facts), Diagnosis(device, cause=cause))
+    diagnosis = Diagnosis(device, cause=cause, requested=4, in_use=in_use, limit=100)
+    context = Context(cell, Recording(cell, status="oom", facts=facts), diagnosis)
     return Example(name, context, expect, declined=expect != _FIT)
 
 
@@ -93,6 +108,8 @@ EXAMPLES: tuple[Example, ...] = (
     _example("free memory was in pieces: restart, same cell", _FIT),
     _example("the cause is not known", _FIT, cause="unknown"),
     _example("the card is too small", "too small", cause="too-big"),
+    _example("the card is too small beside what is in use", "too small", cause="too-big", in_use=97),
+    _example("the little that was left was in pieces: offered, with that said", _FIT, cause="too-big", in_use=95),
     _example("another process holds the card", "another process", cause="other-process"),
     _example("earlier cells fill the card", "earlier cells", cause="leftovers"),
     _example("the host ran out", "own memory", cause="host", device="host"),
