@@ -429,3 +429,20 @@ class TestLive:
         facts = decode(told["oom while validating"].encode(), Facts)
         assert [(b.method, b.batch) for b in facts.batches] == [("evaluate", 60000), ("fit", 50)]
         assert (facts.epochs_done, facts.steps_done) == (0, 2)
+
+
+@pytest.mark.tf
+def test_a_model_that_is_compiled_anew_begins_at_no_steps():
+    import keras
+    import numpy as np
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    x = np.zeros((6, 2), "float32")
+    model.compile("sgd", "mse")
+    model.fit(x, x[:, :1], batch_size=2, verbose=0)
+    names = {"model": model}
+    before = snapshot(names)
+    model.compile("sgd", "mse")
+    model.fit(x, x[:, :1], batch_size=6, verbose=0)
+    told = gather_facts(names, before, "model.fit(x)").model("model")
+    assert (1, 0, False) == (told.steps, told.steps_before, told.is_new)

@@ -43,6 +43,13 @@ def rebuilt_names(source: str) -> frozenset[str]:
     return frozenset(walk.stored - walk.read_first)
 
 
+def rebound_names(statements: Sequence[ast.stmt]) -> frozenset[str]:
+    """Give the names that statements surely bind, without reading what they held before."""
+    walk = _Walk()
+    walk.block(list(statements))
+    return frozenset(walk.stored & walk.sure - walk.read_first)
+
+
 def read_first_names(source: str) -> frozenset[str]:
     """Give the names whose earlier value the cell may read."""
     tree = parse(source)

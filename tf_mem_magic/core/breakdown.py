@@ -119,6 +119,12 @@ def _named(recording: Recording, device: str) -> Iterable[Part]:
     if left.unnamed:
         basis = "in use when the cell began, less what the cell itself uses"
     yield Part("earlier", left.bytes, basis, left.names)
+    yield Part("garbage", discarded(recording, device), "what Python's collector gave back after the cell had failed")
+
+
+def discarded(recording: Recording, device: str) -> int:
+    """Give the bytes on ``device`` that the cell had made and nothing held any more when it failed; 0 if unknown."""
+    return dict(recording.discarded).get(f"allocator:{device}", 0)
 
 
 def _part(kind: PartKind, basis: str, sized: list[tuple[str, int]]) -> Part:

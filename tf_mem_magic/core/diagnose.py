@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.core import explanation
-from tf_mem_magic.core.breakdown import HOST, break_down, find_leftovers
+from tf_mem_magic.core.breakdown import HOST, break_down, discarded, find_leftovers
 from tf_mem_magic.core.diagnosis import Cause, Diagnosis
 from tf_mem_magic.core.dump import device_of
 from tf_mem_magic.core.errortext import TextFacts
@@ -150,7 +150,8 @@ def _cause(recording: Recording, diagnosis: Diagnosis, dump: Dump | None) -> Cau
         if missing > 0:
             if missing <= held_by_others(recording, diagnosis.device, limit):
                 return "other-process"
-            if max(missing, WORTH_NAMING * limit) <= find_leftovers(recording, diagnosis.device).sure:
+            left = find_leftovers(recording, diagnosis.device).sure + discarded(recording, diagnosis.device)
+            if max(missing, WORTH_NAMING * limit) <= left:
                 return "leftovers"
         if full:
             return "too-big"

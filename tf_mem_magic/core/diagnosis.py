@@ -8,7 +8,7 @@ from typing import Literal
 from tf_mem_magic.core.recording import Frame
 
 Cause = Literal["host", "other-process", "leftovers", "fragmentation", "too-big", "unknown"]
-PartKind = Literal["weights", "optimizer", "values", "earlier", "other"]
+PartKind = Literal["weights", "optimizer", "values", "earlier", "garbage", "other"]
 
 
 @dataclass(frozen=True, slots=True)

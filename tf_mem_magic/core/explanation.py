@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tf_mem_magic.core.breakdown import HOST, find_leftovers
+from tf_mem_magic.core.breakdown import HOST, discarded, find_leftovers
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.places import at_top_level, is_cell_file
@@ -182,14 +182,18 @@ def _others(recording: Recording, device: str) -> str:
 
 
 def _left(recording: Recording, device: str) -> str:
-    left = find_leftovers(recording, device)
-    unit = brief_unit([left.bytes])
+    left, own = find_leftovers(recording, device), discarded(recording, device)
+    unit = brief_unit([left.bytes, own])
+    garbage = f"{size(own, unit)} were garbage: what this cell had made before and nothing uses any more."
+    if not left.sure and own:
+        return f"{garbage} Without that the request would have fitted."
     parts = []
     if left.names:
         parts.append(f"{size(left.named, unit)} in {_listed(left.names, ', ')}")
     if left.unnamed and not left.maybe_used:
         parts.append(f"{size(left.unnamed, unit)} that no name holds")
-    return f"Earlier cells left {' and '.join(parts)} on {device}: without that the request would have fitted."
+    told = f"Earlier cells left {' and '.join(parts)} on {device}"
+    return f"{told}: without that the request would have fitted." if not own else f"{told}. {garbage}"
 
 
 def _listed(names: Sequence[str], joint: str = "; ") -> str:

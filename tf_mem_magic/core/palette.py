@@ -31,5 +31,6 @@ PARTS: dict[str, str] = {
     "weights": "#8a9400",
     "values": "#1f9e97",
     "earlier": "#836e4e",
+    "garbage": "#6040f0",
 }
 """Colour by a part's kind. Activations and temporaries are what the timeline moves with, so they share its colour."""

@@ -155,6 +155,7 @@ class Recording:
     series name. ``errors`` is the exception's chain, the raised one first. ``stderr`` holds what was folded away.
     ``host_full``: we interrupted the cell because host memory was about to run out. ``garbage``: of what was in use
     when the cell began, the bytes that Python's collector gave back after it, by series name; a rerun starts without.
+    ``discarded``: the same of what the cell itself had made and nothing held any more when it failed.
     """
 
     cell: Cell
@@ -172,6 +173,7 @@ class Recording:
     schema: int = SCHEMA
     host_full: HostFull | None = None
     garbage: tuple[tuple[str, int], ...] = ()
+    discarded: tuple[tuple[str, int], ...] = ()
 
     def get(self, name: str) -> Series | None:
         """Find the series called ``name``."""

@@ -21,6 +21,7 @@ PART_WORDS: dict[str, str] = {
     "optimizer": "optimizer",
     "values": "named values",
     "earlier": "earlier cells",
+    "garbage": "garbage of this cell",
     "other": "activations and temporaries",
 }
 _HOST_REST = "the rest of this process: Python, libraries, data"

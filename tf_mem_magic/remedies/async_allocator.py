@@ -29,7 +29,7 @@ _NOT_KNOWN = "Whether free memory in pieces was the cause is not known here."
 _LITTLE = "What was free, in pieces too small, lasts in one piece for this request and not far beyond."
 _OTHER_CAUSES: dict[Cause, str] = {
     "other-process": "another process holds the memory that was missing, and no allocator can use that",
-    "leftovers": "what earlier cells left fills the card, and another allocator does not let go of it",
+    "leftovers": "what is left over fills the card, and another allocator does not let go of it",
     "too-big": "the card is too small for the request, however its free memory is arranged",
 }
 
@@ -111,7 +111,7 @@ EXAMPLES: tuple[Example, ...] = (
     _example("the card is too small beside what is in use", "too small", cause="too-big", in_use=97),
     _example("the little that was left was in pieces: offered, with that said", _FIT, cause="too-big", in_use=95),
     _example("another process holds the card", "another process", cause="other-process"),
-    _example("earlier cells fill the card", "earlier cells", cause="leftovers"),
+    _example("leftovers fill the card", "left over", cause="leftovers"),
     _example("the host ran out", "own memory", cause="host", device="host"),
     _example("the CPU ran out", "CPU:0 that ran out", device="CPU:0"),
     _example("no GPU", "no GPU", DeviceFacts("CPU:0", "CPU")),

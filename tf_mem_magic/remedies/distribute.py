@@ -65,7 +65,7 @@ def _free_cards(context: Context) -> tuple[list[DeviceFacts], str]:
 def _proposal(context: Context, cards: list[DeviceFacts]) -> Proposal:
     facts, diagnosis = context.recording.facts, context.diagnosis
     if diagnosis is not None and diagnosis.cause == "leftovers":
-        raise RefusedError("what earlier cells left fills the card, and it would still be there")
+        raise RefusedError("what is left over fills the card, and it would still be there")
     if any(f.function in _CREATES for e in context.recording.errors for f in e.frames):
         raise RefusedError("it ran out while weights were made, and every card holds all of them")
     for pattern, reason in _NOT_CERTAIN.items():
@@ -222,7 +222,7 @@ EXAMPLES: tuple[Example, ...] = (
     _example("an odd batch", "cannot be divided", batch=33),
     _example("a batch that was not seen", "not seen", batch=None),
     _example("a generator", "Python code", kind="generator"),
-    _example("leftovers", "left fills", cause="leftovers"),
+    _example("leftovers", "left over fills", cause="leftovers"),
     _example("a model of an earlier cell", "earlier cell", "%%tfmem\nmodel.fit(x, y)\n"),
     _example(
         "layers of an earlier cell",

@@ -104,7 +104,7 @@ class CellRun:
 
         compiled = compiled_cells(self.session.shell)
         files = frozenset(n for n, number in compiled.items() if number == count or self._compiled.get(n) != number)
-        recording = without_garbage(self.capture.stop(error, files, count))
+        recording = with_garbage(self.capture.stop(error, files, count))
         notices = (*self._notices, *self.capture.notices)
         deploys = not self.session.is_new_cell(self.cell.source)
         outcome = explain(recording, self.lineage, notices, self.session.measured, deploys)
@@ -185,23 +185,26 @@ class CellRun:
         return rerun_in_process(self, key)
 
 
-def without_garbage(recording: Recording) -> Recording:
-    """Count the garbage of earlier cells that a run which ran out of memory began with.
+def with_garbage(recording: Recording) -> Recording:
+    """Count what was garbage when memory ran out: what the run began with, and what it has made since.
 
-    Asked only where much was in use that no name holds: collecting takes a moment.
+    What the failed step holds is not collected yet: the error's frames still refer to it.
     """
     series = recording.main
     if recording.status != "oom" or series is None or series.kind != "allocator" or not series.limit:
         return recording
     unnamed = find_leftovers(recording, series.device or "").unnamed or 0
-    if unnamed < WORTH_NAMING * series.limit:
-        return recording
     from tf_mem_magic.run.release import bytes_in_use, collect, gained
 
     counted = bytes_in_use()
     collect()
     back = dict(gained(counted, bytes_in_use())).get(series.name, 0)
-    return replace(recording, garbage=((series.name, min(back, unnamed)),)) if back > 0 else recording
+    begun, made = min(back, unnamed), max(back - unnamed, 0)
+    return replace(
+        recording,
+        garbage=((series.name, begun),) if begun and unnamed >= WORTH_NAMING * series.limit else (),
+        discarded=((series.name, made),) if made >= WORTH_NAMING * series.limit else (),
+    )
 
 
 def compiled_cells(shell: Any) -> dict[str, float]:

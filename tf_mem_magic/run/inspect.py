@@ -12,7 +12,7 @@ import re
 import sys
 import tokenize
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
@@ -32,6 +32,7 @@ from tf_mem_magic.run.inspect_models import (
     find_optimizers,
     is_keras_2,
     steps_of,
+    training_of,
     variables_of,
 )
 from tf_mem_magic.run.inspect_scalars import find_scalars
@@ -76,7 +77,7 @@ class Before:
     """What the names held when a cell began: identities, weak references and numbers, never the objects.
 
     ``names`` maps a name to the value's id and, for containers, its length; ``alive`` an id to a weak reference;
-    ``steps`` the id of a model to the steps its optimizer had taken.
+    ``steps`` the id of an optimizer to the steps that it had taken.
     """
 
     names: Mapping[str, tuple[int, int]]
@@ -88,6 +89,10 @@ class Before:
         reference = self.alive.get(id(value))
         return reference is not None and reference() is value
 
+    def steps_of(self, optimizers: Iterable[Any]) -> int:
+        """Give the steps that optimizers had taken; those that were made since had taken none."""
+        return max((self.steps.get(id(one), 0) for one in optimizers if self.had(one)), default=0)
+
     def held(self, name: str, value: Any) -> bool:
         """Whether ``name`` held this value, not grown since, or the value was already there under another name."""
         return self.had(value) or self.names.get(name) == (id(value), _length(value))
@@ -96,10 +101,11 @@ class Before:
 def snapshot(namespace: Mapping[str, Any]) -> Before:
     """Note what the names hold as a cell begins. Cheap, and keeps nothing alive."""
     pairs = names.reachable(namespace) + names.history(namespace)
-    models, optimizers = find_models(pairs), [one for _, one in find_optimizers(pairs)]
+    models, named = find_models(pairs), [one for _, one in find_optimizers(pairs)]
+    optimizers = [*named, *(one for _, model in models for one in training_of(model))]
     alive = {}
     # A cell that builds its model around an earlier one keeps only the variables of that.
-    for value in (*(value for _, value in pairs), *variables_of(models, [])):
+    for value in (*(value for _, value in pairs), *variables_of(models, []), *optimizers):
         try:
             alive[id(value)] = weakref.ref(value)
         except TypeError:
@@ -107,7 +113,7 @@ def snapshot(namespace: Mapping[str, Any]) -> Before:
     return Before(
         names={name: (id(value), _length(value)) for name, value in pairs},
         alive=alive,
-        steps={id(model): steps_of(model, optimizers) for _, model in models},
+        steps={id(one): steps_of(one) for one in optimizers},
     )
 
 
@@ -159,7 +165,10 @@ def _live(
             replace(described, local=id(model) in of_functions)
             for described, (_, model) in zip(
                 describe_models(
-                    models, optimizers, lambda m: before.steps.get(id(m)) if before.had(m) else None, before.had
+                    models,
+                    optimizers,
+                    lambda model: before.steps_of(training_of(model, optimizers)) if before.had(model) else None,
+                    before.had,
                 ),
                 models,
             )

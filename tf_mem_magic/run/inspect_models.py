@@ -59,13 +59,13 @@ def optimizers_of(model: Any) -> list[Any]:
     return [held for _, held in find_optimizers(vars(model).items())]
 
 
-def steps_of(model: Any, others: Iterable[Any] = ()) -> int:
-    """Read how many steps the optimizers of a model have taken; 0 where that cannot be read."""
-    counts = [_iterations(one) for one in [*optimizers_of(model), *_training(model, others)]]
-    return max(counts, default=0)
+def training_of(model: Any, others: Iterable[Any] = ()) -> list[Any]:
+    """List the optimizers that train a model: those it holds, and those of ``others`` that were built on it."""
+    return [*optimizers_of(model), *_training(model, others)]
 
 
-def _iterations(optimizer: Any) -> int:
+def steps_of(optimizer: Any) -> int:
+    """Read how many steps an optimizer has taken; 0 where that cannot be read."""
     try:
         return int(optimizer.iterations)
     except Exception:
@@ -113,7 +113,7 @@ def describe_left_optimizers(
 ) -> tuple[NamedValue, ...]:
     """Describe the optimizers of models that are gone: they hold their own variables and the models' as well."""
     every = [one for _, one in optimizers]
-    used = {id(one) for _, model in models for one in [*optimizers_of(model), *_training(model, every)]}
+    used = {id(one) for _, model in models for one in training_of(model, every)}
     found, counted = [], set[int]()
     for name, one in optimizers:
         trained = vars(one).get("_trainable_variables") or ()
@@ -145,7 +145,7 @@ def describe_kept_models(
 
 
 def _describe(name: str, model: Any, others: list[Any], before: int | None, counted: set[int]) -> ModelFacts:
-    optimizers = [*optimizers_of(model), *_training(model, others)]
+    optimizers = training_of(model, others)
     weights = _variables(model)
     weight_bytes = _bytes_once(weights, counted)
     slots = [v for one in optimizers for v in _variables(one)]
@@ -163,7 +163,7 @@ def _describe(name: str, model: Any, others: list[Any], before: int | None, coun
         run_eagerly=bool(eager),
         weight_bytes=weight_bytes,
         optimizer_bytes=_bytes_once(slots, counted),
-        steps=max((_iterations(one) for one in optimizers), default=0),
+        steps=max((steps_of(one) for one in optimizers), default=0),
         steps_before=before,
         device=next((d for d in map(variable_device, weights) if d), None),
         rounds_ids=_rounds_ids(model),

@@ -29,6 +29,8 @@ _LIBRARIES = frozenset(
     }
 )
 _MOST_ENTRIES = 64
+_WRITTEN = (str, int, float, bool, type(None))
+"""What a key of several parts may consist of."""
 
 
 def own_names(namespace: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -55,7 +57,7 @@ def _inside(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         return
     if isinstance(value, dict):
         for key, entry in list(islice(dict.items(value), _MOST_ENTRIES)):
-            if isinstance(key, (str, int)):
+            if isinstance(key, (str, int, float)) or (type(key) is tuple and all(type(k) in _WRITTEN for k in key)):
                 yield f"{name}[{key!r}]", entry
     elif type(value) in (list, tuple):
         for index, entry in enumerate(value[:_MOST_ENTRIES]):
