@@ -121,6 +121,15 @@ def test_what_filled_the_memory_is_listed_from_the_largest():
     ]
 
 
+def test_a_list_or_dict_is_named_once_with_how_many_of_its_entries_are_meant():
+    names = ("runs[(1, 0.5)]", "runs[(2, 0.5)]", "model", "nets[0]", "Out[3]", "Out[4]")
+    filled = Diagnosis("GPU:0", breakdown=(Part("values", MIB, "", names[:4]),))
+    (share,) = sentences.breakdown(outcome_of(status="oom", diagnosis=filled))
+    assert share.label == "named values: runs (2), model, nets[0]"
+    left = outcome_of(leftovers=tuple((name, MIB) for name in names))
+    assert sentences.left_behind(left).partition(": ")[2] == "runs (2), model, nets[0], Out[3], Out[4]"
+
+
 def test_what_is_left_behind_is_named():
     assert sentences.left_behind(gallery.went_well()) == "+200 MiB left behind: model, history"
 

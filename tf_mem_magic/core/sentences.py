@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tf_mem_magic.core import rerun
@@ -166,8 +167,18 @@ def _part_label(part: Part, on_host: bool) -> str:
     label = PART_WORDS.get(part.kind, part.kind)
     if not part.names:
         return label
-    shown = ", ".join(part.names[:4])
-    return f"{label}: {shown}" + (f" and {len(part.names) - 4} more" if len(part.names) > 4 else "")
+    names = _grouped(part.names)
+    return f"{label}: {', '.join(names[:4])}" + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _grouped(names: Sequence[str]) -> list[str]:
+    """Name a list or dict once where several of its entries are meant: ``results (4)``."""
+    roots = [name.partition("[")[0] if "[" in name and not name.startswith("Out[") else name for name in names]
+    found: dict[str, str] = {}
+    for root, name in zip(roots, names):
+        count = roots.count(root)
+        found.setdefault(root, name if count == 1 else f"{root} ({count})")
+    return list(found.values())
 
 
 def left_behind(outcome: Outcome) -> str:
@@ -175,9 +186,9 @@ def left_behind(outcome: Outcome) -> str:
     leftovers = [(name, held) for name, held in outcome.leftovers if held > 0]
     if not leftovers:
         return ""
-    names = ", ".join(name for name, _ in leftovers[:5])
-    more = f" and {len(leftovers) - 5} more" if len(leftovers) > 5 else ""
-    return f"+{amount(sum(held for _, held in leftovers))} left behind: {names}{more}"
+    names = _grouped([name for name, _ in leftovers])
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"+{amount(sum(held for _, held in leftovers))} left behind: {', '.join(names[:5])}{more}"
 
 
 def already_done(outcome: Outcome) -> tuple[str, ...]:
