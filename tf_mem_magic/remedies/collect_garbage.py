@@ -21,10 +21,7 @@ from tf_mem_magic.core.units import brief_unit, size
 KEY = "collect-garbage"
 TITLE = "Collect garbage"
 
-_WHY = (
-    "Python frees a Keras model only when its collector runs, and TensorFlow keeps the graph of a trained one even "
-    "then: each round adds another."
-)
+_WHY = "Without it each round's trained model stays in memory."
 _MOMENT = "Collecting takes a moment in each round."
 _NEEDS = "The changed cell needs tf_mem_magic."
 
