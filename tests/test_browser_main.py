@@ -93,7 +93,7 @@ def test_the_quickstart_is_fixed_by_one_click_and_survives_being_saved(folder):
 
         lab.click("Undo")
         wait_until(lambda: "batch_size=256" in lab.source(fit), "the old code is back")
-        assert "Weights stay" in wait_until(lambda: lab.output_text(fit), "the panel says what Undo does")
+        lab.wait_for_text(fit, "Weights stay")
 
         saved = lab.save("quickstart.ipynb")
         kinds = {kind for output in saved["cells"][fit]["outputs"] for kind in output.get("data", {})}

@@ -120,7 +120,7 @@ def test_a_click_changes_the_cell_and_reruns_it_in_place(lab, notebook):
     lab.button("Undo").wait_for()
     wait_until(lambda: lab.count(1) == before + 1, "the count is the next one")
     assert CELL.replace("batch = 256", "batch = 128") == lab.source(1)
-    assert "batch 128 {'key': 'smaller-batch'}" in lab.output_text(1)
+    lab.wait_for_text(1, "batch 128 {'key': 'smaller-batch'}")
     assert "3 not offered" not in lab.output_text(1)
     assert "128" == next(o for o in lab.outputs(1) if o["output_type"] == "execute_result")["data"]["text/plain"]
     assert "[256, 128] [('expect', 'smaller-batch')]" == run_text(lab, 2)
@@ -224,8 +224,8 @@ def test_running_the_cell_by_hand_during_a_rerun_takes_its_outputs_back(lab, not
     wait_until(lambda: lab.is_running(1), "the rerun is under way")
     lab.start(1)
     wait_until(lambda: lab.count(1) == 4, "the run by hand has ended")
+    lab.wait_for_text(1, "batch 128 None")
     assert 1 == lab.output_text(1).count("batch 128")
-    assert "batch 128 None" in lab.output_text(1)
     assert "[256, 128, 128]" == run_text(lab, 2)
 
 
@@ -253,7 +253,7 @@ def test_a_replay_stops_at_the_first_error_and_says_so(lab, notebook):
     lab.click("Grow on demand")
     lab.click("Restart and run these 3 cells")
     lab.page.get_by_role("alert").filter(has_text="cell 2 of the notebook did not finish").wait_for()
-    assert "AssertionError" in lab.output_text(1)
+    lab.wait_for_text(1, "AssertionError")
     assert "prepared first" not in lab.output_text(2)
     assert "Error displaying widget" not in lab.output_text(2)
 

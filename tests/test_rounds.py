@@ -99,9 +99,8 @@ def test_what_a_round_may_leave_before_it_is_bound_stays():
 def test_in_a_function_that_is_called_again_and_again_nothing_has_to_be_forgotten():
     source = "def fold(i):\n    model = build()\n    model.fit(x)\nscores = [fold(i) for i in range(5)]"
     assert found(source, 4, 3) == [(2, ())]
-    assert found(source.replace("[fold(i) for i in range(5)]", "fold(1)"), 4, 3) == (
-        "the cell makes no second model on the way to where it failed"
-    )
+    # A library may call it many times, too: a search for hyperparameters.
+    assert found(source.replace("[fold(i) for i in range(5)]", "search(fold)"), 4, 3) == [(2, ())]
 
 
 def test_a_model_that_only_a_function_elsewhere_holds_goes_before_the_call():

@@ -76,15 +76,14 @@ def find_rounds(cell: PythonCell, facts: Facts, lines: Sequence[int]) -> Rounds 
     places = [place for line in lines if (place := _place(cell, line)) is not None]
     named = [(name[0], m.is_new) for m in facts.models if (name := _NAME.findall(m.name)[:1])]
     names = {name for name, is_new in named if is_new} | {f"{name}.compile" for name, _ in named}
-    for depth in range(len(places) - 1, -1, -1):
-        place = places[depth]
+    for place in reversed(places):
         known = names | (set(facts.shadowed) if place.function is not None else set())
         found = _made_at(place, known)
         if found is None:
             continue
         looped = _is_looped(place, found)
         steps = [] if looped else _again(found, known)
-        if not looped and not steps and not any(map(_is_repeated, places[:depth])):
+        if not looped and not steps and place.function is None:
             return "the cell makes no second model on the way to where it failed"
         steps = steps or [_first(found, known)]
         forgets = looped or place.function is None
@@ -193,13 +192,6 @@ def _walk_own(statement: ast.stmt) -> Iterator[ast.AST]:
 
 def _in_loop(place: _Place) -> bool:
     return any(isinstance(step.statement, _LOOPS) for step in place.steps)
-
-
-def _is_repeated(place: _Place) -> bool:
-    """Tell whether the call in a place runs more than once: in a loop, a comprehension, or one after the other."""
-    comprehensions = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-    inside = any(isinstance(n, comprehensions) for n in ast.walk(place.steps[-1].statement))
-    return inside or _in_loop(place) or _is_called_before(place.steps[-1])
 
 
 def _is_looped(place: _Place, found: _Step) -> bool:
