@@ -238,7 +238,9 @@ def test_a_restart_replays_the_ticked_cells_and_this_one(lab, notebook):
     lab.button("Restart and run these 3 cells").wait_for()
     assert "deletes files" in lab.page.locator(".tfmem-checklist").inner_text()
     lab.click("Restart and run these 3 cells")
-    wait_until(lambda: "prepared first" in lab.output_text(3), "the cell runs in the new kernel")
+    wait_until(
+        lambda: "prepared first" in lab.output_text(3) and not lab.is_running(3), "the cell has run in the new kernel"
+    )
     after = lab.output_text(3)
     assert "kept 7 late False" in after
     assert before.split("pid ")[1].split()[0] != after.split("pid ")[1].split()[0]
