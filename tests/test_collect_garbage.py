@@ -10,6 +10,7 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import WITH_MODEL, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
+from tf_mem_magic.remedies import propose_all
 from tf_mem_magic.remedies.collect_garbage import KEY, propose
 
 SETUP = """%load_ext tf_mem_magic
@@ -87,9 +88,16 @@ def test_a_single_model_that_is_too_large_leaves_no_garbage_behind():
         assert KEY not in kernel.value("[p.key for p in rep.outcome.offered]")
 
 
-def ask(source, line, values=(), used=(), made=0, models=("model",)):
+def ask(source, line, values=(), earlier=(), made=0, models=("model",)):
+    (answer,) = propose(asked(source, line, values, earlier, made, models))
+    return answer
+
+
+def asked(source, line, values=(), earlier=(), made=0, models=("model",)):
     frame = Frame("In[5]", line, "<module>", in_cell=True, is_user=True)
-    facts = Facts(models=tuple(ModelFacts(name, device="CPU:0") for name in models), values=values, used=used)
+    facts = Facts(
+        models=tuple(ModelFacts(name, device="CPU:0") for name in models), values=values, earlier_cells=earlier
+    )
     cell = Cell(source)
     recording = Recording(
         cell,
@@ -98,8 +106,7 @@ def ask(source, line, values=(), used=(), made=0, models=("model",)):
         errors=(ErrorText("ResourceExhaustedError", "", (frame,)),),
         discarded=(("allocator:CPU:0", made),) if made else (),
     )
-    (answer,) = propose(Context(cell, recording, Diagnosis("CPU:0", limit=100 << 20)))
-    return answer
+    return Context(cell, recording, Diagnosis("CPU:0", limit=100 << 20))
 
 
 def kept(name):
@@ -123,6 +130,20 @@ def test_results_that_may_not_be_there_yet_are_not_named(source, values):
     assert "live on in `results`" in answer.reason
 
 
+@pytest.mark.parametrize("before", ["results = old", "results = []\ndel results", "results = results = []", "go()"])
+def test_results_that_do_not_begin_empty_keep_what_is_not_of_this_cell(before):
+    source = f"{before}\nfor r in rates:\n    model = build()\n    results += [model.fit(x)]"
+    answer = ask(source, len(source.splitlines()), (kept("results[0]"),), made=30 << 20)
+    assert "apply.collect_garbage()\n" in answer.source
+
+
+def test_results_that_a_function_of_an_earlier_cell_may_ask_keep_their_models():
+    source = "results = []\nfor r in rates:\n    model = build()\n    results.append(model.fit(x))\nbest(results)"
+    best = "def best(results):\n    return min(results, key=last).model"
+    assert isinstance(ask(source, 4, (kept("results[0]"),), earlier=(best,)), Declined)
+    assert isinstance(ask(source, 4, (kept("results[0]"),), earlier=("self.model = 1",)), Proposal)
+
+
 def test_results_whose_models_are_asked_for_keep_them():
     source = "results = []\nfor r in rates:\n    model = build()\n    results.append(model.fit(x))\nbest(results).model"
     assert isinstance(ask(source, 4, (kept("results[0]"),)), Declined)
@@ -133,6 +154,29 @@ def test_a_list_of_models_is_named_with_what_it_keeps():
     answer = ask("for f in folds:\n    models.append(go())", 2, models=("models[0]", "models[1]"))
     assert isinstance(answer, Declined)
     assert "`models` keeps 2 models of this cell" in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("cell", "earlier"),
+    [
+        ("def apply(m):\n    return m.fit(x)\nfor f in folds:\n    model = build()\n    apply(model)", ()),
+        ("for f in folds:\n    model = build()\n    apply = model.fit\n    apply(x)", ()),
+        ("for f in folds:\n    model = build()\n    apply(model)", ("def apply(m):\n    return m.fit(x)",)),
+        ("for f in folds:\n    model = build()\n    apply(model)", ("from mine import apply",)),
+        ("for f in folds:\n    model = build()\n    apply(model)", ("import mine as apply",)),
+    ],
+)
+def test_a_name_apply_of_the_notebook_is_not_taken_from_it(cell, earlier):
+    context = asked(cell, len(cell.splitlines()), earlier=earlier, made=60 << 20)
+    answers = [answer for answer in propose_all(context) if answer.key == KEY]
+    assert ["the notebook uses the name `apply` for something of its own"] == [a.reason for a in answers]
+
+
+@pytest.mark.parametrize("line", ["data = data.apply(f)", "x = frame.apply(g)", "from tf_mem_magic import apply"])
+def test_other_uses_of_the_word_are_none_of_the_name(line):
+    cell = f"{line}\nfor f in folds:\n    model = build()\n    model.fit(x)"
+    answers = [a for a in propose_all(asked(cell, 4, earlier=(line,), made=60 << 20)) if a.key == KEY]
+    assert [True] == [isinstance(answer, Proposal) for answer in answers]
 
 
 @pytest.mark.tf

@@ -360,6 +360,27 @@ def test_the_leftovers_are_named():
     assert expected == last_sentence(facts=Facts(values=(NamedValue("cache", GIB, "tf.Tensor", GPU),)))
 
 
+def garbage(size=4 * GIB, **facts):
+    return {"discarded": (("allocator:GPU:0", size),), "facts": Facts(**facts)}
+
+
+def test_what_the_cell_made_and_no_longer_uses_is_told():
+    expected = "4.0 GiB were garbage: what this cell had made before and nothing uses any more."
+    assert f"{expected} Without that the request would have fitted." == last_sentence(**garbage())
+    trifle = (NamedValue("counter", 4, "tf.Tensor", GPU),)
+    assert f"{expected} Without that the request would have fitted." == last_sentence(**garbage(values=trifle))
+    cache = (NamedValue("cache", GIB, "tf.Tensor", GPU),)
+    both = f"Earlier cells left 1.0 GiB in cache on GPU:0. {expected} Without both the request would have fitted."
+    assert both == last_sentence(**garbage(values=cache))
+
+
+def test_garbage_of_the_cell_is_a_part_of_its_own_and_its_cause():
+    assert "leftovers" == cause(**garbage())
+    parts = diagnose(recording(**garbage())).breakdown
+    assert {"garbage": 4 * GIB, "other": 10 * GIB} == {part.kind: part.bytes for part in parts}
+    assert "too-big" == cause(**garbage(GIB // 2))
+
+
 def test_fragmentation_is_told_by_both_numbers():
     expected = "3.0 GiB of the pool were free, but the largest free piece had 1.0 GiB."
     assert expected == last_sentence(dumps=(dump(in_use=12 * GIB),))

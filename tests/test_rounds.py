@@ -11,9 +11,9 @@ from tf_mem_magic.core.facts import Facts, ModelFacts
 LOOP = "for fold in folds:\n    model = build()\n    model.fit(x, y)\n"
 
 
-def found(source, *lines, models=("model",), **facts):
+def found(source, *lines, models=("model",), local=False, **facts):
     """Give the places as (line, names to forget), or the reason."""
-    known = tuple(ModelFacts(name, local=name == "inner") for name in models)
+    known = tuple(ModelFacts(name, local=local) for name in models)
     answer = find_rounds(read_cell(source), Facts(models=known, **facts), lines)
     return answer if isinstance(answer, str) else [(one.statement.lineno, one.forget) for one in answer.places]
 
@@ -47,7 +47,6 @@ def found(source, *lines, models=("model",), **facts):
             4,
             [(3, ("model",)), (5, ("model",))],
         ),
-        ("def cv():\n    for f in folds:\n        model = build()\n        model.fit(x)\ncv()", 4, [(3, ("model",))]),
     ],
 )
 def test_the_last_model_goes_before_the_next_is_made(source, line, expected):
@@ -67,14 +66,28 @@ def test_the_second_of_two_models_is_one_that_follows_another():
 @pytest.mark.parametrize(
     ("source", "line"),
     [
-        ("for f in folds:\n    model = extended(model)\n    model.fit(x)", 3),
-        ("for f in folds:\n    if f:\n        model = build()\n    model.fit(x)", 4),
-        ("for f in folds:\n    model: Model = wrap(lambda: model)\n    model.fit(x)", 3),
         ("def again():\n    return model\nfor f in folds:\n    model = build(again())\n    model.fit(x)", 5),
+        ("w = (model.w for _ in folds)\nfor f in folds:\n    model = build(next(w))\n    model.fit(x)", 4),
+        ("for f in folds:\n    model = build(globals()['model'])\n    model.fit(x)", 3),
+        ("for f in folds:\n    model = build()\n    !ls {model}\n    model.fit(x)", 4),
     ],
 )
 def test_a_model_that_making_the_next_one_may_read_stays(source, line):
-    ((_, forget),) = found(source, line)
+    answer = found(source, line)
+    assert answer == [(answer[0][0], ())]
+
+
+@pytest.mark.parametrize(
+    ("around", "line"),
+    [
+        ("for f in folds:\n    try:\n        {}\n        {}\n    except ValueError:\n        continue", 4),
+        ("try:\n    for f in folds:\n        {}\n        {}\nfinally:\n    print(model)", 4),
+        ("for f in folds:\n    with suppress(ValueError):\n        {}\n        {}", 4),
+        ("for f in folds:\n    with suppress(ValueError):\n        {}\n    {}", 4),
+    ],
+)
+def test_where_an_exception_may_be_caught_no_name_is_left_without_a_value(around, line):
+    ((_, forget),) = found(around.format("model = build(f)", "h = model.fit(x)"), line)
     assert forget == ()
 
 
@@ -98,17 +111,45 @@ def test_what_a_round_may_leave_before_it_is_bound_stays():
 
 def test_in_a_function_that_is_called_again_and_again_nothing_has_to_be_forgotten():
     source = "def fold(i):\n    model = build()\n    model.fit(x)\nscores = [fold(i) for i in range(5)]"
-    assert found(source, 4, 3) == [(2, ())]
+    assert found(source, 4, 3, local=True) == [(2, ())]
+    assert "no second model" in found(source.replace("[fold(i) for i in range(5)]", "fold(1)"), 4, 3, local=True)
     # A library may call it many times, too: a search for hyperparameters.
-    assert found(source.replace("[fold(i) for i in range(5)]", "search(fold)"), 4, 3) == [(2, ())]
+    assert found(source.replace("[fold(i) for i in range(5)]", "search(fold)"), 4, 3, local=True) == [(2, ())]
+
+
+def test_a_loop_in_a_function_lets_go_of_its_own_names():
+    source = "def cv():\n    for f in folds:\n        model = build()\n        model.fit(x)\ncv()"
+    assert found(source, 5, 4, local=True) == [(3, ("model",))]
+    assert "not found" in found(source, 5, 4)
+
+
+def test_a_method_that_makes_its_model_does_so_each_time():
+    method = "class Run:\n    def go(self):\n        self.model = build()\n        self.model.fit(x)\n"
+    source = method + "run = Run()\nfor f in folds:\n    run.go()"
+    assert found(source, 7, 4, models=("run.model",)) == [(3, ())]
 
 
 def test_a_model_that_only_a_function_elsewhere_holds_goes_before_the_call():
     calls = "for f in folds:\n    scores.append(run_fold(f))"
-    assert found(calls, 2, models=("inner",)) == [(2, ())]
-    assert found("run_fold(1)\nrun_fold(2)", 2, models=("inner",)) == [(2, ())]
-    assert "is not repeated" in found("run_fold(1)", 1, models=("inner",))
-    assert "is not repeated" in found("[run_fold(f) for f in folds]", 1, models=("inner",))
+    assert found(calls, 2, local=True) == [(2, ())]
+    assert found("run_fold(1)\nrun_fold(2)", 2, local=True) == [(2, ())]
+    assert "is not repeated" in found("run_fold(1)", 1, local=True)
+    assert "is not repeated" in found("[run_fold(f) for f in folds]", 1, local=True)
+    assert "is not repeated" in found("while run_fold(n) > 1:\n    n += 1", 1, local=True)
+
+
+def test_a_step_is_not_a_round():
+    dqn = (
+        "model = build()\nfor step in steps:\n    if step % 100 == 0:\n        target = build()\n"
+        "        target.set(model)\n    model.fit(x)"
+    )
+    assert "no second model" in found(dqn, 6, models=("model", "target"))
+    assert "not found" in found("for a in data:\n    model, loss = step(model, a)", 2)
+    kept = (
+        "model = build()\nkept = {'m': model}\ndef step(a):\n    model = kept['m']\n    model.fit(a)\nfor a in data:\n"
+    )
+    assert "no second model" in found(f"{kept}    step(a)", 7, 5)
+    assert "is not repeated" in found(f"{kept}    step(a)", 5, local=True)
 
 
 @pytest.mark.parametrize(

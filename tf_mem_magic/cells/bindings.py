@@ -43,11 +43,18 @@ def rebuilt_names(source: str) -> frozenset[str]:
     return frozenset(walk.stored - walk.read_first)
 
 
-def rebound_names(statements: Sequence[ast.stmt]) -> frozenset[str]:
+def bound_anew(statements: Sequence[ast.stmt]) -> set[str]:
     """Give the names that statements surely bind, without reading what they held before."""
     walk = _Walk()
     walk.block(list(statements))
-    return frozenset(walk.stored & walk.sure - walk.read_first)
+    return walk.stored & walk.sure - walk.read_first
+
+
+def read_first(statements: Sequence[ast.stmt]) -> set[str]:
+    """Give the names whose earlier value statements may read."""
+    walk = _Walk()
+    walk.block(list(statements))
+    return walk.read_first
 
 
 def read_first_names(source: str) -> frozenset[str]:

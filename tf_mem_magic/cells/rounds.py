@@ -1,4 +1,4 @@
-"""Rounds: where a cell makes one model after another, and what it still holds of the last when it makes the next."""
+"""Rounds: where a cell makes one model after another."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tf_mem_magic.cells.bindings import parse, rebound_names
+from tf_mem_magic.cells.bindings import bound_anew
+from tf_mem_magic.cells.forget import forgettable, walk_own
 from tf_mem_magic.cells.source import PythonCell, shares_line
 from tf_mem_magic.cells.uses import called_name
 from tf_mem_magic.core.facts import Facts
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
-_LEAVES = (ast.Continue, ast.Break, ast.Return, ast.Raise)
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _NAME = re.compile(r"[^\W\d]\w*")
-_OPTIMIZER = re.compile(r"\boptimizers\b|\b(?:Ada\w+|Nadam|SGD|RMSprop|Lion|Ftrl|Lamb|Muon)\b")
+
+_NO_SECOND = "the cell makes no second model on the way to where it failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,15 @@ class _Place:
     function: ast.FunctionDef | ast.AsyncFunctionDef | None
     steps: tuple[_Step, ...]
 
+    @property
+    def statement(self) -> ast.stmt:
+        return self.steps[-1].statement
+
+    def around(self, statement: ast.stmt) -> list[ast.stmt]:
+        """List the statements of the same function that ``statement`` lies in, outermost first."""
+        inside = [s.statement for s in self.steps if any(n is statement for n in ast.walk(s.statement))]
+        return [one for one in inside if one is not statement]
+
 
 def find_rounds(cell: PythonCell, facts: Facts, lines: Sequence[int]) -> Rounds | str:
     """Find where the next model is made on the way to the error; a text says why that is not known.
@@ -74,27 +85,52 @@ def find_rounds(cell: PythonCell, facts: Facts, lines: Sequence[int]) -> Rounds 
         The cell's lines that led to the error, outermost first.
     """
     places = [place for line in lines if (place := _place(cell, line)) is not None]
-    named = [(name[0], m.is_new) for m in facts.models if (name := _NAME.findall(m.name)[:1])]
-    names = {name for name, is_new in named if is_new} | {f"{name}.compile" for name, _ in named}
-    for place in reversed(places):
-        known = names | (set(facts.shadowed) if place.function is not None else set())
-        found = _made_at(place, known)
+    for depth in range(len(places) - 1, -1, -1):
+        place = places[depth]
+        names = _names(facts, place.function is not None)
+        found = _made_at(place, names)
         if found is None:
             continue
-        looped = _is_looped(place, found)
-        steps = [] if looped else _again(found, known)
-        if not looped and not steps and place.function is None:
-            return "the cell makes no second model on the way to where it failed"
-        steps = steps or [_first(found, known)]
+        looped = any(isinstance(one, _LOOPS) for one in place.around(found.statement))
+        steps = [] if looped else _again(found, names)
+        if not looped and not steps and not _may_be_called_again(place, places[:depth]):
+            return _NO_SECOND
+        steps = steps or [_first(found, names)]
         forgets = looped or place.function is None
-        rounds = tuple(Round(s.statement, _forget(cell, facts, s, known) if forgets else ()) for s in steps)
+        rounds = tuple(
+            Round(
+                step.statement,
+                forgettable(cell, facts, (*place.around(step.statement),), step.block[step.index :], names)
+                if forgets
+                else (),
+            )
+            for step in steps
+        )
         return _checked(cell, Rounds(rounds, place.function is None))
     if not places or not any(m.local for m in facts.models):
         return "where the cell makes its next model was not found"
     outer = places[0]
-    if not (_in_loop(outer) or _is_called_before(outer.steps[-1])):
+    if isinstance(outer.statement, _LOOPS) or not (_in_loop(outer) or _is_called_before(outer.steps[-1])):
         return "the call that makes the model is not repeated in a loop of the cell"
-    return _checked(cell, Rounds((Round(outer.steps[-1].statement),), outer.function is None))
+    return _checked(cell, Rounds((Round(outer.statement),), outer.function is None))
+
+
+def _names(facts: Facts, in_function: bool) -> set[str]:
+    """Give the names under which models of this cell are known where they are made.
+
+    Those of a function are its own; an attribute is known by its last name; ``model.compile`` makes an optimizer.
+    """
+    names: set[str] = set()
+    for model in facts.models:
+        found = _NAME.findall(model.name)
+        if not found:
+            continue
+        names.add(f"{found[0]}.compile")
+        if model.is_new and model.local is in_function:
+            names.add(found[0])
+        if model.is_new and "." in model.name:
+            names.add(f".{found[-1]}")
+    return names | (set(facts.shadowed) if in_function else set())
 
 
 def _checked(cell: PythonCell, found: Rounds) -> Rounds | str:
@@ -142,7 +178,7 @@ def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
 
 
 def _made_at(place: _Place, names: set[str]) -> _Step | None:
-    """Find the nearest statement before the failing one that binds one of ``names`` in a block around it."""
+    """Find the nearest statement before the failing one that makes one of ``names`` in a block around it."""
     innermost = place.steps[-1]
     for step in reversed(place.steps):
         for index in range(step.index, -1, -1):
@@ -165,39 +201,41 @@ def _again(found: _Step, names: set[str]) -> list[_Step]:
 
 
 def _first(found: _Step, names: set[str]) -> _Step:
-    """Give the first statement of the block that binds a model: one that is made of several begins there."""
+    """Give the first statement of the block that makes a model: one that is made of several begins there."""
     return next(_Step(found.block, i) for i, s in enumerate(found.block) if _makes(s) & names)
 
 
 def _makes(statement: ast.stmt) -> set[str]:
-    """Give the names that a statement binds, and ``model.compile`` where it calls that: it makes a new optimizer.
+    """Give the names that a statement surely binds to what a call gives, and ``model.compile`` where it is that.
 
-    What functions and classes inside do is left out.
+    What it makes from the value that the name had is the same model, or may be. ``.model`` stands for an attribute.
     """
-    nodes = list(_walk_own(statement))
-    bound = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    called = {ast.unparse(n.func) for n in nodes if isinstance(n, ast.Call) and called_name(n) == "compile"}
-    return bound | called
-
-
-def _walk_own(statement: ast.stmt) -> Iterator[ast.AST]:
-    """Yield the nodes of a statement but for those inside of functions and classes."""
-    todo: list[ast.AST] = [statement]
-    while todo:
-        node = todo.pop()
-        if not isinstance(node, (*_FUNCTIONS, ast.ClassDef, ast.Lambda)):
-            yield node
-            todo += ast.iter_child_nodes(node)
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        return {ast.unparse(statement.value.func)} if called_name(statement.value) == "compile" else set()
+    if not any(isinstance(n, ast.Call) for n in walk_own(statement)):
+        return set()
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return bound_anew([statement]) | {f".{target.attr}" for target in targets if isinstance(target, ast.Attribute)}
 
 
 def _in_loop(place: _Place) -> bool:
-    return any(isinstance(step.statement, _LOOPS) for step in place.steps)
+    return any(isinstance(one, _LOOPS) for one in place.around(place.statement))
 
 
-def _is_looped(place: _Place, found: _Step) -> bool:
-    """Tell whether a loop of the same function runs the statement more than once."""
-    loops = [step.statement for step in place.steps if isinstance(step.statement, _LOOPS)]
-    return any(node is found.statement for loop in loops for node in ast.walk(loop) if node is not loop)
+def _may_be_called_again(place: _Place, callers: Sequence[_Place]) -> bool:
+    """Tell whether a function may run more than once: not where one statement of the cell calls it, and that once."""
+    if place.function is None:
+        return False
+    if any(_is_repeated(caller) for caller in callers):
+        return True
+    # A function that is handed on (to a search for hyperparameters) is called from elsewhere.
+    return not any(place.function.name in _calls(caller.statement) for caller in callers)
+
+
+def _is_repeated(place: _Place) -> bool:
+    """Tell whether the call in a place runs more than once: in a loop, a comprehension, or one after the other."""
+    inside = any(isinstance(n, _COMPREHENSIONS) for n in ast.walk(place.statement))
+    return inside or isinstance(place.statement, _LOOPS) or _in_loop(place) or _is_called_before(place.steps[-1])
 
 
 def _is_called_before(step: _Step) -> bool:
@@ -207,57 +245,4 @@ def _is_called_before(step: _Step) -> bool:
 
 
 def _calls(statement: ast.stmt) -> set[str]:
-    return {called_name(n) for n in ast.walk(statement) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-
-
-def _forget(cell: PythonCell, facts: Facts, found: _Step, models: set[str]) -> tuple[str, ...]:
-    """List the names that hold what the last round made and that the rest of this one binds anew.
-
-    A name that a function reads is left alone, unless that function is itself made anew after it.
-    """
-    rest = found.block[found.index :]
-    if any(isinstance(n, _LEAVES) for s in rest for n in _walk_own(s)):
-        rest = rest[:1]
-    new = {id(n) for s in rest for n in ast.walk(s)}
-    trees = [tree for tree in map(parse, facts.earlier_cells) if tree is not None]
-    others = [n for tree in (cell.tree, *trees) for n in ast.walk(tree) if id(n) not in new]
-    elsewhere = _read_by(others) | (set(facts.read_elsewhere) - _read_by([n for s in rest for n in ast.walk(s)]))
-    assigned = [pair for s in rest for n in _walk_own(s) for pair in _assignments(n)]
-    held = {name for name, value in assigned if name in models or _holds_model(value)}
-    held |= {s.name for s in rest if isinstance(s, _FUNCTIONS) and s.decorator_list}
-    return tuple(sorted(rebound_names(rest) & held - elsewhere))
-
-
-def _assignments(statement: ast.AST) -> Iterator[tuple[str, ast.expr]]:
-    if isinstance(statement, ast.Assign):
-        for target in statement.targets:
-            names = target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
-            yield from ((n.id, statement.value) for n in names if isinstance(n, ast.Name))
-    elif (
-        isinstance(statement, ast.AnnAssign) and statement.value is not None and isinstance(statement.target, ast.Name)
-    ):
-        yield statement.target.id, statement.value
-
-
-def _holds_model(value: ast.expr) -> bool:
-    """Tell whether what is assigned refers to a model or holds its state: a ``History``, an optimizer."""
-    if not isinstance(value, ast.Call):
-        return False
-    return called_name(value) == "fit" or _OPTIMIZER.search(ast.unparse(value.func)) is not None
-
-
-def _read_by(nodes: Sequence[ast.AST]) -> set[str]:
-    """Give the names that the functions among ``nodes`` read from outside of them."""
-    found: set[str] = set()
-    for function in (n for n in nodes if isinstance(n, (*_FUNCTIONS, ast.Lambda))):
-        loads = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-        found |= loads - _own_names(function)
-    return found
-
-
-def _own_names(function: ast.AST) -> set[str]:
-    """Give the names that a function binds itself."""
-    arguments = {n.arg for n in ast.walk(function) if isinstance(n, ast.arg)}
-    stored = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    shared = {name for n in ast.walk(function) if isinstance(n, (ast.Global, ast.Nonlocal)) for name in n.names}
-    return (arguments | stored) - shared
+    return {called_name(n) for n in walk_own(statement) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}

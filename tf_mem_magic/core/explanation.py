@@ -14,6 +14,9 @@ from tf_mem_magic.core.recording import Dump, Frame, Recording
 from tf_mem_magic.core.units import brief_unit, duration, size
 
 _LONGEST_CODE = 100
+_TRIFLE = 0.01
+"""Share of what the cell left below which what earlier cells left is not worth a word."""
+
 _LONGEST_LIST = 4
 
 
@@ -185,15 +188,17 @@ def _left(recording: Recording, device: str) -> str:
     left, own = find_leftovers(recording, device), discarded(recording, device)
     unit = brief_unit([left.bytes, own])
     garbage = f"{size(own, unit)} were garbage: what this cell had made before and nothing uses any more."
-    if not left.sure and own:
-        return f"{garbage} Without that the request would have fitted."
     parts = []
     if left.names:
         parts.append(f"{size(left.named, unit)} in {_listed(left.names, ', ')}")
     if left.unnamed and not left.maybe_used:
         parts.append(f"{size(left.unnamed, unit)} that no name holds")
+    if own and (not parts or left.sure < _TRIFLE * own):
+        return f"{garbage} Without that the request would have fitted."
     told = f"Earlier cells left {' and '.join(parts)} on {device}"
-    return f"{told}: without that the request would have fitted." if not own else f"{told}. {garbage}"
+    if own:
+        return f"{told}. {garbage} Without both the request would have fitted."
+    return f"{told}: without that the request would have fitted."
 
 
 def _listed(names: Sequence[str], joint: str = "; ") -> str:

@@ -9,10 +9,11 @@ from typing import cast
 
 from tf_mem_magic.cells.assigned import names_back
 from tf_mem_magic.cells.in_modules import as_patch, in_modules
-from tf_mem_magic.cells.names import names_of_lines
+from tf_mem_magic.cells.names import names_of_lines, takes_apply
 from tf_mem_magic.cells.take_over import TakenOver, put_back, take_over
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Proposal, Remedy
 
+_APPLY = "from tf_mem_magic import apply"
 _LINE = re.compile(r"\blines? \d")
 
 
@@ -86,10 +87,14 @@ def _with_patch(remedy: Remedy, context: Context, answers: Answer) -> Answer:
 def _undone(context: Context, answer: Proposal | Declined) -> Proposal | Declined:
     """Add to a proposal's ``undo`` what the names held that its cell sets and the cell as it was does not.
 
-    A model that only a function holds cannot be reached by ``undo``: what would change it is declined.
+    A model that only a function holds cannot be reached by ``undo``: what would change it is declined. So is what would
+    take the name ``apply`` from something of the notebook's own.
     """
     if isinstance(answer, Declined) or answer.new_cell:
         return answer
+    texts = (answer.original, answer.source, *context.recording.facts.earlier_cells)
+    if _APPLY in answer.source and any(takes_apply(text) for text in texts):
+        return Declined(answer.key, answer.title, "the notebook uses the name `apply` for something of its own")
     local = [model.name for model in context.recording.facts.models if model.local]
     touched = names_of_lines(answer.undo)
     unreachable = next((name for name in local if name.partition(".")[0] in touched), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import replace
 
@@ -22,6 +23,8 @@ KEY = "collect-garbage"
 TITLE = "Collect garbage"
 
 _WHY = "Without it each round's trained model stays in memory."
+_ASKS_MODEL = re.compile(r"(?<!\bself)\.model\b|[\"']_?model[\"']\s*\)")
+_EMPTY = re.compile(r"\[\]|\{\}|(?:list|dict|(?:collections\.)?(?:OrderedDict|defaultdict))\((?:list|dict)?\)")
 _MOMENT = "Collecting takes a moment in each round."
 _NEEDS = "The changed cell needs tf_mem_magic."
 
@@ -49,7 +52,7 @@ def _proposal(context: Context) -> Proposal:
     found = find_rounds(cell, facts, _lines(context, cell))
     if isinstance(found, str):
         raise RefusedError(found)
-    results = tuple(name for name in kept if found.at_top and _is_made_before(cell, found, name))
+    results = tuple(name for name in kept if found.at_top and _begins_empty(cell, found, name))
     if not made and not results:
         raise RefusedError(f"the models of earlier rounds live on in {_listed([*kept])}")
     held = made + sum(kept[name] for name in results)
@@ -60,7 +63,10 @@ def _proposal(context: Context) -> Proposal:
     forget = _listed(names)
     caveats = (
         *((f"{forget} of one round {'is' if len(names) == 1 else 'are'} gone before the next.",) if forget else ()),
-        *(f"What `fit` gave, in `{name}`, no longer refers to its model; what it tells stays." for name in results),
+        *(
+            f"What `fit` gave, in `{name}` or under another name, loses its model; what it tells stays."
+            for name in results
+        ),
         _MOMENT,
         _NEEDS,
     )
@@ -105,8 +111,7 @@ def _lines(context: Context, cell: PythonCell) -> list[int]:
 def _kept_results(context: Context, device: str) -> dict[str, int]:
     """Give the lists and dicts of what ``fit`` gave in this cell, with the bytes of the models behind it."""
     facts, found = context.recording.facts, dict[str, int]()
-    texts = (context.cell.source, *facts.used)
-    if any(re.search(r"\.model\b", text) for text in texts):
+    if any(_ASKS_MODEL.search(text) for text in (context.cell.source, *facts.earlier_cells)):
         return {}  # a History may be asked for its model
     for value in facts.values:
         name, bracket, _ = value.name.partition("[")
@@ -115,13 +120,17 @@ def _kept_results(context: Context, device: str) -> dict[str, int]:
     return found
 
 
-def _is_made_before(cell: PythonCell, found: Rounds, name: str) -> bool:
-    """Tell whether a name surely holds something where the first round begins: a line of its own above set it."""
-    first = found.places[0].statement
-    top = next(i for i, s in enumerate(cell.tree.body) if s.lineno <= first.lineno <= (s.end_lineno or s.lineno))
-    sets = re.compile(rf"^\s*{re.escape(name)}\s*(?::[^=\n]+)?=(?!=)", re.MULTILINE)
-    above = any(sets.match(cell.text(s)) for s in cell.tree.body[:top])
-    return above and sets.search(cell.text(cell.tree.body[top])) is None
+def _begins_empty(cell: PythonCell, found: Rounds, name: str) -> bool:
+    """Tell whether a name is bound once in the cell, before the first round, and to a list or dict without entries."""
+    nodes = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Name) and n.id == name]
+    bound = [n for n in nodes if not isinstance(n.ctx, ast.Load)]
+    first = found.places[0].statement.lineno
+    sets = [
+        s
+        for s in cell.tree.body
+        if isinstance(s, ast.Assign) and bound == s.targets and (s.end_lineno or s.lineno) < first
+    ]
+    return bool(sets) and _EMPTY.fullmatch(ast.unparse(sets[0].value)) is not None
 
 
 def _nothing(facts: Facts, device: str) -> str:
