@@ -279,5 +279,33 @@ CELLS = (
         "arrays, continued",
         "model.fit(x, \\\n          y, \\\n          batch_size=64, \\\n          epochs=2)  # <-\n",
     ),
+    cell(
+        "a new model for each fold",
+        "scores = []\nfor fold in range(3):  # one after the other\n    # a new one\n"
+        "    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(1)])\n"
+        '    model.compile("adam", "mse")\n    history = model.fit(x, y, batch_size=64, verbose=0)  # <-\n'
+        '    scores.append(history.history["loss"][-1])\n',
+    ),
+    cell(
+        "a grid, with a magic and a text over lines",
+        'note = """\nfor each\n"""\n%precision 3\nwith tf.device("CPU:0"):\n    for units in (4, 8):\n'
+        "        for rate in 1e-2, \\\n                1e-3:\n            # build\n"
+        "            model = keras.Sequential(\n                [keras.Input((8,)), keras.layers.Dense(units)])\n"
+        "            model.compile(keras.optimizers.Adam(rate), 'mse')\n"
+        "            model.fit(x, y, batch_size=64, verbose=0)  # <-\n            print(rate)\n",
+    ),
+    cell(
+        "one model after the other",
+        "model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)]); model.compile('adam', 'mse')\n"
+        "model.fit(x, y, batch_size=64)\n"
+        "model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])\n"
+        "model.compile('adam', 'mse')\nmodel.fit(x, y, batch_size=64)  # <-\n",
+    ),
+    cell(
+        "folds in a function",
+        "def cross_validate(folds):\n\tfor fold in range(folds):\n\t\tif fold == 0:\n\t\t\tunits = 4\n"
+        "\t\tmodel = keras.Sequential([keras.Input((8,)), keras.layers.Dense(units)])\n"
+        "\t\tmodel.compile('adam', 'mse')\n\t\tmodel.fit(x, y, batch_size=64)  # <-\n\ncross_validate(3)\n",
+    ),
     old("arrays, a batch that is named", "model.fit(x, y, batch_size=(batch := 64))\nprint(batch)  # <-\n"),
 )

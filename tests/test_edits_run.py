@@ -22,8 +22,9 @@ NAMES = (
     ),
     *("shell lines", "a docstring first", "arguments like those of a trainer", "argparse", "a dataclass"),
     *("sequential", "sequential on one line", "compile after a text on its line", "functional", "a loop of one's own"),
+    *("a new model for each fold", "a grid, with a magic and a text over lines", "one model after the other"),
 )
-CHECKED = ("smaller-batch", "accumulate-gradients", "mixed-precision", "lighter-optimizer", "xla")
+CHECKED = ("smaller-batch", "accumulate-gradients", "mixed-precision", "lighter-optimizer", "xla", "collect-garbage")
 SCRIPT = """
 import asyncio, json, sys
 import keras, numpy as np, tensorflow as tf
@@ -108,3 +109,7 @@ def test_a_lighter_optimizer_trains_the_model(found):
 def test_xla_is_off(found):
     used = {name: b["jit"] for name, (_, b) in of(found, "xla").items()}
     assert dict.fromkeys(used, False) == used
+
+
+def test_letting_go_of_earlier_rounds_changes_nothing_else(found):
+    assert {} == {name: (a, b) for name, (a, b) in of(found, "collect-garbage").items() if a != b}

@@ -59,6 +59,13 @@ def test_a_model_made_of_others_begins_with_the_first_of_them():
     assert "no second model" in found(source.replace("for f in folds", "if go"), 4, models=("model", "inner"))
 
 
+def test_a_model_that_is_compiled_again_has_a_second_optimizer():
+    once = "model.compile()\nmodel.fit(x)\n"
+    assert found(once + once, 4) == [(3, ())]
+    assert found(f"model = build()\n{once}model = build()\n{once}", 6) == [(4, ("model",))]
+    assert found(f"for r in rates:\n    {once.replace(chr(10), chr(10) + '    ')}", 3) == [(2, ())]
+
+
 def test_the_second_of_two_models_is_one_that_follows_another():
     assert found("model = one()\nmodel.fit(x)\nmodel = two()\nmodel.fit(x)", 4) == [(3, ("model",))]
 

@@ -196,7 +196,8 @@ def _again(found: _Step, names: set[str]) -> list[_Step]:
         bound = _makes(statement) & names
         if bound & seen:
             again.append(_Step(found.block, index))
-        seen |= bound
+        # The first compile of a model made anew is no second one.
+        seen = seen - {f"{name}.compile" for name in bound} | bound
     return again
 
 

@@ -49,6 +49,8 @@ def _proposal(context: Context) -> Proposal:
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
         raise RefusedError(cell.reason)
+    if f"{KEY.replace('-', '_')}(" in cell.source:
+        raise RefusedError("the cell lets go of earlier rounds already")
     found = find_rounds(cell, facts, _lines(context, cell))
     if isinstance(found, str):
         raise RefusedError(found)
