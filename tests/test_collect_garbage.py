@@ -172,10 +172,19 @@ def test_a_name_apply_of_the_notebook_is_not_taken_from_it(cell, earlier):
     assert ["the notebook uses the name `apply` for something of its own"] == [a.reason for a in answers]
 
 
-@pytest.mark.parametrize("line", ["data = data.apply(f)", "x = frame.apply(g)", "from tf_mem_magic import apply"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "data = data.apply(f)",
+        "x = frame.apply(g)",
+        "from tf_mem_magic import apply",
+        "class Rule:\n    def apply(self, m):\n        return m",
+    ],
+)
 def test_other_uses_of_the_word_are_none_of_the_name(line):
     cell = f"{line}\nfor f in folds:\n    model = build()\n    model.fit(x)"
-    answers = [a for a in propose_all(asked(cell, 4, earlier=(line,), made=60 << 20)) if a.key == KEY]
+    lines = len(cell.splitlines())
+    answers = [a for a in propose_all(asked(cell, lines, earlier=(line,), made=60 << 20)) if a.key == KEY]
     assert [True] == [isinstance(answer, Proposal) for answer in answers]
 
 

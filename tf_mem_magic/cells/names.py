@@ -34,8 +34,9 @@ def takes_apply(source: str) -> bool:
     """Tell whether a cell uses the name ``apply``, which changed cells import, for something of its own."""
     if not _APPLY.search(source.replace(_IMPORT, "")):
         return False
-    tree = parse(source)
-    return tree is not None and any(_binds_apply(node) for node in ast.walk(tree))
+    nodes = list(ast.walk(parse(source) or ast.Module([], [])))
+    methods = {id(member) for node in nodes if isinstance(node, ast.ClassDef) for member in node.body}
+    return any(_binds_apply(node) for node in nodes if id(node) not in methods)
 
 
 def _binds_apply(node: ast.AST) -> bool:
