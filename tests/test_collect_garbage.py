@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from native.ramgpu import CannotBuildError, ramgpu_env
 
 from tests.kernel import Kernel, bfc
 from tf_mem_magic import apply
@@ -74,6 +75,26 @@ def test_models_that_pile_up_are_named_and_go_with_one_click(name):
         assert kernel.value("new.status") == "ok", again.errors
         assert kernel.value("new.comparison.after.peak") < 45 << 20
         assert kernel.value(done) == 8
+
+
+@pytest.mark.kernel
+@pytest.mark.tf
+@pytest.mark.timeout(900)
+def test_on_a_gpu_whose_limit_only_its_dump_tells_it_is_the_same(tmp_path):
+    try:
+        env = ramgpu_env(tmp_path, count=1, mib=48)
+    except CannotBuildError as reason:
+        pytest.skip(str(reason))
+    with Kernel(env) as kernel:
+        kernel.run(SETUP)
+        ran = kernel.run(f"%%tfmem -o rep\n{FOLDS}")
+        assert kernel.value("(rep.status, rep.recording.main.limit)") == ("oom", None), ran.errors
+        ((name, made),) = kernel.value("rep.recording.discarded")
+        assert name == "allocator:GPU:0"
+        assert made >= 2 * 9 << 20
+        assert kernel.value("rep.outcome.offered[0].key") == KEY, ran.report_text
+        again = kernel.run(f"new = rep.rerun({KEY!r})")
+        assert kernel.value("(new.status, len(losses))") == ("ok", 8), again.errors
 
 
 @pytest.mark.kernel

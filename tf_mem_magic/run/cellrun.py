@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.breakdown import find_leftovers
 from tf_mem_magic.core.diagnose import WORTH_NAMING
+from tf_mem_magic.core.dump import device_of
 from tf_mem_magic.core.lineage import Lineage
 from tf_mem_magic.run.capture import Capture
 from tf_mem_magic.run.panel_actions import PanelActions
@@ -191,8 +192,11 @@ def with_garbage(recording: Recording) -> Recording:
     What the failed step holds is not collected yet: the error's frames still refer to it.
     """
     series = recording.main
-    if recording.status != "oom" or series is None or series.kind != "allocator" or not series.limit:
+    if recording.status != "oom" or series is None or series.kind != "allocator":
         return recording
+    dumps = (dump.limit for dump in reversed(recording.dumps) if device_of(dump.allocator) == series.device)
+    # TensorFlow does not tell the limit that it chose itself; its dump does.
+    limit = series.limit or next((limit for limit in dumps if limit), None) or series.peak or 0
     unnamed = find_leftovers(recording, series.device or "").unnamed or 0
     from tf_mem_magic.run.release import bytes_in_use, collect, gained
 
@@ -202,8 +206,8 @@ def with_garbage(recording: Recording) -> Recording:
     begun, made = min(back, unnamed), max(back - unnamed, 0)
     return replace(
         recording,
-        garbage=((series.name, begun),) if begun and unnamed >= WORTH_NAMING * series.limit else (),
-        discarded=((series.name, made),) if made >= WORTH_NAMING * series.limit else (),
+        garbage=((series.name, begun),) if begun and unnamed >= WORTH_NAMING * limit else (),
+        discarded=((series.name, made),) if made and made >= WORTH_NAMING * limit else (),
     )
 
 
