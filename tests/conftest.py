@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -16,3 +17,11 @@ def leaves_the_environment_alone():
     if after != before:
         del os.environ["TF_BFC_MEMORY_DUMP"]
     assert after == before
+
+
+@pytest.fixture(autouse=True)
+def leaves_tensorflow_asleep():
+    """No test imports TensorFlow into this process: others ask what we do where it is not there."""
+    before = "tensorflow" in sys.modules
+    yield
+    assert before or "tensorflow" not in sys.modules, "run TensorFlow in a process of its own: tests/script.py"

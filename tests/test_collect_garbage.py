@@ -6,7 +6,7 @@ import pytest
 from native.ramgpu import CannotBuildError, ramgpu_env
 
 from tests.kernel import Kernel, bfc
-from tf_mem_magic import apply
+from tests.script import found_by
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import WITH_MODEL, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
@@ -209,23 +209,27 @@ def test_other_uses_of_the_word_are_none_of_the_name(line):
     assert [True] == [isinstance(answer, Proposal) for answer in answers]
 
 
+LETS_GO = """
+import json, weakref
+import keras
+import numpy as np
+from tf_mem_magic import apply
+
+def trained():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x = np.zeros((4, 2), "float32")
+    return weakref.ref(model), model.fit(x, x[:, :1], verbose=0)
+
+alone, history = trained()
+inside, nested = trained()
+others, other = trained()
+apply.collect_garbage({"a": [nested]}, history)
+gone = [alone() is None, inside() is None, others() is other.model]
+print("FOUND" + json.dumps([gone, [len(one.history["loss"]) for one in (history, nested)]]))
+"""
+
+
 @pytest.mark.tf
 def test_what_fit_gave_keeps_what_it_tells_and_lets_go_of_its_model():
-    import weakref
-
-    import keras
-    import numpy as np
-
-    def trained():
-        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-        model.compile("sgd", "mse")
-        x = np.zeros((4, 2), "float32")
-        return weakref.ref(model), model.fit(x, x[:, :1], verbose=0)
-
-    alone, history = trained()
-    inside, nested = trained()
-    others, other = trained()
-    apply.collect_garbage({"a": [nested]}, history)
-    assert (alone(), inside()) == (None, None)
-    assert others() is other.model
-    assert [len(one.history["loss"]) for one in (history, nested)] == [1, 1]
+    assert [[True, True, True], [1, 1]] == found_by(LETS_GO, None)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.script import found_by
 from tf_mem_magic.core.facts import Facts, ScalarFact
 from tf_mem_magic.core.jsonio import decode
 from tf_mem_magic.run.inspect import gather_facts, observe_fit, snapshot
@@ -431,18 +432,25 @@ class TestLive:
         assert (facts.epochs_done, facts.steps_done) == (0, 2)
 
 
+COMPILED_ANEW = """
+import json
+import keras
+import numpy as np
+from tf_mem_magic.run.inspect import gather_facts, snapshot
+
+model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+x = np.zeros((6, 2), "float32")
+model.compile("sgd", "mse")
+model.fit(x, x[:, :1], batch_size=2, verbose=0)
+names = {"model": model}
+before = snapshot(names)
+model.compile("sgd", "mse")
+model.fit(x, x[:, :1], batch_size=6, verbose=0)
+told = gather_facts(names, before, "model.fit(x)").model("model")
+print("FOUND" + json.dumps([told.steps, told.steps_before, told.is_new]))
+"""
+
+
 @pytest.mark.tf
 def test_a_model_that_is_compiled_anew_begins_at_no_steps():
-    import keras
-    import numpy as np
-
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    x = np.zeros((6, 2), "float32")
-    model.compile("sgd", "mse")
-    model.fit(x, x[:, :1], batch_size=2, verbose=0)
-    names = {"model": model}
-    before = snapshot(names)
-    model.compile("sgd", "mse")
-    model.fit(x, x[:, :1], batch_size=6, verbose=0)
-    told = gather_facts(names, before, "model.fit(x)").model("model")
-    assert (1, 0, False) == (told.steps, told.steps_before, told.is_new)
+    assert [1, 0, False] == found_by(COMPILED_ANEW, None)
