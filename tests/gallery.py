@@ -318,9 +318,9 @@ OUTCOMES = {
 
 def page(dark: bool = False, opened: bool = False) -> str:
     """Give all outcomes on one page, with the colours of JupyterLab's light or dark theme."""
-    from tf_mem_magic.core.page import render_html
-    from tf_mem_magic.core.text import render_text
-    from tf_mem_magic.views.figure import draw_png
+    from tf_mem_magic.report.figure import draw_png
+    from tf_mem_magic.report.html import render_html
+    from tf_mem_magic.report.text import render_text
 
     colours = (
         "--jp-error-color1:#f44336;--jp-warn-color1:#ff9800;--jp-success-color1:#4caf50;background:#111;color:#fff"

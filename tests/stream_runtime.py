@@ -16,9 +16,9 @@ import keras, numpy as np, tensorflow as tf
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.proposals import Context, Declined
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.cells.source import read_cell
-from tf_mem_magic.remedies.stream_data import propose
-from tf_mem_magic.run.inspect import gather_facts, snapshot
+from tf_mem_magic.notebook.cell import read_cell
+from tf_mem_magic.remedies.stream_data.remedy import propose
+from tf_mem_magic.facts.gather import gather_facts, snapshot
 
 def plain(value):
     if isinstance(value, dict):

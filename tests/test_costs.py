@@ -17,12 +17,12 @@ from tests.kernel import Kernel
 from tf_mem_magic.core.live import Live
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.core.sentences import SHORT, has_timeline
-from tf_mem_magic.run import warm
-from tf_mem_magic.run.cellrun import CellRun
-from tf_mem_magic.run.inspect_names import reachable
-from tf_mem_magic.run.inspect_values import find_values
-from tf_mem_magic.views.static import static_bundle
+from tf_mem_magic.facts.names import reachable
+from tf_mem_magic.facts.values import find_values
+from tf_mem_magic.report.bundle import static_bundle
+from tf_mem_magic.report.sentences import SHORT, has_timeline
+from tf_mem_magic.session import warm
+from tf_mem_magic.session.run import CellRun
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = set("tensorflow keras matplotlib ipywidgets anywidget libcst msgspec pynvml numpy".split())
@@ -46,7 +46,7 @@ print({NEW_MODULES})
 
 LEAVES_A_RECORDING = """
 from tf_mem_magic.core.recording import Cell
-from tf_mem_magic.run.store import open_store
+from tf_mem_magic.record.store.file import open_store
 open_store(Cell("pass")).finish("ok")
 print([])
 """
@@ -58,7 +58,10 @@ def test_loading_imports_nothing_heavy(tmp_path):
 
 def test_loading_imports_nothing_heavy_where_recordings_lie_in_the_cache(tmp_path):
     python(LEAVES_A_RECORDING, tmp_path)
-    assert set() == python(LOADS.replace(".partition('.')[0]", ""), tmp_path) & {"tf_mem_magic.run.store", *HEAVY}
+    assert set() == python(LOADS.replace(".partition('.')[0]", ""), tmp_path) & {
+        "tf_mem_magic.record.store.file",
+        *HEAVY,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +96,7 @@ def test_an_untagged_quiet_cell_shows_nothing_in_always_on_mode(kernel):
 def test_nothing_is_warmed_up_while_no_allocator_waits(kernel):
     kernel.run("import time")
     kernel.run("%%tfmem\ntime.sleep(1)")
-    assert kernel.value("'tf_mem_magic.run.warm' not in sys.modules")
+    assert kernel.value("'tf_mem_magic.session.warm' not in sys.modules")
 
 
 def test_a_short_run_that_went_well_has_no_picture_and_one_line():
@@ -130,7 +133,7 @@ def test_a_waiting_allocator_starts_the_warm_up(monkeypatch):
 def test_the_warm_up_imports_what_the_report_needs_and_says_nothing(tmp_path):
     code = (
         "import sys, threading\n"
-        "from tf_mem_magic.run.warm import warm_up\n"
+        "from tf_mem_magic.session.warm import warm_up\n"
         "warm_up(); warm_up()\n"
         "waits = [t for t in threading.enumerate() if t.name == 'tfmem-warm']\n"
         "assert len(waits) <= 1\n"
@@ -139,10 +142,10 @@ def test_the_warm_up_imports_what_the_report_needs_and_says_nothing(tmp_path):
     )
     wanted = {
         "matplotlib.backends.backend_agg",
-        "tf_mem_magic.views.figure",
-        "tf_mem_magic.remedies.smaller_batch",
-        "tf_mem_magic.core.page",
-        "tf_mem_magic.run.release",
+        "tf_mem_magic.report.figure",
+        "tf_mem_magic.remedies.smaller_batch.remedy",
+        "tf_mem_magic.report.html",
+        "tf_mem_magic.release.release",
     }
     assert wanted <= python(code, tmp_path)
 

@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from native.ramgpu import CannotBuildError, ramgpu_env
-from run_notebook import NOTEBOOKS, errors_of, failures, names, read_notebook, run_acceptance, run_notebook
 
+from tests.native.ramgpu import CannotBuildError, ramgpu_env
+from tests.run_notebook import NOTEBOOKS, errors_of, failures, names, read_notebook, run_acceptance, run_notebook
 from tf_mem_magic.core.facts import DeviceFacts, Facts
 from tf_mem_magic.core.proposals import Context
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.remedies.memory_growth import propose
-from tf_mem_magic.run.plan import prologue_for
+from tf_mem_magic.session.restart import prologue_for
 
 pytestmark = [pytest.mark.timeout(900)]
 

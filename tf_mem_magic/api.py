@@ -82,7 +82,7 @@ class Report:
 
     def figure(self) -> Figure:
         """Draw the timeline; a matplotlib ``Figure`` that belongs to no window."""
-        from tf_mem_magic.views.figure import draw
+        from tf_mem_magic.report.figure import draw
 
         return draw(self._outcome)
 
@@ -113,17 +113,17 @@ class Report:
     def __str__(self) -> str:
         import sys
 
-        from tf_mem_magic.core.text import render_text
+        from tf_mem_magic.report.text import render_text
 
         return render_text(self._outcome, encoding=getattr(sys.stdout, "encoding", None))
 
     def __repr__(self) -> str:
-        from tf_mem_magic.core.sentences import headline
+        from tf_mem_magic.report.sentences import headline
 
         return f"<Report {headline(self._outcome)}>"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        from tf_mem_magic.views.static import static_bundle
+        from tf_mem_magic.report.bundle import static_bundle
 
         return static_bundle(self._outcome)
 
@@ -161,8 +161,8 @@ def record(name: str = "record()", *, interval: float = DEFAULT_INTERVAL) -> Ite
     import sys
 
     from tf_mem_magic.explain import explain
-    from tf_mem_magic.run.capture import Capture
-    from tf_mem_magic.run.pool import SourcePool
+    from tf_mem_magic.record.capture import Capture
+    from tf_mem_magic.record.pool import SourcePool
 
     running, pool = Running(), SourcePool()
     namespace = sys._getframe(2).f_globals
@@ -204,7 +204,7 @@ def load(path: str | os.PathLike[str]) -> Report:
         If it is truncated, damaged or from a newer version; a ``ValueError``.
     """
     from tf_mem_magic.explain import explain
-    from tf_mem_magic.run.store import is_store, read_notes, read_store
+    from tf_mem_magic.record.store.file import is_store, read_notes, read_store
 
     source = Path(path).expanduser()
     if is_store(source):

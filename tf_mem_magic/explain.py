@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tf_mem_magic.cells.again import choices_again
-from tf_mem_magic.cells.changes import find_changes
-from tf_mem_magic.core.combine import changed_context
-from tf_mem_magic.core.compare import compare
 from tf_mem_magic.core.deployable import deployable
-from tf_mem_magic.core.diagnose import diagnose
 from tf_mem_magic.core.lineage import Lineage, Measured, measured_of
 from tf_mem_magic.core.outcome import Outcome
-from tf_mem_magic.core.places import at_top_level
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.tag import dropped_lines
-from tf_mem_magic.remedies import combine, propose_after_success, propose_all
+from tf_mem_magic.diagnose.cause import diagnose
+from tf_mem_magic.diagnose.comparison import compare
+from tf_mem_magic.diagnose.places import at_top_level
+from tf_mem_magic.notebook.again import choices_again
+from tf_mem_magic.notebook.changes import find_changes
+from tf_mem_magic.remedies._engine.combine import changed_context
+from tf_mem_magic.remedies._engine.ranking import combine, propose_after_success, propose_all
 
 LEFT_BEHIND = 1 << 20
 """Bytes below which what a run left behind is not worth a word."""

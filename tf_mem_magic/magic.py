@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from tf_mem_magic.core.tag import strip_tag
 
 if TYPE_CHECKING:
-    from tf_mem_magic.run.hooks import Hooks
-    from tf_mem_magic.run.session import Session
+    from tf_mem_magic.session.hooks import Hooks
+    from tf_mem_magic.session.session import Session
 
 _ATTRIBUTE = "_tf_mem_magic"
 
@@ -18,8 +18,8 @@ class Extension:
     """What loading put into one shell, so that unloading can take exactly that out."""
 
     def __init__(self, shell: Any) -> None:
-        from tf_mem_magic.run.hooks import Hooks
-        from tf_mem_magic.run.session import Session
+        from tf_mem_magic.session.hooks import Hooks
+        from tf_mem_magic.session.session import Session
 
         self.shell = shell
         self.session: Session = Session(shell)
@@ -58,7 +58,7 @@ class Extension:
     def _line_magic(self, line: str) -> None:
         """Run a ``%tfmem`` command; ``%tfmem -h`` lists them."""
         from tf_mem_magic.core.options import HelpRequestedError, OptionError, parse_line
-        from tf_mem_magic.run.commands import run_command
+        from tf_mem_magic.session.commands.dispatch import run_command
 
         try:
             command = parse_line(line)
@@ -110,7 +110,7 @@ def unload(shell: Any) -> None:
 
 def _greet(session: Session) -> None:
     """Say what the last kernel of this notebook left: a plan to resume, or a recording of its death."""
-    from tf_mem_magic.run import afterlife
+    from tf_mem_magic.session import earlier_kernel as afterlife
 
     for sentence in afterlife.found(session):
         print(sentence)

@@ -63,8 +63,8 @@ def measure(environment: Mapping[str, str]) -> list[Row]:
 def record_ten_hours() -> None:
     """Feed ten hours of samples through what the sampler keeps of a run; print what it took as JSON."""
     from tf_mem_magic.core.recording import Cell
-    from tf_mem_magic.run.sampler import _Track
-    from tf_mem_magic.run.store import open_store
+    from tf_mem_magic.record.sampler import _Track
+    from tf_mem_magic.record.store.file import open_store
 
     store = open_store(Cell("model.fit(x, y)"))
     assert store.path is not None, store.notice

@@ -40,8 +40,8 @@ PROPOSALS = """
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.lineage import Lineage
 from tf_mem_magic.core.proposals import Context, Proposal
-from tf_mem_magic.remedies import propose_all
-from tf_mem_magic.core.breakdown import break_down
+from tf_mem_magic.remedies._engine.ranking import propose_all
+from tf_mem_magic.diagnose.breakdown import break_down
 _peak = _r.recording.main.peak
 _trains = ("model.fit(", "    train_step(")
 _lines = enumerate(_r.recording.cell.source.split("\\n"), 1)

@@ -193,7 +193,7 @@ CASES |= GPU_CASES
 def run_case(source: str) -> None:
     """Run one case in this process and print its chain as JSON."""
     from tf_mem_magic.core.jsonio import encode
-    from tf_mem_magic.run.traceback import to_error_texts
+    from tf_mem_magic.record.traceback import to_error_texts
 
     code = compile(source, CELL, "exec")
     try:

@@ -2,7 +2,7 @@
 
 Run it once for each TensorFlow version, in that version's environment, from the repository's root::
 
-    PYTHONPATH=.:tests python tests/data/capture_gpu_errors.py [CASE ...]
+    PYTHONPATH=. python tests/data/capture_gpu_errors.py [CASE ...]
 
 Each case runs in a process of its own (about 10 s each: the allocator waits that long for memory). The result is
 ``tests/data/errors_gpu/<version>/<case>.json``, as ``capture_errors.py`` writes it, and ``<case>.pb``, the first
@@ -17,7 +17,8 @@ import tempfile
 from pathlib import Path
 
 from capture_errors import run_case, tensorflow_version, without_folders
-from native.ramgpu import ramgpu_env
+
+from tests.native.ramgpu import ramgpu_env
 
 HERE = Path(__file__).parent
 

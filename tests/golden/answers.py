@@ -6,9 +6,10 @@ import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.test_edits import ASKED, context_of
+from tests.remedies.test_edits import ASKED, context_of
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Proposal
-from tf_mem_magic.remedies import all_remedies, propose_all
+from tf_mem_magic.remedies._engine.ranking import propose_all
+from tf_mem_magic.remedies._engine.registry import all_remedies
 
 FOLDER = Path(__file__).parent
 FILES = {"examples": FOLDER / "examples.txt", "cells": FOLDER / "cells.txt"}

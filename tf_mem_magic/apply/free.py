@@ -28,8 +28,8 @@ def free(*names: str, save: Mapping[str, str] | None = None) -> None:
     RuntimeError
         If this is no notebook: there the names are variables that ``del`` lets go of.
     """
-    from tf_mem_magic.run.inspect_names import own_names
-    from tf_mem_magic.run.release import free as let_go
+    from tf_mem_magic.facts.names import own_names
+    from tf_mem_magic.release.release import free as let_go
 
     shell = _shell()
     for name, file in (save or {}).items():
@@ -60,7 +60,7 @@ def _shell() -> Any:
 
 def _save(namespace: Any, name: str, file: str) -> None:
     """Save the model that ``name`` (``nets[0]`` too) holds; one that is gone has been saved before."""
-    from tf_mem_magic.run.inspect_names import reachable
+    from tf_mem_magic.facts.names import reachable
 
     model = dict(reachable(namespace)).get(name)
     if model is not None:
@@ -70,7 +70,7 @@ def _save(namespace: Any, name: str, file: str) -> None:
 
 def _used_elsewhere(namespace: Any, held: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield each name whose object another name, list, object or function of the notebook holds, with that other."""
-    from tf_mem_magic.run.inspect_names import own_names, reachable
+    from tf_mem_magic.facts.names import own_names, reachable
 
     wanted = {id(value): name for name, value in held.items()}
     for other, value in [*reachable(namespace), *_closures(own_names(namespace))]:

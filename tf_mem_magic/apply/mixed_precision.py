@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from tf_mem_magic.run.inspect_ids import rounds_ids
+from tf_mem_magic.remedies.mixed_precision.probe import rounds_ids
 
 POLICIES = ("mixed_float16", "mixed_bfloat16", "float32")
 

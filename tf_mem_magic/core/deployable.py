@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tf_mem_magic.core.breakdown import mentions
 from tf_mem_magic.core.facts import ModelFacts
 from tf_mem_magic.core.recording import Recording
+from tf_mem_magic.diagnose.breakdown import mentions
 
 
 def deployable(recording: Recording) -> tuple[ModelFacts, ...]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tf_mem_magic.core.cards import RESTARTS, find_card_unless, list_cards, words_in_cells
 from tf_mem_magic.core.diagnosis import Cause, Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.remedies._engine.cards import RESTARTS, find_card_unless, list_cards, words_in_cells
 
 KEY = "async-allocator"
 TITLE = "Asynchronous allocator"

@@ -6,16 +6,16 @@ import ast
 import re
 from dataclasses import dataclass
 
-from tf_mem_magic.cells.keras_names import KerasNames
-from tf_mem_magic.cells.mask import NotPython
-from tf_mem_magic.cells.scoped import put_under
-from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, read_cell
-from tf_mem_magic.cells.tensorflow_name import tensorflow_name
-from tf_mem_magic.cells.uses import called_name
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.notebook.cell import CellEdit, PythonCell, apply_edits, read_cell
+from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.scoped import put_under
+from tf_mem_magic.notebook.tensorflow_name import tensorflow_name
+from tf_mem_magic.notebook.uses import called_name
 
 KEY = "cpu-offload"
 TITLE = "Compute on the CPU"

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from tf_mem_magic.core.cards import RESTARTS, find_card_unless, held_by_others, is_occupied, list_cards, words_in_cells
 from tf_mem_magic.core.diagnosis import Cause, Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import GIB, MIB, size
+from tf_mem_magic.remedies._engine.cards import (
+    RESTARTS,
+    find_card_unless,
+    held_by_others,
+    is_occupied,
+    list_cards,
+    words_in_cells,
+)
 
 KEY = "device-limit"
 TITLE = "Device limit"

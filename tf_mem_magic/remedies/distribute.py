@@ -5,19 +5,19 @@ from __future__ import annotations
 import ast
 import re
 
-from tf_mem_magic.cells.building import find_building
-from tf_mem_magic.cells.keras_names import KerasNames
-from tf_mem_magic.cells.mask import NotPython
-from tf_mem_magic.cells.scoped import put_under
-from tf_mem_magic.cells.source import PythonCell, read_cell
-from tf_mem_magic.cells.tensorflow_name import tensorflow_name
-from tf_mem_magic.cells.training import find_training
-from tf_mem_magic.core.cards import find_card, is_cuda, is_occupied, list_cards
 from tf_mem_magic.core.diagnosis import Cause, Diagnosis
 from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, ProcessFacts
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import GIB
+from tf_mem_magic.notebook.building import find_building
+from tf_mem_magic.notebook.cell import PythonCell, read_cell
+from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.scoped import put_under
+from tf_mem_magic.notebook.tensorflow_name import tensorflow_name
+from tf_mem_magic.notebook.training import find_training
+from tf_mem_magic.remedies._engine.cards import find_card, is_cuda, is_occupied, list_cards
 
 KEY = "distribute"
 TITLE = "Several GPUs"

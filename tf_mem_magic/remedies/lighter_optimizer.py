@@ -5,18 +5,18 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
-from tf_mem_magic.cells.keras_names import KerasNames
-from tf_mem_magic.cells.mask import NotPython
-from tf_mem_magic.cells.optimizers import OptimizerMade, compile_calls, compiled_with, learning_rate, made_by
-from tf_mem_magic.cells.settings import Reader, evaluate
-from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, insert_line, read_cell
-from tf_mem_magic.cells.training import find_training
-from tf_mem_magic.cells.uses import called_name
 from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import size
+from tf_mem_magic.notebook.cell import CellEdit, PythonCell, apply_edits, insert_line, read_cell
+from tf_mem_magic.notebook.follow.resolve import Reader, evaluate
+from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compiled_with, learning_rate, made_by
+from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.training import find_training
+from tf_mem_magic.notebook.uses import called_name
 
 KEY = "lighter-optimizer"
 TITLE = "Lighter optimizer"

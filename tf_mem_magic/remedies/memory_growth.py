@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tf_mem_magic.cells.mask import NotPython
-from tf_mem_magic.cells.source import CellEdit, PythonCell, apply_edits, read_cell
-from tf_mem_magic.cells.top import insert_on_top
-from tf_mem_magic.core.cards import RESTARTS
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.notebook.cell import CellEdit, PythonCell, apply_edits, read_cell
+from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.top import insert_on_top
+from tf_mem_magic.remedies._engine.cards import RESTARTS
 
 KEY = "memory-growth"
 TITLE = "Memory growth"

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import re
 
-from tf_mem_magic.core.cards import RESTARTS, find_card_unless, is_occupied, list_cards, room, words_in_cells
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import GIB, MIB, size, unit_for
+from tf_mem_magic.remedies._engine.cards import (
+    RESTARTS,
+    find_card_unless,
+    is_occupied,
+    list_cards,
+    room,
+    words_in_cells,
+)
 
 KEY = "other-gpu"
 TITLE = "Other GPU"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 
-from tf_mem_magic.cells.keras_names import KerasNames
-from tf_mem_magic.cells.mask import NotPython
-from tf_mem_magic.cells.source import (
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import Facts, ModelFacts
+from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal, RefusedError
+from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.notebook.cell import (
     CellEdit,
     PythonCell,
     apply_edits,
@@ -15,11 +17,9 @@ from tf_mem_magic.cells.source import (
     read_cell,
     shares_line,
 )
-from tf_mem_magic.cells.training import TrainingPlace, binds_model, find_training
-from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.facts import Facts, ModelFacts
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal, RefusedError
-from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.training import TrainingPlace, binds_model, find_training
 
 KEY = "xla"
 TITLE = "XLA"

@@ -8,10 +8,16 @@ from functools import partial
 from html import escape
 from typing import Any, Literal, Protocol
 
-from tf_mem_magic.core.measures import amount, limit_of
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Declined, Proposal
-from tf_mem_magic.core.sentences import changes_heading, further_groups, further_heading, new_cell_heading, not_offered
+from tf_mem_magic.report.measures import amount, limit_of
+from tf_mem_magic.report.sentences import (
+    changes_heading,
+    further_groups,
+    further_heading,
+    new_cell_heading,
+    not_offered,
+)
 from tf_mem_magic.views import controls, rows
 from tf_mem_magic.views.picks import Picks
 from tf_mem_magic.views.ticks import Ticks

@@ -14,11 +14,11 @@ from typing import Any
 from tf_mem_magic.core.live import Live
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Declined, Proposal
+from tf_mem_magic.report.strip import tick_message
 from tf_mem_magic.views import controls, rows
 from tf_mem_magic.views.actions import Actions, NotebookCell
 from tf_mem_magic.views.body import Body, Tier
 from tf_mem_magic.views.bridge import open_bridge, style
-from tf_mem_magic.views.strip import tick_message
 
 HELLO_WITHIN = 3.0
 """Seconds in which the page must say hello once the kernel is idle; else its script is taken not to run."""

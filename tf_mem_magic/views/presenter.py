@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tf_mem_magic.run.slots import Slot, can_show, is_attended
+from tf_mem_magic.views.slots import Slot, can_show, is_attended
 
 if TYPE_CHECKING:
     from tf_mem_magic.api import Report
@@ -68,7 +68,7 @@ class NotebookPresenter:
     def tick(self, live: Live) -> None:
         """Show the live strip once the cell has run for a moment; where nobody watches, a line now and then."""
         if not self._attended and self._cell.tagged and live.seconds - self._told_at >= TELL_EVERY:
-            from tf_mem_magic.views.static import running_bundle
+            from tf_mem_magic.report.bundle import running_bundle
 
             self._told_at = live.seconds
             self._report_slot.fill(running_bundle(live))
@@ -80,8 +80,8 @@ class NotebookPresenter:
 
     def finish(self, report: Report) -> None:
         """Show the report: words and buttons first, then the figure."""
-        from tf_mem_magic.core.sentences import has_timeline
-        from tf_mem_magic.views.static import static_bundle
+        from tf_mem_magic.report.bundle import static_bundle
+        from tf_mem_magic.report.sentences import has_timeline
 
         outcome = report.outcome
         if not self._is_worth_showing(report):
@@ -99,7 +99,7 @@ class NotebookPresenter:
 
     def tell_changes(self, report: Report, applied: tuple[tuple[str, str], ...]) -> None:
         """Show the report with the cell that really ran."""
-        from tf_mem_magic.views.static import changed_cell_bundle
+        from tf_mem_magic.report.bundle import changed_cell_bundle
 
         self._report_slot.fill(changed_cell_bundle(report.outcome, applied))
 
@@ -172,7 +172,7 @@ class TerminalPresenter:
 
     def tell_changes(self, report: Report, applied: tuple[tuple[str, str], ...]) -> None:
         """Print the report with the cell that really ran."""
-        from tf_mem_magic.views.static import changed_cell_bundle
+        from tf_mem_magic.report.bundle import changed_cell_bundle
 
         print(changed_cell_bundle(report.outcome, applied)["text/plain"])
 

@@ -6,10 +6,10 @@ import re
 from html import escape
 
 from tf_mem_magic.core import units
-from tf_mem_magic.core.measures import amount, limit_of
 from tf_mem_magic.core.outcome import Change, Outcome
 from tf_mem_magic.core.proposals import Declined, Estimate, Proposal
-from tf_mem_magic.core.sentences import further_groups, headline, new_cell_heading, not_offered
+from tf_mem_magic.report.measures import amount, limit_of
+from tf_mem_magic.report.sentences import further_groups, headline, new_cell_heading, not_offered
 
 _NO_END = (
     "<div>No report yet: the run was going on when this was saved, or its kernel ended first. What was recorded is "

@@ -1,0 +1,96 @@
+"""The names that a cell uses through the functions and classes it names."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+
+from tf_mem_magic.facts.uses import used_by_others, used_names
+
+SETUP = """
+generator, cache, model, other = 1, 2, 3, 4
+
+def step(x):
+    return [generator(y) for y in x]
+
+def train(data):
+    for x in data:
+        step(x)
+
+class Decorated:
+    def __init__(self, function):
+        self._python_function = function
+
+decorated = Decorated(step)
+
+class Trainer:
+    def run(self):
+        return model
+    @property
+    def kept(self):
+        return cache
+
+trainer = Trainer()
+
+def make(model):
+    def inner():
+        return model
+    return inner
+
+made = make(3)
+"""
+
+
+@pytest.fixture(scope="module")
+def namespace():
+    module = types.ModuleType("__main__")
+    exec(SETUP, module.__dict__)
+    return vars(module)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("train(data)", {"step", "generator"}),
+        ("decorated(x)", {"generator"}),
+        ("Trainer().run()", {"model", "cache"}),
+        ("trainer.run()", {"model", "cache"}),
+        ("made()", {"model"}),
+        ("print(other)", set()),
+    ],
+)
+def test_names_are_found_through_functions_decorators_classes_and_closures(namespace, source, expected):
+    assert expected == set(used_names(source, namespace))
+
+
+HOLDERS = """
+BATCH = 64
+def rate(epoch):
+    return BATCH / 256
+def known(x):
+    return BATCH
+class Callback:
+    def __init__(self, function):
+        self.function = function
+callbacks = [Callback(rate)]
+table = {"rate": rate}
+alone = Callback(rate)
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("fit(BATCH, callbacks)", ("BATCH",)),
+        ("table", ("BATCH",)),
+        ("alone", ("BATCH",)),
+        ("rate(3)", ("BATCH",)),
+        ("known(BATCH)", ()),
+        ("BATCH", ()),
+    ],
+)
+def test_names_that_other_code_reads_are_found_in_what_holds_it(source, expected):
+    module = types.ModuleType("__main__")
+    exec(HOLDERS, module.__dict__)
+    assert used_by_others(source, vars(module), {"known"}) == expected

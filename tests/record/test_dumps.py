@@ -1,0 +1,211 @@
+import os
+import shutil
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from tf_mem_magic.record import dumps as dumps_module
+from tf_mem_magic.record.dumps import VARIABLE, DumpWatch
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+GPU = {"allocator:GPU:0": 5}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    yield
+    assert [] == dumps_module._own_prefixes
+
+
+@pytest.fixture
+def watch():
+    watch = DumpWatch()
+    watch.start()
+    yield watch
+    watch.stop()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Clock:
+        now = 1000.0
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(dumps_module, "time", clock)
+    return clock
+
+
+count = iter(range(1, 10_000))
+
+
+def write(number=2, allocator="GPU_0_bfc", prefix=None):
+    """Write dumps as the allocator does: real ones, under its name and a time in microseconds."""
+    prefix = prefix or os.environ[VARIABLE]
+    for _ in range(number):
+        shutil.copy(DATA / "dump-tf2.21.0.pb", f"{prefix}_{allocator}.{next(count)}")
+    folder = os.path.dirname(prefix)
+    os.utime(folder, ns=(next(count), time.time_ns() + next(count)))
+
+
+def test_the_variable_leads_into_a_private_folder_and_is_taken_back(watch):
+    folder = Path(os.environ[VARIABLE]).parent
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    write()
+    watch.stop()
+    watch.stop()
+    assert (0o700, False, None) == (mode, folder.exists(), os.environ.get(VARIABLE))
+
+
+def test_a_folder_beside_the_recording_can_be_named(tmp_path):
+    watch = DumpWatch(tmp_path / "run.dumps")
+    watch.start()
+    assert str(tmp_path / "run.dumps" / "dump") == os.environ[VARIABLE]
+    watch.stop()
+    assert not (tmp_path / "run.dumps").exists()
+
+
+def test_what_the_user_has_set_is_used_and_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "mine"))
+    write(1)
+    watch = DumpWatch()
+    watch.start()
+    assert None is watch.poll(GPU)
+    write(2)
+    assert "GPU:0" == watch.poll(GPU)
+    watch.stop()
+    assert (str(tmp_path / "mine"), 3) == (os.environ[VARIABLE], len(list(tmp_path.iterdir())))
+
+
+def test_a_variable_that_the_cell_has_set_is_left_alone(watch):
+    os.environ[VARIABLE] = "/elsewhere/dump"
+    watch.stop()
+    assert "/elsewhere/dump" == os.environ.pop(VARIABLE)
+
+
+@pytest.mark.parametrize("folder", ["tfmem-dumps-gone", "run-1.dumps"])
+def test_what_the_watch_of_a_parent_process_has_set_is_not_taken_for_the_users(tmp_path, monkeypatch, folder):
+    inherited = str(tmp_path / folder / "dump")
+    monkeypatch.setenv(VARIABLE, inherited)
+    watch = DumpWatch()
+    watch.start()
+    write()
+    assert os.environ[VARIABLE] != inherited
+    assert "GPU:0" == watch.poll(GPU)
+    watch.stop()
+    assert inherited == os.environ[VARIABLE]
+
+
+def test_nested_watches_have_folders_of_their_own(watch):
+    outer = os.environ[VARIABLE]
+    inner = DumpWatch()
+    inner.start()
+    write()
+    assert (None, "GPU:0") == (watch.poll(GPU), inner.poll(GPU))
+    inner.stop()
+    assert outer == os.environ[VARIABLE]
+
+
+def test_without_a_folder_there_is_no_watch(monkeypatch):
+    def full(prefix):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(dumps_module.tempfile, "mkdtemp", full)
+    watch = DumpWatch()
+    watch.start()
+    assert (None, (), None) == (watch.poll(GPU), watch.read(), os.environ.get(VARIABLE))
+    watch.stop()
+
+
+@pytest.mark.parametrize(
+    ("allocator", "device"),
+    [("GPU_1_bfc", "GPU:1"), ("PluggableDevice_0_bfc", "GPU:0"), ("bfc_cpu_allocator_for_gpu", "CPU:0")],
+)
+def test_two_dumps_at_once_mean_that_the_device_is_waiting(watch, allocator, device):
+    write(2, allocator)
+    assert device == watch.poll({})
+
+
+def test_two_dumps_seen_one_after_the_other_mean_the_same(watch):
+    write(1)
+    first = watch.poll(GPU)
+    write(1)
+    assert (None, "GPU:0") == (first, watch.poll(GPU))
+
+
+def test_a_single_dump_is_a_request_that_may_fail(watch, clock):
+    write(1)
+    assert None is watch.poll(GPU)
+    clock.now += 5
+    write(1)
+    assert None is watch.poll(GPU)
+
+
+def test_the_wait_is_over_when_memory_changes(watch):
+    write()
+    watch.poll(GPU)
+    assert None is watch.poll({"allocator:GPU:0": 4})
+
+
+def test_after_memory_has_changed_another_wait_is_seen(watch, clock):
+    write()
+    watch.poll(GPU)
+    watch.poll({"allocator:GPU:0": 4})
+    clock.now += 9
+    write()
+    assert "GPU:0" == watch.poll({"allocator:GPU:0": 4})
+
+
+def test_the_wait_is_over_after_twelve_seconds(watch, clock):
+    write()
+    watch.poll(GPU)
+    clock.now += 11.9
+    still = watch.poll(GPU)
+    clock.now += 0.2
+    assert ("GPU:0", None) == (still, watch.poll(GPU))
+
+
+@pytest.mark.parametrize("in_use", [5, 4])
+def test_the_wait_is_over_when_the_allocator_gives_up(watch, clock, in_use):
+    write()
+    watch.poll(GPU)
+    clock.now += 10
+    write()
+    assert None is watch.poll({"allocator:GPU:0": in_use})
+    clock.now += 0.1
+    write()
+    assert None is watch.poll({"allocator:GPU:0": in_use})
+
+
+def test_a_next_request_is_seen_after_the_allocator_has_given_up(watch, clock):
+    write()
+    watch.poll(GPU)
+    clock.now += 10
+    write()
+    watch.poll(GPU)
+    clock.now += 3
+    write()
+    assert "GPU:0" == watch.poll(GPU)
+
+
+def test_dumps_during_a_wait_do_not_pile_up(watch):
+    for _ in range(20):
+        write()
+        watch.poll(GPU)
+    assert 4 == len(list(Path(os.environ[VARIABLE]).parent.iterdir()))
+
+
+def test_a_wait_of_an_unknown_allocator_names_no_device(watch):
+    write(2, "something")
+    assert None is watch.poll(GPU)
+
+
+def test_without_tensorflow_the_text_is_read(watch):
+    write()
+    (dump,) = watch.read((DATA / "dump-tf2.21.0.txt").read_text())
+    assert ("text", "bfc_cpu_allocator_for_gpu", 64 * 2**20) == (dump.basis, dump.allocator, dump.requested)

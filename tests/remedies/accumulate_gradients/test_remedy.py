@@ -1,0 +1,400 @@
+"""The remedy ``accumulate-gradients``: what it writes, when it declines, and that the edited cells train alike."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.script import found_by
+from tf_mem_magic.core.diagnosis import Diagnosis, Part
+from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.proposals import Context, Declined, Point, Proposal
+from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.notebook.cell import read_cell
+from tf_mem_magic.remedies._engine.ranking import propose_all
+from tf_mem_magic.remedies.accumulate_gradients.remedy import propose
+
+BUILD = """model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)])
+model.compile({0}, "mse")
+"""
+FIT = "model.fit(x, y, batch_size=64, epochs=2, shuffle=False, verbose=0)\n"
+DECAY = "keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)"
+LOOP = """data = tf.data.Dataset.from_tensor_slices((x, y)).batch(64)
+{0}def step(a, b):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean((model(a, training=True) - b) ** 2)
+    grads = tape.gradient(loss, model.trainable_variables)
+    optimizer.apply_gradients(zip(grads, model.trainable_variables))
+
+for epoch in range(2):
+    for a, b in data:
+        step(a, b)
+"""
+LOSS = LOOP.replace("tf.reduce_mean((model(a, training=True) - b) ** 2)", "loss_of(b, model(a)) + sum(model.losses)")
+IMPORTS = "import keras\nimport tensorflow as tf\n"
+
+
+def ask(source, *, line=None, earlier=(IMPORTS,), old=False, layers=("Dense",), rows=256, **known):
+    """Ask about a cell whose failing line is ``line`` (by default its last)."""
+    cell = Cell(source)
+    before = {"steps": 3, "steps_before": 3} if old else {}
+    facts = Facts(
+        tensorflow="2.21.0",
+        keras=known.pop("keras", "3.15.1"),
+        models=(
+            ModelFacts(
+                "model",
+                layers,
+                optimizer=known.pop("optimizer", None),
+                weight_bytes=known.pop("weights", 400),
+                trainable_bytes=known.pop("trained", None),
+                **before,
+            ),
+        ),
+        values=(NamedValue("x", 100, "numpy.ndarray", shape=(rows, 10)),) if rows else (),
+        datasets=known.pop("datasets", ()),
+        earlier_cells=earlier,
+    )
+    points = known.pop("points", ())
+    diagnosis = Diagnosis("GPU:0", line=line or len(source.splitlines()), **known)
+    (only,) = propose(Context(cell, Recording(cell, status="oom", facts=facts), diagnosis, points))
+    return only
+
+
+TRAINED = {
+    "compiled by a string": (BUILD.format('"adam"') + FIT, {}),
+    "compiled by an upper-case string": (BUILD.format('"SGD"') + FIT, {}),
+    "compiled with an optimizer": (BUILD.format("keras.optimizers.Adam(0.01)") + FIT, {}),
+    "an optimizer under a name": ("o = keras.optimizers.AdamW(0.01)\n" + BUILD.format("o") + FIT, {}),
+    "tf.keras": (BUILD.format("tf.keras.optimizers.RMSprop(learning_rate=1e-2)") + FIT, {}),
+    "a schedule": (BUILD.format(f"keras.optimizers.Adam({DECAY})") + FIT, {}),
+    "a schedule under a name": (f"rate = {DECAY}\n" + BUILD.format("keras.optimizers.SGD(rate)") + FIT, {}),
+    "an earlier model": (FIT, {"old": True}),
+    "a dataset": (
+        BUILD.format('"adam"') + "model.fit(tf.data.Dataset.from_tensor_slices((x, y)).batch(64), verbose=0)\n",
+        {},
+    ),
+    "steps per epoch": (
+        BUILD.format('"adam"')
+        + "ds = tf.data.Dataset.from_tensor_slices((x, y)).batch(64).repeat()\n"
+        + "model.fit(ds, steps_per_epoch=3, epochs=2, verbose=0)\n",
+        {},
+    ),
+    "in a function": (
+        BUILD.format('"adam"')
+        + "def run():\n    return model.fit(x, y, batch_size=64, shuffle=False, verbose=0)\nrun()",
+        {"line": 4},
+    ),
+    "a loop": (BUILD.format('"sgd"') + "optimizer = keras.optimizers.Adam(0.01)\n" + LOOP.format(""), {}),
+    "a loop in a graph": (
+        BUILD.format('"sgd"') + "optimizer = keras.optimizers.Adam()\n" + LOOP.format("@tf.function\n"),
+        {},
+    ),
+    "a loop with a schedule": (
+        BUILD.format('"sgd"') + f"optimizer = keras.optimizers.Adam({DECAY})\n" + LOOP.format("@tf.function\n"),
+        {},
+    ),
+    "a loop with a loss of Keras": (
+        BUILD.format('"sgd"')
+        + "optimizer = keras.optimizers.SGD(0.1)\nloss_of = keras.losses.MeanSquaredError()\n"
+        + LOSS.format(""),
+        {},
+    ),
+    "a loop with an earlier optimizer": (
+        LOOP.format("@tf.function\n"),
+        {"old": True, "earlier": (IMPORTS, "optimizer = keras.optimizers.Adam(0.01)")},
+    ),
+}
+
+RUN = """
+import json, sys
+import keras, numpy as np, tensorflow as tf
+rng = np.random.default_rng(0)
+x = rng.standard_normal((256, 10)).astype("float32"); y = rng.standard_normal((256, 1)).astype("float32")
+def ran(source):
+    keras.utils.set_random_seed(3)
+    names = {"keras": keras, "tf": tf, "x": x, "y": y}
+    model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)])
+    model.compile("adam", "mse"); model.fit(x, y, batch_size=64, shuffle=False, verbose=0)
+    names |= {"model": model, "optimizer": keras.optimizers.Adam(0.01)}
+    exec(source, names)
+    return names["model"].get_weights()
+found = {}
+for name, (original, edited) in json.load(sys.stdin).items():
+    a, b = ran(original), ran(edited)
+    found[name] = float(max(np.abs(p - q).max() for p, q in zip(a, b)))
+print("FOUND" + json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def gaps():
+    pairs = {}
+    for name, (source, known) in TRAINED.items():
+        answer = ask(source, **known)
+        assert isinstance(answer, Proposal), (name, answer.reason)
+        pairs[name] = (source, answer.source)
+    pairs["smaller batches alone"] = (FIT, FIT.replace("64", "32"))
+    return found_by(RUN, pairs)
+
+
+@pytest.mark.tf
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_edited_cell_trains_the_same_weights(gaps, name):
+    assert gaps[name] < 1e-5
+
+
+@pytest.mark.tf
+@pytest.mark.timeout(900)
+def test_smaller_batches_alone_train_other_weights(gaps):
+    assert gaps["smaller batches alone"] > 1e-3
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_an_exact_edit_says_that_the_effective_batch_stays(name):
+    source, known = TRAINED[name]
+    answer = ask(source, **known)
+    assert ("same effective batch", "2 × 32 accumulated") == (answer.preserves, answer.title)
+
+
+DECLINES = {
+    "one sample": (FIT.replace("64", "1"), "already 1"),
+    "use_ema": (BUILD.format("keras.optimizers.Adam(use_ema=True)") + FIT, "moving average"),
+    "a summed loss": (
+        BUILD.format('"adam"').replace('"mse"', 'keras.losses.MeanSquaredError(reduction="sum")') + FIT,
+        "mean over the batch",
+    ),
+    "an activity regularizer": (
+        BUILD.format('"adam"').replace('"tanh"', '"tanh", activity_regularizer="l2"') + FIT,
+        "activity regularizer",
+    ),
+    "a dice loss": (BUILD.format('"adam"').replace('"mse"', '"dice"') + FIT, "compare the samples"),
+    "a strategy": ("strategy = tf.distribute.MirroredStrategy()\n" + BUILD.format('"adam"') + FIT, "strategy"),
+    "an own train_step": (
+        "class M(keras.Model):\n    def train_step(self, data):\n        return {}\n" + BUILD.format('"adam"') + FIT,
+        "train_step",
+    ),
+    "train_on_batch": ("for i in range(0, 256, 64):\n    model.train_on_batch(x[i:i+64], y[i:i+64])", ""),
+    "no known batch": ("model.fit(x, y, batch_size=pick())", "computed when the cell runs"),
+    "a shared line": ("z = 1; model.fit(x, y, batch_size=64)", "shares its line"),
+    "a loop that clips": (
+        "optimizer = keras.optimizers.Adam()\n"
+        + LOOP.format("").replace(
+            "    optimizer.", "    grads = [tf.clip_by_norm(g, 1.0) for g in grads]\n    optimizer."
+        ),
+        "gradients are changed",
+    ),
+    "a loop that sums": (
+        "optimizer = keras.optimizers.Adam()\n" + LOOP.format("").replace("reduce_mean", "reduce_sum"),
+        "not certain",
+    ),
+    "a loop that sets the rate": (
+        "optimizer = keras.optimizers.Adam()\n" + LOOP.format("") + "        optimizer.learning_rate = 0.1\n",
+        "learning rate",
+    ),
+    "a loop that accumulates": (
+        "optimizer = keras.optimizers.Adam()\naccumulated = []\n" + LOOP.format(""),
+        "accumulate",
+    ),
+    "an unknown optimizer": (LOOP.format(""), "is an optimizer of Keras"),
+}
+
+
+@pytest.mark.parametrize("name", DECLINES)
+def test_a_cell_that_would_train_differently_is_declined_with_its_reason(name):
+    source, reason = DECLINES[name]
+    answer = ask(source, old=True)
+    assert isinstance(answer, Declined), answer.diff
+    assert reason in answer.reason
+
+
+def test_a_step_traced_by_an_earlier_cell_is_declined():
+    earlier = (IMPORTS, "optimizer = keras.optimizers.Adam()\n@tf.function\ndef other(a):\n    return a")
+    assert "tf.function of an earlier cell" in ask(LOOP.format(""), earlier=earlier).reason
+
+
+@pytest.mark.parametrize(
+    ("keras", "reason"), [(None, "does not use Keras"), ("2.15.0", "tf_keras"), ("3.0.5", "3.0.5")]
+)
+def test_a_keras_that_cannot_is_declined(keras, reason):
+    assert reason in ask(BUILD.format('"adam"') + FIT, keras=keras).reason
+
+
+def test_batch_normalization_is_not_the_same_effective_batch():
+    answer = ask(BUILD.format('"adam"') + FIT, layers=("Dense", "BatchNormalization"))
+    assert "same model, other gradients" == answer.preserves
+    assert any("not the same effective batch" in caveat for caveat in answer.caveats)
+
+
+@pytest.mark.parametrize(("optimizer", "said"), [("Adam", True), ("SGD", False)])
+def test_an_embedding_trains_differently_unless_the_optimizer_only_adds(optimizer, said):
+    answer = ask(BUILD.format('"adam"') + FIT, layers=("Embedding", "Dense"), optimizer=optimizer)
+    assert said is any("several gradients of an `Embedding`" in caveat for caveat in answer.caveats)
+
+
+@pytest.mark.parametrize(
+    ("rows", "preserves", "words"),
+    [
+        (250, "same model, other gradients", "takes its last 26 samples as if they were 32"),
+        (
+            215,
+            "same model, other gradients",
+            "make 7 batches of 32, which 2 does not divide: the last 1 of an epoch makes",
+        ),
+        (256, "same effective batch", ""),
+        (0, "same effective batch", "no multiple of 64"),
+    ],
+)
+def test_what_is_left_of_an_epoch_is_said_exactly(rows, preserves, words):
+    answer = ask(BUILD.format('"adam"') + FIT, rows=rows)
+    assert preserves == answer.preserves
+    assert any(words in caveat for caveat in answer.caveats)
+    assert bool(words) == any("epoch" in caveat for caveat in answer.caveats)
+
+
+def test_a_validation_split_counts_the_samples_that_train():
+    answer = ask(BUILD.format('"adam"') + FIT.replace("epochs", "validation_split=0.25, epochs"), rows=256)
+    assert "same effective batch" == answer.preserves
+    assert not any("last update" in caveat for caveat in answer.caveats)
+
+
+def test_the_samples_of_a_dataset_are_known_by_its_facts():
+    known = DatasetFacts("train", batch=64, cardinality=4, samples=250)
+    answer = ask(BUILD.format('"adam"') + "model.fit(train)", datasets=(known,))
+    assert any("last 26 samples" in caveat for caveat in answer.caveats)
+
+
+WEIGHED = BUILD.format('"adam"') + FIT
+
+
+def weighed(other, requested=None, source=WEIGHED, **known):
+    """Ask about 1000 bytes of weights beside ``other`` bytes of activations and gradients."""
+    parts = (Part("weights", 1000, "m"), Part("other", other, "m"))
+    return ask(source, **{"weights": 1000, "breakdown": parts, "requested": requested, **known})
+
+
+@pytest.mark.parametrize(
+    ("other", "requested", "less"),
+    [(400, 100, "nothing that is seen"), (3000, None, "about 1000 B"), (1000, 2000, "about 1000 B")],
+)
+def test_sums_that_take_as_much_as_smaller_batches_save_are_declined_with_both_numbers(other, requested, less):
+    words = f"sums of gradients would take 1000 B, and batches of 32 save {less}: the peak would not fall"
+    assert words == weighed(other, requested).reason
+
+
+@pytest.mark.parametrize(("other", "less"), [(3002, "1001 B"), (5000, "2.0 KiB")])
+def test_sums_that_may_take_as_much_are_doubtful_with_both_numbers(other, less):
+    answer = weighed(other)
+    words = f"The sums of gradients would take 1000 B, and batches of 32 save about {less}: while the sums are added"
+    assert (True, [True]) == (answer.doubtful, [words in c for c in answer.caveats if "may not fall" in c])
+
+
+@pytest.mark.parametrize("other", [5002, 9000])
+def test_sums_that_are_small_beside_what_is_saved_are_not_doubtful(other):
+    answer = weighed(other)
+    assert (False, False) == (answer.doubtful, any("may not fall" in c for c in answer.caveats))
+
+
+def test_where_the_breakdown_is_not_known_nothing_is_said_of_it():
+    answer = ask(BUILD.format('"adam"') + FIT, weights=1000)
+    assert (False, False) == (answer.doubtful, any("may not fall" in c for c in answer.caveats))
+
+
+def test_only_weights_that_are_trained_have_sums():
+    assert not weighed(900, trained=100).doubtful
+
+
+def test_where_the_cell_accumulates_already_the_sums_are_there():
+    first = ask(FIT, old=True)
+    assert ("4 × 16 accumulated", False) == (weighed(400, source=first.source, old=True).title, False)
+
+
+@pytest.mark.parametrize(
+    ("other", "order"),
+    [(4000, ["smaller-batch", "accumulate-gradients"]), (9000, ["accumulate-gradients", "smaller-batch"])],
+)
+def test_a_doubtful_one_stands_after_the_smaller_batch(other, order):
+    cell = Cell(FIT)
+    model = ModelFacts("model", ("Dense",), weight_bytes=1000, steps=3, steps_before=3)
+    facts = Facts(tensorflow="2.21.0", keras="3.15.1", models=(model,), earlier_cells=(IMPORTS,))
+    diagnosis = Diagnosis("GPU:0", line=1, breakdown=(Part("other", other, "m"),))
+    answers = propose_all(Context(cell, Recording(cell, status="oom", facts=facts), diagnosis))
+    assert order == [a.key for a in answers if isinstance(a, Proposal) and a.key in order]
+
+
+def test_a_batch_that_ran_out_before_is_not_tried_again():
+    answer = ask(BUILD.format('"adam"') + FIT, points=(Point(64, 9, False), Point(32, 9, False)), limit=8)
+    assert "4 × 16 accumulated" == answer.title
+
+
+def test_two_measured_runs_choose_the_parts_and_give_an_estimate_with_the_sums():
+    points = (Point(4, 2_000, True), Point(8, 3_000, True), Point(64, 20_000, False))
+    answer = ask(BUILD.format('"adam"') + FIT, points=points, limit=6_000)
+    assert ("8 × 8 accumulated", True) == (answer.title, answer.estimate.high >= 3_400)
+
+
+def test_a_batch_that_two_does_not_divide_is_divided_by_its_smallest_divisor():
+    assert "3 × 25 accumulated" == ask(BUILD.format('"adam"') + FIT.replace("64", "75")).title
+
+
+def test_accumulating_once_more_multiplies():
+    first = ask(FIT, old=True)
+    second = ask(first.source, old=True)
+    assert ("4 × 16 accumulated", True) == (second.title, "apply.accumulate_gradients(model, 4)" in second.source)
+
+
+def test_undo_is_for_a_model_of_an_earlier_cell_only():
+    undo = "from tf_mem_magic import apply\napply.accumulate_gradients(model, 1)"
+    assert (undo, "") == (ask(FIT, old=True).undo, ask(BUILD.format('"adam"') + FIT).undo)
+
+
+NOISE = st.lists(
+    st.sampled_from(
+        [
+            "# batch_size = 64",
+            "note = f'{1:>4} batch_size=64'",
+            "%matplotlib inline",
+            "",
+            "ü = 1",
+            "!ls",
+            "w = (1 +\n  2)",
+        ]
+    ),
+    max_size=4,
+)
+
+
+@given(
+    st.sampled_from([name for name in TRAINED if name != "steps per epoch"]),
+    NOISE,
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from(["", "%%tfmem\n", "%%tfmem -q\n%%time\n"]),
+)
+@settings(max_examples=150, deadline=None)
+def test_what_is_outside_the_edit_stays_byte_for_byte(name, noise, end, tag):
+    source, known = TRAINED[name]
+    lead = tag + "".join(line + "\n" for line in noise)
+    whole = (lead + source).replace("\n", end)
+    # IPython drops blank lines at the top before it counts.
+    above = len(lead.splitlines()) - (len(lead) - len(lead.lstrip("\n")))
+    answer = ask(whole, **{**known, "line": above + known.get("line", len(source.splitlines()))})
+    assert isinstance(answer, Proposal), answer.reason
+    assert hasattr(read_cell(answer.source), "tree")
+    assert answer.source.startswith(lead.replace("\n", end))
+    alone = ask(source, **known).source
+    assert alone.replace("\n", end) == answer.source[len(lead.replace("\n", end)) :]
+    assert whole == answer.original
+
+
+@given(st.text(alphabet="model.fit(x,y=batch_size64)\n #%!?'\"[]:;\\\t\r", max_size=80))
+@settings(max_examples=150, deadline=None)
+def test_any_text_gets_an_answer(source):
+    assert isinstance(ask(source or " ", line=1), (Proposal, Declined))
+
+
+def test_a_timed_call_of_fit_gets_its_lines_before_it():
+    edited = ask(f"%time {FIT}", old=True).source.splitlines()
+    assert ["from tf_mem_magic import apply", "apply.accumulate_gradients(model, 2)"] == edited[:2]
+    assert edited[2].startswith("%time model.fit(x, y, batch_size=32")

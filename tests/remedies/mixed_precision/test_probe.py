@@ -1,0 +1,83 @@
+"""Which models would round the ids that they look up in 16 bits: said beforehand, and compared with what they do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.tf
+ROOT = Path(__file__).resolve().parents[3]
+
+SCRIPT = """
+import json
+import keras, numpy as np
+from keras import layers as L
+from tf_mem_magic import apply
+from tf_mem_magic.remedies.mixed_precision.probe import rounds_ids
+
+class Tokens(L.Layer):
+    def __init__(self):
+        super().__init__(); self.look = L.Embedding(3000, 4)
+    def build(self, shape):
+        self.look.build(shape); super().build(shape)
+    def call(self, x):
+        return self.look(x)
+
+def model(inner, dtype=None):
+    i = keras.Input((8,), dtype=dtype)
+    return keras.Model(i, L.Dense(2)(L.Flatten()(inner(i))))
+
+MODELS = {
+    "own layer": lambda: model(lambda i: Tokens()(i)),
+    "own layer, integers": lambda: model(lambda i: Tokens()(i), "int32"),
+    "direct": lambda: model(L.Embedding(3000, 4)),
+    "sliced": lambda: model(lambda i: L.Embedding(3000, 4)(i[:, :4])),
+    "reshaped": lambda: model(lambda i: L.Embedding(3000, 4)(L.Reshape((8,))(i))),
+    "sequential": lambda: keras.Sequential([L.Input((8,)), L.Embedding(3000, 4)]),
+    "nested sequential": lambda: model(lambda i: keras.Sequential([L.Embedding(3000, 4)])(i)),
+    "nested functional": lambda: model(lambda i: model(L.Embedding(3000, 4))(i)),
+}
+ids = lambda number: np.full((1, 8), number)
+found = {}
+for name, make in MODELS.items():
+    said = rounds_ids(make())
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    mixed = make()
+    keras.config.set_dtype_policy("float32")
+    try:
+        apply.mixed_precision(make(), "mixed_bfloat16")
+        refused = False
+    except ValueError:
+        refused = True
+    same = np.array_equal(mixed.predict(ids(2999), verbose=0), mixed.predict(ids(2992), verbose=0))
+    found[name] = [said, bool(same), refused]
+print("FOUND", json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def found():
+    env = dict(os.environ, PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES="")
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=600, env=env)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND")]
+    assert lines, done.stderr[-3000:]
+    return json.loads(lines[0].removeprefix("FOUND"))
+
+
+ROUNDED = ("own layer", "reshaped", "nested sequential")
+EXACT = ("own layer, integers", "direct", "sliced", "sequential", "nested functional")
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_a_model_that_really_rounds_ids_is_told_and_refused(found, name):
+    assert [True, True, True] == found[name]
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_a_model_that_keeps_ids_exact_is_changed(found, name):
+    assert [False, False, False] == found[name]

@@ -1,0 +1,330 @@
+"""The mixed-precision remedy beyond its own examples: edits, declines, and its edited cells run for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import DeviceFacts, Facts, ModelFacts
+from tf_mem_magic.core.proposals import Context, Declined
+from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.remedies.mixed_precision.remedy import propose
+
+ROOT = Path(__file__).resolve().parents[3]
+OLD = ModelFacts("model", ("Dense",), weight_bytes=4096, steps_before=3)
+NEW = ModelFacts("model", ("Dense",), weight_bytes=4096)
+
+
+def ask(source, *models, line=None, earlier=(), policy="float32", keras="3.15.1", environment=(), **card):
+    device = DeviceFacts(**{"name": "GPU:0", "compute_capability": (7, 5), **card})
+    facts = Facts(
+        keras=keras, policy=policy, models=models, devices=(device,), earlier_cells=earlier, environment=environment
+    )
+    cell = Cell(source)
+    return propose(Context(cell, Recording(cell, facts=facts), Diagnosis(device.name, line=line)))[0]
+
+
+@pytest.mark.parametrize(
+    ("card", "title", "caveat"),
+    [
+        ({"compute_capability": (6, 1)}, "Mixed precision (float16)", "Slower on this card"),
+        ({"compute_capability": (7, 0)}, "Mixed precision (float16)", ""),
+        ({"compute_capability": (8, 9)}, "Mixed precision (bfloat16)", ""),
+        ({"compute_capability": None}, "Mixed precision (float16)", "It is not known how fast GPU:0"),
+        ({"name": "CPU:0", "kind": "CPU", "compute_capability": None}, "Mixed precision (bfloat16)", "Slower on a CPU"),
+        ({"name": "TPU:0", "kind": "TPU", "compute_capability": None}, "Mixed precision (bfloat16)", ""),
+    ],
+)
+def test_the_device_decides_the_policy(card, title, caveat):
+    answer = ask("model.fit(x, y)", OLD, line=1, **card)
+    assert answer.title == title
+    assert caveat in " ".join(answer.caveats)
+
+
+@pytest.mark.parametrize(
+    ("reason", "answer"),
+    [
+        ("already computes in mixed_float16", ask("model.fit(x)", ModelFacts("model", dtype_policy="mixed_float16"))),
+        ("Keras's global policy is mixed_bfloat16 already", ask("model.fit(x)", OLD, policy="mixed_bfloat16")),
+        ("the cell sets its precision itself", ask("keras.config.set_dtype_policy('float64')\nmodel.fit(x)", OLD)),
+        ("only Keras 3 models are changed", ask("model.fit(x)", OLD, keras="2.15.0")),
+        ("only Keras 3 models are changed", ask("model.fit(x)", OLD, environment=(("TF_USE_LEGACY_KERAS", "1"),))),
+        ("the cell does not use Keras", ask("model.fit(x)", OLD, keras=None)),
+        ("16 bits would round them", ask("model.fit(x)", replace(OLD, rounds_ids=True))),
+        ("is not built yet", ask("model.fit(x)", ModelFacts("model", steps_before=0))),
+        ("it is not sure which model", ask("run(a, b)", ModelFacts("a"), ModelFacts("b"), line=1)),
+        ("cannot be read as Python", ask("model.fit(x", OLD)),
+        ("the statement that trains the model was not found", ask("x = 1", OLD)),
+        (
+            "a tf.function of an earlier cell",
+            ask("train(model)", OLD, line=1, earlier=("@tf.function\ndef train(m):\n  with tf.GradientTape() as t: ...",)
+                , compute_capability=(8, 0)),
+        ),
+        (
+            "no loss scaling can be seen",
+            ask("gan.fit(x)", ModelFacts("gan", weight_bytes=1, steps_before=0), line=1,
+                earlier=("class Gan(keras.Model):\n  def train_step(self, data): ...",)),
+        ),
+    ],
+)  # fmt: skip
+def test_it_declines_with_the_reason(reason, answer):
+    assert isinstance(answer, Declined), answer
+    assert reason in answer.reason
+
+
+def test_a_loop_that_scales_its_loss_may_use_float16():
+    cell = "with tf.GradientTape() as t:\n    loss = optimizer.scale_loss(f(model(x)))\n"
+    assert ask(cell, OLD, line=2).title == "Mixed precision (float16)"
+
+
+def test_a_training_loop_of_an_earlier_cell_does_not_concern_fit():
+    loop = "def train_step(x, y):\n    with tf.GradientTape() as tape: ..."
+    assert ask("model.fit(x)", OLD, line=1, earlier=(loop,)).title == "Mixed precision (float16)"
+
+
+def test_a_model_that_could_not_be_built_is_not_taken_for_the_one_before_it():
+    cell = "import keras\nmodel = keras.Sequential([keras.layers.Dense(1)])\nmodel.build((None, 10**6))\nmodel.fit(x)"
+    lines = ask(cell, OLD, line=2).source.splitlines()
+    assert lines[1] == 'keras.config.set_dtype_policy("mixed_float16")'
+    assert "apply" not in ask(cell, OLD, line=3).source
+
+
+def test_another_model_of_the_notebook_is_not_taken_for_the_one_that_is_built():
+    cell = "import keras\nnew = keras.Sequential([keras.layers.Dense(1)])"
+    assert ask(cell, OLD, line=2).source.splitlines()[1] == 'keras.config.set_dtype_policy("mixed_float16")'
+
+
+def test_a_loaded_model_is_changed_in_place_because_a_global_policy_does_not_reach_it():
+    answer = ask("import keras\nmodel = keras.models.load_model(path)\nmodel.fit(x)", NEW, line=3)
+    expected = (
+        "import keras\nmodel = keras.models.load_model(path)\nfrom tf_mem_magic import apply\n"
+        'apply.mixed_precision(model, "mixed_float16")\nmodel.fit(x)'
+    )
+    assert answer.source == expected
+
+
+def test_indentation_is_kept_inside_a_block():
+    answer = ask("for x in parts:\n    model.fit(x)\n", OLD, line=2)
+    assert answer.source == (
+        "for x in parts:\n    from tf_mem_magic import apply\n"
+        '    apply.mixed_precision(model, "mixed_float16")\n    model.fit(x)\n'
+    )
+
+
+def test_keras_is_imported_where_no_name_means_it():
+    answer = ask(
+        "from keras.layers import Dense\nfrom keras import Sequential\nmodel = Sequential([Dense(1)])\nmodel.fit(x)",
+        NEW,
+    )
+    assert answer.source.splitlines()[2:5] == [
+        "import keras",
+        'keras.config.set_dtype_policy("mixed_float16")',
+        'model = Sequential([Dense(1, dtype="float32")])',
+    ]
+
+
+def test_a_builder_of_an_earlier_cell_is_called_under_the_policy():
+    build = "import keras\ndef build():\n    return keras.Sequential([keras.layers.Dense(1)])"
+    answer = ask("data = load()\nmodel = build()\nmodel.fit(data)", NEW, earlier=(build,))
+    assert answer.source.splitlines()[1] == 'keras.config.set_dtype_policy("mixed_float16")'
+    assert any("was not found in the cell" in caveat for caveat in answer.caveats)
+
+
+def test_the_policy_stands_before_the_first_layer_of_a_functional_model():
+    cell = "import keras\nn = 3\ni = keras.Input((8,))\nx = keras.layers.Dense(4)(i)\nmodel = keras.Model(i, x)\nmodel.fit(y)"
+    lines = ask(cell, NEW).source.splitlines()
+    assert lines[2] == 'keras.config.set_dtype_policy("mixed_float16")'
+    assert lines[4] == 'x = keras.layers.Dense(4, dtype="float32")(i)'
+
+
+def test_a_dtype_of_the_users_own_is_left_alone():
+    cell = "import keras\nmodel = keras.Sequential([keras.layers.Dense(1, dtype='float64')])\nmodel.fit(x)"
+    assert "dtype='float64')])" in ask(cell, NEW).source
+
+
+def test_layers_that_are_added_one_by_one_have_a_last_one():
+    cell = "import keras\nmodel = keras.Sequential()\nmodel.add(keras.layers.Dense(2))\nmodel.add(keras.layers.Dense(1))\nmodel.fit(x)"
+    lines = ask(cell, NEW).source.splitlines()
+    assert lines[3] == "model.add(keras.layers.Dense(2))"
+    assert lines[4] == 'model.add(keras.layers.Dense(1, dtype="float32"))'
+
+
+def test_a_last_layer_that_cannot_be_seen_is_said():
+    cell = "import keras\nmodel = keras.Sequential([keras.layers.Dense(2), *more])\nmodel.fit(x)"
+    assert any("was not found in the cell" in caveat for caveat in ask(cell, NEW).caveats)
+
+
+def test_undo_sets_the_policy_back_that_was_there():
+    cell = "import keras\nmodel = keras.Sequential([keras.layers.Dense(2)])\nmodel.fit(x)"
+    assert ask(cell, NEW, policy="float64").undo == 'import keras\nkeras.config.set_dtype_policy("float64")'
+
+
+def test_nothing_is_promised_that_was_not_measured():
+    answer = ask("model.fit(x)", ModelFacts("model", ("LSTM", "LayerNormalization"), weight_bytes=1, steps_before=0))
+    assert answer.estimate is None
+    assert answer.preserves == "close numerics"
+    words = " ".join(answer.caveats)
+    assert "Recurrent layers can take more memory" in words
+    assert "Normalization layers compute in 32 bits" in words
+
+
+SCRIPT = """
+import json, sys
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import DeviceFacts
+from tf_mem_magic.core.proposals import Context
+from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.remedies.mixed_precision.remedy import propose
+from tf_mem_magic.facts.gather import gather_facts, snapshot
+
+FIRST = '''import numpy as np, tensorflow as tf, keras
+from keras import layers
+x = np.random.default_rng(0).standard_normal((64, 8)).astype("float32"); y = np.arange(64) % 4
+'''
+BUILD = '''model = keras.Sequential([layers.Input((8,)), layers.Dense(16, "relu"), layers.Dense(4, "softmax")])
+model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+'''
+FIT = "history = model.fit(x, y, batch_size=16, verbose=0)"
+LOOP = '''optimizer = keras.optimizers.Adam()
+loss_of = keras.losses.SparseCategoricalCrossentropy()
+@tf.function
+def step(a, b):
+    with tf.GradientTape() as tape:
+        loss = loss_of(b, model(a, training=True))
+    gradients = tape.gradient(loss, model.trainable_variables)
+    optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+    return loss
+for start in range(0, 64, 16):
+    loss = step(x[start:start + 16], y[start:start + 16])
+'''
+CASES = {
+    "built in the cell": ((FIRST,), "%%tfmem -q\\n" + BUILD + FIT),
+    "built in an earlier cell": ((FIRST, BUILD + FIT), "%%tfmem -q\\n" + FIT),
+    "custom loop, model of the cell": ((FIRST,), "%%tfmem -q\\n" + BUILD + LOOP),
+    "custom loop, model of an earlier cell": ((FIRST, BUILD), "%%tfmem -q\\n" + LOOP),
+}
+run = lambda source, ns: exec(source.replace("%%tfmem -q", "#"), ns)
+told = {}
+for name, (earlier, source) in CASES.items():
+    for device in (DeviceFacts("GPU:0", compute_capability=(8, 0)), DeviceFacts("GPU:0", compute_capability=(7, 5))):
+        ns = {}
+        for one in earlier:
+            run(one, ns)
+        before = snapshot(ns)
+        run(source, ns)
+        facts = gather_facts(ns, before, source, None, (device,), earlier)
+        line = source.count("\\n", 0, source.rindex("fit(" if "fit(" in source else "step(x")) + 1
+        answer = propose(Context(Cell(source), Recording(Cell(source), facts=facts), Diagnosis("GPU:0", line=line)))[0]
+        if not hasattr(answer, "source"):
+            told[f"{name} {device.compute_capability[0]}"] = {"declined": answer.reason}
+            continue
+        kept, weights = ns["model"], ns["model"].get_weights()
+        run(answer.source, ns)
+        model = ns["model"]
+        told[f"{name} {device.compute_capability[0]}"] = {
+            "computes": [l.compute_dtype for l in model.layers],
+            "weights": sorted({str(v.dtype) for v in model.trainable_variables}),
+            "output": model(ns["x"][:2]).dtype.name,
+            "same model": model is kept,
+            "trained": any((a != b).any() for a, b in zip(weights, model.get_weights())),
+            "finite": bool(all(ns["np"].isfinite(w).all() for w in model.get_weights())),
+            "optimizer": type(model.optimizer).__name__ if model.compiled else None,
+            "facts now": gather_facts(ns, before, source).model("model").dtype_policy,
+        }
+        run(answer.undo, ns)
+        import keras
+        told[f"{name} {device.compute_capability[0]}"]["after undo"] = [
+            keras.config.dtype_policy().name, ns["model"].layers[0].compute_dtype]
+print("TOLD" + json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def told():
+    env = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
+    assert "TOLD" in done.stdout, done.stderr[-3000:]
+    return json.loads(done.stdout.partition("TOLD")[2])
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("case", ["built in the cell", "built in an earlier cell"])
+@pytest.mark.parametrize(
+    ("card", "dtype", "optimizer"), [(8, "bfloat16", "Adam"), (7, "float16", "LossScaleOptimizer")]
+)
+def test_an_edited_fit_cell_runs_in_16_bits(told, case, card, dtype, optimizer):
+    found = told[f"{case} {card}"]
+    assert found["computes"] == [dtype, "float32"]
+    assert (found["weights"], found["output"], found["optimizer"]) == (["float32"], "float32", optimizer)
+    assert found["facts now"] == f"mixed_{dtype}"
+    assert found["trained"]
+    assert found["finite"]
+
+
+@pytest.mark.tf
+def test_a_model_of_an_earlier_cell_stays_the_same_object(told):
+    assert told["built in an earlier cell 8"]["same model"]
+    assert not told["built in the cell 8"]["same model"]
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("case", ["custom loop, model of the cell", "custom loop, model of an earlier cell"])
+def test_an_edited_custom_loop_runs_in_bfloat16(told, case):
+    found = told[f"{case} 8"]
+    assert found["computes"] == ["bfloat16", "float32"]
+    assert found["trained"]
+    assert found["finite"]
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("case", ["custom loop, model of the cell", "custom loop, model of an earlier cell"])
+def test_a_custom_loop_is_declined_where_only_float16_is_fast(told, case):
+    assert "no loss scaling can be seen" in told[f"{case} 7"]["declined"]
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("card", [7, 8])
+def test_undo_gives_back_the_global_policy_and_the_model(told, card):
+    assert told[f"built in the cell {card}"]["after undo"][0] == "float32"
+    assert told[f"built in an earlier cell {card}"]["after undo"] == ["float32", "float32"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ask("model.fit(x)", replace(OLD, layers=("Embedding", "Dense"))),
+        ask("import keras\nm = keras.Sequential([keras.layers.Embedding(9, 4)])\nm.fit(x)"),
+    ],
+)
+def test_an_embedding_brings_the_advice_to_pass_integers(answer):
+    assert "Ids for an Embedding must come as integers" in " ".join(answer.caveats)
+
+
+def test_both_lines_stand_before_a_timed_statement_at_its_indentation():
+    edited = ask("if go:\n    %time model.fit(x)", OLD, line=2).source.splitlines()
+    assert ["    from tf_mem_magic import apply", "    %time model.fit(x)"] == [edited[1], edited[3]]
+    assert edited[2].startswith("    apply.mixed_precision(model, ")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("model = pick(); model.fit(x)", "shares its line"),
+        ('note = """\n"""; model.fit(x)', "shares its line"),
+        ("for model in nets: model.fit(x)", "shares its line"),
+        (
+            "for model in nets:\n    with tf.GradientTape() as tape:\n        loss = model(x)",
+            "made or chosen in the statement that trains it",
+        ),
+    ],
+)
+def test_where_a_line_before_would_mean_another_model_it_is_declined(source, reason):
+    assert reason in ask(source, OLD, line=len(source.splitlines()), compute_capability=(8, 0)).reason

@@ -1,0 +1,58 @@
+"""What an earlier kernel of this notebook left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tf_mem_magic.session.earlier_kernel import found
+
+ROOT = Path(__file__).resolve().parents[2]
+DIES = """
+import os, signal
+from tf_mem_magic.core.recording import Cell
+from tf_mem_magic.record.store.file import open_store
+store = open_store(Cell("boom()"))
+store.note("GPU:0 is full: its allocator is waiting.")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def die(tmp_path, monkeypatch):
+    """Let a process of a notebook die while it records."""
+    monkeypatch.setenv("TFMEM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("JPY_SESSION_NAME", "mine.ipynb")
+
+    def run(notebook: str) -> None:
+        environment = dict(os.environ, PYTHONPATH=str(ROOT), JPY_SESSION_NAME=notebook)
+        assert -signal.SIGKILL == subprocess.run([sys.executable, "-c", DIES], env=environment, check=False).returncode
+
+    return run
+
+
+def test_the_death_of_this_notebooks_kernel_is_told_once(die):
+    die("mine.ipynb")
+    session = SimpleNamespace(last=None)
+    (sentence,) = found(session)
+    assert "The last kernel of this notebook died while a watched cell ran" in sentence
+    assert ("killed", "boom()") == (session.last.status, session.last.recording.cell.source)
+    assert ("GPU:0 is full: its allocator is waiting.",) == session.last.outcome.notices
+    assert () == found(session)
+
+
+def test_another_notebooks_death_is_not_told_here(die):
+    die("theirs.ipynb")
+    session = SimpleNamespace(last=None)
+    assert ((), None) == (found(session), session.last)
+
+
+def test_nothing_is_told_where_nothing_was_recorded(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFMEM_CACHE", str(tmp_path / "cache"))
+    assert () == found(SimpleNamespace(last=None))

@@ -1,0 +1,71 @@
+"""The panel's body after a rerun: other changes in place of one that failed, and more room where it fitted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.panel_demo import outcome, proposal, reran
+from tests.views.test_panel import CELL, CHANGED, Driven
+from tf_mem_magic.views import rows
+
+OTHER = "batch = 256  # another way"
+INSTEAD = proposal("mixed-precision", "Mixed precision", OTHER, CELL, instead_of=CHANGED)
+ON_TOP = proposal("smaller-batch", "Batch 128 → 64", "batch = 64", CHANGED)
+
+
+@pytest.fixture
+def shown():
+    made = []
+
+    def show(what):
+        made.append(Driven(what))
+        made[-1].panel._source = CHANGED  # the cell as the rerun ran it
+        return made[-1]
+
+    yield show
+    for each in made:
+        each.panel.close()
+
+
+def fitted():
+    return replace(reran(CHANGED, CELL), further=(ON_TOP, INSTEAD))
+
+
+def asked(driven):
+    return {name: driven.sent[-1][name] for name in ("op", "source", "original")}
+
+
+def test_a_change_in_place_of_another_replaces_the_cell_as_it_is_now(shown):
+    driven = shown(replace(outcome(CHANGED, INSTEAD, status="error"), comparison=reran(CHANGED, CELL).comparison))
+    assert "Try another change in its place" in driven.text()
+    driven.buttons()["Mixed precision"].click()
+    assert asked(driven) == {"op": "run", "source": OTHER, "original": CHANGED}
+
+
+def test_what_could_be_changed_after_a_rerun_that_fitted_is_folded_in_one_line(shown):
+    driven = shown(fitted())
+    toggles = [w.description for w in driven.widgets() if type(w).__name__ == "ToggleButton"]
+    assert toggles == ["More room, or another change: 2 choices"]
+    said = driven.text()
+    assert said.index("On top of this change, for more room") < said.index("In place of this change")
+
+
+@pytest.mark.parametrize(("title", "source"), [("Batch 128 → 64", "batch = 64"), ("Mixed precision", OTHER)])
+def test_a_click_there_runs_that_change(shown, title, source):
+    driven = shown(fitted())
+    driven.buttons()[title].click()
+    assert asked(driven) == {"op": "run", "source": source, "original": CHANGED}
+
+
+def test_nothing_of_it_has_the_accent_or_is_announced(shown):
+    driven = shown(fitted())
+    assert [b.description for b in driven.buttons().values() if b.button_style] == []
+    assert "offered below" not in rows.announcement(fitted())
+
+
+def test_it_stays_readable_in_the_saved_notebook():
+    frozen = rows.frozen_html(fitted())
+    assert "On top of this change, for more room" in frozen
+    assert "+batch = 64" in frozen

@@ -1,0 +1,515 @@
+"""The panel without a page: what it shows, asks and refuses."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from tests.panel_demo import GIB, NotingActions, live_at, outcome, proposal, reran, rich
+from tf_mem_magic.core.live import Live, LiveSeries
+from tf_mem_magic.core.outcome import Attempt, Change, Outcome
+from tf_mem_magic.core.proposals import Declined, Estimate, Pick
+from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.report.strip import clock, main_series, tick_message
+from tf_mem_magic.views import panel as panel_module
+from tf_mem_magic.views import rows
+from tf_mem_magic.views.actions import ReplayCell
+from tf_mem_magic.views.panel import Panel
+
+CELL, CHANGED = "batch = 256", "batch = 128"
+
+
+class Notes(NotingActions):
+    """Actions that take their notes per test."""
+
+    def __init__(self):
+        self.notes = []
+
+    def expect(self, source, key):
+        self.notes.append(("expect", source, key))
+
+    def run_here(self, source, key, output, ended):
+        self.notes.append(("run_here", source, key, threading.current_thread().name))
+        ended()
+
+    def free(self, names):
+        self.notes.append(("free", names))
+        return "freed"
+
+    def checklist(self, proposal, cells):
+        return tuple(ReplayCell(c.cell_id, c.source, True) for c in cells)
+
+    def prepare_restart(self, proposal):
+        self.notes.append(("prepare_restart", proposal.key))
+        return "prologue"
+
+    def dismissed(self):
+        self.notes.append(("dismissed",))
+
+
+class Driven:
+    """A panel with the page played by the test: ``sent`` is what the page would get."""
+
+    def __init__(self, shown: Outcome | None = None, tier: str | None = "edit", restart: bool = True) -> None:
+        self.actions = Notes()
+        self.panel = Panel(self.actions, cell_source=CELL, cell_id="c1")
+        self.sent: list[dict] = []
+        self.panel._bridge.send = lambda content, buffers=None: self.sent.append(content)
+        if tier is not None:
+            self.page(op="hello", tier=tier, restart=restart, page="p1")
+        if shown is not None:
+            self.panel.show(shown)
+
+    def page(self, **message) -> None:
+        self.panel._bridge._handle_custom_msg(message, [])
+
+    def widgets(self, widget=None):
+        widget = self.panel.widget if widget is None else widget
+        yield widget
+        for child in getattr(widget, "children", ()):
+            yield from self.widgets(child)
+
+    def buttons(self) -> dict:
+        return {w.description: w for w in self.widgets() if type(w).__name__ == "Button"}
+
+    def text(self) -> str:
+        return "\n".join(w.value for w in self.widgets() if type(w).__name__ == "HTML" and "<style>" not in w.value)
+
+    def said(self) -> str:
+        return self.panel._words.value
+
+
+@pytest.fixture
+def driven(request):
+    made = []
+
+    def make(*args, **kwargs) -> Driven:
+        made.append(Driven(*args, **kwargs))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.panel.close()
+
+
+def open_widgets() -> int:
+    from ipywidgets import Widget
+    from ipywidgets.widgets import widget as module
+
+    instances = getattr(module, "_instances", None)
+    return len(Widget.widgets if instances is None else instances)
+
+
+def ticks(panel):
+    found, todo = [], [panel.widget]
+    while todo:
+        widget = todo.pop()
+        todo += getattr(widget, "children", ())
+        if type(widget).__name__ == "Checkbox":
+            found.append(widget)
+    return list(reversed(found))
+
+
+def test_two_ticked_changes_are_offered_together(driven):
+    d = driven(rich(CELL, CHANGED))
+    first, second, *_ = ticks(d.panel)
+    first.value = True
+    assert "Apply together" not in " ".join(d.buttons())
+    second.value = True
+    (label,) = (text for text in d.buttons() if "Apply together" in text)
+    second.value = False
+    assert label not in d.buttons()
+
+
+def test_changes_that_cannot_be_combined_say_why(driven):
+    d = driven(rich(CELL, CHANGED))
+    d.actions.combine = lambda keys, picked: Declined("+".join(keys), "both", "these two cannot be combined")
+    for box in ticks(d.panel)[:2]:
+        box.value = True
+    assert "these two cannot be combined" in d.text()
+
+
+FREE = ("cache", "Out[2]")
+
+
+def freeing(names=FREE):
+    picks = (Pick("cache", 3 * GIB, "tf.Tensor", "cache" in names), Pick("Out[2]", GIB, "", "Out[2]" in names))
+    free = ", ".join(repr(name) for name in names)
+    return proposal("free-leftovers", f"Let go of {', '.join(names)}", f"free({free})\n{CELL}", CELL, picks=picks)
+
+
+def ticking(driven):
+    """A panel that offers to let go of two names, and another change."""
+    other = proposal("smaller-batch", "Batch 256 → 128", CHANGED, CELL)
+    d = driven(outcome(CELL, freeing(), other))
+    asked = []
+
+    def combine(keys, picked):
+        asked.append((keys, picked))
+        if picked == ():
+            return Declined("+".join(keys), "Let go of leftovers", "nothing is ticked")
+        return replace(freeing(picked or FREE), key="+".join(keys), picks=())
+
+    d.actions.combine = combine
+    return d, asked, {box.description: box for box in ticks(d.panel)}
+
+
+def test_what_can_be_let_go_has_a_box_with_its_size(driven):
+    d, _, boxes = ticking(driven)
+    names = ["cache (3.0 GiB, tf.Tensor)", "Out[2] (1.0 GiB)", "combine"]
+    assert names == [box.description for box in ticks(d.panel)][:3]
+    assert [True, True, False] == [boxes[name].value for name in names]
+    assert "4.0 GiB of 4.0 GiB ticked." in d.text()
+
+
+def test_what_is_cleared_leaves_the_button_and_the_change(driven):
+    d, asked, boxes = ticking(driven)
+    boxes["Out[2] (1.0 GiB)"].value = False
+    assert [(("free-leftovers",), ("cache",))] == asked
+    assert ("Let go of cache", True) == (next(iter(d.buttons())), "3.0 GiB of 4.0 GiB ticked." in d.text())
+    assert "free(&#x27;cache&#x27;)" in d.text()
+    assert "Out[2]&#x27;)" not in d.text()
+    d.buttons()["Let go of cache"].click()
+    assert [("expect", f"free('cache')\n{CELL}", "free-leftovers")] == d.actions.notes
+
+
+def test_with_nothing_ticked_there_is_nothing_to_press(driven):
+    d, _, boxes = ticking(driven)
+    boxes["Out[2] (1.0 GiB)"].value = False
+    boxes["cache (3.0 GiB, tf.Tensor)"].value = False
+    assert ["Batch 256 → 128", "Dismiss"] == list(d.buttons())
+    assert "Nothing is ticked." in d.text()
+    boxes["cache (3.0 GiB, tf.Tensor)"].value = True
+    assert "Let go of cache" in d.buttons()
+
+
+def test_what_is_ticked_is_what_is_combined(driven):
+    d, asked, boxes = ticking(driven)
+    first, second = (box for box in ticks(d.panel) if box.description == "combine")
+    first.value = second.value = True
+    keys = ("free-leftovers", "smaller-batch")
+    assert [(keys, None)] == asked
+    boxes["cache (3.0 GiB, tf.Tensor)"].value = False
+    assert (keys, ("Out[2]",)) in asked
+    assert "Apply together: Let go of Out[2]" in d.buttons()
+
+
+def test_a_tick_that_fails_says_so(driven):
+    d, _, boxes = ticking(driven)
+    d.actions.combine = lambda keys, picked: 1 / 0
+    boxes["Out[2] (1.0 GiB)"].value = False
+    assert "That did not work (ZeroDivisionError: division by zero)." in d.said()
+
+
+def test_ticking_leaves_no_widget_behind(driven):
+    _, _, boxes = ticking(driven)
+    before = open_widgets()
+    for value in (False, True, False, True):
+        boxes["Out[2] (1.0 GiB)"].value = value
+    assert before == open_widgets()
+
+
+def test_only_the_first_choice_has_the_accent_colour(driven):
+    buttons = driven(rich(CELL, CHANGED)).buttons()
+    assert ["Batch 256 → 128"] == [label for label, b in buttons.items() if b.button_style == "primary"]
+
+
+def test_a_click_asks_the_page_to_change_the_cell_and_run_it(driven):
+    d = driven(rich(CELL, CHANGED))
+    d.buttons()["Batch 256 → 128"].click()
+    asked = d.sent[-1]
+    assert [("expect", CHANGED, "smaller-batch")] == d.actions.notes
+    assert ("run", CHANGED, CELL, "smaller-batch", "c1", "p1") == tuple(
+        asked[name] for name in ("op", "source", "original", "key", "cell_id", "page")
+    )
+
+
+def test_while_a_rerun_is_under_way_every_button_is_disabled(driven):
+    d = driven(rich(CELL, CHANGED))
+    d.buttons()["Batch 256 → 128"].click()
+    assert {True} == {b.disabled for b in d.buttons().values()}
+
+
+def test_a_second_click_during_a_rerun_does_nothing(driven):
+    d = driven(rich(CELL, CHANGED))
+    d.buttons()["Batch 256 → 128"].click()
+    d.buttons()["2 × 128 accumulated"].click()
+    assert ["run"] == [m["op"] for m in d.sent]
+
+
+def test_a_refusal_brings_the_buttons_back_with_the_reason(driven):
+    d = driven(rich(CELL, CHANGED))
+    d.buttons()["Batch 256 → 128"].click()
+    d.page(op="refused", reason="edited <b>meanwhile</b>")
+    assert {False} == {b.disabled for b in d.buttons().values()}
+    assert "edited &lt;b&gt;meanwhile&lt;/b&gt;" in d.said()
+
+
+def test_a_page_that_does_not_answer_brings_the_buttons_back(driven, monkeypatch):
+    monkeypatch.setattr(panel_module, "ANSWER_WITHIN", 0.01)
+    d = driven(rich(CELL, CHANGED))
+    d.buttons()["Batch 256 → 128"].click()
+    d.panel._timer.join(30)
+    assert "The page did not answer." in d.said()
+    assert {False} == {b.disabled for b in d.buttons().values()}
+
+
+def test_a_page_that_never_said_hello_gets_the_texts_of_the_panel_tier(driven, monkeypatch):
+    monkeypatch.setattr(panel_module, "HELLO_WITHIN", 0.01)
+    d = driven(rich(CELL, CHANGED), tier=None)
+    d.panel._timer.join(30)
+    assert "panel" == d.panel.tier
+    assert "Run a changed copy below: Batch 256 → 128" in d.buttons()
+
+
+def test_while_the_kernel_is_still_busy_the_page_is_not_given_up(driven, monkeypatch):
+    monkeypatch.setattr(panel_module, "HELLO_WITHIN", 0.0)
+    later = []
+    monkeypatch.setattr(Notes, "when_idle", lambda self, work: later.append(work))
+    d = driven(rich(CELL, CHANGED), tier=None)
+    assert (d.panel._timer, "Batch 256 → 128" in d.buttons()) == (None, True)
+    d.page(op="hello", tier="edit", restart=True)
+    later[0]()
+    assert (d.panel._timer, d.panel.tier) == (None, "edit")
+
+
+def test_a_hello_that_comes_late_gives_the_native_texts_back(driven, monkeypatch):
+    monkeypatch.setattr(panel_module, "HELLO_WITHIN", 0.01)
+    d = driven(rich(CELL, CHANGED), tier=None)
+    d.panel._timer.join(30)
+    d.page(op="hello", tier="edit", restart=True)
+    assert "Batch 256 → 128" in d.buttons()
+
+
+def test_where_the_cell_cannot_be_changed_copy_comes_first(driven):
+    labels = list(driven(outcome(CELL, proposal("k", "Halve it", CHANGED, CELL)), tier="execute").buttons())
+    assert ["Copy the cell", "Run a changed copy below: Halve it", "Dismiss"] == labels
+
+
+def test_without_the_page_the_copy_runs_here(driven):
+    d = driven(rich(CELL, CHANGED), tier="panel")
+    d.buttons()["Run a changed copy below: Batch 256 → 128"].click()
+    assert [("run_here", CHANGED, "smaller-batch")] == [note[:3] for note in d.actions.notes]
+    assert [] == d.sent
+
+
+@pytest.mark.parametrize(("tier", "hosts"), [("edit", False), ("execute", True), ("panel", True)])
+def test_a_panel_whose_output_area_shows_a_run_says_so(driven, tier, hosts):
+    d = driven(rich(CELL, CHANGED), tier=tier)
+    next(b for label, b in d.buttons().items() if label.endswith("Batch 256 → 128")).click()
+    assert hosts == d.panel.hosts
+
+
+def test_a_run_here_leaves_the_panel_free_to_be_closed_meanwhile(driven):
+    d = driven(rich(CELL, CHANGED), tier="panel")
+
+    def run_here(source, key, output, ended):
+        closing = threading.Thread(target=d.panel.close)
+        closing.start()
+        closing.join(30)
+        d.actions.notes.append(closing.is_alive())
+
+    d.actions.run_here = run_here
+    d.buttons()["Run a changed copy below: Batch 256 → 128"].click()
+    assert [False] == d.actions.notes
+
+
+def test_a_copy_that_cannot_run_here_is_refused_with_the_reason(driven):
+    d = driven(outcome(CELL, proposal("k", "Halve it", "await f()", CELL)), tier="panel")
+    d.buttons()["Run a changed copy below: Halve it"].click()
+    assert "The cell uses await at top level." in d.said()
+    assert [] == d.actions.notes
+
+
+def test_a_choice_of_a_proposal_runs_its_own_source(driven):
+    d = driven(rich(CELL, CHANGED))
+    d.buttons()["Continue from epoch 3"].click()
+    assert CHANGED + "\n# from epoch 3" == d.sent[-1]["source"]
+
+
+def restart_outcome() -> Outcome:
+    return outcome(CELL, proposal("memory-growth", "Grow on demand", CELL, CELL, takes_effect="restart"))
+
+
+def test_a_restart_shows_the_cells_that_would_be_replayed(driven):
+    d = driven(restart_outcome())
+    d.buttons()["Grow on demand"].click()
+    d.page(op="cells", cells=[{"id": "a", "source": "x = 1", "count": 1}, {"id": "b", "source": "y = 2", "count": 2}])
+    assert "Restart and run these 3 cells" in d.buttons()
+    next(w for w in d.widgets() if type(w).__name__ == "Checkbox").value = False
+    d.buttons()["Restart and run these 2 cells"].click()
+    assert ("restart", "prologue", ["b"]) == tuple(d.sent[-1][name] for name in ("op", "prologue", "cells"))
+
+
+def test_cancelling_a_restart_brings_the_choices_back(driven):
+    d = driven(restart_outcome())
+    d.buttons()["Grow on demand"].click()
+    d.page(op="cells", cells=[])
+    d.buttons()["Cancel"].click()
+    assert not d.buttons()["Grow on demand"].disabled
+    assert [] == d.actions.notes
+
+
+def test_where_the_page_cannot_restart_the_panel_says_what_to_do(driven):
+    d = driven(restart_outcome(), restart=False)
+    d.buttons()["Grow on demand"].click()
+    assert "Restart the kernel, then run %tfmem resume." in d.said()
+    assert [("prepare_restart", "memory-growth")] == d.actions.notes
+
+
+def test_undo_asks_the_page_to_put_the_old_code_back(driven):
+    d = driven(reran(CELL, "batch = 512"))
+    d.buttons()["Undo"].click()
+    asked = d.sent[-1]
+    assert ("put", "batch = 512", CELL) == (asked["op"], asked["source"], asked["original"])
+    d.page(op="put")
+    assert "it was not run" in d.said()
+
+
+def test_where_the_cell_was_not_changed_there_is_nothing_to_undo(driven):
+    assert "Undo" not in driven(reran(CELL, "batch = 512"), tier="execute").buttons()
+
+
+def test_a_click_that_fails_says_so(driven):
+    d = driven(rich(CELL, CHANGED))
+    d.actions.free = lambda names: 1 / 0
+    d.buttons()["let go"].click()
+    assert "That did not work (ZeroDivisionError: division by zero)." in d.said()
+
+
+def test_dismissing_hands_out_the_static_text(driven):
+    d = driven(rich(CELL, CHANGED))
+    frozen = []
+    d.panel.on_freeze = frozen.append
+    d.buttons()["Dismiss"].click()
+    assert [d.panel.freeze_html()] == frozen
+    assert [("dismissed",)] == d.actions.notes
+
+
+def test_a_closed_panel_leaves_no_widget_behind():
+    Panel(Notes(), cell_source=CELL, cell_id=None).close()
+    before = open_widgets()
+    d = Driven(rich(CELL, CHANGED))
+    d.page(op="hello", tier="execute")
+    d.page(op="hello", tier="edit", restart=True)
+    d.panel.close()
+    d.panel.close()
+    assert before == open_widgets()
+
+
+def test_a_closed_panel_takes_no_more_moments():
+    d = Driven()
+    d.panel.close()
+    d.panel.tick(live_at(1.0))
+    d.panel.show(rich(CELL, CHANGED))
+    assert [] == d.sent
+
+
+def test_what_the_run_already_did_stands_before_the_choices(driven):
+    text = driven(rich(CELL, CHANGED)).text()
+    assert text.index("This run already did") < text.index("the change")
+
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.mark.parametrize("make", [rows.frozen_html, lambda shown: Driven(shown).text()])
+def test_text_from_outside_is_escaped(make):
+    bad = proposal(
+        "k", HOSTILE, HOSTILE, CELL, why=HOSTILE, caveats=(HOSTILE,), environment=((HOSTILE, HOSTILE),),
+        estimate=Estimate(1, 2, HOSTILE),
+    )  # fmt: skip
+    shown = outcome(
+        CELL, bad, proposal("k", HOSTILE, HOSTILE, CELL, why=HOSTILE),
+        declined=(Declined("d", HOSTILE, HOSTILE, patch=HOSTILE, settings=bad),),
+        changes=(Change("file", HOSTILE, HOSTILE),),
+        leftovers=((HOSTILE, 5),),
+        history=(Attempt(HOSTILE, "oom"), Attempt(HOSTILE, "ok")),
+    )  # fmt: skip
+    html = make(shown)
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_an_estimate_says_its_range_and_its_word():
+    html = rows.estimate_html(proposal("k", "t", "", "", estimate=Estimate(7 * GIB, 8 * GIB, "b")), 14 * GIB)
+    assert "7.0–8.0 GiB" in html
+    assert "<b>fits</b>" in html
+
+
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ("", "not measured</span>"),
+        ("Saves on `x`.", "not measured; saves on <code>x</code>.</span>"),
+        ("GPU only", "not measured; GPU only</span>"),
+        ("A sentence too long to stand beside a button " * 2, "not measured</span>"),
+    ],
+)
+def test_what_was_not_measured_says_so(why, said):
+    assert said in rows.estimate_html(proposal("k", "t", "", "", why=why), None)
+
+
+def test_a_long_reason_stands_with_the_change():
+    why = "A sentence too long to stand beside a button, for sure it is"
+    assert f"<p>{why}, really.</p>" in rows.details_html(proposal("k", "t", "", "", why=f"{why}, really."))
+
+
+def test_the_diff_shows_what_goes_and_what_comes():
+    html = rows.details_html(proposal("k", "t", CHANGED, CELL))
+    assert '<span class="tfmem-cut">-batch = 256</span>\n<span class="tfmem-add">+batch = 128</span>' in html
+
+
+def test_a_run_that_went_on_until_the_kernel_ended_freezes_to_a_sentence():
+    assert "<code>%tfmem last</code> shows it" in rows.frozen_html(None)
+
+
+def test_the_announcement_is_one_short_text():
+    said = rows.announcement(rich(CELL, CHANGED))
+    assert said.startswith("Out of memory on GPU:0 after 12.4 s")
+    assert said.endswith(". 3 changes are offered below.")
+
+
+def test_the_strip_shows_the_fullest_gpu():
+    series = tuple(LiveSeries(f"allocator:GPU:{i}", v, v, 10) for i, v in enumerate((3, 9, 5)))
+    cpu = LiveSeries("allocator:CPU:0", 99, 99, 100)
+    assert "allocator:GPU:1" == main_series(Live(1.0, (cpu, *series))).name
+
+
+def test_the_strips_numbers_share_one_unit():
+    message = tick_message(live_at(42.0))
+    assert "0:42" == message["elapsed"]
+    assert [
+        "GPU:0   in use 8.1 GiB   peak 8.8 GiB   limit 14.7 GiB",
+        "all processes 14.6 GiB",
+        "host 6.1 GiB",
+    ] == message["numbers"]
+
+
+@pytest.mark.parametrize(("level", "amber"), [(0.6, False), (0.99, True)])
+def test_the_strip_turns_amber_near_the_limit(level, amber):
+    assert amber == tick_message(live_at(42.0, level=level))["amber"]
+
+
+def test_a_waiting_allocator_is_named():
+    words = tick_message(live_at(3.0, waiting="GPU:0"))["words"]
+    assert "GPU:0 is full: TensorFlow is waiting up to 10 s for memory to be freed …" == words
+
+
+def test_a_limit_far_above_the_curve_is_not_drawn():
+    assert None is tick_message(live_at(3.0, level=0.1))["limit"]
+
+
+def test_a_moment_without_series_can_be_shown():
+    assert ("0:05", []) == (tick_message(Live(5.0))["elapsed"], tick_message(Live(5.0))["numbers"])
+
+
+def test_the_clock_counts_hours():
+    assert "2:03:04" == clock(7384.0)
+
+
+def test_an_outcome_without_a_limit_shows_the_bare_range():
+    shown = Outcome(Recording(Cell(CELL)), offered=(proposal("k", "t", "", "", estimate=Estimate(GIB, GIB, "b")),))
+    assert "1.0 GiB" == rows.estimate_html(shown.offered[0], rows.limit_of(shown))

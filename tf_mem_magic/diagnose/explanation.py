@@ -1,0 +1,217 @@
+"""The sentences of a diagnosis: what happened, where in the user's code, what was needed, and why there was no room."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import Facts
+from tf_mem_magic.core.recording import Dump, Frame, Recording
+from tf_mem_magic.core.units import brief_unit, duration, size
+from tf_mem_magic.diagnose.breakdown import HOST, discarded, find_leftovers
+from tf_mem_magic.diagnose.places import at_top_level, is_cell_file
+
+_LONGEST_CODE = 100
+_TRIFLE = 0.01
+"""Share of what the cell left below which what earlier cells left is not worth a word."""
+
+_LONGEST_LIST = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """``happened`` and ``place`` (None: unknown) are one sentence each, ``why`` the rest."""
+
+    happened: str
+    place: str | None
+    why: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All sentences, one a line."""
+        return (self.happened, *((self.place,) if self.place else ()), *self.why)
+
+
+def lines(
+    recording: Recording,
+    diagnosis: Diagnosis,
+    frames: Sequence[Frame],
+    role: str | None,
+    dump: Dump | None,
+    disguised: bool,
+) -> Lines:
+    """Explain a diagnosis; ``frames`` are the user's own, outermost first, ``role`` what the memory was for."""
+    why = (_needed(diagnosis, role), _cause(recording, diagnosis, dump), _how_known(dump, disguised))
+    return Lines(
+        happened=_happened(recording, diagnosis.device),
+        place=place(recording.cell.source, frames),
+        why=tuple(sentence for sentence in why if sentence),
+    )
+
+
+def is_in_pieces(dump: Dump, requested: int) -> bool:
+    """Say whether the pool had enough free bytes for a request, but not in one piece."""
+    free = _free(dump)
+    return free is not None and dump.largest_free is not None and free >= requested > dump.largest_free
+
+
+def place(source: str, frames: Sequence[Frame]) -> str | None:
+    """Say where in the user's code it happened; None where no frame is known.
+
+    ``"Line 7 of your cell: model.fit(x, y)"``, ``"loop.py:88 in train_step, called from line 1 of your cell: …"``.
+    """
+    if not frames:
+        return None
+    last = frames[-1]
+    outer = next((f for f in frames[:-1] if f.in_cell and (not last.in_cell or at_top_level(f))), None)
+    if last.in_cell:
+        words = f"Line {last.line} of your cell"
+    elif is_cell_file(last.file):
+        words = f"Line {last.line} of an earlier cell"
+    else:
+        words = f"{os.path.basename(last.file.replace(chr(92), '/'))}:{last.line}"
+    if not at_top_level(last):
+        words += f" in {last.function}"
+    if outer is not None:
+        words += f", called from line {outer.line}" + ("" if last.in_cell else " of your cell")
+    shown = last if last.in_cell else outer
+    code = _code(source, shown.line) if shown else ""
+    return f"{words}: {code}" if code else f"{words}."
+
+
+def _code(source: str, line: int) -> str:
+    rows = source.splitlines()
+    code = rows[line - 1].strip() if 0 < line <= len(rows) else ""
+    return code if len(code) <= _LONGEST_CODE else code[: _LONGEST_CODE - 1] + "…"
+
+
+def _happened(recording: Recording, device: str) -> str:
+    where = "of the machine itself" if device == HOST else f"on {device}"
+    took = duration(recording.seconds)
+    if recording.status == "killed":
+        return f"The kernel died after {took}; memory {where} had run out."
+    if recording.host_full is not None:
+        return f"Interrupted after {took}{progress(recording.facts)}, before host memory ran out."
+    memory = "Out of host memory" if device == HOST else f"Out of memory {where}"
+    return f"{memory} after {took}{progress(recording.facts)}."
+
+
+def progress(facts: Facts) -> str:
+    """Say how far the training was, as the end of a sentence; empty where that is unknown."""
+    if facts.epochs_done is None:
+        return ""
+    epoch = f"epoch {facts.epochs_done + 1}"
+    if facts.validating:
+        return f", in the validation after {epoch}"
+    if facts.steps_done is None:
+        return f", in {epoch}"
+    step = "the first step" if facts.steps_done == 0 else f"step {facts.steps_done + 1}"
+    return f", in {step} of {epoch}"
+
+
+def _needed(diagnosis: Diagnosis, role: str | None) -> str:
+    requested, in_use, limit = diagnosis.requested, diagnosis.in_use, diagnosis.limit
+    level = [value for value in (in_use, limit) if value is not None]
+    unit = brief_unit(level)
+    held = ""
+    if in_use is not None:
+        amount = f"{unit.text(in_use)} of {size(limit, unit)}" if limit is not None else size(in_use, unit)
+        held = f"this process held {amount}" if diagnosis.device == HOST else f"{amount} were in use"
+    if requested is None:
+        return f"{held[0].upper()}{held[1:]}." if held else ""
+    # A request of another order than the rest gets a unit of its own: "0.0 GiB" would tell nothing.
+    own = unit if level and float(unit.text(requested)) and requested < 1000 * unit.size else brief_unit([requested])
+    needed = f"It needed {size(requested, own)} more{_purpose(diagnosis, role)}"
+    return f"{needed}; {held}." if held else f"{needed}."
+
+
+def _purpose(diagnosis: Diagnosis, role: str | None) -> str:
+    """Say what the memory was for: ``" for the activations of conv2d_4 [256, 112, 112, 128] float32"``."""
+    what = ""
+    if role in ("activations", "gradients"):
+        what = f"the {role} of {diagnosis.layer}"
+    elif role == "input":
+        what = "the input pipeline"
+    elif role == "temporary":
+        what = f"a temporary tensor of {diagnosis.layer or diagnosis.op}" if diagnosis.op else "a temporary tensor"
+    elif diagnosis.jit:
+        what = "a program that XLA compiled"
+    elif diagnosis.layer:
+        what = _layer(diagnosis.layer)
+    elif diagnosis.op:
+        what = f"the operation {diagnosis.op}"
+    elif diagnosis.shape:
+        what = "an array" if diagnosis.device == HOST else "a tensor"
+    shape = f" [{', '.join(map(str, diagnosis.shape))}]" if diagnosis.shape else ""
+    dtype = f" {diagnosis.dtype}" if diagnosis.dtype else ""
+    return f" for {what}{shape}{dtype}" if what else ""
+
+
+def _layer(name: str) -> str:
+    """Name a layer that is known by its class (``"a Dense layer"``) or by its own name (``"the layer dense_1"``)."""
+    if not name[:1].isupper():
+        return f"the layer {name}"
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name} layer"
+
+
+def _cause(recording: Recording, diagnosis: Diagnosis, dump: Dump | None) -> str:
+    if recording.host_full is not None:
+        full = recording.host_full
+        share = round(100 * full.used / full.limit)
+        return f"{share} % of what it may use was taken: soon the system would have ended the kernel (--host-stop)."
+    if diagnosis.cause == "other-process":
+        return _others(recording, diagnosis.device)
+    if diagnosis.cause == "leftovers":
+        return _left(recording, diagnosis.device)
+    if dump is not None and diagnosis.requested is not None and is_in_pieces(dump, diagnosis.requested):
+        free, largest = _free(dump), dump.largest_free
+        unit = brief_unit([free or 0])
+        piece = f"the largest free piece had {size(largest, unit)}"
+        if size(largest, unit) == size(diagnosis.requested, unit):
+            piece = "no free piece was quite that large"
+        return f"{size(free, unit)} of the pool were free, but {piece}."
+    alone = diagnosis.larger_than_device and diagnosis.cause == "too-big"
+    return "That alone is more than the limit." if alone else ""
+
+
+def _others(recording: Recording, device: str) -> str:
+    facts = recording.facts.device(device)
+    others = sorted((facts.others if facts else None) or (), key=lambda other: -(other.bytes or 0))
+    names = [f"pid {other.pid}" + (f", {other.user}" if other.user else "") for other in others]
+    held = size(sum(other.bytes or 0 for other in others))
+    return f"Other processes hold {held} of this card ({_listed(names)}): without them the request would have fitted."
+
+
+def _left(recording: Recording, device: str) -> str:
+    left, own = find_leftovers(recording, device), discarded(recording, device)
+    unit = brief_unit([left.bytes, own])
+    garbage = f"{size(own, unit)} were garbage: what this cell had made before and nothing uses any more."
+    parts = []
+    if left.names:
+        parts.append(f"{size(left.named, unit)} in {_listed(left.names, ', ')}")
+    if left.unnamed and not left.maybe_used:
+        parts.append(f"{size(left.unnamed, unit)} that no name holds")
+    if own and (not parts or left.sure < _TRIFLE * own):
+        return f"{garbage} Without that the request would have fitted."
+    told = f"Earlier cells left {' and '.join(parts)} on {device}"
+    if own:
+        return f"{told}. {garbage} Without both the request would have fitted."
+    return f"{told}: without that the request would have fitted."
+
+
+def _listed(names: Sequence[str], joint: str = "; ") -> str:
+    more = len(names) - _LONGEST_LIST
+    return joint.join(names[:_LONGEST_LIST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _how_known(dump: Dump | None, disguised: bool) -> str:
+    if not disguised:
+        return ""
+    shown = "the allocator's dump does" if dump is not None else "the device was nearly full"
+    return f"The error's own words do not speak of memory; {shown}."
+
+
+def _free(dump: Dump) -> int | None:
+    return dump.pool - dump.in_use if dump.pool is not None and dump.in_use is not None else None

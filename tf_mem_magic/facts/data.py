@@ -1,0 +1,173 @@
+"""Datasets and generators: their batch size and length, without drawing an element."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterable
+from numbers import Number
+from typing import Any
+
+from tf_mem_magic.core.facts import DatasetFacts
+from tf_mem_magic.facts.values import is_array
+
+_KEEP_BATCH = frozenset(
+    {"Map", "ParallelMap", "Prefetch", "Cache", "MemoryCache", "Shuffle", "Options", "Repeat", "Take", "Skip"}
+    | {
+        "Shard",
+        "Filter",
+        "Snapshot",
+        "IgnoreErrors",
+        "AssertCardinality",
+        "TakeWhile",
+        "Unique",
+        "Save",
+        "Zip",
+        "Concatenate",
+    }
+)
+
+
+_MOST_ENTRIES = 64
+
+
+def dataset_batch(dataset: Any) -> int | None:
+    """Find the batch size of a ``tf.data.Dataset``; None where it was never batched or cannot be told.
+
+    Walks from the end of the pipeline to the last ``batch``, through steps that keep batches whole. Where the
+    element's static shape knows its leading size, that wins.
+    """
+    try:
+        static = _static_batch(dataset)
+        return static if static is not None else _walked_batch(dataset)
+    except Exception:
+        return None
+
+
+def _walked_batch(dataset: Any) -> int | None:
+    name = _step_name(dataset)
+    size = getattr(dataset, "_batch_size", None)
+    if size is not None and "Batch" in name:
+        return int(size)
+    if name in ("Rebatch", "LegacyRebatch"):
+        sizes = {int(n) for n in _flat(getattr(dataset, "_batch_sizes", ()))}
+        return sizes.pop() if len(sizes) == 1 else None
+    if name not in _KEEP_BATCH:
+        return None
+    found = {_walked_batch(source) for source in dataset._inputs()}
+    return found.pop() if len(found) == 1 else None
+
+
+def _static_batch(dataset: Any) -> int | None:
+    """Give the leading size that all components of a batched element share, where it is static."""
+    if _walked_batch(dataset) is None:
+        return None
+    sizes = {spec.shape[0] for spec in _specs(dataset.element_spec) if spec.shape.rank}
+    return int(next(iter(sizes))) if len(sizes) == 1 and None not in sizes else None
+
+
+def _specs(spec: Any) -> list[Any]:
+    if isinstance(spec, dict):
+        return [leaf for one in spec.values() for leaf in _specs(one)]
+    if isinstance(spec, (tuple, list)):
+        return [leaf for one in spec for leaf in _specs(one)]
+    return [spec] if hasattr(spec, "shape") else []
+
+
+def _flat(value: Any) -> Iterable[Any]:
+    numbers = value.numpy() if hasattr(value, "numpy") else value
+    return [numbers] if getattr(numbers, "ndim", 1) == 0 else list(numbers)
+
+
+def leading_size(data: Any) -> int | None:
+    """Give the leading size of the first array in a nested structure."""
+    if isinstance(data, dict):
+        data = tuple(data.values())
+    if isinstance(data, (tuple, list)):
+        return next((size for size in map(leading_size, data) if size), None)
+    shape = getattr(data, "shape", None)
+    try:
+        return int(shape[0]) if shape is not None and len(shape) else None
+    except (TypeError, ValueError):
+        return None
+
+
+def find_datasets(pairs: Iterable[tuple[str, Any]], initialised: bool) -> list[tuple[DatasetFacts, Any]]:
+    """Describe each distinct dataset among named values; give the facts beside the object."""
+    kinds = _kinds()
+    found: dict[int, tuple[DatasetFacts, Any]] = {}
+    for name, value in pairs:
+        kind = next((k for k, types_ in kinds if issubclass(type(value), types_)), None)
+        if kind is not None and id(value) not in found:
+            found[id(value)] = (_describe(name, kind, value, initialised), value)
+    return list(found.values())
+
+
+def is_repeatable(value: Any) -> bool:
+    """Whether ``value`` is data that can be read again: an array, dataset, or collection of arrays and numbers."""
+    if type(value) in (list, tuple, dict):
+        entries = list(value.values()) if isinstance(value, dict) else list(value)
+        return 0 < len(entries) <= _MOST_ENTRIES and all(is_array(e) or issubclass(type(e), Number) for e in entries)
+    return is_array(value) or any(k != "generator" and issubclass(type(value), types_) for k, types_ in _kinds())
+
+
+def _kinds() -> list[tuple[str, tuple[type, ...]]]:
+    """List the classes that count as datasets and are imported already."""
+    named = (
+        ("tf.data", "tensorflow.python.data.ops.dataset_ops", "DatasetV2"),
+        ("PyDataset", "keras.src.trainers.data_adapters.py_dataset_adapter", "PyDataset"),
+        ("PyDataset", "tf_keras.src.utils.data_utils", "Sequence"),
+    )
+    classes = [(kind, getattr(sys.modules.get(module), name, None)) for kind, module, name in named]
+    return [(kind, (cls,)) for kind, cls in classes if isinstance(cls, type)] + [("generator", (types.GeneratorType,))]
+
+
+def _describe(name: str, kind: str, value: Any, initialised: bool) -> DatasetFacts:
+    if kind == "tf.data":
+        if not initialised:
+            return DatasetFacts(name, kind)
+        return DatasetFacts(name, kind, dataset_batch(value), _cardinality(value), samples=dataset_samples(value))
+    if kind == "PyDataset":
+        size = vars(value).get("batch_size")
+        return DatasetFacts(name, kind, size if type(size) is int else None, _length(value))
+    return DatasetFacts(name, kind)
+
+
+_ONE_TO_ONE = frozenset({"Map", "ParallelMap", "Prefetch", "Cache", "MemoryCache", "Shuffle", "Options"})
+
+
+def dataset_samples(dataset: Any) -> int | None:
+    """Count the samples of one pass over a batched ``tf.data.Dataset``; None where that is not exactly known.
+
+    Only steps that hand on every batch may follow ``batch``, and what is batched must know its own size.
+    """
+    try:
+        while (name := _step_name(dataset)) in _ONE_TO_ONE:
+            (dataset,) = dataset._inputs()
+        if name not in ("Batch", "ParallelBatch", "PaddedBatch"):
+            return None
+        (source,) = dataset._inputs()
+        count, size = int(source.cardinality()), int(dataset._batch_size)
+        kept = count - count % size if bool(dataset._drop_remainder) else count
+        return kept if kept > 0 and -(-kept // size) == int(dataset.cardinality()) else None
+    except Exception:
+        return None
+
+
+def _step_name(dataset: Any) -> str:
+    return type(dataset).__name__.strip("_").removesuffix("V2").removesuffix("V1").removesuffix("Dataset")
+
+
+def _cardinality(dataset: Any) -> int | None:
+    try:
+        count = int(dataset.cardinality())
+    except Exception:
+        return None
+    return count if count >= 0 else None
+
+
+def _length(value: Any) -> int | None:
+    try:
+        return len(value)
+    except Exception:
+        return None

@@ -1,0 +1,121 @@
+"""What a running ``fit``, ``evaluate`` or ``predict`` of Keras is doing, read from its frame."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from tf_mem_magic.core.facts import BatchSeen
+from tf_mem_magic.facts.data import dataset_batch, leading_size
+
+_METHODS = ("fit", "evaluate", "predict")
+_ON_BATCH = ("train_on_batch", "test_on_batch", "predict_on_batch")
+_TRAINERS = tuple(
+    os.path.join(*parts)
+    for parts in (
+        ("keras", "src", "backend", "tensorflow", "trainer.py"),
+        ("tf_keras", "src", "engine", "training.py"),
+    )
+)
+_WANTED = ("epoch_iterator", "data_handler", "epoch", "begin_step", "end_step", "x")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a ``fit`` got: its epoch (from 0) and the whole ``steps`` of it; ``validating``: all of them."""
+
+    epochs: int | None = None
+    steps: int | None = None
+    validating: bool = False
+
+
+def observe_fit(frame: FrameType | None) -> BatchSeen | None:
+    """Read the batch size that Keras really uses from a stack whose innermost frame is ``frame``.
+
+    Where a ``fit`` is validating, its own batch size is given, not that of the ``evaluate`` inside. None where no
+    Keras call is running yet or its batch size cannot be told. Works from another thread (pass
+    ``sys._current_frames()[thread_id]``) and on the frames of a traceback. Never raises.
+    """
+    seen = observe_all(frame)
+    return next((one for one in seen if one.method == "fit"), seen[0] if seen else None)
+
+
+def observe_all(frame: FrameType | None) -> tuple[BatchSeen, ...]:
+    """Read the batch size of every Keras call on the stack, innermost first."""
+    found = []
+    for one in _keras_frames(frame):
+        try:
+            seen = _batch_of(one)
+        except Exception:
+            continue
+        if seen is not None:
+            found.append(seen)
+    return tuple(found)
+
+
+def observe_progress(frame: FrameType | None) -> Progress:
+    """Read how many epochs and steps the ``fit`` on the stack has completed."""
+    validating = False
+    for one in _keras_frames(frame):
+        if one.f_code.co_name != "fit":
+            validating = validating or one.f_code.co_name == "evaluate"
+            continue
+        try:
+            found = _locals(one)
+        except Exception:
+            return Progress()
+        epoch, begin, end = found.get("epoch"), found.get("begin_step"), found.get("end_step")
+        if not isinstance(epoch, int):
+            return Progress()
+        steps = end + 1 if validating and isinstance(end, int) else begin
+        return Progress(epoch, steps if isinstance(steps, int) else None, validating)
+    return Progress()
+
+
+def _keras_frames(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name in _METHODS + _ON_BATCH and code.co_filename.endswith(_TRAINERS):
+            yield frame
+        frame = frame.f_back
+
+
+def _locals(frame: FrameType) -> dict[str, Any]:
+    """Pick the locals that matter; before Python 3.13 the snapshot behind ``f_locals`` would keep the rest alive."""
+    snapshot = frame.f_locals
+    found = {name: snapshot[name] for name in _WANTED if name in snapshot}
+    if type(snapshot) is dict and frame.f_trace is None:
+        snapshot.clear()
+    return found
+
+
+def _batch_of(frame: FrameType) -> BatchSeen | None:
+    method, found = frame.f_code.co_name, _locals(frame)
+    if method in _ON_BATCH:
+        size = leading_size(found.get("x"))
+        return BatchSeen(method, size, "arrays") if size else None
+    if "epoch_iterator" in found:
+        adapter = vars(found["epoch_iterator"]).get("data_adapter")
+    else:
+        adapter = vars(found["data_handler"]).get("_adapter") if "data_handler" in found else None
+    if adapter is None:
+        return None
+    size, source = _adapter_batch(vars(adapter))
+    return BatchSeen(method, size, source) if size else None
+
+
+def _adapter_batch(held: dict[str, Any]) -> tuple[int | None, str]:
+    """Read the batch size from what one of Keras's data adapters stores."""
+    if "py_dataset" in held:
+        size = vars(held["py_dataset"]).get("batch_size")
+        return (size if type(size) is int else None), "PyDataset"
+    if "_first_batches" in held:
+        first = held["_first_batches"]
+        return (leading_size(first[0]) if isinstance(first, (list, tuple)) and first else None), "generator"
+    size = held.get("_batch_size")
+    if type(size) is int:
+        return size, "arrays"
+    return dataset_batch(held.get("_dataset")), "tf.data"

@@ -1,0 +1,318 @@
+"""Facts from live objects: a cheap look before the cell, a thorough one after it.
+
+TensorFlow and Keras are only looked up among the imported modules; nothing is imported, initialised, copied or
+kept alive here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import sys
+import tokenize
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
+
+from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModuleFacts
+from tf_mem_magic.diagnose.places import is_cell_file
+from tf_mem_magic.facts import names
+from tf_mem_magic.facts.data import find_datasets, is_repeatable
+from tf_mem_magic.facts.fit import Progress, observe_all, observe_fit, observe_progress
+from tf_mem_magic.facts.functions import find_functions
+from tf_mem_magic.facts.models import (
+    describe_kept_models,
+    describe_left_optimizers,
+    describe_models,
+    find_models,
+    find_optimizers,
+    is_keras_2,
+    steps_of,
+    training_of,
+    variables_of,
+)
+from tf_mem_magic.facts.scalars import find_scalars
+from tf_mem_magic.facts.uses import used_by_others, used_names
+from tf_mem_magic.facts.values import find_values
+from tf_mem_magic.notebook.mask import Masked, mask
+from tf_mem_magic.record.traceback import is_user_file
+
+__all__ = ["Before", "gather_facts", "observe_fit", "snapshot"]
+
+_WORD = re.compile(r"[^\W\d]\w*")
+_MOST_MODULES = 3
+_LONGEST_MODULE = 200_000
+"""Characters; a longer file is not looked through for a change to copy."""
+
+ENVIRONMENT = (
+    "CUDA_VISIBLE_DEVICES",
+    "TF_FORCE_GPU_ALLOW_GROWTH",
+    "TF_GPU_ALLOCATOR",
+    "TF_PER_DEVICE_MEMORY_LIMIT_MB",
+    "TF_GPU_HOST_MEM_LIMIT_IN_MB",
+    "TF_FORCE_UNIFIED_MEMORY",
+    "TF_ENABLE_GPU_GARBAGE_COLLECTION",
+    "TF_DEVICE_MIN_SYS_MEMORY_IN_MB",
+    "TF_CUDA_MALLOC_ASYNC_SUPPORTED_PREALLOC",
+    "TF_CUDNN_WORKSPACE_LIMIT_IN_MB",
+    "TF_CPU_ALLOCATOR_USE_BFC",
+    "TF_CPU_BFC_MEM_LIMIT_IN_MB",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_USE_LEGACY_KERAS",
+    "TF_XLA_FLAGS",
+    "XLA_FLAGS",
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    "XLA_PYTHON_CLIENT_ALLOCATOR",
+    "CUDA_MODULE_LOADING",
+)
+"""Variables that steer how TensorFlow, XLA and CUDA use memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What the names held when a cell began: identities, weak references and numbers, never the objects.
+
+    ``names`` maps a name to the value's id and, for containers, its length; ``alive`` an id to a weak reference;
+    ``steps`` the id of an optimizer to the steps that it had taken.
+    """
+
+    names: Mapping[str, tuple[int, int]]
+    alive: Mapping[int, weakref.ref[Any]]
+    steps: Mapping[int, int]
+
+    def had(self, value: Any) -> bool:
+        """Whether ``value`` is an object that a name reached before the cell; for objects with weak references."""
+        reference = self.alive.get(id(value))
+        return reference is not None and reference() is value
+
+    def steps_of(self, optimizers: Iterable[Any]) -> int:
+        """Give the steps that optimizers had taken; those that were made since had taken none."""
+        return max((self.steps.get(id(one), 0) for one in optimizers if self.had(one)), default=0)
+
+    def held(self, name: str, value: Any) -> bool:
+        """Whether ``name`` held this value, not grown since, or the value was already there under another name."""
+        return self.had(value) or self.names.get(name) == (id(value), _length(value))
+
+
+def snapshot(namespace: Mapping[str, Any]) -> Before:
+    """Note what the names hold as a cell begins. Cheap, and keeps nothing alive."""
+    pairs = names.reachable(namespace) + names.history(namespace)
+    models, named = find_models(pairs), [one for _, one in find_optimizers(pairs)]
+    optimizers = [*named, *(one for _, model in models for one in training_of(model))]
+    alive = {}
+    # A cell that builds its model around an earlier one keeps only the variables of that.
+    for value in (*(value for _, value in pairs), *variables_of(models, []), *optimizers):
+        try:
+            alive[id(value)] = weakref.ref(value)
+        except TypeError:
+            continue
+    return Before(
+        names={name: (id(value), _length(value)) for name, value in pairs},
+        alive=alive,
+        steps={id(one): steps_of(one) for one in optimizers},
+    )
+
+
+def gather_facts(
+    namespace: Mapping[str, Any],
+    before: Before,
+    cell_source: str,
+    exception: BaseException | None = None,
+    devices: Sequence[DeviceFacts] = (),
+    earlier_cells: Sequence[str] = (),
+) -> Facts:
+    """Read everything a remedy may want to know from the live objects, after the run and before any release.
+
+    A part that cannot be read is left out: nothing here raises. ``cell_source`` is the cell as it ran.
+    """
+    facts = Facts(
+        tensorflow=_version("tensorflow"),
+        keras=_version("keras") or _version("tf_keras"),
+        initialised=_initialised(),
+        policy=_policy(),
+        devices=tuple(devices),
+        earlier_cells=tuple(earlier_cells),
+        environment=tuple((name, os.environ[name]) for name in ENVIRONMENT if name in os.environ),
+    )
+    for part in (_live, _uses, _running):
+        try:
+            facts = replace(facts, **part(facts, namespace, before, cell_source, exception))
+        except Exception:
+            continue
+    return facts
+
+
+def _live(
+    facts: Facts, namespace: Mapping[str, Any], before: Before, source: str, exception: BaseException | None
+) -> dict[str, Any]:
+    pairs = names.reachable(namespace)
+    inner = list(_locals(exception))
+    local = [(name, value) for name, value in inner if name not in namespace]
+    others = find_models([(name, value) for name, value in inner if value is not namespace.get(name, value)])
+    named_optimizers = find_optimizers(pairs)
+    optimizers = [one for _, one in find_optimizers([*pairs, *local])]
+    found = find_datasets(pairs, facts.initialised)
+    models = find_models([*pairs, *local])
+    of_functions = {id(model) for _, model in models} - {id(model) for _, model in find_models(pairs)}
+    legacy = models and all(is_keras_2(model) for _, model in models)
+    return {
+        "keras": _version("tf_keras") if legacy else facts.keras,
+        "models": tuple(
+            replace(described, local=id(model) in of_functions)
+            for described, (_, model) in zip(
+                describe_models(
+                    models,
+                    optimizers,
+                    lambda model: before.steps_of(training_of(model, optimizers)) if before.had(model) else None,
+                    before.had,
+                ),
+                models,
+            )
+        ),
+        "datasets": tuple(replace(one, is_new=not before.had(value)) for one, value in found),
+        "values": (
+            *find_values(
+                names.own_names(namespace) + names.history(namespace), before.held, variables_of(models, optimizers)
+            ),
+            *describe_left_optimizers(named_optimizers, models, before.held),
+            *describe_kept_models([*pairs, *names.history(namespace)], models, before.held),
+        ),
+        "sessions": _open_sessions(pairs, before),
+        "shadowed": tuple(dict.fromkeys(name for name, _ in others)),
+    }
+
+
+def _uses(
+    _: Facts, namespace: Mapping[str, Any], __: Before, source: str, exception: BaseException | None
+) -> dict[str, Any]:
+    own = dict(names.own_names(namespace))
+    written = [name for name in dict.fromkeys(_WORD.findall(_plain_python(source))) if name in own]
+    plain = _plain_python(source)
+    functions = () if exception is None else find_functions(plain, namespace)
+    whole = "\n\n".join([plain, *(function.source for function in functions)])
+    return {
+        "used": used_names(plain, namespace),
+        "functions": functions,
+        "read_elsewhere": used_by_others(plain, namespace, ()),
+        "used_besides": used_by_others(whole, namespace, {function.name for function in functions}),
+        "scalars": find_scalars(whole, namespace),
+        "repeatable": tuple(name for name in written if is_repeatable(own[name])),
+    }
+
+
+def _running(
+    _: Facts, __: Mapping[str, Any], ___: Before, ____: str, exception: BaseException | None
+) -> dict[str, Any]:
+    batches: list[BatchSeen] = []
+    progress = Progress()
+    for frame in _innermost_frames(exception):
+        batches += observe_all(frame)
+        progress = observe_progress(frame) if progress == Progress() else progress
+    distinct = tuple(dict.fromkeys(batches))
+    return {
+        "batches": distinct,
+        "epochs_done": progress.epochs,
+        "steps_done": progress.steps,
+        "validating": progress.validating,
+        "modules": tuple(_modules(exception)),
+    }
+
+
+def _innermost_frames(exception: BaseException | None) -> Iterator[FrameType]:
+    """Yield the frame where each exception of the chain arose; Keras filters its own entries, ``f_back`` has them."""
+    seen: set[int] = set()
+    while exception is not None and id(exception) not in seen:
+        seen.add(id(exception))
+        trace = exception.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        if trace is not None:
+            yield trace.tb_frame
+        exception = exception.__cause__ or exception.__context__
+
+
+def _locals(exception: BaseException | None) -> Iterator[tuple[str, Any]]:
+    """Yield the local names of the user's own functions that led to the error, innermost first."""
+    running = _running_frames()
+    for frame in _own_frames(exception):
+        if frame.f_code.co_flags & inspect.CO_OPTIMIZED and frame not in running:
+            yield from list(frame.f_locals.items())
+
+
+def _own_frames(exception: BaseException | None) -> Iterator[FrameType]:
+    """Yield the frames of the user's own code that led to an error, innermost first."""
+    frames: list[FrameType] = []
+    for frame in _innermost_frames(exception):
+        caller: FrameType | None = frame
+        while caller is not None:
+            frames.append(caller)
+            caller = caller.f_back
+    trace = exception.__traceback__ if exception is not None else None
+    while trace is not None:
+        frames.append(trace.tb_frame)
+        trace = trace.tb_next
+    yield from (one for one in dict.fromkeys(frames) if is_user_file(one.f_code.co_filename))
+
+
+def _running_frames() -> set[FrameType]:
+    """Give the frames that go on after us: before Python 3.13 reading their names would keep the values alive."""
+    frames, frame = set[FrameType](), inspect.currentframe()
+    while frame is not None:
+        frames.add(frame)
+        frame = frame.f_back
+    return frames
+
+
+def _modules(exception: BaseException | None) -> Iterator[ModuleFacts]:
+    """Read the user's own files whose code led to the error; one that has changed since or is gone is left out."""
+    files = dict.fromkeys(frame.f_code.co_filename for frame in _own_frames(exception))
+    for file in [file for file in files if not is_cell_file(file)][:_MOST_MODULES]:
+        try:
+            with tokenize.open(file) as opened:
+                source = opened.read(_LONGEST_MODULE + 1)
+        except (OSError, SyntaxError, UnicodeError):
+            continue
+        if len(source) <= _LONGEST_MODULE:
+            yield ModuleFacts(file, source)
+
+
+def _open_sessions(pairs: Sequence[tuple[str, Any]], before: Before) -> tuple[str, ...]:
+    """Name the open sessions in TensorFlow 1's style that were there before the cell, each once."""
+    kind = getattr(sys.modules.get("tensorflow.python.client.session"), "BaseSession", None)
+    if not isinstance(kind, type):
+        return ()
+    known = [(name, value) for name, value in pairs if issubclass(type(value), kind) and before.had(value)]
+    found = {id(value): name for name, value in reversed(known) if value.__dict__.get("_closed") is False}
+    return tuple(reversed(found.values()))
+
+
+def _length(value: Any) -> int:
+    return len(value) if type(value) in (list, dict, tuple) else -1
+
+
+def _plain_python(source: str) -> str:
+    """Replace what only IPython reads, so that every other line keeps its number."""
+    masked = mask(source)
+    return masked.python if isinstance(masked, Masked) else ""
+
+
+def _version(module: str) -> str | None:
+    version = getattr(sys.modules.get(module), "__version__", None)
+    return version if isinstance(version, str) else None
+
+
+def _initialised() -> bool:
+    context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
+    return bool(getattr(context, "_initialized", False))
+
+
+def _policy() -> str:
+    policies = sys.modules.get("keras.src.dtype_policies.dtype_policy")
+    try:
+        return str(policies.dtype_policy().name) if policies is not None else "float32"
+    except Exception:
+        return "float32"

@@ -1,0 +1,299 @@
+"""Keras models: what they are made of and how many bytes their variables take. No value is ever copied."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from math import prod
+from typing import Any, Literal
+
+from tf_mem_magic.core.facts import WITH_MODEL, ModelFacts, NamedValue
+from tf_mem_magic.remedies.deploy.probe import is_copyable, quantizable_bytes
+from tf_mem_magic.remedies.mixed_precision.probe import rounds_ids
+from tf_mem_magic.remedies.smaller_batch.probe import is_rowwise
+
+
+def find_models(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Find the distinct Keras models among named values, each under the first name that holds it."""
+    classes = _classes(
+        ("keras.src.models.model", "Model"),
+        ("tf_keras.src.engine.training", "Model"),
+    )
+    return _distinct(pairs, classes)
+
+
+def is_keras_2(model: Any) -> bool:
+    """Whether a model belongs to Keras 2 (the package tf_keras)."""
+    return any(base.__module__.partition(".")[0] == "tf_keras" for base in type(model).__mro__)
+
+
+def find_optimizers(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Find the distinct Keras optimizers among named values (a custom loop holds its own)."""
+    classes = _classes(
+        ("keras.src.optimizers.base_optimizer", "BaseOptimizer"),
+        ("tf_keras.src.optimizers.optimizer", "_BaseOptimizer"),
+    )
+    return _distinct(pairs, classes)
+
+
+def _classes(*places: tuple[str, str]) -> tuple[type, ...]:
+    found = (getattr(sys.modules.get(module), name, None) for module, name in places)
+    return tuple(cls for cls in found if isinstance(cls, type))
+
+
+def _distinct(pairs: Iterable[tuple[str, Any]], classes: tuple[type, ...]) -> list[tuple[str, Any]]:
+    if not classes:
+        return []
+    found: dict[int, tuple[str, Any]] = {}
+    for name, value in pairs:
+        if issubclass(type(value), classes):
+            found.setdefault(id(value), (name, value))
+    return list(found.values())
+
+
+def optimizers_of(model: Any) -> list[Any]:
+    """List the optimizers that a model holds: its own, or a GAN's ``d_optimizer`` and ``g_optimizer``."""
+    return [held for _, held in find_optimizers(vars(model).items())]
+
+
+def training_of(model: Any, others: Iterable[Any] = ()) -> list[Any]:
+    """List the optimizers that train a model: those it holds, and those of ``others`` that were built on it."""
+    return [*optimizers_of(model), *_training(model, others)]
+
+
+def steps_of(optimizer: Any) -> int:
+    """Read how many steps an optimizer has taken; 0 where that cannot be read."""
+    try:
+        return int(optimizer.iterations)
+    except Exception:
+        return 0
+
+
+def _training(model: Any, optimizers: Iterable[Any]) -> list[Any]:
+    """Pick the optimizers outside the model that were built on its variables."""
+    try:
+        mine = {id(v) for v in model.trainable_variables}
+    except Exception:
+        return []
+    return [one for one in optimizers if any(id(v) in mine for v in vars(one).get("_trainable_variables", ()))]
+
+
+def describe_models(
+    models: list[tuple[str, Any]],
+    optimizers: list[Any],
+    steps_before: Callable[[Any], int | None],
+    existed: Callable[[Any], bool],
+) -> tuple[ModelFacts, ...]:
+    """Describe models; a variable that several of them share is counted with the largest, so that sums are true."""
+    counted: set[int] = set()
+    order = sorted(models, key=lambda pair: -len(_variables(pair[1])))
+    facts = {}
+    for name, model in order:
+        early = _bytes_once((v for v in _variables(model) if existed(v)), set(counted))
+        described = _describe(name, model, optimizers, steps_before(model), counted)
+        facts[id(model)] = replace(described, earlier_bytes=early)
+    return tuple(facts[id(model)] for _, model in models)
+
+
+def variables_of(models: list[tuple[str, Any]], optimizers: list[Any]) -> list[Any]:
+    """List the variables of models and of the optimizers that they or names hold."""
+    owners = [
+        *(model for _, model in models),
+        *optimizers,
+        *(one for _, model in models for one in optimizers_of(model)),
+    ]
+    return [variable for owner in owners for variable in _variables(owner)]
+
+
+def describe_left_optimizers(
+    optimizers: list[tuple[str, Any]], models: list[tuple[str, Any]], is_earlier: Callable[[str, Any], bool]
+) -> tuple[NamedValue, ...]:
+    """Describe the optimizers of models that are gone: they hold their own variables and the models' as well."""
+    every = [one for _, one in optimizers]
+    used = {id(one) for _, model in models for one in training_of(model, every)}
+    found, counted = [], set[int]()
+    for name, one in optimizers:
+        trained = vars(one).get("_trainable_variables") or ()
+        if id(one) not in used and trained:
+            variables = [*_variables(one), *trained]
+            device = next((d for d in map(variable_device, variables) if d), None)
+            origin: Literal["earlier", "cell"] = "earlier" if is_earlier(name, one) else "cell"
+            found.append(NamedValue(name, _bytes_once(variables, counted), "optimizer", device, origin))
+    return tuple(found)
+
+
+def describe_kept_models(
+    pairs: Iterable[tuple[str, Any]], models: list[tuple[str, Any]], is_earlier: Callable[[str, Any], bool]
+) -> tuple[NamedValue, ...]:
+    """Describe callbacks that keep a model alive which no name holds: a ``History`` refers to what ``fit`` trained."""
+    known = {id(model) for _, model in models}
+    callbacks = _classes(("keras.src.callbacks.callback", "Callback"), ("tf_keras.src.callbacks", "Callback"))
+    found, counted = [], {id(v) for _, model in models for v in _variables(model)}
+    for name, one in _distinct(pairs, callbacks):
+        for _, model in find_models(vars(one).items()):
+            if id(model) in known:
+                continue
+            variables = [*_variables(model), *(v for held in optimizers_of(model) for v in _variables(held))]
+            device = next((d for d in map(variable_device, variables) if d), None)
+            origin: Literal["earlier", "cell"] = "earlier" if is_earlier(name, one) else "cell"
+            kind = f"{type(one).__name__} {WITH_MODEL}"
+            found.append(NamedValue(name, _bytes_once(variables, counted), kind, device, origin))
+    return tuple(value for value in found if value.bytes)
+
+
+def _describe(name: str, model: Any, others: list[Any], before: int | None, counted: set[int]) -> ModelFacts:
+    optimizers = training_of(model, others)
+    weights = _variables(model)
+    weight_bytes = _bytes_once(weights, counted)
+    slots = [v for one in optimizers for v in _variables(one)]
+    first = _inner(optimizers[0]) if optimizers else None
+    layers = _layers(model)
+    quantizable = quantizable_bytes(layers)
+    eager = _attribute(model, "_run_eagerly", bool) or _functions_run_eagerly()
+    return ModelFacts(
+        name=name,
+        layers=tuple(dict.fromkeys(type(layer).__name__ for layer in layers)),
+        optimizer=type(first).__name__ if first is not None else None,
+        schedule=_schedule(first),
+        dtype_policy=_policy(model, layers),
+        jit_compile=False if eager else _attribute(model, "_jit_compile", bool),
+        run_eagerly=bool(eager),
+        weight_bytes=weight_bytes,
+        optimizer_bytes=_bytes_once(slots, counted),
+        steps=max((steps_of(one) for one in optimizers), default=0),
+        steps_before=before,
+        device=next((d for d in map(variable_device, weights) if d), None),
+        rounds_ids=_rounds_ids(model),
+        copyable=is_copyable(model),
+        quantizable=sum(quantizable),
+        widest=max(quantizable, default=0),
+        form=_form(model),
+        rowwise=is_rowwise(model),
+        no_student=_no_student(model),
+        trainable_bytes=_trainable_bytes(model),
+    )
+
+
+def _trainable_bytes(model: Any) -> int | None:
+    try:
+        return _bytes_once(model.trainable_variables, set())
+    except Exception:
+        return None
+
+
+def _inner(optimizer: Any) -> Any:
+    return vars(optimizer).get("inner_optimizer", optimizer)
+
+
+def _schedule(optimizer: Any) -> str | None:
+    rate = vars(optimizer).get("_learning_rate") if optimizer is not None else None
+    is_schedule = any(base.__name__ == "LearningRateSchedule" for base in type(rate).__mro__)
+    return type(rate).__name__ if is_schedule else None
+
+
+def _rounds_ids(model: Any) -> bool:
+    try:
+        return rounds_ids(model)
+    except Exception:
+        return False
+
+
+def _form(model: Any) -> str | None:
+    """Say how a Keras 3 model is made; None for one of Keras 2."""
+    if is_keras_2(model):
+        return None
+    bases = {f"{base.__module__}.{base.__name__}" for base in type(model).__mro__}
+    if "keras.src.models.sequential.Sequential" in bases:
+        return "sequential"
+    return "functional" if "keras.src.models.functional.Functional" in bases else "subclassed"
+
+
+def _no_student(model: Any) -> str | None:
+    from tf_mem_magic.apply.deploy.distill import why_not
+
+    try:
+        return None if is_keras_2(model) else why_not(model)
+    except Exception:
+        return None
+
+
+def _attribute(model: Any, name: str, kind: type) -> Any:
+    value = vars(model).get(name)
+    return value if isinstance(value, kind) else None
+
+
+def _functions_run_eagerly() -> bool:
+    module = sys.modules.get("tensorflow.python.eager.polymorphic_function.eager_function_run")
+    return bool(getattr(module, "RUN_FUNCTIONS_EAGERLY", False))
+
+
+def _layers(model: Any) -> list[Any]:
+    try:
+        return [layer for layer in model._flatten_layers() if layer is not model]
+    except Exception:
+        return []
+
+
+def _policy(model: Any, layers: list[Any]) -> str:
+    """Give the mixed policy that layers with weights follow, if any does; else what most follow, or the model's own."""
+    names: Counter[str] = Counter()
+    for layer in layers:
+        try:
+            if layer.weights and not layer._flatten_layers(include_self=False):
+                names[layer.dtype_policy.name] += 1
+        except Exception:
+            continue
+    ranked = [name for name, _ in names.most_common()]
+    if ranked:
+        return next((name for name in ranked if name.startswith("mixed_")), ranked[0])
+    return str(getattr(getattr(model, "dtype_policy", None), "name", "float32"))
+
+
+def _variables(owner: Any) -> list[Any]:
+    """List the variables of a model or an optimizer, whichever Keras it comes from."""
+    try:
+        held = owner.weights if hasattr(owner, "weights") else owner.variables
+        return list(held() if callable(held) and not isinstance(held, list) else held)
+    except Exception:
+        return []
+
+
+def _bytes_once(variables: Iterable[Any], counted: set[int]) -> int:
+    total = 0
+    for variable in variables:
+        if id(variable) not in counted:
+            counted.add(id(variable))
+            total += array_bytes(variable)
+    return total
+
+
+def array_bytes(value: Any) -> int:
+    """Compute the bytes of a tensor, variable or array from its shape and dtype; 0 where they cannot be told."""
+    try:
+        return prod(int(n) for n in value.shape) * dtype_bytes(value.dtype)
+    except Exception:
+        return 0
+
+
+def dtype_bytes(dtype: Any) -> int:
+    """Give the bytes of one element of a dtype: TensorFlow's, NumPy's, or Keras's name of one."""
+    size = getattr(dtype, "itemsize", None) or getattr(dtype, "size", None)
+    if isinstance(size, int):
+        return size
+    name = str(getattr(dtype, "name", dtype))
+    bits = re.search(r"\d+", name)
+    return max(1, int(bits.group()) // 8) if bits else int(name == "bool")
+
+
+def variable_device(value: Any) -> str | None:
+    """Give TensorFlow's short name of the device that holds a tensor or variable (``"GPU:0"``)."""
+    try:
+        inner = getattr(value, "_value", None)
+        text = getattr(value if inner is None else inner, "device", None)
+        found = re.search(r"(CPU|GPU|TPU|XLA_\w+):(\d+)", text, re.IGNORECASE) if isinstance(text, str) else None
+    except Exception:
+        return None
+    return f"{found.group(1).upper()}:{found.group(2)}" if found else None

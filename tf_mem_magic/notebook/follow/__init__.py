@@ -1,0 +1,1 @@
+"""Values followed through names, calls, classes and containers. Pure."""

@@ -1,0 +1,121 @@
+"""Calls of the cell's own functions and classes: which argument or default reaches a parameter."""
+
+from __future__ import annotations
+
+import ast
+
+from tf_mem_magic.notebook.follow.resolve import Reader, Setting, Unknown, merge, resolve
+from tf_mem_magic.notebook.scopes import Binding
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def argument_exprs(reader: Reader, binding: Binding) -> list[ast.expr] | Unknown:
+    """List the expressions that reach a parameter: arguments of the calls that matter, or the default."""
+    function = binding.scope
+    if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return Unknown(f"`{binding.name}` is a parameter of a lambda")
+    calls = _calls(reader, function)
+    if isinstance(calls, Unknown):
+        return calls
+    found: list[ast.expr] = []
+    for call in calls:
+        one = bind(call, function, binding.name, skip=_is_method(reader, function))
+        if one is None:
+            return Unknown(f"`{binding.name}` is not given in line {call.lineno} in a way that can be followed")
+        found.append(one)
+    return found
+
+
+def resolve_parameter(reader: Reader, binding: Binding, depth: int) -> Setting | Unknown:
+    """Follow a parameter to what its callers pass, or to its default."""
+    exprs = argument_exprs(reader, binding)
+    if isinstance(exprs, Unknown):
+        return exprs
+    found = []
+    for expr in exprs:
+        one = resolve(reader, expr, depth + 1)
+        if isinstance(one, Unknown):
+            return one
+        found.append(one)
+    return merge(found)
+
+
+def bind(call: ast.Call, function: Definition, name: str, skip: bool) -> ast.expr | None:
+    """Give the expression that ``call`` hands to the parameter ``name``; None where stars hide it."""
+    for keyword in call.keywords:
+        if keyword.arg == name:
+            return keyword.value
+    positional = [a.arg for a in (*function.args.posonlyargs, *function.args.args)]
+    if name in positional:
+        index = positional.index(name) - int(skip)
+        if any(isinstance(a, ast.Starred) for a in call.args[: index + 1]):
+            return None
+        if 0 <= index < len(call.args):
+            return call.args[index]
+    if any(keyword.arg is None for keyword in call.keywords):
+        return None
+    return default_of(function, name)
+
+
+def default_of(function: Definition, name: str) -> ast.expr | None:
+    """Give a parameter's default."""
+    args = function.args
+    positional = [*args.posonlyargs, *args.args]
+    pairs = list(zip(positional[len(positional) - len(args.defaults) :], args.defaults))
+    pairs += [(a, d) for a, d in zip(args.kwonlyargs, args.kw_defaults) if d is not None]
+    return next((default for argument, default in pairs if argument.arg == name), None)
+
+
+def defined(reader: Reader, name: ast.expr) -> Definition | ast.ClassDef | None:
+    """Give the function or class of the cell that ``name`` surely means."""
+    if not isinstance(name, ast.Name):
+        return None
+    found = reader.bindings(name)
+    if len(found) != 1 or found[0].kind != "def":
+        return None
+    node = found[0].node
+    return node if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) else None
+
+
+def constructor(cls: ast.ClassDef) -> Definition | None:
+    """Give the class's own ``__init__``."""
+    return next((n for n in cls.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+
+
+def _is_method(reader: Reader, function: ast.AST) -> bool:
+    if not isinstance(reader.scopes.parents.get(function), ast.ClassDef):
+        return False
+    decorators = {ast.unparse(d) for d in getattr(function, "decorator_list", [])}
+    return "staticmethod" not in decorators
+
+
+def _calls(reader: Reader, function: Definition) -> list[ast.Call] | Unknown:
+    """List the calls of ``function`` in the cell; where the failing lines tell which one, only that."""
+    if function in reader.entered:
+        return [reader.entered[function]]
+    owner = reader.scopes.parents.get(function)
+    target = owner if isinstance(owner, ast.ClassDef) and function.name == "__init__" else function
+    if isinstance(owner, ast.ClassDef) and target is function:
+        calls = [
+            n
+            for n in ast.walk(reader.cell.tree)
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.func.attr == function.name
+        ]
+    else:
+        assert isinstance(target, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        home = reader.scopes.lookup(target.name, reader.scopes.scope_of(target))
+        if len(reader.scopes.of(home, target.name)) != 1:
+            return Unknown(f"`{target.name}` is defined more than once")
+        calls = []
+        for load in reader.scopes.loads.get((home, target.name), []):
+            parent = reader.scopes.parents[load]
+            if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name) and parent.func.id == "super":
+                continue
+            if not (isinstance(parent, ast.Call) and parent.func is load):
+                return Unknown(f"`{target.name}` is also used without being called (line {load.lineno})")
+            calls.append(parent)
+    within = [c for c in calls if reader.covers(c)]
+    if not calls:
+        return Unknown(f"`{target.name}` is not called in this cell")
+    return within or calls

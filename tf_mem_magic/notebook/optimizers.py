@@ -1,0 +1,92 @@
+"""Where a cell makes the optimizer that it trains with."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from tf_mem_magic.notebook.follow.resolve import Reader, evaluate
+from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.uses import called_name
+
+BY_STRING = {
+    name.lower(): name
+    for name in (
+        *("SGD", "RMSprop", "Adam", "AdamW", "Adadelta", "Adagrad", "Adamax", "Adafactor"),
+        *("Nadam", "Ftrl", "Lion", "Lamb", "Muon"),
+    )
+}
+"""Keras's own optimizers by the string that ``compile`` takes for each."""
+
+_ORIGIN = "keras.optimizers."
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerMade:
+    """The expression that makes an optimizer: a string such as ``"adam"``, or a call of Keras's own class ``name``.
+
+    ``module`` is how the cell reaches ``keras.optimizers`` there; None where it does not. ``plain_rate``: its learning
+    rate is surely a number, not a schedule.
+    """
+
+    node: ast.expr
+    name: str
+    module: str | None
+    plain_rate: bool
+
+    @property
+    def call(self) -> ast.Call | None:
+        """The constructor's call; None for a string."""
+        return self.node if isinstance(self.node, ast.Call) else None
+
+
+def compiled_with(reader: Reader, names: KerasNames, model: str) -> OptimizerMade | str:
+    """Find the optimizer of the cell's only ``model.compile(...)``; a text says why it was not found."""
+    calls = compile_calls(reader.cell.tree, model)
+    if len(calls) != 1:
+        return f"`{model}` is not compiled in this cell" if not calls else f"`{model}` is compiled more than once"
+    call = calls[0]
+    given = next((k.value for k in call.keywords if k.arg == "optimizer"), call.args[0] if call.args else None)
+    if given is None or any(k.arg is None for k in call.keywords):
+        return "`compile` does not plainly say its optimizer"
+    return made_by(reader, names, given)
+
+
+def compile_calls(tree: ast.Module, model: str) -> list[ast.Call]:
+    """List the calls of ``model.compile``."""
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
+    return [c for c in calls if called_name(c) == "compile" and ast.unparse(c.func.value) == model]  # type: ignore[attr-defined]
+
+
+def made_by(reader: Reader, names: KerasNames, given: ast.expr) -> OptimizerMade | str:
+    """Follow an expression to the string or the call of a Keras class that makes the optimizer."""
+    found = given
+    if isinstance(given, ast.Name):
+        chosen = reader.scopes.reaching(given, reader.bindings(given))
+        if chosen is None or chosen.value is None:
+            return f"`{given.id}` is not made in this cell in a way that can be followed"
+        found = chosen.value
+    module = _module(reader, names, found)
+    if isinstance(found, ast.Constant) and isinstance(found.value, str) and found.value.lower() in BY_STRING:
+        return OptimizerMade(found, BY_STRING[found.value.lower()], module, plain_rate=True)
+    origin = names.origin(found.func) if isinstance(found, ast.Call) else ""
+    name = origin[len(_ORIGIN) :] if origin.startswith(_ORIGIN) else ""
+    if not isinstance(found, ast.Call) or name not in BY_STRING.values():
+        return "the optimizer is none of Keras's own"
+    if any(isinstance(a, ast.Starred) for a in found.args) or any(k.arg is None for k in found.keywords):
+        return "the optimizer's arguments cannot be followed"
+    rate = learning_rate(found)
+    return OptimizerMade(found, name, module, rate is None or evaluate(reader, rate) is not None)
+
+
+def learning_rate(call: ast.Call) -> ast.expr | None:
+    """Give the learning rate that a constructor is called with."""
+    given = next((k.value for k in call.keywords if k.arg == "learning_rate"), None)
+    return given if given is not None else call.args[0] if call.args else None
+
+
+def _module(reader: Reader, names: KerasNames, node: ast.expr) -> str | None:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return ast.unparse(node.func.value)
+    handle = names.handle(reader.scopes.top_statement(node))
+    return None if handle is None else f"{handle}.optimizers"

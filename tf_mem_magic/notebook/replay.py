@@ -1,0 +1,87 @@
+"""Which earlier cells to run again after a restart, and what to know about each before it does."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from tf_mem_magic.notebook.effects import Effect, effects_of, function_effects, only_defines
+
+LONG_SECONDS = 10.0
+"""Training that took less is replayed without a word."""
+
+_FLAGS = {
+    "mounts": "mounts a drive",
+    "installs": "installs packages",
+    "deletes": "deletes files",
+    "asks": "asks for input",
+    "trains": "long training",
+    "exits": "restarts or exits",
+    "writes": "writes files",
+    "shell": "shell command",
+}
+_NOT_UNASKED = {"mounts", "installs", "deletes", "asks", "trains", "exits"}
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierCell:
+    """A cell that a restart may replay.
+
+    ``count`` is its execution count (None: it never ran), ``seconds`` its last duration (None: not seen).
+    ``ran_as`` is the source with which it last ran in this kernel, None where it did not run in it.
+    """
+
+    cell_id: str
+    source: str
+    count: int | None = None
+    seconds: float | None = None
+    ran_as: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """An earlier cell with its verdict: ``ticked`` to run again unless the person says otherwise, and ``flags``."""
+
+    cell: EarlierCell
+    ticked: bool
+    flags: tuple[str, ...] = ()
+
+
+def choose_replay(cells: Iterable[EarlierCell]) -> tuple[Replay, ...]:
+    """Decide for each cell whether a restart replays it; in the order in which they last ran.
+
+    Cells that ran are ticked, except what should not happen unasked: mounting, installing, deleting, asking,
+    long training, ending the kernel, and cells that are nothing but a shell command (what it did to the disk is
+    still there). Cells of imports and definitions are always ticked once they ran. Cells that never ran in this
+    kernel come last, not ticked.
+    """
+    ordered = sorted(cells, key=lambda c: (c.ran_as is None, c.count or 0))
+    functions: dict[str, tuple[Effect, ...]] = {}
+    chosen: list[Replay] = []
+    for cell in ordered:
+        functions.update(function_effects(cell.source, functions))
+        chosen.append(_judge(cell, effects_of(cell.source, functions)))
+    return tuple(chosen)
+
+
+def _judge(cell: EarlierCell, effects: tuple[Effect, ...]) -> Replay:
+    kinds = {effect.kind for effect in effects}
+    if cell.seconds is not None and cell.seconds < LONG_SECONDS:
+        kinds.discard("trains")
+    flags = [text for kind, text in _FLAGS.items() if kind in kinds]
+    if cell.ran_as is None:
+        return Replay(cell, False, (*flags, "did not run in this kernel"))
+    if cell.ran_as.strip() != cell.source.strip():
+        flags.append("edited since it ran")
+    if not cell.source.strip():
+        return Replay(cell, False, tuple(flags))
+    safe = only_defines(cell.source) or not (kinds & _NOT_UNASKED or _is_only_shell(cell.source, kinds))
+    return Replay(cell, safe, tuple(flags))
+
+
+def _is_only_shell(source: str, kinds: Collection[str]) -> bool:
+    lines = [line.strip() for line in source.splitlines() if line.strip() and not line.strip().startswith("#")]
+    if lines and lines[0].startswith("%%tfmem"):
+        lines = lines[1:]
+    whole = bool(lines) and lines[0].startswith("%%") and "shell" in kinds
+    return whole or (bool(lines) and all(line.startswith("!") for line in lines))

@@ -1,0 +1,79 @@
+"""Where a cell trains: the statement, and the model it works on."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import Facts, ModelFacts
+from tf_mem_magic.notebook.cell import PythonCell
+from tf_mem_magic.notebook.origins import KerasNames
+
+_CALLS = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlace:
+    """Where the cell trains: the innermost statement, the top-level one, and the expression that is the model."""
+
+    statement: ast.stmt
+    top: ast.stmt
+    model: str
+    facts: ModelFacts | None
+    by_keras: bool = False
+
+
+def find_training(
+    cell: PythonCell, names: KerasNames, facts: Facts, diagnosis: Diagnosis | None
+) -> TrainingPlace | str:
+    """Find the statement that ran out of memory, or else the last one that trains, and the model it works on.
+
+    A text is the reason why it was not found, as a sentence.
+    """
+    line = None if diagnosis is None or diagnosis.line is None else diagnosis.line + cell.skipped
+    calls = [
+        (top, node)
+        for top in cell.tree.body
+        for node in ast.walk(top)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CALLS
+    ]
+    hit = [(top, call) for top, call in calls if line is not None and _covers(call, line)]
+    for top, call in hit or (calls[-1:] if line is None else []):
+        assert isinstance(call.func, ast.Attribute)
+        model = cell.text(call.func.value)
+        return TrainingPlace(_innermost(top, call), top, model, facts.model(model), by_keras=True)
+    covering = [s for s in cell.tree.body if line is not None and _covers(s, line)]
+    covering += [s for s in reversed(cell.tree.body) if _named_models(s, facts)]
+    if not covering:
+        return "the statement that trains the model was not found in the cell"
+    top = covering[0]
+    named = _named_models(top, facts)
+    if not named and names.builds(top):
+        return TrainingPlace(top, top, "", None)
+    named = named or [m for m in facts.models if len(facts.models) == 1 and not m.local]
+    if len(named) == 1:
+        return TrainingPlace(top, top, named[0].name, named[0])
+    which = f"it could be any of {', '.join(f'`{m.name}`' for m in named)}" if named else "none of its names holds one"
+    return f"it is not sure which model the cell trains: {which}"
+
+
+def binds_model(statement: ast.stmt, model: str) -> bool:
+    """Whether ``statement`` itself decides which object ``model`` names: a line before it would mean another one."""
+    root = model.partition(".")[0].partition("[")[0]
+    return any(isinstance(n, ast.Name) and n.id == root and isinstance(n.ctx, ast.Store) for n in ast.walk(statement))
+
+
+def _named_models(statement: ast.stmt, facts: Facts) -> list[ModelFacts]:
+    nodes = (n for n in ast.walk(statement) if isinstance(n, (ast.Name, ast.Attribute, ast.Subscript)))
+    written = {ast.unparse(n) for n in nodes if isinstance(n.ctx, ast.Load)}
+    return [m for m in facts.models if m.name in written and m.name not in facts.shadowed]
+
+
+def _covers(node: ast.expr | ast.stmt, line: int) -> bool:
+    return node.lineno <= line <= (node.end_lineno or node.lineno)
+
+
+def _innermost(top: ast.stmt, node: ast.AST) -> ast.stmt:
+    holders = [s for s in ast.walk(top) if isinstance(s, ast.stmt) and node in ast.walk(s)]
+    return holders[-1]

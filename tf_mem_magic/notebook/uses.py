@@ -1,0 +1,161 @@
+"""What a cell does with a name that holds the batch size, and whether that may change together with it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Literal
+
+from tf_mem_magic.notebook.scopes import Scopes
+
+Role = Literal["site", "coupled", "free", "other"]
+"""``site`` sets a batch size, ``coupled`` must follow it, ``free`` does not mind, ``other`` is something else."""
+
+BATCHERS = {"batch": 0, "padded_batch": 0, "ragged_batch": 0, "rebatch": 0}
+"""Dataset methods that take the batch size, and its position."""
+
+KERAS = {"fit": 2, "evaluate": 2, "predict": 1}
+"""Keras methods that take ``batch_size``, and its position."""
+
+_BATCH_WORDS = frozenset(
+    {"bs", "bsz", "batch", "mbs", "minibatch", "global_batch", "train_batch", "val_batch", "test_batch", "mini_batch"}
+)
+SHAPES = frozenset(
+    "ensure_shape set_shape "
+    "normal uniform zeros ones randn rand random random_sample truncated_normal fill full empty reshape broadcast_to "
+    "tile repeat randint choice sample standard_normal random_normal random_uniform integers permutation "
+    "get_initial_state initialize_hidden_state zero_state one_hot_zeros categorical TensorShape".split()
+)
+_THROUGH = frozenset("ceil floor int float round min max cast constant abs len minimum maximum".split())
+_TALK = frozenset("print str repr format info debug warning log display write set_description set_postfix".split())
+_DATA = re.compile(r"(?i)data|(?:^|_)ds(?:$|_)|load|gen|batch|iter|pipeline|train|split|slices|chunks")
+MODEL = re.compile(r"(?i)model|build|layer|net(?:$|_)|dense|conv|lstm|gru|embed|encoder|decoder|unit|callback|optimi")
+_INDEX = re.compile(
+    r"(?i)^(?:start|end|stop|begin|first|last|lo|hi|low|high|offset|idx|ind|index|indices|i|j|s|e|k)\d*$"
+    r"|_(?:start|end|idx|index|begin|indices)$|^(?:start|end|batch)_|steps|n_?batch|num_?batch|batches|shape|buffer"
+    r"|(?:^|_)(?:lr|learning_rate)"
+)
+
+
+def is_batch_name(name: str) -> bool:
+    """Say whether a name means a batch size, going by how people name it."""
+    plain = name.lower().strip("_").replace("-", "_")
+    if plain in _BATCH_WORDS or plain.endswith(("_bs", "_bsz")) or plain.startswith("batch_per"):
+        return True
+    return any(word in plain for word in ("batch_size", "batchsize", "batch_sz"))
+
+
+def called_name(call: ast.Call) -> str:
+    """Give the last part of what is called: ``fit`` for ``model.fit(...)``."""
+    if isinstance(call.func, ast.Attribute):
+        return call.func.attr
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+def role(scopes: Scopes, node: ast.expr) -> Role:
+    """Say what the expression ``node``, which reads the batch size, is used for."""
+    child: ast.AST = node
+    for parent in scopes.up(node):
+        found = _role(scopes, parent, child)
+        if found is not None:
+            return found
+        child = parent
+    return "other"
+
+
+def _role(scopes: Scopes, parent: ast.AST, child: ast.AST) -> Role | None:
+    if isinstance(parent, (ast.FormattedValue, ast.Expr, ast.Assert)):
+        return "free"
+    if isinstance(parent, ast.keyword):
+        return _of_keyword(parent.arg or "")
+    if isinstance(parent, ast.Call):
+        return _of_argument(scopes, parent, child)
+    if isinstance(parent, ast.BinOp):
+        divides = isinstance(parent.op, (ast.FloorDiv, ast.Div, ast.Mod)) and child is parent.right
+        return "coupled" if divides else None
+    if isinstance(parent, ast.Subscript):
+        return "coupled" if child is parent.slice else "other"
+    if isinstance(parent, (ast.Compare, ast.AugAssign)):
+        return "coupled"
+    if isinstance(parent, (ast.UnaryOp, ast.Slice, ast.IfExp)):
+        return None
+    if isinstance(parent, (ast.Tuple, ast.List)):
+        return _of_element(scopes, parent, child)
+    if isinstance(parent, ast.Dict):
+        keys = [k.value for k, v in zip(parent.keys, parent.values) if v is child and isinstance(k, ast.Constant)]
+        return "site" if keys and is_batch_name(str(keys[0])) else "other"
+    if isinstance(parent, ast.Assign):
+        roles = {_of_target(target, child) for target in parent.targets}
+        return roles.pop() if len(roles) == 1 else "other"
+    if isinstance(parent, (ast.AnnAssign, ast.NamedExpr)):
+        return _of_target(parent.target, child)
+    if isinstance(parent, ast.arguments):
+        return _of_default(parent, child)
+    return "other"
+
+
+def _of_keyword(name: str) -> Role:
+    if is_batch_name(name):
+        return "site"
+    if name in ("shape", "size", "batch_shape", "batch_input_shape", "step") or "steps" in name:
+        return "coupled"
+    return "free" if name in ("buffer_size", "desc") else "other"
+
+
+def _of_argument(scopes: Scopes, call: ast.Call, child: ast.AST) -> Role | None:
+    if child not in call.args:
+        return "other"
+    index, name = call.args.index(child), called_name(call)
+    if (BATCHERS | KERAS).get(name) == index and isinstance(call.func, ast.Attribute):
+        return "site"
+    if name == "range" or name in SHAPES:
+        return "coupled"
+    if name in _THROUGH:
+        return None
+    if name in _TALK or name in ("shuffle", "prefetch"):
+        return "free"
+    parameter = _parameter(scopes, call, index)
+    if parameter is not None:
+        return "site" if is_batch_name(parameter) else "other"
+    return "site" if _DATA.search(name) and not MODEL.search(name) and not name[:1].isupper() else "other"
+
+
+def _parameter(scopes: Scopes, call: ast.Call, index: int) -> str | None:
+    if not isinstance(call.func, ast.Name):
+        return None
+    found = scopes.of(scopes.home(call.func), call.func.id)
+    node = found[0].node if len(found) == 1 and found[0].kind == "def" else None
+    if isinstance(node, ast.ClassDef):
+        node = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+        index += 1
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return None
+    names = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
+    return names[index] if index < len(names) else ""
+
+
+def _of_element(scopes: Scopes, parent: ast.Tuple | ast.List, child: ast.AST) -> Role | None:
+    index = parent.elts.index(child)  # type: ignore[arg-type]
+    above = scopes.parents[parent]
+    if isinstance(above, ast.Assign) and isinstance(above.targets[0], (ast.Tuple, ast.List)):
+        targets = above.targets[0].elts
+        return _of_target(targets[index], child) if index < len(targets) else "other"
+    return None if index == 0 else "other"
+
+
+def _of_target(target: ast.expr, value: ast.AST) -> Role:
+    name = target.id if isinstance(target, ast.Name) else target.attr if isinstance(target, ast.Attribute) else ""
+    if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
+        name = str(target.slice.value)
+    if is_batch_name(name):
+        return "site"
+    copied = isinstance(value, (ast.Name, ast.Attribute, ast.Subscript))
+    return "coupled" if _INDEX.search(name) and not copied and "dim" not in name.lower() else "other"
+
+
+def _of_default(parent: ast.arguments, child: ast.AST) -> Role:
+    positional = [*parent.posonlyargs, *parent.args]
+    pairs = list(zip(positional[len(positional) - len(parent.defaults) :], parent.defaults))
+    pairs += [(a, d) for a, d in zip(parent.kwonlyargs, parent.kw_defaults) if d is not None]
+    name = next((a.arg for a, default in pairs if default is child), "")
+    return "site" if is_batch_name(name) else "other"

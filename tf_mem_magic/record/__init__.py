@@ -1,0 +1,1 @@
+"""A run recorded: samples, captured messages and dumps, the recording file."""

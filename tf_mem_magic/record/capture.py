@@ -1,0 +1,218 @@
+"""Capture: everything that goes on beside one run, from the first reading to the Recording."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tf_mem_magic.core.facts import BatchSeen, Facts, merge_devices
+from tf_mem_magic.core.recording import Cell, Dump, ErrorText, HostFull, Recording, Status
+from tf_mem_magic.diagnose.oom import find_oom
+from tf_mem_magic.facts.fit import observe_all
+from tf_mem_magic.facts.gather import Before, gather_facts, snapshot
+from tf_mem_magic.record.dumps import DumpWatch
+from tf_mem_magic.record.host_stop import HostStop
+from tf_mem_magic.record.sampler import Sampler
+from tf_mem_magic.record.stderr import StderrCapture
+from tf_mem_magic.record.store.file import open_store
+from tf_mem_magic.record.traceback import to_error_texts
+
+if TYPE_CHECKING:
+    from tf_mem_magic.core.live import Live
+    from tf_mem_magic.record.pool import SourcePool
+
+MOST_BATCHES = 8
+"""Batch sizes noted of one run: more than a few mean a loop that nobody reads."""
+
+
+class Capture:
+    """Records one run; :meth:`start` and :meth:`stop` are called by the thread that runs the user's code.
+
+    Parameters
+    ----------
+    cell : Cell
+        What runs.
+    namespace : mapping
+        The names that the cell sees.
+    pool : SourcePool
+        The sources.
+    interval : float
+        Seconds between samples.
+    on_tick : callable, optional
+        Called with a :class:`Live` four to five times a second, in the sampler's thread.
+    earlier_cells : sequence of str
+        The sources of the cells that ran before.
+    keep_weights : bool
+        Keep copies of the weights of models that exist before the run.
+    host_stop : int
+        Percent of the host's memory limit at which the cell is interrupted; 0: never.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        namespace: Mapping[str, Any],
+        pool: SourcePool,
+        *,
+        interval: float,
+        on_tick: Callable[[Live], None] | None = None,
+        earlier_cells: Sequence[str] = (),
+        keep_weights: bool = False,
+        host_stop: int = 0,
+    ) -> None:
+        self.cell, self._namespace, self._pool = cell, namespace, pool
+        self._on_tick, self._earlier_cells = on_tick, tuple(earlier_cells)
+        self._keep_weights = keep_weights
+        self.before: Before = snapshot({})
+        self._batches: MutableSequence[BatchSeen] = []
+        self._thread = threading.get_ident()
+        self._notices: list[str] = []
+        self._started = time.time()
+        self._began = time.monotonic()
+        self._store = open_store(cell, self._started)
+        self._stderr = StderrCapture(self._store.beside(".stderr"))
+        self._dumps = DumpWatch(self._store.beside(".dumps"))
+        self._host_stop = HostStop(host_stop, self._thread) if host_stop else None
+        self._sampler = Sampler(
+            pool,
+            self._store,
+            interval=interval,
+            on_tick=self._tick,
+            dumps=self._dumps,
+            stderr=self._stderr,
+            host_stop=self._host_stop.poll if self._host_stop is not None else None,
+        )
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Sentences for the user about the recording itself."""
+        return tuple(self._notices)
+
+    def start(self) -> None:
+        """Take the first readings, then watch."""
+        self._thread = threading.get_ident()
+        self.before = snapshot(self._namespace)
+        if self._keep_weights:
+            self._notices.append(_keep_weights(self.cell.source, self._namespace))
+        self._dumps.start()
+        self._sampler.start()
+        self._began = time.monotonic()
+        self._stderr.start()
+
+    def stop(
+        self, error: BaseException | None, files: frozenset[str] = frozenset(), count: int | None = None
+    ) -> Recording:
+        """Take the last readings and give everything as a Recording; the error is only read.
+
+        ``files`` are the names under which the cell was compiled, ``count`` is its execution count.
+        """
+        seconds = time.monotonic() - self._began
+        self._stderr.stop()
+        sampled = self._sampler.stop()
+        folded = self._stderr.dump_text
+        dumps = self._dumps.read(folded)
+        self._dumps.stop()
+        errors = to_error_texts(error, files) if error is not None else ()
+        facts = self._facts(error)
+        host_full = self._close_host_stop()
+        status: Status = _status(error, errors, facts, dumps)
+        if host_full is not None and status == "interrupted":
+            status = "oom"
+        self._store.finish(status, seconds)
+        self._notices += [text for text in (self._store.notice, *sampled.notices) if text]
+        return Recording(
+            cell=replace(self.cell, execution_count=count),
+            seconds=seconds,
+            series=sampled.series,
+            status=status,
+            errors=errors,
+            dumps=dumps,
+            stderr=folded,
+            facts=facts,
+            missing=sampled.missing,
+            before=sampled.before,
+            after=sampled.after,
+            started=self._started,
+            host_full=host_full,
+        )
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Tell, while the run is still being recorded, whether an error of it is out of memory."""
+        if isinstance(error, KeyboardInterrupt):
+            return self._host_stop is not None and self._host_stop.full is not None
+        facts = Facts(devices=merge_devices(self._pool.devices()))
+        return find_oom(to_error_texts(error), facts, self._dumps.read(self._stderr.dump_text)) is not None
+
+    def abandon(self) -> None:
+        """Stop watching; nothing is reported."""
+        self._stderr.stop()
+        self._sampler.stop()
+        self._close_host_stop()
+        self._dumps.stop()
+        self._store.finish("interrupted", time.monotonic() - self._began)
+
+    def _close_host_stop(self) -> HostFull | None:
+        if self._host_stop is None:
+            return None
+        self._host_stop.close()
+        return self._host_stop.full
+
+    def _facts(self, error: BaseException | None) -> Facts:
+        devices = merge_devices(self._pool.devices())
+        facts = gather_facts(self._namespace, self.before, self.cell.source, error, devices, self._earlier_cells)
+        batches = tuple(dict.fromkeys((*self._batches, *facts.batches)))
+        if self._keep_weights:
+            facts = replace(facts, models=tuple(_mark_kept(m, self._namespace) for m in facts.models))
+        return replace(facts, batches=batches)
+
+    def _tick(self, live: Live) -> None:
+        if len(self._batches) < MOST_BATCHES:
+            self._observe()
+        if self._on_tick is not None:
+            self._on_tick(live)
+
+    def _observe(self) -> None:
+        """Note the batch sizes that Keras is using right now, from the stack of the thread that runs the cell."""
+        frame = sys._current_frames().get(self._thread)
+        for seen in observe_all(frame):
+            if seen not in self._batches:
+                self._batches.append(seen)
+
+
+def _status(
+    error: BaseException | None, errors: tuple[ErrorText, ...], facts: Facts, dumps: tuple[Dump, ...]
+) -> Status:
+    if error is None:
+        return "ok"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return "oom" if find_oom(errors, facts, dumps) is not None else "error"
+
+
+def _keep_weights(source: str, namespace: Mapping[str, Any]) -> str:
+    if "start_again(" in source:
+        # What the models hold now is what the failed run left: the copies that this cell asks for must stay.
+        return "The weights that were kept before stay kept: this run starts again from them."
+    from tf_mem_magic.apply import start_again
+    from tf_mem_magic.facts.models import find_models
+    from tf_mem_magic.facts.names import reachable
+
+    module = sys.modules[start_again.__module__]
+    kept = 0
+    for _, model in find_models(reachable(namespace)):
+        try:
+            kept += module.keep(model)
+        except Exception as error:
+            return f"The weights from before this run could not be kept ({type(error).__name__}: {error})."
+    return module.describe(kept) if kept else "There was no model yet whose weights could be kept."
+
+
+def _mark_kept(model: Any, namespace: Mapping[str, Any]) -> Any:
+    from tf_mem_magic.apply import start_again
+
+    held = namespace.get(model.name)
+    return replace(model, kept=held is not None and sys.modules[start_again.__module__].is_kept(held))

@@ -1,0 +1,1 @@
+"""The recording file: written while a cell runs, readable after its process died."""

@@ -1,0 +1,113 @@
+"""Asking one remedy: about the cell, about the functions of earlier cells that it reaches, about imported modules."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import cached_property
+from typing import cast
+
+from tf_mem_magic.core.proposals import Answer, Context, Declined, Proposal, Remedy
+from tf_mem_magic.notebook.assigned import names_back
+from tf_mem_magic.notebook.names import names_of_lines, takes_apply
+from tf_mem_magic.remedies._engine.functions import TakenOver, put_back, take_over
+from tf_mem_magic.remedies._engine.modules import as_patch, in_modules
+
+_APPLY = "from tf_mem_magic import apply"
+_LINE = re.compile(r"\blines? \d")
+
+
+class Question:
+    """What all remedies are asked about one run; the cell with the functions that it reaches is made once."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    @cached_property
+    def taken(self) -> TakenOver | None:
+        """The cell with the functions of earlier cells in front; None where there are none to see."""
+        try:
+            return take_over(self.context)
+        except Exception:
+            return None  # what cannot be read is not taken over: the remedies are asked about the cell alone
+
+
+def ask(remedy: Remedy, question: Question) -> Answer:
+    """Ask a remedy about the cell; where it declines, about the cell with the functions of earlier cells in it.
+
+    One that declines then too shows what it would change in a module that led to the error. A remedy that raises is a
+    decline that says so.
+    """
+    context = question.context
+    answers = _answers(remedy, context)
+    try:
+        answers = tuple(_undone(context, answer) for answer in answers)
+        if any(isinstance(answer, Proposal) for answer in answers):
+            return answers
+        return _asked_further(remedy, question, answers)
+    except Exception:
+        return answers
+
+
+def _asked_further(remedy: Remedy, question: Question, answers: Answer) -> Answer:
+    context, taken = question.context, question.taken
+    if taken is None:
+        return _with_patch(remedy, context, answers)
+    has_patch = any(isinstance(answer, Declined) and answer.patch for answer in answers)
+    in_helpers = bool(getattr(remedy, "IN_HELPERS", False))
+    if not taken.led and (has_patch or not in_helpers):
+        return _with_patch(remedy, context, answers)
+    whole = _answers(remedy, taken.context)
+    proposals = [p for p in whole if isinstance(p, Proposal) and not p.new_cell]
+    found = [put_back(taken, context, proposal, in_helpers) for proposal in proposals]
+    good = tuple(_undone(taken.context, p) for p in found if p is not None)
+    return good or _with_patch(remedy, context, _nearer(answers, whole) if taken.led else answers)
+
+
+def _nearer(answers: Answer, whole: Answer) -> Answer:
+    """Choose between the declines for a cell and those for it with the functions that led to the error.
+
+    Those have seen more, but lines of that text are nobody's, and a patch is for the cell where the code stands.
+    """
+    declined = [answer for answer in (*answers, *whole) if isinstance(answer, Declined)]
+    told = any(_LINE.search(answer.reason) or answer.patch for answer in declined)
+    return answers if told or len(declined) < len(answers) + len(whole) else whole
+
+
+def _with_patch(remedy: Remedy, context: Context, answers: Answer) -> Answer:
+    """Add to a decline the change that the remedy would make to a module that led to the error, to copy."""
+    plain = next((a for a in answers if isinstance(a, Declined) and not a.patch), None)
+    for module, inside in in_modules(context) if plain is not None else ():
+        for proposal in _answers(remedy, inside):
+            if isinstance(proposal, Proposal) and proposal.takes_effect == "rerun" and not proposal.new_cell:
+                return (as_patch(context, module, proposal, cast(Declined, plain)),)
+    return answers
+
+
+def _undone(context: Context, answer: Proposal | Declined) -> Proposal | Declined:
+    """Add to a proposal's ``undo`` what the names held that its cell sets and the cell as it was does not.
+
+    A model that only a function holds cannot be reached by ``undo``: what would change it is declined. So is what would
+    take the name ``apply`` from something of the notebook's own.
+    """
+    if isinstance(answer, Declined) or answer.new_cell:
+        return answer
+    texts = (answer.original, answer.source, *context.recording.facts.earlier_cells)
+    if _APPLY in answer.source and any(takes_apply(text) for text in texts):
+        return Declined(answer.key, answer.title, "the notebook uses the name `apply` for something of its own")
+    local = [model.name for model in context.recording.facts.models if model.local]
+    touched = names_of_lines(answer.undo)
+    unreachable = next((name for name in local if name.partition(".")[0] in touched), None)
+    if unreachable is not None:
+        reason = f"only a function holds `{unreachable}`, so what it sets there could not be taken back"
+        return Declined(answer.key, answer.title, reason)
+    back = names_back(answer.original, answer.source, context.recording.facts)
+    return replace(answer, undo="\n".join(code for code in (back, answer.undo) if code)) if back else answer
+
+
+def _answers(remedy: Remedy, context: Context) -> Answer:
+    try:
+        return remedy.propose(context)
+    except Exception as error:
+        reason = f"it failed on this cell ({type(error).__name__}: {error}); please report that"
+        return (Declined(remedy.KEY, remedy.TITLE, reason),)

@@ -1,0 +1,1 @@
+"""Accumulate gradients: the same effective batch in smaller steps."""

@@ -1,0 +1,218 @@
+"""What gradient accumulation must know of a cell: whether it is there already, and what is left over of an epoch."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import Facts
+from tf_mem_magic.core.proposals import Preserves
+from tf_mem_magic.core.units import size
+from tf_mem_magic.notebook.batch.search import BatchFound
+from tf_mem_magic.notebook.cell import CellEdit, PythonCell
+from tf_mem_magic.notebook.uses import called_name
+
+ARGUMENT = "gradient_accumulation_steps"
+_FUNCTION = "accumulate_gradients"
+
+MOST_WHILE_ADDED = 2
+"""How many times their own bytes the sums took at most while they were added: 0.7 to 1.9 were measured."""
+
+_UPDATES_STATISTICS = ("BatchNormalization", "SpectralNormalization")
+_REFUSED = (
+    (r"Strategy\(", "under a distribution strategy Keras cannot accumulate gradients"),
+    (r"use_ema\s*=\s*True", "the optimizer keeps a moving average of the weights, which would count every batch"),
+    (r"reduction\s*=\s*(?!['\"](?:sum_over_batch_size|auto)['\"])", "the loss may not be a mean over the batch"),
+    (
+        r"activity_regularizer\s*=\s*(?!None)|ActivityRegularization",
+        "an activity regularizer sums over the batch: the mean of parts is not the whole",
+    ),
+    (
+        r"(?i)\b(?:dice|tversky|contrastive|triplet|ntxent|info_?nce)(?:_?loss)?\b",
+        "the loss seems to compare the samples of a batch with each other: the mean of parts is not the whole",
+    ),
+    (r"def train_step\(self", "a model has its own train_step, and how it uses the optimizer is not known"),
+)
+"""What the cell or an earlier one may hold that makes the mean of the parts' gradients another one, and the reason."""
+
+_TESTED = (3, 12)
+"""The oldest Keras that accumulation was tested with."""
+
+_OWN_LOSS = re.compile(r"def \w*loss\w*\(|lambda y_true|add_loss\(")
+
+
+@dataclass(frozen=True, slots=True)
+class Already:
+    """The cell accumulates over ``steps`` batches; the number stands in ``node``."""
+
+    node: ast.expr
+    steps: int
+
+    def times(self, cell: PythonCell, factor: int) -> CellEdit:
+        """Give the edit that accumulates over ``factor`` times as many."""
+        return CellEdit(cell.start(self.node), cell.end(self.node), str(self.steps * factor))
+
+
+def already(cell: PythonCell, facts: Facts) -> Already | str | None:
+    """Find where the cell accumulates; a text says that it does so in a way that cannot be followed."""
+    found = []
+    for node in ast.walk(cell.tree):
+        if isinstance(node, ast.Call):
+            given = [k.value for k in node.keywords if k.arg == ARGUMENT]
+            found += given or (node.args[1:2] if called_name(node) == _FUNCTION else [])
+    if len(found) == 1 and isinstance(found[0], ast.Constant) and type(found[0].value) is int and found[0].value > 1:
+        return Already(found[0], found[0].value)
+    words = (ARGUMENT, f"{_FUNCTION}(")
+    if found or any(word in cell.source for word in words):
+        return "the cell accumulates gradients already, in a way that cannot be followed"
+    if any(word in text for text in facts.earlier_cells for word in words):
+        return "an earlier cell has set up gradient accumulation already"
+    return None
+
+
+def steps_given(found: BatchFound) -> bool:
+    """Whether the cell says how many batches an epoch has, so that each update has all its parts."""
+    return any(s.name == "steps_per_epoch" and s.value is not None and not s.whole for s in found.steps)
+
+
+def samples_of(call: ast.Call | None, facts: Facts) -> int | None:
+    """Count the samples of one epoch of a call of ``fit``; None where that cannot be told."""
+    if call is None:
+        return None
+    keywords = {k.arg: k.value for k in call.keywords}
+    data = keywords.get("x", call.args[0] if call.args else None)
+    if not isinstance(data, ast.Name) or None in keywords:
+        return None
+    dataset = facts.dataset(data.id)
+    if dataset is not None:
+        return dataset.samples
+    value = next((v for v in facts.values if v.name == data.id), None)
+    if value is None or not value.shape:
+        return None
+    split = keywords.get("validation_split")
+    if split is None:
+        return value.shape[0]
+    if not isinstance(split, ast.Constant) or not isinstance(split.value, (int, float)):
+        return None
+    # As Keras splits arrays: the first part trains.
+    return math.floor(value.shape[0] * (1.0 - split.value))
+
+
+def left_over(samples: int | None, batch: int, steps: int) -> str:
+    """Say what happens at the end of an epoch of ``samples``; empty where each update has all its samples."""
+    small = batch // steps
+    if samples is None:
+        return (
+            f"Where the number of samples is no multiple of {batch}, the last update of an epoch is not quite that of "
+            "the original batch."
+        )
+    if samples % batch == 0:
+        return ""
+    parts = -(-samples // small)
+    rest = parts % steps
+    if rest == 0:
+        return (
+            f"{samples} samples: the last update of each epoch takes its last {samples % small} samples as if they "
+            f"were {small}."
+        )
+    return (
+        f"{samples} samples make {parts} batches of {small}, which {steps} does not divide: the last {rest} of an "
+        f"epoch make{'s' if rest == 1 else ''} an update together with the first of the next, and those that are over "
+        "after the last epoch make none."
+    )
+
+
+def keras_refusal(facts: Facts) -> str:
+    """Say why this Keras cannot accumulate gradients; empty: it can."""
+    if facts.keras is None:
+        return "the cell does not use Keras"
+    legacy = dict(facts.environment).get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
+    if legacy or facts.keras.startswith("2."):
+        return "the optimizers of Keras 2 (tf_keras) cannot accumulate gradients"
+    version = tuple(int(n) for n in re.findall(r"\d+", facts.keras)[:2])
+    return f"this is Keras {facts.keras}; accumulation was tested with 3.12 and later" if version < _TESTED else ""
+
+
+def refused_in(texts: Iterable[str]) -> str:
+    """Say what in the cells makes the mean of a batch's parts another than that of the whole; empty: nothing."""
+    texts = tuple(texts)
+    return next((reason for pattern, reason in _REFUSED if any(re.search(pattern, t) for t in texts)), "")
+
+
+def exactness(
+    facts: Facts, cell: PythonCell, found: BatchFound, call: ast.Call | None, total: int, batch: int
+) -> tuple[Preserves, tuple[str, ...]]:
+    """Say whether each update is that of the original batch, and why not."""
+    texts = (cell.source, *facts.earlier_cells)
+    model = facts.model(found.receiver or "")
+    layers = {layer for m in ((model,) if model else facts.models) for layer in m.layers}
+    caveats = [
+        f"{name} sees the smaller batches one by one: for it, it is not the same effective batch."
+        for name in _UPDATES_STATISTICS
+        if name in layers or (not layers and any(name in text for text in texts))
+    ]
+    if "Masking" in layers or any(re.search(r"mask_zero\s*=\s*True|padded_batch|ragged_batch", t) for t in texts):
+        caveats.append(
+            "Padding and masks differ between the smaller batches, so their means weigh a little differently."
+        )
+    samples = None if steps_given(found) else samples_of(call, facts)
+    rest = "" if steps_given(found) else left_over(samples, total * batch, total)
+    changes = bool(caveats) or (samples is not None and bool(rest))
+    preserves: Preserves = "same model, other gradients" if changes else "same effective batch"
+    return preserves, (*caveats, *((rest,) if rest else ()))
+
+
+def costs(facts: Facts, found: BatchFound, cell: PythonCell) -> tuple[str, ...]:
+    """Say what accumulating costs, and what else it touches."""
+    sums = sums_of(facts, found)
+    model = facts.model(found.receiver or "")
+    caveats = [f"It keeps a sum of gradients for each weight{f', {size(sums)} in all' if sums else ''}."]
+    if model is not None and any("Dropout" in layer for layer in model.layers):
+        caveats.append("Dropout draws its masks for each smaller batch: as random as before, not the same numbers.")
+    if model is not None and "Embedding" in model.layers and model.optimizer != "SGD":
+        caveats.append(
+            f"Keras gives {model.optimizer or 'the optimizer'} an id that occurs several times in a batch as several "
+            "gradients of an `Embedding`; accumulated they are one, so its weights train differently."
+        )
+    if any(_OWN_LOSS.search(text) for text in (cell.source, *facts.earlier_cells)):
+        caveats.append("A loss of your own must be a mean over samples: parts of another would not average to it.")
+    if "callbacks" in cell.source:
+        caveats.append("Callbacks that count batches see more of them.")
+    return tuple(caveats)
+
+
+def sums_of(facts: Facts, found: BatchFound) -> int:
+    """Give the bytes of the sums to keep: one for each weight that is trained, at most one for each."""
+    model = facts.model(found.receiver or "")
+    known = (model,) if model is not None else facts.models
+    trained = (m.weight_bytes if m.trainable_bytes is None else m.trainable_bytes for m in known)
+    return max(trained, default=0)
+
+
+def weigh(diagnosis: Diagnosis | None, sums: int, batch: int, small: int) -> str | tuple[str, ...]:
+    """Weigh the sums of gradients against what batches of ``small`` save of the activations.
+
+    All that is in use beside weights, optimizer and named values grows with the batch but the gradients, which take
+    as much as their sums. Measured on dense networks and ResNet50: where the sums took more than what that leaves to
+    save, the peak rose, and where they took as much it stayed.
+
+    Returns
+    -------
+    str or tuple of str
+        A text is the reason why it cannot help; else the caveats.
+    """
+    if diagnosis is None or not diagnosis.breakdown or not sums:
+        return ()
+    held = sum(p.bytes for p in diagnosis.breakdown if p.kind == "other") + (diagnosis.requested or 0)
+    saved = max(held - sums, 0) * (batch - small) // batch
+    about = f"about {size(saved)}" if saved else "nothing that is seen"
+    both = f"sums of gradients would take {size(sums)}, and batches of {small} save {about}"
+    if sums >= saved:
+        return f"{both}: the peak would not fall"
+    if MOST_WHILE_ADDED * sums < saved:
+        return ()
+    return (f"The {both}: while the sums are added they can take twice that, so the peak may not fall.",)

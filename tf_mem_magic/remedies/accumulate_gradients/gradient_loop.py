@@ -1,0 +1,129 @@
+"""A training loop of one's own: the one place where it takes gradients and applies them."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from tf_mem_magic.notebook.follow.resolve import Reader
+from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.scopes import position
+from tf_mem_magic.notebook.uses import called_name
+
+_MEANS = ("reduce_mean", "mean")
+_LOSSES = "keras.losses."
+
+
+@dataclass(frozen=True, slots=True)
+class GradientLoop:
+    """The ``apply_gradients`` call of a loop, the name of its optimizer, and the top-level statement that trains."""
+
+    call: ast.Call
+    optimizer: ast.Name
+    top: ast.stmt
+
+
+def find_gradient_loop(reader: Reader, names: KerasNames) -> GradientLoop | str:
+    """Find a loop whose gradients reach one optimizer unchanged, from a loss that is a mean over the batch.
+
+    A text says why the cell has no such loop.
+    """
+    tree = reader.cell.tree
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    tapes = [c for c in calls if called_name(c) == "GradientTape"]
+    applied = [c for c in calls if called_name(c) == "apply_gradients"]
+    taken = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr == "gradient"]
+    if len(tapes) != 1 or len(applied) != 1 or len(taken) != 1:
+        return "the cell has no training loop with one GradientTape and one apply_gradients"
+    func = applied[0].func
+    if not isinstance(func, ast.Attribute) or not isinstance(func.value, ast.Name):
+        return "the loop's optimizer is not a plain name"
+    if not _unchanged(reader, applied[0], taken[0]):
+        return "the gradients are changed between the tape and the optimizer, which must see the whole batch"
+    if not _is_mean(reader, names, taken[0].args[0] if taken[0].args else None):
+        return "it is not certain that the loop's loss is a mean over the batch"
+    if any(isinstance(n, (ast.Name, ast.Attribute)) and "accum" in ast.unparse(n).lower() for n in ast.walk(tree)):
+        return "the loop seems to accumulate gradients already"
+    if any(_sets_rate(n) for n in ast.walk(tree)):
+        return "the loop sets the learning rate itself"
+    loops = [s for s in tree.body if isinstance(s, (ast.For, ast.While)) and _runs(s, applied[0], tree)]
+    if len(loops) != 1:
+        return "the statement that runs the loop was not found in the cell"
+    return GradientLoop(applied[0], func.value, loops[0])
+
+
+def _unchanged(reader: Reader, applied: ast.Call, taken: ast.Call) -> bool:
+    """Whether ``apply_gradients(zip(gradients, ...))`` gets exactly what the tape gave."""
+    zipped = applied.args[0] if applied.args else None
+    if not isinstance(zipped, ast.Call) or called_name(zipped) != "zip" or not zipped.args:
+        return False
+    first = zipped.args[0]
+    if isinstance(first, ast.Name):
+        found = reader.bindings(first)
+        return len(found) == 1 and found[0].value is taken
+    return first is taken
+
+
+def _is_mean(reader: Reader, names: KerasNames, loss: ast.expr | None, depth: int = 0) -> bool:
+    if depth > 5 or loss is None:
+        return False
+    if isinstance(loss, ast.Name):
+        found = sorted(reader.bindings(loss), key=lambda b: position(b.node))
+        return len(found) == 1 and found[0].value is not None and _is_mean(reader, names, found[0].value, depth + 1)
+    if isinstance(loss, ast.BinOp) and isinstance(loss.op, ast.Add):
+        return _is_mean(reader, names, loss.left, depth + 1) and _of_weights(loss.right)
+    if not isinstance(loss, ast.Call):
+        return False
+    if called_name(loss) in _MEANS:
+        return len(loss.args) == 1 and not loss.keywords
+    return _is_keras_loss(reader, names, loss.func)
+
+
+def _is_keras_loss(reader: Reader, names: KerasNames, func: ast.expr) -> bool:
+    """Whether ``func`` is a loss object that Keras made with its usual reduction, here or in an earlier cell."""
+    if not isinstance(func, ast.Name):
+        return False
+    found = reader.bindings(func)
+    made = found[0].value if len(found) == 1 else earlier_value(names, func.id) if not found else None
+    if not isinstance(made, ast.Call) or not names.origin(made.func).startswith(_LOSSES):
+        return False
+    is_class = names.origin(made.func)[len(_LOSSES) :][:1].isupper()
+    return is_class and not any(k.arg in ("reduction", None) for k in made.keywords)
+
+
+def _of_weights(term: ast.expr) -> bool:
+    """Whether a term of the loss is the model's own losses, which weights give: the same in each part."""
+    return isinstance(term, ast.Call) and len(term.args) == 1 and ast.unparse(term.args[0]).endswith(".losses")
+
+
+def earlier_value(names: KerasNames, name: str) -> ast.expr | None:
+    """Give what the last earlier cell that binds ``name`` at its top level plainly assigns to it."""
+    for tree in reversed(names.earlier):
+        stored = [
+            n for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store)
+        ]
+        if not stored:
+            continue
+        plain = [s for s in tree.body if isinstance(s, ast.Assign) and s.targets == stored]
+        return plain[0].value if plain else None
+    return None
+
+
+def _sets_rate(node: ast.AST) -> bool:
+    if isinstance(node, ast.Attribute) and node.attr in ("learning_rate", "lr"):
+        return not isinstance(node.ctx, ast.Load)
+    return isinstance(node, ast.Call) and ".learning_rate.assign" in ast.unparse(node.func)
+
+
+def _runs(statement: ast.stmt, applied: ast.Call, tree: ast.Module) -> bool:
+    """Whether running the loop reaches ``applied``, itself or through functions of the cell."""
+    holders = {applied}
+    functions = [n for n in tree.body if isinstance(n, ast.FunctionDef)]
+    wanted: set[str] = set()
+    for _ in functions:
+        wanted |= {f.name for f in functions if holders & set(ast.walk(f)) or _calls(f) & wanted}
+    return applied in set(ast.walk(statement)) or bool(_calls(statement) & wanted)
+
+
+def _calls(node: ast.AST) -> set[str]:
+    return {called_name(n) for n in ast.walk(node) if isinstance(n, ast.Call)}

@@ -1,0 +1,234 @@
+"""Collect garbage: a cell that makes one model after another keeps them all, unless each goes before the next."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import replace
+
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import WITH_MODEL, Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
+from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
+from tf_mem_magic.core.tag import dropped_lines
+from tf_mem_magic.core.units import brief_unit, size
+from tf_mem_magic.diagnose.breakdown import discarded
+from tf_mem_magic.diagnose.cause import WORTH_NAMING
+from tf_mem_magic.notebook.cell import CellEdit, PythonCell, apply_edits, insert_line, read_cell
+from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.top import insert_on_top
+from tf_mem_magic.remedies.collect_garbage.rounds import Rounds, find_rounds
+
+KEY = "collect-garbage"
+TITLE = "Collect garbage"
+
+_WHY = "Without it each round's trained model stays in memory."
+_ASKS_MODEL = re.compile(r"(?<!\bself)\.model\b|[\"']_?model[\"']\s*\)")
+_EMPTY = re.compile(r"\[\]|\{\}|(?:list|dict|(?:collections\.)?(?:OrderedDict|defaultdict))\((?:list|dict)?\)")
+_MOMENT = "Collecting takes a moment in each round."
+_NEEDS = "The changed cell needs tf_mem_magic."
+
+
+def propose(context: Context) -> Answer:
+    """Offer to let go of the models of earlier rounds before the next is made, where they filled the device."""
+    try:
+        return (_proposal(context),)
+    except RefusedError as refused:
+        return (refused.declined(KEY, TITLE),)
+
+
+def _proposal(context: Context) -> Proposal:
+    diagnosis, facts = context.diagnosis, context.recording.facts
+    if diagnosis is None:
+        raise RefusedError("it is not known which memory ran out")
+    made = discarded(context.recording, diagnosis.device)
+    kept = _kept_results(context, diagnosis.device)
+    held = made + sum(kept.values())
+    if not held or held < WORTH_NAMING * (diagnosis.limit or 0):
+        raise RefusedError(_nothing(facts, diagnosis.device))
+    cell = read_cell(context.cell.source)
+    if isinstance(cell, NotPython):
+        raise RefusedError(cell.reason)
+    if f"{KEY.replace('-', '_')}(" in cell.source:
+        raise RefusedError("the cell lets go of earlier rounds already")
+    found = find_rounds(cell, facts, _lines(context, cell))
+    if isinstance(found, str):
+        raise RefusedError(found)
+    results = tuple(name for name in kept if found.at_top and _begins_empty(cell, found, name))
+    if not made and not results:
+        raise RefusedError(f"the models of earlier rounds live on in {_listed([*kept])}")
+    held = made + sum(kept[name] for name in results)
+    changed = apply_edits(cell, _edits(cell, found, results))
+    if isinstance(changed, NotPython):
+        raise RefusedError(changed.reason)
+    names = sorted({name for one in found.places for name in one.forget})
+    forget = _listed(names)
+    caveats = (
+        *((f"{forget} of one round {'is' if len(names) == 1 else 'are'} gone before the next.",) if forget else ()),
+        *(
+            f"What `fit` gave, in `{name}` or under another name, loses its model; what it tells stays."
+            for name in results
+        ),
+        _MOMENT,
+        _NEEDS,
+    )
+    return Proposal(
+        key=KEY,
+        title=f"Let go of what earlier rounds left ({size(held, brief_unit([held]))})",
+        source=changed,
+        original=context.cell.source,
+        preserves="same results",
+        caveats=caveats,
+        why=_WHY,
+        answers_cause=diagnosis.cause == "leftovers" or bool(results),
+    )
+
+
+def _listed(names: list[str]) -> str:
+    quoted = [f"`{name}`" for name in names]
+    return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
+
+
+def _edits(cell: PythonCell, found: Rounds, results: tuple[str, ...]) -> list[CellEdit]:
+    edits = [insert_on_top(cell, ("from tf_mem_magic import apply",))]
+    for one in found.places:
+        forget = (f"{' = '.join(one.forget)} = None",) if one.forget else ()
+        inside = insert_line(cell, one.statement, *forget, f"apply.collect_garbage({', '.join(results)})")
+        if inside.start == edits[0].start:
+            edits[0] = replace(inside, text=edits[0].text + inside.text)
+        else:
+            edits.append(inside)
+    return edits
+
+
+def _lines(context: Context, cell: PythonCell) -> list[int]:
+    """Give the cell's lines that led to the error, outermost first."""
+    above = dropped_lines(context.cell.source) + cell.skipped
+    frames = [frame for error in context.recording.errors[:1] for frame in error.frames if frame.in_cell]
+    if not frames and context.diagnosis is not None and context.diagnosis.line is not None:
+        return [context.diagnosis.line + cell.skipped]
+    return [frame.line + above for frame in frames]
+
+
+def _kept_results(context: Context, device: str) -> dict[str, int]:
+    """Give the lists and dicts of what ``fit`` gave in this cell, with the bytes of the models behind it."""
+    facts, found = context.recording.facts, dict[str, int]()
+    if any(_ASKS_MODEL.search(text) for text in (context.cell.source, *facts.earlier_cells)):
+        return {}  # a History may be asked for its model
+    for value in facts.values:
+        name, bracket, _ = value.name.partition("[")
+        if bracket and value.kind.endswith(WITH_MODEL) and value.origin == "cell" and value.device == device:
+            found[name] = found.get(name, 0) + value.bytes
+    return found
+
+
+def _begins_empty(cell: PythonCell, found: Rounds, name: str) -> bool:
+    """Tell whether a name is bound once in the cell, before the first round, and to a list or dict without entries."""
+    nodes = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Name) and n.id == name]
+    bound = [n for n in nodes if not isinstance(n.ctx, ast.Load)]
+    first = found.places[0].statement.lineno
+    sets = [
+        s
+        for s in cell.tree.body
+        if isinstance(s, ast.Assign) and bound == s.targets and (s.end_lineno or s.lineno) < first
+    ]
+    return bool(sets) and _EMPTY.fullmatch(ast.unparse(sets[0].value)) is not None
+
+
+def _nothing(facts: Facts, device: str) -> str:
+    new = [m for m in facts.models if m.is_new and m.device == device and "[" in m.name]
+    roots = {m.name.partition("[")[0] for m in new}
+    for root in sorted(roots):
+        held = [m.weight_bytes + m.optimizer_bytes for m in new if m.name.partition("[")[0] == root]
+        if len(held) > 1:
+            what = f"`{root}` keeps {len(held)} models of this cell ({size(sum(held))})"
+            return f"{what}: keep what they measured, or save each to a file"
+    return "no models of earlier rounds of this cell filled the memory"
+
+
+_LOOP = """%%tfmem
+for fold in range(5):
+    model = build()
+    model.fit(x, y)
+"""
+_MODEL = ModelFacts("model", ("Dense",), weight_bytes=1 << 20, device="CPU:0")
+
+
+def _example(
+    name: str,
+    expect: str,
+    source: str = _LOOP,
+    line: int = 4,
+    *,
+    made: int = 60 << 20,
+    models: tuple[ModelFacts, ...] = (_MODEL,),
+    values: tuple[NamedValue, ...] = (),
+    used: tuple[str, ...] = (),
+    declined: bool = False,
+) -> Example:
+    frame = Frame("In[5]", line - 1, "<module>", in_cell=True, is_user=True)
+    facts = Facts(models=models, values=values, used=used)
+    cell = Cell(source)
+    recording = Recording(
+        cell,
+        status="oom",
+        facts=facts,
+        errors=(ErrorText("ResourceExhaustedError", "", (frame,)),),
+        discarded=(("allocator:CPU:0", made),) if made else (),
+    )
+    diagnosis = Diagnosis("CPU:0", line=line, in_use=98 << 20, limit=100 << 20, requested=4 << 20, cause="leftovers")
+    return Example(name, Context(cell, recording, diagnosis), expect, declined)
+
+
+_GRID = """%%tfmem
+results = {}
+for rate in (1e-2, 1e-3):
+    model = build()
+    results[rate] = model.fit(x, y)
+"""
+_HISTORY = NamedValue("results[0.01]", 30 << 20, f"History {WITH_MODEL}", "CPU:0", "cell")
+
+EXAMPLES: tuple[Example, ...] = (
+    _example(
+        "a loop over folds",
+        "%%tfmem\nfrom tf_mem_magic import apply\nfor fold in range(5):\n    model = None\n"
+        "    apply.collect_garbage()\n    model = build()\n    model.fit(x, y)\n",
+    ),
+    _example(
+        "a dict of what fit gave keeps the models",
+        _GRID.replace("results = {}", "from tf_mem_magic import apply\nresults = {}").replace(
+            "    model = build", "    model = None\n    apply.collect_garbage(results)\n    model = build"
+        ),
+        _GRID,
+        5,
+        made=0,
+        values=(_HISTORY,),
+    ),
+    _example(
+        "the models of the results are used",
+        "no models",
+        _GRID + "results[0.01].model.summary()",
+        5,
+        made=0,
+        values=(_HISTORY,),
+        declined=True,
+    ),
+    _example("too little to matter", "no models", made=1 << 20, declined=True),
+    _example("nothing was garbage", "no models", made=0, declined=True),
+    _example(
+        "a list of models",
+        "keep what they measured",
+        made=0,
+        models=tuple(replace(_MODEL, name=f"models[{i}]") for i in range(3)),
+        declined=True,
+    ),
+    _example("one model", "no second model", "%%tfmem\nmodel = build()\nmodel.fit(x, y)\n", 3, declined=True),
+    _example(
+        "where it is made is not known",
+        "not found",
+        "%%tfmem\nfor f in folds:\n    go(f)\n",
+        3,
+        models=(),
+        declined=True,
+    ),
+)

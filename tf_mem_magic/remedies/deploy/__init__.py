@@ -1,0 +1,1 @@
+"""The pack of remedies that make a trained model smaller to be deployed: quantize, prune, distill."""

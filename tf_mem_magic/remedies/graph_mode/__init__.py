@@ -1,0 +1,1 @@
+"""Graph mode: a step that ran eagerly is compiled."""

@@ -1,0 +1,278 @@
+"""Graph mode: the training step as a TensorFlow graph, which lets go of each result after its last use."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import Facts, ModelFacts
+from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
+from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.notebook.bindings import parse
+from tf_mem_magic.notebook.cell import CellEdit, PythonCell, apply_edits, insert_line, read_cell, shares_line
+from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.tensorflow_name import reaches_tensorflow
+from tf_mem_magic.notebook.training import binds_model
+from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies.graph_mode.traceable import untraceable
+
+KEY = "graph-mode"
+TITLE = "Graph mode"
+
+_WHY = (
+    "Run eagerly, Python holds every intermediate result until its name is let go; a graph lets go of each one after "
+    "its last use."
+)
+_CAVEATS = (
+    "Random numbers differ: a graph draws dropout masks and the like from other seeds.",
+    "It is traced once for each shape of its inputs, and once more for a smaller last batch.",
+    "Python inside runs when it is traced, not at each step.",
+)
+_EAGERLY = "run_eagerly"
+_KERAS_METHODS = ("call", "train_step", "test_step", "compute_loss", "compute_metrics", "update_state", "result")
+
+
+def propose(context: Context) -> Answer:
+    """Offer a graph where the cell trains eagerly and its step does the same as one."""
+    try:
+        return (_proposal(context),)
+    except RefusedError as refused:
+        return (refused.declined(KEY, TITLE),)
+
+
+def _proposal(context: Context) -> Proposal:
+    facts, diagnosis = context.recording.facts, context.diagnosis
+    if diagnosis is not None and (diagnosis.cause == "host" or diagnosis.device == "host"):
+        raise RefusedError("the computer's own memory ran out, not the memory that training steps use")
+    if diagnosis is not None and diagnosis.larger_than_device:
+        raise RefusedError("one allocation alone is larger than the device, and a graph makes it too")
+    cell = read_cell(context.cell.source)
+    if isinstance(cell, NotPython):
+        raise RefusedError(cell.reason)
+    texts = (cell.source, *facts.earlier_cells)
+    if any("run_functions_eagerly(" in text for text in texts):
+        raise RefusedError("tf.config.run_functions_eagerly is used: take that out, and graphs are graphs again")
+    if any("Strategy(" in text for text in texts):
+        raise RefusedError("the training runs under a distribution strategy")
+    edits, title, undo = _of_keras(cell, facts) or _of_step(cell, facts)
+    changed = apply_edits(cell, edits)
+    if isinstance(changed, NotPython):
+        raise RefusedError(changed.reason)
+    return Proposal(
+        key=KEY,
+        title=title,
+        source=changed,
+        original=context.cell.source,
+        preserves="close numerics",
+        caveats=_CAVEATS,
+        why=_WHY,
+        undo=undo,
+    )
+
+
+_Change = tuple[list[CellEdit], str, str]
+
+
+def _of_keras(cell: PythonCell, facts: Facts) -> _Change | None:
+    """Take ``run_eagerly=True`` back, in ``compile`` or on a model compiled earlier; None where it is not set."""
+    calls = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Call)]
+    given = [k for c in calls if called_name(c) == "compile" for k in c.keywords if k.arg == _EAGERLY]
+    if given:
+        return _in_compile(cell, facts, given)
+    fits = [c for c in calls if called_name(c) == "fit" and isinstance(c.func, ast.Attribute)]
+    names = {ast.unparse(c.func.value) for c in fits if isinstance(c.func, ast.Attribute)}
+    models = [m for m in facts.models if m.name in names]
+    if not fits:
+        return None
+    if len(models) != 1 or len(fits) != 1 or not models[0].run_eagerly:
+        raise RefusedError("Keras already runs this training as a graph, as far as is known")
+    _check_methods(cell, facts)
+    at = next(s for s in cell.tree.body if fits[0] in set(ast.walk(s)))
+    if isinstance(at, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or shares_line(cell, at):
+        raise RefusedError("the call of fit stands where no line can be put before it")
+    model = models[0].name
+    if binds_model(at, model):
+        raise RefusedError(f"`{model}` is made or chosen in the statement that trains it")
+    if f"{model}.{_EAGERLY}" in {ast.unparse(n) for n in ast.walk(cell.tree) if isinstance(n, ast.Attribute)}:
+        raise RefusedError(f"the cell sets `{model}.{_EAGERLY}` itself")
+    lines = (f"{model}.run_eagerly = False", f"{model}.train_function = {model}.test_function = None")
+    return (
+        [insert_line(cell, at, *lines)],
+        f"`{model}` as a graph",
+        "\n".join((f"{model}.run_eagerly = True", lines[1])),
+    )
+
+
+def _in_compile(cell: PythonCell, facts: Facts, given: list[ast.keyword]) -> _Change:
+    on = [k.value for k in given if isinstance(k.value, ast.Constant) and k.value.value is True]
+    if len(given) != 1 or len(on) != 1:
+        raise RefusedError(f"`{_EAGERLY}` is set in a way that cannot be followed, or is off")
+    _check_methods(cell, facts)
+    edit = CellEdit(cell.start(on[0]), cell.end(on[0]), "False")
+    return [edit], f"{_EAGERLY}=False", ""
+
+
+def _check_methods(cell: PythonCell, facts: Facts) -> None:
+    """Refuse where a model's own method, or a function handed to Keras, would not do the same in a graph."""
+    functions = _functions(cell, facts)
+    for tree in _trees(cell, facts):
+        classes = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
+        called = [f for c in classes for f in c.body if isinstance(f, ast.FunctionDef) and f.name in _KERAS_METHODS]
+        calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and called_name(n) in ("compile", "Lambda")]
+        handed = {n for c in calls for n in _names(c)}
+        for function in (*called, *(f for name, f in functions.items() if name in handed)):
+            _check(untraceable(function, functions, frozenset()))
+            _check(_branch(function))
+
+
+def _branch(function: ast.FunctionDef) -> str:
+    """Say which test of a function may be of a tensor: Keras does not turn Python's branches into a graph's."""
+    for node in ast.walk(function):
+        if not isinstance(node, (ast.If, ast.While, ast.IfExp)) or "is None" in (test := ast.unparse(node.test)):
+            continue
+        if "is not None" not in test and not re.fullmatch(r"(?:not )?(?:training|self\.[\w.]+)", test):
+            return f"`{function.name}` branches on `{test}`, which in a graph may be a tensor"
+    return ""
+
+
+def _of_step(cell: PythonCell, facts: Facts) -> _Change:
+    """Put ``@tf.function`` on the one function of the cell that takes a training step."""
+    steps = [n for n in cell.tree.body if isinstance(n, ast.FunctionDef) and _takes_step(n)]
+    if len(steps) != 1:
+        if any("GradientTape" in ast.unparse(s) for s in cell.tree.body):
+            raise RefusedError("the training step is not one function of its own: put it in one to make it a graph")
+        raise RefusedError("the cell has no training loop of its own with a GradientTape")
+    step = steps[0]
+    if step.decorator_list:
+        decorators = ", ".join(ast.unparse(d) for d in step.decorator_list)
+        graph = "function" in decorators
+        raise RefusedError(f"`{step.name}` is a graph already" if graph else f"`{step.name}` is decorated already")
+    calls = _calls_of(cell, step)
+    changing = frozenset(_changing(cell.tree))
+    for call in calls:
+        given = (*call.args, *(k.value for k in call.keywords))
+        bad = next((a for a in given if not isinstance(a, ast.Subscript) and _names(a) & changing), None)
+        if bad is not None:
+            raise RefusedError(
+                f"`{step.name}` is given `{ast.unparse(bad)}`, which may be a Python number: each would be traced anew"
+            )
+    _check(untraceable(step, _functions(cell, facts), changing))
+    handle = reaches_tensorflow(cell, facts)
+    if handle is None or handle in {n.id for n in ast.walk(cell.tree) if isinstance(n, ast.Name) and _stores(n)}:
+        raise RefusedError("the cell does not surely reach TensorFlow by a name")
+    return [insert_line(cell, step, f"@{handle}.function")], f"`{step.name}` as a tf.function", ""
+
+
+def _calls_of(cell: PythonCell, step: ast.FunctionDef) -> list[ast.Call]:
+    """List the calls of the step; refuse where it is wrapped, handed on, or not called in a loop."""
+    uses = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Name) and n.id == step.name]
+    calls = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Call) and n.func in uses]
+    wrapped = [c for c in ast.walk(cell.tree) if isinstance(c, ast.Call) and any(a in uses for a in c.args)]
+    if any(ast.unparse(c.func).endswith("function") for c in wrapped):
+        raise RefusedError(f"`{step.name}` is a graph already")
+    if len(calls) != len(uses) or not calls:
+        raise RefusedError(f"`{step.name}` is not simply called in this cell")
+    if any(isinstance(a, ast.Starred) for c in calls for a in c.args):
+        raise RefusedError(f"what `{step.name}` is called with cannot be followed")
+    return calls
+
+
+def _takes_step(function: ast.FunctionDef) -> bool:
+    names = {called_name(n) for n in ast.walk(function) if isinstance(n, ast.Call)}
+    looping = any(isinstance(n, (ast.For, ast.While)) for n in ast.walk(function))
+    return {"GradientTape", "apply_gradients"} <= names and not looping
+
+
+def _changing(tree: ast.Module) -> Iterator[str]:
+    """Yield names that hold Python numbers which change as the cell runs: counters of loops, and sums."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AugAssign):
+            yield from _names(node.target)
+        if isinstance(node, (ast.For, ast.comprehension)) and isinstance(node.iter, ast.Call):
+            name = called_name(node.iter)
+            if name in ("range", "trange", "count"):
+                yield from _names(node.target)
+            if name == "enumerate" and isinstance(node.target, ast.Tuple):
+                yield from _names(node.target.elts[0])
+        if isinstance(node, (ast.For, ast.While)):
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Assign) and isinstance(inner.value, (ast.BinOp, ast.Constant, ast.BoolOp)):
+                    for target in inner.targets:
+                        yield from _names(target)
+
+
+def _functions(cell: PythonCell, facts: Facts) -> dict[str, ast.FunctionDef]:
+    found = (n for tree in _trees(cell, facts) for n in ast.walk(tree))
+    return {n.name: n for n in found if isinstance(n, ast.FunctionDef)}
+
+
+def _trees(cell: PythonCell, facts: Facts) -> list[ast.Module]:
+    return [*(tree for tree in map(parse, facts.earlier_cells) if tree is not None), cell.tree]
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def _stores(name: ast.Name) -> bool:
+    return not isinstance(name.ctx, ast.Load)
+
+
+def _check(reason: str) -> None:
+    if reason:
+        raise RefusedError(reason)
+
+
+def _known(source: str, line: int, *models: ModelFacts, device: str = "GPU:0") -> Context:
+    facts = Facts("2.21.0", "3.15.1", True, models=models, earlier_cells=("import keras\nimport tensorflow as tf",))
+    cell = Cell(source)
+    return Context(cell, Recording(cell, status="oom", facts=facts), Diagnosis(device, line=line))
+
+
+_STEP = """%%tfmem
+{0}def step(a, b):
+    with tf.GradientTape() as tape:
+        loss = loss_of(b, model(a, training=True))
+    grads = tape.gradient(loss, model.trainable_variables)
+    optimizer.apply_gradients(zip(grads, model.trainable_variables))
+    return loss
+
+for a, b in data:
+    print(float(step(a, b)))
+"""
+_COMPILE = '%%tfmem\nmodel.compile("adam", "mse", run_eagerly={0})\nmodel.fit(x, y)'
+_EAGER = ModelFacts("model", ("Dense",), run_eagerly=True, steps_before=0)
+
+EXAMPLES: tuple[Example, ...] = (
+    Example("the step of a custom loop", _known(_STEP.format(""), 10), _STEP.format("@tf.function\n")),
+    Example("run_eagerly in compile", _known(_COMPILE.format("True"), 3, _EAGER), _COMPILE.format("False")),
+    Example(
+        "a model that an earlier cell compiled with run_eagerly",
+        _known("%%tfmem\nmodel.fit(x, y)", 2, _EAGER),
+        "%%tfmem\nmodel.run_eagerly = False\nmodel.train_function = model.test_function = None\nmodel.fit(x, y)",
+    ),
+    Example("a graph already", _known(_STEP.format("@tf.function\n"), 10), "a graph already", declined=True),
+    Example(
+        "a step that reads a value",
+        _known(_STEP.format("").replace("return loss\n", "return loss.numpy()\n"), 10),
+        "calls `.numpy()`",
+        declined=True,
+    ),
+    Example(
+        "a step that keeps a history",
+        _known(_STEP.format("").replace("return loss\n", "history.append(loss)\n"), 10),
+        "calls `history.append`",
+        declined=True,
+    ),
+    Example(
+        "Keras trains as a graph",
+        _known("%%tfmem\nmodel.fit(x, y)", 2, ModelFacts("model", steps_before=0)),
+        "already runs this training as a graph",
+        declined=True,
+    ),
+    Example(
+        "host memory ran out", _known(_STEP.format(""), 10, device="host"), "the computer's own memory", declined=True
+    ),
+)

@@ -1,0 +1,1 @@
+"""Mixed precision: 16-bit compute, 32-bit variables."""

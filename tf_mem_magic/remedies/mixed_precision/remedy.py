@@ -1,0 +1,306 @@
+"""Mixed precision: compute in 16 bits, keep the weights in 32."""
+
+from __future__ import annotations
+
+import ast
+
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import DeviceFacts, Facts, ModelFacts
+from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
+from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.notebook.cell import PythonCell, apply_edits, insert_argument, insert_line, read_cell, shares_line
+from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.training import TrainingPlace, binds_model, find_training
+from tf_mem_magic.remedies.mixed_precision.output_layers import output_layers
+
+KEY = "mixed-precision"
+TITLE = "Mixed precision"
+
+_RECURRENT = frozenset({"LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM2D"})
+_NORMALIZING = frozenset({"BatchNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization"})
+_SETS_PRECISION = ("set_dtype_policy", "set_global_policy", "mixed_precision", "set_floatx", "enable_mixed_precision")
+_WHY = (
+    "Layers compute in 16 bits, so most activations take half; weights, optimizer state and what normalization "
+    "layers compute stay in 32 bits, so the whole does not halve."
+)
+
+
+def propose(context: Context) -> Answer:
+    """Offer float16 or bfloat16, by what the device computes well."""
+    try:
+        return (_proposal(context),)
+    except RefusedError as refused:
+        return (refused.declined(KEY, TITLE),)
+
+
+def _proposal(context: Context) -> Proposal:
+    facts = context.recording.facts
+    cell = read_cell(context.cell.source)
+    if isinstance(cell, NotPython):
+        raise RefusedError(cell.reason)
+    _check_scope(facts, context.diagnosis, context.cell.source)
+    names = KerasNames(cell, facts.earlier_cells)
+    place = find_training(cell, names, facts, context.diagnosis)
+    if isinstance(place, str):
+        raise RefusedError(place)
+    if place.facts is not None and place.facts.dtype_policy.startswith("mixed_"):
+        raise RefusedError(f"`{place.model}` already computes in {place.facts.dtype_policy}")
+    if place.facts is not None and place.facts.rounds_ids:
+        raise RefusedError(
+            f"`{place.model}` passes ids to an Embedding as float32, and 16 bits would round them to other ids: "
+            'give its Input dtype="int32" first'
+        )
+    loop = _own_loop(cell, place, facts)
+    policy, caveats = _choose_policy(facts, context.diagnosis)
+    if loop and policy == "mixed_float16" and not _scales_loss(cell.source, facts):
+        raise RefusedError(
+            "float16 needs the loss to be scaled, and no loss scaling can be seen in the training loop "
+            "(optimizer.scale_loss, LossScaleOptimizer)"
+        )
+    if loop:
+        caveats += ("In your own loop, a float32 tensor mixed with a 16-bit output raises an error: cast it.",)
+    start = _start_of_building(cell, names, place)
+    if loop and start is not None and output_layers(names, place.model) is None:
+        raise RefusedError("the model's last layer was not found in the cell, and your own loop needs it in float32")
+    if start is not None:
+        changed, undo, more = _set_policy(cell, names, place, start, policy, facts.policy)
+    else:
+        changed, undo, more = _change_in_place(cell, names, place, policy, loop, facts)
+    if isinstance(changed, NotPython):
+        raise RefusedError(changed.reason)
+    return Proposal(
+        key=KEY,
+        title=f"{TITLE} ({policy.removeprefix('mixed_')})",
+        source=changed,
+        original=context.cell.source,
+        preserves="close numerics",
+        caveats=caveats + more + _layer_caveats(place.facts) + _id_caveats(cell, place.facts, facts),
+        why=_WHY,
+        undo=undo,
+    )
+
+
+def _check_scope(facts: Facts, diagnosis: Diagnosis | None, source: str) -> None:
+    if diagnosis is not None and (diagnosis.device == "host" or diagnosis.cause == "host"):
+        raise RefusedError("host memory ran out; mixed precision saves memory of the device that computes")
+    if facts.keras is None:
+        raise RefusedError("the cell does not use Keras")
+    legacy = dict(facts.environment).get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
+    if legacy or facts.keras.startswith("2."):
+        raise RefusedError("this is Keras 2 (tf_keras); only Keras 3 models are changed")
+    if facts.policy.startswith("mixed_"):
+        raise RefusedError(f"Keras's global policy is {facts.policy} already")
+    if any(word in source for word in _SETS_PRECISION):
+        raise RefusedError("the cell sets its precision itself")
+
+
+def _choose_policy(facts: Facts, diagnosis: Diagnosis | None) -> tuple[str, tuple[str, ...]]:
+    """Choose by the device: bfloat16 needs no loss scaling, but only newer cards compute in it."""
+    device = _device(facts, diagnosis)
+    if device.kind == "TPU":
+        return "mixed_bfloat16", ()
+    if device.kind == "CPU":
+        return "mixed_bfloat16", ("Slower on a CPU: most CPUs compute faster in 32 bits.",)
+    if device.compute_capability is None:
+        return "mixed_float16", (f"It is not known how fast {device.name} computes in 16 bits.",)
+    if device.compute_capability >= (8, 0):
+        return "mixed_bfloat16", ()
+    if device.compute_capability >= (7, 0):
+        return "mixed_float16", ()
+    return "mixed_float16", ("Slower on this card: it has no tensor cores. Memory may still fall.",)
+
+
+def _device(facts: Facts, diagnosis: Diagnosis | None) -> DeviceFacts:
+    name = diagnosis.device if diagnosis is not None else ""
+    known = facts.device(name)
+    if known is not None:
+        return known
+    if name:
+        kind = name.partition(":")[0]
+        return DeviceFacts(name, "CPU" if kind == "CPU" else "TPU" if kind == "TPU" else "GPU")
+    cards = [d for d in facts.devices if d.kind != "CPU"]
+    return cards[0] if cards else DeviceFacts("CPU:0", "CPU")
+
+
+def _own_loop(cell: PythonCell, place: TrainingPlace, facts: Facts) -> bool:
+    """Whether the gradient is taken by the user's code rather than by Keras's own training step."""
+    texts = (cell.source, *facts.earlier_cells)
+    if "GradientTape" in cell.source or any("def train_step(self" in text for text in texts):
+        return True
+    return not place.by_keras and any("GradientTape" in text for text in texts)
+
+
+def _scales_loss(source: str, facts: Facts) -> bool:
+    return any("scale_loss" in text or "LossScaleOptimizer" in text for text in (source, *facts.earlier_cells))
+
+
+def _start_of_building(cell: PythonCell, names: KerasNames, place: TrainingPlace) -> ast.stmt | None:
+    """Find the top-level statement before which a global policy must stand; None for a model built earlier."""
+    made = [s for s in cell.tree.body if place.model in _targets(s)]
+    if place.facts is not None and not place.facts.is_new and not any(map(names.builds, made)):
+        return None
+    if any(names.loads(s) for s in made):
+        return None
+    building = [s for s in cell.tree.body if names.builds(s)]
+    if place.facts is not None:
+        building += made
+    first = min(building, key=cell.start, default=None)
+    is_called = isinstance(place.top, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While))
+    if first is not None and not is_called and cell.start(first) > cell.start(place.top):
+        raise RefusedError(f"`{place.model}` was built before what this cell builds, by code that cannot be seen here")
+    return first
+
+
+def _targets(statement: ast.stmt) -> set[str]:
+    nodes = (n for n in ast.walk(statement) if isinstance(n, (ast.Name, ast.Attribute, ast.Subscript)))
+    return {ast.unparse(n) for n in nodes if isinstance(n.ctx, ast.Store)}
+
+
+_Change = tuple["str | NotPython", str, tuple[str, ...]]
+
+
+def _set_policy(
+    cell: PythonCell, names: KerasNames, place: TrainingPlace, start: ast.stmt, policy: str, before: str
+) -> _Change:
+    """Set the global policy before the model is built, and keep its output layers in float32."""
+    handle = names.handle(start)
+    keras = handle or "keras"
+    lines = ([] if handle else ["import keras"]) + [f'{keras}.config.set_dtype_policy("{policy}")']
+    edits = [insert_line(cell, start, *lines)]
+    outputs = output_layers(names, place.model)
+    edits += [insert_argument(cell, call, 'dtype="float32"') for call in outputs or ()]
+    caveats: tuple[str, ...] = ("The policy stays set for models that later cells build; Undo sets it back.",)
+    if outputs is None:
+        caveats += ('The last layer was not found in the cell: give it dtype="float32" yourself.',)
+    return apply_edits(cell, edits), f'import keras\nkeras.config.set_dtype_policy("{before}")', caveats
+
+
+def _change_in_place(
+    cell: PythonCell, names: KerasNames, place: TrainingPlace, policy: str, loop: bool, facts: Facts
+) -> _Change:
+    """Change the model that exists before it trains, by a call that stands in the cell."""
+    model = place.facts
+    if model is None:
+        raise RefusedError("it could not be seen where the model is built")
+    if not model.weight_bytes:
+        raise RefusedError(f"`{place.model}` is not built yet: it has no weights")
+    if loop and any("tf.function" in text for text in facts.earlier_cells) and "tf.function" not in cell.source:
+        raise RefusedError("the training step may be a tf.function of an earlier cell, which keeps the old precision")
+    lines = ["from tf_mem_magic import apply", f'apply.mixed_precision({place.model}, "{policy}")']
+    at = place.top if loop else place.statement
+    if binds_model(at, place.model):
+        raise RefusedError(f"`{place.model}` is made or chosen in the statement that trains it")
+    if shares_line(cell, at):
+        raise RefusedError("the statement that trains shares its line with another: give it a line of its own")
+    caveats = ("The changed cell needs tf_mem_magic; other models that share its layers change too.",)
+    undo = f'from tf_mem_magic import apply\napply.mixed_precision({place.model}, "float32")'
+    return apply_edits(cell, [insert_line(cell, at, *lines)]), undo, caveats
+
+
+def _layer_caveats(model: ModelFacts | None) -> tuple[str, ...]:
+    layers = set(model.layers) if model is not None else set()
+    caveats: tuple[str, ...] = ()
+    if layers & _RECURRENT:
+        caveats += ("Recurrent layers can take more memory in 16 bits: an LSTM took 1.9 times as much on a CPU.",)
+    if layers & _NORMALIZING:
+        caveats += ("Normalization layers compute in 32 bits: a model full of them saves little.",)
+    return caveats
+
+
+def _id_caveats(cell: PythonCell, model: ModelFacts | None, facts: Facts) -> tuple[str, ...]:
+    layers = model.layers if model is not None else ()
+    texts = (cell.source, *facts.earlier_cells) if model is None else ()
+    if "Embedding" not in layers and not any("Embedding(" in text for text in texts):
+        return ()
+    return ("Ids for an Embedding must come as integers: 16 bits round large ones that come as floats.",)
+
+
+def _known(
+    source: str,
+    *,
+    line: int | None = None,
+    capability: tuple[int, int] | None = (7, 5),
+    models: tuple[ModelFacts, ...] = (),
+    earlier: tuple[str, ...] = (),
+    device: str = "GPU:0",
+) -> Context:
+    cards = (DeviceFacts("GPU:0", compute_capability=capability), DeviceFacts("CPU:0", "CPU"))
+    facts = Facts(
+        tensorflow="2.21.0", keras="3.15.1", initialised=True, models=models, devices=cards, earlier_cells=earlier
+    )
+    cell = Cell(source)
+    return Context(cell, Recording(cell, status="oom", facts=facts), Diagnosis(device, line=line))
+
+
+_OLD = ModelFacts("model", ("Dense",), weight_bytes=4096, steps=3, steps_before=3)
+_NEW = ModelFacts("model", ("Dense",), weight_bytes=4096)
+_BUILD = """%%tfmem
+import keras
+from keras import layers
+model = keras.Sequential([layers.Dense(64), layers.Dense(10, activation="softmax")])
+model.compile("adam", "sparse_categorical_crossentropy")
+model.fit(x, y)
+"""
+_BUILD_MIXED = """%%tfmem
+import keras
+from keras import layers
+keras.config.set_dtype_policy("mixed_{0}")
+model = keras.Sequential([layers.Dense(64), layers.Dense(10, activation="softmax", dtype="float32")])
+model.compile("adam", "sparse_categorical_crossentropy")
+model.fit(x, y)
+"""
+_LOOP = """%%tfmem
+for x, y in data:
+    with tf.GradientTape() as tape:
+        loss = loss_of(y, model(x))
+    optimizer.apply_gradients(zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables))
+"""
+_IN_PLACE = 'from tf_mem_magic import apply\napply.mixed_precision(model, "mixed_{0}")\n'
+
+EXAMPLES: tuple[Example, ...] = (
+    Example(
+        "a model built in the cell, on a card with float16 tensor cores",
+        _known(_BUILD, line=6, models=(_NEW,)),
+        _BUILD_MIXED.format("float16"),
+    ),
+    Example(
+        "a card that computes in bfloat16",
+        _known(_BUILD, line=6, capability=(8, 0), models=(_NEW,)),
+        _BUILD_MIXED.format("bfloat16"),
+    ),
+    Example(
+        "a model from an earlier cell is changed in place",
+        _known("%%tfmem\nhistory = model.fit(x, y)", line=2, models=(_OLD,)),
+        "%%tfmem\n" + _IN_PLACE.format("float16") + "history = model.fit(x, y)",
+    ),
+    Example(
+        "a custom loop on a card with bfloat16",
+        _known(_LOOP, line=4, capability=(9, 0), models=(_OLD,)),
+        _LOOP.replace("%%tfmem\n", "%%tfmem\n" + _IN_PLACE.format("bfloat16")),
+    ),
+    Example(
+        "a custom loop whose loss scaling cannot be seen, on a card without bfloat16",
+        _known(_LOOP, line=4, models=(_OLD,)),
+        "no loss scaling can be seen",
+        declined=True,
+    ),
+    Example(
+        "tf.keras by the name of an earlier cell, a functional model",
+        _known(
+            "%%tfmem\ni = tf.keras.Input((8,))\nmodel = tf.keras.Model(i, tf.keras.layers.Dense(1)(i))\n"
+            "model.fit(x, y)",
+            line=4,
+            models=(_NEW,),
+            earlier=("import tensorflow as tf",),
+        ),
+        '%%tfmem\ntf.keras.config.set_dtype_policy("mixed_float16")\ni = tf.keras.Input((8,))\n'
+        'model = tf.keras.Model(i, tf.keras.layers.Dense(1, dtype="float32")(i))\nmodel.fit(x, y)',
+    ),
+    Example(
+        "host memory ran out",
+        _known("%%tfmem\nmodel.fit(x, y)", line=2, models=(_OLD,), device="host"),
+        "host memory ran out",
+        declined=True,
+    ),
+)

@@ -1,0 +1,1 @@
+"""Rematerialize: activations of repeated blocks are recomputed in the backward pass."""

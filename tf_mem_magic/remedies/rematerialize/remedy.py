@@ -1,0 +1,252 @@
+"""Rematerialize: compute what a repeated block holds again in the backward pass, and do not keep it until then."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import Facts, ModelFacts, untested_keras
+from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
+from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.notebook.bindings import parse
+from tf_mem_magic.notebook.cell import PythonCell, apply_edits, insert_line, read_cell
+from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.training import TrainingPlace, find_training
+from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies.rematerialize.blocks import Block, find_blocks
+from tf_mem_magic.remedies.rematerialize.function_blocks import find_function_blocks
+
+KEY = "rematerialize"
+TITLE = "Rematerialize"
+
+_TESTED = (3, 12)
+"""The oldest Keras that this was tested with."""
+
+_IMPORT = "from tf_mem_magic import apply"
+_DECORATOR = "@apply.rematerialize"
+_WHY = "Only what goes into each block is kept until then."
+_CAVEATS = (
+    "A step takes longer: each block is computed twice.",
+    "Dropout draws the same numbers in both passes, and BatchNormalization updates its statistics once a step.",
+    "A block for which computing twice is not exact is called as it was, with a warning that says why.",
+    "Measured on the CPU: the same weights bit by bit, or but for rounding; not measured on a GPU.",
+)
+_IN_16_BITS = ("In 16 bits TensorFlow rounds another graph otherwise, so the weights may end a little apart.",)
+_ONE_LAYER = (
+    "What the function adds becomes one inner model each time: the summary shows it as one layer, "
+    "and weights saved before do not load by layer.",
+    "A saved model loads without this package; loaded or copied, it is an ordinary model that is not rematerialized.",
+)
+
+
+def propose(context: Context) -> Answer:
+    """Offer it where the cell defines the blocks of the model that it builds, and computing them twice is exact."""
+    try:
+        return (_proposal(context),)
+    except RefusedError as refused:
+        return (refused.declined(KEY, TITLE),)
+
+
+def _proposal(context: Context) -> Proposal:
+    facts = context.recording.facts
+    _check_cause(context.diagnosis)
+    _check_keras(facts)
+    cell = read_cell(context.cell.source)
+    if isinstance(cell, NotPython):
+        raise RefusedError(cell.reason)
+    trees = [*(tree for tree in map(parse, facts.earlier_cells) if tree is not None), cell.tree]
+    _check_training(trees, cell, context.diagnosis)
+    names = KerasNames(cell, facts.earlier_cells)
+    place = find_training(cell, names, facts, context.diagnosis)
+    if isinstance(place, str):
+        raise RefusedError(place)
+    blocks = _blocks(cell.tree, trees, names, place)
+    if not blocks:
+        raise _elsewhere(facts, trees, names, place)
+    safe = [block for block in blocks if not block.reason]
+    if not safe:
+        raise RefusedError(blocks[0].reason)
+    if place.facts is not None and not place.facts.is_new:
+        raise RefusedError(f"`{place.facts.name}` was built before this cell, with the blocks as they were then")
+    loads = {n.id for n in ast.walk(cell.tree) if isinstance(n, ast.Name)}
+    if not all(block.name in loads for block in safe):
+        raise RefusedError(f"the cell defines `{safe[0].name}`, but does not plainly build a model of it")
+    in_16_bits = place.facts is not None and place.facts.dtype_policy.startswith("mixed")
+    return Proposal(
+        key=KEY,
+        title=f"Compute {' and '.join(block.name for block in safe)} again in the backward pass",
+        source=_edited(cell, safe),
+        original=context.cell.source,
+        preserves="close numerics" if in_16_bits else "same results",
+        caveats=(
+            *_CAVEATS,
+            *(_IN_16_BITS if in_16_bits else ()),
+            *(_ONE_LAYER if any(b.call is b.definition for b in safe) else ()),
+            *(f"`{b.name}` stays as it is: {b.reason}." for b in blocks if b.reason),
+        ),
+        why=_WHY,
+    )
+
+
+def _check_cause(diagnosis: Diagnosis | None) -> None:
+    if diagnosis is None:
+        return
+    if diagnosis.cause == "host" or diagnosis.device == "host":
+        raise RefusedError("the computer's own memory ran out, not the memory that training steps use")
+    if diagnosis.larger_than_device:
+        raise RefusedError("one allocation alone is larger than the device, and it is needed with this too")
+
+
+def _check_keras(facts: Facts) -> None:
+    if reason := untested_keras(facts, _TESTED):
+        raise RefusedError(reason)
+
+
+def _check_training(trees: list[ast.Module], cell: PythonCell, diagnosis: Diagnosis | None) -> None:
+    calls = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    names = [called_name(call) for call in calls]
+    if any(name.endswith("Strategy") for name in names):
+        raise RefusedError("the training runs under a distribution strategy, with which it was not tested")
+    if names.count("GradientTape") > 1:
+        raise RefusedError("there is more than one GradientTape, and gradients of gradients were not tested")
+    if any(called_name(c) == "GradientTape" and any(k.arg == "persistent" for k in c.keywords) for c in calls):
+        raise RefusedError("the GradientTape is persistent, and each of its gradients would compute the blocks again")
+    own = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Call)]
+    line = None if diagnosis is None or diagnosis.line is None else diagnosis.line + cell.skipped
+    failing = {called_name(c) for c in own if line is not None and c.lineno <= line <= (c.end_lineno or c.lineno)}
+    if failing & {"predict", "evaluate", "predict_on_batch", "test_on_batch"}:
+        raise RefusedError("it ran out of memory outside training, where nothing is kept for a backward pass")
+    if not {called_name(c) for c in own} & {"fit", "train_on_batch"} and "GradientTape" not in names:
+        raise RefusedError("the cell does not train, and only training keeps results for a backward pass")
+
+
+def _blocks(tree: ast.Module, trees: list[ast.Module], names: KerasNames, place: TrainingPlace) -> list[Block]:
+    """List the blocks of the model that is trained; layer classes that it does not hold are left out where known."""
+    layers = place.facts.layers if place.facts is not None else ()
+    classes = [block for block in find_blocks(tree, trees, names) if not layers or block.name in layers]
+    return [*classes, *find_function_blocks(tree, trees, names)]
+
+
+def _elsewhere(facts: Facts, trees: list[ast.Module], names: KerasNames, place: TrainingPlace) -> RefusedError:
+    """Say why no block of the cell can be changed, with a patch where an earlier cell defines one."""
+    for source in reversed(facts.earlier_cells):
+        cell = read_cell(source)
+        if isinstance(cell, NotPython):
+            continue
+        blocks = _blocks(cell.tree, [*trees, cell.tree], names, place)
+        safe = [block for block in blocks if not block.reason]
+        if safe:
+            before, after = source.splitlines(), _edited(cell, safe).splitlines()
+            patch = "\n".join(difflib.unified_diff(before, after, "earlier cell", "changed", lineterm="", n=2))
+            return RefusedError(
+                f"the block `{safe[0].name}` is defined in an earlier cell: change it there, run that cell, "
+                "and build the model again",
+                patch,
+            )
+        if blocks:
+            return RefusedError(blocks[0].reason)
+    return RefusedError("the model is not made of a repeated layer class or function that the notebook defines")
+
+
+def _edited(cell: PythonCell, blocks: list[Block]) -> str:
+    stored = {n.id for n in ast.walk(cell.tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    if "apply" in stored | {n.name for n in ast.walk(cell.tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))}:
+        raise RefusedError("the cell uses the name `apply` for something of its own")
+    first = min((block.definition for block in blocks), key=lambda definition: definition.lineno)
+    missing = () if _IMPORT in cell.source.splitlines() else (_IMPORT,)
+    edits = [insert_line(cell, b.call, *(missing if b.call is first else ()), _DECORATOR) for b in blocks]
+    if missing and all(block.call is not first for block in blocks):
+        edits.append(insert_line(cell, first, _IMPORT))
+    changed = apply_edits(cell, edits)
+    if isinstance(changed, NotPython):
+        raise RefusedError(changed.reason)
+    return changed
+
+
+_BLOCK = """class Block(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.inner = keras.layers.Dense(512, "gelu")
+        self.outer = keras.layers.Dense(64)
+{0}
+{1}    def call(self, x):
+        return x + self.outer(self.inner(x))
+"""
+_NOISY = "        self.drop = keras.layers.Dropout(0.1); self.norm = keras.layers.BatchNormalization()\n"
+_REST = """
+h = inputs = keras.Input((128, 64))
+for _ in range(6):
+    h = Block()(h)
+model = keras.Model(inputs, keras.layers.Dense(1)(h))
+model.compile("adam", "mse")
+model.fit(x, y)
+"""
+_FUNCTION = """{0}def block(x, rate=0.1):
+    y = keras.layers.Dropout(rate)(keras.layers.Dense(512, "gelu")(x))
+    y = keras.layers.BatchNormalization()(keras.layers.Dense(64)(y))
+    return x + y
+"""
+_LOOP = _REST.replace("Block()(h)", "block(h)")
+_CELL = "%%tfmem\n" + _BLOCK.format("", "") + _REST
+_NEW = ModelFacts("model", ("Block", "Dense"))
+
+
+def _known(
+    source: str, *earlier: str, model: ModelFacts = _NEW, keras: str = "3.15.1", device: str = "GPU:0"
+) -> Context:
+    cell = Cell(source)
+    facts = Facts("2.21.0", keras, True, models=(model,), earlier_cells=("import keras", *earlier))
+    diagnosis = Diagnosis(device, line=len(source.splitlines()))
+    return Context(cell, Recording(cell, status="oom", facts=facts), diagnosis)
+
+
+EXAMPLES: tuple[Example, ...] = (
+    Example(
+        "blocks that the cell defines",
+        _known(_CELL),
+        "%%tfmem\nfrom tf_mem_magic import apply\n" + _BLOCK.format("", "    @apply.rematerialize\n") + _REST,
+    ),
+    Example(
+        "dropout and batch normalization in the block",
+        _known("%%tfmem\n" + _BLOCK.format(_NOISY, "") + _REST),
+        "%%tfmem\nfrom tf_mem_magic import apply\n" + _BLOCK.format(_NOISY, "    @apply.rematerialize\n") + _REST,
+    ),
+    Example(
+        "functions that the cell defines",
+        _known("%%tfmem\n" + _FUNCTION.format("") + _LOOP),
+        "%%tfmem\nfrom tf_mem_magic import apply\n" + _FUNCTION.format("@apply.rematerialize\n") + _LOOP,
+    ),
+    Example(
+        "a function that gives back two tensors",
+        _known("%%tfmem\n" + _FUNCTION.format("").replace("return x + y", "return x, y") + _LOOP),
+        "does not give back one tensor",
+        declined=True,
+    ),
+    Example(
+        "a recurrent layer in the block",
+        _known("%%tfmem\n" + _BLOCK.format("        self.read = keras.layers.LSTM(64)", "") + _REST),
+        "a recurrent layer",
+        declined=True,
+    ),
+    Example(
+        "blocks of an earlier cell", _known(_REST, _BLOCK.format("", "")), "defined in an earlier cell", declined=True
+    ),
+    Example(
+        "a model of an earlier cell",
+        _known(_CELL, model=ModelFacts("model", ("Block",), steps_before=0)),
+        "was built before this cell",
+        declined=True,
+    ),
+    Example(
+        "layers of Keras only",
+        _known(
+            "model = keras.Sequential([keras.layers.Dense(1)])\nmodel.fit(x, y)", model=ModelFacts("model", ("Dense",))
+        ),
+        "not made of a repeated layer class",
+        declined=True,
+    ),
+    Example("an older Keras", _known(_CELL, keras="3.3.3"), "tested with Keras 3.12", declined=True),
+    Example("host memory ran out", _known(_CELL, device="host"), "the computer's own memory", declined=True),
+)

@@ -1,0 +1,1 @@
+"""Smaller batch: fewer samples a step."""

@@ -1,0 +1,1 @@
+"""Stream data: arrays and pipelines that hold the data set in host memory hand it over in batches."""

@@ -1,0 +1,1 @@
+"""What a person is told, decided once and rendered as text, HTML and figure."""

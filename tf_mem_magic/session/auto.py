@@ -1,0 +1,136 @@
+"""The ladder: ``--on-oom auto`` applies remedies without a click, so that a night job passes.
+
+While it may climb, an out-of-memory error is held back; where no allowed remedy helps, the error appears once, as
+IPython itself would have shown it, and the cell fails.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from tf_mem_magic.core.options import Keep, Options
+from tf_mem_magic.core.proposals import Proposal
+from tf_mem_magic.session.in_process import refusal_here, take_back
+from tf_mem_magic.session.parameters_cell import is_parameters_cell
+
+if TYPE_CHECKING:
+    from tf_mem_magic.session.run import CellRun
+
+_ALLOWED: dict[Keep, frozenset[str]] = {
+    "same-results": frozenset({"same results"}),
+    "effective-batch": frozenset({"same results", "same effective batch"}),
+    "any": frozenset({"same results", "same effective batch", "same model, other gradients", "close numerics"}),
+}
+"""What a remedy must keep to be applied without a click; one that keeps nothing never is."""
+
+
+class HeldError:
+    """Holds back the errors of a cell that may be out of memory; everything else is shown at once, as always.
+
+    ``is_try``: the cell is one that a remedy changed, so whatever error it ends with is held back: another remedy may
+    do, and where none does, it is the first error that the person must see.
+
+    IPython has one handler for errors per shell: the one that was there comes back with :meth:`restore`.
+    """
+
+    def __init__(self, shell: Any, is_out_of_memory: Callable[[BaseException], bool], is_try: bool) -> None:
+        self._shell, self._is_out_of_memory, self._is_try = shell, is_out_of_memory, is_try
+        self._before = (shell.custom_exceptions, getattr(shell, "CustomTB", None))
+        self._held: tuple[type[BaseException], BaseException, list[str]] | None = None
+        shell.set_custom_exc((Exception, KeyboardInterrupt), self._handle)
+
+    def restore(self) -> None:
+        """Put back the handler that was there."""
+        self._shell.custom_exceptions, handler = self._before
+        if handler is not None:
+            self._shell.CustomTB = handler
+
+    def show(self) -> None:
+        """Show the first error that was held back, once."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._shell._showtraceback(*held)
+
+    def _may_be_held(self, error: BaseException) -> bool:
+        if self._is_try and isinstance(error, Exception):
+            return True
+        try:
+            return self._is_out_of_memory(error)
+        except Exception:
+            return False  # what we cannot judge is shown at once, as always
+
+    def _handle(
+        self,
+        _: Any,
+        kind: type[BaseException],
+        error: BaseException,
+        trace: TracebackType,
+        tb_offset: int | None = None,
+    ) -> None:
+        if not self._may_be_held(error):
+            self._shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+            return
+        # As text, now: the frames are emptied before the next try.
+        text = self._shell.InteractiveTB.structured_traceback(kind, error, trace, tb_offset=tb_offset)
+        self._held = (kind, error, text)
+        sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace
+
+
+_CHANGES_THE_RESULT = ("read-once", "reassigned")
+"""What a run did that a rerun would not undo: it would pass, on less than all data or on data scaled twice."""
+
+
+class Ladder:
+    """Climbs from one allowed remedy to the next until the cell fits or the bounds are reached."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._tries = 0
+        self._until = time.monotonic() + 60 * options.max_minutes
+
+    def climb(self, run: CellRun) -> CellRun | None:
+        """Rerun the cell of a failed run with one remedy after another; give the run that fitted, None without one.
+
+        Where none fitted, what the last remedies have set outside the cell is taken back.
+        """
+        session, current = run.session, run
+        session.climbing = run
+        fitted = None
+        try:
+            while (proposal := self._next(current)) is not None:
+                self._tries += 1
+                session.expect(proposal.source, proposal, current.lineage, current)
+                session.shell.run_cell(proposal.source, store_history=False)
+                newest = session.newest
+                if newest is None or newest is current or newest.report is None:
+                    break
+                current = newest
+                if newest.report.status == "ok":
+                    compared = newest.report.comparison
+                    fitted = newest if compared is None or compared.trained else None
+                    break
+            return fitted
+        finally:
+            session.climbing = None
+            if fitted is None:
+                take_back(session.shell, current.lineage.effective)
+
+    def _next(self, run: CellRun) -> Proposal | None:
+        if run.report is None or run.report.status not in ("oom", "error"):
+            return None
+        if self._tries >= self._options.max_tries or time.monotonic() > self._until:
+            return None
+        allowed = _ALLOWED[self._options.keep]
+        fitting = (
+            p for p in run.report.outcome.edits if p.takes_effect == "rerun" and p.preserves in allowed and not p.asks
+        )
+        proposal = next(fitting, None)
+        if proposal is None or is_parameters_cell(proposal.original, run.session.shell):
+            return None
+        if any(change.kind in _CHANGES_THE_RESULT for change in run.report.outcome.changes):
+            return None
+        return None if refusal_here(run.session.shell, proposal.source) else proposal

@@ -1,0 +1,84 @@
+"""The ``%tfmem`` commands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tf_mem_magic.core.options import Command
+    from tf_mem_magic.session.session import Session
+
+
+def run_command(session: Session, command: Command) -> None:
+    """Carry out one command; what cannot be done is said in one line on stderr."""
+    try:
+        _COMMANDS[command.verb](session, command)
+    except ValueError as error:
+        print(f"%tfmem {command.verb}: {error}", file=sys.stderr)
+
+
+def _on(session: Session, _: Command) -> None:
+    session.always_on = True
+    print("Every cell is watched now; a report appears where there is something to say. %tfmem off ends it.")
+
+
+def _off(session: Session, _: Command) -> None:
+    session.always_on = False
+    print("Only cells that start with %%tfmem are watched now.")
+
+
+def _status(session: Session, _: Command) -> None:
+    from tf_mem_magic.session.commands.status import status_text
+
+    print(status_text(session))
+
+
+def _last(session: Session, _: Command) -> None:
+    if session.last is None:
+        raise ValueError("no cell was watched yet: start one with %%tfmem")
+    from tf_mem_magic.views.slots import can_show
+
+    if can_show(session.shell):
+        from IPython.display import display
+
+        display(session.last)
+    else:
+        print(session.last)
+
+
+def _free(session: Session, command: Command) -> None:
+    from tf_mem_magic.release.release import free
+
+    print(free(session.shell, command.names))
+
+
+def _budget(_: Session, command: Command) -> None:
+    from tf_mem_magic.session.commands.budget import set_budget
+
+    print(set_budget(command.size or 0))
+
+
+def _doctor(session: Session, _: Command) -> None:
+    from tf_mem_magic.session.commands.doctor import doctor_text
+
+    print(doctor_text(session))
+
+
+def _resume(session: Session, _: Command) -> None:
+    from tf_mem_magic.session.earlier_kernel import resume
+
+    print(resume(session))
+
+
+_COMMANDS: dict[str, Callable[[Session, Command], None]] = {
+    "on": _on,
+    "off": _off,
+    "status": _status,
+    "last": _last,
+    "free": _free,
+    "budget": _budget,
+    "doctor": _doctor,
+    "resume": _resume,
+}

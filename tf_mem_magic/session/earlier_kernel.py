@@ -1,0 +1,106 @@
+"""What an earlier kernel of this notebook left behind: the plan of a restart, or the recording of its death."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tf_mem_magic.core.lineage import Lineage
+    from tf_mem_magic.core.proposals import Proposal
+    from tf_mem_magic.session.session import Session
+
+
+def found(session: Session) -> tuple[str, ...]:
+    """Take up a plan or a dead kernel's recording; give a sentence for each. Costs one look into a folder."""
+    return tuple(text for text in (_take_up_plan(session), _take_up_death(session)) if text)
+
+
+def resume(session: Session) -> str:
+    """Run what the plan of a restart names, in this kernel; give one sentence.
+
+    Raises
+    ------
+    ValueError
+        With a sentence for the user: there is no plan, it comes too late, or one of its cells failed.
+    """
+    from tf_mem_magic.session.restart import clear_plan, load_plan, resume_steps, why_not_resume
+
+    plan = load_plan()
+    if plan is None:
+        raise ValueError("there is nothing to resume: no remedy of this notebook asked for a restart in the last day")
+    too_late = why_not_resume(plan)
+    if too_late is not None:
+        raise ValueError(too_late)
+    clear_plan()
+    _expect(session, plan.proposal, plan.lineage)
+    steps = resume_steps(plan)
+    for number, source in enumerate(steps):
+        if number:
+            print(f"— cell {number} of {len(steps) - 1}: {_first_line(source)}")
+        result = session.shell.run_cell(source, store_history=bool(number))
+        if not result.success and number < len(steps) - 1:
+            raise ValueError(f"stopped: {_first_line(source)!r} failed")
+    return f"Resumed: {plan.proposal.title}."
+
+
+def _take_up_plan(session: Session) -> str:
+    import sys
+
+    if not _has_files("plans"):
+        return ""
+    from tf_mem_magic.session.restart import load_plan
+
+    plan = load_plan()
+    if plan is None:
+        return ""
+    _expect(session, plan.proposal, plan.lineage)
+    if "tensorflow" in sys.modules:
+        return ""
+    return f"A restart was planned here ({plan.proposal.title}): %tfmem resume runs its cells, unless the page does."
+
+
+def _take_up_death(session: Session) -> str:
+    if not _has_files("recordings"):
+        return ""
+    from tf_mem_magic.core.jsonio import UnreadableFileError
+    from tf_mem_magic.record.store.folder import companion
+    from tf_mem_magic.record.store.runs import notebook, stored_runs
+
+    for run in stored_runs(_folder() / "recordings"):
+        told = companion(run.path, ".told")
+        if not run.killed or run.pid == os.getpid() or run.notebook != notebook() or told.exists():
+            continue
+        from tf_mem_magic.api import load
+
+        try:
+            told.touch(mode=0o600)
+            session.last = load(run.path)
+        except (OSError, UnreadableFileError):
+            continue
+        return "The last kernel of this notebook died while a watched cell ran: %tfmem last shows its memory."
+    return ""
+
+
+def _expect(session: Session, proposal: Proposal, lineage: Lineage) -> None:
+    session.expect(proposal.source, proposal, lineage, None)
+
+
+def _has_files(name: str) -> bool:
+    try:
+        with os.scandir(_folder() / name) as entries:
+            return any(True for _ in entries)
+    except (OSError, RuntimeError):
+        return False
+
+
+def _folder() -> Path:
+    from tf_mem_magic.record.store.folder import cache_folder
+
+    return cache_folder()
+
+
+def _first_line(source: str) -> str:
+    lines = [line for line in source.splitlines() if line.strip() and not line.startswith("%%")]
+    return lines[0] if lines else ""

@@ -1,0 +1,159 @@
+"""Run a cell from here: on the main thread, by the shell itself, where no page can run it for us."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from tf_mem_magic.core.proposals import Proposal
+from tf_mem_magic.core.tag import TAG, find_tag
+
+if TYPE_CHECKING:
+    from tf_mem_magic.api import Report
+    from tf_mem_magic.session.run import CellRun
+    from tf_mem_magic.session.session import Session
+
+
+UNDO_WITHIN = 5.0
+"""Seconds to wait for the thread that runs cells; a running cell goes first."""
+
+
+def on_main_thread(shell: Any, work: Any) -> threading.Event:
+    """Call ``work()`` on the thread that runs cells; give what is set once it is done.
+
+    A click may arrive on another thread (ipykernel's subshells). User code and TensorFlow must not run there, and
+    must queue behind a running cell: so the work goes through the kernel's event loop.
+    """
+    done = threading.Event()
+
+    def whole() -> None:
+        try:
+            work()
+        finally:
+            done.set()
+
+    if threading.current_thread() is threading.main_thread():
+        whole()
+        return done
+    import contextvars
+
+    context = contextvars.copy_context()
+    shell.kernel.io_loop.add_callback(lambda: context.run(whole))
+    return done
+
+
+def undo_remedy(shell: Any, code: str) -> str:
+    """Run a remedy's own ``undo`` code in the notebook's namespace; say in a sentence whether that worked."""
+    if not code:
+        return ""
+    problems = []
+
+    def work() -> None:
+        try:
+            # Under a name that tells its source, as IPython does for cells: AutoGraph and tracebacks read it.
+            exec(compile(code, shell.compile.cache(code), "exec", dont_inherit=True), shell.user_ns)
+        except Exception as error:
+            problems.append(f"{type(error).__name__}: {error}")
+
+    if not on_main_thread(shell, work).wait(UNDO_WITHIN):
+        return "What the remedy set is taken back as soon as the kernel is free. "
+    if problems:
+        return f"What the remedy set could not be taken back ({problems[0]}); the code for it is: {code} "
+    return "What the remedy set is taken back. "
+
+
+def take_back(shell: Any, proposals: Sequence[Proposal]) -> None:
+    """Take back what applied remedies have set outside the cell, the last one first."""
+    for proposal in reversed(proposals):
+        undo_remedy(shell, proposal.undo)
+
+
+def refusal_here(shell: Any, source: str) -> str | None:
+    """Say why ``source`` cannot be run from a callback; None where it can."""
+    try:
+        transformed = shell.transform_cell(source)
+        is_async = shell.should_run_async(source, transformed_cell=transformed)
+    except Exception:
+        return None
+    if is_async and "await" in source and _needs_loop(transformed):
+        return "the cell uses top-level await, which only the notebook itself can run: copy it and run it there"
+    return None
+
+
+def _needs_loop(transformed: str) -> bool:
+    import ast
+
+    try:
+        ast.parse(transformed)
+        compile(transformed, "<cell>", "exec")
+    except SyntaxError:
+        return True
+    return False
+
+
+def run_into(session: Session, source: str, output: Any) -> None:
+    """Run a cell into an ipywidgets ``Output``; must be called on the main thread."""
+    session.is_hosted = True
+    try:
+        with output:
+            output.clear_output()
+            session.shell.run_cell(source, store_history=True)
+    finally:
+        session.is_hosted = False
+
+
+def _take_back_later(run: CellRun) -> None:
+    """Take back what later reruns of the same cell have set, which the cell of ``run`` does not ask for."""
+    newest, own = run.session.newest, run.lineage
+    if newest is None or not own.outcomes or newest.lineage.outcomes[: len(own.outcomes)] != own.outcomes:
+        return
+    later = newest.lineage.proposals[len(own.outcomes) - 1 :]
+    take_back(run.session.shell, later)
+
+
+def rerun_in_process(run: CellRun, key: str) -> Report:
+    """Apply the remedy ``key`` of a finished run and run the cell; give the new report.
+
+    What the remedy of another rerun has set outside the cell is taken back first: each starts from ``run``.
+    A remedy that is a cell of its own is no rerun: that cell runs, watched, and the report is about it alone.
+
+    Raises
+    ------
+    LookupError
+        If that remedy is not offered.
+    RuntimeError
+        If it takes effect only after a restart, or the cell needs the notebook's own event loop.
+    """
+    report, shell = run.report, run.session.shell
+    offered = report.outcome.applicable if report else ()
+    proposal = next((p for p in offered if p.key == key), None)
+    if report is None or proposal is None:
+        have = ", ".join(p.key for p in offered) or "none"
+        raise LookupError(f"the remedy {key!r} is not offered for this run; offered: {have}")
+    check_runnable(shell, proposal)
+    source = proposal.source
+    if not proposal.new_cell:
+        _take_back_later(run)
+        run.session.expect(source, proposal, run.lineage, run)
+    elif find_tag(source) is None:
+        source = f"{TAG}\n{source}"
+    result = shell.run_cell(source, store_history=False).result
+    newest = run.session.last
+    if newest is None or newest is report:
+        raise RuntimeError("the cell did not run")
+    with suppress(TypeError):  # a number or a tuple cannot be referred to weakly, and holds nothing that matters
+        for one in {run, run.session.newest} - {None}:
+            one.results.append(weakref.ref(result))
+    return newest
+
+
+def check_runnable(shell: Any, proposal: Proposal) -> None:
+    """Raise a ``RuntimeError`` where the proposal cannot be run in this process."""
+    if proposal.takes_effect == "restart":
+        raise RuntimeError(f"{proposal.title!r} takes effect only after a restart of the kernel")
+    refusal = refusal_here(shell, proposal.source)
+    if refusal:
+        raise RuntimeError(refusal)
