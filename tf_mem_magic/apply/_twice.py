@@ -153,8 +153,8 @@ def _traced(layer: Any, call: Callable[..., Any], leaves: list[Any], structure: 
         return "whether it trains is a tensor"
     places = [place for place, leaf in enumerate(leaves) if is_tensor(leaf)]
     others = [leaf for leaf in leaves if not is_tensor(leaf)]
-    key = (repr((moment.training, keras.tree.pack_sequence_as(structure, [0] * len(leaves)), others)),)
-    key += tuple((leaves[place].dtype, leaves[place].shape.rank) for place in places)
+    kinds = ((leaves[place].dtype, leaves[place].shape.rank) for place in places)
+    key = (repr((moment.training, keras.tree.pack_sequence_as(structure, [0] * len(leaves)), others)), *kinds)
     found = _FOUND.setdefault(layer, {})
     if key in found:
         return found[key]

@@ -119,7 +119,8 @@ def _kinds() -> list[tuple[str, tuple[type, ...]]]:
         ("PyDataset", "tf_keras.src.utils.data_utils", "Sequence"),
     )
     classes = [(kind, getattr(sys.modules.get(module), name, None)) for kind, module, name in named]
-    return [(kind, (cls,)) for kind, cls in classes if isinstance(cls, type)] + [("generator", (types.GeneratorType,))]
+    found = ((kind, (cls,)) for kind, cls in classes if isinstance(cls, type))
+    return [*found, ("generator", (types.GeneratorType,))]
 
 
 def _describe(name: str, kind: str, value: Any, initialised: bool) -> DatasetFacts:

@@ -12,8 +12,8 @@ from itertools import islice
 from typing import Any
 
 _HIDDEN = re.compile(r"_i+\d*|_i\d+|_ih|_oh|_dh|In|Out|exit|quit|get_ipython|__\w+__|_+|_\d+")
-_PLAIN = (types.ModuleType, type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
-_PLAIN += (str, bytes, int, float, complex, type(None))
+_CODE = (types.ModuleType, type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+_PLAIN = (*_CODE, str, bytes, int, float, complex, type(None))
 _LIBRARIES = frozenset(
     {"keras", "tf_keras", "tensorflow", "numpy", "pandas", "scipy", "sklearn", "matplotlib", "IPython"}
     | {

@@ -45,8 +45,9 @@ def _reads(node: ast.AST, local: frozenset[str]) -> Iterator[ast.expr]:
         for one in outside:
             yield from _reads(one, local)
         inside = local | _bound(node)
-        for one in node.body if isinstance(node.body, list) else [node.body]:
-            yield from _reads(one, inside)
+        body: list[ast.AST] = [node.body] if isinstance(node, ast.Lambda) else [*node.body]
+        for part in body:
+            yield from _reads(part, inside)
         return
     if isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
         local = local | {n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)}

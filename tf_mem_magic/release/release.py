@@ -92,7 +92,7 @@ def forget_error(shell: Any) -> None:
     for one in _chain(error):
         one.__traceback__ = None
     error.__traceback__ = sys.last_traceback = kept
-    shown = getattr(shell, "InteractiveTB", None)
+    shown: Any = getattr(shell, "InteractiveTB", None)
     if getattr(shown, "tb", None) is not None:
         shown.tb = kept
     gc.collect()

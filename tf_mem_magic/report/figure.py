@@ -234,7 +234,7 @@ def _cap(axes: Axes, failed: tuple[int, int], unit: Unit, end: float, ceiling: i
 def _write_labels(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
     """Write the labels right of the axes, at their heights, moved apart where they would overlap."""
     top = axes.get_ylim()[1]
-    inches = axes.get_position().height * axes.figure.get_size_inches()[1]
+    inches = axes.bbox.height / axes.figure.dpi
     line = 0.165 * top / inches
     floor = top
     for height, words, colour in sorted(labels, key=lambda label: -label[0]):

@@ -115,4 +115,4 @@ def _succeed(result: Any, shell: Any) -> None:
 
 def _is_rest_of(inner: str, outer: str | None) -> bool:
     """Tell whether ``inner`` is ``outer`` less some leading lines: what ``%%capture`` runs of its cell."""
-    return bool(outer) and outer.rstrip().endswith(inner.rstrip()) and outer != inner
+    return bool(outer and outer.rstrip().endswith(inner.rstrip()) and outer != inner)

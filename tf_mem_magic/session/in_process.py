@@ -145,7 +145,7 @@ def rerun_in_process(run: CellRun, key: str) -> Report:
     if newest is None or newest is report:
         raise RuntimeError("the cell did not run")
     with suppress(TypeError):  # a number or a tuple cannot be referred to weakly, and holds nothing that matters
-        for one in {run, run.session.newest} - {None}:
+        for one in {run, run.session.newest or run}:
             one.results.append(weakref.ref(result))
     return newest
 

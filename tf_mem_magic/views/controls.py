@@ -133,7 +133,7 @@ def close_tree(widget: Any) -> None:
     for child in getattr(widget, "children", ()):
         close_tree(child)
     for part in ("layout", "style"):
-        held = getattr(widget, part, None)
+        held: Any = getattr(widget, part, None)
         if hasattr(held, "close"):
             held.close()
     widget.close()

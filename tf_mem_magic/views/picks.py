@@ -51,8 +51,10 @@ class Picks:
     def _show(self, answer: Proposal | Declined) -> None:
         ticked = sum(pick.bytes for pick, box in zip(self._picks, self._boxes) if box.value)
         self._said.value = rows.ticked_html(ticked, sum(pick.bytes for pick in self._picks))
-        offered = isinstance(answer, Proposal)
-        self._change.value = rows.details_html(answer) if offered else rows.declined_html(answer)
-        old, self._offered.children = self._offered.children, (self._offer(answer),) if offered else ()
+        if isinstance(answer, Proposal):
+            self._change.value, offered = rows.details_html(answer), [self._offer(answer)]
+        else:
+            self._change.value, offered = rows.declined_html(answer), []
+        old, self._offered.children = self._offered.children, tuple(offered)
         for widget in old:
             controls.close_tree(widget)

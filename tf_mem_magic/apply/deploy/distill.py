@@ -196,7 +196,7 @@ def _train(
     temperature, hard = weighting
     soft = _soft_loss(meaning, temperature)
 
-    class Distillation(keras.Model):  # type: ignore[misc]
+    class Distillation(keras.Model):
         def __init__(self) -> None:
             super().__init__()
             self.student = student
@@ -233,7 +233,7 @@ def _soft_loss(meaning: _Meaning, temperature: float) -> Any:
                 outputs -= tf.math.log(-tf.math.expm1(outputs))
         return outputs / temperature
 
-    class Soft(keras.losses.Loss):  # type: ignore[misc]
+    class Soft(keras.losses.Loss):
         def call(self, told: Any, said: Any) -> Any:
             if meaning.kind == "values":
                 return tf.reduce_mean(tf.square(tf.cast(told, tf.float32) - tf.cast(said, tf.float32)), axis=-1)

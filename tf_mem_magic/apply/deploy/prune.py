@@ -207,7 +207,7 @@ def _pruning_class() -> Any:
                 steps = (self.params["epochs"] - epoch) * self.params["steps"]
                 self._ramp = max(1, round(RAMP * steps))
                 self._every = -(-self._ramp // UPDATES)
-                self._next = 0
+                self._next: float = 0
             self._done = (epoch - self._first_epoch) * self.params["steps"]
 
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:

@@ -25,12 +25,10 @@ def set_budget(budget: int) -> str:
     """
     if budget < 16 * MIB:
         raise ValueError(f"a budget of {size(budget)} is too small for TensorFlow to start: give 16 MiB or more")
-    tensorflow = sys.modules.get("tensorflow")
-    if tensorflow is None:
-        if _has_nvidia_gpu():
-            import tensorflow
-        else:
-            return _limit_cpu(budget)
+    if sys.modules.get("tensorflow") is None and not _has_nvidia_gpu():
+        return _limit_cpu(budget)
+    import tensorflow
+
     gpus = tensorflow.config.list_physical_devices("GPU")
     if not gpus:
         raise ValueError(_restart_text(budget, "TensorFlow is already imported, and reads its CPU's limit only then"))

@@ -43,7 +43,7 @@ def _last(session: Session, _: Command) -> None:
     if can_show(session.shell):
         from IPython.display import display
 
-        display(session.last)
+        display(session.last)  # type: ignore[no-untyped-call]  # IPython's own is untyped
     else:
         print(session.last)
 
