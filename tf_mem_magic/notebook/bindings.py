@@ -5,28 +5,16 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 
-from tf_mem_magic.notebook.mask import Masked, mask
+from tf_mem_magic.notebook.cell import PythonCell, parse, read_cell
+from tf_mem_magic.notebook.mask import NotPython
 
-
-def parse(source: str) -> ast.Module | None:
-    """Parse a cell as Python of the same lines; None where it is not Python."""
-    masked = mask(source)
-    if not isinstance(masked, Masked):
-        return None
-    try:
-        return ast.parse(masked.python)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+__all__ = ["assigned_names", "bound_anew", "parse", "read_first", "read_first_names", "rebuilt_names"]
 
 
 def assigned_names(source: str) -> frozenset[str]:
     """Give the names of the notebook that the cell binds anywhere; imports are left out."""
-    tree = parse(source)
-    if tree is None:
-        return frozenset()
-    walk = _Walk()
-    walk.block(tree.body)
-    return frozenset(walk.stored)
+    walk = _walk_of(source)
+    return frozenset() if walk is None else frozenset(walk.stored)
 
 
 def rebuilt_names(source: str) -> frozenset[str]:
@@ -35,12 +23,25 @@ def rebuilt_names(source: str) -> frozenset[str]:
     What such a name held before makes no difference to the cell: letting go of it first is safe. A name that a
     function of the cell reads counts as read where the function is defined.
     """
-    tree = parse(source)
-    if tree is None:
-        return frozenset()
+    walk = _walk_of(source)
+    return frozenset() if walk is None else frozenset(walk.stored - walk.read_first)
+
+
+def read_first_names(source: str) -> frozenset[str]:
+    """Give the names whose earlier value the cell may read."""
+    walk = _walk_of(source)
+    return frozenset() if walk is None else frozenset(walk.read_first)
+
+
+def _walk_of(source: str) -> _Walk | None:
+    cell = read_cell(source)
+    return None if isinstance(cell, NotPython) else cell.once(_walked)
+
+
+def _walked(cell: PythonCell) -> _Walk:
     walk = _Walk()
-    walk.block(tree.body)
-    return frozenset(walk.stored - walk.read_first)
+    walk.block(cell.tree.body)
+    return walk
 
 
 def bound_anew(statements: Sequence[ast.stmt]) -> set[str]:
@@ -55,16 +56,6 @@ def read_first(statements: Sequence[ast.stmt]) -> set[str]:
     walk = _Walk()
     walk.block(list(statements))
     return walk.read_first
-
-
-def read_first_names(source: str) -> frozenset[str]:
-    """Give the names whose earlier value the cell may read."""
-    tree = parse(source)
-    if tree is None:
-        return frozenset()
-    walk = _Walk()
-    walk.block(tree.body)
-    return frozenset(walk.read_first)
 
 
 class _Walk:

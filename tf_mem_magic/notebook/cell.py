@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import tokenize
 import warnings
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import TypeVar, cast
 
 from tf_mem_magic.notebook.mask import NotPython, mask, split_lines
+from tf_mem_magic.notebook.scopes import Scopes
+
+T = TypeVar("T")
+_WORD = re.compile(r"[^\W\d]\w*")
 
 _BETWEEN = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
 """Tokens that are no part of a statement."""
@@ -24,9 +32,13 @@ class CellEdit:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class PythonCell:
-    """A cell that parses: its text, the text Python sees, the tree, and where lines start in the cell."""
+    """A cell that parses: its text, the text Python sees, the tree, and where lines start in the cell.
+
+    There is one for each text (:func:`read_cell`), so its tree is never changed, and what is computed of it is
+    computed once: the parts below, and any other by :meth:`once`.
+    """
 
     source: str
     python: str
@@ -35,9 +47,52 @@ class PythonCell:
     hidden: frozenset[int]
     skipped: int
 
+    def once(self, part: Callable[[PythonCell], T]) -> T:
+        """Give ``part`` of this cell, computed where it is asked for the first time."""
+        known: dict[Callable[[PythonCell], object], object] = self.__dict__.setdefault("_parts", {})
+        if part not in known:
+            known[part] = part(self)
+        return cast(T, known[part])
+
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """All nodes of the tree, in the order of :func:`ast.walk`."""
+        return tuple(ast.walk(self.tree))
+
+    @cached_property
+    def calls(self) -> tuple[ast.Call, ...]:
+        """All calls of the cell, in the order of :attr:`nodes`."""
+        return tuple(node for node in self.nodes if isinstance(node, ast.Call))
+
+    @cached_property
+    def scopes(self) -> Scopes:
+        """The names of the cell: scopes, bindings, reads."""
+        return Scopes(self.tree)
+
+    @cached_property
+    def lines(self) -> tuple[str, ...]:
+        """The lines that Python sees."""
+        return tuple(self.python.split("\n"))
+
+    @cached_property
+    def tokens(self) -> tuple[tokenize.TokenInfo, ...]:
+        """The tokens of what Python sees."""
+        return tuple(tokenize.generate_tokens(io.StringIO(self.python).readline))
+
+    @property
+    def words(self) -> frozenset[str]:
+        """Everything in the text that could be a name."""
+        return words_of(self.source)
+
+    def line_of(self, diagnosed: int | None) -> int | None:
+        """Give the line of the tree for a line as diagnoses count: blank lines at the top do not count there."""
+        return None if diagnosed is None else diagnosed + self.skipped
+
     def offset(self, line: int, column: int) -> int:
         """Give the place in the cell of a position of the tree (``column`` counts UTF-8 bytes)."""
-        text = self.python.split("\n")[line - 1] if line <= len(self.starts) else ""
+        text = self.lines[line - 1] if line <= len(self.starts) else ""
+        if text.isascii():
+            return self.starts[line - 1] + min(column, len(text))
         return self.starts[line - 1] + len(text.encode("utf-8", "surrogatepass")[:column].decode("utf-8", "replace"))
 
     def start(self, node: ast.expr | ast.stmt) -> int:
@@ -58,8 +113,47 @@ class PythonCell:
         return "\r\n" if "\r\n" in self.source else "\n"
 
 
+class _Read:
+    """The cells that were read last, by their text: a bounded number of characters, because trees are large."""
+
+    def __init__(self, characters: int) -> None:
+        self._most = characters
+        self._held = 0
+        self._cells: OrderedDict[str, PythonCell | NotPython] = OrderedDict()
+
+    def read(self, source: str) -> PythonCell | NotPython:
+        """Give the cell of a text, read where it is not among those kept."""
+        found = self._cells.pop(source, None)
+        if found is None:
+            found = _read(source)
+            self._held += len(source)
+        self._cells[source] = found
+        while self._held > self._most and len(self._cells) > 1:
+            self._held -= len(self._cells.popitem(last=False)[0])
+        return found
+
+
+_LAST = _Read(characters=1 << 18)
+
+
 def read_cell(source: str) -> PythonCell | NotPython:
-    """Parse a cell; where it is no Python, say why."""
+    """Parse a cell; where it is no Python, say why. The same text gives the same cell."""
+    return _LAST.read(source)
+
+
+def parse(source: str) -> ast.Module | None:
+    """Give the tree of a cell; None where it is not Python."""
+    cell = read_cell(source)
+    return None if isinstance(cell, NotPython) else cell.tree
+
+
+@lru_cache(maxsize=4096)
+def words_of(source: str) -> frozenset[str]:
+    """Give everything in a text that could be a name, without reading it as Python."""
+    return frozenset(_WORD.findall(source))
+
+
+def _read(source: str) -> PythonCell | NotPython:
     masked = mask(source)
     if isinstance(masked, NotPython):
         return masked
@@ -128,7 +222,7 @@ def line_start(cell: PythonCell, statement: ast.stmt) -> int:
     """
     top = min([statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", []))])
     first, fresh = 1, True
-    for token in tokenize.generate_tokens(io.StringIO(cell.python).readline):
+    for token in cell.tokens:
         if token.type not in _BETWEEN and fresh and token.start[0] <= top:
             first = token.start[0]
         fresh = token.type == tokenize.NEWLINE or (fresh and token.type in _BETWEEN)
@@ -162,8 +256,7 @@ def _future_is_first(tree: ast.Module) -> bool:
 
 
 def _comments(cell: PythonCell) -> list[str]:
-    tokens = tokenize.generate_tokens(io.StringIO(cell.python).readline)
-    return [token.string for token in tokens if token.type == tokenize.COMMENT]
+    return [token.string for token in cell.tokens if token.type == tokenize.COMMENT]
 
 
 def statement_start(cell: PythonCell, statement: ast.stmt) -> int:
@@ -176,9 +269,8 @@ def insert_argument(cell: PythonCell, call: ast.Call, text: str) -> CellEdit:
     """Insert an argument as the last one of ``call``, before its closing bracket."""
     last = None
     close = (call.end_lineno, call.end_col_offset)
-    lines = cell.python.split("\n")
-    for token in tokenize.generate_tokens(io.StringIO(cell.python).readline):
-        line = lines[token.end[0] - 1] if token.end[0] <= len(cell.starts) else ""
+    for token in cell.tokens:
+        line = cell.lines[token.end[0] - 1] if token.end[0] <= len(cell.starts) else ""
         if (token.end[0], len(line[: token.end[1]].encode("utf-8", "surrogatepass"))) == close and token.string == ")":
             break
         if token.type not in _BETWEEN:

@@ -15,6 +15,8 @@ RUNS_PYTHON = frozenset({"tfmem", "time", "timeit", "capture", "prun", "memit", 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _STRING_START = re.compile(r"(?i)(?:[rbuft]|br|rb|fr|rf|tr|rt)?('''|\"\"\"|'|\")")
 _ASSIGN = re.compile(r"[^=!<>:+\-*/%&|^@]=[ \t]*([!%])")
+_UNUSUAL = re.compile(r"\?|=[ \t]*[!%]|^\s*[%!,;/]", re.MULTILINE)
+"""What every line has that only IPython understands, and few others have."""
 _TIME = re.compile(r"[ \t]*%time (?=[ \t]*\S)")
 
 
@@ -58,7 +60,8 @@ def mask(source: str) -> Masked | NotPython:
         lines[start] = ""
         hidden.add(start + 1)
         start += 1
-    _mask_lines(lines, start, hidden)
+    if _UNUSUAL.search("\n".join(lines[start:])):
+        _mask_lines(lines, start, hidden)
     return Masked("".join(f"{line}\n" for line in lines), frozenset(hidden), first)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import re
 
-from tf_mem_magic.notebook.bindings import parse
+from tf_mem_magic.notebook.cell import PythonCell, read_cell
+from tf_mem_magic.notebook.mask import NotPython
 from tf_mem_magic.notebook.scopes import Scopes
 
 _IMPORT = "from tf_mem_magic import apply"
-_APPLY = re.compile(r"(?<![.\w])apply\b(?!\.)")
+_APPLY = re.compile(r"(?<![.\w])apply\b(?!\.)|\bimport\b.*\bapply\b")
 
 
 def read_names(tree: ast.Module) -> set[str]:
@@ -34,20 +35,32 @@ def takes_apply(source: str) -> bool:
     """Tell whether a cell uses the name ``apply``, which changed cells import, for something of its own."""
     if not _APPLY.search(source.replace(_IMPORT, "")):
         return False
-    nodes = list(ast.walk(parse(source) or ast.Module([], [])))
-    methods = {id(member) for node in nodes if isinstance(node, ast.ClassDef) for member in node.body}
-    return any(_binds_apply(node) for node in nodes if id(node) not in methods)
+    cell = read_cell(source)
+    return not isinstance(cell, NotPython) and cell.once(_binds_apply)
 
 
-def _binds_apply(node: ast.AST) -> bool:
+def _binds_apply(cell: PythonCell) -> bool:
+    methods = {id(member) for node in cell.nodes if isinstance(node, ast.ClassDef) for member in node.body}
+    return any(_binds(node, "apply") for node in cell.nodes if id(node) not in methods and not _imports_ours(node))
+
+
+def binds_name(statement: ast.stmt, name: str) -> bool:
+    """Tell whether a statement, or what is inside it, gives ``name`` a value."""
+    return any(_binds(node, name) for node in ast.walk(statement))
+
+
+def _imports_ours(node: ast.AST) -> bool:
+    ours = isinstance(node, ast.ImportFrom) and node.module == "tf_mem_magic"
+    return ours and all(alias.asname != "apply" for alias in getattr(node, "names", ()))
+
+
+def _binds(node: ast.AST, name: str) -> bool:
     if isinstance(node, ast.Name):
-        return node.id == "apply" and not isinstance(node.ctx, ast.Load)
+        return node.id == name and not isinstance(node.ctx, ast.Load)
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return node.name == "apply"
+        return node.name == name
     if isinstance(node, ast.arg):
-        return node.arg == "apply"
-    if isinstance(node, ast.ImportFrom) and node.module == "tf_mem_magic":
-        return any(alias.asname == "apply" for alias in node.names)
+        return node.arg == name
     if isinstance(node, (ast.Import, ast.ImportFrom)):
-        return any((alias.asname or alias.name) == "apply" for alias in node.names)
+        return any((alias.asname or alias.name).partition(".")[0] == name for alias in node.names)
     return False

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
-from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.notebook.cell import CellEdit, PythonCell, apply_edits, read_cell
-from tf_mem_magic.notebook.mask import NotPython
-from tf_mem_magic.notebook.top import insert_on_top
+from tf_mem_magic.core.facts import DeviceFacts, ProcessFacts
+from tf_mem_magic.core.proposals import Declined, Example, Proposal, RefusedError
 from tf_mem_magic.remedies._engine.cards import RESTARTS
+from tf_mem_magic.remedies._engine.examples import FIT, example
+from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "memory-growth"
 TITLE = "Memory growth"
@@ -33,21 +31,18 @@ _CAVEATS = (
 )
 
 
-def propose(context: Context) -> Answer:
+@remedy(KEY, TITLE)
+def propose(ask: Ask) -> Proposal | Declined:
     """Offer growth where the card is shared, or may be; under other settings where nobody else uses it."""
-    facts = context.recording.facts
-    cards = tuple(d for d in facts.devices if d.kind == "GPU")
-    reason = _refusal(cards, context.diagnosis)
+    cards = tuple(d for d in ask.facts.devices if d.kind == "GPU")
+    reason = _refusal(cards, ask.diagnosis)
     if reason:
-        return (Declined(KEY, TITLE, reason),)
-    proposal = _restart(context) if facts.initialised else _insert(context)
-    if isinstance(proposal, NotPython):
-        return (Declined(KEY, TITLE, proposal.reason),)
-    if all(d.others == () for d in _meant(cards, context.diagnosis)):
-        return (
-            Declined(KEY, TITLE, "nobody else uses this card, so TensorFlow may as well hold all of it", "", proposal),
-        )
-    return (proposal,)
+        raise RefusedError(reason)
+    proposal = _restart(ask) if ask.facts.initialised else _insert(ask)
+    if all(d.others == () for d in _meant(cards, ask.diagnosis)):
+        alone = "nobody else uses this card, so TensorFlow may as well hold all of it"
+        return Declined(KEY, TITLE, alone, "", proposal)
+    return proposal
 
 
 def _refusal(cards: tuple[DeviceFacts, ...], diagnosis: Diagnosis | None) -> str:
@@ -68,12 +63,12 @@ def _meant(cards: tuple[DeviceFacts, ...], diagnosis: Diagnosis | None) -> tuple
     return named or cards
 
 
-def _restart(context: Context) -> Proposal:
+def _restart(ask: Ask) -> Proposal:
     return Proposal(
         key=KEY,
         title="Restart with memory growth",
-        source=context.cell.source,
-        original=context.cell.source,
+        source=ask.source,
+        original=ask.source,
         preserves="same results",
         takes_effect="restart",
         caveats=(RESTARTS, *_CAVEATS),
@@ -83,63 +78,41 @@ def _restart(context: Context) -> Proposal:
     )
 
 
-def _insert(context: Context) -> Proposal | NotPython:
-    cell = read_cell(context.cell.source)
-    if isinstance(cell, NotPython):
-        return cell
-    if "set_memory_growth(" in cell.source:
-        return NotPython("the cell sets memory growth itself")
-    changed = apply_edits(cell, (_lines_on_top(cell, context.recording.facts),))
-    if isinstance(changed, NotPython):
-        return changed
+def _insert(ask: Ask) -> Proposal:
+    if "set_memory_growth(" in ask.cell.source:
+        raise RefusedError("the cell sets memory growth itself")
     return Proposal(
         key=KEY,
         title=TITLE,
-        source=changed,
-        original=context.cell.source,
+        source=ask.edit().on_top(*_lines(ask)).source(),
+        original=ask.source,
         preserves="same results",
         caveats=_CAVEATS,
         why=_WHY,
     )
 
 
-def _lines_on_top(cell: PythonCell, facts: Facts) -> CellEdit:
-    """Write the lines before the cell's first statement."""
-    lines = _PROLOGUE.replace("gpu", _free_name(cell, facts)).splitlines()
-    if dict(facts.environment).get(_FORCE, "true").lower() != "true":
+def _lines(ask: Ask) -> list[str]:
+    name = ask.notebook.free_name("gpu", "_gpu", "_growing_gpu", "_tfmem_gpu")
+    lines = _PROLOGUE.replace("gpu", name).splitlines()
+    if dict(ask.facts.environment).get(_FORCE, "true").lower() != "true":
         lines = ["import os", f'os.environ["{_FORCE}"] = "true"', *lines]
-    return insert_on_top(cell, lines)
-
-
-def _free_name(cell: PythonCell, facts: Facts) -> str:
-    """Choose a name for the loop that nothing in the notebook uses."""
-    text = "\n".join((cell.source, *facts.earlier_cells))
-    return next(name for name in ("gpu", "_gpu", "_growing_gpu", "_tfmem_gpu") if name not in text)
+    return lines
 
 
 def _example(
     name: str,
-    source: str,
+    cell: str,
     expect: str,
     *devices: DeviceFacts,
-    initialised: bool = True,
     declined: bool = False,
     diagnosis: Diagnosis | None = None,
-    earlier: tuple[str, ...] = (),
-    environment: tuple[tuple[str, str], ...] = (),
+    **facts: object,
 ) -> Example:
-    facts = Facts(
-        tensorflow="2.16.1",
-        initialised=initialised,
-        devices=devices,
-        earlier_cells=earlier,
-        environment=environment,
-    )
-    cell = Cell(source)
-    return Example(name, Context(cell, Recording(cell, facts=facts), diagnosis), expect, declined)
+    known = {"keras": None, "devices": devices, **facts}
+    return example(name, cell, expect, declined=declined, diagnosis=diagnosis, recorded={}, **known)
 
 
-_FIT = "%%tfmem\nmodel.fit(x, y)\n"
 _SHARED = DeviceFacts("GPU:0", growth=False, others=(ProcessFacts(4121, "alice", 9 << 30),))
 _UNKNOWN = DeviceFacts("GPU:0", growth=False, others=None)
 _ALONE = DeviceFacts("GPU:0", growth=False, others=())
@@ -148,10 +121,10 @@ _CPU = DeviceFacts("CPU:0", kind="CPU")
 _LINES = _PROLOGUE + "model.fit(x, y)\n"
 
 EXAMPLES: tuple[Example, ...] = (
-    _example("another process holds the card, TensorFlow runs: restart, same cell", _FIT, _FIT, _CPU, _SHARED),
-    _example("who else uses the card is unknown: restart, same cell", _FIT, _FIT, _UNKNOWN),
+    _example("another process holds the card, TensorFlow runs: restart, same cell", FIT, FIT, _CPU, _SHARED),
+    _example("who else uses the card is unknown: restart, same cell", FIT, FIT, _UNKNOWN),
     _example(
-        "TensorFlow has not set up its GPUs: at once, visibly", _FIT, "%%tfmem\n" + _LINES, _SHARED, initialised=False
+        "TensorFlow has not set up its GPUs: at once, visibly", FIT, "%%tfmem\n" + _LINES, _SHARED, initialised=False
     ),
     _example(
         "future imports and comments stay first",
@@ -175,22 +148,22 @@ EXAMPLES: tuple[Example, ...] = (
         initialised=False,
         environment=((_FORCE, "false"),),
     ),
-    _example("nobody else uses the card", _FIT, "nobody else uses this card", _ALONE, declined=True),
+    _example("nobody else uses the card", FIT, "nobody else uses this card", _ALONE, declined=True),
     _example(
         "another card is shared, this one is not",
-        _FIT,
+        FIT,
         "nobody else",
         _ALONE,
         DeviceFacts("GPU:1", others=None),
         declined=True,
         diagnosis=Diagnosis("GPU:0"),
     ),
-    _example("no GPU", _FIT, "no GPU", _CPU, declined=True),
-    _example("growth is on", _FIT, "already on", _GROWS, declined=True),
+    _example("no GPU", FIT, "no GPU", _CPU, declined=True),
+    _example("growth is on", FIT, "already on", _GROWS, declined=True),
     _example(
-        "a logical device has a limit", _FIT, "does not combine", DeviceFacts("GPU:0", logical=True), declined=True
+        "a logical device has a limit", FIT, "does not combine", DeviceFacts("GPU:0", logical=True), declined=True
     ),
-    _example("the CPU ran out", _FIT, "CPU:0 that ran out", _SHARED, declined=True, diagnosis=Diagnosis("CPU:0")),
-    _example("the host ran out", _FIT, "own memory that ran out", _SHARED, declined=True, diagnosis=Diagnosis("host")),
+    _example("the CPU ran out", FIT, "CPU:0 that ran out", _SHARED, declined=True, diagnosis=Diagnosis("CPU:0")),
+    _example("the host ran out", FIT, "own memory that ran out", _SHARED, declined=True, diagnosis=Diagnosis("host")),
     _example("not Python", "%%bash\nls\n", "not read as Python", _SHARED, initialised=False, declined=True),
 )

@@ -12,6 +12,7 @@ from tf_mem_magic.notebook.assigned import names_back
 from tf_mem_magic.notebook.names import names_of_lines, takes_apply
 from tf_mem_magic.remedies._engine.functions import TakenOver, put_back, take_over
 from tf_mem_magic.remedies._engine.modules import as_patch, in_modules
+from tf_mem_magic.remedies._engine.question import Answering, Ask
 
 _APPLY = "from tf_mem_magic import apply"
 _LINE = re.compile(r"\blines? \d")
@@ -22,6 +23,7 @@ class Question:
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self.ask = Ask(context)
 
     @cached_property
     def taken(self) -> TakenOver | None:
@@ -31,6 +33,11 @@ class Question:
         except Exception:
             return None  # what cannot be read is not taken over: the remedies are asked about the cell alone
 
+    @cached_property
+    def inside(self) -> Ask | None:
+        """The question about :attr:`taken`."""
+        return None if self.taken is None else Ask(self.taken.context)
+
 
 def ask(remedy: Remedy, question: Question) -> Answer:
     """Ask a remedy about the cell; where it declines, about the cell with the functions of earlier cells in it.
@@ -39,7 +46,7 @@ def ask(remedy: Remedy, question: Question) -> Answer:
     decline that says so.
     """
     context = question.context
-    answers = _answers(remedy, context)
+    answers = _answers(remedy, context, question.ask)
     try:
         answers = tuple(_undone(context, answer) for answer in answers)
         if any(isinstance(answer, Proposal) for answer in answers):
@@ -57,7 +64,7 @@ def _asked_further(remedy: Remedy, question: Question, answers: Answer) -> Answe
     in_helpers = bool(getattr(remedy, "IN_HELPERS", False))
     if not taken.led and (has_patch or not in_helpers):
         return _with_patch(remedy, context, answers)
-    whole = _answers(remedy, taken.context)
+    whole = _answers(remedy, taken.context, question.inside)
     proposals = [p for p in whole if isinstance(p, Proposal) and not p.new_cell]
     found = [put_back(taken, context, proposal, in_helpers) for proposal in proposals]
     good = tuple(_undone(taken.context, p) for p in found if p is not None)
@@ -105,8 +112,11 @@ def _undone(context: Context, answer: Proposal | Declined) -> Proposal | Decline
     return replace(answer, undo="\n".join(code for code in (back, answer.undo) if code)) if back else answer
 
 
-def _answers(remedy: Remedy, context: Context) -> Answer:
+def _answers(remedy: Remedy, context: Context, shared: Ask | None = None) -> Answer:
+    """Answer by a remedy, whatever happens in it; what was read for ``context`` by others is in ``shared``."""
     try:
+        if isinstance(remedy.propose, Answering):
+            return remedy.propose.answer(shared or Ask(context))
         return remedy.propose(context)
     except Exception as error:
         reason = f"it failed on this cell ({type(error).__name__}: {error}); please report that"

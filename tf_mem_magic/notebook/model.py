@@ -1,0 +1,200 @@
+"""The notebook as text, read once: the cell that ran, the cells before it, and what is asked about their names."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Literal
+
+from tf_mem_magic.core.proposals import RefusedError
+from tf_mem_magic.notebook.cell import PythonCell, read_cell, words_of
+from tf_mem_magic.notebook.edits import IMPORT, Editor
+from tf_mem_magic.notebook.effects import Effect, effects_of
+from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.names import binds_name, takes_apply
+from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.scopes import Binding, Scopes
+from tf_mem_magic.notebook.uses import called_name
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function or class that a cell of the notebook defines at its top level, and the cell that does."""
+
+    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    cell: PythonCell
+    is_earlier: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A place that reads or sets a name: the node, its cell, and how."""
+
+    node: ast.Name
+    cell: PythonCell
+    kind: Literal["reads", "sets"]
+
+
+@dataclass(frozen=True, eq=False)
+class Notebook:
+    """The cell that ran and the sources of the cells that ran before it, oldest first; every part is computed once.
+
+    Earlier cells are looked at by their words first: only those that can matter to a question are parsed.
+    """
+
+    source: str
+    earlier: tuple[str, ...] = ()
+
+    @cached_property
+    def read(self) -> PythonCell | NotPython:
+        """The cell that ran, or why it cannot be read."""
+        return read_cell(self.source)
+
+    @property
+    def cell(self) -> PythonCell:
+        """The cell that ran.
+
+        Raises
+        ------
+        RefusedError
+            If it is no Python.
+        """
+        if isinstance(self.read, NotPython):
+            raise RefusedError(self.read.reason)
+        return self.read
+
+    @property
+    def scopes(self) -> Scopes:
+        """The names of the cell: scopes, bindings, reads."""
+        return self.cell.scopes
+
+    @cached_property
+    def names(self) -> KerasNames:
+        """Names resolved to Keras's own, by the imports of all cells."""
+        return KerasNames(self.cell, self.earlier)
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """The sources of all cells, this one's first."""
+        return (self.source, *self.earlier)
+
+    @cached_property
+    def _cells_by_word(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for number, text in enumerate(self.earlier):
+            for word in words_of(text):
+                found.setdefault(word, []).append(number)
+        return found
+
+    def mentions(self, *words: str) -> bool:
+        """Tell whether a cell, this one included, has one of ``words`` anywhere in its text."""
+        return bool(words_of(self.source) & set(words)) or any(word in self._cells_by_word for word in words)
+
+    def earlier_with(self, *words: str) -> tuple[PythonCell, ...]:
+        """List the earlier cells that have one of ``words`` in their text, oldest first; those that are Python."""
+        numbers = sorted({n for word in words for n in self._cells_by_word.get(word, ())})
+        cells = (read_cell(self.earlier[number]) for number in numbers)
+        return tuple(cell for cell in cells if not isinstance(cell, NotPython))
+
+    def cells_with(self, *words: str) -> tuple[PythonCell, ...]:
+        """List the cells that have one of ``words`` in their text, oldest first; the one that ran comes last."""
+        own = (self.cell,) if self.cell.words & set(words) else ()
+        return (*self.earlier_with(*words), *own)
+
+    # -- questions about the cell ------------------------------------------------------------------------------------
+
+    def calls(self, *methods: str, on: str | None = None) -> tuple[ast.Call, ...]:
+        """List the cell's calls of functions or methods with these names (none: all), on the object ``on``."""
+        calls = (c for c in self.cell.calls if not methods or called_name(c) in methods)
+        return tuple(c for c in calls if on is None or receiver(c) == on)
+
+    def failing(self, line: int | None) -> tuple[ast.Call, ...]:
+        """List the calls of the cell on the way to an error in ``line`` of the tree, innermost first."""
+        hit = (c for c in self.cell.calls if line is not None and c.lineno <= line <= (c.end_lineno or c.lineno))
+        return tuple(sorted(hit, key=lambda c: (c.lineno, c.col_offset, -(c.end_lineno or 0)), reverse=True))
+
+    def definitions(self, name: str, at: ast.AST) -> tuple[Binding, ...]:
+        """List the bindings of ``name`` in the cell that may reach ``at``: one alone where it is sure."""
+        scope = self.scopes.lookup(name, self.scopes.scope_of(at))
+        found = self.scopes.of(scope, name)
+        sure = self.scopes.reaching(at, found)
+        return tuple(found) if sure is None else (sure,)
+
+    def origin(self, node: ast.AST) -> str:
+        """Give Keras's own name of a dotted expression, such as ``keras.layers.Dense``; empty where unknown."""
+        return self.names.origin(node)
+
+    def sets(self, attribute: str) -> bool:
+        """Tell whether the cell sets an attribute or entry that is written so (``model.jit_compile``)."""
+        stored = (n for n in self.cell.nodes if isinstance(n, (ast.Attribute, ast.Subscript)))
+        return any(not isinstance(n.ctx, ast.Load) and ast.unparse(n) == attribute for n in stored)
+
+    # -- questions about all cells -----------------------------------------------------------------------------------
+
+    def uses(self, name: str) -> tuple[Use, ...]:
+        """List every place that reads or sets ``name``, in functions, methods and classes of all cells too."""
+        return tuple(
+            Use(node, cell, "reads" if isinstance(node.ctx, ast.Load) else "sets")
+            for cell in self.cells_with(name)
+            for node in cell.nodes
+            if isinstance(node, ast.Name) and node.id == name
+        )
+
+    def function(self, name: str) -> Function | None:
+        """Find the function or class ``name`` as the cell that ran reaches it; None where no cell defines it."""
+        for cell in reversed(self.cells_with(name)):
+            for statement in reversed(cell.tree.body):
+                defines = isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+                if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and (
+                    statement.name == name
+                ):
+                    return Function(statement, cell, cell is not self.read)
+                if not defines and binds_name(statement, name):
+                    return None
+        return None
+
+    def takes(self, name: str) -> bool:
+        """Tell whether a cell uses ``name`` for something of its own; for ``apply``, our own import does not count."""
+        if name == "apply":
+            return any(takes_apply(text) for text in self.texts if "apply" in words_of(text))
+        return self.mentions(name)
+
+    def free_name(self, stem: str, *more: str) -> str:
+        """Give a name that no cell has in its text: ``stem``, the next of ``more``, or the last with a number."""
+        tries = (stem, *more, *(f"{(stem, *more)[-1]}_{n}" for n in range(2, 1000)))
+        return next(name for name in tries if not self.mentions(name))
+
+    def effects(self) -> tuple[Effect, ...]:
+        """List what running the cell again does outside its names: files, packages, training."""
+        return effects_of(self.source)
+
+    # -- editing -----------------------------------------------------------------------------------------------------
+
+    def edit(self) -> Editor:
+        """Give an editor of the cell that ran."""
+        return Editor(self.cell)
+
+    def check_apply_is_free(self) -> None:
+        """Refuse where a cell uses the name ``apply``, which a changed cell imports, for something of its own."""
+        if self.takes("apply"):
+            raise RefusedError("the notebook uses the name `apply` for something of its own")
+
+
+def receiver(call: ast.Call) -> str:
+    """Give the object whose method is called, as plain text; empty for a call of a function."""
+    return ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+
+
+@lru_cache(maxsize=16)
+def _notebook(source: str, earlier: tuple[str, ...]) -> Notebook:
+    return Notebook(source, earlier)
+
+
+def read_notebook(source: str, earlier: Iterable[str] = ()) -> Notebook:
+    """Give the notebook of a cell and the cells before it; the same texts give the same notebook."""
+    return _notebook(source, tuple(earlier))
+
+
+__all__ = ["IMPORT", "Function", "Notebook", "Use", "read_notebook", "receiver"]

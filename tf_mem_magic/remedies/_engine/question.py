@@ -1,0 +1,179 @@
+"""What a remedy is asked with, each part computed once; and how its answer, or its refusal, becomes answers."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable
+from functools import cached_property
+
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import Facts, ModelFacts
+from tf_mem_magic.core.proposals import Answer, Context, Declined, Point, Proposal, RefusedError
+from tf_mem_magic.core.recording import Recording
+from tf_mem_magic.notebook.cell import PythonCell
+from tf_mem_magic.notebook.edits import Editor
+from tf_mem_magic.notebook.follow.resolve import Reader
+from tf_mem_magic.notebook.model import Notebook, read_notebook
+from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.scopes import Scopes
+from tf_mem_magic.notebook.training import TrainingPlace, find_training
+from tf_mem_magic.notebook.uses import called_name
+
+INFERENCE = frozenset({"predict", "evaluate", "predict_on_batch", "test_on_batch"})
+TRAINING = frozenset({"fit", "train_on_batch"})
+
+
+class Ask:
+    """One question to the remedies: what is known of a run, and the notebook as text.
+
+    Every part is computed where it is asked for the first time, and shared by all remedies. A part that cannot be had
+    (the cell is no Python, no training is found) raises :class:`RefusedError` with the reason, each time.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    @property
+    def recording(self) -> Recording:
+        """The run."""
+        return self.context.recording
+
+    @property
+    def facts(self) -> Facts:
+        """What was read from the live objects."""
+        return self.context.recording.facts
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """Why memory ran out; None where that is not known, or the run went well."""
+        return self.context.diagnosis
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Measured runs of this cell with other batch sizes."""
+        return self.context.points
+
+    @property
+    def picked(self) -> tuple[str, ...] | None:
+        """The names that a person has ticked; None: nobody was asked."""
+        return self.context.picked
+
+    @property
+    def source(self) -> str:
+        """The cell as it ran: the ``original`` of every proposal."""
+        return self.context.cell.source
+
+    @cached_property
+    def notebook(self) -> Notebook:
+        """The cell and the cells before it."""
+        return read_notebook(self.source, self.facts.earlier_cells)
+
+    @property
+    def cell(self) -> PythonCell:
+        """The cell as Python; refused where it is none."""
+        return self.notebook.cell
+
+    @property
+    def names(self) -> KerasNames:
+        """Names resolved to Keras's own."""
+        return self.notebook.names
+
+    @property
+    def scopes(self) -> Scopes:
+        """The cell's scopes, bindings and reads."""
+        return self.notebook.scopes
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The sources of all cells, this one's first."""
+        return self.notebook.texts
+
+    @cached_property
+    def reader(self) -> Reader:
+        """What follows values through the cell; refused where the cell is no Python."""
+        return Reader(self.cell, self.facts)
+
+    @property
+    def line(self) -> int | None:
+        """The line of the tree that ran out of memory; None where that is not known."""
+        return None if self.diagnosis is None else self.cell.line_of(self.diagnosis.line)
+
+    @cached_property
+    def failing(self) -> tuple[ast.Call, ...]:
+        """The calls of the cell on the way to the error, innermost first; none where the line is not known."""
+        return self.notebook.failing(self.line)
+
+    @cached_property
+    def _place(self) -> TrainingPlace | str:
+        return find_training(self.cell, self.names, self.facts, self.diagnosis)
+
+    @property
+    def place(self) -> TrainingPlace:
+        """Where the cell trains, and which model; refused where that is not found."""
+        if isinstance(self._place, str):
+            raise RefusedError(self._place)
+        return self._place
+
+    @property
+    def model(self) -> ModelFacts:
+        """The facts of the model that the cell trains; refused where it is not known."""
+        place = self.place
+        if place.facts is None:
+            raise RefusedError(f"`{place.model}` is not known to be a Keras model" if place.model else _NO_MODEL)
+        return place.facts
+
+    @property
+    def host_ran_out(self) -> bool:
+        """Whether it was the computer's own memory that ran out."""
+        return self.diagnosis is not None and "host" in (self.diagnosis.device, self.diagnosis.cause)
+
+    @cached_property
+    def inference(self) -> str:
+        """The method of Keras's inference that ran out of memory (``predict``); empty where it was not that.
+
+        The validation in ``fit`` belongs to the training.
+        """
+        ran = {called_name(call) for call in self.failing}
+        ran |= {frame.function for error in self.recording.errors for frame in error.frames}
+        return "" if ran & TRAINING else min(ran & INFERENCE, default="")
+
+    def edit(self) -> Editor:
+        """Give an editor of the cell."""
+        return self.notebook.edit()
+
+
+_NO_MODEL = "no model is known"
+
+Body = Callable[[Ask], "Proposal | Declined | Iterable[Proposal | Declined]"]
+Guard = Callable[[Ask], None]
+
+
+class Answering:
+    """A remedy's ``propose``: its guards first, then its body; whatever refuses is its decline."""
+
+    def __init__(self, key: str, title: str, guards: tuple[Guard, ...], body: Body) -> None:
+        self.key, self.title, self.guards, self.body = key, title, guards, body
+        self.__doc__ = body.__doc__
+
+    def __call__(self, context: Context) -> Answer:
+        """Answer about a context."""
+        return self.answer(Ask(context))
+
+    def answer(self, ask: Ask) -> Answer:
+        """Answer a question whose parts other remedies may have computed already."""
+        try:
+            for guard in self.guards:
+                guard(ask)
+            given = self.body(ask)
+        except RefusedError as refused:
+            return (refused.declined(self.key, self.title),)
+        return (given,) if isinstance(given, (Proposal, Declined)) else tuple(given)
+
+
+def remedy(key: str, title: str, guards: tuple[Guard, ...] = ()) -> Callable[[Body], Answering]:
+    """Make a function that answers an :class:`Ask` a remedy's ``propose``.
+
+    The function gives a proposal, a decline, or several of them, and refuses by :class:`RefusedError` wherever it is.
+    ``guards`` are asked before it, in their order (:mod:`tf_mem_magic.remedies._engine.guards`).
+    """
+    return lambda body: Answering(key, title, guards, body)
