@@ -10,7 +10,7 @@ from typing import Any
 
 from tf_mem_magic.core.facts import FunctionFacts
 from tf_mem_magic.diagnose.places import is_cell_file
-from tf_mem_magic.notebook.names import read_names
+from tf_mem_magic.notebook.bindings import read_names
 
 _MOST = 50
 """More functions than this are not followed: the change that a person must read would be too long."""

@@ -9,11 +9,11 @@ from functools import cached_property, lru_cache
 from typing import Literal
 
 from tf_mem_magic.core.proposals import RefusedError
+from tf_mem_magic.notebook.bindings import binds_name, takes_apply
 from tf_mem_magic.notebook.cell import PythonCell, read_cell, words_of
 from tf_mem_magic.notebook.edits import IMPORT, Editor
 from tf_mem_magic.notebook.effects import Effect, effects_of
 from tf_mem_magic.notebook.mask import NotPython
-from tf_mem_magic.notebook.names import binds_name, takes_apply
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.notebook.scopes import Binding, Scopes
 from tf_mem_magic.notebook.uses import called_name

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 
-from tf_mem_magic.notebook.bindings import parse
-from tf_mem_magic.notebook.cell import PythonCell
+from tf_mem_magic.notebook.cell import PythonCell, parse
 
 _BUILDERS = ("keras.layers.", "keras.models.", "keras.applications.", "keras.Sequential", "keras.Model", "keras.Input")
 _NO_BUILDERS = ("keras.layers.Layer", "keras.models.save_model")

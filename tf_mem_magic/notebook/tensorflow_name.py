@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable
 
 from tf_mem_magic.core.facts import Facts
-from tf_mem_magic.notebook.bindings import parse
-from tf_mem_magic.notebook.cell import PythonCell
+from tf_mem_magic.notebook.cell import PythonCell, parse
 from tf_mem_magic.notebook.origins import KerasNames
 
 

@@ -14,7 +14,7 @@ from tf_mem_magic.core.facts import DatasetFacts, DeviceFacts, Facts, FunctionFa
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
 from tf_mem_magic.core.tag import dropped_lines
-from tf_mem_magic.notebook.assigned import names_back
+from tf_mem_magic.notebook.bindings import names_back
 from tf_mem_magic.remedies._engine.functions import put_back, take_over
 from tf_mem_magic.remedies._engine.ranking import combine, propose_all
 

@@ -8,8 +8,7 @@ from functools import cached_property
 from typing import cast
 
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Proposal, Remedy
-from tf_mem_magic.notebook.assigned import names_back
-from tf_mem_magic.notebook.names import names_of_lines, takes_apply
+from tf_mem_magic.notebook.bindings import names_back, names_of_lines, takes_apply
 from tf_mem_magic.remedies._engine.functions import TakenOver, put_back, take_over
 from tf_mem_magic.remedies._engine.modules import as_patch, in_modules
 from tf_mem_magic.remedies._engine.question import Answering, Ask

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 
-from tf_mem_magic.notebook.bindings import parse
+from tf_mem_magic.notebook.cell import parse
 
 _FRESH = frozenset(
     {"predict", "predict_on_batch", "evaluate", "train_on_batch", "test_on_batch", "numpy", "get_weights"}

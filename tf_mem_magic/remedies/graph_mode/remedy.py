@@ -10,8 +10,7 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.notebook.bindings import parse
-from tf_mem_magic.notebook.cell import CellEdit, PythonCell, apply_edits, insert_line, read_cell, shares_line
+from tf_mem_magic.notebook.cell import CellEdit, PythonCell, apply_edits, insert_line, parse, read_cell, shares_line
 from tf_mem_magic.notebook.mask import NotPython
 from tf_mem_magic.notebook.tensorflow_name import reaches_tensorflow
 from tf_mem_magic.notebook.training import binds_model

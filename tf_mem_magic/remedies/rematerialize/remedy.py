@@ -9,8 +9,7 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts, untested_keras
 from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.notebook.bindings import parse
-from tf_mem_magic.notebook.cell import PythonCell, apply_edits, insert_line, read_cell
+from tf_mem_magic.notebook.cell import PythonCell, apply_edits, insert_line, parse, read_cell
 from tf_mem_magic.notebook.mask import NotPython
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.notebook.training import TrainingPlace, find_training

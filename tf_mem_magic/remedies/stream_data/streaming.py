@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.facts import NamedValue
 from tf_mem_magic.core.proposals import Preserves
-from tf_mem_magic.notebook.bindings import parse
-from tf_mem_magic.notebook.cell import CellEdit, insert_argument
+from tf_mem_magic.notebook.cell import CellEdit, insert_argument, parse
 from tf_mem_magic.notebook.follow.calls import argument_exprs
 from tf_mem_magic.notebook.follow.resolve import Reader, Unknown
 
