@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from tests.benchmarks.pairs import Pairs
 from tests.benchmarks.table import Row, paired_row
@@ -15,7 +15,7 @@ RECORDINGS = 8
 """Earlier recordings that lie in the cache: loading looks for that of a kernel that died."""
 
 
-def measure(environment: Mapping[str, str], kernels: int = 7) -> list[Row]:
+def measure(environment: Mapping[str, str], kernels: int = 7) -> Iterator[Row]:
     """Load the extension in fresh kernels; the plain cell is ``pass`` in the same kernel."""
     fill_cache(environment)
     plain, tagged, imported = [], [], set()
@@ -29,18 +29,9 @@ def measure(environment: Mapping[str, str], kernels: int = 7) -> list[Row]:
     heavy = sorted(HEAVY & {name.partition(".")[0] for name in imported})
     own = {name for name in imported if name.partition(".")[0] == "tf_mem_magic"}
     others = sorted(imported - own)
-    return [
-        paired_row("`%load_ext tf_mem_magic`", Pairs(tuple(plain), tuple(tagged)), MOST_MS),
-        Row(
-            "imported by `%load_ext`",
-            "—",
-            "—",
-            "—",
-            f"{len(own)} modules of its own; beyond: {', '.join(others) or 'none'}",
-            "nothing heavy",
-            not heavy,
-        ),
-    ]
+    yield paired_row("`%load_ext tf_mem_magic`", Pairs(tuple(plain), tuple(tagged)), MOST_MS)
+    brought = f"{len(own)} modules of its own; beyond: {', '.join(others) or 'none'}"
+    yield Row("imported by `%load_ext`", "—", "—", "—", brought, "nothing heavy", not heavy)
 
 
 def fill_cache(environment: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.benchmarks.table import Row
@@ -23,7 +23,7 @@ MOST_GROWTH = 1 << 20
 TICK = 0.22
 
 
-def measure(environment: Mapping[str, str]) -> list[Row]:
+def measure(environment: Mapping[str, str]) -> Iterator[Row]:
     """Record in a process of its own, so that its memory is the recorder's alone."""
     command = [sys.executable, "-m", "tests.benchmarks.recorder"]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
@@ -31,7 +31,7 @@ def measure(environment: Mapping[str, str]) -> list[Row]:
     growth = found["rss"][1] - found["rss"][0]
     sizes, blocks = found["file"], found["blocks"]
     kib = 1024
-    return [
+    yield from [
         Row(
             "recorder: resident memory, 1 minute → 10 hours of samples every 10 ms, 3 series",
             "—",

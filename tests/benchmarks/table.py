@@ -61,14 +61,15 @@ def between(seconds: tuple[float, ...]) -> str:
     return f"{milliseconds(low).removesuffix(' ms')} to {milliseconds(high)}"
 
 
-def markdown(rows: list[Row]) -> str:
-    """Give the rows as a Markdown table."""
-    lines = ["| " + " | ".join(HEADING) + " |", "|" + "---|" * len(HEADING)]
-    for row in rows:
-        verdict = {True: "met", False: "**missed**", None: "—"}[row.met]
-        cells = (row.name, row.plain, row.tagged, row.ratio, row.cost, row.target, verdict)
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def heading() -> str:
+    """Give the first two lines of the Markdown table."""
+    return f"| {' | '.join(HEADING)} |\n|{'---|' * len(HEADING)}"
+
+
+def line(row: Row) -> str:
+    """Give a row as a line of the Markdown table."""
+    verdict = {True: "met", False: "**missed**", None: "—"}[row.met]
+    return f"| {' | '.join((row.name, row.plain, row.tagged, row.ratio, row.cost, row.target, verdict))} |"
 
 
 def machine() -> str:

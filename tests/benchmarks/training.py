@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from statistics import median
 
 from tests.benchmarks.loading import timed
@@ -66,9 +66,8 @@ class Trainer:
         return used
 
 
-def measure(environment: Mapping[str, str], count: int = 5) -> list[Row]:
+def measure(environment: Mapping[str, str], count: int = 5) -> Iterator[Row]:
     """Compare at the default interval and at one millisecond, with the live panel on."""
-    rows = []
     with Kernel({**environment, **bfc(1024)}, allow_stdin=True) as kernel:
         trainer = Trainer(kernel)
         trainer.run("%%tfmem\n")
@@ -87,11 +86,10 @@ def measure(environment: Mapping[str, str], count: int = 5) -> list[Row]:
                 count, lambda once=once: once("plain", ""), lambda once=once, tag=tag: once("tagged", tag)
             )
             name = f"training cell, {1000 * float(interval):g} ms sampling"
-            rows.append(thread_row(name, tuple(trainer.shares), most))
-            rows.append(rate_row(name, tuple(trainer.rates), 1 / float(interval)))
-            rows.append(whole_row(f"{name}: processor time of the process", used))
-            rows.append(whole_row(f"{name}: wall time", Pairs(tuple(walls["plain"]), tuple(walls["tagged"]))))
-    return rows
+            yield thread_row(name, tuple(trainer.shares), most)
+            yield rate_row(name, tuple(trainer.rates), 1 / float(interval))
+            yield whole_row(f"{name}: processor time of the process", used)
+            yield whole_row(f"{name}: wall time", Pairs(tuple(walls["plain"]), tuple(walls["tagged"])))
 
 
 def thread_row(name: str, shares: tuple[float, ...], most: float | None) -> Row:
