@@ -77,6 +77,7 @@ def ours(ran):
 
 
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_an_empty_tagged_cell_shows_one_line_in_three_messages_and_imports_nothing_for_pictures(kernel):
     ran = kernel.run("%%tfmem\npass")
     assert ["display_data", "display_data", "update_display_data"] == ours(ran)
@@ -85,6 +86,7 @@ def test_an_empty_tagged_cell_shows_one_line_in_three_messages_and_imports_nothi
 
 
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_an_untagged_quiet_cell_shows_nothing_in_always_on_mode(kernel):
     kernel.run("%tfmem on")
     ran = kernel.run("pass")
@@ -93,6 +95,7 @@ def test_an_untagged_quiet_cell_shows_nothing_in_always_on_mode(kernel):
 
 
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_nothing_is_warmed_up_while_no_allocator_waits(kernel):
     kernel.run("import time")
     kernel.run("%%tfmem\ntime.sleep(1)")

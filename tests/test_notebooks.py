@@ -70,6 +70,7 @@ def tagged(notebook):
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_the_quickstart_fails_at_its_watched_cell_and_nowhere_else(quickstart):
     errors = errors_of(quickstart)
     assert tagged(quickstart) == list(errors)
@@ -78,6 +79,7 @@ def test_the_quickstart_fails_at_its_watched_cell_and_nowhere_else(quickstart):
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_the_quickstarts_report_stands_above_the_error(quickstart):
     (place,) = tagged(quickstart)
     outputs = quickstart.cells[place].outputs
@@ -90,6 +92,7 @@ def test_the_quickstarts_report_stands_above_the_error(quickstart):
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_the_quickstart_ends_with_what_holds_memory(quickstart):
     assert "CPU:0 in use" in quickstart.cells[-1].outputs[0].text
 
@@ -101,12 +104,14 @@ def on_cpu(tmp_path_factory):
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_without_a_card_no_check_fails(on_cpu):
     assert {} == failures(on_cpu["rows"])
 
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_without_a_card_what_needs_none_passes_and_the_rest_is_not_run(on_cpu):
     assert LIMIT | KERNELS == names(on_cpu["rows"], "pass")
     assert CARD | COPIES | SEVERAL | TIMES | BY_HAND == names(on_cpu["rows"], "not run")
@@ -126,6 +131,7 @@ def test_times_are_shown_though_nobody_judges_them(on_cpu):
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_only_the_cells_that_run_out_on_purpose_show_errors(on_cpu):
     errors = errors_of(on_cpu["notebook"])
     assert {"ResourceExhaustedError"} == {text.partition(":")[0] for text in errors.values()}
@@ -133,6 +139,7 @@ def test_only_the_cells_that_run_out_on_purpose_show_errors(on_cpu):
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_the_table_is_shown_as_a_page_and_as_text(on_cpu):
     data = on_cpu["notebook"].cells[-1].outputs[-1].data
     assert (True, True) == (data["text/html"].count("<tr>") == len(EVERYTHING) + 1, "expected: " in data["text/plain"])

@@ -226,6 +226,7 @@ def live(tmp_path_factory):
 
 
 @pytest.mark.kernel
+@pytest.mark.oldest
 class TestInAKernel:
     def test_the_cell_is_interrupted_before_its_limit(self, live):
         assert live["error"].startswith("KeyboardInterrupt")

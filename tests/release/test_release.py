@@ -155,6 +155,7 @@ def _free_things(kernel):
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 @pytest.mark.parametrize("case", CASES)
 def test_the_case_runs_out_of_memory(seen, case):
     assert [True] == ["ResourceExhaustedError" in text for text in seen[case]["error"]]
@@ -162,6 +163,7 @@ def test_the_case_runs_out_of_memory(seen, case):
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 @pytest.mark.parametrize("case", CASES)
 def test_the_error_holds_memory_and_all_of_it_comes_back_to_the_byte(seen, case):
     before, failed, _, released, _ = seen[case]["bytes"]
@@ -171,6 +173,7 @@ def test_the_error_holds_memory_and_all_of_it_comes_back_to_the_byte(seen, case)
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_the_frames_alone_held_what_a_function_had_piled_up(seen):
     _, failed, without_frames, _, _ = seen["async"]["bytes"]
     assert 64 * 2**20 < failed - without_frames
@@ -178,12 +181,14 @@ def test_the_frames_alone_held_what_a_function_had_piled_up(seen):
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_what_the_failed_run_bound_is_let_go_by_name(seen):
     assert ("model",) == seen["fit"]["bytes"][4]
 
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_the_line_of_the_cell_and_the_error_can_still_be_shown_before_a_rerun(seen):
     shown = "".join(seen["eager"]["traceback"].errors) + seen["eager"]["traceback"].out
     assert "pile_up()" in shown
@@ -192,6 +197,7 @@ def test_the_line_of_the_cell_and_the_error_can_still_be_shown_before_a_rerun(se
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_after_the_error_alone_was_released_the_whole_traceback_can_be_shown(seen):
     shown = "".join(seen["whole traceback"].errors) + seen["whole traceback"].out
     assert "kept.append" in shown
@@ -199,18 +205,21 @@ def test_after_the_error_alone_was_released_the_whole_traceback_can_be_shown(see
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_ten_reruns_of_a_cell_that_builds_and_trains_a_model_leave_nothing(seen):
     assert [0] * 10 == [released - before for before, _, _, released, _ in seen["reruns"]]
 
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_each_rerun_did_hold_a_model(seen):
     assert all(held - before > 20 * 2**20 for before, held, _, _, _ in seen["reruns"])
 
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_a_model_that_a_list_from_before_holds_lives_on(seen):
     before, _, _, released, _ = seen["list"]
     assert released - before > 20 * 2**20
@@ -219,6 +228,7 @@ def test_a_model_that_a_list_from_before_holds_lives_on(seen):
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_a_model_from_before_keeps_its_weights_and_trains_on(seen):
     before, after = seen["old"]
     assert before == after
@@ -227,6 +237,7 @@ def test_a_model_from_before_keeps_its_weights_and_trains_on(seen):
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_freeing_a_model_gives_its_memory_back_though_its_history_still_refers_to_it(seen):
     assert seen["free model"].startswith("Let go of `model`: ")
     assert "MiB of CPU:0 came back." in seen["free model"]
@@ -236,12 +247,14 @@ def test_freeing_a_model_gives_its_memory_back_though_its_history_still_refers_t
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_after_freeing_everything_nothing_is_left(seen):
     assert seen["base"] == seen["after free model"]
 
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_freeing_a_tensor_takes_its_other_names_and_its_output_along(seen):
     assert "Let go of `same` (and `big`, the same object): 4.0 MiB of CPU:0 came back." == seen["free tensor"]
     assert seen["base"] == seen["after free tensor"]
@@ -249,6 +262,7 @@ def test_freeing_a_tensor_takes_its_other_names_and_its_output_along(seen):
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_a_result_can_be_freed(seen):
     assert seen["free result"]
     assert seen["base"] == seen["after free result"]
@@ -256,6 +270,7 @@ def test_a_result_can_be_freed(seen):
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_weights_that_another_model_shares_keep_their_values(seen):
     assert (4, 4) == seen["whole"]
     assert "cannot be used" not in seen["free shared"]
@@ -263,6 +278,7 @@ def test_weights_that_another_model_shares_keep_their_values(seen):
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [

@@ -288,6 +288,7 @@ CELL = "%%tfmem --no-live\nscores = model.evaluate(x, y, batch_size=8192, verbos
 @pytest.mark.tf
 @pytest.mark.kernel
 @pytest.mark.timeout(600)
+@pytest.mark.oldest
 def test_an_evaluation_that_ran_out_passes_on_the_cpu(gpu, tmp_path):
     with Kernel({**gpu, "XDG_CACHE_HOME": str(tmp_path), "IPYTHONDIR": str(tmp_path / "ipython")}) as kernel:
         assert [] == kernel.run(SETUP).errors

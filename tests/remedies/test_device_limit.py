@@ -87,24 +87,28 @@ def restarted(tmp_path_factory):
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_in_the_new_kernel_only_that_card_has_the_limit(restarted):
     assert ([], [[], [13 * 1024]]) == (restarted["prologue"], restarted["limits"])
 
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_the_card_works_under_its_old_name(restarted):
     assert ([], "GPU:1") == (restarted["use"], restarted["device"])
 
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_the_prologue_leaves_no_name_in_the_notebook(restarted):
     assert [] == restarted["names"]
 
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_growth_is_really_refused_beside_a_limit(restarted):
     assert [True] == [
         "Cannot set memory growth on device when virtual devices configured" in t for t in restarted["growth"]
@@ -113,5 +117,6 @@ def test_growth_is_really_refused_beside_a_limit(restarted):
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_without_a_restart_it_would_come_too_late(restarted):
     assert [True] == ["cannot be modified after being initialized" in text for text in restarted["late"]]

@@ -93,24 +93,28 @@ def restarted(gpu, tmp_path_factory):
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_a_kernel_whose_gpu_is_set_up_cannot_be_changed(restarted):
     assert [True] == ["cannot be modified after being initialized" in text for text in restarted["late"]]
 
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_in_the_new_kernel_growth_is_on_before_anything_ran(restarted):
     assert ([], True, False) == (restarted["prologue"], restarted["growth"], restarted["asleep"])
 
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_the_prologue_leaves_no_name_in_the_notebook(restarted):
     assert [] == restarted["names"]
 
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 def test_growth_is_still_on_once_the_gpu_is_used(restarted):
     assert (True, "GPU:0") == (restarted["growth after"], restarted["device"])
 

@@ -279,6 +279,7 @@ def again(kernel):
 MIXED = 'keras.config.set_dtype_policy("mixed_bfloat16")\n'
 
 
+@pytest.mark.oldest
 def test_smaller_batch_ran_exactly_the_edited_cell_and_fitted(in_cell):
     first, smaller, _ = in_cell["runs"]
     assert ("oom", [8192]) == (first["status"], first["batches"])
@@ -287,6 +288,7 @@ def test_smaller_batch_ran_exactly_the_edited_cell_and_fitted(in_cell):
     assert 4 == smaller["steps"]
 
 
+@pytest.mark.oldest
 def test_mixed_precision_ran_exactly_the_edited_cell_and_fitted(in_cell):
     mixed = in_cell["runs"][2]
     assert FROM_CELL.replace("%%tfmem\n", "%%tfmem\n" + MIXED) == mixed["source"].replace("import keras\n", "")
@@ -302,12 +304,14 @@ def test_the_peak_of_the_comparison_is_the_allocators_own(in_cell, earlier, loop
     ]
 
 
+@pytest.mark.oldest
 def test_every_byte_is_back_before_each_rerun_of_a_cell_that_builds_its_model(in_cell, loop):
     runs = [*in_cell["runs"], *in_cell["ten"]]
     assert [runs[0]["before"]] * 13 == [r["before"] for r in runs]
     assert [loop[0]["before"]] * 3 == [r["before"] for r in loop]
 
 
+@pytest.mark.oldest
 def test_ten_reruns_hold_the_bytes_of_one(in_cell):
     held = [r["left"] for r in in_cell["ten"]]
     assert ["ok"] * 10 == [r["status"] for r in in_cell["ten"]]
@@ -315,6 +319,7 @@ def test_ten_reruns_hold_the_bytes_of_one(in_cell):
     assert max(held) - min(held) < 4 << 20
 
 
+@pytest.mark.oldest
 def test_a_model_from_an_earlier_cell_trains_on_with_what_it_had(earlier):
     first, smaller, mixed = earlier
     assert ("oom", "ok", "ok") == (first["status"], smaller["status"], mixed["status"])
@@ -324,17 +329,20 @@ def test_a_model_from_an_earlier_cell_trains_on_with_what_it_had(earlier):
     assert ([4096], [8192]) == (smaller["batches"], mixed["batches"])
 
 
+@pytest.mark.oldest
 def test_of_an_earlier_model_only_its_own_graphs_stay(earlier):
     """A new batch size makes a new graph, with constants of its own that the model keeps: never a tensor of a step."""
     assert all(abs(r["before"] - earlier[0]["before"]) < 1 << 20 for r in earlier)
 
 
+@pytest.mark.oldest
 def test_smaller_batch_in_a_custom_loop_is_what_the_loop_gets(loop):
     first, smaller, _ = loop
     assert LOOP.replace("batch(8192)", "batch(4096)") == smaller["source"]
     assert ("oom", "ok", [4096, 4096]) == (first["status"], smaller["status"], smaller["seen"])
 
 
+@pytest.mark.oldest
 def test_mixed_precision_in_a_custom_loop_keeps_the_last_layer_in_32_bits(loop):
     mixed = loop[2]
     assert 'layers.Dense(1, dtype="float32")(hidden)' in mixed["source"]
@@ -363,6 +371,7 @@ def test_a_batch_in_an_imported_module_is_declined_with_the_place(module):
     assert (2, module["file"], 3) == module["frame"]
 
 
+@pytest.mark.oldest
 def test_what_cannot_be_rerun_says_so(in_cell):
     errors = in_cell["errors"]
     assert errors["unknown"].startswith("LookupError: the remedy 'no-such-key' is not offered for this run; offered: ")
@@ -374,22 +383,26 @@ def test_what_cannot_be_rerun_says_so(in_cell):
     assert errors["loaded"].startswith("RuntimeError: this report has no cell to run")
 
 
+@pytest.mark.oldest
 def test_start_again_gives_the_model_back_bit_for_bit(again):
     assert again["changed"] is True
     assert "apply.start_again(model)" in again["source"]
     assert again["restored"] is True
 
 
+@pytest.mark.oldest
 def test_after_failed_training_steps_only_start_again_is_offered(again):
     assert {("Start again",)} == {tuple(labels) for labels in again["choices"]}
 
 
+@pytest.mark.oldest
 def test_after_a_validation_that_ran_out_training_continues_with_the_next_epoch(again):
     assert {"Continue from epoch 2", "Start again"} == set(again["validated"])
     assert "initial_epoch=1" in again["continued"]["source"]
     assert "ok" == again["continued"]["status"], again["continued"]
 
 
+@pytest.mark.oldest
 def test_a_validation_that_ran_out_leaves_the_training_batch_alone(again):
     assert "Validation batch 49152 → 24576" == again["title"]
     assert "batch_size=64, epochs=3" in again["continued"]["source"]

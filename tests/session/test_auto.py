@@ -50,6 +50,7 @@ class TestInAKernel:
         assert "`scale` was set anew from its own value" in got.report_text
         assert kernel.value("(rep.status, scale, rep.outcome.history)") == ("oom", 127.5, ())
 
+    @pytest.mark.oldest
     def test_a_cell_that_can_be_made_to_fit_succeeds_without_an_error(self, kernel):
         got = kernel.run("%%tfmem --on-oom auto --keep any -o rep\n" + BODY)
         assert (got.status, got.errors) == ("ok", [])
@@ -76,6 +77,7 @@ class TestInAKernel:
             "ok",
         ]
 
+    @pytest.mark.oldest
     def test_where_every_rerun_fails_otherwise_the_first_error_appears_once(self, kernel):
         got = kernel.run("%%tfmem --on-oom auto --keep any --max-tries 2 -o rep\n" + BODY + "\n1 / 0")
         assert (got.status, len(got.errors)) == ("error", 1)
@@ -102,12 +104,14 @@ class TestInAKernel:
         assert "model.fit(x, y, batch_size=16384" in got.errors[0]
         assert "Out of memory on CPU:0" in got.report_text
 
+    @pytest.mark.oldest
     def test_another_error_is_shown_at_once_as_always(self, kernel):
         got = kernel.run("%%tfmem --on-oom auto\n1 / 0")
         assert got.status == "error"
         assert len(got.errors) == 1
         assert "ZeroDivisionError" in got.errors[0]
 
+    @pytest.mark.oldest
     def test_the_environment_sets_it_from_outside_and_the_line_has_the_last_word(self, kernel):
         kernel.run("%env TFMEM_ON_OOM=auto --keep any --max-tries 1")
         assert kernel.run("%%tfmem\n" + BODY).status == "ok"
@@ -142,6 +146,7 @@ def execute(folder, cells, tool, tags=None):
 class TestWithRealTools:
     pytestmark = kernels
 
+    @pytest.mark.oldest
     def test_a_night_job_passes_and_later_cells_run(self, tmp_path, tool):
         pytest.importorskip(tool, reason=f"{tool} is not installed here")
         done = execute(tmp_path, [SETUP, DATA, "%%tfmem\n" + BODY, "open('reached', 'w').close()"], tool)

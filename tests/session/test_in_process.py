@@ -40,6 +40,7 @@ def found():
 
 @pytest.mark.tf
 @pytest.mark.kernel
+@pytest.mark.oldest
 @pytest.mark.timeout(300)
 class TestLive:
     def test_what_another_rerun_set_is_taken_back_first(self, found):

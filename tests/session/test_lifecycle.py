@@ -13,7 +13,7 @@ from tests.kernel import ROOT, Kernel, bfc
 from tests.native.ramgpu import CannotBuildError, ramgpu_env
 from tf_mem_magic import load
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kernel, pytest.mark.oldest, pytest.mark.timeout(600)]
 
 LOAD = "%load_ext tf_mem_magic"
 LAST = "__import__('tf_mem_magic').last_report()"

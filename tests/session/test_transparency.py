@@ -8,7 +8,7 @@ import pytest
 
 from tests.kernel import Kernel
 
-pytestmark = [pytest.mark.kernel]
+pytestmark = [pytest.mark.kernel, pytest.mark.oldest]
 
 SETUP = """
 import asyncio, os, subprocess, sys, time, warnings

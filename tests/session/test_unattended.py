@@ -12,7 +12,7 @@ import pytest
 
 from tests.kernel import ANSI, ROOT, bfc
 
-pytestmark = [pytest.mark.kernel]
+pytestmark = [pytest.mark.kernel, pytest.mark.oldest]
 
 
 def write(path, cells):

@@ -58,7 +58,9 @@ CASES = {
 @pytest.mark.kernel
 @pytest.mark.tf
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.oldest if name == "folds" else ()) for name in CASES]
+)
 def test_models_that_pile_up_are_named_and_go_with_one_click(name):
     earlier, cell, done = CASES[name]
     with Kernel(bfc(LIMIT)) as kernel:
@@ -80,6 +82,7 @@ def test_models_that_pile_up_are_named_and_go_with_one_click(name):
 @pytest.mark.kernel
 @pytest.mark.tf
 @pytest.mark.timeout(900)
+@pytest.mark.oldest
 def test_on_a_gpu_whose_limit_only_its_dump_tells_it_is_the_same(tmp_path):
     try:
         env = ramgpu_env(tmp_path, count=1, mib=48)

@@ -491,6 +491,7 @@ def live(tmp_path_factory):
 
 
 @pytest.mark.kernel
+@pytest.mark.oldest
 @pytest.mark.tf
 @pytest.mark.timeout(600)
 class TestInAKernel:
