@@ -201,7 +201,7 @@ def load(path: str | os.PathLike[str]) -> Report:
     OSError
         If the file cannot be read.
     tf_mem_magic.core.jsonio.UnreadableFileError
-        If it is truncated, damaged or from a newer version; a ``ValueError``.
+        If it is truncated, damaged, from a newer version, or no file of ours; a ``ValueError``.
     """
     from tf_mem_magic.explain import explain
     from tf_mem_magic.record.store.file import is_store, read_notes, read_store
@@ -209,4 +209,4 @@ def load(path: str | os.PathLike[str]) -> Report:
     source = Path(path).expanduser()
     if is_store(source):
         return Report(explain(read_store(source), notices=read_notes(source)))
-    return Report(jsonio.decode(source.read_bytes(), Outcome))
+    return Report(jsonio.decode(jsonio.read_file(source), Outcome))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
+from operator import gt
 from typing import Literal
 
 from tf_mem_magic.core.facts import Facts
@@ -184,6 +186,20 @@ class Recording:
         """The series that a person means by "memory": the fullest GPU's allocator, else the CPU's, else the host's."""
         ranked = sorted(self.series, key=_rank)
         return ranked[0] if ranked else None
+
+    @property
+    def contradiction(self) -> str:
+        """What in it cannot be, whoever wrote it, for a file that was read; empty: nothing is seen."""
+        if not isfinite(self.seconds) or self.seconds < 0 or not isfinite(self.started):
+            return "its times are none"
+        for series in self.series:
+            if len(series.times) != len(series.values):
+                return f"{series.name} has {len(series.times)} times and {len(series.values)} values"
+            if any(map(gt, series.times, series.times[1:])) or not all(map(isfinite, series.times)):
+                return f"the times of {series.name} do not ascend"
+            if min(series.values, default=0) < 0:
+                return f"{series.name} has fewer than 0 bytes"
+        return ""
 
 
 def _rank(series: Series) -> tuple[int, float, int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-import types
 from collections.abc import Iterable
+from itertools import islice
 from numbers import Number
 from typing import Any
 
 from tf_mem_magic.core.facts import DatasetFacts
+from tf_mem_magic.facts.kinds import Kinds, is_a, is_exactly
+from tf_mem_magic.facts.names import stored
 from tf_mem_magic.facts.values import is_array
 
 _KEEP_BATCH = frozenset(
@@ -29,6 +30,13 @@ _KEEP_BATCH = frozenset(
 
 
 _MOST_ENTRIES = 64
+_DEEPEST = 4
+_DATA = (
+    (("tensorflow.python.data.ops.dataset_ops", "DatasetV2"), "tf.data"),
+    (("keras.src.trainers.data_adapters.py_dataset_adapter", "PyDataset"), "PyDataset"),
+    (("tf_keras.src.utils.data_utils", "Sequence"), "PyDataset"),
+    (("types", "GeneratorType"), "generator"),
+)
 
 
 def dataset_batch(dataset: Any) -> int | None:
@@ -44,7 +52,16 @@ def dataset_batch(dataset: Any) -> int | None:
         return None
 
 
-def _walked_batch(dataset: Any) -> int | None:
+def _walked_batch(dataset: Any, known: dict[int, tuple[Any, int | None]] | None = None) -> int | None:
+    """Find the last ``batch`` by its step; every step is looked at once, however often a pipeline joins it in."""
+    known = {} if known is None else known
+    if id(dataset) not in known:
+        # Kept with its answer, so that no other object takes its identity meanwhile.
+        known[id(dataset)] = (dataset, _batch_after(dataset, known))
+    return known[id(dataset)][1]
+
+
+def _batch_after(dataset: Any, known: dict[int, tuple[Any, int | None]]) -> int | None:
     name = _step_name(dataset)
     size = getattr(dataset, "_batch_size", None)
     if size is not None and "Batch" in name:
@@ -54,7 +71,7 @@ def _walked_batch(dataset: Any) -> int | None:
         return sizes.pop() if len(sizes) == 1 else None
     if name not in _KEEP_BATCH:
         return None
-    found = {_walked_batch(source) for source in dataset._inputs()}
+    found = {_walked_batch(source, known) for source in dataset._inputs()}
     return found.pop() if len(found) == 1 else None
 
 
@@ -79,48 +96,34 @@ def _flat(value: Any) -> Iterable[Any]:
     return [numbers] if getattr(numbers, "ndim", 1) == 0 else list(numbers)
 
 
-def leading_size(data: Any) -> int | None:
-    """Give the leading size of the first array in a nested structure."""
-    if isinstance(data, dict):
-        data = tuple(data.values())
-    if isinstance(data, (tuple, list)):
-        return next((size for size in map(leading_size, data) if size), None)
-    shape = getattr(data, "shape", None)
+def leading_size(data: Any, depth: int = 0) -> int | None:
+    """Give the leading size of the first array in a nested structure; None where none is near its beginning."""
+    if is_a(data, (list, tuple, dict)):
+        if depth == _DEEPEST:
+            return None
+        entries = list(islice(dict.values(data) if is_a(data, dict) else data, _MOST_ENTRIES >> 2 * depth))
+        return next((size for size in (leading_size(one, depth + 1) for one in entries) if size), None)
     try:
+        shape = getattr(data, "shape", None)
         return int(shape[0]) if shape is not None and len(shape) else None
-    except (TypeError, ValueError):
+    except Exception:
         return None
 
 
 def find_datasets(pairs: Iterable[tuple[str, Any]], initialised: bool) -> list[tuple[DatasetFacts, Any]]:
     """Describe each distinct dataset among named values; give the facts beside the object."""
-    kinds = _kinds()
-    found: dict[int, tuple[DatasetFacts, Any]] = {}
-    for name, value in pairs:
-        kind = next((k for k, types_ in kinds if issubclass(type(value), types_)), None)
-        if kind is not None and id(value) not in found:
-            found[id(value)] = (_describe(name, kind, value, initialised), value)
-    return list(found.values())
+    kinds = Kinds(_DATA)
+    return [(_describe(name, kinds.of(value) or "", value, initialised), value) for name, value in kinds.pick(pairs)]
 
 
 def is_repeatable(value: Any) -> bool:
     """Whether ``value`` is data that can be read again: an array, dataset, or collection of arrays and numbers."""
-    if type(value) in (list, tuple, dict):
-        entries = list(value.values()) if isinstance(value, dict) else list(value)
-        return 0 < len(entries) <= _MOST_ENTRIES and all(is_array(e) or issubclass(type(e), Number) for e in entries)
-    return is_array(value) or any(k != "generator" and issubclass(type(value), types_) for k, types_ in _kinds())
-
-
-def _kinds() -> list[tuple[str, tuple[type, ...]]]:
-    """List the classes that count as datasets and are imported already."""
-    named = (
-        ("tf.data", "tensorflow.python.data.ops.dataset_ops", "DatasetV2"),
-        ("PyDataset", "keras.src.trainers.data_adapters.py_dataset_adapter", "PyDataset"),
-        ("PyDataset", "tf_keras.src.utils.data_utils", "Sequence"),
-    )
-    classes = [(kind, getattr(sys.modules.get(module), name, None)) for kind, module, name in named]
-    found = ((kind, (cls,)) for kind, cls in classes if isinstance(cls, type))
-    return [*found, ("generator", (types.GeneratorType,))]
+    if is_exactly(value, list, tuple, dict):
+        if not 0 < len(value) <= _MOST_ENTRIES:
+            return False
+        entries = list(value.values()) if type(value) is dict else list(value)
+        return all(is_array(one) or is_a(one, Number) for one in entries)
+    return is_array(value) or Kinds(_DATA[:-1]).of(value) is not None
 
 
 def _describe(name: str, kind: str, value: Any, initialised: bool) -> DatasetFacts:
@@ -129,7 +132,7 @@ def _describe(name: str, kind: str, value: Any, initialised: bool) -> DatasetFac
             return DatasetFacts(name, kind)
         return DatasetFacts(name, kind, dataset_batch(value), _cardinality(value), samples=dataset_samples(value))
     if kind == "PyDataset":
-        size = vars(value).get("batch_size")
+        size = stored(value).get("batch_size")
         return DatasetFacts(name, kind, size if type(size) is int else None, _length(value))
     return DatasetFacts(name, kind)
 

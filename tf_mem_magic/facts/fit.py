@@ -10,6 +10,8 @@ from typing import Any
 
 from tf_mem_magic.core.facts import BatchSeen
 from tf_mem_magic.facts.data import dataset_batch, leading_size
+from tf_mem_magic.facts.kinds import is_a
+from tf_mem_magic.facts.names import stored
 
 _METHODS = ("fit", "evaluate", "predict")
 _ON_BATCH = ("train_on_batch", "test_on_batch", "predict_on_batch")
@@ -68,10 +70,10 @@ def observe_progress(frame: FrameType | None) -> Progress:
         except Exception:
             return Progress()
         epoch, begin, end = found.get("epoch"), found.get("begin_step"), found.get("end_step")
-        if not isinstance(epoch, int):
+        if type(epoch) is not int:
             return Progress()
-        steps = end + 1 if validating and isinstance(end, int) else begin
-        return Progress(epoch, steps if isinstance(steps, int) else None, validating)
+        steps = end + 1 if validating and type(end) is int else begin
+        return Progress(epoch, steps if type(steps) is int else None, validating)
     return Progress()
 
 
@@ -98,23 +100,23 @@ def _batch_of(frame: FrameType) -> BatchSeen | None:
         size = leading_size(found.get("x"))
         return BatchSeen(method, size, "arrays") if size else None
     if "epoch_iterator" in found:
-        adapter = vars(found["epoch_iterator"]).get("data_adapter")
+        adapter = stored(found["epoch_iterator"]).get("data_adapter")
     else:
-        adapter = vars(found["data_handler"]).get("_adapter") if "data_handler" in found else None
+        adapter = stored(found["data_handler"]).get("_adapter") if "data_handler" in found else None
     if adapter is None:
         return None
-    size, source = _adapter_batch(vars(adapter))
+    size, source = _adapter_batch(stored(adapter))
     return BatchSeen(method, size, source) if size else None
 
 
 def _adapter_batch(held: dict[str, Any]) -> tuple[int | None, str]:
     """Read the batch size from what one of Keras's data adapters stores."""
     if "py_dataset" in held:
-        size = vars(held["py_dataset"]).get("batch_size")
+        size = stored(held["py_dataset"]).get("batch_size")
         return (size if type(size) is int else None), "PyDataset"
     if "_first_batches" in held:
         first = held["_first_batches"]
-        return (leading_size(first[0]) if isinstance(first, (list, tuple)) and first else None), "generator"
+        return (leading_size(first[0]) if is_a(first, (list, tuple)) and first else None), "generator"
     size = held.get("_batch_size")
     if type(size) is int:
         return size, "arrays"

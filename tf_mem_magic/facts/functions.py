@@ -10,6 +10,8 @@ from typing import Any
 
 from tf_mem_magic.core.facts import FunctionFacts
 from tf_mem_magic.diagnose.places import is_cell_file
+from tf_mem_magic.facts.kinds import is_exactly
+from tf_mem_magic.facts.names import stored
 from tf_mem_magic.notebook.bindings import read_names
 
 _MOST = 50
@@ -25,7 +27,7 @@ def find_functions(source: str, namespace: Mapping[str, Any]) -> tuple[FunctionF
     """
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ()
     found: dict[str, FunctionFacts] = {}
     defined = {n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
@@ -35,7 +37,10 @@ def find_functions(source: str, namespace: Mapping[str, Any]) -> tuple[FunctionF
         if name in seen or name in defined or name not in namespace:
             continue
         seen.add(name)
-        fact = _describe(name, namespace)
+        try:
+            fact = _describe(name, namespace)
+        except Exception:  # an object that answers for its attributes
+            fact = None
         if fact is not None:
             found[name] = fact
             queue += sorted(read_names(ast.parse(fact.source)))
@@ -44,7 +49,7 @@ def find_functions(source: str, namespace: Mapping[str, Any]) -> tuple[FunctionF
 
 def _describe(name: str, namespace: Mapping[str, Any]) -> FunctionFacts | None:
     value = namespace[name]
-    function = value if isinstance(value, FunctionType) else _staged(value)
+    function = value if type(value) is FunctionType else _staged(value)
     if function is None or function.__name__ != name or function.__code__.co_freevars:
         return None
     staged = function is not value
@@ -69,11 +74,8 @@ def _staged(value: Any) -> FunctionType | None:
     """Give the function that ``tf.function`` holds, read without running code of the object."""
     if not type(value).__module__.startswith("tensorflow."):
         return None
-    try:
-        held = object.__getattribute__(value, "__dict__").get("_python_function")
-    except AttributeError:
-        return None
-    return held if isinstance(held, FunctionType) else None
+    held = stored(value).get("_python_function")
+    return held if type(held) is FunctionType else None
 
 
 def _same_decorators(node: ast.FunctionDef, staged: bool, namespace: Mapping[str, Any]) -> bool:
@@ -84,7 +86,7 @@ def _same_decorators(node: ast.FunctionDef, staged: bool, namespace: Mapping[str
     if not staged or len(node.decorator_list) > 1:
         return False
     names = {n.id for n in ast.walk(one) if isinstance(n, ast.Name)}
-    plain = all(isinstance(namespace.get(name), ModuleType) for name in names)
+    plain = all(type(namespace.get(name)) is ModuleType for name in names)
     return plain and ast.unparse(called) in ("tf.function", "tensorflow.function")
 
 
@@ -108,6 +110,5 @@ def _same(default: ast.expr, value: Any, namespace: Mapping[str, Any]) -> bool:
         literal = ast.literal_eval(default)
     except (ValueError, TypeError, SyntaxError, MemoryError):
         return False
-    return (
-        type(literal) is type(value) and type(value) in (int, float, str, bool, tuple, type(None)) and literal == value
-    )
+    plain = is_exactly(value, int, float, str, bool, tuple, type(None))
+    return plain and type(literal) is type(value) and bool(literal == value)

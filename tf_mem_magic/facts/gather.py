@@ -15,14 +15,16 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
-from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModuleFacts
+from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, ModuleFacts
+from tf_mem_magic.diagnose.breakdown import mentions
 from tf_mem_magic.diagnose.places import is_cell_file
 from tf_mem_magic.facts import names
 from tf_mem_magic.facts.data import find_datasets, is_repeatable
 from tf_mem_magic.facts.fit import Progress, observe_all, observe_fit, observe_progress
 from tf_mem_magic.facts.functions import find_functions
+from tf_mem_magic.facts.kinds import Kinds, is_exactly
 from tf_mem_magic.facts.models import (
     describe_kept_models,
     describe_left_optimizers,
@@ -34,6 +36,8 @@ from tf_mem_magic.facts.models import (
     training_of,
     variables_of,
 )
+from tf_mem_magic.facts.names import stored
+from tf_mem_magic.facts.probes import probed
 from tf_mem_magic.facts.scalars import find_scalars
 from tf_mem_magic.facts.uses import used_by_others, used_names
 from tf_mem_magic.facts.values import find_values
@@ -72,6 +76,10 @@ ENVIRONMENT = (
 """Variables that steer how TensorFlow, XLA and CUDA use memory."""
 
 
+Ended = Literal["failed", "well"]
+"""How a run ended, for what is read after it; one that failed, or may be changed and run again, needs everything."""
+
+
 @dataclass(frozen=True, slots=True)
 class Before:
     """What the names held when a cell began: identities, weak references and numbers, never the objects.
@@ -108,7 +116,7 @@ def snapshot(namespace: Mapping[str, Any]) -> Before:
     for value in (*(value for _, value in pairs), *variables_of(models, []), *optimizers):
         try:
             alive[id(value)] = weakref.ref(value)
-        except TypeError:
+        except Exception:  # most often: its type takes no weak references
             continue
     return Before(
         names={name: (id(value), _length(value)) for name, value in pairs},
@@ -124,10 +132,13 @@ def gather_facts(
     exception: BaseException | None = None,
     devices: Sequence[DeviceFacts] = (),
     earlier_cells: Sequence[str] = (),
+    ended: Ended = "failed",
 ) -> Facts:
     """Read everything a remedy may want to know from the live objects, after the run and before any release.
 
-    A part that cannot be read is left out: nothing here raises. ``cell_source`` is the cell as it ran.
+    A part that cannot be read is left out: nothing here raises. ``cell_source`` is the cell as it ran. After a run that
+    went well (``ended="well"``) only what its report shows is read: the cell's text is not looked at, and what the
+    remedies for deployment ask for only of models that the cell is about.
     """
     facts = Facts(
         tensorflow=_version("tensorflow"),
@@ -138,60 +149,72 @@ def gather_facts(
         earlier_cells=tuple(earlier_cells),
         environment=tuple((name, os.environ[name]) for name in ENVIRONMENT if name in os.environ),
     )
-    for part in (_live, _uses, _running):
+    for part in (_live, _uses, _running) if ended == "failed" else (_live,):
         try:
-            facts = replace(facts, **part(facts, namespace, before, cell_source, exception))
+            facts = replace(facts, **part(facts, namespace, before, cell_source, exception, ended))
         except Exception:
             continue
     return facts
 
 
 def _live(
-    facts: Facts, namespace: Mapping[str, Any], before: Before, source: str, exception: BaseException | None
+    facts: Facts,
+    namespace: Mapping[str, Any],
+    before: Before,
+    source: str,
+    exception: BaseException | None,
+    ended: Ended,
 ) -> dict[str, Any]:
     pairs = names.reachable(namespace)
+    kept = names.history(namespace)
     inner = list(_locals(exception))
     local = [(name, value) for name, value in inner if name not in namespace]
     others = find_models([(name, value) for name, value in inner if value is not namespace.get(name, value)])
     named_optimizers = find_optimizers(pairs)
     optimizers = [one for _, one in find_optimizers([*pairs, *local])]
     found = find_datasets(pairs, facts.initialised)
-    models = find_models([*pairs, *local])
-    of_functions = {id(model) for _, model in models} - {id(model) for _, model in find_models(pairs)}
+    named = find_models(pairs)
+    models = find_models([*pairs, *local]) if local else named
+    of_functions = {id(model) for _, model in models} - {id(model) for _, model in named}
     legacy = models and all(is_keras_2(model) for _, model in models)
+    described = describe_models(
+        models,
+        optimizers,
+        lambda model: before.steps_of(training_of(model, optimizers)) if before.had(model) else None,
+        before.had,
+    )
+    described = tuple(
+        _probed(replace(one, local=id(model) in of_functions), model, source, ended)
+        for one, (_, model) in zip(described, models)
+    )
     return {
         "keras": _version("tf_keras") if legacy else facts.keras,
-        "models": tuple(
-            replace(described, local=id(model) in of_functions)
-            for described, (_, model) in zip(
-                describe_models(
-                    models,
-                    optimizers,
-                    lambda model: before.steps_of(training_of(model, optimizers)) if before.had(model) else None,
-                    before.had,
-                ),
-                models,
-            )
-        ),
+        "models": described,
         "datasets": tuple(replace(one, is_new=not before.had(value)) for one, value in found),
         "values": (
-            *find_values(
-                names.own_names(namespace) + names.history(namespace), before.held, variables_of(models, optimizers)
-            ),
+            *find_values(names.own_names(namespace) + kept, before.held, variables_of(models, optimizers)),
             *describe_left_optimizers(named_optimizers, models, before.held),
-            *describe_kept_models([*pairs, *names.history(namespace)], models, before.held),
+            *describe_kept_models([*pairs, *kept], models, before.held),
         ),
         "sessions": _open_sessions(pairs, before),
         "shadowed": tuple(dict.fromkeys(name for name, _ in others)),
     }
 
 
+def _probed(described: ModelFacts, model: Any, source: str, ended: Ended) -> ModelFacts:
+    """Complete a model with what the remedies ask for that will be asked about it."""
+    if ended == "failed":
+        return probed(described, model, "failed")
+    about = described.is_new or described.steps > (described.steps_before or 0) or mentions(source, described.name)
+    return probed(described, model, "trained") if about and not described.local else described
+
+
 def _uses(
-    _: Facts, namespace: Mapping[str, Any], __: Before, source: str, exception: BaseException | None
+    _: Facts, namespace: Mapping[str, Any], __: Before, source: str, exception: BaseException | None, ___: Ended
 ) -> dict[str, Any]:
     own = dict(names.own_names(namespace))
-    written = [name for name in dict.fromkeys(_WORD.findall(_plain_python(source))) if name in own]
     plain = _plain_python(source)
+    written = [name for name in dict.fromkeys(_WORD.findall(plain)) if name in own]
     functions = () if exception is None else find_functions(plain, namespace)
     whole = "\n\n".join([plain, *(function.source for function in functions)])
     return {
@@ -205,7 +228,7 @@ def _uses(
 
 
 def _running(
-    _: Facts, __: Mapping[str, Any], ___: Before, ____: str, exception: BaseException | None
+    _: Facts, __: Mapping[str, Any], ___: Before, ____: str, exception: BaseException | None, _____: Ended
 ) -> dict[str, Any]:
     batches: list[BatchSeen] = []
     progress = Progress()
@@ -282,16 +305,12 @@ def _modules(exception: BaseException | None) -> Iterator[ModuleFacts]:
 
 def _open_sessions(pairs: Sequence[tuple[str, Any]], before: Before) -> tuple[str, ...]:
     """Name the open sessions in TensorFlow 1's style that were there before the cell, each once."""
-    kind = getattr(sys.modules.get("tensorflow.python.client.session"), "BaseSession", None)
-    if not isinstance(kind, type):
-        return ()
-    known = [(name, value) for name, value in pairs if issubclass(type(value), kind) and before.had(value)]
-    found = {id(value): name for name, value in reversed(known) if value.__dict__.get("_closed") is False}
-    return tuple(reversed(found.values()))
+    kinds = Kinds([(("tensorflow.python.client.session", "BaseSession"), "session")])
+    return tuple(n for n, one in kinds.pick(pairs) if before.had(one) and stored(one).get("_closed") is False)
 
 
 def _length(value: Any) -> int:
-    return len(value) if type(value) in (list, dict, tuple) else -1
+    return len(value) if is_exactly(value, list, dict, tuple) else -1
 
 
 def _plain_python(source: str) -> str:

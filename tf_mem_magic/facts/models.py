@@ -11,18 +11,26 @@ from math import prod
 from typing import Any, Literal
 
 from tf_mem_magic.core.facts import WITH_MODEL, ModelFacts, NamedValue
-from tf_mem_magic.remedies.deploy.probe import is_copyable, quantizable_bytes
-from tf_mem_magic.remedies.mixed_precision.probe import rounds_ids
-from tf_mem_magic.remedies.smaller_batch.probe import is_rowwise
+from tf_mem_magic.facts.kinds import Kinds, is_a
+from tf_mem_magic.facts.names import stored
+
+_MODELS = (
+    (("keras.src.models.model", "Model"), "model"),
+    (("tf_keras.src.engine.training", "Model"), "model"),
+)
+_OPTIMIZERS = (
+    (("keras.src.optimizers.base_optimizer", "BaseOptimizer"), "optimizer"),
+    (("tf_keras.src.optimizers.optimizer", "_BaseOptimizer"), "optimizer"),
+)
+_CALLBACKS = (
+    (("keras.src.callbacks.callback", "Callback"), "callback"),
+    (("tf_keras.src.callbacks", "Callback"), "callback"),
+)
 
 
 def find_models(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """Find the distinct Keras models among named values, each under the first name that holds it."""
-    classes = _classes(
-        ("keras.src.models.model", "Model"),
-        ("tf_keras.src.engine.training", "Model"),
-    )
-    return _distinct(pairs, classes)
+    return Kinds(_MODELS).pick(pairs)
 
 
 def is_keras_2(model: Any) -> bool:
@@ -32,31 +40,12 @@ def is_keras_2(model: Any) -> bool:
 
 def find_optimizers(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """Find the distinct Keras optimizers among named values (a custom loop holds its own)."""
-    classes = _classes(
-        ("keras.src.optimizers.base_optimizer", "BaseOptimizer"),
-        ("tf_keras.src.optimizers.optimizer", "_BaseOptimizer"),
-    )
-    return _distinct(pairs, classes)
-
-
-def _classes(*places: tuple[str, str]) -> tuple[type, ...]:
-    found = (getattr(sys.modules.get(module), name, None) for module, name in places)
-    return tuple(cls for cls in found if isinstance(cls, type))
-
-
-def _distinct(pairs: Iterable[tuple[str, Any]], classes: tuple[type, ...]) -> list[tuple[str, Any]]:
-    if not classes:
-        return []
-    found: dict[int, tuple[str, Any]] = {}
-    for name, value in pairs:
-        if issubclass(type(value), classes):
-            found.setdefault(id(value), (name, value))
-    return list(found.values())
+    return Kinds(_OPTIMIZERS).pick(pairs)
 
 
 def optimizers_of(model: Any) -> list[Any]:
     """List the optimizers that a model holds: its own, or a GAN's ``d_optimizer`` and ``g_optimizer``."""
-    return [held for _, held in find_optimizers(vars(model).items())]
+    return [held for _, held in find_optimizers(stored(model).items())]
 
 
 def training_of(model: Any, others: Iterable[Any] = ()) -> list[Any]:
@@ -78,7 +67,13 @@ def _training(model: Any, optimizers: Iterable[Any]) -> list[Any]:
         mine = {id(v) for v in model.trainable_variables}
     except Exception:
         return []
-    return [one for one in optimizers if any(id(v) in mine for v in vars(one).get("_trainable_variables", ()))]
+    return [one for one in optimizers if any(id(v) in mine for v in _held_variables(one))]
+
+
+def _held_variables(optimizer: Any) -> list[Any]:
+    """List the variables that an optimizer was built on."""
+    held: Any = stored(optimizer).get("_trainable_variables")
+    return list(held) if is_a(held, (list, tuple)) else []
 
 
 def describe_models(
@@ -116,7 +111,7 @@ def describe_left_optimizers(
     used = {id(one) for _, model in models for one in training_of(model, every)}
     found, counted = [], set[int]()
     for name, one in optimizers:
-        trained = vars(one).get("_trainable_variables") or ()
+        trained = _held_variables(one)
         if id(one) not in used and trained:
             variables = [*_variables(one), *trained]
             device = next((d for d in map(variable_device, variables) if d), None)
@@ -130,10 +125,9 @@ def describe_kept_models(
 ) -> tuple[NamedValue, ...]:
     """Describe callbacks that keep a model alive which no name holds: a ``History`` refers to what ``fit`` trained."""
     known = {id(model) for _, model in models}
-    callbacks = _classes(("keras.src.callbacks.callback", "Callback"), ("tf_keras.src.callbacks", "Callback"))
     found, counted = [], {id(v) for _, model in models for v in _variables(model)}
-    for name, one in _distinct(pairs, callbacks):
-        for _, model in find_models(vars(one).items()):
+    for name, one in Kinds(_CALLBACKS).pick(pairs):
+        for _, model in find_models(stored(one).items()):
             if id(model) in known:
                 continue
             variables = [*_variables(model), *(v for held in optimizers_of(model) for v in _variables(held))]
@@ -151,7 +145,6 @@ def _describe(name: str, model: Any, others: list[Any], before: int | None, coun
     slots = [v for one in optimizers for v in _variables(one)]
     first = _inner(optimizers[0]) if optimizers else None
     layers = _layers(model)
-    quantizable = quantizable_bytes(layers)
     eager = _attribute(model, "_run_eagerly", bool) or _functions_run_eagerly()
     return ModelFacts(
         name=name,
@@ -166,13 +159,6 @@ def _describe(name: str, model: Any, others: list[Any], before: int | None, coun
         steps=max((steps_of(one) for one in optimizers), default=0),
         steps_before=before,
         device=next((d for d in map(variable_device, weights) if d), None),
-        rounds_ids=_rounds_ids(model),
-        copyable=is_copyable(model),
-        quantizable=sum(quantizable),
-        widest=max(quantizable, default=0),
-        form=_form(model),
-        rowwise=is_rowwise(model),
-        no_student=_no_student(model),
         trainable_bytes=_trainable_bytes(model),
     )
 
@@ -185,44 +171,18 @@ def _trainable_bytes(model: Any) -> int | None:
 
 
 def _inner(optimizer: Any) -> Any:
-    return vars(optimizer).get("inner_optimizer", optimizer)
+    return stored(optimizer).get("inner_optimizer", optimizer)
 
 
 def _schedule(optimizer: Any) -> str | None:
-    rate = vars(optimizer).get("_learning_rate") if optimizer is not None else None
+    rate = stored(optimizer).get("_learning_rate") if optimizer is not None else None
     is_schedule = any(base.__name__ == "LearningRateSchedule" for base in type(rate).__mro__)
     return type(rate).__name__ if is_schedule else None
 
 
-def _rounds_ids(model: Any) -> bool:
-    try:
-        return rounds_ids(model)
-    except Exception:
-        return False
-
-
-def _form(model: Any) -> str | None:
-    """Say how a Keras 3 model is made; None for one of Keras 2."""
-    if is_keras_2(model):
-        return None
-    bases = {f"{base.__module__}.{base.__name__}" for base in type(model).__mro__}
-    if "keras.src.models.sequential.Sequential" in bases:
-        return "sequential"
-    return "functional" if "keras.src.models.functional.Functional" in bases else "subclassed"
-
-
-def _no_student(model: Any) -> str | None:
-    from tf_mem_magic.apply.deploy.distill import why_not
-
-    try:
-        return None if is_keras_2(model) else why_not(model)
-    except Exception:
-        return None
-
-
 def _attribute(model: Any, name: str, kind: type) -> Any:
-    value = vars(model).get(name)
-    return value if isinstance(value, kind) else None
+    value = stored(model).get(name)
+    return value if is_a(value, kind) else None
 
 
 def _functions_run_eagerly() -> bool:

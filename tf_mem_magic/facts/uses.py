@@ -8,8 +8,12 @@ from itertools import islice
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from tf_mem_magic.facts.kinds import is_a, is_exactly
+from tf_mem_magic.facts.names import stored
+
 _WORD = re.compile(r"[^\W\d]\w*")
 _MOST_ENTRIES = 64
+_MOST_WRAPPERS = 16
 
 
 def used_names(source: str, namespace: Mapping[str, Any]) -> tuple[str, ...]:
@@ -50,60 +54,65 @@ def used_by_others(source: str, namespace: Mapping[str, Any], known: Collection[
     return tuple(sorted(found))
 
 
-def _codes(value: Any) -> Iterator[CodeType]:
-    """Yield the code of a function, of what decorators such as ``tf.function`` hold, and of a class's methods."""
-    if isinstance(value, MethodType):
-        value = value.__func__
-    if isinstance(value, FunctionType):
-        yield value.__code__
-        inner = value.__dict__.get("__wrapped__")
-    else:
-        inner = _field(value, "_python_function") or _field(value, "__wrapped__")
-    if inner is not None and inner is not value:
-        yield from _codes(inner)
+def _codes(value: Any) -> list[CodeType]:
+    """List the code of a function, of what decorators such as ``tf.function`` hold, and of a class's methods."""
+    try:
+        return list(_each_code(value))
+    except Exception:  # a class that answers for its attributes
+        return []
+
+
+def _each_code(value: Any) -> Iterator[CodeType]:
+    yield from _unwrapped(value)
     yield from (function.__code__ for function in _held(value))
-    owner = value if isinstance(value, type) else type(value)
+    owner = value if is_a(value, type) else type(value)
     if owner.__module__ == "__main__":
         for member in list(vars(owner).values()):
-            if not isinstance(member, type):
-                yield from _codes(member) if isinstance(member, FunctionType) else _wrapped(member)
+            if type(member) is FunctionType:
+                yield from _unwrapped(member)
+            elif not is_a(member, type):
+                yield from _wrapped(member)
+
+
+def _unwrapped(value: Any) -> Iterator[CodeType]:
+    """Yield the code of a function and of what it wraps; ``__wrapped__`` may lead in a circle."""
+    for _ in range(_MOST_WRAPPERS):
+        if type(value) is MethodType:
+            value = value.__func__
+        if type(value) is FunctionType:
+            yield value.__code__
+            value = value.__dict__.get("__wrapped__")
+        else:
+            value = stored(value).get("_python_function") or stored(value).get("__wrapped__")
+        if value is None:
+            return
 
 
 def _held(value: Any) -> Iterator[FunctionType]:
     """Yield the notebook's functions that a container, its entries, or an object (a callback) holds."""
-    if isinstance(value, (type, ModuleType, FunctionType)):
+    if is_a(value, (type, ModuleType, FunctionType)):
         return
-    entries = value.values() if type(value) is dict else value if type(value) in (list, tuple) else (value,)
+    entries = value.values() if type(value) is dict else value if is_exactly(value, list, tuple) else (value,)
     for entry in list(islice(entries, _MOST_ENTRIES)):
-        try:
-            fields = object.__getattribute__(entry, "__dict__").values()
-        except AttributeError:
-            fields = ()
-        for one in (entry, *islice(fields, _MOST_ENTRIES)):
-            if isinstance(one, FunctionType) and one.__module__ == "__main__":
+        for one in (entry, *islice(stored(entry).values(), _MOST_ENTRIES)):
+            if type(one) is FunctionType and one.__module__ == "__main__":
                 yield one
 
 
 def _wrapped(member: Any) -> Iterator[CodeType]:
     """Yield the code of a static method, a class method, a property's getter or a decorated method."""
     for name in ("__func__", "fget", "_python_function"):
-        held = getattr(member, name, None) if isinstance(member, (staticmethod, classmethod, property)) else None
-        held = held or _field(member, name)
-        if isinstance(held, FunctionType):
+        known = is_exactly(member, staticmethod, classmethod, property)
+        held = getattr(member, name, None) if known else None
+        held = stored(member).get(name) if held is None else held
+        if type(held) is FunctionType:
             yield held.__code__
 
 
-def _field(value: Any, name: str) -> Any:
-    """Read what an object itself stores, without running any of its code."""
-    try:
-        return object.__getattribute__(value, "__dict__").get(name)
-    except AttributeError:
-        return None
-
-
 def _words(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    yield from code.co_freevars
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _words(constant)
+    todo = [code]
+    while todo:
+        one = todo.pop()
+        yield from one.co_names
+        yield from one.co_freevars
+        todo += (constant for constant in one.co_consts if type(constant) is CodeType)

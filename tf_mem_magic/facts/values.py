@@ -5,31 +5,40 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from tf_mem_magic.core.facts import NamedValue
+from tf_mem_magic.facts.kinds import Kinds, is_a, one_of_each_type
 from tf_mem_magic.facts.models import array_bytes, variable_device
+from tf_mem_magic.facts.names import share
 
 _MOST_ENTRIES = 10_000
+_MOST_INSIDE = 200_000
+"""Entries looked at in all containers together; where there are many containers, each shows fewer."""
 
-_NOTHING_TO_COUNT = frozenset(
-    {int, float, complex, bool, str, type(None), type, types.ModuleType, types.FunctionType, list, dict, tuple, set}
+_FEWEST_ENTRIES = 64
+_ARRAYS = (
+    (("numpy", "ndarray"), "numpy.ndarray"),
+    (("tensorflow.python.framework.ops", "EagerTensor"), "tf.Tensor"),
+    (("tensorflow.python.ops.resource_variable_ops", "BaseResourceVariable"), "tf.Variable"),
+    (("keras.src.backend.common.variables", "Variable"), "keras.Variable"),
+    (("keras.src.backend.common.variables", "KerasVariable"), "keras.Variable"),
+    (("pandas.core.generic", "NDFrame"), "pandas"),
 )
-"""Types known at a glance: a vocabulary or a history holds thousands of such values."""
 
+_BYTES = ((("builtins", "bytes"), "bytes"), (("builtins", "bytearray"), "bytearray"))
+_CONTAINERS = tuple((("builtins", name), name) for name in ("list", "tuple", "dict"))
+_PLAIN: tuple[type, ...] = (int, float, complex, bool, str, type(None), list, dict, tuple, set, type)
+_PLAIN += (types.ModuleType, types.FunctionType)
+_NOTHING_TO_COUNT = frozenset(map(id, _PLAIN))
+"""Types known at a glance, by identity: a vocabulary or a history holds thousands of such values."""
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """One block of memory: the object that owns it (by id), its bytes, what it is and where."""
+_MOST_VALUES = 500
+"""Values that are described, the largest: a report names a few."""
 
-    owner: int
-    bytes: int
-    kind: str
-    device: str | None = None
-    shape: tuple[int, ...] | None = None
-    dtype: str | None = None
+_Held = tuple[int, int, str, Any]
+"""One block of memory: the identity of the object that owns it, its bytes, what it is, and the object that shows it."""
 
 
 def find_values(
@@ -39,106 +48,134 @@ def find_values(
 
     ``counted_elsewhere`` are the variables of models and optimizers, which are told as theirs.
     """
-    counted = {
-        id(owner) for one in counted_elsewhere for owner in (one, getattr(one, "_value", None)) if owner is not None
-    }
-    found = []
+    pairs = list(pairs)
+    counted = {id(owner) for one in counted_elsewhere for owner in (one, _inner(one)) if owner is not None}
+    kinds = Kinds((*_ARRAYS, *_BYTES))
+    dull = set(_NOTHING_TO_COUNT)
+    most = share(len(Kinds(_CONTAINERS).pick(pairs)), _MOST_INSIDE, _FEWEST_ENTRIES, _MOST_ENTRIES)
+    found: list[tuple[int, str, Any, _Held]] = []
     for name, value in pairs:
-        blocks = [b for b in _blocks(value) if b.owner not in counted]
-        counted.update(b.owner for b in blocks)
-        distinct = {b.owner: b for b in blocks}.values()
-        total = sum(b.bytes for b in distinct)
-        if not total:
-            continue
-        first = max(distinct, key=lambda b: b.bytes)
-        alone = not isinstance(value, (list, tuple, dict))
-        kind = first.kind if alone else f"{type(value).__name__} of {first.kind}"
-        found.append(
-            NamedValue(
-                name=name,
-                bytes=total,
-                kind=kind,
-                device=first.device,
-                origin="earlier" if is_earlier(name, value) else "cell",
-                shape=first.shape if alone else None,
-                dtype=first.dtype if alone else None,
-            )
-        )
-    return tuple(sorted(found, key=lambda v: -v.bytes))
+        blocks = {held[0]: held for held in _blocks(value, kinds, dull, most) if held[0] not in counted}
+        if blocks:
+            counted.update(blocks)
+            largest = max(blocks.values(), key=_bytes)
+            found.append((sum(map(_bytes, blocks.values())), name, value, largest))
+    found.sort(key=lambda one: -one[0])
+    described = (_describe(*one, is_earlier) for one in found[:_MOST_VALUES] if one[0])
+    return tuple(one for one in described if one is not None)
 
 
-def _blocks(value: Any) -> list[_Held]:
+def _bytes(held: _Held) -> int:
+    return held[1]
+
+
+def _describe(
+    total: int, name: str, value: Any, largest: _Held, is_earlier: Callable[[str, Any], bool]
+) -> NamedValue | None:
+    _, _, kind, shown = largest
+    alone = not is_a(value, (list, tuple, dict))
     try:
-        if isinstance(value, dict):
-            return _blocks_of(list(islice(dict.values(value), _MOST_ENTRIES)))
-        if isinstance(value, (list, tuple)):
-            return _blocks_of(value[:_MOST_ENTRIES])
-        return _blocks_of((value,))
+        return NamedValue(
+            name=name,
+            bytes=total,
+            kind=kind if alone else f"{type(value).__name__} of {kind}",
+            device=variable_device(shown),
+            origin="earlier" if is_earlier(name, value) else "cell",
+            shape=_shape(shown, kind) if alone else None,
+            dtype=_dtype(shown, kind) if alone else None,
+        )
     except Exception:
-        return []
-
-
-def _blocks_of(values: Iterable[Any]) -> list[_Held]:
-    return [b for one in values if type(one) not in _NOTHING_TO_COUNT and (b := _block(one))]
-
-
-def _block(value: Any) -> _Held | None:
-    if isinstance(value, (bytes, bytearray)):
-        return _Held(id(value), len(value), type(value).__name__)
-    kind = _kind(type(value))
-    if kind is None:
         return None
-    if kind == "numpy.ndarray":
-        return _array(value)
-    if kind == "pandas":
-        return _table(value)
-    device = variable_device(value)
-    return _Held(id(value), array_bytes(value), kind, device, _shape(value), _dtype(value))
+
+
+def _inner(variable: Any) -> Any:
+    """Give the variable of TensorFlow that one of Keras holds."""
+    try:
+        return getattr(variable, "_value", None)
+    except Exception:
+        return None
+
+
+def _blocks(value: Any, kinds: Kinds, dull: set[int], most: int) -> list[_Held]:
+    """Weigh an object, or what a container holds; ``dull`` are the types that count for nothing, by identity."""
+    try:
+        if is_a(value, dict):
+            entries = list(islice(dict.values(value), most))
+        elif is_a(value, (list, tuple)):
+            entries = list(islice((list if is_a(value, list) else tuple).__iter__(value), most))
+        else:
+            entries = [value]
+    except Exception:  # a dict that another thread fills
+        return []
+    shown = one_of_each_type(entries)
+    dull.update(key for key in shown.keys() - dull if kinds.of(shown[key]) is None)
+    if shown.keys() <= dull:
+        return []
+    found = (_block(one, kinds) for one in entries if id(type(one)) not in dull)
+    return [held for held in found if held is not None]
+
+
+def _block(value: Any, kinds: Kinds) -> _Held | None:
+    """Weigh one object; None where it holds nothing that counts, or cannot be asked."""
+    try:
+        kind = kinds.of(value)
+        if kind is None:
+            return None
+        if kind == "numpy.ndarray":
+            return _array(value)
+        if kind in ("bytes", "bytearray"):
+            base = bytes if kind == "bytes" else bytearray
+            return (id(value), base.__len__(value), type(value).__name__, value)
+        if kind == "pandas":
+            return (id(value), _table_bytes(value), f"pandas.{type(value).__name__}", value)
+        return (id(value), array_bytes(value), kind, value)
+    except Exception:
+        return None
 
 
 def is_array(value: Any) -> bool:
     """Whether ``value`` is an array, a tensor, a variable or a table."""
-    return _kind(type(value)) is not None
-
-
-def _kind(cls: type) -> str | None:
-    """Name the kinds that count; only classes of modules that are imported already can match."""
-    for module, name, kind in (
-        ("numpy", "ndarray", "numpy.ndarray"),
-        ("tensorflow.python.framework.ops", "EagerTensor", "tf.Tensor"),
-        ("tensorflow.python.ops.resource_variable_ops", "BaseResourceVariable", "tf.Variable"),
-        ("keras.src.backend.common.variables", "Variable", "keras.Variable"),
-        ("keras.src.backend.common.variables", "KerasVariable", "keras.Variable"),
-        ("pandas.core.generic", "NDFrame", "pandas"),
-    ):
-        known = getattr(sys.modules.get(module), name, None)
-        if isinstance(known, type) and issubclass(cls, known):
-            return kind
-    return None
+    return Kinds(_ARRAYS).of(value) is not None
 
 
 def _array(value: Any) -> _Held | None:
-    """Describe an array by the memory it keeps alive: a view counts as the array it looks into."""
+    """Weigh an array by the memory it keeps alive: a view counts as the array it looks into.
+
+    What a class derived from ``ndarray`` says of itself is not asked.
+    """
+    ndarray: Any = sys.modules["numpy"].ndarray
+    if type(value) is ndarray and value.base is None:
+        return (id(value), int(value.nbytes), "numpy.ndarray", value)
     root = value
-    while root.base is not None and _kind(type(root.base)) == "numpy.ndarray":
-        root = root.base
+    while is_a(base := _own(root, "base"), ndarray):
+        root = base
     if any(base.__name__ == "memmap" for base in type(root).__mro__):
         return None
-    return _Held(id(root), int(root.nbytes), "numpy.ndarray", None, _shape(value), _dtype(value))
+    return (id(root), int(_own(root, "nbytes")), "numpy.ndarray", value)
 
 
-def _table(value: Any) -> _Held:
+def _own(array: Any, name: str) -> Any:
+    """Read what NumPy itself says of an array, whatever its class says."""
+    ndarray = sys.modules["numpy"].ndarray
+    return getattr(ndarray, name).__get__(array)
+
+
+def _table_bytes(value: Any) -> int:
     usage = value.memory_usage(index=True)
-    total = int(usage.sum()) if hasattr(usage, "sum") else int(usage)
-    return _Held(id(value), total, f"pandas.{type(value).__name__}", None, tuple(map(int, value.shape)))
+    return int(usage.sum()) if hasattr(usage, "sum") else int(usage)
 
 
-def _shape(value: Any) -> tuple[int, ...] | None:
+def _shape(value: Any, kind: str) -> tuple[int, ...] | None:
+    if kind.startswith("byte"):
+        return None
     try:
-        return tuple(int(n) for n in value.shape)
+        return tuple(int(n) for n in (_own(value, "shape") if kind == "numpy.ndarray" else value.shape))
     except Exception:
         return None
 
 
-def _dtype(value: Any) -> str:
-    return str(getattr(value.dtype, "name", value.dtype))
+def _dtype(value: Any, kind: str) -> str | None:
+    if kind.startswith(("byte", "pandas")):
+        return None
+    dtype = _own(value, "dtype") if kind == "numpy.ndarray" else value.dtype
+    return str(getattr(dtype, "name", dtype))

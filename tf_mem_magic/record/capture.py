@@ -13,7 +13,7 @@ from tf_mem_magic.core.facts import BatchSeen, Facts, merge_devices
 from tf_mem_magic.core.recording import Cell, Dump, ErrorText, HostFull, Recording, Status
 from tf_mem_magic.diagnose.oom import find_oom
 from tf_mem_magic.facts.fit import observe_all
-from tf_mem_magic.facts.gather import Before, gather_facts, snapshot
+from tf_mem_magic.facts.gather import Before, Ended, gather_facts, snapshot
 from tf_mem_magic.record.dumps import DumpWatch
 from tf_mem_magic.record.host_stop import HostStop
 from tf_mem_magic.record.sampler import Sampler
@@ -50,6 +50,8 @@ class Capture:
         Keep copies of the weights of models that exist before the run.
     host_stop : int
         Percent of the host's memory limit at which the cell is interrupted; 0: never.
+    goes_on : bool
+        Remedies are asked about the run even where it goes well: read all that they need.
     """
 
     def __init__(
@@ -63,10 +65,11 @@ class Capture:
         earlier_cells: Sequence[str] = (),
         keep_weights: bool = False,
         host_stop: int = 0,
+        goes_on: bool = False,
     ) -> None:
         self.cell, self._namespace, self._pool = cell, namespace, pool
         self._on_tick, self._earlier_cells = on_tick, tuple(earlier_cells)
-        self._keep_weights = keep_weights
+        self._keep_weights, self._goes_on = keep_weights, goes_on
         self.before: Before = snapshot({})
         self._batches: MutableSequence[BatchSeen] = []
         self._thread = threading.get_ident()
@@ -163,7 +166,8 @@ class Capture:
 
     def _facts(self, error: BaseException | None) -> Facts:
         devices = merge_devices(self._pool.devices())
-        facts = gather_facts(self._namespace, self.before, self.cell.source, error, devices, self._earlier_cells)
+        ended: Ended = "well" if error is None and not self._goes_on else "failed"
+        facts = gather_facts(self._namespace, self.before, self.cell.source, error, devices, self._earlier_cells, ended)
         batches = tuple(dict.fromkeys((*self._batches, *facts.batches)))
         if self._keep_weights:
             facts = replace(facts, models=tuple(_mark_kept(m, self._namespace) for m in facts.models))

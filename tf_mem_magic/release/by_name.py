@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from tf_mem_magic.facts.kinds import is_a
 from tf_mem_magic.facts.names import own_names, reachable
 from tf_mem_magic.release.release import (
     SMALL,
@@ -77,11 +78,15 @@ def _empty_variable(variable: Any) -> None:
 
 def _variables(value: Any) -> Iterator[Any]:
     """Yield the TensorFlow variables of a Keras object and of its optimizer."""
-    for owner in (value, getattr(value, "optimizer", None)):
-        for variable in getattr(owner, "variables", None) or ():
-            inner = getattr(variable, "_value", variable)
-            if hasattr(inner, "handle"):
-                yield inner
+    try:
+        owners = (value, getattr(value, "optimizer", None))
+        held = [variable for owner in owners for variable in getattr(owner, "variables", None) or ()]
+    except Exception:  # a class with attributes of its own making
+        return
+    for variable in held:
+        inner = getattr(variable, "_value", variable)
+        if hasattr(inner, "handle"):
+            yield inner
 
 
 def _is_keras(value: Any) -> bool:
@@ -118,7 +123,7 @@ def _why_missing(shell: Any, name: str) -> str:
 
 def _let_go(shell: Any, found: dict[str, Any]) -> tuple[str, ...]:
     """Unbind the names, every other name of the same objects, and IPython's own; give those other names."""
-    ids = {id(value) for value in found.values() if not isinstance(value, SMALL)}
+    ids = {id(value) for value in found.values() if not is_a(value, SMALL)}
     same = [name for name, value in own_names(shell.user_ns) if name in found or id(value) in ids]
     for name in same:
         del shell.user_ns[name]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.units import size
+from tf_mem_magic.facts.kinds import is_a
 from tf_mem_magic.notebook.bindings import assigned_names, rebuilt_names
 from tf_mem_magic.release.gradient_registry import tie_gradients_to_graphs
 
@@ -125,7 +126,7 @@ def release_run(shell: Any, before: Before, source: str, results: list[Any] | No
         for name in sorted(assigned_names(source))
         if name in namespace
         and (name not in before.names or name in anew)
-        and not isinstance(namespace[name], SMALL)
+        and not is_a(namespace[name], SMALL)
         and not before.held(name, namespace[name])
     )
     values = [namespace[name] for name in names]
@@ -150,8 +151,11 @@ def _forget_validation(namespace: Mapping[str, Any]) -> None:
     from tf_mem_magic.facts.names import reachable
 
     for _, model in find_models(reachable(namespace)):
-        if getattr(model, "_eval_epoch_iterator", None) is not None:
-            model._eval_epoch_iterator = None
+        try:
+            if getattr(model, "_eval_epoch_iterator", None) is not None:
+                model._eval_epoch_iterator = None
+        except Exception:  # a model class with attributes of its own making
+            continue
 
 
 def free(shell: Any, names: Iterable[str]) -> str:
@@ -210,8 +214,17 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
         if error is None or id(error) in seen:
             continue
         seen.add(id(error))
-        todo += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
+        todo += [error.__cause__, error.__context__, *_members(error)]
         yield error
+
+
+def _members(error: BaseException) -> tuple[BaseException, ...]:
+    """Give the members of an exception group; what an exception of another kind calls so is none of ours."""
+    try:
+        members = getattr(error, "exceptions", ())
+    except Exception:
+        return ()
+    return tuple(one for one in members if is_a(one, BaseException)) if type(members) is tuple else ()
 
 
 def _cell_part(entry: types.TracebackType | None, namespace: Mapping[str, Any]) -> types.TracebackType | None:
@@ -262,7 +275,7 @@ def _results_of(shell: Any, before: Before, source: str) -> list[Any]:
 
 def forget_results(shell: Any, values: list[Any]) -> None:
     """Take ``values`` out of IPython's memory of results: ``Out``, ``_``, ``__``, ``___``, ``_3``."""
-    ids = {id(value) for value in values if not isinstance(value, SMALL)}
+    ids = {id(value) for value in values if not is_a(value, SMALL)}
     results = shell.user_ns.get("Out", {})
     for count in [c for c, value in results.items() if id(value) in ids]:
         del results[count]

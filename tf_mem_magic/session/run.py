@@ -56,6 +56,7 @@ class CellRun:
             earlier_cells=session.earlier_sources(cell.source),
             keep_weights=options.keep_weights,
             host_stop=options.host_stop,
+            goes_on=self.lineage.applied is not None,
         )
 
     @property

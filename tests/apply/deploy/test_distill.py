@@ -17,7 +17,8 @@ import contextlib, io, json, sys, warnings
 import keras, numpy as np, tensorflow as tf
 from tf_mem_magic import apply
 from tf_mem_magic.apply import distill as _
-from tf_mem_magic.apply.deploy.distill import _meaning, _soft_loss, why_not
+from tf_mem_magic.apply.deploy.distill import _soft_loss
+from tf_mem_magic.remedies.deploy._meaning import meaning_of, why_not
 L, losses = keras.layers, keras.losses
 rng = np.random.default_rng(0)
 x = rng.standard_normal((256, 12)).astype("float32")
@@ -118,17 +119,17 @@ wanted = {
     "binary": T * T * (u * np.log(u / v) + (1 - u) * np.log((1 - u) / (1 - v))).mean(),
     "values": ((a - b) ** 2).mean(),
 }
-from tf_mem_magic.apply.deploy.distill import _Meaning
+from tf_mem_magic.remedies.deploy._meaning import Meaning
 given = {("classes", True): (a, b), ("classes", False): (softmax(a), softmax(b)), ("binary", True): (a, b),
          ("binary", False): (sigmoid(a), sigmoid(b)), ("values", False): (a, b)}
-found["formula"] = {f"{k} {l}": [float(_soft_loss(_Meaning(k, l), T)(tf.constant(m, tf.float32), tf.constant(n, tf.float32))), float(wanted[k])]
+found["formula"] = {f"{k} {l}": [float(_soft_loss(Meaning(k, l), T)(tf.constant(m, tf.float32), tf.constant(n, tf.float32))), float(wanted[k])]
                     for (k, l), (m, n) in given.items()}
 # Gradients of the softened part stay as large at any temperature: for logits near zero they do not depend on it.
 grads = []
 for T in (10.0, 100.0):
     z = tf.Variable(tf.constant(b * 0.01, tf.float32))
     with tf.GradientTape() as tape:
-        loss = _soft_loss(_Meaning("classes", True), T)(tf.constant(a * 0.01, tf.float32), z)
+        loss = _soft_loss(Meaning("classes", True), T)(tf.constant(a * 0.01, tf.float32), z)
     grads.append(tape.gradient(loss, z).numpy())
 found["gradients"] = [float(np.abs(grads[0] - grads[1]).max()), float(np.abs(grads[0]).max())]
 

@@ -94,7 +94,7 @@ def unbuilt(): return keras.Sequential([L.Dense(16), L.Dense(2)])
 
 SCRIPT = (
     "import json, sys, keras, numpy as np\nL = keras.layers\nfrom tf_mem_magic import apply\n"
-    "from tf_mem_magic.apply.deploy.narrower import check_widths\n"
+    "from tf_mem_magic.remedies.deploy._widths import check_widths\n"
     + MODELS
     + """
 found = {}

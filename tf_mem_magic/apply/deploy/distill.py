@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
 from typing import Any
 
 from tf_mem_magic.apply.deploy._inference import first_inputs
 from tf_mem_magic.apply.deploy._side_by_side import compare, evaluated_data, measure
-
-_CLASSES = frozenset({"categorical_crossentropy", "sparse_categorical_crossentropy"})
-_BINARY = frozenset({"binary_crossentropy"})
-_VALUES = frozenset(
-    {
-        "mean_squared_error",
-        "mean_absolute_error",
-        "huber",
-        "log_cosh",
-        "mean_absolute_percentage_error",
-        "mean_squared_logarithmic_error",
-    }
-)
+from tf_mem_magic.remedies.deploy._meaning import Meaning, check_teacher, meaning_of, model_class
 
 
 def distill(
@@ -79,9 +65,9 @@ def distill(
         raise ValueError(f"the temperature must be more than 0; it is {temperature}")
     if not 0 <= hard <= 1:
         raise ValueError(f"the share of the data's own loss must be 0 to 1; it is {hard}")
-    _check(teacher)
+    check_teacher(teacher)
     _check_pair(teacher, student)
-    meaning = _meaning(teacher)
+    meaning = meaning_of(teacher)
     settings = _settings(teacher)
     student.compile(**settings)
     batch = first_inputs(x, fit.get("batch_size") or 32)
@@ -93,43 +79,8 @@ def distill(
     return history
 
 
-@dataclass(frozen=True, slots=True)
-class _Meaning:
-    """What a model's outputs mean: ``classes``, ``binary`` or ``values``, and whether they are logits."""
-
-    kind: str
-    logits: bool = False
-
-
-def why_not(teacher: Any) -> str:
-    """Say why a narrower student cannot be built from the teacher and learn from it; empty: it can, as far as seen."""
-    from tf_mem_magic.apply.deploy.narrower import check_widths
-
-    try:
-        check_widths(teacher)
-        _check(teacher)
-        _meaning(teacher)
-    except (TypeError, ValueError) as reason:
-        return str(reason)
-    return ""
-
-
-def _check(teacher: Any) -> None:
-    base = _model_class()
-    if base is None or not isinstance(teacher, base):
-        raise TypeError(f"apply.distill needs models of Keras 3; this is a {type(teacher).__name__}")
-    if not teacher.built:
-        raise ValueError(f"`{teacher.name}` is not built yet: call it once on data")
-    if not teacher.compiled or teacher.loss is None:
-        raise ValueError("the teacher is not compiled with a loss, so it is not known what its outputs mean")
-    if isinstance(teacher.output_shape, (list, dict)) or isinstance(teacher.loss, (list, dict)):
-        raise ValueError("the teacher has several outputs, and only one is distilled")
-    if type(teacher).train_step is not base.train_step or type(teacher).compute_loss is not base.compute_loss:
-        raise ValueError("the teacher has a training step or a loss of its own, which is not known here")
-
-
 def _check_pair(teacher: Any, student: Any) -> None:
-    if not isinstance(student, _model_class()):
+    if not isinstance(student, model_class()):
         raise TypeError(f"the student must be a model of Keras 3; this is a {type(student).__name__}")
     if not student.built:
         raise ValueError(f"`{student.name}` is not built yet: call it once on data")
@@ -137,33 +88,6 @@ def _check_pair(teacher: Any, student: Any) -> None:
         raise ValueError("the student shares weights with the teacher, which would change them")
     if teacher.output_shape != student.output_shape:
         raise ValueError(f"the outputs differ: {teacher.output_shape} and {student.output_shape}")
-
-
-def _model_class() -> Any:
-    return getattr(sys.modules.get("keras.src.models.model"), "Model", None)
-
-
-def _meaning(teacher: Any) -> _Meaning:
-    """Tell from the loss, and see that the last layer fits it."""
-    import keras
-
-    loss = keras.losses.get(teacher.loss)
-    plain = getattr(loss, "fn", loss)
-    name = getattr(plain, "__name__", "")
-    if name in _VALUES:
-        return _Meaning("values")
-    if name not in _CLASSES | _BINARY:
-        raise ValueError(f"what the outputs mean under the loss `{name or loss}` is not known here")
-    logits = bool(getattr(loss, "from_logits", False))
-    wanted = "softmax" if name in _CLASSES else "sigmoid"
-    layers = getattr(teacher, "layers", ())
-    last = layers[-1] if layers else None
-    activation = "softmax" if type(last).__name__ == "Softmax" else getattr(last, "activation", None)
-    found = getattr(activation, "__name__", activation)
-    if found is not None and (found == wanted) is logits:
-        what = "logits" if logits else "probabilities"
-        raise ValueError(f"the loss expects {what}, but the last layer's activation is `{found}`")
-    return _Meaning("classes" if name in _CLASSES else "binary", logits)
 
 
 def _settings(teacher: Any) -> dict[str, Any]:
@@ -183,7 +107,7 @@ def _settings(teacher: Any) -> dict[str, Any]:
 def _train(
     teacher: Any,
     student: Any,
-    meaning: _Meaning,
+    meaning: Meaning,
     settings: dict[str, Any],
     weighting: tuple[float, float],
     data: tuple[Any, Any],
@@ -218,7 +142,7 @@ def _train(
     return distillation.fit(*data, **fit)
 
 
-def _soft_loss(meaning: _Meaning, temperature: float) -> Any:
+def _soft_loss(meaning: Meaning, temperature: float) -> Any:
     """Make the loss between the teacher's outputs and the student's, one number a sample, weighted as Keras does."""
     import keras
     import tensorflow as tf

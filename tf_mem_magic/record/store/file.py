@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tf_mem_magic.core.facts import Facts
-from tf_mem_magic.core.jsonio import UnreadableFileError, decode, encode
+from tf_mem_magic.core.jsonio import UnreadableFileError, decode, encode, open_plain
 from tf_mem_magic.core.recording import Cell, Dump, LimitBasis, PeakBasis, Recording, Series, Status
 from tf_mem_magic.core.timeline import Timeline
 from tf_mem_magic.diagnose.dump import parse_dumps
@@ -199,8 +199,10 @@ def is_store(path: Path | str) -> bool:
     ------
     OSError
         If it cannot be read.
+    UnreadableFileError
+        If it is no plain file.
     """
-    with open(path, "rb") as file:
+    with open_plain(Path(path)) as file:
         return file.read(len(MAGIC)) == MAGIC
 
 
@@ -215,9 +217,14 @@ def read_store(path: Path | str) -> Recording:
     path = Path(path)
     page = read_page(path)
     try:
-        return _recording(page, path)
+        recording = _recording(page, path)
+    except UnreadableFileError:
+        raise
     except (ValueError, IndexError, struct.error) as error:
         raise UnreadableFileError(f"the recording is damaged ({error})") from error
+    if recording.contradiction:
+        raise UnreadableFileError(f"the recording is damaged ({recording.contradiction})")
+    return recording
 
 
 def read_notes(path: Path | str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from tf_mem_magic.core.jsonio import UnreadableFileError
+from tf_mem_magic.core.jsonio import UnreadableFileError, open_plain
 from tf_mem_magic.core.timeline import Timeline, bytes_needed
 
 MAGIC = b"TFMEMREC"
@@ -131,7 +131,7 @@ def read_head(path: Path) -> Page:
 
 def _read(path: Path, most: int) -> Page:
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             data, size = file.read(most), os.fstat(file.fileno()).st_size
     except OSError as error:
         raise UnreadableFileError(f"the recording cannot be read ({error.strerror}: {path})") from error

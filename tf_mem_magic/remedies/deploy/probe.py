@@ -8,7 +8,49 @@ from collections.abc import Iterable
 from math import prod
 from typing import Any
 
+from tf_mem_magic.remedies.deploy._meaning import why_not
+
+WHEN = ("failed", "trained")
 _FLOAT32 = 4
+
+
+def probe(model: Any) -> dict[str, Any]:
+    """Give what the remedies for deployment must know of a model: fields of ``ModelFacts``."""
+    quantizable = quantizable_bytes(_layers(model))
+    keras_3 = _is_keras_3(model)
+    return {
+        "copyable": is_copyable(model),
+        "quantizable": sum(quantizable),
+        "widest": max(quantizable, default=0),
+        "form": _form(model) if keras_3 else None,
+        "no_student": _no_student(model) if keras_3 else None,
+    }
+
+
+def _layers(model: Any) -> list[Any]:
+    try:
+        return [layer for layer in model._flatten_layers() if layer is not model]
+    except Exception:
+        return []
+
+
+def _is_keras_3(model: Any) -> bool:
+    return not any(base.__module__.partition(".")[0] == "tf_keras" for base in type(model).__mro__)
+
+
+def _form(model: Any) -> str:
+    """Say how a Keras 3 model is made."""
+    bases = {f"{base.__module__}.{base.__name__}" for base in type(model).__mro__}
+    if "keras.src.models.sequential.Sequential" in bases:
+        return "sequential"
+    return "functional" if "keras.src.models.functional.Functional" in bases else "subclassed"
+
+
+def _no_student(model: Any) -> str | None:
+    try:
+        return why_not(model)
+    except Exception:
+        return None
 
 
 def is_copyable(model: Any) -> bool:

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+WHEN = ("failed",)
 _EXACT = ("InputLayer", "Embedding", "Functional")
 """Keras's layers that do not cast the floats they are given to their own compute type."""
+
+
+def probe(model: Any) -> dict[str, Any]:
+    """Give the fields of ``ModelFacts`` that this remedy asks for."""
+    return {"rounds_ids": rounds_ids(model)}
 
 
 def rounds_ids(model: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+WHEN = ("failed",)
 _LAYERS = frozenset(
     "InputLayer Dense EinsumDense Activation ReLU LeakyReLU PReLU ELU Softmax Embedding Flatten Reshape Permute "
     "RepeatVector Identity Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D AlphaDropout GaussianDropout "
@@ -21,6 +22,11 @@ which may carry a state from one batch to the next, and not those that join alon
 
 _OPERATIONS = frozenset("Add Subtract Multiply Divide TrueDivide Negative Relu Sigmoid Tanh Gelu Silu".split())
 """Operations of ``keras.ops`` on whole tensors that work entry by entry."""
+
+
+def probe(model: Any) -> dict[str, Any]:
+    """Give the fields of ``ModelFacts`` that this remedy asks for."""
+    return {"rowwise": is_rowwise(model)}
 
 
 def is_rowwise(model: Any) -> bool:
