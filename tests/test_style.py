@@ -41,12 +41,10 @@ UPWARD = (
     ("diagnose.comparison", "report.comparison_words", "a comparison makes its own sentence"),
     ("remedies.deploy.quantize", "report.measures", "a remedy tells what was measured in the report's words"),
     ("facts.gather", "record.traceback", "the calls on the way to the error are facts and part of the recording"),
-    ("facts.models", "apply.deploy.distill", "whether a student can be built is asked of what builds it"),
 )
 """Imports against the order that are still there, with what brings them about. To be mended, not added to."""
 
 CIRCLES = (
-    ("facts.models", "apply.deploy._inference", "apply.deploy._side_by_side", "apply.deploy.distill"),
     ("release.by_name", "release.release"),
     ("notebook.batch.datasets", "notebook.batch.loops"),
     ("notebook.follow.calls", "notebook.follow.classes", "notebook.follow.containers", "notebook.follow.entries",
