@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import math
 import sys
@@ -58,7 +57,7 @@ def proposals() -> tuple[Proposal, ...]:
     return (
         Proposal(
             "smaller-batch",
-            "Batch 256 → 128",
+            "Batch 128",
             half,
             CELL,
             "same model, other gradients",
@@ -69,7 +68,7 @@ def proposals() -> tuple[Proposal, ...]:
         ),
         Proposal(
             "mixed-precision",
-            "Mixed precision (float16)",
+            "16-bit compute",
             mixed,
             CELL,
             "close numerics",
@@ -192,7 +191,7 @@ def fits_now() -> Outcome:
     after = series("allocator:GPU:0", 7.5, 68, 4, limit=gib(14.7), limit_basis="configured", peak_basis="counter")
     comparison = Comparison(
         "smaller-batch",
-        "Batch 256 → 128",
+        "Batch 128",
         "oom",
         "ok",
         before,
@@ -213,7 +212,7 @@ def fits_now() -> Outcome:
 def did_not_help() -> Outcome:
     base = out_of_memory()
     comparison = Comparison(
-        "mixed-precision", "Mixed precision (float16)", "oom", "oom", base.recording.series[0],
+        "mixed-precision", "16-bit compute", "oom", "oom", base.recording.series[0],
         base.recording.series[0], gib(14.7),
     )  # fmt: skip
     return dataclasses.replace(
@@ -318,8 +317,7 @@ OUTCOMES = {
 
 def page(dark: bool = False, opened: bool = False) -> str:
     """Give all outcomes on one page, with the colours of JupyterLab's light or dark theme."""
-    from tf_mem_magic.report.figure import draw_png
-    from tf_mem_magic.report.html import render_html
+    from tf_mem_magic.report.html.page import render_html
     from tf_mem_magic.report.text import render_text
 
     colours = (
@@ -331,7 +329,7 @@ def page(dark: bool = False, opened: bool = False) -> str:
     body = []
     for name, make in OUTCOMES.items():
         outcome = make()
-        report = render_html(outcome, base64.b64encode(draw_png(outcome)).decode())
+        report = render_html(outcome)
         report = report.replace("<details", "<details open") if opened else report
         plain = render_text(outcome).replace("&", "&amp;").replace("<", "&lt;")
         body.append(f"<h4>{name}</h4>{report}<details><summary>as text</summary><pre>{plain}</pre></details>")

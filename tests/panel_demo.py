@@ -99,16 +99,16 @@ def outcome(cell: str, *offered: Proposal, status: str = "oom", **more: Any) -> 
 def rich(cell: str, changed: str) -> Outcome:
     """Make an outcome with everything that a panel can show."""
     smaller = proposal(
-        "smaller-batch", "Batch 256 → 128", changed, cell, estimate=Estimate(7 * GIB, int(8.1 * GIB), "2 measured runs"),
+        "smaller-batch", "Batch 128", changed, cell, estimate=Estimate(7 * GIB, int(8.1 * GIB), "2 measured runs"),
         caveats=("Gradients are noisier; you may want to halve the learning rate.",),
         choices=(Choice("Continue from epoch 3", changed + "\n# from epoch 3", "Keeps the weights of epoch 3"),),
     )  # fmt: skip
     accumulate = proposal(
-        "accumulate-gradients", "2 × 128 accumulated", changed, cell, preserves="same effective batch",
+        "accumulate-gradients", "Keep batch 256, in 2 steps of 128", changed, cell, preserves="same effective batch",
         estimate=Estimate(int(13 * GIB), int(16 * GIB), "2 measured runs"),
     )  # fmt: skip
     mixed = proposal(
-        "mixed-precision", "Mixed precision (float16)", changed, cell, preserves="close numerics", why="saves on activations",
+        "mixed-precision", "16-bit compute", changed, cell, preserves="close numerics", why="saves on activations",
     )  # fmt: skip
     growth = proposal("memory-growth", "Memory growth", cell, cell, preserves="same results", takes_effect="restart")
     return outcome(
@@ -126,7 +126,7 @@ def rich(cell: str, changed: str) -> Outcome:
 def reran(changed: str, original: str) -> Outcome:
     """Make the outcome of a rerun that fits."""
     comparison = Comparison(
-        "smaller-batch", "Batch 256 → 128", "oom", "ok", None, None, int(14.7 * GIB), "7.0–8.1 GiB", original=original,
+        "smaller-batch", "Batch 128", "oom", "ok", None, None, int(14.7 * GIB), "7.0–8.1 GiB", original=original,
         text="Batch 128: it fits. Peak 7.6 GiB (expected 7.0–8.1), was over 14.7.",
     )  # fmt: skip
     history = (Attempt("256", "oom"), Attempt("128", "ok", int(7.6 * GIB)))

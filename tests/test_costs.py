@@ -19,7 +19,7 @@ from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.facts.names import reachable
 from tf_mem_magic.facts.values import find_values
-from tf_mem_magic.report.bundle import static_bundle
+from tf_mem_magic.report.bundle import whole_bundle
 from tf_mem_magic.report.sentences import SHORT, has_timeline
 from tf_mem_magic.session import warm
 from tf_mem_magic.session.run import CellRun
@@ -104,7 +104,7 @@ def test_nothing_is_warmed_up_while_no_allocator_waits(kernel):
 
 def test_a_short_run_that_went_well_has_no_picture_and_one_line():
     quiet = Outcome(Recording(Cell("pass"), SHORT / 2))
-    assert "<img" not in static_bundle(quiet)["text/html"]
+    assert "image/png" not in whole_bundle(quiet)
     assert not has_timeline(quiet)
 
 

@@ -30,6 +30,7 @@ class Report:
 
     def __init__(self, outcome: Outcome, rerun: Callable[[str], Report] | None = None) -> None:
         self._outcome, self._rerun = outcome, rerun
+        self._is_shown = False
 
     @property
     def outcome(self) -> Outcome:
@@ -78,7 +79,9 @@ class Report:
         """
         if self._rerun is None:
             raise RuntimeError("this report has no cell to run: it was loaded from a file or made by record()")
-        return self._rerun(key)
+        report = self._rerun(key)
+        report._is_shown = True  # the run has shown it: as a cell's result it would stand there twice
+        return report
 
     def figure(self) -> Figure:
         """Draw the timeline; a matplotlib ``Figure`` that belongs to no window."""
@@ -123,9 +126,12 @@ class Report:
         return f"<Report {headline(self._outcome)}>"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        from tf_mem_magic.report.bundle import static_bundle
+        from tf_mem_magic.report.bundle import whole_bundle
 
-        return static_bundle(self._outcome)
+        shown, self._is_shown = self._is_shown, False
+        if shown:
+            return {"text/plain": repr(self)}
+        return whole_bundle(self._outcome)
 
 
 class Running:

@@ -66,7 +66,7 @@ def shown_choices(lab: Lab, notebook, *more: str) -> Lab:
     notebook(SETUP, CELL, *more)
     lab.run(0)
     lab.run(1)
-    lab.button("Batch 256 → 128").wait_for()
+    lab.button("Batch 128").wait_for()
     return lab
 
 
@@ -117,7 +117,7 @@ def test_the_strip_without_updates_does_not_claim_to_be_live(notebook):
 def test_a_click_changes_the_cell_and_reruns_it_in_place(lab, notebook):
     shown_choices(lab, notebook, "print(runs, [note[:2] for note in demo.NOTES])")
     before = lab.count(1)
-    lab.click("Batch 256 → 128")
+    lab.click("Batch 128")
     lab.button("Undo").wait_for()
     wait_until(lambda: lab.count(1) == before + 1, "the count is the next one")
     assert CELL.replace("batch = 256", "batch = 128") == lab.source(1)
@@ -132,7 +132,7 @@ def test_the_prompt_shows_that_the_rerun_is_running(lab, notebook):
     notebook(SETUP, slow)
     lab.run(0)
     lab.run(1)
-    lab.click("Batch 256 → 128")
+    lab.click("Batch 128")
     wait_until(lambda: lab.is_running(1), "the prompt shows the star")
     wait_until(lambda: not lab.is_running(1), "the rerun ends")
     assert 3 == lab.count(1)
@@ -141,10 +141,10 @@ def test_the_prompt_shows_that_the_rerun_is_running(lab, notebook):
 def test_a_cell_that_was_edited_meanwhile_is_left_alone(lab, notebook):
     shown_choices(lab, notebook, "print(runs)")
     lab.set_source(1, "mine = 1")
-    lab.click("Batch 256 → 128")
+    lab.click("Batch 128")
     lab.page.get_by_text("The cell was edited since this run, so nothing was changed.").wait_for()
     assert "mine = 1" == lab.source(1)
-    assert lab.button("Batch 256 → 128").is_enabled()
+    assert lab.button("Batch 128").is_enabled()
     assert "[256]" == run_text(lab, 2)
 
 
@@ -160,7 +160,7 @@ def test_a_cell_that_was_deleted_is_reported(notebook):
 
 def test_undo_puts_the_old_code_back_and_runs_nothing(lab, notebook):
     shown_choices(lab, notebook, "print(runs, demo.NOTES[-1][1])")
-    lab.click("Batch 256 → 128")
+    lab.click("Batch 128")
     lab.click("Undo")
     lab.page.get_by_text("The cell has its old code again; it was not run.").wait_for()
     assert CELL == lab.source(1)
@@ -170,7 +170,7 @@ def test_undo_puts_the_old_code_back_and_runs_nothing(lab, notebook):
 def test_copy_puts_the_changed_cell_on_the_clipboard(lab, notebook):
     shown_choices(lab, notebook)
     lab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    lab.click("Batch 256 → 128")
+    lab.click("Batch 128")
     lab.click("Copy the cell")
     lab.page.get_by_text("The cell is on the clipboard.").wait_for()
     assert CELL.replace("batch = 256", "batch = 128") == lab.page.evaluate("navigator.clipboard.readText()")
@@ -179,7 +179,7 @@ def test_copy_puts_the_changed_cell_on_the_clipboard(lab, notebook):
 def test_where_the_browser_does_not_copy_the_code_is_shown(lab, notebook):
     shown_choices(lab, notebook)
     lab.page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')); }")
-    lab.click("Batch 256 → 128")
+    lab.click("Batch 128")
     lab.click("Copy the cell")
     field = lab.page.locator(".tfmem textarea")
     field.wait_for()
@@ -221,7 +221,7 @@ def test_running_the_cell_by_hand_during_a_rerun_takes_its_outputs_back(lab, not
     notebook(SETUP, slow, "print(runs)")
     lab.run(0)
     lab.run(1)
-    lab.click("Batch 256 → 128")
+    lab.click("Batch 128")
     wait_until(lambda: lab.is_running(1), "the rerun is under way")
     lab.start(1)
     wait_until(lambda: lab.count(1) == 4, "the run by hand has ended")
@@ -276,20 +276,20 @@ def test_a_saved_notebook_opens_without_a_kernel_and_without_a_broken_widget(lab
     shown_choices(lab, notebook)
     saved = lab.save(lab.name)
     assert "application/vnd.jupyter.widget-view+json" not in json.dumps(saved)
-    assert lab.button("Batch 256 → 128").is_visible()
+    assert lab.button("Batch 128").is_visible()
     lab.shut_down()
     lab.new_page()
     lab.page.goto(lab.address(lab.name))
     lab.page.get_by_text("Changes to this cell that were offered").wait_for()
     assert "Error displaying widget" not in lab.page.content()
-    assert "Batch 256 → 128" in lab.output_text(1)
+    assert "Batch 128" in lab.output_text(1)
 
 
 def test_after_the_page_is_loaded_again_the_panel_still_works(lab, notebook):
     shown_choices(lab, notebook)
     lab.save(lab.name)
     lab.open(lab.name)
-    lab.click("Batch 256 → 128")
+    lab.click("Batch 128")
     lab.button("Undo").wait_for()
     lab.wait_for_text(1, "batch 128")
 
@@ -300,9 +300,9 @@ def test_of_two_windows_only_the_one_that_was_clicked_acts(lab, notebook):
     lab.save(lab.name)
     lab.new_page()
     lab.open(lab.name)
-    lab.button("Batch 256 → 128").wait_for()
+    lab.button("Batch 128").wait_for()
     lab.page = first
-    lab.click("Batch 256 → 128")
+    lab.click("Batch 128")
     lab.button("Undo").wait_for()
     assert "[256, 128]" == run_text(lab, 2)
 
@@ -327,7 +327,7 @@ def test_with_the_script_blocked_the_buttons_run_a_copy_below(lab, notebook):
     )
     lab.run(0)
     lab.run(1)
-    lab.click("Run a changed copy below: Batch 256 → 128")
+    lab.click("Run a changed copy below: Batch 128")
     lab.page.get_by_text("ran here: batch = 128").wait_for()
     assert CELL == lab.source(1)
     assert "('run_here', 'smaller-batch')" == run_text(lab, 2)
@@ -337,7 +337,7 @@ def test_with_the_script_blocked_the_code_can_be_copied_by_hand(lab, notebook):
     notebook(SETUP, CELL, before=lambda page: page.route("**/anywidget/**", lambda r: r.abort()))
     lab.run(0)
     lab.run(1)
-    lab.button("Run a changed copy below: Batch 256 → 128").wait_for()
+    lab.button("Run a changed copy below: Batch 128").wait_for()
     lab.click("Copy the cell")
     field = lab.page.locator(".tfmem textarea")
     field.wait_for()
@@ -355,7 +355,7 @@ def hidden(lab: Lab, notebook, script: str, *cells: str) -> Lab:
 
 def test_without_the_notebook_the_copy_runs_below(lab, notebook):
     hidden(lab, notebook, "hideNotebook();", CELL, "print(runs)")
-    lab.click("Run a changed copy below: Batch 256 → 128")
+    lab.click("Run a changed copy below: Batch 128")
     wait_until(lambda: "batch 128 {'key': 'smaller-batch'}" in lab.output_text(1), "the output is in the panel")
     assert CELL == lab.source(1)
     assert "[256, 128]" == run_text(lab, 2)
@@ -378,7 +378,7 @@ else:
 
 def test_without_the_kernel_the_panel_runs_the_copy(lab, notebook):
     hidden(lab, notebook, "hideNotebook(); hideExecution();", CELL)
-    lab.click("Run a changed copy below: Batch 256 → 128")
+    lab.click("Run a changed copy below: Batch 128")
     lab.page.get_by_text("ran here: batch = 128").wait_for()
     assert CELL == lab.source(1)
 
@@ -393,19 +393,19 @@ def test_without_restart_the_panel_says_what_to_do(lab, notebook):
 def test_the_panel_is_usable_by_keyboard(lab, notebook):
     shown_choices(lab, notebook)
     focused = "document.activeElement.textContent.trim()"
-    lab.button("Batch 256 → 128").focus()
+    lab.button("Batch 128").focus()
     order = []
     for _ in range(3):
         order.append(lab.page.evaluate(focused))
         lab.page.keyboard.press("Tab")
-    assert ["Batch 256 → 128", "the change", "Continue from epoch 3"] == order
+    assert ["Batch 128", "the change", "Continue from epoch 3"] == order
     summary = lab.page.locator(".tfmem summary").first
     summary.focus()
     lab.page.keyboard.press("Enter")
     lab.page.get_by_text("The estimate rests on: 2 measured runs").first.wait_for()
     lab.page.keyboard.press("Escape")
     wait_until(lambda: lab.page.locator(".tfmem details[open]").count() == 0, "Escape closes the row")
-    lab.button("Batch 256 → 128").focus()
+    lab.button("Batch 128").focus()
     lab.page.keyboard.press("Enter")
     lab.button("Undo").wait_for()
 
@@ -442,7 +442,7 @@ def test_nothing_scrolls_sideways(lab, notebook, width):
         lab.command("application:toggle-left-area")
     lab.run(0)
     lab.run(1)
-    lab.button("Batch 256 → 128").wait_for()
+    lab.button("Batch 128").wait_for()
     lab.page.locator(".tfmem summary").first.click()
     wide = "[...document.querySelectorAll('.tfmem, .tfmem *')].filter(e => e.scrollWidth > e.clientWidth + 1 &&"
     wide += " getComputedStyle(e).overflowX !== 'visible').map(e => e.className)"

@@ -19,7 +19,7 @@ model = keras.Sequential(stack)
 model.compile("adam", "mse", jit_compile=False)"""
 FIT = "%%tfmem\nmodel.fit(x, y, batch_size=16384, epochs=2, verbose=0);"
 SEEN = "import tf_mem_magic as t; r = t.last_report(); print(r.status, sorted({b.batch for b in r.recording.facts.batches}))"
-COPY = "Run a changed copy below: Batch 16384 → 8192"
+COPY = "Run a changed copy below: Batch 8192"
 
 
 @pytest.fixture(scope="module")

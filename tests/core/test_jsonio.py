@@ -144,7 +144,7 @@ def _mutated(value, chance):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_file_that_contradicts_itself_is_refused_or_shown(saved, seed):
-    from tf_mem_magic.report.bundle import static_bundle
+    from tf_mem_magic.report.bundle import whole_bundle
     from tf_mem_magic.report.text import render_text
 
     chance = random.Random(seed)
@@ -156,7 +156,7 @@ def test_a_file_that_contradicts_itself_is_refused_or_shown(saved, seed):
         except UnreadableFileError:
             continue
         render_text(report.outcome)
-        static_bundle(report.outcome)
+        whole_bundle(report.outcome)
 
 
 OOM = ErrorText(

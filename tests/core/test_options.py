@@ -33,7 +33,7 @@ def test_every_option_is_read():
         ("-o", "expected one argument"),
         ("--save 'x", "No closing quotation"),
         ("--keep everything", "invalid choice"),
-        ("--max-tries 0", "'0' is not a number of reruns between 1 and 100"),
+        ("--max-tries 0", "'0' is not a number between 1 and 100"),
         ("--max-minutes -3", "'-3' is not a number of minutes"),
         ("--max-minutes soon", "'soon' is not a number of minutes"),
     ],
@@ -59,6 +59,11 @@ def test_the_environment_speaks_first_and_the_line_last():
         ("status", Command("status")),
         ("last", Command("last")),
         ("free a b", Command("free", ("a", "b"))),
+        ("free", Command("free")),
+        ("last 3 --all", Command("last", count=3, everything=True)),
+        ("history", Command("history")),
+        ("apply 1", Command("apply", ("1",))),
+        ("apply smaller-batch", Command("apply", ("smaller-batch",))),
         ("budget 512MiB", Command("budget", (), 512 * 2**20)),
         ("budget 512 MiB", Command("budget", (), 512 * 2**20)),
         ("doctor", Command("doctor")),
@@ -69,11 +74,32 @@ def test_every_command_of_the_line_magic_is_read(line, expected):
     assert parse_line(line) == expected
 
 
-@pytest.mark.parametrize("line", ["", "fly", "free", "budget", "budget lots", "budget -5", "on off"])
+@pytest.mark.parametrize("line", ["", "fly", "apply", "last x", "budget", "budget lots", "budget -5", "on off"])
 def test_a_bad_command_is_one_clear_line(line):
     with pytest.raises(OptionError) as caught:
         parse_line(line)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("parse", "line", "meant"),
+    [
+        (parse_line, "statsu", "status"),
+        (parse_line, "histroy", "history"),
+        (parse_cell_line, "--on-omm auto", "--on-oom"),
+        (parse_cell_line, "--on-oom atuo", "auto"),
+        (parse_cell_line, "--kep-frames", "--keep-frames"),
+    ],
+)
+def test_a_misspelled_word_gets_the_nearest_suggestion(parse, line, meant):
+    with pytest.raises(OptionError, match=f"did you mean {meant}\\?"):
+        parse(line)
+
+
+def test_a_word_that_is_near_to_none_gets_no_suggestion():
+    with pytest.raises(OptionError) as caught:
+        parse_line("xyzzy")
+    assert "did you mean" not in str(caught.value)
 
 
 def test_help_lists_only_what_works():

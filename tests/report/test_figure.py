@@ -99,10 +99,10 @@ def test_the_failed_request_is_a_hatched_cap_of_its_size():
     assert (cap.get_hatch() is not None, round(cap.get_y(), 1), round(cap.get_height(), 1)) == (True, 14.2, 1.5)
 
 
-def test_a_request_far_over_the_limit_does_not_flatten_the_curve():
+def test_a_request_that_alone_is_more_than_the_device_has_is_drawn_to_scale():
     outcome = gallery.out_of_memory()
     figure = draw(dataclasses.replace(outcome, diagnosis=dataclasses.replace(outcome.diagnosis, requested=900 * GIB)))
-    assert figure.axes[0].get_ylim()[1] < 2 * 14.7
+    assert figure.axes[0].get_ylim()[1] > 900
 
 
 def test_the_limit_is_a_dashed_line():
@@ -141,8 +141,8 @@ def test_nothing_measured_is_said():
 
 
 def test_before_and_after_share_their_scale():
-    before, after = draw(gallery.fits_now()).axes
-    assert before.get_ylim() == after.get_ylim()
+    (axes,) = draw(gallery.fits_now()).axes
+    assert (len(axes.collections), axes.get_xlim()[1] >= 68, axes.get_ylim()[1] >= 14.7) == (2, True, True)
 
 
 def test_devices_have_a_row_each_on_one_time_axis():

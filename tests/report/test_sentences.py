@@ -9,7 +9,6 @@ import pytest
 from tests import gallery
 from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.outcome import Attempt, Comparison, Outcome
-from tf_mem_magic.core.proposals import Estimate, Proposal
 from tf_mem_magic.core.recording import Cell, Dump, Recording, Series
 from tf_mem_magic.core.units import GIB, MIB
 from tf_mem_magic.report import comparison_words as rerun
@@ -138,21 +137,20 @@ def test_what_is_left_behind_is_named():
 def test_a_rerun_that_fits_says_so_with_both_numbers_and_the_estimate():
     outcome = gallery.fits_now()
     assert (sentences.headline(outcome), rerun.result(outcome)) == (
-        "Batch 256 → 128: it fits",
+        "Batch 128: it fits",
         "Peak 7.6 of 14.7 GiB in use on GPU:0 (52 %); expected 7.0–8.1 GiB. "
         "Before: out of memory, peak 14.2 GiB in use on GPU:0.",
     )
 
 
 def test_a_rerun_that_still_runs_out_says_so():
-    assert sentences.headline(gallery.did_not_help()) == "Mixed precision (float16): still out of memory"
+    assert sentences.headline(gallery.did_not_help()) == "16-bit compute: still out of memory"
 
 
 def test_a_change_that_does_not_lower_the_peak_is_said_not_to():
     comparison = Comparison("xla", "Compile with XLA", "ok", "ok", counter(GIB, GIB), counter(2 * GIB, GIB))
     assert rerun.result(outcome_of(comparison=comparison)) == (
-        "Peak 2.0 GiB in use on GPU:0; no estimate had been made. Before: peak 1.0 GiB in use on GPU:0. "
-        "The change did not lower the peak."
+        "Peak 2.0 GiB in use on GPU:0. Before: peak 1.0 GiB in use on GPU:0. The change did not lower the peak."
     )
 
 
@@ -175,20 +173,6 @@ def test_a_promise_of_the_edit_is_checked_in_words(status, seen, expected):
 def test_the_runs_so_far_are_one_line():
     runs = (Attempt("256", "oom"), Attempt("128", "interrupted"), Attempt("64", "ok"))
     assert rerun.history(outcome_of(history=runs)) == "256 ✗ → 128 ● → 64 ✓"
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "word"), [(1, 8, "fits"), (1, 9.5, "likely"), (9, 11, "tight"), (11, 12, "no")]
-)
-def test_an_estimate_has_a_range_and_a_word(low, high, word):
-    proposal = Proposal("k", "t", "", "", "nothing", Estimate(int(low * GIB), int(high * GIB), "points"))
-    outcome = outcome_of(counter(10 * GIB, limit=10 * GIB))
-    expected = sentences.expectation(proposal, outcome)
-    assert (expected.range, expected.word) == (f"{low:.1f}–{high:.1f} GiB", word)
-
-
-def test_a_proposal_without_estimate_is_not_measured():
-    assert sentences.expectation(gallery.proposals()[1], gallery.out_of_memory()).range == "not measured"
 
 
 def test_a_dump_is_summed_up_in_one_line():

@@ -35,7 +35,7 @@ def test_every_report_can_be_printed_in_every_encoding(name, encoding):
 
 
 def test_signs_become_words_where_the_terminal_has_only_ascii():
-    assert render_text(gallery.fits_now(), encoding="ascii").startswith("[ok] Batch 256 -> 128: it fits\n")
+    assert render_text(gallery.fits_now(), encoding="ascii").startswith("[ok] Batch 128: it fits\n")
 
 
 def test_nothing_in_a_report_steers_the_terminal():
@@ -85,14 +85,26 @@ def test_thinning_keeps_the_highest_and_the_lowest_value():
     assert (max(kept), min(kept), len(kept) <= 1002) == (9, 1, True)
 
 
-def test_a_choice_has_a_number_its_key_and_its_changed_lines():
-    text = render_text(gallery.out_of_memory())
-    assert "  1. Batch 256 → 128  [smaller-batch]\n     7.0–8.1 GiB ▓▓▓▓▓░░░░ fits" in text
+def test_a_choice_is_one_line_with_its_number_what_to_expect_and_what_it_keeps():
+    lines = render_text(gallery.out_of_memory(), 120).splitlines()
+    told = "  1. Batch 128                             7.0–8.1 GiB ▓▓▓▓▓░░░░ fits · same model, other gradients"
+    assert told in lines
+
+
+def test_the_report_says_how_to_take_a_choice():
+    assert "Take one: %tfmem apply 1, or by its key: %tfmem apply smaller-batch" in render_text(gallery.out_of_memory())
+
+
+def test_everything_shows_each_changes_key_its_name_and_its_changed_lines():
+    text = render_text(gallery.out_of_memory(), everything=True)
+    assert "     [smaller-batch]\n     - The activations grow with the batch.\n" in text
     assert "     -model.fit(x, y, batch_size=256, epochs=3)\n     +model.fit(x, y, batch_size=128, epochs=3)" in text
 
 
-def test_a_declined_remedy_has_its_reason():
-    assert "  - Use another GPU: there is one GPU\n" in render_text(gallery.out_of_memory())
+def test_what_is_not_offered_is_a_count_and_has_its_reasons_only_with_everything():
+    brief, whole = (render_text(gallery.out_of_memory(), everything=each) for each in (False, True))
+    reason = "  - Use another GPU: there is one GPU"
+    assert ("3 not offered: %tfmem last --all" in brief, reason in brief, reason in whole) == (True, False, True)
 
 
 def test_a_comparison_shows_before_and_after_one_above_the_other():

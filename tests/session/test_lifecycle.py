@@ -90,7 +90,7 @@ COMMANDS = {
     "budget much": "%tfmem budget: argument SIZE: 'much' is not a size; write for example 512MiB or 1.5GiB. "
     "%tfmem budget -h lists what it takes.\n",
     "": "%tfmem: the following arguments are required: COMMAND. %tfmem -h lists what it takes.\n",
-    "free": "%tfmem free: the following arguments are required: NAME. %tfmem free -h lists what it takes.\n",
+    "apply": "%tfmem apply: the following arguments are required: N|KEY. %tfmem apply -h lists what it takes.\n",
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.panel_demo import outcome, proposal
@@ -13,18 +15,18 @@ from tf_mem_magic.core.proposals import Choice, Declined
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.explain import explain
 from tf_mem_magic.remedies._engine import ranking as remedies
-from tf_mem_magic.report.html import render_html
+from tf_mem_magic.report.html.page import choices_html, head_html, render_html
 from tf_mem_magic.report.text import render_text
+from tf_mem_magic.report.view import view_of
 from tf_mem_magic.session.auto import Ladder
-from tf_mem_magic.views import rows
 
 NEW = "%%tfmem\nsmall = quantized(model)"
 FIT = "%%tfmem\nmodel.fit(x, y)"
 MODEL = ModelFacts("model", ("Dense",), weight_bytes=1 << 20, steps=3)
 OFFER = proposal("quantize", "Quantize `model`", NEW, CELL, new_cell=True, why="Weights 4 → 1 MiB, computed.",
                  choices=(Choice("int4", NEW + "  # int4"),))  # fmt: skip
-BATCH = proposal("smaller-batch", "Batch 256 → 128", CHANGED, CELL)
-BUTTON = "Run a new cell below: Quantize `model`"
+BATCH = proposal("smaller-batch", "Batch 128", CHANGED, CELL)
+BUTTON = "Run a new cell below: Quantize model"
 
 
 def went_well(*offered, **more):
@@ -67,7 +69,7 @@ def test_a_cell_is_about_the_models_that_it_trains_makes_or_names(source, model,
 def test_after_a_run_that_went_well_only_the_remedies_for_deployment_are_asked(monkeypatch):
     deploying, other = Asked(OFFER, AFTER_SUCCESS=True), Asked(BATCH)
     monkeypatch.setattr(remedies, "all_remedies", lambda: (deploying, other))
-    assert explain(ok_run()).proposals == (OFFER,)
+    assert explain(ok_run()).proposals == (replace(OFFER, technique="Asked"),)
     assert (deploying.times, other.times) == (1, 0)
 
 
@@ -94,7 +96,7 @@ def test_where_nothing_is_offered_after_success_nothing_is_refused_either(monkey
     assert explain(ok_run()).proposals == ()
     both = (Asked(refused, AFTER_SUCCESS=True), Asked(OFFER, AFTER_SUCCESS=True))
     monkeypatch.setattr(remedies, "all_remedies", lambda: both)
-    assert explain(ok_run()).proposals == (OFFER, refused)
+    assert explain(ok_run()).proposals == (replace(OFFER, technique="Asked"), refused)
 
 
 def test_no_way_to_go_on_training_is_added_to_a_new_cell(monkeypatch):
@@ -126,7 +128,7 @@ def test_a_click_asks_the_page_for_a_new_cell_and_announces_no_rerun(driven):  #
 
 def test_a_change_of_the_cell_is_not_sent_as_a_new_one(driven):  # noqa: F811
     d = driven(outcome(CELL, BATCH, OFFER))
-    d.buttons()["Batch 256 → 128"].click()
+    d.buttons()["Batch 128"].click()
     assert d.sent[-1]["new_cell"] is False
 
 
@@ -149,20 +151,20 @@ def test_where_no_cell_can_be_added_copy_comes_first_and_it_runs_in_the_panel(dr
 def test_after_success_the_offers_are_folded_with_their_reasons(driven):  # noqa: F811
     d = driven(went_well(declined=(Declined("prune", "Prune", "no kernels"),)))
     toggles = [w.description for w in d.widgets() if type(w).__name__ == "ToggleButton"]
-    assert toggles == ["Make a model smaller for deployment"]
+    assert toggles == ["Make a model smaller for deployment", "the new cell"]
     assert "no kernels" in d.text()
     assert "Change the cell and run it again" not in d.text()
 
 
 def test_the_frozen_panel_keeps_the_code_of_the_new_cell():
-    html = rows.frozen_html(outcome(CELL, BATCH, OFFER))
-    assert html.count("small = quantized(model)") == 1
-    assert html.index("Changes to this cell that were offered") < html.index("Or run another cell")
+    html = choices_html(view_of(outcome(CELL, BATCH, OFFER)))
+    assert html.count(">+small = quantized(model)<") == 1
+    assert html.index("Change the cell and run it again") < html.index("Or run another cell")
 
 
 def test_the_announcement_counts_changes_of_the_cell_alone():
-    assert "1 change is offered below" in rows.announcement(outcome(CELL, BATCH, OFFER))
-    assert "offered" not in rows.announcement(went_well())
+    assert "1 change is offered below" in view_of(outcome(CELL, BATCH, OFFER)).announcement
+    assert "offered" not in view_of(went_well()).announcement
 
 
 def test_the_static_page_folds_the_new_cell_and_leaves_it_to_a_panel_below():
@@ -170,17 +172,17 @@ def test_the_static_page_folds_the_new_cell_and_leaves_it_to_a_panel_below():
     assert "<summary" in page
     assert "smaller for deployment" in page
     assert "small = quantized(model)" in page
-    assert "smaller for deployment" not in render_html(went_well(), above_panel=True)
+    assert "smaller for deployment" not in head_html(view_of(went_well()))
 
 
 def test_the_static_page_after_an_out_of_memory_shows_new_cells_after_the_changes():
     page = render_html(outcome(CELL, BATCH, OFFER))
-    assert page.index("Batch 256") < page.index("Or run another cell: this one stays as it is") < page.index("Quantize")
+    assert page.index("Batch 128") < page.index("Or run another cell: this one stays as it is") < page.index("Quantize")
 
 
 def test_text_says_it_in_one_line_after_success_and_whole_after_an_out_of_memory():
     (line,) = [line for line in render_text(went_well()).splitlines() if "[quantize]" in line]
-    assert line.strip() == "Make a model smaller for deployment: Quantize `model` [quantize]"
-    text = render_text(outcome(CELL, BATCH, OFFER))
-    assert text.index("1. Batch 256") < text.index("Or run another cell") < text.index("2. Quantize")
+    assert line.strip() == "Make a model smaller for deployment: Quantize model [quantize]"
+    text = render_text(outcome(CELL, BATCH, OFFER), everything=True)
+    assert text.index("1. Batch 128") < text.index("Or run another cell") < text.index("2. Quantize")
     assert "+small = quantized(model)" in text

@@ -8,11 +8,12 @@ import pytest
 
 from tests.panel_demo import outcome, proposal, reran
 from tests.views.test_panel import CELL, CHANGED, Driven
-from tf_mem_magic.views import rows
+from tf_mem_magic.report.html.page import choices_html
+from tf_mem_magic.report.view import view_of
 
 OTHER = "batch = 256  # another way"
 INSTEAD = proposal("mixed-precision", "Mixed precision", OTHER, CELL, instead_of=CHANGED)
-ON_TOP = proposal("smaller-batch", "Batch 128 → 64", "batch = 64", CHANGED)
+ON_TOP = proposal("smaller-batch", "Batch 64", "batch = 64", CHANGED)
 
 
 @pytest.fixture
@@ -47,12 +48,12 @@ def test_a_change_in_place_of_another_replaces_the_cell_as_it_is_now(shown):
 def test_what_could_be_changed_after_a_rerun_that_fitted_is_folded_in_one_line(shown):
     driven = shown(fitted())
     toggles = [w.description for w in driven.widgets() if type(w).__name__ == "ToggleButton"]
-    assert toggles == ["More room, or another change: 2 choices"]
+    assert toggles == ["More room, or another change: 2 choices", "the change", "the change"]
     said = driven.text()
     assert said.index("On top of this change, for more room") < said.index("In place of this change")
 
 
-@pytest.mark.parametrize(("title", "source"), [("Batch 128 → 64", "batch = 64"), ("Mixed precision", OTHER)])
+@pytest.mark.parametrize(("title", "source"), [("Batch 64", "batch = 64"), ("Mixed precision", OTHER)])
 def test_a_click_there_runs_that_change(shown, title, source):
     driven = shown(fitted())
     driven.buttons()[title].click()
@@ -62,10 +63,10 @@ def test_a_click_there_runs_that_change(shown, title, source):
 def test_nothing_of_it_has_the_accent_or_is_announced(shown):
     driven = shown(fitted())
     assert [b.description for b in driven.buttons().values() if b.button_style] == []
-    assert "offered below" not in rows.announcement(fitted())
+    assert "offered below" not in view_of(fitted()).announcement
 
 
 def test_it_stays_readable_in_the_saved_notebook():
-    frozen = rows.frozen_html(fitted())
+    frozen = choices_html(view_of(fitted()))
     assert "On top of this change, for more room" in frozen
     assert "+batch = 64" in frozen

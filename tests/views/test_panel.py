@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import replace
 
@@ -12,9 +13,11 @@ from tf_mem_magic.core.live import Live, LiveSeries
 from tf_mem_magic.core.outcome import Attempt, Change, Outcome
 from tf_mem_magic.core.proposals import Declined, Estimate, Pick
 from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.report.choices import choice_view
+from tf_mem_magic.report.html.page import NO_END, choices_html, details_html, rest_html
 from tf_mem_magic.report.strip import clock, main_series, tick_message
+from tf_mem_magic.report.view import view_of
 from tf_mem_magic.views import panel as panel_module
-from tf_mem_magic.views import rows
 from tf_mem_magic.views.actions import ReplayCell
 from tf_mem_magic.views.panel import Panel
 
@@ -132,6 +135,7 @@ def test_changes_that_cannot_be_combined_say_why(driven):
 
 
 FREE = ("cache", "Out[2]")
+TICK = "combine with others that are ticked"
 
 
 def freeing(names=FREE):
@@ -142,7 +146,7 @@ def freeing(names=FREE):
 
 def ticking(driven):
     """A panel that offers to let go of two names, and another change."""
-    other = proposal("smaller-batch", "Batch 256 → 128", CHANGED, CELL)
+    other = proposal("smaller-batch", "Batch 128", CHANGED, CELL)
     d = driven(outcome(CELL, freeing(), other))
     asked = []
 
@@ -158,7 +162,7 @@ def ticking(driven):
 
 def test_what_can_be_let_go_has_a_box_with_its_size(driven):
     d, _, boxes = ticking(driven)
-    names = ["cache (3.0 GiB, tf.Tensor)", "Out[2] (1.0 GiB)", "combine"]
+    names = ["cache (3.0 GiB, tf.Tensor)", "Out[2] (1.0 GiB)", TICK]
     assert names == [box.description for box in ticks(d.panel)][:3]
     assert [True, True, False] == [boxes[name].value for name in names]
     assert "4.0 GiB of 4.0 GiB ticked." in d.text()
@@ -179,7 +183,7 @@ def test_with_nothing_ticked_there_is_nothing_to_press(driven):
     d, _, boxes = ticking(driven)
     boxes["Out[2] (1.0 GiB)"].value = False
     boxes["cache (3.0 GiB, tf.Tensor)"].value = False
-    assert ["Batch 256 → 128", "Dismiss"] == list(d.buttons())
+    assert ["Batch 128", "Dismiss"] == list(d.buttons())
     assert "Nothing is ticked." in d.text()
     boxes["cache (3.0 GiB, tf.Tensor)"].value = True
     assert "Let go of cache" in d.buttons()
@@ -187,7 +191,7 @@ def test_with_nothing_ticked_there_is_nothing_to_press(driven):
 
 def test_what_is_ticked_is_what_is_combined(driven):
     d, asked, boxes = ticking(driven)
-    first, second = (box for box in ticks(d.panel) if box.description == "combine")
+    first, second = (box for box in ticks(d.panel) if box.description == TICK)
     first.value = second.value = True
     keys = ("free-leftovers", "smaller-batch")
     assert [(keys, None)] == asked
@@ -213,12 +217,12 @@ def test_ticking_leaves_no_widget_behind(driven):
 
 def test_only_the_first_choice_has_the_accent_colour(driven):
     buttons = driven(rich(CELL, CHANGED)).buttons()
-    assert ["Batch 256 → 128"] == [label for label, b in buttons.items() if b.button_style == "primary"]
+    assert ["Batch 128"] == [label for label, b in buttons.items() if b.button_style == "primary"]
 
 
 def test_a_click_asks_the_page_to_change_the_cell_and_run_it(driven):
     d = driven(rich(CELL, CHANGED))
-    d.buttons()["Batch 256 → 128"].click()
+    d.buttons()["Batch 128"].click()
     asked = d.sent[-1]
     assert [("expect", CHANGED, "smaller-batch")] == d.actions.notes
     assert ("run", CHANGED, CELL, "smaller-batch", "c1", "p1") == tuple(
@@ -228,20 +232,20 @@ def test_a_click_asks_the_page_to_change_the_cell_and_run_it(driven):
 
 def test_while_a_rerun_is_under_way_every_button_is_disabled(driven):
     d = driven(rich(CELL, CHANGED))
-    d.buttons()["Batch 256 → 128"].click()
+    d.buttons()["Batch 128"].click()
     assert {True} == {b.disabled for b in d.buttons().values()}
 
 
 def test_a_second_click_during_a_rerun_does_nothing(driven):
     d = driven(rich(CELL, CHANGED))
-    d.buttons()["Batch 256 → 128"].click()
-    d.buttons()["2 × 128 accumulated"].click()
+    d.buttons()["Batch 128"].click()
+    d.buttons()["Keep batch 256, in 2 steps of 128"].click()
     assert ["run"] == [m["op"] for m in d.sent]
 
 
 def test_a_refusal_brings_the_buttons_back_with_the_reason(driven):
     d = driven(rich(CELL, CHANGED))
-    d.buttons()["Batch 256 → 128"].click()
+    d.buttons()["Batch 128"].click()
     d.page(op="refused", reason="edited <b>meanwhile</b>")
     assert {False} == {b.disabled for b in d.buttons().values()}
     assert "edited &lt;b&gt;meanwhile&lt;/b&gt;" in d.said()
@@ -250,7 +254,7 @@ def test_a_refusal_brings_the_buttons_back_with_the_reason(driven):
 def test_a_page_that_does_not_answer_brings_the_buttons_back(driven, monkeypatch):
     monkeypatch.setattr(panel_module, "ANSWER_WITHIN", 0.01)
     d = driven(rich(CELL, CHANGED))
-    d.buttons()["Batch 256 → 128"].click()
+    d.buttons()["Batch 128"].click()
     d.panel._timer.join(30)
     assert "The page did not answer." in d.said()
     assert {False} == {b.disabled for b in d.buttons().values()}
@@ -261,7 +265,7 @@ def test_a_page_that_never_said_hello_gets_the_texts_of_the_panel_tier(driven, m
     d = driven(rich(CELL, CHANGED), tier=None)
     d.panel._timer.join(30)
     assert "panel" == d.panel.tier
-    assert "Run a changed copy below: Batch 256 → 128" in d.buttons()
+    assert "Run a changed copy below: Batch 128" in d.buttons()
 
 
 def test_while_the_kernel_is_still_busy_the_page_is_not_given_up(driven, monkeypatch):
@@ -269,7 +273,7 @@ def test_while_the_kernel_is_still_busy_the_page_is_not_given_up(driven, monkeyp
     later = []
     monkeypatch.setattr(Notes, "when_idle", lambda self, work: later.append(work))
     d = driven(rich(CELL, CHANGED), tier=None)
-    assert (d.panel._timer, "Batch 256 → 128" in d.buttons()) == (None, True)
+    assert (d.panel._timer, "Batch 128" in d.buttons()) == (None, True)
     d.page(op="hello", tier="edit", restart=True)
     later[0]()
     assert (d.panel._timer, d.panel.tier) == (None, "edit")
@@ -280,7 +284,7 @@ def test_a_hello_that_comes_late_gives_the_native_texts_back(driven, monkeypatch
     d = driven(rich(CELL, CHANGED), tier=None)
     d.panel._timer.join(30)
     d.page(op="hello", tier="edit", restart=True)
-    assert "Batch 256 → 128" in d.buttons()
+    assert "Batch 128" in d.buttons()
 
 
 def test_where_the_cell_cannot_be_changed_copy_comes_first(driven):
@@ -290,7 +294,7 @@ def test_where_the_cell_cannot_be_changed_copy_comes_first(driven):
 
 def test_without_the_page_the_copy_runs_here(driven):
     d = driven(rich(CELL, CHANGED), tier="panel")
-    d.buttons()["Run a changed copy below: Batch 256 → 128"].click()
+    d.buttons()["Run a changed copy below: Batch 128"].click()
     assert [("run_here", CHANGED, "smaller-batch")] == [note[:3] for note in d.actions.notes]
     assert [] == d.sent
 
@@ -298,7 +302,7 @@ def test_without_the_page_the_copy_runs_here(driven):
 @pytest.mark.parametrize(("tier", "hosts"), [("edit", False), ("execute", True), ("panel", True)])
 def test_a_panel_whose_output_area_shows_a_run_says_so(driven, tier, hosts):
     d = driven(rich(CELL, CHANGED), tier=tier)
-    next(b for label, b in d.buttons().items() if label.endswith("Batch 256 → 128")).click()
+    next(b for label, b in d.buttons().items() if label.endswith("Batch 128")).click()
     assert hosts == d.panel.hosts
 
 
@@ -312,7 +316,7 @@ def test_a_run_here_leaves_the_panel_free_to_be_closed_meanwhile(driven):
         d.actions.notes.append(closing.is_alive())
 
     d.actions.run_here = run_here
-    d.buttons()["Run a changed copy below: Batch 256 → 128"].click()
+    d.buttons()["Run a changed copy below: Batch 128"].click()
     assert [False] == d.actions.notes
 
 
@@ -365,7 +369,19 @@ def test_undo_asks_the_page_to_put_the_old_code_back(driven):
     asked = d.sent[-1]
     assert ("put", "batch = 512", CELL) == (asked["op"], asked["source"], asked["original"])
     d.page(op="put")
-    assert "it was not run" in d.said()
+    assert "Undone, not run yet" in d.said()
+
+
+def test_after_undo_the_one_button_runs_the_old_code(driven):
+    d = driven(reran(CELL, "batch = 512"))
+    told = []
+    d.panel.on_undone = told.append
+    d.buttons()["Undo"].click()
+    d.page(op="put")
+    assert (["Run again"], "") == (list(d.buttons()), d.said())
+    assert ["The cell has its old code again; it was not run. Weights stay as trained."] == told
+    d.buttons()["Run again"].click()
+    assert ("run", "batch = 512", "batch = 512") == tuple(d.sent[-1][name] for name in ("op", "source", "original"))
 
 
 def test_where_the_cell_was_not_changed_there_is_nothing_to_undo(driven):
@@ -407,15 +423,15 @@ def test_a_closed_panel_takes_no_more_moments():
     assert [] == d.sent
 
 
-def test_what_the_run_already_did_stands_before_the_choices(driven):
-    text = driven(rich(CELL, CHANGED)).text()
-    assert text.index("This run already did") < text.index("the change")
+def test_what_the_run_already_did_is_told_before_anything_that_is_folded():
+    page = re.sub("<details.*?</details>", "", rest_html(view_of(rich(CELL, CHANGED))))
+    assert "This run already did" in page
 
 
 HOSTILE = "<script>alert(1)</script>"
 
 
-@pytest.mark.parametrize("make", [rows.frozen_html, lambda shown: Driven(shown).text()])
+@pytest.mark.parametrize("make", [lambda shown: choices_html(view_of(shown)), lambda shown: Driven(shown).text()])
 def test_text_from_outside_is_escaped(make):
     bad = proposal(
         "k", HOSTILE, HOSTILE, CELL, why=HOSTILE, caveats=(HOSTILE,), environment=((HOSTILE, HOSTILE),),
@@ -433,41 +449,51 @@ def test_text_from_outside_is_escaped(make):
     assert "&lt;script&gt;" in html
 
 
-def test_an_estimate_says_its_range_and_its_word():
-    html = rows.estimate_html(proposal("k", "t", "", "", estimate=Estimate(7 * GIB, 8 * GIB, "b")), 14 * GIB)
-    assert "7.0–8.0 GiB" in html
-    assert "<b>fits</b>" in html
+def test_a_row_without_an_estimate_has_an_empty_place_beside_one_that_has(driven):
+    text = driven(rich(CELL, CHANGED)).text()
+    assert ("7.0–8.1 GiB" in text, 'aria-label="not known"' in text, "not measured" in text) == (True, True, False)
 
 
-@pytest.mark.parametrize(
-    ("why", "said"),
-    [
-        ("", "not measured</span>"),
-        ("Saves on `x`.", "not measured; saves on <code>x</code>.</span>"),
-        ("GPU only", "not measured; GPU only</span>"),
-        ("A sentence too long to stand beside a button " * 2, "not measured</span>"),
-    ],
-)
-def test_what_was_not_measured_says_so(why, said):
-    assert said in rows.estimate_html(proposal("k", "t", "", "", why=why), None)
+def test_where_no_row_has_an_estimate_there_is_no_column_for_them(driven):
+    text = driven(outcome(CELL, proposal("k", "t", CHANGED, CELL))).text()
+    assert ('tfmem-unseen">peak to expect' in text, "<span>keeps</span>" in text) == (False, True)
 
 
-def test_a_long_reason_stands_with_the_change():
-    why = "A sentence too long to stand beside a button, for sure it is"
-    assert f"<p>{why}, really.</p>" in rows.details_html(proposal("k", "t", "", "", why=f"{why}, really."))
+def test_a_row_opens_to_its_name_its_reasons_and_what_the_estimate_rests_on():
+    given = proposal("k", "t", CHANGED, CELL, why="Saves on `x`.", caveats=("Slower.",), technique="Mixed precision")
+    html = details_html(choice_view(given, outcome(CELL, given)))
+    parts = ("Saves on <code", "<li>Slower.</li>", "mixed precision</abbr>", "Nothing measured yet")
+    assert [part for part in parts if part not in html] == []
 
 
 def test_the_diff_shows_what_goes_and_what_comes():
-    html = rows.details_html(proposal("k", "t", CHANGED, CELL))
-    assert '<span class="tfmem-cut">-batch = 256</span>\n<span class="tfmem-add">+batch = 128</span>' in html
+    given = proposal("k", "t", CHANGED, CELL)
+    html = details_html(choice_view(given, outcome(CELL, given)))
+    assert html.index(">-batch = 256</span>") < html.index(">+batch = 128</span>")
 
 
-def test_a_run_that_went_on_until_the_kernel_ended_freezes_to_a_sentence():
-    assert "<code>%tfmem last</code> shows it" in rows.frozen_html(None)
+def test_a_cost_that_decides_stands_in_the_row(driven):
+    text = driven(outcome(CELL, proposal("k", "t", CHANGED, CELL, cost="slower on a CPU"))).text()
+    assert text.index("same model, other gradients") < text.index("<b>slower on a CPU</b>") < text.index("<pre")
+
+
+def test_only_three_changes_are_seen_before_anything_is_opened(driven):
+    many = [proposal(f"k{i}", f"Change {i}", f"x = {i}", CELL) for i in range(5)]
+    toggles = [w.description for w in driven(outcome(CELL, *many)).widgets() if type(w).__name__ == "ToggleButton"]
+    assert toggles == ["the change"] * 3 + ["2 more", *["the change"] * 2]
+
+
+def test_what_folds_has_a_name_of_its_own(driven):
+    toggles = [w.tooltip for w in driven(rich(CELL, CHANGED)).widgets() if type(w).__name__ == "ToggleButton"]
+    assert len(toggles) == len(set(toggles)) > 3
+
+
+def test_a_run_that_went_on_until_the_kernel_ended_freezes_to_a_sentence(driven):
+    assert (driven().panel.freeze_html(), "<code>%tfmem last</code> shows it" in NO_END) == (NO_END, True)
 
 
 def test_the_announcement_is_one_short_text():
-    said = rows.announcement(rich(CELL, CHANGED))
+    said = view_of(rich(CELL, CHANGED)).announcement
     assert said.startswith("Out of memory on GPU:0 after 12.4 s")
     assert said.endswith(". 3 changes are offered below.")
 
@@ -511,5 +537,6 @@ def test_the_clock_counts_hours():
 
 
 def test_an_outcome_without_a_limit_shows_the_bare_range():
-    shown = Outcome(Recording(Cell(CELL)), offered=(proposal("k", "t", "", "", estimate=Estimate(GIB, GIB, "b")),))
-    assert "1.0 GiB" == rows.estimate_html(shown.offered[0], rows.limit_of(shown))
+    given = proposal("k", "t", "", "", estimate=Estimate(GIB, GIB, "b"))
+    shown = choice_view(given, Outcome(Recording(Cell(CELL)), offered=(given,))).expected
+    assert ("1.0 GiB", "") == (shown.range, shown.word)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
@@ -29,8 +31,19 @@ class HelpRequestedError(Exception):
     """``-h`` was given; the text is the help."""
 
 
+_UNKNOWN = re.compile(
+    r"unrecognized arguments: (?P<option>-\S+)|invalid choice: '(?P<choice>[^']*)' \(choose from (?P<all>.*)\)"
+)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        found = _UNKNOWN.search(message)
+        if found:
+            known = self._option_string_actions if found["option"] else re.findall(r"[\w-]+", found["all"])
+            meant = nearest(found["option"] or found["choice"], known)
+            message += f"; did you mean {meant}?" if meant else ""
+            raise OptionError(f"{self.prog}: {message} {self.prog} -h lists what it takes.".replace("?.", "?"))
         raise OptionError(f"{self.prog}: {message}. {self.prog} -h lists what it takes.")
 
     def print_help(self, file: object = None) -> None:
@@ -62,6 +75,18 @@ class Command:
     verb: str
     names: tuple[str, ...] = ()
     size: int | None = None
+    count: int = 1
+    everything: bool = False
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Give what was probably meant by a word that is not among the known ones; empty where nothing is near."""
+    return next(iter(difflib.get_close_matches(word, list(known), 1, 0.6)), "")
+
+
+def asks_for_help(line: str) -> bool:
+    """Tell whether the words after ``%%tfmem`` ask for help: then the cell is not run."""
+    return bool({"-h", "--help"} & set(line.split()))
 
 
 def cell_parser() -> argparse.ArgumentParser:
@@ -115,9 +140,19 @@ def line_parser() -> argparse.ArgumentParser:
     verbs.add_parser("on", help="watch every cell, quietly")
     verbs.add_parser("off", help="watch only cells that start with %%%%tfmem")
     verbs.add_parser("status", help="what holds memory now")
-    verbs.add_parser("last", help="show the last report again")
-    free = verbs.add_parser("free", help="let go of what NAMEs hold (a model's variables too)")
-    free.add_argument("names", nargs="+", metavar="NAME")
+    last = verbs.add_parser("last", help="show the last report again, or the last N")
+    last.add_argument("count", nargs="?", type=_count, default=1, metavar="N", help="how many (default 1)")
+    last.add_argument(
+        "--all", dest="everything", action="store_true", help="unfold every change, and why others are not offered"
+    )
+    verbs.add_parser("history", help="list the reports so far, a line each")
+    apply = verbs.add_parser("apply", help="take one of the last report's numbered changes and run the cell again")
+    apply.add_argument("names", nargs=1, metavar="N|KEY", help="its number, or its key such as smaller-batch")
+    free = verbs.add_parser(
+        "free",
+        help="let go of what NAMEs hold (a model's variables too); without one: list what could go",
+    )
+    free.add_argument("names", nargs="*", metavar="NAME")
     budget = verbs.add_parser("budget", help="run as if the device had only SIZE, such as 512MiB")
     budget.add_argument("size", metavar="SIZE", type=_size)
     verbs.add_parser("doctor", help="check this environment: versions, sources of numbers, page")
@@ -153,7 +188,13 @@ def parse_line(line: str) -> Command:
     if words[:1] == ["budget"] and len(words) > 1 and not {"-h", "--help"} & set(words):
         words = ["budget", "--", "".join(words[1:])]  # "600 MiB" is one size, and "-5MiB" none rather than an option
     found = line_parser().parse_args(words)
-    return Command(found.verb, tuple(getattr(found, "names", ())), getattr(found, "size", None))
+    return Command(
+        found.verb,
+        tuple(getattr(found, "names", ())),
+        getattr(found, "size", None),
+        getattr(found, "count", 1),
+        getattr(found, "everything", False),
+    )
 
 
 def _split(line: str, prog: str) -> list[str]:
@@ -178,7 +219,7 @@ def _interval(text: str) -> float:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of reruns between 1 and 100")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 1 and 100")
     return int(text)
 
 

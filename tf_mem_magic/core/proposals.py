@@ -64,7 +64,7 @@ class Proposal:
     key : str
         The remedy's key, such as ``smaller-batch``.
     title : str
-        What will happen, in the user's terms and numbers: ``Batch 256 → 128``.
+        What will happen, in the user's terms and numbers: ``Batch 128``.
     source : str
         The whole new cell, its ``%%tfmem`` line included.
     original : str
@@ -93,6 +93,10 @@ class Proposal:
         The cell as it is now, where a remedy that this one would replace has changed it; empty: it is ``original``.
     taken_over : tuple of str
         Definitions of earlier cells that ``source`` begins with, changed, as they were before.
+    cost : str
+        What decides against it, in a few words that stand beside its button: ``slower on a CPU``. Empty: nothing.
+    technique : str
+        What the field calls it, for whoever wants to read on: ``Mixed precision``. The engine fills it in.
     """
 
     key: str
@@ -117,6 +121,8 @@ class Proposal:
     doubtful: bool = False
     instead_of: str = ""
     taken_over: tuple[str, ...] = ()
+    cost: str = ""
+    technique: str = ""
 
     @property
     def replaces(self) -> str:

@@ -22,10 +22,13 @@ def strip_tag(lines: list[str]) -> list[str]:
     """Turn the leading ``%%tfmem`` line into a comment, or drop it where another ``%%magic`` follows.
 
     An input transformer: pure, idempotent, called more than once on a cell. The comment keeps line numbers right;
-    a magic that follows must be the cell's first line, so there the tag goes altogether.
+    a magic that follows must be the cell's first line, so there the tag goes altogether. Where the tag asks for help,
+    nothing of the cell is run.
     """
     if not lines or not _is_tag(lines[0]):
         return lines
+    if {"-h", "--help"} & set(lines[0][len(TAG) :].split()):
+        return ["# " + lines[0][2:].rstrip("\r\n") + "\n"]
     rest = lines[1:]
     following = next((i for i, line in enumerate(rest) if line.strip()), None)
     if following is not None and rest[following].startswith("%%"):

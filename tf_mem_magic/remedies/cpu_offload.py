@@ -97,6 +97,7 @@ def _proposal(context: Context) -> Proposal:
         caveats=(*_CAVEATS, *_more_caveats(work, bool(compiled), bare)),
         why=_WHY,
         undo="\n".join(after),
+        cost="slower than a GPU",
     )
 
 

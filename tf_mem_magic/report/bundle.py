@@ -1,52 +1,99 @@
-"""The static report as a MIME bundle: what is saved, printed and exported."""
+"""The static report as MIME bundles: what is saved, printed and exported.
+
+In a notebook a report takes three outputs: what happened, what can be done (live: the panel), and why. The picture is
+in the last one alone, for exports that show no HTML; pages draw the chart themselves.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 from tf_mem_magic.core.live import Live
 from tf_mem_magic.core.outcome import Outcome
 
+PICTURE = "image/png"
 
-def static_bundle(outcome: Outcome, *, with_figure: bool = True, above_panel: bool = False) -> dict[str, str]:
-    """Give the report as HTML and plain text; the figure is a picture inside the HTML.
 
-    A run too short for a timeline gets no figure. ``above_panel`` leaves out what a panel below shows with buttons.
-    """
-    from tf_mem_magic.report.html import render_html
-    from tf_mem_magic.report.sentences import has_timeline
+def whole_bundle(outcome: Outcome) -> dict[str, str]:
+    """Give the report as one output: HTML, plain text, and a picture for exports that show neither."""
+    from tf_mem_magic.report.html.page import render_html
     from tf_mem_magic.report.text import render_text
 
-    picture = None
-    if with_figure and has_timeline(outcome):
-        from tf_mem_magic.report.figure import draw_png
-
-        picture = base64.b64encode(draw_png(outcome)).decode("ascii")
-    return {"text/html": render_html(outcome, picture, above_panel=above_panel), "text/plain": render_text(outcome)}
+    return {"text/html": render_html(outcome), "text/plain": render_text(outcome), **picture(outcome)}
 
 
-def changed_cell_bundle(outcome: Outcome, applied: tuple[tuple[str, str], ...]) -> dict[str, str]:
+def head_bundle(outcome: Outcome) -> dict[str, str]:
+    """Give what happened.
+
+    As plain text it is the whole report, but for the timeline, which the last output has as a picture.
+    """
+    from tf_mem_magic.report.html.page import head_html
+    from tf_mem_magic.report.text import render_text
+    from tf_mem_magic.report.view import view_of
+
+    return {"text/html": head_html(view_of(outcome)), "text/plain": render_text(outcome, chart=False)}
+
+
+def choices_bundle(outcome: Outcome) -> dict[str, str]:
+    """Give what can be done, for a page without buttons."""
+    from tf_mem_magic.report.html.page import choices_html
+    from tf_mem_magic.report.view import view_of
+
+    return {"text/html": choices_html(view_of(outcome)), "text/plain": ""}
+
+
+def rest_bundle(outcome: Outcome, *, with_picture: bool = True) -> dict[str, str]:
+    """Give why: the chart, what filled the memory, what is folded; ``with_picture`` the chart also as a PNG."""
+    from tf_mem_magic.report.html.page import rest_html
+    from tf_mem_magic.report.view import view_of
+
+    page = rest_html(view_of(outcome))
+    return {"text/html": page, "text/plain": "", **(picture(outcome) if with_picture else {})}
+
+
+def picture(outcome: Outcome) -> dict[str, str]:
+    """Draw the timeline as a PNG in base64; nothing for a run too short for one."""
+    from tf_mem_magic.report.sentences import has_timeline
+
+    if not has_timeline(outcome):
+        return {}
+    from tf_mem_magic.report.figure import draw_png
+
+    return {PICTURE: base64.b64encode(draw_png(outcome)).decode("ascii")}
+
+
+def changed_cell_bundle(outcome: Outcome, applied: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     """Give the report with the cell that really ran and the remedies (key, title) that changed it, also as JSON.
 
     For runs that nobody watches: the notebook keeps the old source, so what ran must be told.
     """
-    from tf_mem_magic.report.html import escaped
+    from tf_mem_magic.report.html.markup import code_to_copy, escaped
 
-    bundle = static_bundle(outcome)
+    bundle: dict[str, Any] = whole_bundle(outcome)
     source = outcome.recording.cell.source
     titles = ", ".join(title for _, title in applied)
     told = f"Changed without a click: {titles}. The cell as it ran:"
     bundle["text/plain"] += f"\n\n{told}\n{source}"
-    bundle["text/html"] += f"<div>{escaped(told)}</div><pre>{escaped(source)}</pre>"
+    bundle["text/html"] += f"<div>{escaped(told)}</div>{code_to_copy(source)}"
     changes = [{"remedy": key, "title": title} for key, title in applied]
     record = {"status": outcome.recording.status, "changes": changes, "source": source}
     return {**bundle, "application/json": json.loads(json.dumps(record))}
 
 
+def undone_bundle(said: str) -> dict[str, str]:
+    """Say that the cell has its old code again, in the place of the report."""
+    from tf_mem_magic.report.html.markup import prose
+
+    head = '<span style="font-weight:600;font-size:1.15em">↶ Undone, not run yet</span>'
+    page = f'<section class="tfmem-report"><div class="tfmem-headline">{head}</div><div>{prose(said)}</div></section>'
+    return {"text/html": page, "text/plain": f"↶ Undone, not run yet. {said}"}
+
+
 def running_bundle(live: Live) -> dict[str, str]:
     """Say that the cell is running and what its memory is: what is left where the job is killed."""
-    from tf_mem_magic.report.html import escaped
+    from tf_mem_magic.report.html.markup import escaped
     from tf_mem_magic.report.strip import summary
 
     text = f"● {summary(live)}"

@@ -43,9 +43,10 @@ def result(outcome: Outcome) -> str:
     if not comparison.trained:
         return NO_STEP
     unit, limit, before = unit_of(outcome), limit_of(outcome), comparison.before
-    after = peak_words(comparison.after, unit, limit, when=False) if comparison.after else "peak not measured"
-    expected = f"expected {comparison.expected}" if comparison.expected else "no estimate had been made"
-    sentence = f"{capital(after)}; {expected}."
+    sentence = f"{capital(peak_words(comparison.after, unit, limit, when=False))}" if comparison.after else ""
+    if sentence and comparison.expected:
+        sentence += f"; expected {comparison.expected}"
+    sentence += "." if sentence else ""
     if comparison.status_before in ("oom", "killed"):
         # Its peak: where memory was in pieces, the request that failed may have met much less in use.
         held = f", peak {amount(before.peak, unit)} {quantity(before)}" if before and before.peak is not None else ""
@@ -54,7 +55,7 @@ def result(outcome: Outcome) -> str:
         sentence += f" Before: {peak_words(before, unit, limit, when=False)}."
     if _did_not_help(outcome):
         sentence += " The change did not lower the peak."
-    return sentence
+    return sentence.strip()
 
 
 def _did_not_help(outcome: Outcome) -> bool:

@@ -9,6 +9,7 @@ from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.recording import Series
 from tf_mem_magic.core.units import Unit, brief_unit
 from tf_mem_magic.report import palette
+from tf_mem_magic.report.chart import Cap, request_drawn
 from tf_mem_magic.report.comparison_words import MARKS, STATUS_WORDS
 from tf_mem_magic.report.curve import thinned
 from tf_mem_magic.report.measures import OFF_SCALE, amount, focus, limit_of, peak_moment, unit_of
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _WIDTH = 6.6
 _HEIGHT = 2.3
 _DPI = 200
+_COLOURS = 64
 _POINTS = 700
 _TIGHT = 0.7
 """Share of its limit from which host memory gets a chart of its own beside a device's."""
@@ -36,10 +38,17 @@ _FONT: dict[str, Any] = {
 
 
 def draw_png(outcome: Outcome) -> bytes:
-    """Draw the timeline as a PNG with a transparent background, at twice the pixels it is shown with."""
+    """Draw the timeline as a PNG with a transparent background, in few colours: notebooks carry it for good."""
+    from PIL import Image
+
     figure = draw(outcome)
+    figure.set_dpi(_DPI)
+    canvas: Any = figure.canvas
+    canvas.draw()
+    width, height = canvas.get_width_height()
+    image = Image.frombuffer("RGBA", (width, height), bytes(canvas.buffer_rgba()), "raw", "RGBA", 0, 1)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, transparent=True, bbox_inches=figure.bbox_inches)
+    image.quantize(_COLOURS, method=Image.Quantize.FASTOCTREE).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 
 
@@ -66,7 +75,8 @@ def _timeline(outcome: Outcome) -> Figure:
     heights = [1.6] + [0.8] * (len(rows) - 1)
     grid = figure.add_gridspec(max(len(rows), 1), 1, height_ratios=heights, hspace=0.45, **_margins(figure))
     end = _end(outcome.recording.seconds, [series for row in rows for series in row])
-    failed = _failed(outcome)
+    highest = max((_highest(row) for row in rows[:1]), default=0)
+    failed = request_drawn(outcome, highest)
     right = end if failed is None else 1.035 * end
     for place, row in enumerate(rows or [()]):
         axes = figure.add_subplot(grid[place])
@@ -82,21 +92,24 @@ def _timeline(outcome: Outcome) -> Figure:
 
 
 def _comparison(outcome: Outcome) -> Figure:
+    """Draw both runs on the same axes: the run before as a silhouette behind the one after."""
     comparison = outcome.comparison
     assert comparison is not None
-    sides = [(comparison.before, comparison.status_before), (comparison.after, comparison.status_after)]
+    before, after = comparison.before, comparison.after
+    assert before is not None
+    assert after is not None
     figure = _figure(_HEIGHT)
-    grid = figure.add_gridspec(1, 2, wspace=0.85, **_margins(figure))
-    unit, limit = unit_of(outcome), limit_of(outcome)
-    top = max([limit or 0, *(_highest((series,)) for series, _ in sides if series is not None)])
-    for place, (series, status) in enumerate(sides):
-        axes = figure.add_subplot(grid[place])
-        row = (series,) if series is not None else ()
-        _panel(axes, row, unit, _end(0.0, row), _end(0.0, row), limit, None, top)
-        title = f"{('before', 'after')[place]}: {STATUS_WORDS[status]} {MARKS[status]}"
-        axes.set_title(
-            title, loc="left", pad=6, **(_FONT | {"color": palette.FAILED if status != "ok" else palette.TEXT})
-        )
+    axes = figure.add_subplot(figure.add_gridspec(1, 1, **_margins(figure))[0])
+    unit, limit, end = unit_of(outcome), limit_of(outcome), _end(0.0, (before, after))
+    times, values = thinned(before.times, before.values, _POINTS)
+    scaled = [value / unit.size for value in values]
+    axes.fill_between(times, scaled, color=palette.BEFORE, alpha=0.5, linewidth=0)
+    axes.plot(times, scaled, color=palette.TEXT, linewidth=0.9, linestyle="-")
+    _panel(axes, (after,), unit, end, end, limit, None, _highest((before,)))
+    words = [(f"■ before: {STATUS_WORDS[comparison.status_before]} {MARKS[comparison.status_before]}", palette.TEXT)]
+    colour = palette.SERIES.get(after.kind, palette.TEXT)
+    words.append((f"■ after: {STATUS_WORDS[comparison.status_after]} {MARKS[comparison.status_after]}", colour))
+    _named(axes, words)
     return figure
 
 
@@ -133,16 +146,6 @@ def _end(seconds: float, row: tuple[Series, ...] | list[Series]) -> float:
     return max([seconds, *(series.times[-1] for series in row if series.times)]) or 1e-3
 
 
-def _failed(outcome: Outcome) -> tuple[int, int] | None:
-    """Give where the failed request starts and how large it was, in bytes."""
-    diagnosis, main = outcome.diagnosis, focus(outcome)
-    if diagnosis is None or diagnosis.requested is None or main is None:
-        return None
-    last = main.values[-1] if main.values else main.peak
-    base = diagnosis.in_use if diagnosis.in_use is not None else last
-    return (base, diagnosis.requested) if base is not None else None
-
-
 def _panel(
     axes: Axes,
     row: tuple[Series, ...],
@@ -150,7 +153,7 @@ def _panel(
     end: float,
     right: float,
     limit: int | None,
-    failed: tuple[int, int] | None,
+    failed: Cap | None,
     top: int = 0,
 ) -> None:
     """Draw one device: its first series filled, the others as thin lines, limit, peak and the failed request."""
@@ -160,7 +163,7 @@ def _panel(
         highest = max(highest, limit)
     ceiling = highest
     if failed is not None:
-        ceiling = max(highest, min(sum(failed), int(1.3 * highest)))
+        ceiling = max(highest, failed.end)
     ceiling = ceiling or unit.size
     labels: list[tuple[float, str, str]] = []
     for place, series in enumerate(row):
@@ -176,8 +179,7 @@ def _panel(
             labels.append((limit / unit.size, words, palette.LIMIT))
     if failed is not None:
         _cap(axes, failed, unit, end, ceiling)
-        words = f"✗ +{amount(failed[1], unit)}"
-        labels.append((min(sum(failed), ceiling) / unit.size, words, palette.FAILED))
+        labels.append((failed.end / unit.size, failed.label, palette.FAILED))
     axes.set_xlim(0, right)
     axes.set_ylim(0, 1.06 * ceiling / unit.size)
     _write_labels(axes, labels)
@@ -212,11 +214,11 @@ def _peak(axes: Axes, series: Series, unit: Unit, end: float) -> tuple[float, st
     return (height, f"peak {bound}{amount(series.peak, unit)}{when}", colour)
 
 
-def _cap(axes: Axes, failed: tuple[int, int], unit: Unit, end: float, ceiling: int) -> None:
+def _cap(axes: Axes, failed: Cap, unit: Unit, end: float, ceiling: int) -> None:
     from matplotlib.patches import Rectangle
 
-    base, requested = failed
-    height = max(min(requested, ceiling - base), 0.02 * ceiling) / unit.size
+    base = failed.base
+    height = max(failed.end - base, 0.02 * ceiling) / unit.size
     axes.add_patch(
         Rectangle(
             (end, base / unit.size),
@@ -296,15 +298,19 @@ def _legend(axes: Axes, row: tuple[Series, ...]) -> None:
     """Name the device and its curves above the axes, each curve in its colour."""
     names = {"allocator": "in use", "process": "this process", "device": "device, all processes"}
     device = (row[0].device or "this process") if row else ""
-    words = [(device, palette.TEXT)]
+    words = [(device.encode("ascii", "replace").decode("ascii"), palette.TEXT)]
     for series in row:
         name = "host memory" if series.kind == "host" else names.get(series.kind, series.kind)
         words.append((f"■ {name}", palette.SERIES.get(series.kind, palette.TEXT)))
+    _named(axes, words)
+
+
+def _named(axes: Axes, words: list[tuple[str, str]]) -> None:
+    """Write names side by side above the axes, each in its colour."""
     place = 6.0
     for text, colour in words:
-        shown = text.encode("ascii", "replace").decode("ascii") if text == device else text
         drawn = axes.annotate(
-            shown,
+            text,
             (0, 1),
             xytext=(place, 5),
             textcoords="offset points",

@@ -14,6 +14,7 @@ DEVICE = "#767676"
 HOST = "#c77700"
 LIMIT = "#767676"
 FAILED = "#d6281e"
+BEFORE = "#9a9a9a"
 TEXT = "#767676"
 
 SERIES: dict[str, str] = {

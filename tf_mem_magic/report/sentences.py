@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from tf_mem_magic.core.deployable import deployable
 from tf_mem_magic.core.diagnosis import Part
 from tf_mem_magic.core.outcome import Outcome
-from tf_mem_magic.core.proposals import Declined, Proposal
+from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.recording import Dump, Series
-from tf_mem_magic.core.units import Unit, brief_unit, size_range
+from tf_mem_magic.core.units import Unit, brief_unit
 from tf_mem_magic.diagnose.explanation import progress
 from tf_mem_magic.report import comparison_words as rerun
 from tf_mem_magic.report.comparison_words import MARKS, STATUS_WORDS
@@ -25,6 +25,7 @@ PART_WORDS: dict[str, str] = {
     "garbage": "garbage of this cell",
     "other": "activations and temporaries",
 }
+_OF_CARDS = ("nvml", "device:", "process:")
 _HOST_REST = "the rest of this process: Python, libraries, data"
 
 SHORT = 0.5
@@ -191,47 +192,6 @@ def left_behind(outcome: Outcome) -> str:
     return f"+{amount(sum(held for _, held in leftovers))} left behind: {', '.join(names[:5])}{more}"
 
 
-def already_done(outcome: Outcome) -> tuple[str, ...]:
-    """Say what the run that failed had already changed, one sentence each."""
-    return tuple(change.text for change in outcome.changes) if outcome.recording.status != "ok" else ()
-
-
-@dataclass(frozen=True, slots=True)
-class Expectation:
-    """The peak to expect from a proposal: ``"7.0–8.1 GiB"``, and the ``word`` (``"fits"``).
-
-    ``low`` and ``high`` are shares of the limit, 0–1. Without an estimate ``range`` is ``"not measured"``.
-    """
-
-    range: str
-    word: str = ""
-    basis: str = ""
-    low: float | None = None
-    high: float | None = None
-
-
-def expectation(proposal: Proposal, outcome: Outcome) -> Expectation:
-    """Put a proposal's estimate in words, in the report's unit."""
-    estimate, limit = proposal.estimate, limit_of(outcome)
-    if estimate is None:
-        return Expectation("not measured")
-    words = size_range(estimate.low, estimate.high, unit_of(outcome))
-    if not limit:
-        return Expectation(words, "", estimate.basis)
-    return Expectation(words, estimate.word(limit), estimate.basis, estimate.low / limit, estimate.high / limit)
-
-
-def expectation_heading(outcome: Outcome) -> str:
-    """Head the column of estimates: ``"Peak to expect (limit 14.7 GiB)"``."""
-    limit = limit_of(outcome)
-    return f"Peak to expect (limit {amount(limit, unit_of(outcome))})" if limit else "Peak to expect"
-
-
-def effect(proposal: Proposal) -> str:
-    """Say when a proposal takes effect, where that is not the next run."""
-    return "needs a restart of the kernel" if proposal.takes_effect == "restart" else ""
-
-
 def new_cell_heading(outcome: Outcome) -> str:
     """Head the proposals that are cells of their own; empty where there are none."""
     if not outcome.new_cells:
@@ -263,15 +223,6 @@ def further_groups(outcome: Outcome) -> tuple[tuple[str, tuple[Proposal, ...]], 
     return tuple(group for group in groups if group[1])
 
 
-def not_offered(declined: tuple[Declined, ...]) -> str:
-    """Sum up the declined remedies in one line; empty where there are none."""
-    if not declined:
-        return ""
-    patches = sum(bool(answer.patch) for answer in declined)
-    copied = f", {patches} with a change elsewhere to copy" if patches else ""
-    return f"{len(declined)} not offered{copied}: {', '.join(answer.title for answer in declined)}"
-
-
 def other_peaks(outcome: Outcome) -> tuple[str, ...]:
     """Say the peaks of the series that the headline does not speak about."""
     main = focus(outcome)
@@ -283,9 +234,14 @@ def other_peaks(outcome: Outcome) -> tuple[str, ...]:
 
 
 def notes(outcome: Outcome) -> tuple[str, ...]:
-    """Give the remarks that belong nowhere else: notices, then sources of numbers that were missing."""
-    missing = (f"{source.name}: {source.reason}" for source in outcome.recording.missing)
-    return (*outcome.notices, *missing)
+    """Give the remarks that belong nowhere else: notices, then sources of numbers that were missing.
+
+    A machine without a card misses nothing: its driver's numbers are then no remark.
+    """
+    recording = outcome.recording
+    has_card = any((series.device or "").startswith("GPU") for series in recording.series)
+    missing = (m for m in recording.missing if has_card or not m.name.lower().startswith(_OF_CARDS))
+    return (*outcome.notices, *(f"{source.name}: {source.reason}" for source in missing))
 
 
 def dump_summary(dump: Dump) -> str:

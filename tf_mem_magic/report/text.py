@@ -5,79 +5,128 @@ from __future__ import annotations
 import textwrap
 
 from tf_mem_magic.core.outcome import Outcome
-from tf_mem_magic.core.proposals import Proposal
-from tf_mem_magic.core.recording import Series
-from tf_mem_magic.report import comparison_words as rerun
-from tf_mem_magic.report import sentences
-from tf_mem_magic.report.curve import columns
-from tf_mem_magic.report.measures import OFF_SCALE, amount, focus, limit_of, quantity, took, unit_of
+from tf_mem_magic.report.chart import Chart, Curve
+from tf_mem_magic.report.choices import ChoiceView, Expected
+from tf_mem_magic.report.html.markup import plain
+from tf_mem_magic.report.html.page import expected_heading
 from tf_mem_magic.report.printable import printable
+from tf_mem_magic.report.view import Bar, ReportView, view_of
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
-def render_text(outcome: Outcome, width: int = 80, encoding: str | None = None) -> str:
+def render_text(
+    outcome: Outcome, width: int = 80, encoding: str | None = None, *, everything: bool = False, chart: bool = True
+) -> str:
     """Give the report as text of at most ``width`` columns where words allow.
 
-    Characters that ``encoding`` cannot write are replaced by plain ones.
+    Parameters
+    ----------
+    outcome : Outcome
+        The run, explained.
+    width : int
+        Columns of the terminal.
+    encoding : str or None
+        Characters that it cannot write are replaced by plain ones.
+    everything : bool
+        Unfold each change, and what is not offered with its reasons.
+    chart : bool
+        Draw the timeline; not where a picture stands beside.
     """
-    width = max(width, 30)
-    lines = _wrapped(f"{sentences.mark(outcome)} {sentences.headline(outcome)}", width, "", "  ")
-    lines += _wrapped(sentences.left_behind(outcome), width)
-    for block in (_explanation(outcome, width), _chart(outcome, width), _filled(outcome, width)):
-        lines += block
-    lines += _choices(outcome, width) + _further(outcome, width) + _new_cells(outcome, width)
-    lines += _remarks(outcome, width)
+    view, width = view_of(outcome), max(width, 30)
+    lines = _wrapped(f"{view.mark} {view.headline}", width, "", "  ") + _wrapped(view.left, width)
+    if not view.is_quiet:
+        for said in view.said:
+            lines += _wrapped(f"{said.text}:  {said.code}" if said.code else said.text, width)
+    if view.status != "ok" and view.changes:
+        lines += _wrapped(f"This run already did: {' '.join(view.changes)}", width)
+    lines += _choices(view, width, everything)
+    if view.chart is not None and chart:
+        lines += _chart(view.chart, width)
+    if view.bar is not None:
+        lines += _filled(view.bar, width)
+    lines += _folded(view, width, everything)
     return printable("\n".join(lines), encoding)
 
 
-def _explanation(outcome: Outcome, width: int) -> list[str]:
-    """Give where it happened, why, the rerun's numbers, and what the run had already changed."""
-    where, code = sentences.place(outcome)
-    lines = [row for words in (rerun.result(outcome), *rerun.checks(outcome)) for row in _wrapped(words, width)]
-    lines += _wrapped(f"{where}:  {code}" if code else where, width)
-    for sentence in (sentences.paragraph(outcome), *sentences.neighbours(outcome)):
-        lines += _wrapped(sentence, width)
-    if changes := sentences.already_done(outcome):
-        lines += _wrapped(f"This run already did: {' '.join(changes)}", width)
-    if runs := rerun.history(outcome):
-        lines += _wrapped(f"Runs of this cell: {runs}", width)
+def _choices(view: ReportView, width: int, everything: bool) -> list[str]:
+    """List what can be taken, numbered, and say how to take one."""
+    rows = view.choices + (view.cells.rows if view.cells is not None and view.status != "ok" else ())
+    lines: list[str] = []
+    if rows:
+        if view.choices:
+            estimated = any(choice.expected for choice in rows)
+            head = f"{view.heading}. {expected_heading(view)}:" if estimated else f"{view.heading}:"
+            lines += ["", *_wrapped(head, width)]
+        widest = min(max(len(plain(choice.button)) for choice in rows), max(width // 2, 24))
+        for choice in rows:
+            if view.cells is not None and choice is view.cells.rows[0]:
+                lines += ["", *_wrapped(f"{view.cells.heading}:", width)]
+            lines += _choice(choice, width, widest, everything)
+    for group in view.further:
+        lines += ["", *_wrapped(f"{group.heading}:", width)]
+        widest = max(len(plain(choice.button)) for choice in group.rows)
+        for choice in group.rows:
+            lines += _choice(choice, width, widest, everything)
+    if view.cells is not None and view.status == "ok":
+        titles = ", ".join(f"{plain(choice.button)} [{choice.proposal.key}]" for choice in view.cells.rows)
+        lines += _wrapped(f"{view.cells.heading}: {titles}", width, "  ", "    ")
+    first = next(iter((*rows, *(choice for group in view.further for choice in group.rows))), None)
+    if first is not None:
+        key = first.proposal.key
+        lines += ["", *_wrapped(f"Take one: %tfmem apply {first.number}, or by its key: %tfmem apply {key}", width)]
     return lines
 
 
-def _chart(outcome: Outcome, width: int) -> list[str]:
-    """Draw the main series; before and after, one above the other, where there is a comparison."""
-    comparison, main, unit = outcome.comparison, focus(outcome), unit_of(outcome)
-    if main is None or not sentences.has_timeline(outcome):
-        return []
-    runs: list[tuple[str, Series, str, float]]
-    runs = [("", main, outcome.recording.status, max(outcome.recording.seconds, _last(main)))]
-    if comparison is not None and comparison.before is not None:
-        before = comparison.before
-        runs = [("before ", before, comparison.status_before, _last(before)), ("after  ", *runs[0][1:])]
-    highest = max(max(series.peak or 0, *series.values, 0) for _, series, _, _ in runs)
-    limit = limit_of(outcome)
-    near = limit is not None and limit <= OFF_SCALE * highest
-    top = max(highest, limit) if near and limit is not None else highest
-    if not top or not any(series.values for _, series, _, _ in runs):
-        return []
+def _choice(choice: ChoiceView, width: int, widest: int, everything: bool) -> list[str]:
+    """Give one change in a line, in columns; with ``everything`` what it changes and at what cost below."""
+    rest = " · ".join(part for part in (_expected(choice.expected), choice.keeps, choice.cost) if part)
+    first = f"  {choice.number}. "
+    lines = _wrapped(f"{plain(choice.button):<{widest}}\x00{rest}", width, first, " " * (len(first) + 2))
+    lines = [row.replace("\x00", "  ") for row in lines]
+    if not everything:
+        return lines
+    lines += _wrapped(f"[{choice.proposal.key}]  {choice.technique}".rstrip(), width, "     ", "     ")
+    for remark in (*choice.settings, *choice.remarks):
+        lines += _wrapped(remark, width, "     - ", "       ")
+    return lines + [f"     {row}" for row in choice.diff.splitlines()[2:] if row[:1] in "+-"]
+
+
+def _expected(expected: Expected | None) -> str:
+    """Say what to expect: ``"7.0–8.1 GiB ▓▓▓▓▓░░░░ fits"``."""
+    if expected is None:
+        return ""
+    bar = ""
+    if expected.high is not None:
+        full = min(9, max(1, round(expected.high * 9)))
+        bar = "▓" * full + "░" * (9 - full)
+    return " ".join(part for part in (expected.range, bar, expected.word) if part)
+
+
+def _chart(chart: Chart, width: int) -> list[str]:
+    """Draw the timeline; before and after, one above the other on the same axes."""
     lines = [""]
-    for label, series, status, end in runs:
-        body = columns(series.times, series.values, end, width - len(label) - 4)
-        drawn = _rows(body, top, 1 if label else 3)
-        sign = "" if status == "ok" else f" {rerun.MARKS[status]}"
-        lines += [f"  {label}{row}".rstrip() for row in drawn[:-1]]
-        lines.append(f"  {label}{drawn[-1].rstrip()}{sign}")
-    spans = " and ".join(f"{took(end)} {label}".rstrip() for label, _, _, end in runs)
-    ceiling = f"the limit, {amount(limit, unit)}" if near and top == limit else amount(top, unit)
-    return lines + _wrapped(f"{quantity(main)}: 0 to {ceiling}, over {spans}", width)
+    for curve in reversed(chart.curves):
+        label = f"{curve.name:<7}" if len(chart.curves) > 1 else ""
+        room = width - len(label) - 4
+        rows = _rows(_spread(curve, room), chart.top, 1 if label else 3)
+        lines += [f"  {label}{row}".rstrip() for row in rows[:-1]]
+        lines.append(f"  {label}{rows[-1].rstrip()} {curve.mark}".rstrip())
+    ceiling = f"the {chart.limit_label.replace('limit ', 'limit, ')}" if chart.limit == chart.top else chart.top_label
+    beyond = f", {chart.limit_label}" if chart.limit_label and chart.limit != chart.top else ""
+    return lines + _wrapped(f"{chart.about}: 0 to {ceiling}, over {chart.end_label}{beyond}", width)
 
 
-def _last(series: Series) -> float:
-    return series.times[-1] if series.times else 0.0
+def _spread(curve: Curve, room: int) -> list[int | None]:
+    """Give a curve in ``room`` places, each the largest of the columns that it covers."""
+    count = len(curve.columns)
+    spans = [
+        curve.columns[i * count // room : max((i + 1) * count // room, i * count // room + 1)] for i in range(room)
+    ]
+    return [max((value for value in span if value is not None), default=None) for span in spans]
 
 
-def _rows(body: tuple[int | None, ...], top: int, rows: int) -> list[str]:
+def _rows(body: list[int | None], top: int, rows: int) -> list[str]:
     """Draw values as ``rows`` lines of eighth-blocks, the highest line first; something is never drawn as nothing."""
     eighths = [None if v is None else max(1 if v else 0, round(v / top * rows * 8)) for v in body]
     return [
@@ -86,93 +135,32 @@ def _rows(body: tuple[int | None, ...], top: int, rows: int) -> list[str]:
     ]
 
 
-def _filled(outcome: Outcome, width: int) -> list[str]:
+def _filled(bar: Bar, width: int) -> list[str]:
     """Draw what filled the memory, one line for each part."""
-    shares = sentences.breakdown(outcome)
-    if not shares:
-        return []
     room = max(6, min(24, width // 4))
-    lines = ["", *_wrapped(sentences.breakdown_heading(outcome), width)]
-    widest = max(len(share.amount) for share in shares)
-    for share in shares:
-        bar = "█" * max(1, round(share.fraction * room))
+    lines = ["", *_wrapped(bar.heading, width)]
+    widest = max(len(share.amount) for share in bar.shares)
+    for share in bar.shares:
+        full = "█" * max(1, round(share.fraction * room))
         lines += _wrapped(
-            f"{share.amount:>{widest}}  {share.label}", width, f"  {bar:<{room}} ", " " * (room + widest + 5)
+            f"{share.amount:>{widest}}  {share.label}", width, f"  {full:<{room}} ", " " * (room + widest + 5)
         )
     return lines
 
 
-def _choices(outcome: Outcome, width: int) -> list[str]:
-    """Give the numbered proposals, each with its estimate, what it keeps, and its diff."""
-    if not outcome.edits:
-        return []
-    lines = ["", *_wrapped(f"{sentences.changes_heading(outcome)}. {sentences.expectation_heading(outcome)}:", width)]
-    for number, proposal in enumerate(outcome.edits, 1):
-        lines += _wrapped(f"{proposal.title}  [{proposal.key}]", width, f"  {number}. ", "     ")
-        lines += _wrapped(_terms(proposal, outcome), width, "     ", "     ")
-        lines += _wrapped(proposal.why, width, "     ", "     ")
-        for caveat in proposal.caveats:
-            lines += _wrapped(caveat, width, "     - ", "       ")
-        lines += [f"     {line}" for line in _changed_lines(proposal)]
-    return lines
-
-
-def _further(outcome: Outcome, width: int) -> list[str]:
-    """Name in a line each what else could be changed after a rerun that fitted."""
-    lines = []
-    for heading, proposals in sentences.further_groups(outcome):
-        titles = ", ".join(f"{proposal.title} [{proposal.key}]" for proposal in proposals)
-        lines += _wrapped(f"{heading}: {titles}", width, "  ", "    ")
-    return ["", *lines] if lines else []
-
-
-def _new_cells(outcome: Outcome, width: int) -> list[str]:
-    """Give the proposals that are cells of their own; in one line after a run that went well."""
-    heading = sentences.new_cell_heading(outcome)
-    if outcome.recording.status == "ok":
-        titles = ", ".join(f"{proposal.title} [{proposal.key}]" for proposal in outcome.new_cells)
-        return _wrapped(f"{heading}: {titles}", width, "  ", "    ") if titles else []
-    lines = ["", *_wrapped(f"{heading}:", width)] if heading else []
-    for number, proposal in enumerate(outcome.new_cells, len(outcome.edits) + 1):
-        lines += _wrapped(f"{proposal.title}  [{proposal.key}]", width, f"  {number}. ", "     ")
-        for words in (f"keeps: {proposal.preserves}", proposal.why):
-            lines += _wrapped(words, width, "     ", "     ")
-        for caveat in proposal.caveats:
-            lines += _wrapped(caveat, width, "     - ", "       ")
-        lines += [f"     {line}" for line in _changed_lines(proposal)]
-    return lines
-
-
-def _terms(proposal: Proposal, outcome: Outcome) -> str:
-    """Say what to expect of a proposal: ``"7.0–8.1 GiB ▓▓▓▓▓░░░░ fits · keeps: same results"``."""
-    expected = sentences.expectation(proposal, outcome)
-    bar = ""
-    if expected.high is not None:
-        full = min(9, max(1, round(expected.high * 9)))
-        bar = "▓" * full + "░" * (9 - full)
-    first = " ".join(part for part in (expected.range, bar, expected.word) if part)
-    return " · ".join(part for part in (first, f"keeps: {proposal.preserves}", sentences.effect(proposal)) if part)
-
-
-def _changed_lines(proposal: Proposal) -> list[str]:
-    return [line for line in proposal.diff.splitlines()[2:] if line[:1] in "+-"]
-
-
-def _remarks(outcome: Outcome, width: int) -> list[str]:
-    """Give what was not offered and why, the other series' peaks, and the notes."""
+def _folded(view: ReportView, width: int, everything: bool) -> list[str]:
+    """Count what is not offered, or give it with its reasons; then the other series' peaks and the notes."""
     lines: list[str] = []
-    if outcome.declined and not sentences.is_quiet(outcome):
-        lines += ["", f"  {len(outcome.declined)} not offered"]
-        for answer in outcome.declined:
-            lines += _wrapped(f"{answer.title}: {answer.reason}", width, "  - ", "    ")
-            lines += [f"    {line}".rstrip() for line in answer.patch.splitlines()]
-    also = (*sentences.other_peaks(outcome), *sentences.notes(outcome))
-    if sentences.is_quiet(outcome):
-        also = outcome.notices
-    if also:
-        blank = () if sentences.is_quiet(outcome) else ("",)
-        lines += [*blank, *(line for remark in also for line in _wrapped(remark, width, "  ", "    "))]
-    return lines
+    declined = () if view.is_quiet else view.declined
+    if declined and not everything:
+        lines += ["", *_wrapped(f"{view.declined_label}: %tfmem last --all tells why, and shows each change", width)]
+    for answer in declined if everything else ():
+        lines += _wrapped(f"{answer.title}: {answer.reason}", width, "  - ", "    ")
+        lines += [f"    {row}".rstrip() for row in answer.patch.splitlines()]
+    if declined and everything:
+        lines[:0] = ["", f"  {view.declined_label}"]
+    also = (*view.peaks, *view.notes) if everything else view.urgent
+    return lines + [row for remark in also for row in _wrapped(remark, width, "  ", "    ")]
 
 
 def _wrapped(text: str, width: int, first: str = "  ", rest: str = "  ") -> list[str]:

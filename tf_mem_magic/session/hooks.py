@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from tf_mem_magic.core.options import asks_for_help, cell_parser
 from tf_mem_magic.core.tag import find_tag
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ class Hooks:
             raw = info.raw_cell or ""
             outer = next((e for e in reversed(self._stack[:-1]) if e.run is not None), None)
             options_text = find_tag(raw)
-            if outer is not None and options_text is not None and _is_rest_of(raw, outer.info.raw_cell):
+            if options_text is not None and asks_for_help(options_text):
+                print(cell_parser().format_help())
+            elif outer is not None and options_text is not None and _is_rest_of(raw, outer.info.raw_cell):
                 entry.shared = outer
             elif options_text is not None or (self._session.always_on and outer is None):
                 entry.run = self._session.begin(info, options_text)

@@ -24,6 +24,9 @@ KEPT_CELLS = 400
 KEPT_POINTS = 64
 """Measured points remembered, for estimates."""
 
+KEPT_REPORTS = 20
+"""Reports that ``%tfmem last N`` and ``%tfmem history`` can show."""
+
 KEPT_RERUNS = 64
 """Sources remembered of which a run counts as a rerun."""
 
@@ -62,6 +65,7 @@ class Session:
         self.climbing: CellRun | None = None
         self.newest: CellRun | None = None
         self.last: Report | None = None
+        self.reports: deque[Report] = deque(maxlen=KEPT_REPORTS)
         self.ran_cells: deque[RanCell] = deque(maxlen=KEPT_CELLS)
         self.measured: tuple[Measured, ...] = ()
         self._expected: deque[Expected] = deque(maxlen=KEPT_RERUNS)
@@ -129,6 +133,7 @@ class Session:
         from tf_mem_magic.core.lineage import measured_of
 
         self.last, self.newest = report, run
+        self.reports.append(report)
         point = measured_of(report.outcome)
         self.measured = (*self.measured, *((point,) if point else ()))[-KEPT_POINTS:]
         remember(report)

@@ -27,10 +27,10 @@ def _import_all() -> None:
     try:
         from tf_mem_magic.explain import explain
         from tf_mem_magic.release import release  # noqa: F401 - needed once the report is shown
-        from tf_mem_magic.report.bundle import static_bundle
+        from tf_mem_magic.report.bundle import whole_bundle
 
         nothing = explain(Recording(Cell("pass"), 0.0, (), "oom"))
-        static_bundle(nothing, with_figure=False)
+        whole_bundle(nothing)
         for name in _FIGURE:
             importlib.import_module(name)
     except Exception:

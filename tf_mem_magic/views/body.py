@@ -1,24 +1,19 @@
-"""The panel's body: the widgets for one outcome. It decides what is shown; clicks go to the panel."""
+"""The panel's body: the widgets for one outcome. What is shown is decided by the view; clicks go to the panel."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from html import escape
 from typing import Any, Literal, Protocol
 
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Declined, Proposal
-from tf_mem_magic.report.measures import amount, limit_of
-from tf_mem_magic.report.sentences import (
-    changes_heading,
-    further_groups,
-    further_heading,
-    new_cell_heading,
-    not_offered,
-)
-from tf_mem_magic.views import controls, rows
+from tf_mem_magic.report.choices import ChoiceView, DeclinedView, choice_view, declined_view
+from tf_mem_magic.report.html.markup import code_words, escaped, plain, prose
+from tf_mem_magic.report.html.page import declined_html, details_html, facts_html, head_of_columns
+from tf_mem_magic.report.view import view_of
+from tf_mem_magic.views import controls
 from tf_mem_magic.views.picks import Picks
 from tf_mem_magic.views.ticks import Ticks
 
@@ -54,76 +49,84 @@ class Body:
     """The widgets of one outcome; ``widget`` is what to display."""
 
     def __init__(self, outcome: Outcome, tier: Tier, source: str, clicks: Clicks) -> None:
-        self._outcome, self._below, self._source, self._clicks = outcome, tier != "edit", source, clicks
+        self._outcome, self._view = outcome, view_of(outcome)
+        self._below, self._source, self._clicks = tier != "edit", source, clicks
         self._buttons: list[Any] = []
-        self._is_quiet = outcome.recording.status == "ok"
+        self._estimated = any(choice.expected for choice in self._view.choices)
         self._picked: tuple[str, ...] | None = None
         self._ticks = Ticks(lambda keys: clicks.combine(keys, self._picked), self._together)
-        self.widget = controls.column(*self._parts())
+        self.widget = controls.column(*self._parts(), name="tfmem-body")
 
     def enable(self, enabled: bool) -> None:
         """Enable or disable every button."""
         for button in self._buttons:
             button.disabled = not enabled
 
+    @property
+    def count(self) -> int:
+        """How many buttons a page has to draw before the body stands."""
+        return len(self._buttons)
+
     def _parts(self) -> list[Any]:
-        outcome = self._outcome
-        parts = []
-        if (changes := rows.changes_html(outcome.changes)) and not self._is_quiet:
-            parts.append(controls.text(changes))
-        if outcome.edits:
+        view = self._view
+        parts, folds = [], []
+        if view.choices:
             parts.append(self._heading())
-            tickable = len(outcome.edits) > 1
-            parts += [self._proposal(p, accent=i == 0, tickable=tickable) for i, p in enumerate(outcome.edits)]
+            tickable = len(view.choices) > 1
+            rows = [self._choice(c, accent=i == 0, tickable=tickable) for i, c in enumerate(view.choices)]
+            parts += rows[: len(view.shown)]
+            if rows[len(view.shown) :]:
+                folds.append(controls.folded(f"{len(view.more)} more", *rows[len(view.shown) :], tip="Further changes"))
             parts.append(self._ticks.widget)
-        if outcome.new_cells and not self._is_quiet:
-            parts.append(controls.text(rows.prose(new_cell_heading(outcome)), "tfmem-head"))
-            parts += map(self._proposal, outcome.new_cells)
-        if outcome.leftovers:
-            parts.append(controls.text("Left in memory", "tfmem-head"))
-            parts += [self._leftover(name, size) for name, size in outcome.leftovers]
-        return [*parts, *self._end()]
+        if view.cells is not None and view.status != "ok":
+            rows = [self._choice(choice) for choice in view.cells.rows]
+            folds.append(controls.folded(plain(view.cells.heading), *rows, tip="Cells of their own"))
+        return [*parts, *self._end(folds)]
 
-    def _end(self) -> list[Any]:
+    def _end(self, folds: list[Any]) -> list[Any]:
         """Give what is folded, and the foot: inside the fold where a run that went well left nothing else."""
-        outcome = self._outcome
-        reasons = [widget for declined in outcome.declined for widget in self._declined(declined)]
-        further = self._further()
-        if not (self._is_quiet and outcome.new_cells):
-            folds = [controls.folded(not_offered(outcome.declined), *reasons)] if reasons else []
-            return [*further, *folds, self._foot()]
-        label = new_cell_heading(outcome).replace("`", "")
-        inside = [*map(self._proposal, outcome.new_cells), *reasons]
-        if outcome.comparison or outcome.leftovers:
-            return [*further, controls.folded(label, *inside), self._foot()]
-        return [controls.folded(label, *inside, self._foot())]
-
-    def _further(self) -> list[Any]:
-        """Give what else could be changed after a rerun that fitted, folded."""
-        outcome = self._outcome
-        if not outcome.further:
-            return []
-        inside = [controls.text(said)] if (said := rows.changes_html(outcome.changes)) else []
-        for heading, proposals in further_groups(outcome):
-            inside += [controls.text(heading, "tfmem-head"), *map(self._proposal, proposals)]
-        return [controls.folded(further_heading(outcome), *inside, tip="Show or hide what else could be changed")]
+        view = self._view
+        if view.leftovers:
+            names = [self._leftover(name, size) for name, size in view.leftovers]
+            label = f"{len(names)} {'name holds' if len(names) == 1 else 'names hold'} memory"
+            folds.append(controls.folded(label, *names, tip="What the run left in memory, to let go of"))
+        if view.further:
+            inside = [
+                widget
+                for group in view.further
+                for widget in (controls.text(prose(group.heading), "tfmem-head"), *map(self._choice, group.rows))
+            ]
+            folds.append(controls.folded(view.further_label, *inside, tip="What else could be changed"))
+        pairs = zip(view.declined, self._outcome.declined)
+        reasons = [widget for shown, declined in pairs for widget in self._declined(shown, declined)]
+        if view.cells is not None and view.status == "ok":
+            inside = [*map(self._choice, view.cells.rows), *reasons]
+            if not (self._outcome.comparison or view.leftovers):
+                return [controls.folded(plain(view.cells.heading), *inside, self._foot(), tip="For deployment")]
+            folds.append(controls.folded(plain(view.cells.heading), *inside, tip="For deployment"))
+        elif reasons:
+            folds.append(controls.folded(view.declined_label, *reasons, tip="What is not offered, and why"))
+        return [controls.side_by_side(*folds, self._foot())]
 
     def _heading(self) -> Any:
+        words = prose(self._view.heading)
         if self._below:
             words = "Run a changed copy below. The cell itself keeps the old code: copy the change into it."
-        else:
-            words = changes_heading(self._outcome)
-        return controls.row(controls.text(words, "tfmem-head"), controls.text(rows.columns_html(self._outcome)))
+        columns = controls.text(head_of_columns(self._view, self._estimated))
+        return controls.row(controls.text(words, "tfmem-head"), columns, name="tfmem-choice-row")
 
     def _together(self, answer: Proposal | Declined) -> Any:
         if isinstance(answer, Declined):
-            return controls.text(rows.declined_html(answer))
-        return self._proposal(replace(answer, title=f"Apply together: {answer.title}"))
+            return controls.text(declined_html(declined_view(answer, self._outcome)))
+        return self._offer(replace(answer, title=f"Apply together: {answer.title}"))
 
-    def _proposal(self, proposal: Proposal, *, accent: bool = False, tickable: bool = False) -> Any:
-        limit = limit_of(self._outcome)
+    def _offer(self, proposal: Proposal) -> Any:
+        return self._choice(choice_view(proposal, self._outcome))
+
+    def _choice(self, choice: ChoiceView, *, accent: bool = False, tickable: bool = False) -> Any:
+        proposal = choice.proposal
         if not proposal.picks:
-            return self._row(proposal, rows.row_html(proposal, limit), accent=accent, tickable=tickable)
+            return self._row(choice, accent=accent, tickable=tickable)
 
         def make(names: tuple[str, ...]) -> Proposal | Declined:
             self._picked = names
@@ -131,30 +134,44 @@ class Body:
             return self._clicks.combine((proposal.key,), names)
 
         def offer(answer: Proposal) -> Any:
-            return self._row(answer, rows.facts_html(answer, limit), accent=accent)
+            return self._row(choice_view(answer, self._outcome), accent=accent, folded=False)
+
+        def details(answer: Proposal | Declined) -> str:
+            if isinstance(answer, Declined):
+                return declined_html(declined_view(answer, self._outcome))
+            return details_html(choice_view(answer, self._outcome))
 
         beside = [self._ticks.box(proposal)] if tickable else []
-        return Picks(proposal, make, offer, self._clicks.failed, *beside).widget
+        return Picks(proposal, make, offer, details, self._clicks.failed, *beside).widget
 
-    def _row(self, proposal: Proposal, html: str, *, accent: bool = False, tickable: bool = False) -> Any:
-        apply = self._apply(proposal, proposal.title, accent=accent)
+    def _row(self, choice: ChoiceView, *, accent: bool = False, tickable: bool = False, folded: bool = True) -> Any:
+        """Make a row: the button, what it keeps, and, folded, the change with all that belongs to it."""
+        proposal = choice.proposal
+        apply = self._apply(proposal, choice.button, accent=accent)
         apply.add_class("tfmem-main-button")
-        facts = controls.text(html)
-        choices = [
+        facts = controls.text(facts_html(choice, self._estimated))
+        ways = [
             self._apply(replace(proposal, source=c.source, takes_effect=c.takes_effect), c.label, c.note)
-            for c in proposal.choices
+            for c in choice.ways
         ]
-        for choice in choices:
-            choice.add_class("tfmem-choice")
+        first = [self._copy(proposal)] if self._below else []
+        if not folded:
+            return controls.row(apply, *first, facts, *ways, name="tfmem-choice-row")
+        inside = [controls.text(details_html(choice))]
         if tickable:
-            choices.append(self._ticks.box(proposal))
-        if not self._below:
-            return controls.row(apply, facts, *choices)
+            inside.append(self._ticks.box(proposal))
+        seen, inside = (ways, inside) if accent else ([], [*inside, *ways])
+        opens = controls.folded(choice.opens, *inside, tip=f"{choice.opens}: {plain(choice.button)}", bare=True)
+        return controls.row(*first, apply, facts, *opens, *seen, name="tfmem-choice-row")
+
+    def _copy(self, proposal: Proposal) -> Any:
         what = "Copy the new cell" if proposal.new_cell else "Copy the changed cell"
-        copy = self._button("Copy the cell", what, partial(self._clicks.copy, proposal.source))
-        return controls.row(copy, apply, facts, *choices)
+        return self._button(
+            "Copy the cell", f"{what}: {plain(proposal.title)}", partial(self._clicks.copy, proposal.source)
+        )
 
     def _apply(self, proposal: Proposal, label: str, note: str = "", *, accent: bool = False) -> Any:
+        label = plain(label)
         if proposal.takes_effect == "restart":
             does = "Restart the kernel with this change"
         elif proposal.new_cell:
@@ -165,21 +182,21 @@ class Body:
             label = f"Run a changed copy below: {label}"
         else:
             does = "Change the cell and run it again"
-        tip = f"{does}: {note or proposal.title}"
+        tip = f"{does}: {plain(note or proposal.title)}"
         return self._button(label, tip, partial(self._clicks.apply, proposal), accent=accent)
 
-    def _leftover(self, name: str, size: int) -> Any:
+    def _leftover(self, name: str, size: str) -> Any:
         def let_go() -> None:
             self._clicks.free(name)
             self._buttons.remove(button)
             button.disabled = True
 
         button = self._button("let go", f"Let go of what {name} holds", let_go)
-        return controls.row(button, controls.text(f"<code>{escape(name)}</code> {amount(size)}", "tfmem-beside"))
+        return controls.row(button, controls.text(f"{code_words(name)} {escaped(size)}", "tfmem-beside"))
 
-    def _declined(self, declined: Declined) -> list[Any]:
-        said = [controls.text(rows.declined_html(declined))]
-        return said if declined.settings is None else [*said, self._proposal(declined.settings)]
+    def _declined(self, shown: DeclinedView, declined: Declined) -> list[Any]:
+        said = [controls.text(declined_html(replace(shown, settings=None)))]
+        return said if declined.settings is None else [*said, self._offer(declined.settings)]
 
     def _foot(self) -> Any:
         foot = []

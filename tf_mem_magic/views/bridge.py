@@ -37,6 +37,8 @@ def _bridge_class() -> Any:
         announce = traitlets.Unicode().tag(sync=True)
         frozen = traitlets.Unicode().tag(sync=True)
         running = traitlets.Bool(True).tag(sync=True)
+        buttons = traitlets.Int(0).tag(sync=True)
+        failed = traitlets.Bool(False).tag(sync=True)
 
     return Bridge
 

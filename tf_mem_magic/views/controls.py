@@ -51,22 +51,31 @@ def column(*children: Any, name: str = "") -> Any:
     return widget
 
 
-def row(*children: Any) -> Any:
+def row(*children: Any, name: str = "tfmem-row") -> Any:
     """Put widgets side by side; they wrap where the page is narrow."""
     import ipywidgets
 
     widget = ipywidgets.HBox(children)
-    widget.add_class("tfmem-row")
+    widget.add_class(name)
     return widget
 
 
-def folded(label: str, *children: Any, tip: str = "Show or hide the reasons") -> Any:
-    """Put widgets behind a toggle that the page itself opens, also while the kernel is busy."""
+def side_by_side(*children: Any) -> Any:
+    """Put folds beside one another; an open one takes the whole width."""
+    return row(*children, name="tfmem-folds")
+
+
+def folded(label: str, *children: Any, tip: str, bare: bool = False) -> Any:
+    """Put widgets behind a toggle that the page itself opens, also while the kernel is busy.
+
+    ``bare``: give the toggle and what it opens as two widgets, for a row that has a place for each.
+    """
     import ipywidgets
 
-    toggle = ipywidgets.ToggleButton(value=False, description=label, tooltip=tip)
+    toggle = ipywidgets.ToggleButton(value=False, description=_label(label), tooltip=tip)
     toggle.add_class("tfmem-toggle")
-    return column(toggle, column(*children, name="tfmem-folded"))
+    inside = column(*children, name="tfmem-folded")
+    return (toggle, inside) if bare else column(toggle, inside)
 
 
 def code_to_copy(source: str) -> Any:
@@ -126,6 +135,13 @@ def _label(words: str) -> str:
     import ipywidgets
 
     return escape(words) if int(ipywidgets.__version__.split(".")[0]) < 8 else words
+
+
+def fill(place: Any, *children: Any) -> None:
+    """Put widgets into a column, and close those that it held."""
+    old, place.children = place.children, children
+    for widget in old:
+        close_tree(widget)
 
 
 def close_tree(widget: Any) -> None:

@@ -14,8 +14,11 @@ from typing import Any
 from tf_mem_magic.core.live import Live
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Declined, Proposal
+from tf_mem_magic.report.html.markup import plain
+from tf_mem_magic.report.html.page import NO_END, choices_html
 from tf_mem_magic.report.strip import tick_message
-from tf_mem_magic.views import controls, rows
+from tf_mem_magic.report.view import view_of
+from tf_mem_magic.views import controls
 from tf_mem_magic.views.actions import Actions, NotebookCell
 from tf_mem_magic.views.body import Body, Tier
 from tf_mem_magic.views.bridge import open_bridge, style
@@ -38,6 +41,8 @@ class Panel:
         What to display.
     on_freeze : callable or None
         Called with static HTML when the person dismisses the panel.
+    on_undone : callable or None
+        Called with a sentence when the cell has its old code again.
     hosts : bool
         A copy of the cell was run into the panel's own output area: closing the panel would take that away.
     """
@@ -51,6 +56,7 @@ class Panel:
         on_freeze: Callable[[str], None] | None = None,
     ) -> None:
         self.on_freeze = on_freeze
+        self.on_undone: Callable[[str], None] | None = None
         self.hosts = False
         self._actions, self._source, self._cell_id = actions, cell_source, cell_id
         self._outcome: Outcome | None = None
@@ -59,6 +65,8 @@ class Panel:
         self._greeted = self._can_restart = self._busy = self._closed = False
         self._page: str | None = None
         self._to_copy = ""
+        self._original = ""
+        self._is_undone = False
         self._asked: Proposal | None = None
         self._timer: threading.Timer | None = None
         self._lock = threading.RLock()
@@ -93,14 +101,23 @@ class Panel:
             self._late.value = f"<style>{style()}</style>"
             self._bridge.frozen = self.freeze_html()
             self._build()
+            self._bridge.buttons = self._body.count if self._body is not None else 0
+            self._bridge.failed = outcome.recording.status in ("oom", "killed")
             self._bridge.running = False
-            self._bridge.announce = rows.announcement(outcome)
+            self._bridge.announce = plain(view_of(outcome).announcement)
             if self._tier is None:
                 self._actions.when_idle(self._wait_for_hello)
 
+    def about_to_show(self) -> None:
+        """Tell the page that the report comes now, in several messages: it holds the height until all is there."""
+        if not self._closed:
+            self._bridge.send({"op": "hold"})
+
     def freeze_html(self) -> str:
         """Give the panel as static HTML."""
-        return rows.frozen_html(self._outcome)
+        if self._is_undone:
+            return ""
+        return NO_END if self._outcome is None else choices_html(view_of(self._outcome))
 
     def close(self) -> None:
         """Close every widget of the panel. Idempotent."""
@@ -142,6 +159,7 @@ class Panel:
     def undo(self, original: str) -> None:
         """Put the cell's old code back."""
         with self._lock:
+            self._original = original
             self._work("Putting the old code back …")
             self._actions.expect(original, "undo")
             self._ask("put", "undo", source=original, original=self._source)
@@ -191,40 +209,51 @@ class Panel:
 
     def _show_checklist(self, proposal: Proposal, cells: tuple[NotebookCell, ...]) -> None:
         def restart() -> None:
-            self._show_extra()
+            controls.fill(self._extra)
             self._work("Restarting the kernel …")
             prologue = self._actions.prepare_restart(proposal)
-            fields = {"source": proposal.source, "original": proposal.replaces, "prologue": prologue}
-            self._send("restart", proposal.key, **fields, cells=list(checklist.ticked))
+            fields = {"source": proposal.source, "original": proposal.replaces, "cells": list(checklist.ticked)}
+            self._send("restart", proposal.key, **fields, prologue=prologue)
 
         def cancel() -> None:
-            self._show_extra()
+            controls.fill(self._extra)
             self._ready()
 
         checklist = controls.Checklist(self._actions.checklist(proposal, cells), restart, cancel)
         self._cancel_timer()
-        self._show_extra(checklist.widget)
+        controls.fill(self._extra, checklist.widget)
         self._say("")
 
     # What is shown
 
     def _build(self) -> None:
-        if self._outcome is None or self._closed:
+        if self._outcome is None or self._closed or self._is_undone:
             return
-        old = self._choices.children
         self._body = Body(self._outcome, self._tier or "edit", self._source, self)
         self._body.enable(not self._busy)
-        self._choices.children = (self._body.widget,)
-        for widget in old:
-            controls.close_tree(widget)
+        controls.fill(self._choices, self._body.widget)
 
-    def _show_extra(self, *children: Any) -> None:
-        old, self._extra.children = self._extra.children, children
-        for widget in old:
-            controls.close_tree(widget)
+    def _undone(self, said: str) -> None:
+        """Leave one button: to run the old code. The choices were about the other."""
+        original, self._is_undone = self._original, True
+        again = controls.button("Run again", "Run the cell with its old code", lambda: self._run_again(original))
+        self._body = None
+        controls.fill(self._choices, controls.row(again))
+        self._bridge.frozen = self.freeze_html()
+        self._ready("" if self.on_undone is not None else f"↶ Undone, not run yet. {said}")
+        if self.on_undone is not None:
+            self.on_undone(said)
+
+    def _run_again(self, original: str) -> None:
+        with self._lock:
+            if not self._busy:
+                self._work("Running the cell again …")
+                self._ask(
+                    "run", "again", source=original, original=original, output=self._output.model_id, new_cell=False
+                )
 
     def _show_code(self, words: str) -> None:
-        self._show_extra(controls.text(words), controls.code_to_copy(self._to_copy))
+        controls.fill(self._extra, controls.text(words), controls.code_to_copy(self._to_copy))
 
     def _say(self, words: str) -> None:
         self._words.value = f'<div role="status">{escape(words)}</div>' if words else ""
@@ -269,7 +298,7 @@ class Panel:
             elif op == "ran":
                 self._ready()
             elif op == "put":
-                self._ready(self._actions.undo())
+                self._undone(self._actions.undo())
             elif op == "copied" and message.get("ok"):
                 self._say("The cell is on the clipboard.")
             elif op == "copied":

@@ -6,40 +6,44 @@ from collections.abc import Callable
 from typing import Any
 
 from tf_mem_magic.core.proposals import Declined, Pick, Proposal
-from tf_mem_magic.core.units import size
-from tf_mem_magic.views import controls, rows
+from tf_mem_magic.report.measures import amount
+from tf_mem_magic.views import controls
 
 Make = Callable[[tuple[str, ...]], Proposal | Declined]
 Offer = Callable[[Proposal], Any]
+Details = Callable[[Proposal | Declined], str]
 Failed = Callable[[Exception], None]
 
 
 class Picks:
     """The boxes of one proposal, and below them what is offered for the ticked ones; ``widget`` is what to display.
 
-    ``make`` answers for the names that are ticked; ``offer`` makes the widget of its answer; ``failed`` is told of an
-    error, which Jupyter would swallow. ``beside`` are widgets to show with what is offered.
+    ``make`` answers for the names that are ticked; ``offer`` makes the widget of its answer, ``details`` the HTML of
+    what it changes or why not; ``failed`` is told of an error, which Jupyter would swallow. ``beside`` are widgets to
+    show with what is offered.
     """
 
-    def __init__(self, proposal: Proposal, make: Make, offer: Offer, failed: Failed, *beside: Any) -> None:
+    def __init__(
+        self, proposal: Proposal, make: Make, offer: Offer, details: Details, failed: Failed, *beside: Any
+    ) -> None:
         self._picks, self._make, self._offer, self._failed = proposal.picks, make, offer, failed
+        self._details = details
         self._boxes = [self._box(pick) for pick in proposal.picks]
         self._said, self._change, self._offered = controls.text(""), controls.text(""), controls.column()
         self._show(proposal)
         change = controls.folded("the change", self._change, tip="Show or hide what becomes of the cell")
         change.add_class("tfmem-change")
         self.widget = controls.column(
-            controls.text("Tick what to let go of:"),
+            self._offered,
             controls.row(*self._boxes),
             self._said,
-            self._offered,
             controls.row(change, *beside),
             name="tfmem-picks",
         )
 
     def _box(self, pick: Pick) -> Any:
         what = f", {pick.what}" if pick.what else ""
-        label = f"{pick.name} ({size(pick.bytes)}{what})"
+        label = f"{pick.name} ({amount(pick.bytes)}{what})"
         return controls.checkbox(label, f"Let go of {label}", self._changed, ticked=pick.ticked)
 
     def _changed(self) -> None:
@@ -50,11 +54,12 @@ class Picks:
 
     def _show(self, answer: Proposal | Declined) -> None:
         ticked = sum(pick.bytes for pick, box in zip(self._picks, self._boxes) if box.value)
-        self._said.value = rows.ticked_html(ticked, sum(pick.bytes for pick in self._picks))
-        if isinstance(answer, Proposal):
-            self._change.value, offered = rows.details_html(answer), [self._offer(answer)]
-        else:
-            self._change.value, offered = rows.declined_html(answer), []
-        old, self._offered.children = self._offered.children, tuple(offered)
-        for widget in old:
-            controls.close_tree(widget)
+        self._said.value = _ticked(ticked, sum(pick.bytes for pick in self._picks))
+        self._change.value = self._details(answer)
+        controls.fill(self._offered, *([self._offer(answer)] if isinstance(answer, Proposal) else []))
+
+
+def _ticked(ticked: int, found: int) -> str:
+    """Say how much is ticked of what was found."""
+    said = f"{amount(ticked)} of {amount(found)} ticked" if ticked else "Nothing is ticked"
+    return f'<div role="status">{said}.</div>'

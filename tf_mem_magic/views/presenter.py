@@ -45,7 +45,7 @@ class Presenter(Protocol):
 
 
 class NotebookPresenter:
-    """A static report in one output, the live panel in a second one below it.
+    """A report in three outputs: what happened, what can be done (live: the panel), and why.
 
     Always-on runs reserve nothing until there is something to show, so that quiet cells stay as they are. Neither do
     hosted ones, which run inside another panel: its output area shows a display once and never updates it.
@@ -53,17 +53,16 @@ class NotebookPresenter:
 
     def __init__(self, shell: Any, cell: Cell, options: Options, actions: Actions, is_hosted: bool) -> None:
         self._cell, self._options, self._actions, self._is_hosted = cell, options, actions, is_hosted
-        self._report_slot, self._panel_slot = Slot(shell), Slot(shell)
+        self._report_slot, self._panel_slot, self._rest_slot = Slot(shell), Slot(shell), Slot(shell)
         self._attended = is_attended(shell)
         self._told_at = 0.0
         self._panel: Any = None
 
     def reserve(self) -> None:
-        """Take the two outputs, for a tagged cell."""
+        """Take the three outputs, for a tagged cell."""
         if self._cell.tagged and not self._is_hosted:
-            self._report_slot.reserve()
-            if self._attended:
-                self._panel_slot.reserve()
+            for slot in (self._report_slot, self._panel_slot, self._rest_slot):
+                slot.reserve()
 
     def tick(self, live: Live) -> None:
         """Show the live strip once the cell has run for a moment; where nobody watches, a line now and then."""
@@ -79,8 +78,8 @@ class NotebookPresenter:
         self._open_panel().tick(live)
 
     def finish(self, report: Report) -> None:
-        """Show the report: words and buttons first, then the figure."""
-        from tf_mem_magic.report.bundle import static_bundle
+        """Show the report: at once, but for the picture that only exports show."""
+        from tf_mem_magic.report.bundle import choices_bundle, head_bundle, rest_bundle, whole_bundle
         from tf_mem_magic.report.sentences import has_timeline
 
         outcome = report.outcome
@@ -88,20 +87,43 @@ class NotebookPresenter:
             self.retire()
             self._report_slot.empty()
             return
+        if self._is_hosted:
+            self._report_slot.fill(whole_bundle(outcome))
+            return
         has_panel = self._attended and self._wants_panel(outcome) and self._options.on_oom == "panel"
-        self._report_slot.fill(static_bundle(outcome, with_figure=self._is_hosted, above_panel=has_panel))
+        if self._panel is not None:
+            self._panel.about_to_show()
+        self._report_slot.fill(head_bundle(outcome))
         if has_panel:
             self._open_panel().show(outcome)
         else:
             self._drop_panel()
-        if has_timeline(outcome) and not self._is_hosted:
-            self._report_slot.fill(static_bundle(outcome, above_panel=has_panel))
+            self._fill(self._panel_slot, choices_bundle(outcome))
+        self._fill(self._rest_slot, rest_bundle(outcome, with_picture=False))
+        if has_timeline(outcome):
+            self._rest_slot.fill(rest_bundle(outcome))
 
     def tell_changes(self, report: Report, applied: tuple[tuple[str, str], ...]) -> None:
         """Show the report with the cell that really ran."""
         from tf_mem_magic.report.bundle import changed_cell_bundle
 
         self._report_slot.fill(changed_cell_bundle(report.outcome, applied))
+        for slot in (self._panel_slot, self._rest_slot):
+            slot.empty()
+
+    def _fill(self, slot: Slot, bundle: dict[str, str]) -> None:
+        """Fill a slot; where there is nothing to show, one that was never shown stays away."""
+        if any(bundle.values()):
+            slot.fill(bundle)
+        else:
+            slot.empty()
+
+    def _undone(self, said: str) -> None:
+        """Show that the cell has its old code again, in place of the report on the changed one."""
+        from tf_mem_magic.report.bundle import undone_bundle
+
+        self._report_slot.fill(undone_bundle(said))
+        self._rest_slot.empty()
 
     def retire(self) -> None:
         """Replace the panel by static HTML, unless a copy of the cell runs inside it."""
@@ -117,7 +139,7 @@ class NotebookPresenter:
             from tf_mem_magic.views.panel import Panel
 
             panel = Panel(self._actions, cell_source=self._cell.source, cell_id=self._cell.cell_id)
-            panel.on_freeze = self._freeze
+            panel.on_freeze, panel.on_undone = self._freeze, self._undone
             self._panel_slot.fill_widget(panel.widget, "tf_mem_magic: live panel")
             self._panel = panel
         return self._panel

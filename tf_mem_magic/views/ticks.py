@@ -26,7 +26,9 @@ class Ticks:
     def box(self, proposal: Proposal) -> Any:
         """Make the box of one proposal."""
         box = controls.checkbox(
-            "combine", f"Apply {proposal.title} together with others that are ticked", self._changed
+            "combine with others that are ticked",
+            f"Apply {proposal.title} together with others that are ticked",
+            self._changed,
         )
         self._boxes[proposal.key] = box
         return box
@@ -37,7 +39,4 @@ class Ticks:
 
     def _changed(self) -> None:
         keys = tuple(key for key, box in self._boxes.items() if box.value)
-        old = self.widget.children
-        self.widget.children = (self._offer(self._combine(keys)),) if len(keys) > 1 else ()
-        for widget in old:
-            controls.close_tree(widget)
+        controls.fill(self.widget, *([self._offer(self._combine(keys))] if len(keys) > 1 else []))

@@ -86,7 +86,7 @@ def test_the_combination_starts_from_the_original_and_keeps_what_the_weaker_keep
 
 def test_its_title_and_key_name_both():
     both = combine(context(), ("mixed-precision", "smaller-batch"))
-    assert ("smaller-batch+mixed-precision", "Batch 64 → 32 + Mixed precision (bfloat16)") == (both.key, both.title)
+    assert ("smaller-batch+mixed-precision", "Batch 32 + 16-bit compute") == (both.key, both.title)
 
 
 def test_undo_takes_back_what_either_sets():
@@ -123,7 +123,7 @@ def test_what_excludes_one_another_is_refused_by_name():
 def test_a_remedy_that_declines_on_the_changed_cell_refuses_the_combination_with_its_reason():
     source = CELL.replace("batch_size=64", "batch_size=pick(x)")
     refused = combine(context(source), ("mixed-precision", "smaller-batch"))
-    assert "after Mixed precision (bfloat16), Smaller batch cannot be applied" in refused.reason
+    assert "after 16-bit compute, Smaller batch cannot be applied" in refused.reason
     assert "computed when the cell runs" in refused.reason
 
 
@@ -143,7 +143,7 @@ def test_a_remedy_ticked_twice_counts_once():
 
 def test_no_remedy_and_no_such_remedy_are_refused():
     reasons = [combine(context(), ()).reason, combine(context(), ("smaller-batch", "magic")).reason]
-    assert ["no remedy was chosen", "after Batch 64 → 32, magic cannot be applied: there is no such remedy"] == reasons
+    assert ["no remedy was chosen", "after Batch 32, magic cannot be applied: there is no such remedy"] == reasons
 
 
 def test_two_values_of_one_variable_are_refused():

@@ -79,7 +79,7 @@ def test_a_number_in_an_earlier_function_is_changed_in_a_copy_of_it():
     proposal = answer(plain(), "smaller-batch")
     copy = RUN.replace("64", "32")
     assert proposal.source == f"%%tfmem\n{copy}\n\nmodel = build()\nresult = run(model)\n"
-    assert (proposal.title, proposal.original, proposal.undo) == ("Batch 64 → 32", PLAIN, RUN)
+    assert (proposal.title, proposal.original, proposal.undo) == ("Batch 32", PLAIN, RUN)
     assert "`run` of an earlier cell is defined anew in this cell; Undo sets it back." in proposal.caveats
 
 

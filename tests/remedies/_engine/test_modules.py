@@ -13,7 +13,7 @@ from tf_mem_magic.core.proposals import Context, Declined
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
 from tf_mem_magic.remedies._engine.modules import in_modules
 from tf_mem_magic.remedies._engine.ranking import propose_all
-from tf_mem_magic.report.sentences import not_offered
+from tf_mem_magic.report.choices import not_offered
 
 FILE = "/home/me/training.py"
 MODULE = """import keras
@@ -62,10 +62,10 @@ def test_the_change_to_the_module_is_shown_and_nothing_is_offered():
     assert changes(answer) == CHANGED
     assert answer.patch.startswith("--- training.py\n+++ training.py, changed\n")
     assert answer.reason == (
-        "the code that failed is /home/me/training.py:16 in `train`, which is not written here; “Batch 16384 → 8192” "
+        "the code that failed is /home/me/training.py:16 in `train`, which is not written here; “Batch 8192” "
         "would be this change to it, and importing it anew takes a restart"
     )
-    assert not_offered((answer,)) == "1 not offered, 1 with a change elsewhere to copy: Smaller batch"
+    assert not_offered((answer,)) == "1 not offered, 1 with a change elsewhere to copy"
 
 
 def test_names_of_the_notebook_do_not_speak_for_the_module():

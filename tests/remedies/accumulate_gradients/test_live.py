@@ -109,5 +109,5 @@ def test_where_it_is_declined_for_the_sums_the_peak_really_rises():
 
 def test_where_it_is_offered_the_peak_really_falls():
     (whole, _, title), (parts, _, _) = measured(2048, None), measured(2048, 2)
-    assert "2 × 1024 accumulated" == title
+    assert "Keep batch 2048, in 2 steps of 1024" == title
     assert parts < 0.9 * whole

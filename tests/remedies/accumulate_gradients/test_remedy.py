@@ -156,7 +156,7 @@ def test_smaller_batches_alone_train_other_weights(gaps):
 def test_an_exact_edit_says_that_the_effective_batch_stays(name):
     source, known = TRAINED[name]
     answer = ask(source, **known)
-    assert ("same effective batch", "2 × 32 accumulated") == (answer.preserves, answer.title)
+    assert ("same effective batch", "Keep batch 64, in 2 steps of 32") == (answer.preserves, answer.title)
 
 
 DECLINES = {
@@ -308,7 +308,7 @@ def test_only_weights_that_are_trained_have_sums():
 
 def test_where_the_cell_accumulates_already_the_sums_are_there():
     first = ask(FIT, old=True)
-    assert ("4 × 16 accumulated", False) == (weighed(400, source=first.source, old=True).title, False)
+    assert ("Keep batch 64, in 4 steps of 16", False) == (weighed(400, source=first.source, old=True).title, False)
 
 
 @pytest.mark.parametrize(
@@ -326,23 +326,26 @@ def test_a_doubtful_one_stands_after_the_smaller_batch(other, order):
 
 def test_a_batch_that_ran_out_before_is_not_tried_again():
     answer = ask(BUILD.format('"adam"') + FIT, points=(Point(64, 9, False), Point(32, 9, False)), limit=8)
-    assert "4 × 16 accumulated" == answer.title
+    assert "Keep batch 64, in 4 steps of 16" == answer.title
 
 
 def test_two_measured_runs_choose_the_parts_and_give_an_estimate_with_the_sums():
     points = (Point(4, 2_000, True), Point(8, 3_000, True), Point(64, 20_000, False))
     answer = ask(BUILD.format('"adam"') + FIT, points=points, limit=6_000)
-    assert ("8 × 8 accumulated", True) == (answer.title, answer.estimate.high >= 3_400)
+    assert ("Keep batch 64, in 8 steps of 8", True) == (answer.title, answer.estimate.high >= 3_400)
 
 
 def test_a_batch_that_two_does_not_divide_is_divided_by_its_smallest_divisor():
-    assert "3 × 25 accumulated" == ask(BUILD.format('"adam"') + FIT.replace("64", "75")).title
+    assert "Keep batch 75, in 3 steps of 25" == ask(BUILD.format('"adam"') + FIT.replace("64", "75")).title
 
 
 def test_accumulating_once_more_multiplies():
     first = ask(FIT, old=True)
     second = ask(first.source, old=True)
-    assert ("4 × 16 accumulated", True) == (second.title, "apply.accumulate_gradients(model, 4)" in second.source)
+    assert ("Keep batch 64, in 4 steps of 16", True) == (
+        second.title,
+        "apply.accumulate_gradients(model, 4)" in second.source,
+    )
 
 
 def test_undo_is_for_a_model_of_an_earlier_cell_only():

@@ -81,9 +81,10 @@ def test_the_edited_cell_really_runs_with_the_promised_batch(case, knows):
 
 
 @pytest.mark.parametrize("case", EDITED)
-def test_the_original_cell_runs_with_the_batch_the_title_says(case):
-    events, _ = at_mark(case.source, Runtime(case.given).run(case.source))
-    title = answer(case).title.split()
+def test_the_changed_cell_runs_with_the_batch_the_title_says(case):
+    proposal = answer(case)
+    events, _ = at_mark(proposal.source, Runtime(case.given).run(proposal.source))
+    title = proposal.title.split()
     factor = 2 if "replica" in title else 1
     assert int(title[1]) * factor == events[0][2]
 
@@ -102,7 +103,7 @@ def test_only_lines_that_set_the_batch_change(case):
     before, after = case.source.splitlines(keepends=True), proposal.source.splitlines(keepends=True)
     changes = [o for o in difflib.SequenceMatcher(None, before, after, False).get_opcodes() if o[0] != "equal"]
     touched = "".join("".join(before[i:j]) + "".join(after[k:m]) for _, i, j, k, m in changes)
-    digits = {str(case.batch), str(answer(case).title.split()[3])}
+    digits = {str(case.batch), str(answer(case).title.split()[1])}
     assert any(number in touched for number in digits)
     assert len(changes) <= 3
     assert [] == [o for o in changes if o[0] == "delete"]
@@ -172,7 +173,7 @@ def test_what_restored_the_cardinality_is_halved_again():
     once = ask("model.fit(train_ds, epochs=2)", earlier)
     twice = ask(once.source, earlier)
     expected = "model.fit(train_ds.rebatch(16).apply(tf.data.experimental.assert_cardinality(80)), epochs=2)"
-    assert ("Batch 32 → 16", expected) == (twice.title, twice.source)
+    assert ("Batch 16", expected) == (twice.title, twice.source)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +301,7 @@ def test_two_measured_runs_choose_the_largest_batch_expected_to_fit():
 
 def test_a_batch_that_ran_out_before_is_not_offered_again():
     proposal = ask("model.fit(x, y, batch_size=256)", points=(Point(256, 9, False), Point(128, 9, False)), limit=8)
-    assert "Batch 256 → 64" == proposal.title
+    assert "Batch 64" == proposal.title
 
 
 def test_where_one_sample_ran_out_nothing_smaller_is_offered():
@@ -354,7 +355,7 @@ def test_an_earlier_constant_is_set_outside_a_text_that_ends_on_the_line():
 
 @pytest.mark.parametrize(
     ("requested", "title", "words"),
-    [(100, "Batch 64 → 32", ""), (600, "Batch 64 → 16", " Half would not do: 600 MiB were asked for at once.")],
+    [(100, "Batch 32", ""), (600, "Batch 16", " Half would not do: 600 MiB were asked for at once.")],
 )
 def test_less_than_half_is_explained(requested, title, words):
     known = {"requested": requested << 20, "shape": (64, 9), "in_use": 100 << 20, "limit": 256 << 20}

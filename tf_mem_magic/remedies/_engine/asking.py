@@ -115,8 +115,19 @@ def _answers(remedy: Remedy, context: Context, shared: Ask | None = None) -> Ans
     """Answer by a remedy, whatever happens in it; what was read for ``context`` by others is in ``shared``."""
     try:
         if isinstance(remedy.propose, Answering):
-            return remedy.propose.answer(shared or Ask(context))
-        return remedy.propose(context)
+            answers = remedy.propose.answer(shared or Ask(context))
+        else:
+            answers = remedy.propose(context)
+        return tuple(_with_technique(answer, remedy.TITLE) for answer in answers)
     except Exception as error:
         reason = f"it failed on this cell ({type(error).__name__}: {error}); please report that"
         return (Declined(remedy.KEY, remedy.TITLE, reason),)
+
+
+def _with_technique(answer: Proposal | Declined, technique: str) -> Proposal | Declined:
+    """Say what the field calls a proposal, also one that is reached under other settings."""
+    if isinstance(answer, Proposal):
+        return replace(answer, technique=technique)
+    return (
+        answer if answer.settings is None else replace(answer, settings=replace(answer.settings, technique=technique))
+    )

@@ -99,6 +99,8 @@ def _merged(one: Proposal, other: Proposal) -> Proposal:
         asks=one.asks or other.asks,
         taken_over=(*one.taken_over, *other.taken_over),
         picks=(),
+        cost=", ".join(cost for cost in (one.cost, other.cost) if cost),
+        technique=" + ".join(name for name in (one.technique, other.technique) if name),
     )
 
 

@@ -93,7 +93,7 @@ def _proposal(context: Context) -> Proposal:
     preserves, differences = exactness(facts, cell, found, call, total, batch)
     return Proposal(
         key=KEY,
-        title=f"{total} × {batch} accumulated",
+        title=f"Keep batch {total * batch}, in {total} steps of {batch}",
         source=source,
         original=context.cell.source,
         preserves=preserves,

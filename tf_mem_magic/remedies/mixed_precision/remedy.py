@@ -71,13 +71,14 @@ def _proposal(context: Context) -> Proposal:
         raise RefusedError(changed.reason)
     return Proposal(
         key=KEY,
-        title=f"{TITLE} ({policy.removeprefix('mixed_')})",
+        title="16-bit compute",
         source=changed,
         original=context.cell.source,
         preserves="close numerics",
         caveats=caveats + more + _layer_caveats(place.facts) + _id_caveats(cell, place.facts, facts),
         why=_WHY,
         undo=undo,
+        cost=_cost(_device(facts, context.diagnosis)),
     )
 
 
@@ -109,6 +110,14 @@ def _choose_policy(facts: Facts, diagnosis: Diagnosis | None) -> tuple[str, tupl
     if device.compute_capability >= (7, 0):
         return "mixed_float16", ()
     return "mixed_float16", ("Slower on this card: it has no tensor cores. Memory may still fall.",)
+
+
+def _cost(device: DeviceFacts) -> str:
+    """Say in a few words where 16 bits are known to compute slower (the README's table has it measured)."""
+    if device.kind == "CPU":
+        return "slower on a CPU"
+    old = device.compute_capability is not None and device.compute_capability < (7, 0)
+    return "slower on this card" if old and device.kind == "GPU" else ""
 
 
 def _device(facts: Facts, diagnosis: Diagnosis | None) -> DeviceFacts:

@@ -86,6 +86,7 @@ def _proposal(context: Context) -> Proposal:
             *(f"`{b.name}` stays as it is: {b.reason}." for b in blocks if b.reason),
         ),
         why=_WHY,
+        cost="longer steps",
     )
 
 

@@ -63,7 +63,7 @@ def propose(context: Context) -> Answer:
     return (
         Proposal(
             KEY,
-            f"{what} {found.value} → {batch}{unit}",
+            f"{what} {batch}{unit}",
             source,
             context.cell.source,
             "close numerics" if inference else "same model, other gradients",
@@ -95,7 +95,7 @@ def _direct(context: Context, cell: PythonCell) -> Proposal | None:
         return None
     return Proposal(
         KEY,
-        f"{found.samples} samples at once → {batch} at a time",
+        f"{batch} samples at a time",
         source,
         context.cell.source,
         "close numerics",

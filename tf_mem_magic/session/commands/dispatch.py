@@ -35,23 +35,28 @@ def _status(session: Session, _: Command) -> None:
     print(status_text(session))
 
 
-def _last(session: Session, _: Command) -> None:
-    if session.last is None:
-        raise ValueError("no cell was watched yet: start one with %%tfmem")
-    from tf_mem_magic.views.slots import can_show
+def _last(session: Session, command: Command) -> None:
+    from tf_mem_magic.session.commands.reports import show_last
 
-    if can_show(session.shell):
-        from IPython.display import display
+    show_last(session, command.count, command.everything)
 
-        display(session.last)  # type: ignore[no-untyped-call]  # IPython's own is untyped
-    else:
-        print(session.last)
+
+def _history(session: Session, _: Command) -> None:
+    from tf_mem_magic.session.commands.reports import history_text
+
+    print(history_text(session))
+
+
+def _apply(session: Session, command: Command) -> None:
+    from tf_mem_magic.session.commands.reports import apply
+
+    apply(session, command.names[0])
 
 
 def _free(session: Session, command: Command) -> None:
-    from tf_mem_magic.release.release import free
+    from tf_mem_magic.session.commands.status import free_text
 
-    print(free(session.shell, command.names))
+    print(free_text(session, command.names))
 
 
 def _budget(_: Session, command: Command) -> None:
@@ -77,6 +82,8 @@ _COMMANDS: dict[str, Callable[[Session, Command], None]] = {
     "off": _off,
     "status": _status,
     "last": _last,
+    "history": _history,
+    "apply": _apply,
     "free": _free,
     "budget": _budget,
     "doctor": _doctor,

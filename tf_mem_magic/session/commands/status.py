@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tf_mem_magic.core.units import size, unit_for
+from tf_mem_magic.core.units import brief_unit, size
+from tf_mem_magic.report.measures import amount
 
 if TYPE_CHECKING:
     from tf_mem_magic.core.facts import Facts
@@ -21,20 +22,49 @@ def status_text(session: Session) -> str:
     session.pool.refresh(at_once=True)
     sources, missing = session.pool.sources, session.pool.missing()
     limits = {name: limit for source in sources for name, (limit, _) in source.limits().items()}
+    found = [(_label(name), value, limits.get(name)) for source in sources for name, value in source.read().items()]
+    width = max((len(label) for label, _, _ in found), default=0)
     lines = []
-    for source in sources:
-        for name, value in source.read().items():
-            limit = limits.get(name)
-            of = f" of {size(limit, unit_for([limit]))}" if limit else ""
-            lines.append(f"{_label(name):<28} {size(value)}{of}")
+    for label, value, limit in found:
+        unit = brief_unit([value, limit or 0])
+        lines.append(f"{label:<{width}}  {size(value, unit):>10}{f' of {size(limit, unit)}' if limit else ''}")
     lines += [f"{entry.name}: not measured ({entry.reason})" for entry in missing]
     held = held_names(gather_facts(namespace, snapshot(namespace), ""))
     if held:
-        lines.append("held by name:")
-        lines += [f"  {name:<26} {size(held_bytes)}  {what}" for name, held_bytes, what in held[:MOST_NAMES]]
-        if len(held) > MOST_NAMES:
-            lines.append(f"  and {len(held) - MOST_NAMES} smaller ones")
-        lines.append("%tfmem free NAME lets go of one.")
+        lines += ["held by name:", *table(held), "%tfmem free NAME lets go of one."]
+    return "\n".join(lines)
+
+
+def table(held: list[tuple[str, int, str]]) -> list[str]:
+    """Set names, sizes and what they are in columns, the largest first, the small ones counted."""
+    shown = held[:MOST_NAMES]
+    widest = max((len(name) for name, _, _ in shown), default=0)
+    lines = [f"  {name:<{widest}}  {amount(held_bytes):>10}  {what}" for name, held_bytes, what in shown]
+    return lines + ([f"  and {len(held) - MOST_NAMES} smaller ones"] if len(held) > MOST_NAMES else [])
+
+
+def free_text(session: Session, names: tuple[str, ...]) -> str:
+    """Let go of ``names``, or, without one, of what nothing holds any more; then list what could go.
+
+    A name that is not there gets the nearest one that is.
+    """
+    from tf_mem_magic.core.options import nearest
+    from tf_mem_magic.facts.gather import gather_facts, snapshot
+    from tf_mem_magic.release.release import bytes_in_use, collect, free, gained, words
+
+    namespace = session.shell.user_ns
+    if names:
+        known = [name for name in namespace if not name.startswith("_")]
+        meant = [(name, nearest(name, known)) for name in names if name.isidentifier() and name not in namespace]
+        guesses = [f"Did you mean {guess} instead of {name}?" for name, guess in meant if guess]
+        return " ".join([free(session.shell, names), *guesses])
+    before = bytes_in_use()
+    collect()
+    back = words(gained(before, bytes_in_use()))
+    lines = [f"What nothing held any more is gone: {back}." if back else "Nothing was without a holder."]
+    held = held_names(gather_facts(namespace, snapshot(namespace), ""))
+    if held:
+        lines += ["What could go (%tfmem free NAME):", *table(held)]
     return "\n".join(lines)
 
 

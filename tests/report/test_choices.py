@@ -1,0 +1,47 @@
+"""What can be clicked, in words."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tests import gallery
+from tf_mem_magic.core.outcome import Outcome
+from tf_mem_magic.core.proposals import Estimate, Proposal
+from tf_mem_magic.core.recording import Cell, Recording, Series
+from tf_mem_magic.core.units import GIB
+from tf_mem_magic.report.choices import choice_view, declined_view, not_offered
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"), [(1, 8, "fits"), (1, 9.5, "likely"), (9, 11, "tight"), (11, 12, "no")]
+)
+def test_an_estimate_has_a_range_and_a_word(low, high, word):
+    proposal = Proposal("k", "t", "", "", "nothing", Estimate(int(low * GIB), int(high * GIB), "points"))
+    series = Series("allocator:GPU:0", (), (), 10 * GIB, "counter", 10 * GIB)
+    expected = choice_view(proposal, Outcome(Recording(Cell("x = 1"), 1.0, (series,)))).expected
+    assert (expected.range, expected.word) == (f"{low:.1f}–{high:.1f} GiB", word)
+
+
+def test_a_proposal_without_an_estimate_has_none():
+    assert choice_view(gallery.proposals()[1], gallery.out_of_memory()).expected is None
+
+
+def test_what_is_kept_is_said_in_plain_words():
+    keeps = [choice_view(proposal, gallery.out_of_memory()).keeps for proposal in gallery.proposals()]
+    assert keeps == ["same model, other gradients", "slightly different numbers", "same training"]
+
+
+def test_a_restart_is_a_cost_beside_the_button():
+    slow = dataclasses.replace(gallery.proposals()[2], cost="slower on a CPU")
+    assert choice_view(slow, gallery.out_of_memory()).cost == "slower on a CPU, restarts the kernel"
+
+
+def test_what_is_not_offered_is_a_count():
+    assert (not_offered(gallery.DECLINED), not_offered(())) == ("3 not offered", "")
+
+
+def test_what_can_be_had_under_other_settings_is_a_choice_of_its_own():
+    declined = dataclasses.replace(gallery.DECLINED[0], settings=gallery.proposals()[0])
+    assert declined_view(declined, gallery.out_of_memory()).settings.button == "Batch 128"

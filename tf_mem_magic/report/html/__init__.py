@@ -1,0 +1,1 @@
+"""The report as HTML: pieces that every page is made of, drawings, and the page itself."""

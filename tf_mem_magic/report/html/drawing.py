@@ -1,0 +1,132 @@
+"""The chart and the bars as HTML: coloured boxes and words in the page's own colour, nothing that a sanitiser drops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from tf_mem_magic.report.chart import COLUMNS, Chart, Curve
+from tf_mem_magic.report.choices import UNKNOWN, Expected
+from tf_mem_magic.report.html.markup import FAINT, LINE, escaped, prose
+from tf_mem_magic.report.palette import BEFORE, FAILED, PARTS, SERIES
+from tf_mem_magic.report.view import Bar
+
+_HEIGHT = 92
+"""Pixels of the chart's box."""
+
+_CAP = 4
+"""Columns that the failed request takes, at the end of time."""
+
+_STRIP = "font-size:0;line-height:0;white-space:nowrap;overflow:hidden"
+_BOXES = "display:flex;align-items:flex-end;overflow:hidden"
+_WIDE = "max-width:700px"
+
+
+def chart_html(chart: Chart, words: str) -> str:
+    """Draw a timeline; ``words`` describe it for those who cannot see it."""
+    edge = chart.limit if chart.limit is not None else chart.top
+    above = round(_HEIGHT * (chart.top - edge) / chart.top)
+    below = _HEIGHT - above
+    # What lies above the limit is a strip of its own, so that the limit is the line between the two.
+    upper, lower = [], _columns(chart.curves, below / edge, below)
+    if chart.cap is not None:
+        upper += [
+            f'<span style="flex:{COLUMNS}"></span>',
+            _cap(chart.cap.base - edge, chart.cap.end - edge, _HEIGHT / chart.top, above),
+        ]
+        lower.append(_cap(chart.cap.base, min(chart.cap.end, edge), below / edge, below))
+    limit = ";border-top:1px dashed rgba(127,127,127,0.9)" if chart.limit is not None else ""
+    drawn = f'<div style="{_BOXES};height:{above}px">{"".join(upper)}</div>' if above else ""
+    drawn += f'<div style="{_BOXES};height:{below}px{limit}">{"".join(lower)}</div>'
+    frame = f"{_WIDE};margin:2px 0;border-left:{LINE};border-bottom:{LINE}"
+    picture = f'<div role="img" aria-label="{escaped(words)}" style="{frame}">{drawn}</div>'
+    return f'<div style="margin:6px 0">{_legend(chart)}{picture}{_times(chart)}</div>'
+
+
+def _cap(base: int, end: int, scale: float, most: int) -> str:
+    """Give the failed request's box from ``base`` to ``end`` bytes above the strip's lower edge."""
+    low, high = (min(most, max(0, round(scale * value))) for value in (base, end))
+    lift = f";margin-bottom:{low}px" if low else ""
+    return f'<span style="flex:{_CAP};height:{max(high - low, 0)}px;background:{FAILED}{lift}"></span>'
+
+
+def _columns(curves: Sequence[Curve], scale: float, most: int) -> list[str]:
+    """Give the columns from left to right; what the run before had more of stands on top, in its own colour."""
+    first = curves[0]
+    behind = curves[1].columns if len(curves) > 1 else (None,) * len(first.columns)
+    heights = [
+        (min(most, round(scale * (now or 0))), min(most, round(scale * (then or 0))))
+        for now, then in zip(first.columns, behind)
+    ]
+    colour = SERIES.get(first.kind, PARTS["other"])
+    boxes = []
+    for (now, then), same in groupby(heights):
+        top = f";border-top:{then - now}px solid {BEFORE}" if then > now else ""
+        boxes.append(f'<span style="flex:{len(list(same))};height:{now}px;background:{colour}{top}"></span>')
+    return boxes
+
+
+def _legend(chart: Chart) -> str:
+    """Name what is drawn, each name behind its colour."""
+    first = chart.curves[0]
+    words = [(SERIES.get(first.kind, PARTS["other"]), chart.about if len(chart.curves) == 1 else f"after {first.mark}")]
+    if len(chart.curves) > 1:
+        words.append((BEFORE, f"before {chart.curves[1].mark}"))
+    if chart.cap is not None:
+        words.append((FAILED, chart.cap.label))
+    named = "".join(
+        f'<span style="display:inline-block;margin-right:14px">'
+        f'<span style="color:{colour}" aria-hidden="true">■</span> {prose(text)}</span>'
+        for colour, text in words
+    )
+    limit = f'<span style="display:inline-block"><span aria-hidden="true">┄</span> {prose(chart.limit_label)}</span>'
+    return f"<div>{named}{limit if chart.limit_label else ''}</div>"
+
+
+def _times(chart: Chart) -> str:
+    half = "display:inline-block;width:50%"
+    return (
+        f'<div style="{_WIDE}"><span style="{half}">0</span>'
+        f'<span style="{half};text-align:right">{escaped(chart.end_label)}</span></div>'
+    )
+
+
+def bar_html(bar: Bar) -> str:
+    """Draw what filled the memory: one bar in parts, their names and sizes below."""
+    parts = "".join(
+        f'<span style="display:inline-block;vertical-align:top;height:12px;width:{100 * share.fraction:.2f}%;'
+        f"box-sizing:border-box;border-right:1px solid rgba(127,127,127,0.15);"
+        f'background:{PARTS.get(share.kind, PARTS["other"])}"></span>'
+        for share in bar.shares
+    )
+    names = "".join(
+        f'<span style="display:inline-block;margin-right:14px" title="{escaped(share.basis)}">'
+        f'<span style="color:{PARTS.get(share.kind, PARTS["other"])}" aria-hidden="true">■</span> '
+        f"{prose(share.label)} <b>{escaped(share.amount)}</b></span>"
+        for share in bar.shares
+    )
+    return (
+        f'<div style="margin:6px 0 10px"><div style="{_STRIP};{_WIDE};border-radius:2px;margin:2px 0" role="img" '
+        f'aria-label="{escaped(bar.heading)}">{parts}</div><div>{names}</div></div>'
+    )
+
+
+def expected_html(expected: Expected | None) -> str:
+    """Give the peak to expect with its word and a small bar; without one an empty place, with its meaning to hover."""
+    if expected is None:
+        return f'<span title="{UNKNOWN}" aria-label="not known" role="img" style="cursor:help">┄┄</span>'
+    words = escaped(expected.range) + (f" <b>{escaped(expected.word)}</b>" if expected.word else "")
+    if expected.low is None or expected.high is None:
+        return f'<span title="{escaped(expected.basis)}">{words}</span>'
+    low, high = (56 * min(1.0, max(0.0, share)) for share in (expected.low, expected.high))
+    frame = (
+        f"display:inline-block;width:56px;height:8px;vertical-align:middle;border:{LINE};background:{FAINT};{_STRIP}"
+    )
+    parts = _part(low, "") + _part(max(high - low, 1), ";opacity:0.5")
+    bar = f'<span aria-hidden="true" style="{frame}">{parts}</span>'
+    return f'<span title="{escaped(expected.basis)}">{words} {bar}</span>'
+
+
+def _part(width: float, more: str) -> str:
+    style = f"display:inline-block;vertical-align:top;height:8px;width:{width:.0f}px;background:{PARTS['other']}{more}"
+    return f'<span style="{style}"></span>'

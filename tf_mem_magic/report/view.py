@@ -1,0 +1,245 @@
+"""What a report shows, decided once: pages, the panel and plain text only set it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tf_mem_magic.core.outcome import Outcome
+from tf_mem_magic.core.proposals import Proposal
+from tf_mem_magic.core.recording import Status
+from tf_mem_magic.report import comparison_words as rerun
+from tf_mem_magic.report import sentences
+from tf_mem_magic.report.chart import Chart, chart_of
+from tf_mem_magic.report.choices import (
+    SHOWN,
+    ChoiceView,
+    DeclinedView,
+    Group,
+    choice_view,
+    declined_view,
+    not_offered,
+)
+from tf_mem_magic.report.measures import amount, limit_of, unit_of
+from tf_mem_magic.report.sentences import Share
+
+MOST_STDERR = 12_000
+"""Characters of the allocator's raw text that a report holds; the recording has the rest."""
+
+MOST_GROUPS = 12
+"""Operations of an allocator's dump that are listed."""
+
+TRIFLE = 0.05 * 2**20
+"""Bytes that would be shown as "< 0.1 MiB": not worth a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One line under the headline, with the line of code that it is about (empty: none)."""
+
+    text: str
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What filled the memory: ``shares``, largest first, under a ``heading``."""
+
+    heading: str
+    shares: tuple[Share, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DumpTable:
+    """What an allocator wrote when it failed: a sentence, and rows of (bytes, count, operation)."""
+
+    summary: str
+    rows: tuple[tuple[str, str, str], ...]
+    more: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportView:
+    """A report, ready to be set out.
+
+    Attributes
+    ----------
+    status : str
+        How the run ended, as the recording tells.
+    mark, word : str
+        The sign of the outcome (✓ ✗ ●) and the word that says the same.
+    headline : str
+        One line that says what happened.
+    is_quiet : bool
+        The headline says it all: everything else is folded away.
+    left : str
+        What the run left in memory; empty where nothing.
+    said : tuple of Said
+        What stands under the headline.
+    heading : str
+        Over the changes that are offered.
+    limit : str
+        The limit that estimates are to stay under, in words; empty where unknown.
+    choices : tuple of ChoiceView
+        Changes to the cell, best first; the first :data:`~tf_mem_magic.report.choices.SHOWN` are seen at once.
+    cells : Group or None
+        Cells of their own that are offered.
+    further : tuple of Group
+        What else could be changed after a rerun that fitted, folded behind ``further_label``.
+    changes : tuple of str
+        What the run that failed had already done, one sentence each.
+    leftovers : tuple of (str, str)
+        Names that still hold what the run made, with their size in words.
+    declined : tuple of DeclinedView
+        What is not offered, folded behind ``declined_label``.
+    chart : Chart or None
+        The timeline.
+    bar : Bar or None
+        What filled the memory.
+    peaks, notes : tuple of str
+        Folded: the other series' peaks, and remarks that belong nowhere else.
+    urgent : tuple of str
+        Those of the notes that also a terminal shows at once: what was released, or could not be.
+    dumps : tuple of DumpTable
+        Folded: what the allocator told; ``raw`` is its text as it wrote it.
+    original : str
+        The cell as it was before the change; empty without one.
+    picture_words : str
+        The timeline in words, for those who cannot see it.
+    """
+
+    status: Status
+    mark: str
+    word: str
+    headline: str
+    is_quiet: bool
+    left: str
+    said: tuple[Said, ...]
+    heading: str
+    limit: str
+    choices: tuple[ChoiceView, ...]
+    cells: Group | None
+    further: tuple[Group, ...]
+    further_label: str
+    changes: tuple[str, ...]
+    leftovers: tuple[tuple[str, str], ...]
+    declined: tuple[DeclinedView, ...]
+    declined_label: str
+    chart: Chart | None
+    bar: Bar | None
+    peaks: tuple[str, ...]
+    notes: tuple[str, ...]
+    urgent: tuple[str, ...]
+    dumps: tuple[DumpTable, ...]
+    raw: str
+    original: str
+    picture_words: str
+
+    @property
+    def shown(self) -> tuple[ChoiceView, ...]:
+        """The changes that are seen before anything is opened."""
+        return self.choices[:SHOWN]
+
+    @property
+    def more(self) -> tuple[ChoiceView, ...]:
+        """The changes behind "2 more"."""
+        return self.choices[SHOWN:]
+
+    @property
+    def numbered(self) -> tuple[ChoiceView, ...]:
+        """Everything that can be taken by its number."""
+        cells = self.cells.rows if self.cells is not None else ()
+        return (*self.choices, *cells, *(choice for group in self.further for choice in group.rows))
+
+    @property
+    def announcement(self) -> str:
+        """The one sentence that a screen reader speaks when the run has ended."""
+        said = f"{self.headline}."
+        if self.choices:
+            count = len(self.choices)
+            said += f" {count} {'change is' if count == 1 else 'changes are'} offered below."
+        return said
+
+
+def view_of(outcome: Outcome) -> ReportView:
+    """Decide what is shown of a run."""
+    recording, comparison = outcome.recording, outcome.comparison
+    limit = limit_of(outcome)
+    cells = tuple(outcome.new_cells)
+    return ReportView(
+        status=recording.status,
+        mark=sentences.mark(outcome),
+        word=rerun.STATUS_WORDS[recording.status],
+        headline=sentences.headline(outcome),
+        is_quiet=sentences.is_quiet(outcome),
+        left=sentences.left_behind(outcome),
+        said=_said(outcome),
+        heading=sentences.changes_heading(outcome),
+        limit=amount(limit, unit_of(outcome)) if limit else "",
+        choices=_numbered(outcome.edits, outcome, 1),
+        cells=Group(sentences.new_cell_heading(outcome), _numbered(cells, outcome, len(outcome.edits) + 1))
+        if cells
+        else None,
+        further=_further(outcome),
+        further_label=sentences.further_heading(outcome),
+        changes=tuple(change.text for change in outcome.changes),
+        leftovers=tuple((name, amount(size)) for name, size in outcome.leftovers),
+        declined=tuple(declined_view(declined, outcome) for declined in outcome.declined),
+        declined_label=not_offered(outcome.declined),
+        chart=chart_of(outcome) if sentences.has_timeline(outcome) else None,
+        bar=_bar(outcome),
+        peaks=sentences.other_peaks(outcome),
+        notes=sentences.notes(outcome),
+        urgent=outcome.notices,
+        dumps=_dumps(outcome),
+        raw=_raw(recording.stderr),
+        original=comparison.original if comparison is not None else "",
+        picture_words=sentences.describe(outcome),
+    )
+
+
+def _numbered(proposals: tuple[Proposal, ...], outcome: Outcome, first: int) -> tuple[ChoiceView, ...]:
+    return tuple(choice_view(proposal, outcome, number) for number, proposal in enumerate(proposals, first))
+
+
+def _further(outcome: Outcome) -> tuple[Group, ...]:
+    groups, first = [], len(outcome.offered) + 1
+    for heading, proposals in sentences.further_groups(outcome):
+        groups.append(Group(heading, _numbered(proposals, outcome, first)))
+        first += len(proposals)
+    return tuple(groups)
+
+
+def _said(outcome: Outcome) -> tuple[Said, ...]:
+    """Give the lines under the headline: the rerun's numbers, where it happened, why, and the runs so far."""
+    where, code = sentences.place(outcome)
+    runs = rerun.history(outcome)
+    lines = [Said(text) for text in (rerun.result(outcome), *rerun.checks(outcome)) if text]
+    if where:
+        lines.append(Said(where, code))
+    lines += [Said(text) for text in (sentences.paragraph(outcome), *sentences.neighbours(outcome)) if text]
+    if runs:
+        lines.append(Said(f"Runs of this cell: {runs}"))
+    return tuple(lines)
+
+
+def _bar(outcome: Outcome) -> Bar | None:
+    shares = sentences.breakdown(outcome)
+    return Bar(sentences.breakdown_heading(outcome), shares) if shares else None
+
+
+def _dumps(outcome: Outcome) -> tuple[DumpTable, ...]:
+    tables = []
+    for dump in outcome.recording.dumps:
+        unit = unit_of(outcome)
+        worth = [group for group in dump.groups if group.bytes >= max(TRIFLE, 0.05 * unit.size)]
+        rows = tuple((amount(group.bytes, unit), str(group.count), group.op) for group in worth[:MOST_GROUPS])
+        rest = len(dump.groups) - len(rows)
+        more = f"and {rest} smaller" if rows and rest else ""
+        tables.append(DumpTable(sentences.dump_summary(dump), rows, more))
+    return tuple(tables)
+
+
+def _raw(text: str) -> str:
+    if len(text) <= MOST_STDERR:
+        return text
+    return f"{text[:MOST_STDERR]}\n… {len(text) - MOST_STDERR} more characters are in the recording"
