@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from tf_mem_magic.remedies.mixed_precision.probe import rounds_ids
+from tf_mem_magic.remedies.mixed_precision.probe import final_layers, rounds_ids
 
 POLICIES = ("mixed_float16", "mixed_bfloat16", "float32")
 
@@ -36,9 +36,10 @@ def mixed_precision(model: Any, policy: str) -> Any:
 
     Weights stay the same float32 variables, bit for bit, and so does the optimizer's state: with ``"mixed_float16"``
     the same optimizer object is wrapped in Keras's ``LossScaleOptimizer``, with ``"float32"`` it is unwrapped again.
-    Layers that produce the model's outputs keep computing in float32, and so does a softmax that a subclassed model
-    holds itself. Loss, metrics, ``jit_compile`` and the other settings of ``compile`` stay as they are; the compiled
-    train, test and predict functions are dropped, because they would go on with the old precision.
+    Layers that produce the model's outputs keep computing in float32; of a subclassed model these are the last layers
+    of the models that it holds, and softmax layers. Loss, metrics, ``jit_compile`` and the other settings of
+    ``compile`` stay as they are; the compiled train, test and predict functions are dropped, because they would go on
+    with the old precision.
 
     Layers that other models share change for those models too: call this on the model that you train.
 
@@ -181,26 +182,5 @@ def _trainers(model: Any) -> list[Any]:
 
 def _float32_layers(model: Any) -> Iterator[Any]:
     """Yield the layers that stay in float32, with everything inside them."""
-    for layer in _final_layers(model):
+    for layer in final_layers(model):
         yield from layer._flatten_layers()
-
-
-def _final_layers(model: Any) -> Iterator[Any]:
-    from keras import Layer, Model, Sequential, tree
-
-    if isinstance(model, Sequential):
-        outputs = model.layers[-1:]
-    elif getattr(model, "_is_graph_network", False) or hasattr(model, "_operations_by_depth"):
-        outputs = [tensor._keras_history.operation for tensor in tree.flatten(model.outputs)]
-    else:
-        outputs = [layer for layer in model._flatten_layers(include_self=False, recursive=False) if _is_softmax(layer)]
-    for output in outputs:
-        if isinstance(output, Model):
-            yield from _final_layers(output)
-        elif isinstance(output, Layer):
-            yield output
-
-
-def _is_softmax(layer: Any) -> bool:
-    activation = getattr(layer, "activation", None)
-    return type(layer).__name__ == "Softmax" or getattr(activation, "__name__", "") == "softmax"

@@ -30,6 +30,9 @@ class ModelFacts:
     are those of the variables that training changes (None: not known), ``earlier_bytes`` those of ``weight_bytes``
     that existed before the cell: a new model may be built around an earlier one. ``local``: only a function that led
     to the error held it, under this name. ``rowwise``: in inference it surely computes each sample on its own.
+    ``own_step``: its class has a ``train_step`` that is not Keras's (None: not known). ``own_layers`` are the classes
+    in it, its own included, whose ``call`` Keras did not write. ``halving`` counts the layers with weights that a
+    16-bit policy would change, without those that give the outputs (None: not known).
     """
 
     name: str
@@ -55,6 +58,9 @@ class ModelFacts:
     earlier_bytes: int = 0
     local: bool = False
     rowwise: bool = False
+    own_step: bool | None = None
+    own_layers: tuple[str, ...] = ()
+    halving: int | None = None
 
     @property
     def is_new(self) -> bool:

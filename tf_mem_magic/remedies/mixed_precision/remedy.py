@@ -6,94 +6,115 @@ import ast
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ModelFacts
-from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
+from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.notebook.cell import PythonCell, apply_edits, insert_argument, insert_line, read_cell, shares_line
-from tf_mem_magic.notebook.mask import NotPython
-from tf_mem_magic.notebook.origins import KerasNames
-from tf_mem_magic.notebook.training import TrainingPlace, binds_model, find_training
-from tf_mem_magic.remedies.mixed_precision.output_layers import output_layers
+from tf_mem_magic.notebook.cell import PythonCell
+from tf_mem_magic.remedies._engine.guards import device_memory, python, uses_keras
+from tf_mem_magic.remedies._engine.question import Ask, remedy
+from tf_mem_magic.remedies.mixed_precision.output_layers import all_layers, output_layers
+from tf_mem_magic.remedies.mixed_precision.own_layers import why_not_in_16_bits
+from tf_mem_magic.remedies.mixed_precision.places import Computing, computing, first_place
 
 KEY = "mixed-precision"
 TITLE = "Mixed precision"
+GUARDS = (
+    python,
+    device_memory.saying("host memory ran out; mixed precision saves memory of the device that computes"),
+    uses_keras,
+)
 
 _RECURRENT = frozenset({"LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM2D"})
 _NORMALIZING = frozenset({"BatchNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization"})
-_SETS_PRECISION = ("set_dtype_policy", "set_global_policy", "mixed_precision", "set_floatx", "enable_mixed_precision")
+_WITHOUT_WEIGHTS = frozenset(
+    {"Flatten", "Reshape", "Input", "InputLayer", "Rescaling", "Dropout", "Activation", "Permute", "Resizing"}
+    | {"Softmax", "ReLU", "LeakyReLU", "Normalization", "TextVectorization", "Masking", "GlobalAveragePooling2D"}
+)
+_SETS_PRECISION = frozenset(
+    {"set_dtype_policy", "set_global_policy", "mixed_precision", "set_floatx", "enable_mixed_precision", "set_policy"}
+    | {"enable_mixed_precision_graph_rewrite"}
+)
 _WHY = (
     "Layers compute in 16 bits, so most activations take half; weights, optimizer state and what normalization "
     "layers compute stay in 32 bits, so the whole does not halve."
 )
 
 
-def propose(context: Context) -> Answer:
+@remedy(KEY, TITLE, GUARDS)
+def propose(ask: Ask) -> Proposal:
     """Offer float16 or bfloat16, by what the device computes well."""
-    try:
-        return (_proposal(context),)
-    except RefusedError as refused:
-        return (refused.declined(KEY, TITLE),)
-
-
-def _proposal(context: Context) -> Proposal:
-    facts = context.recording.facts
-    cell = read_cell(context.cell.source)
-    if isinstance(cell, NotPython):
-        raise RefusedError(cell.reason)
-    _check_scope(facts, context.diagnosis, context.cell.source)
-    names = KerasNames(cell, facts.earlier_cells)
-    place = find_training(cell, names, facts, context.diagnosis)
-    if isinstance(place, str):
-        raise RefusedError(place)
-    if place.facts is not None and place.facts.dtype_policy.startswith("mixed_"):
-        raise RefusedError(f"`{place.model}` already computes in {place.facts.dtype_policy}")
-    if place.facts is not None and place.facts.rounds_ids:
-        raise RefusedError(
-            f"`{place.model}` passes ids to an Embedding as float32, and 16 bits would round them to other ids: "
-            'give its Input dtype="int32" first'
-        )
-    loop = _own_loop(cell, place, facts)
-    policy, caveats = _choose_policy(facts, context.diagnosis)
-    if loop and policy == "mixed_float16" and not _scales_loss(cell.source, facts):
+    facts = ask.facts
+    _check_scope(ask)
+    place = computing(ask)
+    model = place.facts
+    _check_model(ask, place)
+    loop = place.own_loop
+    policy, caveats = _choose_policy(facts, ask.diagnosis)
+    if loop and policy == "mixed_float16" and not _scales_loss(ask):
         raise RefusedError(
             "float16 needs the loss to be scaled, and no loss scaling can be seen in the training loop "
             "(optimizer.scale_loss, LossScaleOptimizer)"
         )
     if loop:
         caveats += ("In your own loop, a float32 tensor mixed with a 16-bit output raises an error: cast it.",)
-    start = _start_of_building(cell, names, place)
-    if loop and start is not None and output_layers(names, place.model) is None:
-        raise RefusedError("the model's last layer was not found in the cell, and your own loop needs it in float32")
-    if start is not None:
-        changed, undo, more = _set_policy(cell, names, place, start, policy, facts.policy)
-    else:
-        changed, undo, more = _change_in_place(cell, names, place, policy, loop, facts)
-    if isinstance(changed, NotPython):
-        raise RefusedError(changed.reason)
+    changed, undo, more = _change(ask, place, policy)
     return Proposal(
         key=KEY,
         title="16-bit compute",
         source=changed,
-        original=context.cell.source,
+        original=ask.source,
         preserves="close numerics",
-        caveats=caveats + more + _layer_caveats(place.facts) + _id_caveats(cell, place.facts, facts),
+        caveats=caveats + more + _layer_caveats(model) + _id_caveats(ask.cell, model, facts),
         why=_WHY,
         undo=undo,
         cost=_cost(_device(facts, context.diagnosis)),
     )
 
 
-def _check_scope(facts: Facts, diagnosis: Diagnosis | None, source: str) -> None:
-    if diagnosis is not None and (diagnosis.device == "host" or diagnosis.cause == "host"):
-        raise RefusedError("host memory ran out; mixed precision saves memory of the device that computes")
-    if facts.keras is None:
-        raise RefusedError("the cell does not use Keras")
+def _check_scope(ask: Ask) -> None:
+    facts = ask.facts
     legacy = dict(facts.environment).get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
-    if legacy or facts.keras.startswith("2."):
+    if legacy or (facts.keras or "").startswith("2."):
         raise RefusedError("this is Keras 2 (tf_keras); only Keras 3 models are changed")
     if facts.policy.startswith("mixed_"):
         raise RefusedError(f"Keras's global policy is {facts.policy} already")
-    if any(word in source for word in _SETS_PRECISION):
+    code = {
+        n.id if isinstance(n, ast.Name) else n.attr for n in ask.cell.nodes if isinstance(n, (ast.Name, ast.Attribute))
+    }
+    if code & _SETS_PRECISION:
         raise RefusedError("the cell sets its precision itself")
+
+
+def _code_words(cell: PythonCell) -> set[str]:
+    """Give the names and attributes of a cell's code: what stands in comments and texts is left out."""
+    found = (n for n in cell.nodes if isinstance(n, (ast.Name, ast.Attribute)))
+    return {n.id if isinstance(n, ast.Name) else n.attr for n in found}
+
+
+def _check_model(ask: Ask, place: Computing) -> None:
+    """Refuse a model that cannot compute in 16 bits, or that would save nothing."""
+    model = place.facts
+    listed = all_layers(ask.names, place.model)
+    halving = None if model is None else model.halving
+    if halving == 0 or (halving is None and listed is not None and len(set_with_weights(listed)) < 2):
+        raise RefusedError(
+            f"only the layer that gives the output of `{place.model}` has weights, and that one stays in 32 bits"
+        )
+    if model is None:
+        return
+    if model.dtype_policy.startswith("mixed_"):
+        raise RefusedError(f"`{place.model}` already computes in {model.dtype_policy}")
+    if model.rounds_ids:
+        raise RefusedError(
+            f"`{place.model}` passes ids to an Embedding as float32, and 16 bits would round them to other ids: "
+            'give its Input dtype="int32" first'
+        )
+    if reason := why_not_in_16_bits(ask.notebook, model):
+        raise RefusedError(reason)
+
+
+def set_with_weights(layers: list[str]) -> list[str]:
+    """List the layers that have weights, as far as their classes tell."""
+    return [name for name in layers if name not in _WITHOUT_WEIGHTS]
 
 
 def _choose_policy(facts: Facts, diagnosis: Diagnosis | None) -> tuple[str, tuple[str, ...]]:
@@ -132,29 +153,41 @@ def _device(facts: Facts, diagnosis: Diagnosis | None) -> DeviceFacts:
     return cards[0] if cards else DeviceFacts("CPU:0", "CPU")
 
 
-def _own_loop(cell: PythonCell, place: TrainingPlace, facts: Facts) -> bool:
-    """Whether the gradient is taken by the user's code rather than by Keras's own training step."""
-    texts = (cell.source, *facts.earlier_cells)
-    if "GradientTape" in cell.source or any("def train_step(self" in text for text in texts):
-        return True
-    return not place.by_keras and any("GradientTape" in text for text in texts)
+def _scales_loss(ask: Ask) -> bool:
+    return any("scale_loss" in text or "LossScaleOptimizer" in text for text in ask.texts)
 
 
-def _scales_loss(source: str, facts: Facts) -> bool:
-    return any("scale_loss" in text or "LossScaleOptimizer" in text for text in (source, *facts.earlier_cells))
+_Change = tuple[str, str, tuple[str, ...]]
 
 
-def _start_of_building(cell: PythonCell, names: KerasNames, place: TrainingPlace) -> ast.stmt | None:
+def _change(ask: Ask, place: Computing, policy: str) -> _Change:
+    """Set the policy before the model is built, or change the model that exists when it computes."""
+    made = [s for s in ask.cell.tree.body if place.model in _targets(s)]
+    start = _start_of_building(ask, place, made)
+    if start is None:
+        return _change_in_place(ask, place, policy)
+    outputs = output_layers(ask.names, place.model)
+    if outputs is not None:
+        return _set_policy(ask, start, policy, outputs)
+    if place.facts is not None and place.facts.form == "functional" and place.facts.weight_bytes and made:
+        return _change_in_place(ask, place, policy)
+    raise RefusedError(
+        f"which layer gives the output of `{place.model}` cannot be told from this cell, and that one must stay in "
+        '32 bits (dtype="float32")'
+    )
+
+
+def _start_of_building(ask: Ask, place: Computing, made: list[ast.stmt]) -> ast.stmt | None:
     """Find the top-level statement before which a global policy must stand; None for a model built earlier."""
-    made = [s for s in cell.tree.body if place.model in _targets(s)]
-    if place.facts is not None and not place.facts.is_new and not any(map(names.builds, made)):
+    cell, names, facts = ask.cell, ask.names, place.facts
+    if facts is not None and not facts.is_new and not any(map(names.builds, made)):
         return None
-    if any(names.loads(s) for s in made):
+    if any(names.loads(s) for s in made) or (facts is not None and facts.earlier_bytes):
         return None
     building = [s for s in cell.tree.body if names.builds(s)]
-    if place.facts is not None:
-        building += made
     first = min(building, key=cell.start, default=None)
+    if first is None and made:
+        return made[0]
     is_called = isinstance(place.top, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While))
     if first is not None and not is_called and cell.start(first) > cell.start(place.top):
         raise RefusedError(f"`{place.model}` was built before what this cell builds, by code that cannot be seen here")
@@ -166,45 +199,37 @@ def _targets(statement: ast.stmt) -> set[str]:
     return {ast.unparse(n) for n in nodes if isinstance(n.ctx, ast.Store)}
 
 
-_Change = tuple["str | NotPython", str, tuple[str, ...]]
-
-
-def _set_policy(
-    cell: PythonCell, names: KerasNames, place: TrainingPlace, start: ast.stmt, policy: str, before: str
-) -> _Change:
+def _set_policy(ask: Ask, start: ast.stmt, policy: str, outputs: list[ast.Call]) -> _Change:
     """Set the global policy before the model is built, and keep its output layers in float32."""
-    handle = names.handle(start)
+    handle = ask.names.handle(start)
     keras = handle or "keras"
     lines = ([] if handle else ["import keras"]) + [f'{keras}.config.set_dtype_policy("{policy}")']
-    edits = [insert_line(cell, start, *lines)]
-    outputs = output_layers(names, place.model)
-    edits += [insert_argument(cell, call, 'dtype="float32"') for call in outputs or ()]
-    caveats: tuple[str, ...] = ("The policy stays set for models that later cells build; Undo sets it back.",)
-    if outputs is None:
-        caveats += ('The last layer was not found in the cell: give it dtype="float32" yourself.',)
-    return apply_edits(cell, edits), f'import keras\nkeras.config.set_dtype_policy("{before}")', caveats
+    editor = ask.edit().before(start, *lines)
+    for call in outputs:
+        editor.argument(call, "dtype", '"float32"')
+    undo = f'import keras\nkeras.config.set_dtype_policy("{ask.facts.policy}")'
+    return editor.source(), undo, ("The policy stays set for models that later cells build; Undo sets it back.",)
 
 
-def _change_in_place(
-    cell: PythonCell, names: KerasNames, place: TrainingPlace, policy: str, loop: bool, facts: Facts
-) -> _Change:
+def _change_in_place(ask: Ask, place: Computing, policy: str) -> _Change:
     """Change the model that exists before it trains, by a call that stands in the cell."""
     model = place.facts
     if model is None:
         raise RefusedError("it could not be seen where the model is built")
     if not model.weight_bytes:
         raise RefusedError(f"`{place.model}` is not built yet: it has no weights")
-    if loop and any("tf.function" in text for text in facts.earlier_cells) and "tf.function" not in cell.source:
+    if place.own_loop and model.form == "subclassed" and not place.by_keras:
+        raise RefusedError(
+            f"what gives the outputs of `{place.model}` is not known, and your own loop needs them in 32 bits"
+        )
+    earlier = any("tf.function" in text for text in ask.facts.earlier_cells)
+    if place.own_loop and earlier and "tf.function" not in ask.source and not place.by_keras:
         raise RefusedError("the training step may be a tf.function of an earlier cell, which keeps the old precision")
-    lines = ["from tf_mem_magic import apply", f'apply.mixed_precision({place.model}, "{policy}")']
-    at = place.top if loop else place.statement
-    if binds_model(at, place.model):
-        raise RefusedError(f"`{place.model}` is made or chosen in the statement that trains it")
-    if shares_line(cell, at):
-        raise RefusedError("the statement that trains shares its line with another: give it a line of its own")
+    at = first_place(ask, place)
+    editor = ask.edit().before(at, f'apply.mixed_precision({place.model}, "{policy}")', apply=True)
     caveats = ("The changed cell needs tf_mem_magic; other models that share its layers change too.",)
     undo = f'from tf_mem_magic import apply\napply.mixed_precision({place.model}, "float32")'
-    return apply_edits(cell, [insert_line(cell, at, *lines)]), undo, caveats
+    return editor.source(), undo, caveats
 
 
 def _layer_caveats(model: ModelFacts | None) -> tuple[str, ...]:

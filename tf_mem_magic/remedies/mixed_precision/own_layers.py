@@ -1,0 +1,213 @@
+"""Layers that the notebook writes itself: whether their code mixes float32 tensors with 16-bit inputs."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+
+from tf_mem_magic.core.facts import ModelFacts
+from tf_mem_magic.notebook.model import Notebook
+from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.uses import called_name
+
+_MAKES_FLOATS = frozenset(
+    "normal uniform truncated_normal random_normal random_uniform stateless_normal stateless_uniform gamma ones zeros "
+    "eye fill full linspace one_hot constant convert_to_tensor random_bernoulli to_float Variable array asarray "
+    "rand randn".split()
+)
+"""What gives float32 tensors where it is not told a type."""
+
+_GIVES_A_TYPE = {"cast": 1, "range": 3, "arange": 3, "sequence_mask": 2, "saturate_cast": 1}
+"""What gives float32 tensors where it is told so, and the place of the type among its arguments."""
+
+_TYPE_PLACE = {"ones": 1, "zeros": 1, "constant": 1, "convert_to_tensor": 1, "Variable": 99, "normal": 3, "uniform": 3}
+_FLOAT32 = re.compile(r"\bfloat(?:32|64)\b|\bfloatx\b")
+_TABLE = re.compile(r"(?i)adj|matri|mask|table|encoding|graph|kernel|laplac|coord|anchor|mean$|std$|var(?:iance)?$")
+_MULTIPLIES = frozenset({"matmul", "einsum", "tensordot", "sparse_dense_matmul", "dot", "batch_dot", "gather"})
+_BESIDE = frozenset(
+    "__init__ build get_config from_config compute_output_shape compute_output_spec train_step test_step predict_step "
+    "metrics compile fit compute_mask".split()
+)
+"""Methods that do not run in a forward pass, or whose tensors come from outputs that stay in 32 bits."""
+
+_MOST_FUNCTIONS = 60
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+
+
+def why_not_in_16_bits(notebook: Notebook, model: ModelFacts) -> str:
+    """Say which layer of the notebook's own does not go with 16-bit inputs, or cannot be looked at; empty: none."""
+    for name in model.own_layers:
+        found = notebook.function(name)
+        if found is None or not isinstance(found.node, ast.ClassDef):
+            if name == model.name or name.startswith("Lambda"):
+                continue
+            return f"the code of `{name}`, which Keras did not write, is not in the notebook: it may need 32 bits"
+        if reason := _of_class(notebook, found.node):
+            return reason
+    if "Lambda" in model.layers:
+        return _of_lambdas(notebook)
+    return ""
+
+
+def _of_class(notebook: Notebook, node: ast.ClassDef) -> str:
+    names = notebook.names
+    tables, layers = set[str](), set[str]()
+    methods: dict[str, Definition] = {}
+    for one in _with_bases(notebook, node):
+        for statement in one.body:
+            if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                methods.setdefault(statement.name, statement)
+        _attributes(names, one, tables, layers)
+    queue = [method for name, method in methods.items() if name not in _BESIDE]
+    for function in _followed(notebook, queue):
+        told = _in_function(names, function, tables, layers)
+        if told:
+            return f"`{node.name}` mixes in float32 tensors (`{told}`), and TensorFlow refuses to mix them with 16 bits"
+    return ""
+
+
+def _of_lambdas(notebook: Notebook) -> str:
+    for cell in notebook.cells_with("Lambda"):
+        names = notebook.names
+        for call in cell.calls:
+            given = next(iter([*call.args[:1], *(k.value for k in call.keywords if k.arg == "function")]), None)
+            if called_name(call) != "Lambda" or given is None:
+                continue
+            starts: list[Definition] = [given] if isinstance(given, ast.Lambda) else []
+            if isinstance(given, ast.Name):
+                found = notebook.function(given.id)
+                starts += [found.node] if found is not None and not isinstance(found.node, ast.ClassDef) else []
+            for function in _followed(notebook, starts):
+                if told := _in_function(names, function, set(), set()):
+                    return f"a Lambda layer mixes in float32 tensors (`{told}`), and TensorFlow refuses to mix them"
+    return ""
+
+
+def _with_bases(notebook: Notebook, node: ast.ClassDef) -> Iterator[ast.ClassDef]:
+    seen, queue = set[str](), [node]
+    while queue:
+        one = queue.pop(0)
+        if one.name in seen:
+            continue
+        seen.add(one.name)
+        yield one
+        for base in one.bases:
+            found = notebook.function(base.id) if isinstance(base, ast.Name) else None
+            if found is not None and isinstance(found.node, ast.ClassDef):
+                queue.append(found.node)
+
+
+def _attributes(names: KerasNames, node: ast.ClassDef, tables: set[str], layers: set[str]) -> None:
+    """Sort what a class keeps in attributes: ``tables`` of numbers as tensors or arrays, and ``layers``."""
+    for statement in ast.walk(node):
+        if not isinstance(statement, ast.Assign):
+            continue
+        for target in statement.targets:
+            if not (isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self"):
+                continue
+            value = statement.value
+            if _is_float_maker(names, value) or _is_param_table(target.attr, value):
+                tables.add(target.attr)
+            elif isinstance(value, ast.Call) and (names.builds(value) or called_name(value)[:1].isupper()):
+                layers.add(target.attr)
+
+
+def _is_param_table(attribute: str, value: ast.expr) -> bool:
+    return isinstance(value, ast.Name) and _TABLE.search(attribute) is not None
+
+
+def _followed(notebook: Notebook, starts: Iterable[Definition]) -> Iterator[Definition]:
+    """Yield functions and those of the notebook that they call by name."""
+    queue, seen = list(starts), set[str]()
+    while queue and len(seen) < _MOST_FUNCTIONS:
+        function = queue.pop(0)
+        yield function
+        for call in (n for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)):
+            assert isinstance(call.func, ast.Name)
+            if call.func.id in seen:
+                continue
+            seen.add(call.func.id)
+            found = notebook.function(call.func.id)
+            if found is not None and not isinstance(found.node, ast.ClassDef):
+                queue.append(found.node)
+
+
+def _in_function(names: KerasNames, function: Definition, tables: set[str], layers: set[str]) -> str:
+    """Give the code in ``function`` that makes a float32 tensor which goes into arithmetic; empty: there is none."""
+    parents = {child: node for node in ast.walk(function) for child in ast.iter_child_nodes(node)}
+    for node in ast.walk(function):
+        is_table = isinstance(node, ast.Attribute) and node.attr in tables and ast.unparse(node.value) == "self"
+        if is_table and _in_arithmetic(parents, node) and not _into_layer(parents, node, layers):
+            return ast.unparse(node)
+        if not isinstance(node, ast.Call) or not _is_float_maker(names, node) or _into_layer(parents, node, layers):
+            continue
+        if not _by_keras(names, node) or _in_arithmetic(parents, node) or _kept_for_arithmetic(function, parents, node):
+            text = ast.unparse(node)
+            return text if len(text) <= 60 else f"{ast.unparse(node.func)}(…)"
+    return ""
+
+
+def _is_float_maker(names: KerasNames, node: ast.expr) -> bool:
+    """Whether an expression is a call of TensorFlow, Keras or NumPy that gives float32 tensors."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, (ast.Attribute, ast.Name)):
+        return False
+    root = ast.unparse(node.func).partition(".")[0]
+    origin = names.origins.get(root, "").partition(".")[0]
+    if origin not in ("tensorflow", "keras", "numpy"):
+        return False
+    if names.origin(node.func).startswith(("keras.layers", "keras.initializers", "keras.models")):
+        return False
+    name = called_name(node)
+    if name not in _MAKES_FLOATS and name not in _GIVES_A_TYPE:
+        return False
+    told = [k.value for k in node.keywords if k.arg == "dtype"]
+    place = _GIVES_A_TYPE.get(name, _TYPE_PLACE.get(name, 99))
+    told += node.args[place : place + 1]
+    if told:
+        return _FLOAT32.search(ast.unparse(told[0])) is not None
+    if name in ("constant", "convert_to_tensor", "array", "asarray", "full", "fill", "Variable"):
+        return not (node.args and all(_is_whole(inner) for inner in ast.walk(node.args[-1])))
+    return name in _MAKES_FLOATS
+
+
+def _is_whole(node: ast.AST) -> bool:
+    """Whether a part of an expression does not make it a float: whole numbers, text and what holds them."""
+    if isinstance(node, ast.Constant):
+        return not isinstance(node.value, float)
+    return not isinstance(node, (ast.Call, ast.Name, ast.Attribute))
+
+
+def _by_keras(names: KerasNames, node: ast.Call) -> bool:
+    """Whether Keras's own operation makes it: its others accept mixed types, Python's operators do not."""
+    return names.origin(node.func).startswith(("keras.ops", "keras.random"))
+
+
+def _in_arithmetic(parents: dict[ast.AST, ast.AST], node: ast.AST) -> bool:
+    parent = parents.get(node)
+    while isinstance(parent, (ast.Subscript, ast.UnaryOp, ast.Attribute)) and not isinstance(node, ast.keyword):
+        node, parent = parent, parents.get(parent)
+    if isinstance(parent, (ast.BinOp, ast.AugAssign)):
+        return True
+    return isinstance(parent, ast.Call) and node in parent.args and called_name(parent) in _MULTIPLIES
+
+
+def _kept_for_arithmetic(function: Definition, parents: dict[ast.AST, ast.AST], node: ast.AST) -> bool:
+    """Whether a name that is given the value goes into arithmetic in the same function."""
+    parent = parents.get(node)
+    if not isinstance(parent, ast.Assign):
+        return False
+    kept = {target.id for target in parent.targets if isinstance(target, ast.Name)}
+    return any(isinstance(n, ast.Name) and n.id in kept and _in_arithmetic(parents, n) for n in ast.walk(function))
+
+
+def _into_layer(parents: dict[ast.AST, ast.AST], node: ast.AST, layers: set[str]) -> bool:
+    """Whether a value is only handed to a layer, which casts it."""
+    parent = parents.get(node)
+    return (
+        isinstance(parent, ast.Call)
+        and node is not parent.func
+        and isinstance(parent.func, ast.Attribute)
+        and ast.unparse(parent.func.value) == "self"
+        and parent.func.attr in layers
+    )

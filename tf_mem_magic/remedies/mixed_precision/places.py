@@ -1,0 +1,165 @@
+"""Which model computed when memory ran out, how, and where a line before all of its steps stands."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from tf_mem_magic.core.facts import ModelFacts
+from tf_mem_magic.core.proposals import RefusedError
+from tf_mem_magic.notebook.cell import shares_line
+from tf_mem_magic.notebook.training import binds_model
+from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies._engine.question import INFERENCE, TRAINING, Ask
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_MOST = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Computing:
+    """The statement that ran out, its top-level one, the model that computed, and by whose loop.
+
+    ``own_loop``: the gradient is taken by the notebook's code rather than by Keras's own training step.
+    """
+
+    statement: ast.stmt
+    top: ast.stmt
+    model: str
+    facts: ModelFacts | None
+    by_keras: bool
+    own_loop: bool
+
+
+def computing(ask: Ask) -> Computing:
+    """Find the model that computed when memory ran out.
+
+    Raises
+    ------
+    RefusedError
+        If no model of Keras did, or it is not sure which.
+    """
+    place = ask.place
+    by_keras = place.by_keras
+    if by_keras and place.facts is None and not _seen_built(ask, place.model):
+        raise RefusedError(f"`{place.model}` is not known to be a Keras model")
+    if by_keras:
+        return Computing(place.statement, place.top, place.model, place.facts, True, _own_step(ask, place.facts))
+    statement = _statement(ask) or place.statement
+    how = _how(ask, statement, place.model)
+    makes = any(called_name(call) == "build" for call in ask.failing)
+    if not how:
+        what = (
+            "layers were being made, and their weights stay in 32 bits"
+            if makes or ask.names.builds(statement)
+            else ("the line that ran out neither trains a Keras model nor calls one")
+        )
+        raise RefusedError(what)
+    if not place.model or place.facts is None:
+        raise RefusedError("it is not sure which model computed when memory ran out")
+    held = [m.name for m in ask.facts.models if m.local and m.name != place.model]
+    if held and not place.facts.local:
+        raise RefusedError(f"a function that led to the error holds a model of its own, `{held[0]}`")
+    if not _is_used(ask, place.top, place.model):
+        raise RefusedError(f"the line that ran out does not use `{place.model}`")
+    return Computing(place.statement, place.top, place.model, place.facts, False, how == "tape")
+
+
+def _seen_built(ask: Ask, model: str) -> bool:
+    """Whether the cell shows that Keras makes ``model``, where no model of the notebook is known at all."""
+    if ask.facts.models and any(m.name == model for m in ask.facts.models):
+        return True
+    assigned = [n for n in ask.cell.nodes if isinstance(n, ast.Assign) and model in map(ast.unparse, n.targets)]
+    return bool(assigned) and all(ask.names.builds(n) for n in assigned)
+
+
+def _own_step(ask: Ask, facts: ModelFacts | None) -> bool:
+    if facts is not None and facts.own_step is not None:
+        return facts.own_step
+    return any("def train_step(self" in text for text in ask.texts)
+
+
+def _statement(ask: Ask) -> ast.stmt | None:
+    """Find the innermost statement of the line that ran out."""
+    line = ask.line
+    if line is None:
+        return None
+    found = [n for n in ask.cell.nodes if isinstance(n, ast.stmt) and n.lineno <= line <= (n.end_lineno or n.lineno)]
+    return max(found, key=lambda n: (n.lineno, n.col_offset), default=None)
+
+
+def _how(ask: Ask, statement: ast.stmt, model: str) -> str:
+    """Say how a statement computes with a model: ``tape``, ``call`` or ``keras``; empty where it does not."""
+    within = [statement, *ask.scopes.up(statement)]
+    if any(isinstance(node, ast.With) and _is_tape(node) for node in within):
+        return "tape"
+    function = next((node for node in within if isinstance(node, _FUNCTIONS)), None)
+    if function is not None and any(isinstance(n, ast.With) and _is_tape(n) for n in ast.walk(function)):
+        return "tape"
+    return _reached(ask, statement, model)
+
+
+def _reached(ask: Ask, statement: ast.stmt, model: str) -> str:
+    queue: list[ast.AST] = [statement]
+    seen, how = set[str](), ""
+    while queue and len(seen) < _MOST:
+        node = queue.pop(0)
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.With) and _is_tape(inner):
+                return "tape"
+            if not isinstance(inner, ast.Call):
+                continue
+            name = called_name(inner)
+            if ast.unparse(inner.func) == model or ask.facts.model(ast.unparse(inner.func)) is not None:
+                how = how or "call"
+            elif isinstance(inner.func, ast.Attribute) and name in TRAINING | INFERENCE:
+                how = how or "keras"
+            elif isinstance(inner.func, ast.Name) and name not in seen:
+                seen.add(name)
+                found = ask.notebook.function(name)
+                if found is not None and isinstance(found.node, _FUNCTIONS):
+                    queue.append(found.node)
+    return how
+
+
+def _is_tape(node: ast.With) -> bool:
+    return any("GradientTape" in ast.unparse(item.context_expr) for item in node.items)
+
+
+def _is_used(ask: Ask, top: ast.stmt, model: str) -> bool:
+    """Whether the statement, or a function that it reaches, names the model."""
+    root = model.partition(".")[0].partition("[")[0]
+    queue: list[ast.AST] = [top]
+    seen = set[str]()
+    while queue and len(seen) < _MOST:
+        node = queue.pop(0)
+        names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        if root in names:
+            return True
+        for name in names - seen:
+            seen.add(name)
+            found = ask.notebook.function(name)
+            if found is not None:
+                queue.append(found.node)
+    return False
+
+
+def first_place(ask: Ask, place: Computing) -> ast.stmt:
+    """Find the statement before which the model exists and nothing has trained: outside of the loops around it."""
+    at = place.top if place.own_loop and not place.by_keras else place.statement
+    if isinstance(at, (*_FUNCTIONS, ast.ClassDef)) and any(
+        binds_model(s, place.model) for s in ask.cell.tree.body[ask.cell.tree.body.index(at) :]
+    ):
+        raise RefusedError(f"`{place.model}` is made in this cell after the function that trains it")
+    if binds_model(at, place.model):
+        raise RefusedError(f"`{place.model}` is made or chosen in the statement that trains it")
+    if shares_line(ask.cell, at):
+        raise RefusedError("the statement that trains shares its line with another: give it a line of its own")
+    for node in ask.scopes.up(at):
+        if isinstance(node, (*_FUNCTIONS, ast.ClassDef)) or not isinstance(node, ast.stmt):
+            break
+        if binds_model(node, place.model) or shares_line(ask.cell, node):
+            break
+        if isinstance(node, (ast.For, ast.AsyncFor, ast.While)):
+            at = node
+    return at
