@@ -455,3 +455,32 @@ def test_both_lines_stand_before_a_timed_statement_at_its_indentation():
 )
 def test_where_a_line_before_would_mean_another_model_it_is_declined(source, reason):
     assert reason in ask(source, OLD, line=len(source.splitlines()), compute_capability=(8, 0)).reason
+
+
+def test_of_models_made_one_after_the_other_only_the_one_that_ran_out_is_changed():
+    one = "model = keras.Sequential([keras.layers.Dense(2), keras.layers.Dense({0})])\nmodel.fit(x)\n"
+    lines = ask("import keras\n" + one.format(1) + one.format(3), NEW, line=5).source.splitlines()
+    assert lines[3] == 'keras.config.set_dtype_policy("mixed_float16")'
+    assert lines[4] == 'model = keras.Sequential([keras.layers.Dense(2), keras.layers.Dense(3, dtype="float32")])'
+
+
+TAPE = """for a, b in data:
+    with tf.GradientTape() as tape:
+        loss = f(b, model(a))
+    grads = tape.gradient(loss, model.trainable_variables)
+    opt.apply_gradients(zip(grads, model.trainable_variables))
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        (TAPE, 3),
+        (TAPE, 5),
+        ("with tf.GradientTape() as tape:\n    loss = model(x)\ngrads = tape.gradient(loss, model.weights)\n", 3),
+        ("def step(a):\n    with tf.GradientTape() as t:\n        y = model(a)\n    return t.gradient(y, model.weights)\n"
+         "for a in data:\n    g = step(a)\n", 6),
+    ],
+)  # fmt: skip
+def test_every_line_of_a_training_loop_of_ones_own_belongs_to_it(source, line):
+    assert "mixed_bfloat16" in ask(source, OLD, line=line, compute_capability=(8, 0)).source

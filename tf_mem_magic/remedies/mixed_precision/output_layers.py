@@ -13,14 +13,14 @@ _MODEL = ("keras.Model", "keras.models.Model")
 _DEEPEST = 8
 
 
-def output_layers(names: KerasNames, model: str) -> list[ast.Call] | None:
-    """Find the constructor calls of the output layers of ``model``, which the cell builds.
+def output_layers(names: KerasNames, model: str, before: ast.stmt) -> list[ast.Call] | None:
+    """Find the constructor calls of the output layers of ``model`` as the cell builds it last ``before`` a statement.
 
     None where it is not sure what builds it, or where an output cannot be followed to one of Keras's own layers. A
     layer that has its own ``dtype`` already is left out.
     """
     finder = _Finder(names)
-    made = finder.constructor(model)
+    made = finder.constructor(model, before)
     found = None if made is None else finder.of_constructor(made)
     if not found or not all(one is not None and names.is_layer(one) for one in found):
         return None
@@ -28,9 +28,9 @@ def output_layers(names: KerasNames, model: str) -> list[ast.Call] | None:
     return [one for one in layers if not any(k.arg in ("dtype", None) for k in one.keywords)]
 
 
-def all_layers(names: KerasNames, model: str) -> list[str] | None:
+def all_layers(names: KerasNames, model: str, before: ast.stmt) -> list[str] | None:
     """Name the classes of the layers of ``model`` where one list shows them all; None where that is not so."""
-    made = _Finder(names).constructor(model)
+    made = _Finder(names).constructor(model, before)
     if made is None or names.origin(made.func) not in _SEQUENTIAL:
         return None
     listed = _listed(made)
@@ -48,7 +48,7 @@ class _Finder:
         defined = (ast.FunctionDef, ast.ClassDef)
         self.defined = {s.name: s for s in tree.body if isinstance(s, defined)}
 
-    def constructor(self, model: str) -> ast.Call | None:
+    def constructor(self, model: str, before: ast.stmt) -> ast.Call | None:
         """Find the one call that makes the model: Keras's own constructor, or that of a class of the cell."""
         tree = self.names.cell.tree
         bound = [
@@ -61,13 +61,18 @@ class _Finder:
         made = [one for one in (self._made_by(call, 0) for call in bound) if one is not None]
         if made and len(made) == len(bound) and len({id(one) for one in made}) == 1:
             return made[0]
-        at_top = [s.value for s in tree.body if isinstance(s, ast.Assign) and s.value in bound]
-        if len(at_top) == 1 and isinstance(at_top[0], ast.Call):
-            return self._made_by(at_top[0], 0)
+        first = [s.value for s in tree.body if isinstance(s, ast.Assign) and s.value in bound]
+        at_top = [call for call in first if isinstance(call, ast.Call) and position(call) < position(before)]
+        if at_top and (len(first) == 1 or self._shows_all(at_top[-1])):
+            return self._made_by(at_top[-1], 0)
         if bound:
             return None
         calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and self._is_constructor(n)]
         return calls[0] if len(calls) == 1 else None
+
+    def _shows_all(self, call: ast.Call) -> bool:
+        """Whether one statement makes the whole model, from a list of layers."""
+        return self.names.origin(call.func) in _SEQUENTIAL and isinstance(_listed(call), ast.List)
 
     def _is_constructor(self, call: ast.Call) -> bool:
         return self.names.origin(call.func) in (*_SEQUENTIAL, *_MODEL)

@@ -13,6 +13,7 @@ from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.question import INFERENCE, TRAINING, Ask
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _MOST = 40
 
 
@@ -90,11 +91,13 @@ def _statement(ask: Ask) -> ast.stmt | None:
 
 def _how(ask: Ask, statement: ast.stmt, model: str) -> str:
     """Say how a statement computes with a model: ``tape``, ``call`` or ``keras``; empty where it does not."""
-    within = [statement, *ask.scopes.up(statement)]
-    if any(isinstance(node, ast.With) and _is_tape(node) for node in within):
+    within = [statement, *(node for node in ask.scopes.up(statement) if isinstance(node, (*_LOOPS, *_FUNCTIONS)))]
+    if any(isinstance(n, ast.With) and _is_tape(n) for node in within for n in ast.walk(node)):
         return "tape"
-    function = next((node for node in within if isinstance(node, _FUNCTIONS)), None)
-    if function is not None and any(isinstance(n, ast.With) and _is_tape(n) for n in ast.walk(function)):
+    tapes = [n for n in ask.cell.nodes if isinstance(n, ast.With) and _is_tape(n)]
+    if any(statement in ast.walk(tape) for tape in tapes):
+        return "tape"
+    if tapes and any(called_name(call) in ("gradient", "apply_gradients") for call in ask.failing):
         return "tape"
     return _reached(ask, statement, model)
 
@@ -160,6 +163,6 @@ def first_place(ask: Ask, place: Computing) -> ast.stmt:
             break
         if binds_model(node, place.model) or shares_line(ask.cell, node):
             break
-        if isinstance(node, (ast.For, ast.AsyncFor, ast.While)):
+        if isinstance(node, _LOOPS):
             at = node
     return at

@@ -66,7 +66,7 @@ def propose(ask: Ask) -> Proposal:
         caveats=caveats + more + _layer_caveats(model) + _id_caveats(ask.cell, model, facts),
         why=_WHY,
         undo=undo,
-        cost=_cost(_device(facts, context.diagnosis)),
+        cost=_cost(_device(facts, ask.diagnosis)),
     )
 
 
@@ -93,7 +93,7 @@ def _code_words(cell: PythonCell) -> set[str]:
 def _check_model(ask: Ask, place: Computing) -> None:
     """Refuse a model that cannot compute in 16 bits, or that would save nothing."""
     model = place.facts
-    listed = all_layers(ask.names, place.model)
+    listed = all_layers(ask.names, place.model, place.top)
     halving = None if model is None else model.halving
     if halving == 0 or (halving is None and listed is not None and len(set_with_weights(listed)) < 2):
         raise RefusedError(
@@ -166,7 +166,7 @@ def _change(ask: Ask, place: Computing, policy: str) -> _Change:
     start = _start_of_building(ask, place, made)
     if start is None:
         return _change_in_place(ask, place, policy)
-    outputs = output_layers(ask.names, place.model)
+    outputs = output_layers(ask.names, place.model, place.top)
     if outputs is not None:
         return _set_policy(ask, start, policy, outputs)
     if place.facts is not None and place.facts.form == "functional" and place.facts.weight_bytes and made:
@@ -186,6 +186,9 @@ def _start_of_building(ask: Ask, place: Computing, made: list[ast.stmt]) -> ast.
         return None
     building = [s for s in cell.tree.body if names.builds(s)]
     first = min(building, key=cell.start, default=None)
+    before = [s for s in made if cell.start(s) < cell.start(place.top)]
+    if len(before) > 1 and all_layers(names, place.model, place.top) is not None:
+        return before[-1]
     if first is None and made:
         return made[0]
     is_called = isinstance(place.top, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While))
