@@ -24,8 +24,9 @@ NOTES: list[tuple[Any, ...]] = []
 class NotingActions:
     """Takes notes of what the panel asks for; runs the code of ``run_here`` plainly."""
 
-    def expect(self, source: str, key: str) -> None:
+    def expect(self, source: str, key: str) -> str:
         NOTES.append(("expect", key, source))
+        return f"rerun-{key}"
 
     def run_here(self, source: str, key: str, output: Any, ended: Any) -> None:
         NOTES.append(("run_here", key, source))

@@ -21,7 +21,7 @@ get_ipython().events.register("post_run_cell", lambda result: left.append(time.t
 """Registered before the extension is loaded, so that it tells when IPython has shown its traceback."""
 
 WATCH_RELEASE = """
-from tf_mem_magic.release import release
+from tf_mem_magic.release import errors as release
 _release = release.release_exception
 released = []
 def timed_release(*arguments, **keywords):

@@ -7,13 +7,16 @@ import weakref
 import pytest
 
 from tests.kernel import Kernel, bfc
-from tf_mem_magic.release.release import Released, release_exception
+from tf_mem_magic.release.errors import release_exception
+from tf_mem_magic.release.release import Released
 
 SETUP = """
 import gc, sys
 import numpy as np, tensorflow as tf, keras
 from tf_mem_magic.facts.gather import snapshot as _snapshot
-from tf_mem_magic.release.release import release_exception as _release_exception, release_run as _release_run, free as _free
+from tf_mem_magic.release.errors import release_exception as _release_exception
+from tf_mem_magic.release.release import release_run as _release_run
+from tf_mem_magic.release.by_name import free as _free
 
 L = keras.layers
 data = np.random.default_rng(1).random((4000, 512), "float32")

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+from tf_mem_magic import api
 from tf_mem_magic.session.earlier_kernel import found
+from tf_mem_magic.session.session import Session
 
 ROOT = Path(__file__).resolve().parents[2]
 DIES = """
@@ -29,6 +30,7 @@ def die(tmp_path, monkeypatch):
     """Let a process of a notebook die while it records."""
     monkeypatch.setenv("TFMEM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("JPY_SESSION_NAME", "mine.ipynb")
+    monkeypatch.setattr(api, "_last", None)
 
     def run(notebook: str) -> None:
         environment = dict(os.environ, PYTHONPATH=str(ROOT), JPY_SESSION_NAME=notebook)
@@ -39,20 +41,20 @@ def die(tmp_path, monkeypatch):
 
 def test_the_death_of_this_notebooks_kernel_is_told_once(die):
     die("mine.ipynb")
-    session = SimpleNamespace(last=None)
+    session = Session(None)
     (sentence,) = found(session)
     assert "The last kernel of this notebook died while a watched cell ran" in sentence
-    assert ("killed", "boom()") == (session.last.status, session.last.recording.cell.source)
-    assert ("GPU:0 is full: its allocator is waiting.",) == session.last.outcome.notices
+    assert ("killed", "boom()") == (api.last_report().status, api.last_report().recording.cell.source)
+    assert ("GPU:0 is full: its allocator is waiting.",) == api.last_report().outcome.notices
     assert () == found(session)
 
 
 def test_another_notebooks_death_is_not_told_here(die):
     die("theirs.ipynb")
-    session = SimpleNamespace(last=None)
-    assert ((), None) == (found(session), session.last)
+    session = Session(None)
+    assert ((), None) == (found(session), api.last_report())
 
 
 def test_nothing_is_told_where_nothing_was_recorded(tmp_path, monkeypatch):
     monkeypatch.setenv("TFMEM_CACHE", str(tmp_path / "cache"))
-    assert () == found(SimpleNamespace(last=None))
+    assert () == found(Session(None))

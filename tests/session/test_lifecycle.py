@@ -324,7 +324,7 @@ def resumed(tmp_path_factory):
         found = {"first": kernel.value(growth)}
         plan = (
             "from tf_mem_magic.session.clicks import PanelActions\n"
-            "run = __import__('gc') and get_ipython()._tf_mem_magic.session._panels[-1]\n"
+            "run = __import__('gc') and get_ipython()._tf_mem_magic.session.register.newest\n"
             "outcome = run.report.outcome\n"
             "both = [*outcome.offered, *(d.settings for d in outcome.declined if d.settings)]\n"
             "growth = next(p for p in both if p.key == 'memory-growth')\n"

@@ -17,7 +17,7 @@ from tf_mem_magic.core.recording import Cell, Recording, Series
 from tf_mem_magic.notebook.replay import EarlierCell, Replay
 from tf_mem_magic.session import restart as plans
 from tf_mem_magic.session.restart import Plan, PlanError
-from tf_mem_magic.session.session import RanCell
+from tf_mem_magic.session.state import RanCell, Run
 from tf_mem_magic.views.actions import NotebookCell, ReplayCell
 
 GROW = Proposal(
@@ -50,9 +50,8 @@ def a_plan(**changes):
 def a_run(ran=(), raw=("",), cell_id="this"):
     shell = SimpleNamespace(history_manager=SimpleNamespace(input_hist_raw=list(raw)))
     cell = Cell("%%tfmem\nmodel.fit(x)", cell_id)
-    return SimpleNamespace(
-        session=SimpleNamespace(ran_cells=ran, shell=shell), cell=cell, lineage=Lineage((OUTCOME,)), report=None
-    )
+    host = SimpleNamespace(ran_cells=ran, shell=shell)
+    return SimpleNamespace(host=host, run=Run(cell, Lineage((OUTCOME,))), report=None)
 
 
 def test_a_cell_that_the_page_does_not_name_is_not_replayed_before_itself_nor_what_ran_after_it():

@@ -22,7 +22,7 @@ def collect_garbage(*results: Any) -> None:
         What ``fit`` gave for models that have been trained: each refers to its model, and lets go of it here. What it
         tells (``history``, ``epoch``, ``params``) stays.
     """
-    from tf_mem_magic.release.release import collect
+    from tf_mem_magic.release.counted import collect
 
     for one in _callbacks(results, _DEEPEST):
         for name in ("_model", "model"):

@@ -29,7 +29,7 @@ def free(*names: str, save: Mapping[str, str] | None = None) -> None:
         If this is no notebook: there the names are variables that ``del`` lets go of.
     """
     from tf_mem_magic.facts.names import own_names
-    from tf_mem_magic.release.release import free as let_go
+    from tf_mem_magic.release.by_name import free as let_go
 
     shell = _shell()
     for name, file in (save or {}).items():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tf_mem_magic.core import troubles
 from tf_mem_magic.core.facts import BatchSeen, Facts, merge_devices
 from tf_mem_magic.core.recording import Cell, Dump, ErrorText, HostFull, Recording, Status
 from tf_mem_magic.diagnose.oom import find_oom
@@ -16,7 +17,7 @@ from tf_mem_magic.facts.fit import observe_all
 from tf_mem_magic.facts.gather import Before, Ended, gather_facts, snapshot
 from tf_mem_magic.record.dumps import DumpWatch
 from tf_mem_magic.record.host_stop import HostStop
-from tf_mem_magic.record.sampler import Sampler
+from tf_mem_magic.record.sampler import Sampled, Sampler
 from tf_mem_magic.record.stderr import StderrCapture
 from tf_mem_magic.record.store.file import open_store
 from tf_mem_magic.record.traceback import to_error_texts
@@ -74,6 +75,11 @@ class Capture:
         self._batches: MutableSequence[BatchSeen] = []
         self._thread = threading.get_ident()
         self._notices: list[str] = []
+        self._ended = False
+        self._seconds = 0.0
+        self._sampled = Sampled()
+        self._dumped: tuple[Dump, ...] = ()
+        self._host_full: HostFull | None = None
         self._started = time.time()
         self._began = time.monotonic()
         self._store = open_store(cell, self._started)
@@ -106,41 +112,78 @@ class Capture:
         self._began = time.monotonic()
         self._stderr.start()
 
+    def end(self) -> None:
+        """Stop watching and put back what was led elsewhere; idempotent, and never raises.
+
+        What fails on the way is noted, and the rest is put back all the same.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        self._seconds = time.monotonic() - self._began
+        for what, step in (
+            ("descriptor 2 could not be given back", self._stderr.stop),
+            ("the sampler could not be stopped", self._stop_sampler),
+            ("the memory dumps could not be read", self._read_dumps),
+            ("the memory dumps could not be ended", self._dumps.stop),
+            ("the watch of the host's memory could not be ended", self._close_host_stop),
+        ):
+            try:
+                step()
+            except Exception as error:
+                troubles.note(what, error)
+
+    def tell(
+        self,
+        error: BaseException | None,
+        files: frozenset[str] = frozenset(),
+        count: int | None = None,
+        was_stopped: bool = False,
+    ) -> Recording:
+        """Give everything as a Recording, after :meth:`end`; the error is only read.
+
+        ``files`` are the names under which the cell was compiled, ``count`` is its execution count. ``was_stopped``:
+        the error is how a Stop of the person's came through.
+        """
+        errors = to_error_texts(error, files) if error is not None else ()
+        facts = self._facts(error)
+        status: Status = "interrupted" if was_stopped else _status(error, errors, facts, self._dumped)
+        if self._host_full is not None and status == "interrupted":
+            status = "oom"
+        return replace(self._recording(status, count), errors=errors, facts=facts)
+
+    def tell_stopped(self, count: int | None = None) -> Recording:
+        """Give what was sampled, as an interrupted run: a Stop left no time for more."""
+        return self._recording("interrupted", count)
+
     def stop(
         self, error: BaseException | None, files: frozenset[str] = frozenset(), count: int | None = None
     ) -> Recording:
-        """Take the last readings and give everything as a Recording; the error is only read.
+        """Stop watching and give everything as a Recording; :meth:`end` and :meth:`tell` in one."""
+        self.end()
+        return self.tell(error, files, count)
 
-        ``files`` are the names under which the cell was compiled, ``count`` is its execution count.
-        """
-        seconds = time.monotonic() - self._began
-        self._stderr.stop()
-        sampled = self._sampler.stop()
-        folded = self._stderr.dump_text
-        dumps = self._dumps.read(folded)
-        self._dumps.stop()
-        errors = to_error_texts(error, files) if error is not None else ()
-        facts = self._facts(error)
-        host_full = self._close_host_stop()
-        status: Status = _status(error, errors, facts, dumps)
-        if host_full is not None and status == "interrupted":
-            status = "oom"
-        self._store.finish(status, seconds)
-        self._notices += [text for text in (self._store.notice, *sampled.notices) if text]
+    @property
+    def stopped_for_memory(self) -> bool:
+        """Whether we have interrupted the cell because the host's memory was about to run out."""
+        return self._host_full is not None
+
+    def _recording(self, status: Status, count: int | None) -> Recording:
+        """Give what was sampled and captured, and end the file."""
+        self._store.finish(status, self._seconds)
+        self._notices += [text for text in (self._store.notice, *self._sampled.notices) if text]
         return Recording(
             cell=replace(self.cell, execution_count=count),
-            seconds=seconds,
-            series=sampled.series,
+            seconds=self._seconds,
+            series=self._sampled.series,
             status=status,
-            errors=errors,
-            dumps=dumps,
-            stderr=folded,
-            facts=facts,
-            missing=sampled.missing,
-            before=sampled.before,
-            after=sampled.after,
+            dumps=self._dumped,
+            stderr=self._stderr.dump_text,
+            missing=self._sampled.missing,
+            before=self._sampled.before,
+            after=self._sampled.after,
             started=self._started,
-            host_full=host_full,
+            host_full=self._host_full,
         )
 
     def is_out_of_memory(self, error: BaseException) -> bool:
@@ -152,17 +195,19 @@ class Capture:
 
     def abandon(self) -> None:
         """Stop watching; nothing is reported."""
-        self._stderr.stop()
-        self._sampler.stop()
-        self._close_host_stop()
-        self._dumps.stop()
-        self._store.finish("interrupted", time.monotonic() - self._began)
+        self.end()
+        self._store.finish("interrupted", self._seconds)
 
-    def _close_host_stop(self) -> HostFull | None:
-        if self._host_stop is None:
-            return None
-        self._host_stop.close()
-        return self._host_stop.full
+    def _stop_sampler(self) -> None:
+        self._sampled = self._sampler.stop()
+
+    def _read_dumps(self) -> None:
+        self._dumped = self._dumps.read(self._stderr.dump_text)
+
+    def _close_host_stop(self) -> None:
+        if self._host_stop is not None:
+            self._host_full = self._host_stop.full
+            self._host_stop.close()
 
     def _facts(self, error: BaseException | None) -> Facts:
         devices = merge_devices(self._pool.devices())

@@ -82,7 +82,7 @@ def _origin(error: BaseException) -> BaseException | None:
         return context
     # Keras raises a new exception "from None" that says where the first one came from; where it cannot build one of
     # the same class (NumPy's MemoryError) it is a RuntimeError. A person who writes "from None" has replaced it.
-    return context if str(error).startswith("Exception encountered when calling ") else None
+    return context if _message(error).startswith("Exception encountered when calling ") else None
 
 
 def _to_text(error: BaseException, cell_files: Collection[str]) -> ErrorText:
@@ -101,7 +101,7 @@ def _message(error: BaseException) -> str:
     notes = getattr(error, "__notes__", None)
     if isinstance(notes, list):
         text = "\n".join([text, *(note for note in notes if isinstance(note, str))])
-    return text
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # a lone surrogate can be neither shown nor saved
 
 
 def _frames(traceback: TracebackType | None, cell_files: Collection[str]) -> tuple[Frame, ...]:

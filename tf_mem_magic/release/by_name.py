@@ -10,22 +10,24 @@ from typing import Any
 
 from tf_mem_magic.facts.kinds import is_a
 from tf_mem_magic.facts.names import own_names, reachable
-from tf_mem_magic.release.release import (
-    SMALL,
-    bytes_in_use,
-    collect,
-    forget_error,
-    forget_results,
-    gained,
-    listed,
-    words,
-)
+from tf_mem_magic.release.counted import bytes_in_use, collect, gained, listed, words
+from tf_mem_magic.release.errors import forget_error
+from tf_mem_magic.release.release import SMALL, forget_results
 
 _RESULT = re.compile(r"Out\[(\d+)\]|_(\d+)")
 
 
-def free_names(shell: Any, names: tuple[str, ...]) -> str:
-    """Let go of what the names hold; see :func:`tf_mem_magic.release.release.free`."""
+def free(shell: Any, names: Iterable[str]) -> str:
+    """Let go of what ``names`` hold, other names and ``Out`` entries for the same objects included.
+
+    A Keras model that something else still refers to is emptied: its variables and its optimizer's give their
+    memory back, and it cannot be used any more.
+
+    Returns
+    -------
+    str
+        One sentence for the user: what was let go and the bytes that came back as the allocator counts them.
+    """
     wanted = tuple(dict.fromkeys(names))
     found = _find(shell, wanted)
     missing = [_why_missing(shell, name) for name in wanted if name not in found]

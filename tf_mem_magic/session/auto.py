@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,11 @@ from tf_mem_magic.core.options import Keep, Options
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.session.in_process import refusal_here, take_back
 from tf_mem_magic.session.parameters_cell import is_parameters_cell
+from tf_mem_magic.session.state import Rerun
+from tf_mem_magic.session.stop import HeldStop
 
 if TYPE_CHECKING:
-    from tf_mem_magic.session.run import CellRun
+    from tf_mem_magic.session.state import LiveRun
 
 _ALLOWED: dict[Keep, frozenset[str]] = {
     "same-results": frozenset({"same results"}),
@@ -92,34 +95,31 @@ class Ladder:
         self._tries = 0
         self._until = time.monotonic() + 60 * options.max_minutes
 
-    def climb(self, run: CellRun) -> CellRun | None:
+    def climb(self, run: LiveRun, stop: HeldStop) -> LiveRun | None:
         """Rerun the cell of a failed run with one remedy after another; give the run that fitted, None without one.
 
-        Where none fitted, what the last remedies have set outside the cell is taken back.
+        Where none fitted, what the last remedies have set outside the cell is taken back. A Stop ends the climb.
         """
-        session, current = run.session, run
-        session.climbing = run
+        host, current = run.host, run
         fitted = None
         try:
             while (proposal := self._next(current)) is not None:
                 self._tries += 1
-                session.expect(proposal.source, proposal, current.lineage, current)
-                session.shell.run_cell(proposal.source, store_history=False)
-                newest = session.newest
-                if newest is None or newest is current or newest.report is None:
+                rerun = Rerun(proposal, current.run, "auto")
+                tried, _ = stop.run_cell(partial(host.carry_out, rerun)) or (None, None)
+                if tried is None or tried.report is None:
                     break
-                current = newest
-                if newest.report.status == "ok":
-                    compared = newest.report.comparison
-                    fitted = newest if compared is None or compared.trained else None
+                current = tried
+                if tried.report.status == "ok":
+                    compared = tried.report.comparison
+                    fitted = tried if compared is None or compared.trained else None
                     break
             return fitted
         finally:
-            session.climbing = None
             if fitted is None:
-                take_back(session.shell, current.lineage.effective)
+                take_back(host.shell, current.run.lineage.effective)
 
-    def _next(self, run: CellRun) -> Proposal | None:
+    def _next(self, run: LiveRun) -> Proposal | None:
         if run.report is None or run.report.status not in ("oom", "error"):
             return None
         if self._tries >= self._options.max_tries or time.monotonic() > self._until:
@@ -129,8 +129,8 @@ class Ladder:
             p for p in run.report.outcome.edits if p.takes_effect == "rerun" and p.preserves in allowed and not p.asks
         )
         proposal = next(fitting, None)
-        if proposal is None or is_parameters_cell(proposal.original, run.session.shell):
+        if proposal is None or is_parameters_cell(proposal.original, run.host.shell):
             return None
         if any(change.kind in _CHANGES_THE_RESULT for change in run.report.outcome.changes):
             return None
-        return None if refusal_here(run.session.shell, proposal.source) else proposal
+        return None if refusal_here(run.host.shell, proposal.source) else proposal

@@ -6,52 +6,52 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.proposals import Declined, Proposal
+from tf_mem_magic.session.state import How, LiveRun, Rerun
 
 if TYPE_CHECKING:
-    from tf_mem_magic.session.run import CellRun
     from tf_mem_magic.views.actions import NotebookCell, ReplayCell
 
 
 class PanelActions:
     """The :class:`~tf_mem_magic.views.actions.Actions` of one run. Nothing here raises."""
 
-    def __init__(self, run: CellRun) -> None:
+    def __init__(self, run: LiveRun) -> None:
         self._run = run
         self._made: dict[tuple[str, str], Proposal] = {}
 
-    def expect(self, source: str, key: str) -> None:
-        """Let the next run of exactly ``source`` count as the rerun for the remedy ``key``; a new cell is none."""
-        run = self._run
-        same = [p for p in self._proposals() if p.key == key]
-        # What was ticked anew has the key of what was offered at first.
-        exact = [p for p in same if source in (p.source, *(c.source for c in p.choices))]
-        proposal = next(iter([*exact, *same]), None)
-        if proposal is not None and not proposal.new_cell:
-            run.session.expect(source, proposal, run.lineage, run)
+    def expect(self, source: str, key: str) -> str:
+        """Announce that the page is about to run ``source`` for the remedy ``key``; give the rerun's identity.
+
+        Empty where no remedy has that key: then no rerun is announced.
+        """
+        rerun = self._rerun(source, key, "click")
+        return self._run.host.register.announce(rerun).identity if rerun is not None else ""
 
     def run_here(self, source: str, key: str, output: Any, ended: Callable[[], None]) -> None:
         """Run the changed cell on the main thread into the panel's own output area, then call ``ended``.
 
         Returns when it has run: the page takes outputs for the area only while the click is being answered.
         """
-        from tf_mem_magic.session.in_process import on_main_thread, run_into
+        from tf_mem_magic.session.in_process import on_main_thread
 
-        self.expect(source, key)
-        session = self._run.session
+        host, rerun = self._run.host, self._rerun(source, key, "panel")
 
         def work() -> None:
             try:
-                run_into(session, source, output)
+                if rerun is not None:
+                    with output:
+                        output.clear_output()
+                        host.carry_out(rerun, store_history=True)
             finally:
                 ended()
 
-        on_main_thread(session.shell, work).wait()
+        on_main_thread(host.shell, work).wait()
 
     def refusal_here(self, source: str) -> str | None:
         """Say why the panel cannot run ``source`` itself."""
         from tf_mem_magic.session.in_process import refusal_here
 
-        return refusal_here(self._run.session.shell, source)
+        return refusal_here(self._run.host.shell, source)
 
     def combine(self, keys: tuple[str, ...], picked: tuple[str, ...] | None = None) -> Proposal | Declined:
         """Ask the remedies ``keys`` one after the other, each about the cell that the last one left.
@@ -62,26 +62,26 @@ class PanelActions:
 
         run = self._run
         assert run.report is not None
-        answer = combined(run.report.outcome, keys, run.lineage, run.session.measured, picked)
+        answer = combined(run.report.outcome, keys, run.run.lineage, run.host.measured, picked)
         if isinstance(answer, Proposal):
             self._made[answer.key, answer.source] = answer
-            run.session.expect_copies(answer, run)
+            run.host.register.announce_copies((answer,), run.run)
         return answer
 
     def undo(self) -> str:
         """Take back what the applied remedy set outside the cell: a policy, a converted model."""
         from tf_mem_magic.session.in_process import undo_remedy
 
-        applied = self._run.lineage.applied
-        undone = undo_remedy(self._run.session.shell, applied.undo if applied else "")
+        applied = self._run.run.lineage.applied
+        undone = undo_remedy(self._run.host.shell, applied.undo if applied else "")
         gone = "What was let go of stays gone. " if applied and "free-leftovers" in applied.key else ""
         return f"The cell has its old code again; it was not run. {undone}{gone}Weights stay as trained."
 
     def free(self, names: tuple[str, ...]) -> str:
         """Let go of what ``names`` hold."""
-        from tf_mem_magic.release.release import free
+        from tf_mem_magic.release.by_name import free
 
-        return free(self._run.session.shell, names)
+        return free(self._run.host.shell, names)
 
     def checklist(self, proposal: Proposal, cells: tuple[NotebookCell, ...]) -> tuple[ReplayCell, ...]:
         """Give the cells before this one, with what to know about replaying each."""
@@ -94,6 +94,14 @@ class PanelActions:
         from tf_mem_magic.session.restart import prepare_restart
 
         return prepare_restart(self._run, proposal)
+
+    def _rerun(self, source: str, key: str, how: How) -> Rerun | None:
+        """Make the rerun that ``source`` is for the remedy ``key``; None where no remedy has that key."""
+        same = [p for p in self._proposals() if p.key == key]
+        # What was ticked anew has the key of what was offered at first.
+        exact = [p for p in same if source in (p.source, *(c.source for c in p.choices))]
+        proposal = next(iter([*exact, *same]), None)
+        return Rerun(proposal, self._run.run, how, source) if proposal is not None else None
 
     def _proposals(self) -> tuple[Proposal, ...]:
         """Give what can be applied: what is offered, and what is reachable under other settings."""
@@ -108,7 +116,7 @@ class PanelActions:
 
     def when_idle(self, work: Callable[[], None]) -> None:
         """Call ``work`` from the kernel's event loop, which is free again when the cell has ended."""
-        self._run.session.shell.kernel.io_loop.add_callback(work)
+        self._run.host.shell.kernel.io_loop.add_callback(work)
 
     def dismissed(self) -> None:
         """Freeze the panel."""

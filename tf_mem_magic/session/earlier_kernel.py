@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tf_mem_magic.core.recording import Cell
+from tf_mem_magic.session.state import Rerun, Run
+
 if TYPE_CHECKING:
-    from tf_mem_magic.core.lineage import Lineage
-    from tf_mem_magic.core.proposals import Proposal
+    from tf_mem_magic.session.restart import Plan
     from tf_mem_magic.session.session import Session
 
 
@@ -34,7 +36,7 @@ def resume(session: Session) -> str:
     if too_late is not None:
         raise ValueError(too_late)
     clear_plan()
-    _expect(session, plan.proposal, plan.lineage)
+    _expect(session, plan)
     steps = resume_steps(plan)
     for number, source in enumerate(steps):
         if number:
@@ -55,7 +57,7 @@ def _take_up_plan(session: Session) -> str:
     plan = load_plan()
     if plan is None:
         return ""
-    _expect(session, plan.proposal, plan.lineage)
+    _expect(session, plan)
     if "tensorflow" in sys.modules:
         return ""
     return f"A restart was planned here ({plan.proposal.title}): %tfmem resume runs its cells, unless the page does."
@@ -76,15 +78,17 @@ def _take_up_death(session: Session) -> str:
 
         try:
             told.touch(mode=0o600)
-            session.last = load(run.path)
+            session.keep(load(run.path))
         except (OSError, UnreadableFileError):
             continue
         return "The last kernel of this notebook died while a watched cell ran: %tfmem last shows its memory."
     return ""
 
 
-def _expect(session: Session, proposal: Proposal, lineage: Lineage) -> None:
-    session.expect(proposal.source, proposal, lineage, None)
+def _expect(session: Session, plan: Plan) -> None:
+    """Let the cell of the remedy be its rerun when it runs."""
+    before = Run(Cell(plan.proposal.original, plan.cell_id), plan.lineage)
+    session.register.announce(Rerun(plan.proposal, before, "restart"))
 
 
 def _has_files(name: str) -> bool:

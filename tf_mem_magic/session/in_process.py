@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.tag import TAG, find_tag
+from tf_mem_magic.session.state import Rerun
 
 if TYPE_CHECKING:
     from tf_mem_magic.api import Report
-    from tf_mem_magic.session.run import CellRun
-    from tf_mem_magic.session.session import Session
+    from tf_mem_magic.session.state import LiveRun
 
 
 UNDO_WITHIN = 5.0
@@ -94,28 +94,17 @@ def _needs_loop(transformed: str) -> bool:
     return False
 
 
-def run_into(session: Session, source: str, output: Any) -> None:
-    """Run a cell into an ipywidgets ``Output``; must be called on the main thread."""
-    session.is_hosted = True
-    try:
-        with output:
-            output.clear_output()
-            session.shell.run_cell(source, store_history=True)
-    finally:
-        session.is_hosted = False
-
-
-def _take_back_later(run: CellRun) -> None:
+def _take_back_later(run: LiveRun) -> None:
     """Take back what later reruns of the same cell have set, which the cell of ``run`` does not ask for."""
-    newest, own = run.session.newest, run.lineage
-    if newest is None or not own.outcomes or newest.lineage.outcomes[: len(own.outcomes)] != own.outcomes:
+    newest, own = run.host.register.newest, run.run.lineage
+    if newest is None or not own.outcomes or newest.run.lineage.outcomes[: len(own.outcomes)] != own.outcomes:
         return
-    later = newest.lineage.proposals[len(own.outcomes) - 1 :]
-    take_back(run.session.shell, later)
+    later = newest.run.lineage.proposals[len(own.outcomes) - 1 :]
+    take_back(run.host.shell, later)
 
 
-def rerun_in_process(run: CellRun, key: str) -> Report:
-    """Apply the remedy ``key`` of a finished run and run the cell; give the new report.
+def rerun_in_process(run: LiveRun, key: str) -> Report:
+    """Apply the remedy ``key`` of a finished run and run the cell; give the report of that very rerun.
 
     What the remedy of another rerun has set outside the cell is taken back first: each starts from ``run``.
     A remedy that is a cell of its own is no rerun: that cell runs, watched, and the report is about it alone.
@@ -125,29 +114,41 @@ def rerun_in_process(run: CellRun, key: str) -> Report:
     LookupError
         If that remedy is not offered.
     RuntimeError
-        If it takes effect only after a restart, or the cell needs the notebook's own event loop.
+        If it takes effect only after a restart, the cell needs the notebook's own event loop, or it did not run.
+    KeyboardInterrupt
+        If a Stop ended the rerun; its report is then the last one.
     """
-    report, shell = run.report, run.session.shell
+    report, host = run.report, run.host
     offered = report.outcome.applicable if report else ()
     proposal = next((p for p in offered if p.key == key), None)
     if report is None or proposal is None:
         have = ", ".join(p.key for p in offered) or "none"
         raise LookupError(f"the remedy {key!r} is not offered for this run; offered: {have}")
-    check_runnable(shell, proposal)
+    check_runnable(host.shell, proposal)
     source = proposal.source
     if not proposal.new_cell:
         _take_back_later(run)
-        run.session.expect(source, proposal, run.lineage, run)
     elif find_tag(source) is None:
         source = f"{TAG}\n{source}"
-    result = shell.run_cell(source, store_history=False).result
-    newest = run.session.last
-    if newest is None or newest is report:
-        raise RuntimeError("the cell did not run")
-    with suppress(TypeError):  # a number or a tuple cannot be referred to weakly, and holds nothing that matters
-        for one in {run, run.session.newest or run}:
-            one.results.append(weakref.ref(result))
-    return newest
+    made, result = host.carry_out(Rerun(proposal, run.run, "call", source))
+    if made is not None and made.report is not None:
+        with suppress(TypeError):  # a number or a tuple cannot be referred to weakly, and holds nothing that matters
+            for one in (run, made):
+                one.results.append(weakref.ref(result.result))
+    if is_stopped(made, result):
+        raise KeyboardInterrupt("the rerun was stopped")
+    if made is None:
+        raise RuntimeError("the rerun did not run: the cell was not watched (is the extension still loaded?)")
+    if made.report is None:
+        raise RuntimeError("the rerun ran, but could not be reported on; %tfmem doctor says why")
+    return made.report
+
+
+def is_stopped(made: LiveRun | None, result: Any) -> bool:
+    """Tell whether a Stop ended a rerun, rather than an end of memory that we made a Stop of."""
+    if made is not None and made.report is not None:
+        return made.report.status == "interrupted"
+    return isinstance(getattr(result, "error_in_exec", None), KeyboardInterrupt)
 
 
 def check_runnable(shell: Any, proposal: Proposal) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tf_mem_magic.core.jsonio import UnreadableFileError, decode, encode
 from tf_mem_magic.core.lineage import Lineage
@@ -19,7 +19,7 @@ from tf_mem_magic.notebook.replay import EarlierCell, Replay, choose_replay
 from tf_mem_magic.record.store.folder import cache_folder, make_private
 
 if TYPE_CHECKING:
-    from tf_mem_magic.session.run import CellRun
+    from tf_mem_magic.session.state import Host, LiveRun
     from tf_mem_magic.views.actions import NotebookCell, ReplayCell
 
 VALID_SECONDS = 24 * 3600.0
@@ -50,18 +50,18 @@ class Plan:
     schema: int = SCHEMA
 
 
-def checklist(run: CellRun, proposal: Proposal, cells: tuple[NotebookCell, ...]) -> tuple[ReplayCell, ...]:
+def checklist(run: LiveRun, proposal: Proposal, cells: tuple[NotebookCell, ...]) -> tuple[ReplayCell, ...]:
     """Give the cells of the page that a restart would replay before this one, in the order in which they ran."""
     from tf_mem_magic.views.actions import ReplayCell
 
-    others = (c for c in cells if c.cell_id != run.cell.cell_id)
-    known = tuple(_seen_cell(run.session, c.cell_id, c.source, c.count) for c in others)
+    others = (c for c in cells if c.cell_id != run.run.cell.cell_id)
+    known = tuple(_seen_cell(run.host, c.cell_id, c.source, c.count) for c in others)
     return tuple(
         ReplayCell(r.cell.cell_id, r.cell.source, r.ticked, r.cell.seconds, r.flags) for r in choose_replay(known)
     )
 
 
-def prepare_restart(run: CellRun, proposal: Proposal) -> str:
+def prepare_restart(run: LiveRun, proposal: Proposal) -> str:
     """Keep the plan of a restart on disk; give the code that the new kernel must run first.
 
     Where the plan cannot be kept the restart works all the same, only the comparison with the runs before it is
@@ -75,14 +75,14 @@ def prepare_restart(run: CellRun, proposal: Proposal) -> str:
     return plan.prologue
 
 
-def make_plan(run: CellRun, proposal: Proposal) -> Plan:
+def make_plan(run: LiveRun, proposal: Proposal) -> Plan:
     """Put together what a restart needs to know."""
     return Plan(
         proposal=proposal,
-        lineage=run.lineage,
+        lineage=run.run.lineage,
         prologue=prologue_for(proposal),
         replay=choose_replay(_ran_before(run)),
-        cell_id=run.cell.cell_id,
+        cell_id=run.run.cell.cell_id,
         pid=os.getpid(),
         time=time.time(),
     )
@@ -193,33 +193,33 @@ def why_not_resume(plan: Plan) -> str | None:
     return None
 
 
-def _ran_before(run: CellRun) -> Iterable[EarlierCell]:
+def _ran_before(run: LiveRun) -> Iterable[EarlierCell]:
     """List the cells that ran in this kernel before this one, each as it last ran.
 
     Where the page names no cells, this one is known by its source.
     """
     newest: dict[str, EarlierCell] = {}
     last = run.report.recording.cell.execution_count if run.report else None
-    for ran in run.session.ran_cells:
-        named = run.cell.cell_id is not None
-        same = ran.cell_id == run.cell.cell_id if named else ran.source.strip() == run.cell.source.strip()
+    for ran in run.host.ran_cells:
+        named = run.run.cell.cell_id is not None
+        same = ran.cell_id == run.run.cell.cell_id if named else ran.source.strip() == run.run.cell.source.strip()
         if same or (last and ran.count and ran.count > last):
             continue
         key = ran.cell_id or ran.source
         newest[key] = EarlierCell(ran.cell_id or "", ran.source, ran.count, ran.seconds, ran.source)
-    raw = run.session.shell.history_manager.input_hist_raw
-    seen = {cell.source.strip() for cell in newest.values()} | {run.cell.source.strip()}
-    first = min((ran.count or 0 for ran in run.session.ran_cells), default=len(raw))
+    raw = run.host.shell.history_manager.input_hist_raw
+    seen = {cell.source.strip() for cell in newest.values()} | {run.run.cell.source.strip()}
+    first = min((ran.count or 0 for ran in run.host.ran_cells), default=len(raw))
     unseen = ((count, text) for count, text in enumerate(raw[:first]) if count and text.strip() not in seen)
     earlier = {text: EarlierCell("", text, count, None, text) for count, text in unseen}
     return (*earlier.values(), *newest.values())
 
 
-def _seen_cell(session: Any, cell_id: str, source: str, count: int | None) -> EarlierCell:
-    ran = next((r for r in reversed(session.ran_cells) if r.cell_id == cell_id), None)
+def _seen_cell(host: Host, cell_id: str, source: str, count: int | None) -> EarlierCell:
+    ran = next((r for r in reversed(host.ran_cells) if r.cell_id == cell_id), None)
     if ran is not None:
         return EarlierCell(cell_id, source, ran.count, ran.seconds, ran.source)
-    raw = session.shell.history_manager.input_hist_raw
+    raw = host.shell.history_manager.input_hist_raw
     same = count is not None and 0 < count < len(raw) and raw[count].strip() == source.strip()
     return EarlierCell(cell_id, source, count, None, source if same else None)
 

@@ -5,58 +5,75 @@ from __future__ import annotations
 import linecache
 import sys
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tf_mem_magic.core.lineage import Lineage
+from tf_mem_magic.core import troubles
+from tf_mem_magic.core.outcome import Outcome
+from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.diagnose.breakdown import find_leftovers
 from tf_mem_magic.diagnose.cause import WORTH_NAMING
 from tf_mem_magic.diagnose.dump import device_of
 from tf_mem_magic.record.capture import Capture
 from tf_mem_magic.session.clicks import PanelActions
+from tf_mem_magic.session.stop import HeldStop, StoppedError, current_task, was_cancelled
 
 if TYPE_CHECKING:
     from tf_mem_magic.api import Report
     from tf_mem_magic.core.live import Live
     from tf_mem_magic.core.options import Options
-    from tf_mem_magic.core.proposals import Proposal
-    from tf_mem_magic.core.recording import Cell, Recording
+    from tf_mem_magic.core.recording import Recording
+    from tf_mem_magic.facts.gather import Before
     from tf_mem_magic.session.auto import HeldError
-    from tf_mem_magic.session.session import Expected, Session
+    from tf_mem_magic.session.session import Session
+    from tf_mem_magic.session.state import LiveRun, Run
     from tf_mem_magic.views.presenter import Presenter
 
 
 class CellRun:
-    """Everything around one run of a cell; made by :meth:`Session.begin`."""
+    """What is alive of one run of a cell: its recording, its place on the page; made by :meth:`Session.begin`.
 
-    def __init__(self, session: Session, cell: Cell, options: Options, expected: Expected | None) -> None:
+    Attributes
+    ----------
+    run : Run
+        The run as a value.
+    report : Report or None
+        Its report, once it is explained.
+    results : list of weak references
+        What reruns in this process gave (``Report.rerun``): IPython keeps it under the number of another cell.
+    """
+
+    def __init__(self, session: Session, run: Run, options: Options, earlier_cells: Sequence[str]) -> None:
         from tf_mem_magic.views.presenter import make_presenter
 
-        self.session, self.cell, self.options = session, cell, options
-        self.lineage = expected.lineage if expected else Lineage()
-        self._previous = expected.previous if expected else None
-        self._notices: tuple[str, ...] = ()
-        self._compiled: dict[str, float] = {}
+        self.host, self.run, self._options = session, run, options
         self.report: Report | None = None
         self.results: list[weakref.ref[Any]] = []
-        """What reruns in this process gave (``Report.rerun``): IPython keeps it under the number of another cell."""
-        self._is_try = session.climbing is not None
+        self._previous: LiveRun | None = None
+        if run.rerun is not None and run.rerun.continues:
+            self._previous = session.register.of(run.rerun.from_run)
+        self._is_try = run.how == "auto"
+        self._notices: tuple[str, ...] = ()
+        self._troubles = troubles.mark()
+        self._compiled: dict[str, float] = {}
+        self._task: Any = None
         self._held: HeldError | None = None
         self._presenter = (
-            session.climbing.presenter
-            if session.climbing is not None
-            else make_presenter(session.shell, cell, options, PanelActions(self), is_hosted=session.is_hosted)
+            self._previous.presenter
+            if self._is_try and self._previous is not None
+            else make_presenter(session.shell, run.cell, options, PanelActions(self), is_hosted=run.how == "panel")
         )
-        self.capture = Capture(
-            cell,
+        self._capture = Capture(
+            run.cell,
             session.shell.user_ns,
             session.pool,
             interval=options.interval,
             on_tick=self._tick,
-            earlier_cells=session.earlier_sources(cell.source),
+            earlier_cells=earlier_cells,
             keep_weights=options.keep_weights,
             host_stop=options.host_stop,
-            goes_on=self.lineage.applied is not None,
+            goes_on=run.lineage.applied is not None,
         )
 
     @property
@@ -64,63 +81,153 @@ class CellRun:
         """Where the run shows itself."""
         return self._presenter
 
+    @property
+    def before(self) -> Before:
+        """What the names of the notebook held when it began."""
+        return self._capture.before
+
     def start(self) -> None:
         """Reserve the slots, bring memory back where this is a rerun, and start recording."""
+        self.run = self.run.to("recording")
+        self._task = current_task()
         if not self._is_try:
             self._presenter.reserve()
-        if self.options.on_oom == "auto":
+        if self._options.on_oom == "auto":
             from tf_mem_magic.session.auto import HeldError
 
-            self._held = HeldError(self.session.shell, self.capture.is_out_of_memory, self._is_try)
-        if self._previous is not None:
+            self._held = HeldError(self.host.shell, self._capture.is_out_of_memory, self._is_try)
+        previous, self._previous = self._previous, None
+        if previous is not None:
             from tf_mem_magic.session.in_process import take_back
 
-            replaced = self._replaced(self._previous)
+            replaced = self._replaced(previous)
             # In this order: what is taken back may bind names that the previous run bound too.
-            self._release_previous()
-            take_back(self.session.shell, replaced)
+            self._release(previous)
+            take_back(self.host.shell, replaced)
         # Now: what was taken back was compiled like a cell, but it is none.
-        self._compiled = compiled_cells(self.session.shell)
-        self.capture.start()
+        self._compiled = compiled_cells(self.host.shell)
+        self._capture.start()
 
-    def finish(self, error: BaseException | None, count: int | None) -> bool:
+    def finish(self, error: BaseException | None, count: int | None, stop: HeldStop) -> bool:
         """Stop recording, explain, show, and let go of what the error holds.
 
-        ``count`` is the execution count. Gives whether the cell failed and remedies made it succeed all the same.
+        Parameters
+        ----------
+        error : BaseException or None
+            What ended the cell.
+        count : int or None
+            The execution count.
+        stop : HeldStop
+            Holds back Stops: one that comes now ends the report, not what must be put back.
+
+        Returns
+        -------
+        bool
+            Whether the cell failed and remedies made it succeed all the same.
         """
+        self._capture.end()
+        if self._capture.stopped_for_memory and error is None:
+            stop.stopped = False  # our own interrupt, which came when the cell had just ended
         try:
-            self._report_on(error, count)
+            try:
+                report = stop.run(lambda: self._explain(error, count))
+            except StoppedError:
+                self._tell_stopped(count)
+                return False
+            self._keep(report)
+            stop.run(lambda: self._present(report))
+            self._let_go_of(error)
             error = None
-            return self._climb()
+            return self._climb(stop)
+        except StoppedError:
+            return False
         except Exception:
-            self.capture.abandon()
+            self._capture.abandon()
             raise
         finally:
+            self._let_go_of(error)
             if self._held is not None:  # nothing helped, or something of ours failed: the cell's own error is shown
                 self._held.restore()
                 self._held.show()
 
-    def _report_on(self, error: BaseException | None, count: int | None) -> None:
+    def abandon(self) -> None:
+        """Stop recording without a report."""
+        if self._held is not None:
+            self._held.restore()
+        self._capture.abandon()
+        self.retire()
+
+    def supersede(self) -> None:
+        """Freeze the panel: another run of the cell takes over."""
+        self.run = self.run.to("superseded")
+        self._presenter.retire()
+
+    def retire(self) -> None:
+        """Freeze the panel for good."""
+        self.run = self.run.to("retired")
+        self._presenter.retire()
+
+    def _explain(self, error: BaseException | None, count: int | None) -> Report:
+        """Make the report of the run."""
         from tf_mem_magic.api import Report
         from tf_mem_magic.explain import explain
 
-        compiled = compiled_cells(self.session.shell)
+        compiled = compiled_cells(self.host.shell)
         files = frozenset(n for n, number in compiled.items() if number == count or self._compiled.get(n) != number)
-        recording = with_garbage(self.capture.stop(error, files, count))
-        notices = (*self._notices, *self.capture.notices)
-        deploys = not self.session.is_new_cell(self.cell.source)
-        outcome = explain(recording, self.lineage, notices, self.session.measured, deploys)
-        self.lineage = self.lineage.finished(outcome)
-        self.report = Report(outcome, self._rerun_here)
-        self.session.reported(self.report, self)
-        self._deliver(self.report)
-        self._presenter.finish(self.report)
-        if recording.status == "oom" and not self.options.keep_frames and error is not None:
-            from tf_mem_magic.release.release import release_exception
+        told = self._capture.tell(error, files, count, was_cancelled(error, self._task))
+        recording = with_garbage(told)
+        deploys = self.run.rerun is None or self.run.rerun.continues
+        notices = (*self._notices, *self._capture.notices, *troubles.since(self._troubles))
+        outcome = explain(recording, self.run.lineage, notices, self.host.measured, deploys)
+        return Report(outcome, self._rerun_here)
+
+    def _keep(self, report: Report) -> None:
+        """Note that the run is explained."""
+        self.run, self.report = self.run.explained(report.outcome), report
+        self.host.reported(report, self)
+
+    def _present(self, report: Report) -> None:
+        """Show the report, then store and save it as the options ask: what cannot be kept is shown all the same."""
+        try:
+            self._presenter.finish(report)
+        except Exception as problem:
+            troubles.note("a report could not be shown", problem)
+            print(report)
+        self._deliver(report)
+
+    def _deliver(self, report: Report) -> None:
+        """Store and save the report as the options ask."""
+        if self._options.output:
+            self.host.shell.user_ns[self._options.output] = report
+        if self._options.save:
+            try:
+                report.save(self._options.save)
+            except Exception as error:
+                why = getattr(error, "strerror", None) or troubles.describe(error)
+                print(f"%%tfmem: the report could not be saved to {self._options.save}: {why}.", file=sys.stderr)
+
+    def _tell_stopped(self, count: int | None) -> None:
+        """Show one line in the report's place: a Stop came before it was made."""
+        from tf_mem_magic.api import Report
+
+        report = Report(Outcome(self._capture.tell_stopped(count), notices=self._notices), self._rerun_here)
+        self._keep(report)
+        try:
+            self._presenter.tell_stopped(report)
+        except Exception as problem:
+            troubles.note("an interrupted report could not be shown", problem)
+        if self._options.output:
+            self.host.shell.user_ns[self._options.output] = report
+
+    def _let_go_of(self, error: BaseException | None) -> None:
+        """Drop what the error's frames hold, after an out-of-memory."""
+        is_oom = self.report is not None and self.report.status == "oom"
+        if is_oom and not self._options.keep_frames and error is not None:
+            from tf_mem_magic.release.errors import release_exception
 
             release_exception(error)
 
-    def _climb(self) -> bool:
+    def _climb(self, stop: HeldStop) -> bool:
         """Try remedies where the options ask for it; the held error is shown in the end, or the cell has succeeded."""
         if self._held is None:
             return False
@@ -130,23 +237,12 @@ class CellRun:
             return False
         from tf_mem_magic.session.auto import Ladder
 
-        last = Ladder(self.options).climb(self)
+        last = Ladder(self._options).climb(self, stop)
         if last is None or last.report is None:
             return False
         self._held = None
-        self._presenter.tell_changes(last.report, tuple((p.key, p.title) for p in last.lineage.effective))
+        self._presenter.tell_changes(last.report, tuple((p.key, p.title) for p in last.run.lineage.effective))
         return True
-
-    def abandon(self) -> None:
-        """Stop recording without a report."""
-        if self._held is not None:
-            self._held.restore()
-        self.capture.abandon()
-        self._presenter.retire()
-
-    def retire(self) -> None:
-        """Freeze the panel: another run of the cell takes over, or the extension goes."""
-        self._presenter.retire()
 
     def _tick(self, live: Live) -> None:
         if live.waiting is not None:
@@ -155,30 +251,18 @@ class CellRun:
             warm_up()
         self._presenter.tick(live)
 
-    def _deliver(self, report: Report) -> None:
-        """Store and save the report as the options ask."""
-        if self.options.output:
-            self.session.shell.user_ns[self.options.output] = report
-        if self.options.save:
-            try:
-                report.save(self.options.save)
-            except OSError as error:
-                why = error.strerror or error
-                print(f"%%tfmem: the report could not be saved to {self.options.save}: {why}.", file=sys.stderr)
-
-    def _replaced(self, previous: CellRun) -> tuple[Proposal, ...]:
+    def _replaced(self, previous: LiveRun) -> tuple[Proposal, ...]:
         """Give the remedies in the cell of the run before that the one applied now takes the place of."""
-        applied = self.lineage.applied
-        return previous.lineage.effective if applied is not None and applied.instead_of else ()
+        applied = self.run.lineage.applied
+        return previous.run.lineage.effective if applied is not None and applied.instead_of else ()
 
-    def _release_previous(self) -> None:
+    def _release(self, previous: LiveRun) -> None:
+        """Let go of what the run before made."""
         from tf_mem_magic.release.release import release_run
 
-        previous, self._previous = self._previous, None
-        if previous is not None:
-            results = [reference() for reference in previous.results]
-            released = release_run(self.session.shell, previous.capture.before, previous.cell.source, results)
-            self._notices = (*self._notices, *released.sentences)
+        results = [reference() for reference in previous.results]
+        released = release_run(self.host.shell, previous.before, previous.run.cell.source, results)
+        self._notices = (*self._notices, *released.sentences)
 
     def _rerun_here(self, key: str) -> Report:
         """Run the remedy's cell in this process; what :meth:`Report.rerun` calls."""
@@ -199,7 +283,7 @@ def with_garbage(recording: Recording) -> Recording:
     # TensorFlow does not tell the limit that it chose itself; its dump does.
     limit = series.limit or next((limit for limit in dumps if limit), None) or series.peak or 0
     unnamed = find_leftovers(recording, series.device or "").unnamed or 0
-    from tf_mem_magic.release.release import bytes_in_use, collect, gained
+    from tf_mem_magic.release.counted import bytes_in_use, collect, gained
 
     counted = bytes_in_use()
     collect()

@@ -5,73 +5,54 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tf_mem_magic.core.tag import TAG
+from tf_mem_magic.session.state import KEPT_RUNS, LiveRun, RanCell, Register, Rerun, Run
 
 if TYPE_CHECKING:
     from tf_mem_magic.api import Report
-    from tf_mem_magic.core.lineage import Lineage, Measured
+    from tf_mem_magic.core.lineage import Measured
     from tf_mem_magic.core.options import Options
-    from tf_mem_magic.core.proposals import Proposal
     from tf_mem_magic.record.pool import SourcePool
     from tf_mem_magic.session.run import CellRun
 
 KEPT_CELLS = 400
 """Earlier cells remembered, for replays and as context of remedies."""
 
-KEPT_POINTS = 64
+KEPT_POINTS = KEPT_RUNS
 """Measured points remembered, for estimates."""
 
 KEPT_REPORTS = 20
 """Reports that ``%tfmem last N`` and ``%tfmem history`` can show."""
 
-KEPT_RERUNS = 64
-"""Sources remembered of which a run counts as a rerun."""
-
-
-@dataclass(frozen=True, slots=True)
-class RanCell:
-    """A cell that ran: ``seconds`` is its duration, ``count`` its execution count."""
-
-    source: str
-    cell_id: str | None
-    count: int | None
-    seconds: float
-
-
-@dataclass(slots=True)
-class Expected:
-    """A source that counts as a rerun when it runs next: for which proposal, after which runs."""
-
-    source: str
-    proposal: Proposal
-    lineage: Lineage
-    previous: CellRun | None
-
 
 class Session:
-    """The state of one shell: open sources, what ran, what is expected to run, the last report.
+    """The state of one shell.
 
-    ``is_hosted`` holds while a cell runs inside a panel, whose output area shows displays but never updates them;
-    ``climbing`` is the run for which remedies are being tried without a click; ``newest`` the last one to finish.
+    Attributes
+    ----------
+    shell : InteractiveShell
+        The shell.
+    always_on : bool
+        Every cell is watched, not only those that ask for it.
+    register : Register
+        The runs so far, and the reruns that are to come.
+    ran_cells : deque of RanCell
+        The cells that ran since the extension was loaded, oldest first.
+    measured : tuple of Measured
+        What runs measured about their batch size.
     """
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
         self.always_on = False
-        self.is_hosted = False
-        self.climbing: CellRun | None = None
-        self.newest: CellRun | None = None
-        self.last: Report | None = None
+        self.register = Register()
         self.reports: deque[Report] = deque(maxlen=KEPT_REPORTS)
         self.ran_cells: deque[RanCell] = deque(maxlen=KEPT_CELLS)
         self.measured: tuple[Measured, ...] = ()
-        self._expected: deque[Expected] = deque(maxlen=KEPT_RERUNS)
-        self._new_cells: deque[str] = deque(maxlen=KEPT_RERUNS)
         self._pool: SourcePool | None = None
-        self._panels: deque[CellRun] = deque(maxlen=KEPT_RERUNS)
+        self._keeps = False
 
     @property
     def pool(self) -> SourcePool:
@@ -82,23 +63,49 @@ class Session:
             self._pool = SourcePool()
         return self._pool
 
-    def begin(self, info: Any, options_text: str | None) -> CellRun:
-        """Start watching the cell that is about to run."""
+    def begin(self, info: Any, options_text: str | None, rerun: Rerun | None = None) -> CellRun:
+        """Start watching the cell that is about to run.
+
+        Parameters
+        ----------
+        info : ExecutionInfo
+            IPython's own of the cell.
+        options_text : str or None
+            What stands on its ``%%tfmem`` line; None: it has none.
+        rerun : Rerun, optional
+            Which rerun it is.
+        """
         from tf_mem_magic.core.recording import Cell
         from tf_mem_magic.session.run import CellRun
 
         options = _options(options_text)
-        source = info.raw_cell or ""
-        expected = self._take_expected(source)
-        cell = Cell(source, self.cell_id(info), None, options_text is not None)
-        self._retire_panels(cell.cell_id)
-        run = CellRun(self, cell, options, expected)
+        cell = Cell(info.raw_cell or "", self.cell_id(info), None, options_text is not None)
+        planned = Run(cell) if rerun is None else replace(rerun.run, cell=cell)
+        self.register.supersede(cell.cell_id)
+        run = CellRun(self, planned, options, self.earlier_sources(cell.source))
+        self.register.begun(run)
         try:
             run.start()
         except Exception:
             run.abandon()
             raise
         return run
+
+    def rerun_of(self, info: Any) -> Rerun | None:
+        """Find out which rerun the cell is that is about to run; None: a person runs it."""
+        from tf_mem_magic.views.slots import rerun_identity
+
+        return self.register.take(info.raw_cell or "", rerun_identity(self.shell, info))
+
+    def carry_out(self, rerun: Rerun, *, store_history: bool = False) -> tuple[LiveRun | None, Any]:
+        """Run a rerun's cell now; give its run (None: it did not begin) and IPython's result."""
+        self.register.make_due(rerun)
+        try:
+            result = self.shell.run_cell(rerun.source, store_history=store_history)
+        finally:
+            self.register.not_due()
+            run = self.register.taken_up(rerun)
+        return run, result
 
     def cell_id(self, info: Any) -> str | None:
         """Give the notebook's id of the cell that runs."""
@@ -117,64 +124,47 @@ class Session:
             told.pop()  # IPython may have stored the running cell already
         return tuple(told[-KEPT_CELLS:])
 
-    def expect(self, source: str, proposal: Proposal, lineage: Lineage, previous: CellRun | None) -> None:
-        """Let a later run of exactly ``source`` count as the rerun for ``proposal``."""
-        expected = Expected(source.rstrip(), proposal, lineage.applying(proposal), previous)
-        self._forget_expected(expected.source)
-        self._expected.append(expected)
-
-    def is_new_cell(self, source: str) -> bool:
-        """Tell whether a remedy wrote ``source`` as a cell of its own."""
-        return _untagged(source) in self._new_cells
-
-    def reported(self, report: Report, run: CellRun) -> None:
+    def reported(self, report: Report, run: LiveRun) -> None:
         """Remember a finished run: its report, and the sources its remedies propose."""
-        from tf_mem_magic.api import remember
         from tf_mem_magic.core.lineage import measured_of
 
-        self.last, self.newest = report, run
-        self.reports.append(report)
+        is_asked_for = run.run.cell.tagged or run.run.rerun is not None
+        self.keep(report, is_asked_for or is_worth_keeping(report))
         point = measured_of(report.outcome)
         self.measured = (*self.measured, *((point,) if point else ()))[-KEPT_POINTS:]
-        remember(report)
-        self._panels.append(run)
-        for proposal in (*report.outcome.edits, *report.outcome.further):
-            self.expect_copies(proposal, run)
-        for proposal in report.outcome.new_cells:
-            self._new_cells += map(_untagged, (proposal.source, *(c.source for c in proposal.choices)))
+        self.register.finished(run)
+        self.register.announce_copies(report.outcome.applicable, run.run)
 
-    def expect_copies(self, proposal: Proposal, run: CellRun) -> None:
-        """Let a run of the proposed cell count as its rerun also where a person copied it."""
-        for source in (proposal.source, *(c.source for c in proposal.choices)):
-            if source.rstrip() not in (proposal.original.rstrip(), proposal.replaces.rstrip()):
-                self.expect(source, proposal, run.lineage, run)
+    def keep(self, report: Report, is_worth_it: bool = True) -> None:
+        """Make a report the last one; one that is not worth keeping only until there is another."""
+        from tf_mem_magic.api import remember
+
+        if not is_worth_it and self._keeps:
+            return
+        if not self._keeps:
+            self.reports.clear()
+        self._keeps = is_worth_it
+        self.reports.append(report)
+        remember(report)
 
     def close(self) -> None:
         """Close sources and panels."""
-        self._retire_panels(None)
+        self.register.close()
         if self._pool is not None:
             self._pool.close()
             self._pool = None
 
-    def _take_expected(self, source: str) -> Expected | None:
-        wanted = source.rstrip()
-        found = next((e for e in reversed(self._expected) if e.source == wanted), None)
-        self._forget_expected(wanted)
-        return found
 
-    def _forget_expected(self, source: str) -> None:
-        self._expected = deque((e for e in self._expected if e.source != source), maxlen=KEPT_RERUNS)
+def is_worth_keeping(report: Report) -> bool:
+    """Tell whether the report of a cell that nobody asked to watch may take the place of an earlier one.
 
-    def _retire_panels(self, cell_id: str | None) -> None:
-        """Freeze the panels of earlier runs of the cell (all, where ``cell_id`` is None)."""
-        for run in list(self._panels):
-            if cell_id is None or run.cell.cell_id == cell_id:
-                run.retire()
-                self._panels.remove(run)
+    It is one that failed or trained, or has something to say; the cells after it mostly are neither.
+    """
+    from tf_mem_magic.views.presenter import is_notable
 
-
-def _untagged(source: str) -> str:
-    return source.strip().removeprefix(TAG).strip()
+    facts = report.recording.facts
+    trained = bool(facts.batches) or any(m.steps > (m.steps_before or 0) for m in facts.models)
+    return report.status != "ok" or trained or is_notable(report.outcome)
 
 
 def _options(text: str | None) -> Options:

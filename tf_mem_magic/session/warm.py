@@ -6,6 +6,7 @@ import importlib
 import threading
 from functools import lru_cache
 
+from tf_mem_magic.core import troubles
 from tf_mem_magic.core.recording import Cell, Recording
 
 _FIGURE = ("matplotlib.figure", "matplotlib.backends.backend_agg", "tf_mem_magic.report.figure")
@@ -26,12 +27,12 @@ def warm_up() -> None:
 def _import_all() -> None:
     try:
         from tf_mem_magic.explain import explain
-        from tf_mem_magic.release import release  # noqa: F401 - needed once the report is shown
+        from tf_mem_magic.release import errors, release  # noqa: F401 - needed once the report is shown
         from tf_mem_magic.report.bundle import whole_bundle
 
         nothing = explain(Recording(Cell("pass"), 0.0, (), "oom"))
         whole_bundle(nothing)
         for name in _FIGURE:
             importlib.import_module(name)
-    except Exception:
-        pass  # what is broken shows when the report itself is made
+    except Exception as error:  # what is broken shows when the report itself is made
+        troubles.note("what a report needs could not be imported ahead", error)

@@ -35,8 +35,11 @@ class ReplayCell:
 class Actions(Protocol):
     """The shell's side of the panel's buttons. None of these raises."""
 
-    def expect(self, source: str, key: str) -> None:
-        """Note that the page is about to run ``source`` in the cell as the rerun for ``key`` (``"undo"`` too)."""
+    def expect(self, source: str, key: str) -> str:
+        """Note that the page is about to run ``source`` as the rerun for ``key``; give the rerun's identity.
+
+        The page's message carries it. Empty for what is no rerun (``"undo"``).
+        """
 
     def run_here(self, source: str, key: str, output: Any, ended: Callable[[], None]) -> None:
         """Run ``source`` on the main thread into the ipywidgets ``output``; for pages that cannot run cells.

@@ -51,7 +51,7 @@ function initialize({ model }) {
         const kernel = kernelOf(model);
         if (!kernel) throw new Refusal("The page has no kernel to run the cell.");
         const notebook = contextOf(model);
-        const tag = { tfmem: { key: order.key } };
+        const tag = { tfmem: { key: order.key, rerun: order.rerun } };
         let reply;
         if (notebook) {
           const place = order.new_cell ? addBelow(notebook, order) : locateUnchanged(notebook, order.cell_id, order.original);

@@ -185,8 +185,9 @@ class Panel:
             self._work("Running the new cell …" if self.hosts else "Adding a cell below and running it …")
         else:
             self._work("Running the copy …" if self.hosts else "Changing the cell and running it again …")
-        self._actions.expect(proposal.source, proposal.key)
+        rerun = self._actions.expect(proposal.source, proposal.key)
         fields = {"source": proposal.source, "original": proposal.replaces, "output": self._output.model_id}
+        fields["rerun"] = rerun or ""
         self._ask("run", proposal.key, **fields, new_cell=proposal.new_cell)
 
     def _run_here(self, proposal: Proposal) -> None:

@@ -37,6 +37,9 @@ class Presenter(Protocol):
     def finish(self, report: Report) -> None:
         """Show the report."""
 
+    def tell_stopped(self, report: Report) -> None:
+        """Show one line in place of a report that a Stop has ended."""
+
     def tell_changes(self, report: Report, applied: tuple[tuple[str, str], ...]) -> None:
         """Show the report together with what was changed without a click: keys and titles of the remedies."""
 
@@ -102,6 +105,14 @@ class NotebookPresenter:
         self._fill(self._rest_slot, rest_bundle(outcome, with_picture=False))
         if has_timeline(outcome):
             self._rest_slot.fill(rest_bundle(outcome))
+
+    def tell_stopped(self, report: Report) -> None:
+        """Show one line in place of the report."""
+        from tf_mem_magic.report.html import escaped
+
+        line = stopped_line(report)
+        self._report_slot.fill({"text/html": f"<div>{escaped(line)}</div>", "text/plain": line})
+        self._drop_panel()
 
     def tell_changes(self, report: Report, applied: tuple[tuple[str, str], ...]) -> None:
         """Show the report with the cell that really ran."""
@@ -192,6 +203,10 @@ class TerminalPresenter:
             return
         print(report)
 
+    def tell_stopped(self, report: Report) -> None:
+        """Print one line in place of the report."""
+        print(stopped_line(report))
+
     def tell_changes(self, report: Report, applied: tuple[tuple[str, str], ...]) -> None:
         """Print the report with the cell that really ran."""
         from tf_mem_magic.report.bundle import changed_cell_bundle
@@ -207,6 +222,13 @@ def make_presenter(shell: Any, cell: Cell, options: Options, actions: Actions, *
     if can_show(shell):
         return NotebookPresenter(shell, cell, options, actions, is_hosted)
     return TerminalPresenter(cell, options)
+
+
+def stopped_line(report: Report) -> str:
+    """Say in one line that a Stop ended the run's report."""
+    from tf_mem_magic.report.sentences import headline, mark
+
+    return f"{mark(report.outcome)} {headline(report.outcome)}"
 
 
 def is_notable(outcome: Outcome) -> bool:

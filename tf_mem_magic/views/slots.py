@@ -71,6 +71,19 @@ def parent_tags(shell: Any) -> frozenset[str]:
     return frozenset(map(str, tags)) if isinstance(tags, (list, tuple)) else frozenset()
 
 
+def rerun_identity(shell: Any, info: Any) -> str | None:
+    """Give the identity that the page's message carries where it runs a cell for one of our buttons.
+
+    IPython passes the message's metadata on since version 9 (``info.cell_meta``); older ones leave it with the kernel.
+    """
+    for metadata in (getattr(info, "cell_meta", None), _parent_metadata(shell)):
+        ours = metadata.get("tfmem") if isinstance(metadata, Mapping) else None
+        identity = ours.get("rerun") if isinstance(ours, Mapping) else None
+        if identity:
+            return str(identity)
+    return None
+
+
 def _parent_metadata(shell: Any) -> Mapping[str, Any]:
     """Give what the page sent with the request that runs the cell."""
     try:

@@ -99,15 +99,12 @@ def find_choice(report: Report, which: str) -> Proposal:
 def _plan_restart(session: Session, proposal: Proposal) -> None:
     from tf_mem_magic.session.restart import prepare_restart
 
-    run: Any = session.newest
+    run: Any = session.register.newest
     prepare_restart(run, proposal)
     print("This takes a restart. Restart the kernel, then run %load_ext tf_mem_magic and %tfmem resume.")
 
 
 def _kept(session: Session) -> list[Report]:
-    reports = [*session.reports]
-    if session.last is not None and not any(report is session.last for report in reports):
-        reports.append(session.last)  # of a kernel that died
-    if not reports:
+    if not session.reports:
         raise ValueError("no cell was watched yet: start one with %%tfmem")
-    return reports
+    return [*session.reports]

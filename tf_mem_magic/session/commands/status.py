@@ -50,7 +50,8 @@ def free_text(session: Session, names: tuple[str, ...]) -> str:
     """
     from tf_mem_magic.core.options import nearest
     from tf_mem_magic.facts.gather import gather_facts, snapshot
-    from tf_mem_magic.release.release import bytes_in_use, collect, free, gained, words
+    from tf_mem_magic.release.by_name import free
+    from tf_mem_magic.release.counted import bytes_in_use, collect, gained, words
 
     namespace = session.shell.user_ns
     if names:
