@@ -45,7 +45,6 @@ UPWARD = (
 """Imports against the order that are still there, with what brings them about. To be mended, not added to."""
 
 CIRCLES = (
-    ("release.by_name", "release.release"),
     ("notebook.batch.datasets", "notebook.batch.loops"),
     ("notebook.follow.calls", "notebook.follow.classes", "notebook.follow.containers", "notebook.follow.entries",
      "notebook.follow.resolve"),

@@ -108,11 +108,13 @@ class NotebookPresenter:
 
     def tell_stopped(self, report: Report) -> None:
         """Show one line in place of the report."""
-        from tf_mem_magic.report.html import escaped
+        from html import escape
 
         line = stopped_line(report)
-        self._report_slot.fill({"text/html": f"<div>{escaped(line)}</div>", "text/plain": line})
+        self._report_slot.fill({"text/html": f"<div>{escape(line)}</div>", "text/plain": line})
         self._drop_panel()
+        for slot in (self._panel_slot, self._rest_slot):
+            slot.empty()
 
     def tell_changes(self, report: Report, applied: tuple[tuple[str, str], ...]) -> None:
         """Show the report with the cell that really ran."""
