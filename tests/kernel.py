@@ -6,6 +6,7 @@ import os
 import queue
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -137,8 +138,9 @@ class Kernel:
         cell_id: str | None = None,
         interrupt_on: str = "",
         tags: Sequence[str] = (),
+        interrupt_after: float | None = None,
     ) -> Ran:
-        """Execute ``code``; interrupt the kernel once its output holds ``interrupt_on``."""
+        """Execute ``code``; interrupt the kernel once its output holds ``interrupt_on``, or so long after it began."""
         content = {
             "code": code,
             "silent": False,
@@ -160,6 +162,8 @@ class Kernel:
             if kind == "update_display_data" or got["parent_header"].get("msg_id") == wanted:
                 ran.messages.append((kind, content))
                 ran.sent.append(got["header"]["date"].timestamp())
+            if interrupt_after is not None and kind == "execute_input":
+                threading.Timer(interrupt_after, self.manager.interrupt_kernel).start()
             if interrupt_on and kind == "stream" and interrupt_on in content["text"]:
                 self.manager.interrupt_kernel()
                 interrupt_on = ""

@@ -262,7 +262,9 @@ def test_always_on_watches_every_cell_and_stays_quiet(kernels):
     got = ours.run("small = 1\nsmall")
     assert got.result == "1"
     assert got.report_text == ""
-    assert ours.value("__import__('tf_mem_magic').last_report().recording.cell.tagged") is False
+    ours.run("1 / 0")
+    last = "__import__('tf_mem_magic').last_report().recording.cell"
+    assert ours.value(f"({last}.tagged, {last}.source)") == (False, "1 / 0")
     ours.run("%tfmem off")
 
 
