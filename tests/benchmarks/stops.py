@@ -10,7 +10,7 @@ import random
 import sys
 
 from tests.kernel import Kernel
-from tests.stops import SETUP, stops
+from tests.session.stops import SETUP, stops
 
 EARLY, LATE = 40, 60
 

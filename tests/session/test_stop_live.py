@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.kernel import Kernel
-from tests.stops import SETUP, headline, stop_at, stops
+from tests.session.stops import SETUP, headline, stop_at, stops
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 
