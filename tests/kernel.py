@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -139,6 +139,7 @@ class Kernel:
         interrupt_on: str = "",
         tags: Sequence[str] = (),
         interrupt_after: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Ran:
         """Execute ``code``; interrupt the kernel once its output holds ``interrupt_on``, or so long after it began."""
         content = {
@@ -150,6 +151,7 @@ class Kernel:
             "stop_on_error": False,
         }
         message = self.client.session.msg("execute_request", content)
+        message["metadata"].update(metadata or {})
         if cell_id:
             message["metadata"]["cellId"] = cell_id
         if tags:

@@ -1,0 +1,130 @@
+"""A rerun is known by its identity: ``report.rerun`` and a click get that very run's report, or hear that there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.kernel import Kernel, bfc
+
+pytestmark = [pytest.mark.kernel, pytest.mark.tf, pytest.mark.timeout(600)]
+
+SETUP = """%load_ext tf_mem_magic
+import keras, numpy as np, tensorflow as tf, time, tf_mem_magic as t
+x = np.random.default_rng(1).random((4096, 256), "float32")
+tf.zeros(1)
+def build():
+    made = keras.Sequential([keras.Input((256,))] + [keras.layers.Dense(512, "relu") for _ in range(4)])
+    made.compile("adam", "mse", jit_compile=False)
+    return made
+class Wait(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        print("waiting", flush=True)
+        time.sleep(wait)
+wait = 0
+def facts(report):
+    return (report.status, report.comparison and report.comparison.key, report.recording.cell.source == half.source)
+"""
+CELL = "model = build()\nmodel.fit(x, x[:, :1], batch_size=4096, epochs=1, verbose=0, callbacks=[Wait()])"
+FIRST = """first = t.last_report()
+half = next(p for p in first.proposals if p.key == "smaller-batch")
+"""
+GOOD = ("ok", "smaller-batch", True)
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    """A kernel in which an untagged cell has run out of memory while every cell was watched."""
+    with Kernel(bfc(58)) as kernel:
+        assert kernel.run(SETUP).status == "ok"
+        kernel.run("%tfmem on")
+        assert kernel.run(CELL).status == "error"
+        kernel.run("%tfmem status")
+        kernel.run("1 + 1")
+        assert kernel.run(FIRST).status == "ok"
+        yield kernel
+        kernel.run("%tfmem off")
+
+
+def rerun(kernel, cell="got = first.rerun('smaller-batch')", **how):
+    kernel.run("got = None")
+    return kernel.run(cell, **how)
+
+
+def test_later_quiet_cells_do_not_replace_the_last_report(kernel):
+    assert ("oom", CELL) == kernel.value("(first.status, first.recording.cell.source)")
+    assert "Out of memory" in kernel.run("%tfmem last").messages[1][1]["data"]["text/plain"]
+
+
+def test_a_rerun_gives_its_own_report_while_every_cell_is_watched(kernel):
+    assert "ok" == rerun(kernel).status
+    assert GOOD == kernel.value("facts(got)")
+
+
+def test_a_rerun_is_watched_after_the_extension_watches_no_other_cell(kernel):
+    kernel.run("%tfmem off")
+    assert "ok" == rerun(kernel).status
+    kernel.run("%tfmem on")
+    assert GOOD == kernel.value("facts(got)")
+
+
+def test_in_a_watched_cell_the_rerun_and_that_cell_have_a_report_each(kernel):
+    rerun(kernel, "%%tfmem -o outer\ngot = first.rerun('smaller-batch')\nafter = got.recording.cell.source")
+    assert GOOD == kernel.value("facts(got)")
+    assert (False, True, None) == kernel.value(
+        "(outer is got, 'after =' in outer.recording.cell.source, outer.comparison)"
+    )
+
+
+def test_a_stop_of_the_rerun_stops_the_cell_that_asked_for_it(kernel):
+    kernel.run("wait = 60")
+    ran = rerun(kernel, "got = first.rerun('smaller-batch')\nprint('went on')", interrupt_on="waiting")
+    kernel.run("wait = 0")
+    assert ("error", False) == (ran.status, "went on" in ran.out)
+    assert (None, "interrupted") == kernel.value(
+        "(got, [r.status for r in get_ipython()._tf_mem_magic.session.reports][-2])"
+    )
+    assert "ok" == rerun(kernel).status
+    assert GOOD == kernel.value("facts(got)")
+
+
+def test_a_stop_while_the_rerun_releases_memory_stops_it_before_it_begins(kernel):
+    kernel.run(
+        "import os, signal, tf_mem_magic.release.release as _r\n_release = _r.release_run\n"
+        "def _stopping(*arguments):\n    os.kill(os.getpid(), signal.SIGINT)\n    return _release(*arguments)\n"
+        "_r.release_run = _stopping"
+    )
+    ran = rerun(kernel, "got = first.rerun('smaller-batch')\nprint('went on')")
+    kernel.run("_r.release_run = _release")
+    assert ("error", "") == (ran.status, ran.out)
+    assert kernel.value("got") is None
+    assert "ok" == rerun(kernel).status
+    assert GOOD == kernel.value("facts(got)")
+
+
+def test_without_the_extension_the_rerun_says_that_it_was_not_watched(kernel):
+    kernel.run("%unload_ext tf_mem_magic")
+    ran = rerun(kernel)
+    kernel.run("%load_ext tf_mem_magic\n%tfmem on")
+    assert "RuntimeError: the rerun did not run" in ran.errors[0]
+
+
+def test_a_click_is_known_by_the_identity_that_its_message_carries(kernel):
+    assert kernel.run("1 / 0").status == "error"
+    expect = (
+        "from tf_mem_magic.session.clicks import PanelActions\n"
+        "session = get_ipython()._tf_mem_magic.session\n"
+        "live = first._rerun.__self__\n"
+        "identity = PanelActions(live).expect(half.source, 'smaller-batch')"
+    )
+    kernel.run("%tfmem off")
+    assert kernel.run(expect).status == "ok"
+    live = kernel.value("identity")
+    ran = kernel.run(kernel.value("half.source") + "  # as another page writes it", metadata={"tfmem": {"rerun": live}})
+    assert "ok" == ran.status
+    assert ("ok", "smaller-batch") == kernel.value("facts(t.last_report())[:2]")
+
+
+def test_the_same_text_without_the_identity_is_no_second_rerun(kernel):
+    kernel.run(kernel.value("half.source"))
+    kernel.run("%%tfmem\n" + kernel.value("half.source"))
+    assert kernel.value("t.last_report().comparison") is None
