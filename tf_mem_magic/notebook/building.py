@@ -75,11 +75,15 @@ def _strange(names: KerasNames, facts: Facts, first: int, last: int) -> str:
     body = names.cell.tree.body
     inside = body[first : last + 1]
     known = _stored(body[: last + 1]) | {a.arg for s in inside for a in ast.walk(s) if isinstance(a, ast.arg)}
-    known |= _defined(body) | {name for tree in names.earlier for name in _defined(tree.body)} | set(dir(builtins))
+    known |= _defined(body) | set(dir(builtins))
     known |= {s.name.partition(".")[0].partition("[")[0] for s in facts.scalars} | {v.name for v in facts.values}
     known -= {m.name for m in facts.models if not m.is_new}
     reads = (n for s in inside for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
-    return next((n.id for n in reads if n.id not in known), "")
+    return next((n.id for n in reads if n.id not in known and not _is_defined_earlier(names, n.id)), "")
+
+
+def _is_defined_earlier(names: KerasNames, name: str) -> bool:
+    return any(name in _defined(cell.tree.body) for cell in names.before.naming(name))
 
 
 def _stored(statements: Iterable[ast.stmt]) -> set[str]:

@@ -9,6 +9,7 @@ from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.outcome import Change
 from tf_mem_magic.notebook.bindings import assigned_names, read_first_names
 from tf_mem_magic.notebook.cell import parse
+from tf_mem_magic.notebook.earlier import earlier_cells
 from tf_mem_magic.notebook.effects import dotted, effects_of
 
 __all__ = ["assigned_names", "find_changes"]
@@ -81,11 +82,11 @@ def _in_place(source: str, facts: Facts, reached: int | None) -> Iterator[Change
     """Find earlier names whose value the cell changes in place: ``lst.append(...)``, ``x[:] /= 255``."""
     tree = parse(source)
     rebound = {name for s in _executed(tree, None) for name in _computed_from_itself(s)}
-    earlier = read_first_names(source) - rebound - _MODULES - _imported(facts.earlier_cells)
+    earlier = read_first_names(source) - rebound - _MODULES
     said: set[str] = set()
     for statement in _executed(tree, reached):
         for name in _changed_in_place(statement):
-            if name in earlier and name not in said:
+            if name in earlier and name not in said and not _is_imported(name, facts.earlier_cells):
                 said.add(name)
                 text = f"`{name}` was changed in place: a rerun changes it once more."
                 yield Change("reassigned", name, text)
@@ -105,10 +106,10 @@ def _files(source: str, reached: int | None) -> Iterator[Change]:
         yield Change("file", name, f"The cell may have {verb} {shown}; a rerun may do so again.")
 
 
-def _imported(cells: tuple[str, ...]) -> set[str]:
-    trees = (parse(cell) for cell in cells)
-    imports = (n for t in trees if t for n in ast.walk(t) if isinstance(n, (ast.Import, ast.ImportFrom)))
-    return {(alias.asname or alias.name).partition(".")[0] for one in imports for alias in one.names}
+def _is_imported(name: str, cells: tuple[str, ...]) -> bool:
+    nodes = (node for cell in earlier_cells(cells).importing(name) for node in cell.nodes)
+    imports = (node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)))
+    return any((alias.asname or alias.name).partition(".")[0] == name for one in imports for alias in one.names)
 
 
 def _executed(tree: ast.Module | None, reached: int | None) -> Iterator[ast.stmt]:

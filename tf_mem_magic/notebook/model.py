@@ -11,6 +11,7 @@ from typing import Literal
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.bindings import binds_name, takes_apply
 from tf_mem_magic.notebook.cell import PythonCell, read_cell, words_of
+from tf_mem_magic.notebook.earlier import EarlierCells, earlier_cells
 from tf_mem_magic.notebook.edits import IMPORT, Editor
 from tf_mem_magic.notebook.effects import Effect, effects_of
 from tf_mem_magic.notebook.mask import NotPython
@@ -80,23 +81,23 @@ class Notebook:
         """The sources of all cells, this one's first."""
         return (self.source, *self.earlier)
 
-    @cached_property
-    def _cells_by_word(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
-        for number, text in enumerate(self.earlier):
-            for word in words_of(text):
-                found.setdefault(word, []).append(number)
-        return found
+    @property
+    def before(self) -> EarlierCells:
+        """The cells that ran before, asked by their words."""
+        return earlier_cells(self.earlier)
 
     def mentions(self, *words: str) -> bool:
         """Tell whether a cell, this one included, has one of ``words`` anywhere in its text."""
-        return bool(words_of(self.source) & set(words)) or any(word in self._cells_by_word for word in words)
+        return not words_of(self.source).isdisjoint(words) or self.before.mentions(*words)
+
+    def words_ending(self, ending: str) -> tuple[str, ...]:
+        """List the words of all cells that end so."""
+        found = {w for text in self.texts if ending in text for w in words_of(text) if w.endswith(ending)}
+        return tuple(sorted(found))
 
     def earlier_with(self, *words: str) -> tuple[PythonCell, ...]:
         """List the earlier cells that have one of ``words`` in their text, oldest first; those that are Python."""
-        numbers = sorted({n for word in words for n in self._cells_by_word.get(word, ())})
-        cells = (read_cell(self.earlier[number]) for number in numbers)
-        return tuple(cell for cell in cells if not isinstance(cell, NotPython))
+        return self.before.with_word(*words)
 
     def cells_with(self, *words: str) -> tuple[PythonCell, ...]:
         """List the cells that have one of ``words`` in their text, oldest first; the one that ran comes last."""

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from tf_mem_magic.notebook.cell import PythonCell, parse
+from tf_mem_magic.core.facts import Facts
+from tf_mem_magic.notebook.cell import PythonCell, read_cell
+from tf_mem_magic.notebook.earlier import EarlierCells, earlier_cells
+from tf_mem_magic.notebook.mask import NotPython
 
 _BUILDERS = ("keras.layers.", "keras.models.", "keras.applications.", "keras.Sequential", "keras.Model", "keras.Input")
 _NO_BUILDERS = ("keras.layers.Layer", "keras.models.save_model")
@@ -13,16 +18,37 @@ LOADERS = frozenset({"load_model", "model_from_json", "clone_model", "from_confi
 """Calls that give a model its dtype policy from elsewhere than the global policy."""
 
 
-class KerasNames:
-    """Names of a cell resolved to Keras's own (``keras.layers.Dense``), as far as imports tell."""
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What a cell says of names: imports, other names, classes with their bases, in the order of the tree's nodes.
 
-    def __init__(self, cell: PythonCell, earlier_cells: Iterable[str] = ()) -> None:
+    ``functions`` come with what they call. ``roots`` are, for each name, the names on which its meaning depends.
+    """
+
+    events: tuple[tuple[str, ast.expr | str | list[ast.expr]], ...]
+    functions: tuple[tuple[str, tuple[ast.expr, ...]], ...]
+    roots: dict[str, frozenset[str]]
+
+
+class KerasNames:
+    """Names of a cell resolved to Keras's own (``keras.layers.Dense``), as far as imports tell.
+
+    Of the earlier cells only those are read that say what a name means which is asked about.
+    """
+
+    def __init__(self, cell: PythonCell, before: Iterable[str] = ()) -> None:
         self.cell = cell
-        self.earlier = [tree for tree in map(parse, earlier_cells) if tree is not None]
-        self.origins: dict[str, str] = {}
-        self.builders: set[str] = set()
-        for tree in (*self.earlier, cell.tree):
-            self._learn(tree)
+        self.before = earlier_cells(tuple(before))
+        self._origins: dict[str, str] = {}
+        self._builders: set[str] = set()
+        self._asked: set[str] = set()
+        self._places: set[int] = set()
+        self._learnt = False
+
+    @property
+    def earlier(self) -> list[ast.Module]:
+        """The trees of all earlier cells."""
+        return [cell.tree for cell in self.before.all()]
 
     def origin(self, node: ast.AST) -> str:
         """Give the full name of a dotted expression, ``tensorflow.keras`` being ``keras``; empty where unknown."""
@@ -30,9 +56,10 @@ class KerasNames:
         while isinstance(node, ast.Attribute):
             parts.append(node.attr)
             node = node.value
-        if not isinstance(node, ast.Name) or node.id not in self.origins:
+        if not isinstance(node, ast.Name):
             return ""
-        return _plain(".".join([self.origins[node.id], *reversed(parts)]))
+        self._learn(node.id)
+        return self._full(node.id, reversed(parts))
 
     def is_layer(self, call: ast.expr) -> bool:
         """Whether ``call`` constructs one of Keras's own layers."""
@@ -51,40 +78,142 @@ class KerasNames:
 
     def handle(self, before: ast.stmt) -> str | None:
         """Give the expression that surely means the module ``keras`` just before a top-level statement."""
-        bound: dict[str, str] = {}
+        imports = self.before.importing("keras", "tensorflow", "api", "src")
+        meant = {n for c in imports for s in c.once(statement_names) for n, o in s.imported.items() if _is_handle(o)}
         index = self.cell.tree.body.index(before)
-        for statement in [s for tree in self.earlier for s in tree.body] + self.cell.tree.body[:index]:
-            for name in _stored(statement):
+        own = self.cell.once(statement_names)[:index]
+        meant |= {n for s in own for n, origin in s.imported.items() if _is_handle(origin)}
+        bound: dict[str, str] = {}
+        for statement in [s for c in self.before.binding(*meant) for s in c.once(statement_names)] + [*own]:
+            for name in statement.stored & meant:
                 bound.pop(name, None)
-            bound.update(_imports(statement))
+            bound.update((n, o) for n, o in statement.imported.items() if n in meant)
         for name, origin in bound.items():
             if _plain(origin) == "keras":
                 return name
         return next((f"{name}.keras" for name, origin in bound.items() if origin == "tensorflow"), None)
 
-    def _learn(self, tree: ast.Module) -> None:
-        for node in ast.walk(tree):
-            self.origins.update(_imports(node))
-            if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-                origin = self.origin(node.value)
-                if origin.startswith("keras"):
-                    self.origins[node.targets[0].id] = origin
-            if isinstance(node, ast.ClassDef) and any(self.builds_class(base) for base in node.bases):
-                self.builders.add(node.name)
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and any(map(self.builds, node.body)):
-                self.builders.add(node.name)
-
     def builds_class(self, base: ast.expr) -> bool:
         """Whether a class with this base is a layer or a model."""
         origin = self.origin(base)
-        return origin.startswith("keras.") or (isinstance(base, ast.Name) and base.id in self.builders)
+        return origin.startswith("keras.") or (isinstance(base, ast.Name) and self._is_built(base.id))
+
+    def _is_built(self, name: str) -> bool:
+        self._learn(name)
+        return name in self._builders
 
     def _is_builder(self, func: ast.expr) -> bool:
-        if isinstance(func, ast.Name) and func.id in self.builders:
+        if isinstance(func, ast.Name) and self._is_built(func.id):
             return True
         origin = self.origin(func)
         return origin.startswith(_BUILDERS) and not origin.startswith(_NO_BUILDERS)
+
+    def _full(self, name: str, parts: Iterable[str] = ()) -> str:
+        return _plain(".".join([self._origins[name], *parts])) if name in self._origins else ""
+
+    def _learn(self, name: str) -> None:
+        """Read the cells that say what ``name`` means, and those that say what its meaning depends on."""
+        queue = [name]
+        while queue:
+            one = queue.pop()
+            if one in self._asked:
+                continue
+            self._asked.add(one)
+            queue += self.cell.once(_named).roots.get(one, ())
+            for place in self.before.places_naming(one):
+                cell = read_cell(self.before.texts[place])
+                if not isinstance(cell, NotPython):
+                    queue += cell.once(_named).roots.get(one, ())
+                    if place not in self._places and one in cell.once(_named).roots:
+                        self._places.add(place)
+                        self._learnt = False
+        if not self._learnt:
+            self._learnt = True
+            self._origins.clear()
+            self._builders.clear()
+            for place in sorted(self._places):
+                cell = read_cell(self.before.texts[place])
+                if not isinstance(cell, NotPython):
+                    self._learn_cell(cell.once(_named))
+            self._learn_cell(self.cell.once(_named))
+
+    def _learn_cell(self, named: _Named) -> None:
+        for name, what in named.events:
+            if isinstance(what, str):
+                self._origins[name] = what
+            elif isinstance(what, list):
+                if any(self._known_class(base) for base in what):
+                    self._builders.add(name)
+            else:
+                origin = self._known(what)
+                if origin.startswith("keras"):
+                    self._origins[name] = origin
+        for name, called in named.functions:
+            if any(self._known_builder(func) for func in called):
+                self._builders.add(name)
+
+    def _known(self, node: ast.expr) -> str:
+        parts, root = _parts(node)
+        return self._full(root, parts)
+
+    def _known_class(self, base: ast.expr) -> bool:
+        built = isinstance(base, ast.Name) and base.id in self._builders
+        return built or self._known(base).startswith("keras.")
+
+    def _known_builder(self, func: ast.expr) -> bool:
+        if isinstance(func, ast.Name) and func.id in self._builders:
+            return True
+        origin = self._known(func)
+        return origin.startswith(_BUILDERS) and not origin.startswith(_NO_BUILDERS)
+
+
+@dataclass(frozen=True, slots=True)
+class StatementNames:
+    """The names that one top-level statement sets, in what it defines too, and those it imports, with their origin."""
+
+    stored: frozenset[str]
+    imported: dict[str, str]
+
+
+def statement_names(cell: PythonCell) -> tuple[StatementNames, ...]:
+    """List what each top-level statement of a cell sets and imports; to be asked by ``cell.once``."""
+    return tuple(StatementNames(frozenset(_stored(s)), _imports(s)) for s in cell.tree.body)
+
+
+def _named(cell: PythonCell) -> _Named:
+    events: list[tuple[str, ast.expr | str | list[ast.expr]]] = []
+    functions: list[tuple[str, tuple[ast.expr, ...]]] = []
+    roots: dict[str, set[str]] = {}
+    for node in cell.nodes:
+        for name, origin in _imports(node).items():
+            events.append((name, origin))
+            roots.setdefault(name, set())
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            root = _parts(node.value)[1]
+            if root:
+                events.append((node.targets[0].id, node.value))
+                roots.setdefault(node.targets[0].id, set()).add(root)
+        elif isinstance(node, ast.ClassDef):
+            events.append((node.name, node.bases))
+            roots.setdefault(node.name, set()).update(_parts(base)[1] for base in node.bases)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            called = tuple(call.func for statement in node.body for call in _calls(statement))
+            functions.append((node.name, called))
+            roots.setdefault(node.name, set()).update(_parts(func)[1] for func in called)
+    return _Named(tuple(events), tuple(functions), {name: frozenset(found - {""}) for name, found in roots.items()})
+
+
+def _parts(node: ast.AST) -> tuple[list[str], str]:
+    """Give the parts of a dotted expression after its first name, and that name; empty where it is none."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return parts[::-1], node.id if isinstance(node, ast.Name) else ""
+
+
+def _is_handle(origin: str) -> bool:
+    return origin == "tensorflow" or _plain(origin) == "keras"
 
 
 def _plain(origin: str) -> str:
@@ -110,17 +239,48 @@ def _stored(statement: ast.stmt) -> list[str]:
 
 def _calls(node: ast.AST) -> Iterator[ast.Call]:
     """Yield the calls that run when ``node`` runs: not those in the body of a function that it defines."""
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        inside: list[ast.AST] = [*node.decorator_list, *node.args.defaults]
-    elif isinstance(node, ast.Lambda):
-        inside = []
-    else:
-        inside = list(ast.iter_child_nodes(node))
-        if isinstance(node, ast.Call):
-            yield node
-    for child in inside:
-        yield from _calls(child)
+    ahead = [node]
+    while ahead:
+        one = ahead.pop()
+        if isinstance(one, ast.Call):
+            yield one
+        if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            ahead += [*one.decorator_list, *one.args.defaults]
+        elif not isinstance(one, ast.Lambda):
+            ahead += ast.iter_child_nodes(one)
 
 
 def _last(func: ast.expr) -> str:
     return func.attr if isinstance(func, ast.Attribute) else func.id if isinstance(func, ast.Name) else ""
+
+
+def tensorflow_name(names: KerasNames, first: int, text: str) -> tuple[str, list[str]] | None:
+    """Give the name that surely means TensorFlow before a statement, and the lines that make it where none does.
+
+    ``first`` is the statement's place in the cell's body, ``text`` all code that may use ``tf`` for something else;
+    None where what ``tf`` means is not certain.
+    """
+    sure = _imported_as(names.cell, first, names.before)
+    if sure is not None:
+        return sure, []
+    if re.search(r"\btf\b", text):
+        return None
+    return "tf", ["import tensorflow as tf"]
+
+
+def reaches_tensorflow(cell: PythonCell, facts: Facts) -> str | None:
+    """Give the name under which a cell can reach TensorFlow by its own imports or those of earlier cells."""
+    return _imported_as(cell, len(cell.tree.body), earlier_cells(facts.earlier_cells))
+
+
+def _imported_as(cell: PythonCell, until: int, before: EarlierCells) -> str | None:
+    """Give the shortest name under which top-level statements import TensorFlow and that none of them sets anew."""
+    own = cell.once(statement_names)[:until]
+    bodies = [*(c.tree.body for c in before.importing("tensorflow")), cell.tree.body[:until]]
+    imports = (
+        a for body in bodies for s in body if isinstance(s, ast.Import) for a in s.names if a.name == "tensorflow"
+    )
+    found = {a.asname or a.name for a in imports}
+    again = {n for s in own for n in s.stored}
+    again |= {n for c in before.binding(*found) for s in c.once(statement_names) for n in s.stored}
+    return min(found - again, key=len, default=None)

@@ -12,9 +12,8 @@ from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, Refu
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.notebook.cell import CellEdit, PythonCell, apply_edits, read_cell
 from tf_mem_magic.notebook.mask import NotPython
-from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.origins import KerasNames, tensorflow_name
 from tf_mem_magic.notebook.scoped import put_under
-from tf_mem_magic.notebook.tensorflow_name import tensorflow_name
 from tf_mem_magic.notebook.uses import called_name
 
 KEY = "cpu-offload"

@@ -13,9 +13,8 @@ from tf_mem_magic.core.units import GIB
 from tf_mem_magic.notebook.building import find_building
 from tf_mem_magic.notebook.cell import PythonCell, read_cell
 from tf_mem_magic.notebook.mask import NotPython
-from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.origins import KerasNames, tensorflow_name
 from tf_mem_magic.notebook.scoped import put_under
-from tf_mem_magic.notebook.tensorflow_name import tensorflow_name
 from tf_mem_magic.notebook.training import find_training
 from tf_mem_magic.remedies._engine.cards import find_card, is_cuda, is_occupied, list_cards
 

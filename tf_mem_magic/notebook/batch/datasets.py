@@ -10,8 +10,8 @@ from tf_mem_magic.notebook.cell import insert_argument
 from tf_mem_magic.notebook.follow import calls, classes
 from tf_mem_magic.notebook.follow.entries import batch_keyword, dict_value, double_star
 from tf_mem_magic.notebook.follow.resolve import Reader, Setting, Slot, Unknown, merge, resolve
+from tf_mem_magic.notebook.origins import reaches_tensorflow
 from tf_mem_magic.notebook.scopes import Binding
-from tf_mem_magic.notebook.tensorflow_name import reaches_tensorflow
 from tf_mem_magic.notebook.uses import BATCHERS, called_name, is_batch_name
 
 _DEEPEST = 25

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 
-from tf_mem_magic.notebook.cell import parse
+from tf_mem_magic.notebook.cell import PythonCell
+from tf_mem_magic.notebook.earlier import earlier_cells
 
 _FRESH = frozenset(
     {"predict", "predict_on_batch", "evaluate", "train_on_batch", "test_on_batch", "numpy", "get_weights"}
@@ -14,25 +15,31 @@ _FRESH = frozenset(
 """Methods whose result holds on to nothing, and which leave nothing of their arguments in their object."""
 
 
-def ancestors(names: Iterable[str], earlier_cells: Iterable[str]) -> frozenset[str]:
+def ancestors(names: Iterable[str], before_this: Iterable[str]) -> frozenset[str]:
     """Give ``names`` and every name of which the value may be a part of theirs.
 
     A name's value may hold whatever stands in a statement that binds the name, in what is put into its attributes,
     entries or methods (``models.append(old)``). One name too many does no harm: it only ever counts as in use.
     """
-    parents: dict[str, set[str]] = {}
-    for tree in map(parse, earlier_cells):
-        for statement in tree.body if tree is not None else ():
-            for name, words in _put_into(statement):
-                parents.setdefault(name, set()).update(words)
+    before = earlier_cells(tuple(before_this))
     found: set[str] = set()
     queue = list(names)
     while queue:
         name = queue.pop()
         if name not in found:
             found.add(name)
-            queue += parents.get(name, ())
+            for cell in before.holding(name):
+                queue += cell.once(_parents).get(name, ())
     return frozenset(found)
+
+
+def _parents(cell: PythonCell) -> dict[str, set[str]]:
+    """Give the words whose values a cell may put into each name."""
+    parents: dict[str, set[str]] = {}
+    for statement in cell.tree.body:
+        for name, words in _put_into(statement):
+            parents.setdefault(name, set()).update(words)
+    return parents
 
 
 def _put_into(statement: ast.stmt) -> Iterator[tuple[str, set[str]]]:

@@ -12,7 +12,7 @@ from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, Refu
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.notebook.cell import CellEdit, PythonCell, apply_edits, insert_line, parse, read_cell, shares_line
 from tf_mem_magic.notebook.mask import NotPython
-from tf_mem_magic.notebook.tensorflow_name import reaches_tensorflow
+from tf_mem_magic.notebook.origins import reaches_tensorflow
 from tf_mem_magic.notebook.training import binds_model
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies.graph_mode.traceable import untraceable

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies.rematerialize.structure import Definition, Structure, names_called
 
 _LAYERS = ("keras.layers.Layer", "keras.Layer")
 _STATE = frozenset({"SpectralNormalization", "IntegerLookup", "StringLookup"})
@@ -38,22 +39,16 @@ class Block:
         return self.definition.name
 
 
-def find_blocks(tree: ast.Module, trees: Iterable[ast.Module], names: KerasNames) -> tuple[Block, ...]:
-    """List the layer classes that ``tree`` itself defines and that ``trees`` make more than once, outermost ones only.
-
-    ``trees`` are the notebook's cells, ``tree`` among them.
-    """
-    trees = tuple(trees)
-    classes = {n.name: n for t in trees for n in t.body if isinstance(n, ast.ClassDef)}
-    functions = {n.name: n for t in trees for n in t.body if isinstance(n, ast.FunctionDef)}
-    layers = [n for n in tree.body if isinstance(n, ast.ClassDef) and _is_layer(n, names)]
-    repeated = [n for n in layers if classes[n.name] is n and is_repeated(n.name, trees)]
+def find_blocks(tree: ast.Module, notebook: Structure) -> tuple[Block, ...]:
+    """List the layer classes that ``tree`` defines and the notebook makes more than once, outermost ones only."""
+    layers = [n for n in tree.body if isinstance(n, ast.ClassDef) and _is_layer(n, notebook.names)]
+    repeated = [n for n in layers if notebook.class_of(n.name) is n and notebook.is_repeated(n.name)]
     inside = {name for outer in repeated for name in names_called(outer) if name != outer.name}
     found = []
     for one in repeated:
         calls = [f for f in one.body if isinstance(f, ast.FunctionDef) and f.name == "call"]
         if len(calls) == 1 and one.name not in inside:
-            found.append(Block(one, calls[0], _why_not(one, calls[0], classes, functions, names)))
+            found.append(Block(one, calls[0], _why_not(one, calls[0], notebook)))
     return tuple(found)
 
 
@@ -61,30 +56,7 @@ def _is_layer(definition: ast.ClassDef, names: KerasNames) -> bool:
     return len(definition.bases) == 1 and names.origin(definition.bases[0]) in _LAYERS
 
 
-def is_repeated(name: str, trees: Iterable[ast.Module]) -> bool:
-    """Whether the class is made in a loop, or in two places."""
-    places = 0
-    for tree in trees:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
-                places += 1
-            if isinstance(node, (ast.For, ast.While, ast.ListComp, ast.GeneratorExp)) and name in names_called(node):
-                return True
-    return places > 1
-
-
-def names_called(node: ast.AST) -> set[str]:
-    """Give the last names of everything that the node's text calls."""
-    return {called_name(n) for n in ast.walk(node) if isinstance(n, ast.Call)}
-
-
-def _why_not(
-    definition: ast.ClassDef,
-    call: ast.FunctionDef,
-    classes: dict[str, ast.ClassDef],
-    functions: dict[str, ast.FunctionDef],
-    names: KerasNames,
-) -> str:
+def _why_not(definition: ast.ClassDef, call: ast.FunctionDef, notebook: Structure) -> str:
     name = definition.name
     if call.decorator_list:
         return f"`{name}.call` is decorated already"
@@ -93,39 +65,27 @@ def _why_not(
     returns = [n.value for n in ast.walk(call) if isinstance(n, ast.Return)]
     if len(returns) == 0 or any(r is None or isinstance(r, (ast.Tuple, ast.List, ast.Dict)) for r in returns):
         return f"`{name}.call` does not give back one tensor"
-    return why_not_reached(definition, classes, functions, names)
+    return why_not_reached(definition, notebook)
 
 
-def why_not_reached(
-    definition: ast.ClassDef | ast.FunctionDef,
-    classes: dict[str, ast.ClassDef],
-    functions: dict[str, ast.FunctionDef],
-    names: KerasNames,
-) -> str:
+def why_not_reached(definition: Definition, notebook: Structure) -> str:
     """Say what makes a second pass differ, in the block and in what of the notebook its text names; empty: nothing."""
-    for one in _reached(definition, classes, functions):
-        reason = _of_layers(one, names) or _of_effects(one)
+    for one in _reached(definition, notebook):
+        reason = _of_layers(one, notebook.names) or _of_effects(one)
         if reason:
             return f"`{one.name}` {reason}"
     return ""
 
 
-def _reached(
-    definition: ast.ClassDef | ast.FunctionDef,
-    classes: dict[str, ast.ClassDef],
-    functions: dict[str, ast.FunctionDef],
-) -> list[ast.ClassDef | ast.FunctionDef]:
+def _reached(definition: Definition, notebook: Structure) -> list[Definition]:
     """List the block and the classes and functions of the notebook that its text names."""
-    found: list[ast.ClassDef | ast.FunctionDef] = []
-    queue: list[ast.ClassDef | ast.FunctionDef] = [definition]
+    found: list[Definition] = []
+    queue: list[Definition] = [definition]
     while queue:
         one = queue.pop()
-        if one in found:
-            continue
-        found.append(one)
-        named = {n.id for n in ast.walk(one) if isinstance(n, ast.Name)}
-        queue += [classes[n] for n in sorted(named) if n in classes]
-        queue += [functions[n] for n in sorted(named) if n in functions]
+        if one not in found:
+            found.append(one)
+            queue += notebook.definitions({n.id for n in ast.walk(one) if isinstance(n, ast.Name)})
     return found
 
 

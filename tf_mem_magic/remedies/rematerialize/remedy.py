@@ -6,24 +6,29 @@ import ast
 import difflib
 
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.facts import Facts, ModelFacts, untested_keras
-from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
+from tf_mem_magic.core.facts import Facts, ModelFacts
+from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.notebook.cell import PythonCell, apply_edits, insert_line, parse, read_cell
-from tf_mem_magic.notebook.mask import NotPython
-from tf_mem_magic.notebook.origins import KerasNames
-from tf_mem_magic.notebook.training import TrainingPlace, find_training
+from tf_mem_magic.notebook.cell import PythonCell
+from tf_mem_magic.notebook.edits import IMPORT, Editor
+from tf_mem_magic.notebook.training import TrainingPlace
 from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies._engine.guards import device_memory, keras_since, python, smaller_than_device
+from tf_mem_magic.remedies._engine.question import INFERENCE, TRAINING, Ask, remedy
 from tf_mem_magic.remedies.rematerialize.blocks import Block, find_blocks
 from tf_mem_magic.remedies.rematerialize.function_blocks import find_function_blocks
+from tf_mem_magic.remedies.rematerialize.structure import Structure
 
 KEY = "rematerialize"
 TITLE = "Rematerialize"
 
-_TESTED = (3, 12)
-"""The oldest Keras that this was tested with."""
+GUARDS = (
+    device_memory.saying("the computer's own memory ran out, not the memory that training steps use"),
+    smaller_than_device,
+    keras_since(3, 12),
+    python,
+)
 
-_IMPORT = "from tf_mem_magic import apply"
 _DECORATOR = "@apply.rematerialize"
 _WHY = "Only what goes into each block is kept until then."
 _CAVEATS = (
@@ -40,44 +45,28 @@ _ONE_LAYER = (
 )
 
 
-def propose(context: Context) -> Answer:
+@remedy(KEY, TITLE, GUARDS)
+def propose(ask: Ask) -> Proposal:
     """Offer it where the cell defines the blocks of the model that it builds, and computing them twice is exact."""
-    try:
-        return (_proposal(context),)
-    except RefusedError as refused:
-        return (refused.declined(KEY, TITLE),)
-
-
-def _proposal(context: Context) -> Proposal:
-    facts = context.recording.facts
-    _check_cause(context.diagnosis)
-    _check_keras(facts)
-    cell = read_cell(context.cell.source)
-    if isinstance(cell, NotPython):
-        raise RefusedError(cell.reason)
-    trees = [*(tree for tree in map(parse, facts.earlier_cells) if tree is not None), cell.tree]
-    _check_training(trees, cell, context.diagnosis)
-    names = KerasNames(cell, facts.earlier_cells)
-    place = find_training(cell, names, facts, context.diagnosis)
-    if isinstance(place, str):
-        raise RefusedError(place)
-    blocks = _blocks(cell.tree, trees, names, place)
+    _check_training(ask)
+    place, structure = ask.place, Structure(ask.notebook)
+    blocks = _blocks(ask.cell.tree, structure, place)
     if not blocks:
-        raise _elsewhere(facts, trees, names, place)
+        raise _elsewhere(structure, place)
     safe = [block for block in blocks if not block.reason]
     if not safe:
         raise RefusedError(blocks[0].reason)
     if place.facts is not None and not place.facts.is_new:
         raise RefusedError(f"`{place.facts.name}` was built before this cell, with the blocks as they were then")
-    loads = {n.id for n in ast.walk(cell.tree) if isinstance(n, ast.Name)}
+    loads = {n.id for n in ask.cell.nodes if isinstance(n, ast.Name)}
     if not all(block.name in loads for block in safe):
         raise RefusedError(f"the cell defines `{safe[0].name}`, but does not plainly build a model of it")
     in_16_bits = place.facts is not None and place.facts.dtype_policy.startswith("mixed")
     return Proposal(
         key=KEY,
         title=f"Compute {' and '.join(block.name for block in safe)} again in the backward pass",
-        source=_edited(cell, safe),
-        original=context.cell.source,
+        source=_edited(ask.cell, safe),
+        original=ask.source,
         preserves="close numerics" if in_16_bits else "same results",
         caveats=(
             *_CAVEATS,
@@ -90,55 +79,36 @@ def _proposal(context: Context) -> Proposal:
     )
 
 
-def _check_cause(diagnosis: Diagnosis | None) -> None:
-    if diagnosis is None:
-        return
-    if diagnosis.cause == "host" or diagnosis.device == "host":
-        raise RefusedError("the computer's own memory ran out, not the memory that training steps use")
-    if diagnosis.larger_than_device:
-        raise RefusedError("one allocation alone is larger than the device, and it is needed with this too")
-
-
-def _check_keras(facts: Facts) -> None:
-    if reason := untested_keras(facts, _TESTED):
-        raise RefusedError(reason)
-
-
-def _check_training(trees: list[ast.Module], cell: PythonCell, diagnosis: Diagnosis | None) -> None:
-    calls = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call)]
-    names = [called_name(call) for call in calls]
-    if any(name.endswith("Strategy") for name in names):
+def _check_training(ask: Ask) -> None:
+    strategies = ask.notebook.words_ending("Strategy")
+    if any(called_name(c).endswith("Strategy") for cell in ask.notebook.cells_with(*strategies) for c in cell.calls):
         raise RefusedError("the training runs under a distribution strategy, with which it was not tested")
-    if names.count("GradientTape") > 1:
+    calls = [call for cell in ask.notebook.cells_with("GradientTape") for call in cell.calls]
+    tapes = [call for call in calls if called_name(call) == "GradientTape"]
+    if len(tapes) > 1:
         raise RefusedError("there is more than one GradientTape, and gradients of gradients were not tested")
-    if any(called_name(c) == "GradientTape" and any(k.arg == "persistent" for k in c.keywords) for c in calls):
+    if any(k.arg == "persistent" for tape in tapes for k in tape.keywords):
         raise RefusedError("the GradientTape is persistent, and each of its gradients would compute the blocks again")
-    own = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Call)]
-    line = None if diagnosis is None or diagnosis.line is None else diagnosis.line + cell.skipped
-    failing = {called_name(c) for c in own if line is not None and c.lineno <= line <= (c.end_lineno or c.lineno)}
-    if failing & {"predict", "evaluate", "predict_on_batch", "test_on_batch"}:
+    if {called_name(c) for c in ask.failing} & INFERENCE:
         raise RefusedError("it ran out of memory outside training, where nothing is kept for a backward pass")
-    if not {called_name(c) for c in own} & {"fit", "train_on_batch"} and "GradientTape" not in names:
+    if not {called_name(c) for c in ask.cell.calls} & TRAINING and not tapes:
         raise RefusedError("the cell does not train, and only training keeps results for a backward pass")
 
 
-def _blocks(tree: ast.Module, trees: list[ast.Module], names: KerasNames, place: TrainingPlace) -> list[Block]:
+def _blocks(tree: ast.Module, structure: Structure, place: TrainingPlace) -> list[Block]:
     """List the blocks of the model that is trained; layer classes that it does not hold are left out where known."""
     layers = place.facts.layers if place.facts is not None else ()
-    classes = [block for block in find_blocks(tree, trees, names) if not layers or block.name in layers]
-    return [*classes, *find_function_blocks(tree, trees, names)]
+    classes = [block for block in find_blocks(tree, structure) if not layers or block.name in layers]
+    return [*classes, *find_function_blocks(tree, structure)]
 
 
-def _elsewhere(facts: Facts, trees: list[ast.Module], names: KerasNames, place: TrainingPlace) -> RefusedError:
+def _elsewhere(structure: Structure, place: TrainingPlace) -> RefusedError:
     """Say why no block of the cell can be changed, with a patch where an earlier cell defines one."""
-    for source in reversed(facts.earlier_cells):
-        cell = read_cell(source)
-        if isinstance(cell, NotPython):
-            continue
-        blocks = _blocks(cell.tree, [*trees, cell.tree], names, place)
+    for cell in structure.cells_with_blocks:
+        blocks = _blocks(cell.tree, structure, place)
         safe = [block for block in blocks if not block.reason]
         if safe:
-            before, after = source.splitlines(), _edited(cell, safe).splitlines()
+            before, after = cell.source.splitlines(), _edited(cell, safe).splitlines()
             patch = "\n".join(difflib.unified_diff(before, after, "earlier cell", "changed", lineterm="", n=2))
             return RefusedError(
                 f"the block `{safe[0].name}` is defined in an earlier cell: change it there, run that cell, "
@@ -151,18 +121,17 @@ def _elsewhere(facts: Facts, trees: list[ast.Module], names: KerasNames, place: 
 
 
 def _edited(cell: PythonCell, blocks: list[Block]) -> str:
-    stored = {n.id for n in ast.walk(cell.tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
-    if "apply" in stored | {n.name for n in ast.walk(cell.tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))}:
+    stored = {n.id for n in cell.nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    if "apply" in stored | {n.name for n in cell.nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef))}:
         raise RefusedError("the cell uses the name `apply` for something of its own")
     first = min((block.definition for block in blocks), key=lambda definition: definition.lineno)
-    missing = () if _IMPORT in cell.source.splitlines() else (_IMPORT,)
-    edits = [insert_line(cell, b.call, *(missing if b.call is first else ()), _DECORATOR) for b in blocks]
+    missing = IMPORT not in cell.source.splitlines()
+    editor = Editor(cell)
     if missing and all(block.call is not first for block in blocks):
-        edits.append(insert_line(cell, first, _IMPORT))
-    changed = apply_edits(cell, edits)
-    if isinstance(changed, NotPython):
-        raise RefusedError(changed.reason)
-    return changed
+        editor.before(first, IMPORT)
+    for block in blocks:
+        editor.before(block.call, _DECORATOR, apply=missing and block.call is first)
+    return editor.source()
 
 
 _BLOCK = """class Block(keras.layers.Layer):
