@@ -10,7 +10,6 @@ from tf_mem_magic.notebook.cell import PythonCell, read_cell, words_of
 from tf_mem_magic.notebook.mask import NotPython
 
 _BARE = re.compile(r"(?<![.\w])[^\W\d]\w*\b(?![ \t]*[.(])|(?<=\bdef )\w+|(?<=\bclass )\w+")
-_NOT_CALLED = re.compile(r"[^\W\d]\w*\b(?![ \t]*\()|(?<=\bdef )\w+|(?<=\bclass )\w+")
 _IMPORTED = re.compile(r"\bimport\b\s*(?:\((.*?)\)[ \t]*(?=$|[;#\r])|((?:[^\n\\;]|\\\n)*))", re.DOTALL | re.MULTILINE)
 _DEFINED = re.compile(r"\b(?:class|def)\s+([^\W\d]\w*)")
 _ALIAS = re.compile(
@@ -23,12 +22,6 @@ _WORD = re.compile(r"[^\W\d]\w*")
 def _bound(text: str) -> frozenset[str]:
     """Give the names that a text may set anywhere: words that stand alone, not before a dot or a bracket."""
     return frozenset(_BARE.findall(text))
-
-
-@lru_cache(maxsize=4096)
-def _held(text: str) -> frozenset[str]:
-    """Give the words of a text that stand anywhere but in a plain call: those that may get or hold something."""
-    return frozenset(_NOT_CALLED.findall(text))
 
 
 @lru_cache(maxsize=4096)
@@ -61,10 +54,6 @@ class EarlierCells:
     def binding(self, *names: str) -> tuple[PythonCell, ...]:
         """List the cells that may set one of ``names``, in their functions too."""
         return self._cells(_bound, names)
-
-    def holding(self, *names: str) -> tuple[PythonCell, ...]:
-        """List the cells that may put something into what ``names`` hold: they do more than call them."""
-        return self._cells(_held, names)
 
     def importing(self, *words: str) -> tuple[PythonCell, ...]:
         """List the cells with one of ``words`` in an import."""

@@ -14,8 +14,8 @@ from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Declined, Pick, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.notebook.cell import read_cell
-from tf_mem_magic.remedies.free_leftovers.ancestry import ancestors
+from tf_mem_magic.notebook.cell import read_cell, words_of
+from tf_mem_magic.remedies.free_leftovers.ancestry import needed_by
 from tf_mem_magic.remedies.free_leftovers.remedy import MOST_NAMES, propose
 
 MIB = 1 << 20
@@ -88,11 +88,11 @@ def let_go(answer):
     ],
 )
 def test_what_may_be_a_part_of_a_name_is_found(earlier, kept):
-    assert kept == set(ancestors(["used"], [earlier]))
+    assert kept == {"used", *needed_by(["used"], words_of(earlier), [earlier])}
 
 
 def test_a_chain_over_several_cells_is_followed():
-    assert {"c", "b", "a"} == set(ancestors(["c"], ["a = 1", "b = [a]", "c = b"]))
+    assert {"c", "b", "a"} == needed_by(["c"], ["a", "b", "c"], ["a = 1", "b = [a]", "c = b"])
 
 
 @pytest.mark.parametrize(

@@ -15,31 +15,44 @@ _FRESH = frozenset(
 """Methods whose result holds on to nothing, and which leave nothing of their arguments in their object."""
 
 
-def ancestors(names: Iterable[str], before_this: Iterable[str]) -> frozenset[str]:
-    """Give ``names`` and every name of which the value may be a part of theirs.
+def needed_by(used: Iterable[str], names: Iterable[str], before_this: Iterable[str]) -> frozenset[str]:
+    """Give those of ``names`` that are used, or whose values may be a part of those of ``used``.
 
     A name's value may hold whatever stands in a statement that binds the name, in what is put into its attributes,
-    entries or methods (``models.append(old)``). One name too many does no harm: it only ever counts as in use.
+    entries or methods (``models.append(old)``). One name too many does no harm: it only ever counts as in use. It is
+    followed from ``names`` on, of which there are few: only cells that name what may hold them are read.
     """
-    before = earlier_cells(tuple(before_this))
+    before, used = earlier_cells(tuple(before_this)), frozenset(used)
+    holds: dict[str, set[str]] = {}
+    ahead, seen = list(names), set[str]()
+    while ahead:
+        name = ahead.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name not in used:
+            for cell in before.with_word(name):
+                for holder in cell.once(_holders).get(name, ()):
+                    holds.setdefault(holder, set()).add(name)
+                    ahead.append(holder)
     found: set[str] = set()
-    queue = list(names)
-    while queue:
-        name = queue.pop()
+    ahead = [name for name in seen if name in used]
+    while ahead:
+        name = ahead.pop()
         if name not in found:
             found.add(name)
-            for cell in before.holding(name):
-                queue += cell.once(_parents).get(name, ())
+            ahead += holds.get(name, ())
     return frozenset(found)
 
 
-def _parents(cell: PythonCell) -> dict[str, set[str]]:
-    """Give the words whose values a cell may put into each name."""
-    parents: dict[str, set[str]] = {}
+def _holders(cell: PythonCell) -> dict[str, set[str]]:
+    """Give for each word of a cell the names into which the cell may put its value."""
+    holders: dict[str, set[str]] = {}
     for statement in cell.tree.body:
         for name, words in _put_into(statement):
-            parents.setdefault(name, set()).update(words)
-    return parents
+            for word in words:
+                holders.setdefault(word, set()).add(name)
+    return holders
 
 
 def _put_into(statement: ast.stmt) -> Iterator[tuple[str, set[str]]]:

@@ -17,7 +17,7 @@ from tf_mem_magic.notebook.bindings import rebuilt_names
 from tf_mem_magic.notebook.cell import PythonCell, apply_edits, read_cell
 from tf_mem_magic.notebook.mask import NotPython
 from tf_mem_magic.notebook.top import insert_on_top
-from tf_mem_magic.remedies.free_leftovers.ancestry import ancestors
+from tf_mem_magic.remedies.free_leftovers.ancestry import needed_by
 
 KEY = "free-leftovers"
 TITLE = "Let go of leftovers"
@@ -83,11 +83,11 @@ def _leftovers(context: Context, diagnosis: Diagnosis) -> list[_Leftover]:
     # A History that the cell sets anew keeps the model of the training before alive until then.
     anew = rebuilt_names(context.cell.source)
     used -= {v.name for v in facts.values if v.kind.endswith(WITH_MODEL) and v.name in anew}
-    needed = ancestors(used, facts.earlier_cells)
     found: dict[str, _Leftover] = {}
     everything: tuple[ModelFacts | NamedValue, ...] = (*facts.models, *facts.values)
-    for one in everything:
-        size_here = _bytes(one) if (one.device or "host") in places else 0
+    there = [(one, _bytes(one)) for one in everything if (one.device or "host") in places]
+    needed = needed_by(used, [_root(one.name) for one, size_here in there if size_here], facts.earlier_cells)
+    for one, size_here in there:
         root = _root(one.name)
         if not size_here or root in needed or not re.fullmatch(r"Out\[\d+\]|[^\W\d]\w*", root) or set(root) == {"_"}:
             continue
