@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from tf_mem_magic.core.facts import Facts
-from tf_mem_magic.notebook.cell import PythonCell, read_cell
+from tf_mem_magic.notebook.cell import PythonCell, read_cell, words_of
 from tf_mem_magic.notebook.mask import NotPython
 from tf_mem_magic.notebook.scopes import Scopes
 
@@ -100,7 +100,7 @@ def evaluated_names(function: ast.FunctionDef) -> set[str]:
 
 def takes_apply(source: str) -> bool:
     """Tell whether a cell uses the name ``apply``, which changed cells import, for something of its own."""
-    if not _APPLY.search(source.replace(_IMPORT, "")):
+    if "apply" not in words_of(source) or not _APPLY.search(source.replace(_IMPORT, "")):
         return False
     cell = read_cell(source)
     return not isinstance(cell, NotPython) and cell.once(_binds_apply)

@@ -61,6 +61,11 @@ class KerasNames:
         self._learn(node.id)
         return self._full(node.id, reversed(parts))
 
+    def meaning(self, name: str) -> str:
+        """Give the module or the part of one that a name is imported as, also where it is none of Keras's."""
+        self._learn(name)
+        return self._origins.get(name, "")
+
     def is_layer(self, call: ast.expr) -> bool:
         """Whether ``call`` constructs one of Keras's own layers."""
         if not isinstance(call, ast.Call):

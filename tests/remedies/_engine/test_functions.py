@@ -120,12 +120,13 @@ def test_a_name_that_other_code_uses_too_is_left_alone():
 
 
 def test_two_remedies_change_the_same_copy():
-    both = combine(plain(), ("accumulate-gradients", "mixed-precision"))
+    model = ModelFacts("model", ("Dense",), jit_compile=True, steps=1)
+    both = combine(plain(models=(model,)), ("accumulate-gradients", "xla"))
     assert isinstance(both, Proposal), both
     assert both.source.count("def run(") == 1
     assert "batch_size=32" in both.source
     assert "gradient_accumulation_steps=2" in both.source
-    assert "set_dtype_policy" in both.source
+    assert "jit_compile=False" in both.source
     assert RUN in both.undo
     assert BUILD in both.undo
     ast.parse(both.source.replace("%%tfmem", ""))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from tf_mem_magic.core.facts import DeviceFacts, Facts
 from tf_mem_magic.core.proposals import Context
+from tf_mem_magic.notebook.model import read_notebook
 
 DESKTOP = 64 << 20
 """Bytes on a card below which another process is a desktop's: one that computes needs more for CUDA alone."""
@@ -71,5 +71,5 @@ def room(card: DeviceFacts) -> int | None:
 
 def words_in_cells(context: Context, *words: str) -> str:
     """Give the first of ``words`` that stands in the cell or in one that ran before it; empty where none does."""
-    texts = (context.cell.source, *context.recording.facts.earlier_cells)
-    return next((word for word in words for text in texts if re.search(rf"\b{word}\b", text)), "")
+    notebook = read_notebook(context.cell.source, context.recording.facts.earlier_cells)
+    return next((word for word in words if notebook.mentions(word)), "")

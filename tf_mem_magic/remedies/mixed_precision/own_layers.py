@@ -153,7 +153,7 @@ def _is_float_maker(names: KerasNames, node: ast.expr) -> bool:
     if not isinstance(node, ast.Call) or not isinstance(node.func, (ast.Attribute, ast.Name)):
         return False
     root = ast.unparse(node.func).partition(".")[0]
-    origin = names.origins.get(root, "").partition(".")[0]
+    origin = names.meaning(root).partition(".")[0]
     if origin not in ("tensorflow", "keras", "numpy"):
         return False
     if names.origin(node.func).startswith(("keras.layers", "keras.initializers", "keras.models")):
