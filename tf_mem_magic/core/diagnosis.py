@@ -21,6 +21,50 @@ class Part:
     names: tuple[str, ...] = ()
 
 
+SituationKind = Literal["weight", "slots", "weights-fill", "constant", "eager-data", "one-sample"]
+"""What a failed request was for, where that decides what can help; ``situation.py`` in ``diagnose`` tells them apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What was being made when memory ran out, where that decides which remedies can help at all.
+
+    Attributes
+    ----------
+    kind : str
+        ``weight`` (a layer's weight was being made), ``slots`` (the optimizer's values), ``weights-fill`` (both fill
+        the device), ``constant`` (an array was copied to the device as a whole), ``eager-data`` (an operation on all
+        rows at once, outside any model), ``one-sample`` (inference on a single sample).
+    text : str
+        One sentence that says so.
+    advice : str
+        One sentence on what would help by hand; empty where a remedy does it.
+    code : str
+        Lines to copy that do it; empty where there are none.
+    helps : tuple of str or None
+        The keys of the remedies that can help; None: none is ruled out.
+    rules_out : tuple of str
+        Keys of remedies that cannot help.
+    reason : str
+        Why the others cannot, as the end of a refusal.
+    """
+
+    kind: SituationKind
+    text: str
+    advice: str = ""
+    code: str = ""
+    helps: tuple[str, ...] | None = None
+    rules_out: tuple[str, ...] = ()
+    reason: str = ""
+
+    def admits(self, key: str) -> bool:
+        """Whether the remedy ``key`` can help; of several joined by ``+``, whether one can."""
+        keys = key.split("+")
+        if self.helps is not None:
+            return any(one in self.helps for one in keys)
+        return any(one not in self.rules_out for one in keys)
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """An out-of-memory error explained.
@@ -29,7 +73,8 @@ class Diagnosis:
     ``line`` is the cell's line that led there (the ``%%tfmem`` line being 1); ``file`` and ``frame`` the innermost
     frame of the user's own code. ``fragmentation`` is 0–1 or None. ``breakdown`` sums to ``in_use``.
     ``text`` is the paragraph a person reads, one sentence a line; ``detail`` those of its lines that say what was
-    needed and why there was no room. ``jit``: XLA had compiled what failed.
+    needed and why there was no room. ``jit``: XLA had compiled what failed. ``situation``: what was being made, where
+    that decides what can help.
     """
 
     device: str
@@ -49,6 +94,7 @@ class Diagnosis:
     text: str = ""
     jit: bool = False
     detail: str = ""
+    situation: Situation | None = None
 
     @property
     def larger_than_device(self) -> bool:

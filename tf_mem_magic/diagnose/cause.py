@@ -14,6 +14,7 @@ from tf_mem_magic.diagnose.dump import device_of
 from tf_mem_magic.diagnose.errortext import TextFacts
 from tf_mem_magic.diagnose.oom import find_oom
 from tf_mem_magic.diagnose.places import in_comprehension
+from tf_mem_magic.diagnose.situation import find_situation
 
 WAIT = 10.0
 """Seconds that TensorFlow's allocator waits for memory before it gives up: its bytes in use stay as they are then."""
@@ -101,6 +102,7 @@ def _explain(
         jit=text.jit,
     )
     diagnosis = replace(diagnosis, cause=_cause(recording, diagnosis, dump))
+    diagnosis = replace(diagnosis, situation=find_situation(recording, diagnosis))
     lines = explanation.lines(recording, diagnosis, shown, text.role, dump, disguised)
     return replace(diagnosis, text="\n".join(lines.all), detail="\n".join(lines.why))
 

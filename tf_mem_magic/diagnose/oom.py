@@ -48,6 +48,10 @@ _DISGUISED = re.compile(
 )
 # What an operation says that found no memory for its constant (constant_op.cc), such as an optimizer's zeros.
 _NO_ROOM_FOR_CONSTANT = "Cannot parse tensor from proto"
+# What Keras raises after a weight could not be made while it traced a model: it goes on without the weight's value.
+_WEIGHT_MISSING = re.compile(
+    r"'(?:SymbolicTensor|NoneType|KerasTensor)' object has no attribute '(?:handle|_handle|assign)'"
+)
 _NO_FAILURE = re.compile(r"^.*freed_by_count=0.*not a failure.*$", re.M)
 
 
@@ -77,6 +81,8 @@ def find_oom(errors: Sequence[ErrorText], facts: Facts, dumps: Sequence[Dump]) -
         if _is_sure(error, dumps):
             return _describe(error, facts, dumps, disguised=False)
     for error in errors:
+        if _lost_a_weight(error) and dumps:
+            return _describe(error, facts, dumps, disguised=True)
         if _is_disguised(error) and (dumps or any(_is_full(device) for device in facts.devices)):
             return _describe(error, facts, dumps, disguised=True)
     return None
@@ -102,6 +108,12 @@ def _is_disguised(error: ErrorText) -> bool:
     if _INVALID in error.bases:
         return _NO_ROOM_FOR_CONSTANT in error.message
     return _OP_ERROR in error.bases and _DISGUISED.search(error.message) is not None
+
+
+def _lost_a_weight(error: ErrorText) -> bool:
+    """Whether Keras met a weight that was never made; only a dump shows that memory was the reason."""
+    inside = any("keras/src/" in frame.file.replace("\\", "/") for frame in error.frames[-1:])
+    return error.type == "AttributeError" and inside and _WEIGHT_MISSING.search(error.message) is not None
 
 
 def _is_full(device: DeviceFacts) -> bool:

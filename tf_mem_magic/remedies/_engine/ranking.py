@@ -17,8 +17,16 @@ def propose_all(context: Context) -> Answer:
     A remedy that raises is a decline that says so: the rest of the panel keeps working.
     """
     question = Question(context)
-    answers = [answer for remedy in all_remedies() for answer in ask(remedy, question)]
+    answers = [_possible(answer, context) for remedy in all_remedies() for answer in ask(remedy, question)]
     return tuple(sorted(answers, key=_rank))
+
+
+def _possible(answer: Proposal | Declined, context: Context) -> Proposal | Declined:
+    """Decline what cannot help with what was being made when memory ran out: one place for all remedies."""
+    situation = context.diagnosis.situation if context.diagnosis is not None else None
+    if situation is None or isinstance(answer, Declined) or answer.new_cell or situation.admits(answer.key):
+        return answer
+    return Declined(answer.key, answer.title, situation.reason)
 
 
 def propose_after_success(context: Context) -> Answer:
