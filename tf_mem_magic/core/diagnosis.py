@@ -22,7 +22,7 @@ class Part:
 
 
 SituationKind = Literal["weight", "slots", "weights-fill", "constant", "eager-data", "one-sample"]
-"""What a failed request was for, where that decides what can help; ``situation.py`` in ``diagnose`` tells them apart."""
+"""What a failed request was for, where that decides what can help; :mod:`tf_mem_magic.diagnose.situation` tells."""
 
 
 @dataclass(frozen=True, slots=True)

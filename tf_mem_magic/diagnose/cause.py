@@ -104,6 +104,8 @@ def _explain(
     diagnosis = replace(diagnosis, cause=_cause(recording, diagnosis, dump))
     diagnosis = replace(diagnosis, situation=find_situation(recording, diagnosis))
     lines = explanation.lines(recording, diagnosis, shown, text.role, dump, disguised)
+    if diagnosis.situation is not None:
+        lines = explanation.with_situation(lines, diagnosis.situation)
     return replace(diagnosis, text="\n".join(lines.all), detail="\n".join(lines.why))
 
 

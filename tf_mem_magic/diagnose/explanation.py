@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.diagnosis import Diagnosis, Situation
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.recording import Dump, Frame, Recording
 from tf_mem_magic.core.units import brief_unit, duration, size
@@ -49,6 +49,13 @@ def lines(
         place=place(recording.cell.source, frames),
         why=tuple(sentence for sentence in why if sentence),
     )
+
+
+def with_situation(lines: Lines, situation: Situation) -> Lines:
+    """Say what was being made: in the place of what was needed where it tells that too, else after it."""
+    why = lines.why[1:] if situation.kind in ("weight", "eager-data") and lines.why else lines.why
+    kept = [sentence for sentence in why if "alone is more than" not in sentence]
+    return replace(lines, why=(situation.text, *kept) if why is not lines.why else (*lines.why, situation.text))
 
 
 def is_in_pieces(dump: Dump, requested: int) -> bool:

@@ -72,9 +72,8 @@ def _variable(recording: Recording, diagnosis: Diagnosis, frames: list[Frame]) -
         return None
     if any("/optimizers/" in path for path, _ in paths):
         text = f"It ran out while the optimizer's own values were made{_each(diagnosis)}."
-        helps = ("lighter-optimizer", *_ROOM)
         reason = "it ran out while the optimizer's own values were made, and those do not shrink with this"
-        return Situation("slots", text, helps=helps, reason=reason)
+        return Situation("slots", text, helps=("lighter-optimizer", *_ROOM), reason=reason)
     owner = _owner(recording, diagnosis)
     what = f"The kernel of {owner}" if len(diagnosis.shape or ()) > 1 else f"A weight of {owner}"
     alone = f"{what}{_described(diagnosis)}"
@@ -83,7 +82,7 @@ def _variable(recording: Recording, diagnosis: Diagnosis, frames: list[Frame]) -
     else:
         text = f"{alone}, and it was being made."
     advice, code = _smaller_weight(recording, diagnosis, owner)
-    helps = ("other-gpu",) if diagnosis.larger_than_device else _ROOM
+    helps: tuple[str, ...] = ("other-gpu",) if diagnosis.larger_than_device else _ROOM
     reason = "it ran out while a weight was made, and weights take the same with this"
     return Situation("weight", text, advice, code, helps, reason=reason)
 
@@ -107,13 +106,11 @@ def _owner(recording: Recording, diagnosis: Diagnosis) -> str:
     """Name the kind of layer that has such a weight, where the notebook's text has exactly one of that width."""
     shape = diagnosis.shape or ()
     texts = (recording.cell.source, *recording.facts.earlier_cells)
-    width = {2: (shape[-1:], shape[:1]), 4: (shape[-1:],), 3: (shape[-1:],), 5: (shape[-1:],)}.get(len(shape), ())
-    wanted = {size_ for group in width for size_ in group}
+    written = {(kind, int(number.replace("_", ""))) for text in texts for kind, number in _LAYER.findall(text)}
     found = {
-        (kind, int(units.replace("_", "")))
-        for text in texts
-        for kind, units in _LAYER.findall(text)
-        if int(units.replace("_", "")) in wanted and _RANKS.get(kind.rstrip("D123"), 0) in (0, len(shape))
+        (kind, number)
+        for kind, number in written
+        if shape and len(shape) == _RANKS[kind] and number == (shape[0] if kind == "Embedding" else shape[-1])
     }
     if len(found) != 1:
         return "a layer"
@@ -121,10 +118,9 @@ def _owner(recording: Recording, diagnosis: Diagnosis) -> str:
     return f"the layer `{kind}({units}, …)`"
 
 
-_LAYER = re.compile(
-    r"\b(Dense|Embedding|LSTM|GRU|SimpleRNN|Conv[123]D(?:Transpose)?)\(\s*(?:units=|filters=|input_dim=)?(\d[\d_]*)"
-)
-_RANKS = {"Dense": 2, "Embedding": 2, "LSTM": 2, "GRU": 2, "SimpleRNN": 2}
+_LAYER = re.compile(r"\b(Dense|Embedding|LSTM|GRU|SimpleRNN|Conv[123]D)\(\s*(?:units=|filters=|input_dim=)?(\d[\d_]*)")
+_RANKS = {"Dense": 2, "Embedding": 2, "LSTM": 2, "GRU": 2, "SimpleRNN": 2, "Conv1D": 3, "Conv2D": 4, "Conv3D": 5}
+"""Layers by the axes of their kernel; a recurrent layer's is wider than its units, and is not told by them."""
 
 
 def _smaller_weight(recording: Recording, diagnosis: Diagnosis, owner: str) -> tuple[str, str]:
@@ -134,8 +130,8 @@ def _smaller_weight(recording: Recording, diagnosis: Diagnosis, owner: str) -> t
     flattened = any("Flatten(" in text for text in texts)
     if "Embedding" not in owner and len(shape) == 2 and shape[0] >= _WIDE and flattened:
         advice = (
-            f"`Flatten` hands all {shape[0]:,} values of a sample to a Dense layer: pool them first, or use fewer units. "
-            "Both make another model."
+            f"`Flatten` hands all {shape[0]:,} values of a sample to a Dense layer: pool them first, or use fewer "
+            "units. Both make another model."
         )
         return advice, "layers.GlobalAveragePooling2D(),  # in the place of layers.Flatten()"
     if "Embedding" in owner and len(shape) == 2:
@@ -246,8 +242,8 @@ def _instead(recording: Recording, diagnosis: Diagnosis) -> tuple[str, str]:
         )
     if len(shape) >= 3 and shape[0] == shape[1] and shape[0] > 1:
         return (
-            f"All {shape[0]:,} × {shape[1]:,} pairs are held with {prod(shape[2:]):,} values each: compute some rows of "
-            "them at a time, and keep only what is reduced.",
+            f"All {shape[0]:,} × {shape[1]:,} pairs are held with {prod(shape[2:]):,} values each: compute some rows "
+            "of them at a time, and keep only what is reduced.",
             _pairs(recording, shape),
         )
     return (f"Do it for a few of the {shape[0]:,} rows at a time, or in the data set's `.map`, after `.batch`.", "")
@@ -262,6 +258,7 @@ def _pairs(recording: Recording, shape: tuple[int, ...]) -> str:
     x = names[0]
     step = max(1, min(128, shape[0] // 8))
     return (
-        f"parts = [tf.reduce_sum(({x}[i : i + {step}, None] - {x}[None]) ** 2, -1) for i in range(0, len({x}), {step})]\n"
+        f"rows = range(0, len({x}), {step})\n"
+        f"parts = [tf.reduce_sum(({x}[i : i + {step}, None] - {x}[None]) ** 2, -1) for i in rows]\n"
         "distances = tf.concat(parts, 0)"
     )
