@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.recording import Cell, Recording
 
 Preserves = Literal["same results", "close numerics", "same effective batch", "same model, other gradients", "nothing"]
@@ -97,6 +98,8 @@ class Proposal:
         What decides against it, in a few words that stand beside its button: ``slower on a CPU``. Empty: nothing.
     technique : str
         What the field calls it, for whoever wants to read on: ``Mixed precision``. The engine fills it in.
+    effect : Effect or None
+        What the change does to memory, as data; the estimate is made of it in one place. None: nothing is known.
     """
 
     key: str
@@ -123,6 +126,7 @@ class Proposal:
     taken_over: tuple[str, ...] = ()
     cost: str = ""
     technique: str = ""
+    effect: Effect | None = None
 
     @property
     def replaces(self) -> str:
