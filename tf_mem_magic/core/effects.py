@@ -50,10 +50,8 @@ class Effect:
 
     def then(self, later: Effect) -> Effect:
         """Give the effect of this change and, on top of it, of ``later``."""
-        nothing = Effect()
-        news = {
-            f.name: getattr(later, f.name) for f in fields(later) if getattr(later, f.name) != getattr(nothing, f.name)
-        }
+        nothing, names = Effect(), (f.name for f in fields(later))
+        news = {name: value for name in names if (value := getattr(later, name)) != getattr(nothing, name)}
         if self.batch is not None and later.batch is not None:
             news["batch"] = (self.batch[0], later.batch[1])
         if self.recompute is not None and later.recompute is not None:
