@@ -484,3 +484,31 @@ TAPE = """for a, b in data:
 )  # fmt: skip
 def test_every_line_of_a_training_loop_of_ones_own_belongs_to_it(source, line):
     assert "mixed_bfloat16" in ask(source, OLD, line=line, compute_capability=(8, 0)).source
+
+
+@pytest.mark.parametrize(
+    ("layers", "changed"),
+    [
+        ("L.Dense(8), L.Dense(6), L.Reshape((2, 3))", ['L.Dense(6, dtype="float32")', 'L.Reshape((2, 3), dtype="float32")']),
+        ("L.Dense(8), L.Dense(1), L.Lambda(lambda x: x * 200)", ['L.Dense(1, dtype="float32")', 'x * 200, dtype="float32")']),
+        ("L.LSTM(8, True), L.TimeDistributed(L.Dense(1))", ['L.TimeDistributed(L.Dense(1, dtype="float32"), dtype="float32")']),
+        ("L.Dense(8), L.Dense(9), L.Activation('softmax')", ['L.Dense(9, dtype="float32")', '"softmax", dtype="float32")']),
+    ],
+)  # fmt: skip
+def test_the_last_layer_with_weights_stays_in_32_bits_where_others_only_reshape_behind_it(layers, changed):
+    cell = f"import keras\nL = keras.layers\nmodel = keras.Sequential([{layers}])\nmodel.fit(x)"
+    source = ask(cell, NEW, line=4).source.replace("'", '"')
+    assert all(text in source for text in changed), source
+    assert source.count("float32") == 2
+
+
+def test_behind_a_functional_model_too():
+    cell = (
+        "import keras\nL = keras.layers\ni = keras.Input((8,))\nh = L.Dense(9)(L.Dense(9)(i))\no = L.Softmax()(h)\n"
+        "model = keras.Model(i, o)\nmodel.fit(x)"
+    )
+    lines = ask(cell, NEW, line=7).source.splitlines()
+    assert lines[4:6] == [
+        'h = L.Dense(9, dtype="float32")(L.Dense(9)(i))',
+        'o = L.Softmax(dtype="float32")(h)',
+    ]

@@ -11,6 +11,9 @@ from tf_mem_magic.notebook.scopes import Scopes, position
 _SEQUENTIAL = ("keras.Sequential", "keras.models.Sequential")
 _MODEL = ("keras.Model", "keras.models.Model")
 _DEEPEST = 8
+_WRAPPERS = (".TimeDistributed", ".Bidirectional")
+_ONLY_SHAPE = (".Reshape", ".Flatten", ".Permute", ".Lambda", ".Activation", ".Softmax", ".Rescaling", ".Cropping1D")
+"""Layers without weights after which the layer before gives the output just as well."""
 
 
 def output_layers(names: KerasNames, model: str, before: ast.stmt) -> list[ast.Call] | None:
@@ -24,7 +27,7 @@ def output_layers(names: KerasNames, model: str, before: ast.stmt) -> list[ast.C
     found = None if made is None else finder.of_constructor(made)
     if not found or not all(one is not None and names.is_layer(one) for one in found):
         return None
-    layers = list(dict.fromkeys(one for one in found if one is not None))
+    layers = list(dict.fromkeys(inner for one in found if one is not None for inner in _with_wrapped(names, one)))
     return [one for one in layers if not any(k.arg in ("dtype", None) for k in one.keywords)]
 
 
@@ -37,6 +40,12 @@ def all_layers(names: KerasNames, model: str, before: ast.stmt) -> list[str] | N
     if not isinstance(listed, ast.List) or not all(map(names.is_layer, listed.elts)):
         return None
     return [names.origin(one.func).rpartition(".")[2] for one in listed.elts if isinstance(one, ast.Call)]
+
+
+def _with_wrapped(names: KerasNames, layer: ast.Call) -> list[ast.Call]:
+    """Give a layer, and the one that it wraps (``TimeDistributed(Dense(1))``), which has a type of its own."""
+    inside = layer.args[0] if layer.args and names.origin(layer.func).endswith(_WRAPPERS) else None
+    return [layer, inside] if isinstance(inside, ast.Call) and names.is_layer(inside) else [layer]
 
 
 class _Finder:
@@ -101,8 +110,8 @@ class _Finder:
             node = self.defined[made.func.id]
             return self._of_class(node) if isinstance(node, ast.ClassDef) else []
         if self.names.origin(made.func) in _SEQUENTIAL:
-            return [_last_of_sequential(self.scopes, made)]
-        return [_layer_of_tensor(self.scopes, one) for one in _outputs(made)]
+            return _last_of_sequential(self.names, self.scopes, made)
+        return [layer for one in _outputs(made) for layer in _layers_of_tensor(self.names, self.scopes, one)]
 
     def _of_class(self, node: ast.ClassDef) -> list[ast.Call | None]:
         """Follow what ``call`` returns to layers that the class keeps in attributes."""
@@ -133,20 +142,25 @@ def _listed(made: ast.Call) -> ast.expr | None:
     return made.args[0] if made.args else next((k.value for k in made.keywords if k.arg == "layers"), None)
 
 
-def _last_of_sequential(scopes: Scopes, made: ast.Call) -> ast.Call | None:
+def _last_of_sequential(names: KerasNames, scopes: Scopes, made: ast.Call) -> list[ast.Call | None]:
+    """Give the last layers of a list, and of what ``add`` puts behind it: up to the last one with weights."""
     listed = _listed(made)
     statement = scopes.statement(made)
     if listed is not None and not isinstance(listed, ast.List):
-        return None
+        return []
     target = statement.targets[0] if isinstance(statement, ast.Assign) and statement.value is made else None
     added = [] if target is None else _added(scopes, ast.unparse(target), scopes.scope_of(made))
-    last: ast.expr | None = listed.elts[-1] if listed is not None and listed.elts else None
-    if added:
-        owner = scopes.parents[statement]
-        if any(scopes.parents.get(scopes.statement(call)) is not owner for call in added):
-            return None
-        last = added[-1].args[0] if added[-1].args else None
-    return last if isinstance(last, ast.Call) else None
+    owner = scopes.parents[statement]
+    if any(scopes.parents.get(scopes.statement(call)) is not owner for call in added):
+        return []
+    layers: list[ast.expr | None] = [*(listed.elts if listed is not None else ())]
+    layers += [call.args[0] if call.args else None for call in added]
+    found: list[ast.Call | None] = []
+    for layer in reversed(layers):
+        found.append(layer if isinstance(layer, ast.Call) else None)
+        if not isinstance(layer, ast.Call) or not names.origin(layer.func).endswith(_ONLY_SHAPE):
+            break
+    return found
 
 
 def _added(scopes: Scopes, name: str, scope: ast.AST) -> list[ast.Call]:
@@ -173,13 +187,18 @@ def _outputs(made: ast.Call) -> Iterable[ast.expr]:
     return [] if output is None else [output]
 
 
-def _layer_of_tensor(scopes: Scopes, tensor: ast.expr) -> ast.Call | None:
-    """Follow a symbolic tensor to the constructor in ``Dense(10)(x)``, also where a name holds the layer."""
-    tensor = _value(scopes, tensor)
-    if not isinstance(tensor, ast.Call):
-        return None
-    layer = _value(scopes, tensor.func)
-    return layer if isinstance(layer, ast.Call) else None
+def _layers_of_tensor(names: KerasNames, scopes: Scopes, tensor: ast.expr) -> list[ast.Call | None]:
+    """Follow a symbolic tensor to the constructor in ``Dense(10)(x)``, and on while a layer only reshapes."""
+    found: list[ast.Call | None] = []
+    for _ in range(_DEEPEST):
+        value = _value(scopes, tensor)
+        layer = _value(scopes, value.func) if isinstance(value, ast.Call) else None
+        found.append(layer if isinstance(layer, ast.Call) else None)
+        goes_on = isinstance(layer, ast.Call) and names.origin(layer.func).endswith(_ONLY_SHAPE)
+        if not goes_on or not isinstance(value, ast.Call) or len(value.args) != 1:
+            break
+        tensor = value.args[0]
+    return found
 
 
 def _value(scopes: Scopes, node: ast.expr) -> ast.expr:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from tf_mem_magic.core.facts import ModelFacts
 from tf_mem_magic.notebook.model import Notebook
@@ -25,12 +25,6 @@ _TYPE_PLACE = {"ones": 1, "zeros": 1, "constant": 1, "convert_to_tensor": 1, "Va
 _FLOAT32 = re.compile(r"\bfloat(?:32|64)\b|\bfloatx\b")
 _TABLE = re.compile(r"(?i)adj|matri|mask|table|encoding|graph|kernel|laplac|coord|anchor|mean$|std$|var(?:iance)?$")
 _MULTIPLIES = frozenset({"matmul", "einsum", "tensordot", "sparse_dense_matmul", "dot", "batch_dot", "gather"})
-_BESIDE = frozenset(
-    "__init__ build get_config from_config compute_output_shape compute_output_spec train_step test_step predict_step "
-    "metrics compile fit compute_mask".split()
-)
-"""Methods that do not run in a forward pass, or whose tensors come from outputs that stay in 32 bits."""
-
 _MOST_FUNCTIONS = 60
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
@@ -58,13 +52,24 @@ def _of_class(notebook: Notebook, node: ast.ClassDef) -> str:
         for statement in one.body:
             if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 methods.setdefault(statement.name, statement)
-        _attributes(names, one, tables, layers)
-    queue = [method for name, method in methods.items() if name not in _BESIDE]
-    for function in _followed(notebook, queue):
+        _attributes(notebook, one, tables, layers)
+    for function in _followed(notebook, _forward(methods)):
         told = _in_function(names, function, tables, layers)
         if told:
             return f"`{node.name}` mixes in float32 tensors (`{told}`), and TensorFlow refuses to mix them with 16 bits"
     return ""
+
+
+def _forward(methods: Mapping[str, Definition]) -> list[Definition]:
+    """List the methods that run in a forward pass: ``call``, and what it calls on ``self``."""
+    found: dict[str, Definition] = {}
+    queue = ["call"]
+    while queue:
+        name = queue.pop()
+        if name in methods and name not in found:
+            found[name] = methods[name]
+            queue += [n.attr for n in ast.walk(methods[name]) if isinstance(n, ast.Attribute)]
+    return list(found.values())
 
 
 def _of_lambdas(notebook: Notebook) -> str:
@@ -98,7 +103,7 @@ def _with_bases(notebook: Notebook, node: ast.ClassDef) -> Iterator[ast.ClassDef
                 queue.append(found.node)
 
 
-def _attributes(names: KerasNames, node: ast.ClassDef, tables: set[str], layers: set[str]) -> None:
+def _attributes(notebook: Notebook, node: ast.ClassDef, tables: set[str], layers: set[str]) -> None:
     """Sort what a class keeps in attributes: ``tables`` of numbers as tensors or arrays, and ``layers``."""
     for statement in ast.walk(node):
         if not isinstance(statement, ast.Assign):
@@ -107,10 +112,22 @@ def _attributes(names: KerasNames, node: ast.ClassDef, tables: set[str], layers:
             if not (isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self"):
                 continue
             value = statement.value
-            if _is_float_maker(names, value) or _is_param_table(target.attr, value):
+            if _makes_table(notebook, value) or _is_param_table(target.attr, value):
                 tables.add(target.attr)
-            elif isinstance(value, ast.Call) and (names.builds(value) or called_name(value)[:1].isupper()):
+            elif isinstance(value, ast.Call) and (notebook.names.builds(value) or called_name(value)[:1].isupper()):
                 layers.add(target.attr)
+
+
+def _makes_table(notebook: Notebook, value: ast.expr) -> bool:
+    """Whether an expression makes a tensor or array of floats, also by a function of the notebook."""
+    if _is_float_maker(notebook.names, value):
+        return True
+    if not (isinstance(value, ast.Call) and isinstance(value.func, ast.Name)) or notebook.names.builds(value):
+        return False
+    found = notebook.function(value.func.id)
+    if found is None or isinstance(found.node, ast.ClassDef):
+        return False
+    return any(isinstance(n, ast.Call) and _is_float_maker(notebook.names, n) for n in ast.walk(found.node))
 
 
 def _is_param_table(attribute: str, value: ast.expr) -> bool:

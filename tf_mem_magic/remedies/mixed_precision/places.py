@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tf_mem_magic.core.facts import ModelFacts
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.cell import shares_line
+from tf_mem_magic.notebook.scopes import arguments
 from tf_mem_magic.notebook.training import binds_model
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.question import INFERENCE, TRAINING, Ask
@@ -61,7 +62,7 @@ def computing(ask: Ask) -> Computing:
     held = [m.name for m in ask.facts.models if m.local and m.name != place.model]
     if held and not place.facts.local:
         raise RefusedError(f"a function that led to the error holds a model of its own, `{held[0]}`")
-    if not _is_used(ask, place.top, place.model):
+    if not _is_used(ask, _around(ask, statement), place.model):
         raise RefusedError(f"the line that ran out does not use `{place.model}`")
     return Computing(place.statement, place.top, place.model, place.facts, False, how == "tape")
 
@@ -129,15 +130,24 @@ def _is_tape(node: ast.With) -> bool:
     return any("GradientTape" in ast.unparse(item.context_expr) for item in node.items)
 
 
-def _is_used(ask: Ask, top: ast.stmt, model: str) -> bool:
-    """Whether the statement, or a function that it reaches, names the model."""
+def _around(ask: Ask, statement: ast.stmt) -> ast.stmt:
+    """Give the statement whose code computes together: a loop or block with a tape, else the statement itself."""
+    for node in ask.scopes.up(statement):
+        if isinstance(node, ast.stmt) and any(isinstance(n, ast.With) and _is_tape(n) for n in ast.walk(node)):
+            return node
+    return statement
+
+
+def _is_used(ask: Ask, statement: ast.stmt, model: str) -> bool:
+    """Whether the statement, or a function that it reaches, reads the model: not a parameter of the same name."""
     root = model.partition(".")[0].partition("[")[0]
-    queue: list[ast.AST] = [top]
+    queue: list[ast.AST] = [statement]
     seen = set[str]()
     while queue and len(seen) < _MOST:
         node = queue.pop(0)
         names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-        if root in names:
+        own = arguments(node.args) if isinstance(node, _FUNCTIONS) and node is not statement else []
+        if root in names - {argument.arg for argument in own}:
             return True
         for name in names - seen:
             seen.add(name)

@@ -17,6 +17,7 @@ from tf_mem_magic.remedies.mixed_precision.places import Computing, computing, f
 
 KEY = "mixed-precision"
 TITLE = "Mixed precision"
+IN_HELPERS = True
 GUARDS = (
     python,
     device_memory.saying("host memory ran out; mixed precision saves memory of the device that computes"),

@@ -1,0 +1,99 @@
+"""Layers of the notebook's own: those that mix in float32 tensors are found before the policy is changed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tf_mem_magic.core.facts import ModelFacts
+from tf_mem_magic.notebook.model import read_notebook
+from tf_mem_magic.remedies.mixed_precision.own_layers import why_not_in_16_bits
+
+IMPORTS = "import numpy as np\nimport tensorflow as tf\nimport keras\nfrom keras import layers, ops\n"
+LAYER = "class Own(layers.Layer):\n    def __init__(self, units=8, table=None):\n        super().__init__()\n"
+
+
+def own(init, call, rest=""):
+    """Write a layer with lines of ``__init__`` and ``call``, and functions beside it."""
+    lines = "".join(f"        {line}\n" for line in init.splitlines())
+    body, _, more = call.partition("\n\n")
+    body = "".join(f"        {line}\n" for line in body.splitlines())
+    more = "".join(f"    {line}\n" for line in more.splitlines())
+    return f"{IMPORTS}{rest}{LAYER}{lines}    def call(self, x, training=None):\n{body}{more}"
+
+
+def ask(*cells, layers=("Own",), model="model"):
+    notebook = read_notebook(f"{model}.fit(x)", cells)
+    return why_not_in_16_bits(notebook, ModelFacts(model, layers, own_layers=tuple(n for n in layers if n != "Lambda")))
+
+
+MIXES = {
+    "noise of TensorFlow": ("", "return x + tf.random.normal(tf.shape(x), stddev=0.1)"),
+    "noise by Keras, times what came in": ("", "e = keras.random.normal(ops.shape(x))\nreturn x + e * 0.1"),
+    "a mask drawn anew": ("", "keep = tf.floor(0.9 + tf.random.uniform((8, 1)))\nreturn x * keep"),
+    "a matrix of its own, made of numbers": (
+        "self.adjacency = tf.constant([[0.0, 1.0], [1.0, 0.0]])", "return tf.matmul(self.adjacency, x)",
+    ),
+    "a matrix that it was given": ("self.adjacency = table", "return tf.matmul(self.adjacency, x)"),
+    "an array": ("self.mask = np.ones((3, 3))", "return x * self.mask"),
+    "a table of positions, sliced": (
+        "self.encoding = table_of(100, units)", "return x + self.encoding[:, : tf.shape(x)[1]]",
+    ),
+    "a count that is cast": ("", "n = tf.cast(tf.shape(x)[-1], tf.float32)\nreturn x / tf.sqrt(n)"),
+    "ones to stack with": ("", "return tf.concat([x, tf.ones((1, 8))], axis=-1)"),
+    "one-hot codes": ("", "return x * tf.one_hot(tf.argmax(x, -1), 8)"),
+    "in a method that call calls": ("", "return self.shift(x)\n\ndef shift(self, x):\n    return x + tf.random.normal((8,))"),
+    "a function beside it": ("", "return add_noise(x)"),
+    "a variable of TensorFlow": ("self.scale = tf.Variable(1.0)", "return x * self.scale"),
+}  # fmt: skip
+REST = "def add_noise(x):\n    return x + tf.random.normal(tf.shape(x))\ndef table_of(n, d):\n    return np.zeros((n, d))\n"
+
+GOES = {
+    "weights and layers alone": ("self.a = layers.Dense(8)\nself.w = self.add_weight(shape=(8,))", "return self.a(x) * self.w"),
+    "numbers": ("self.rate = 0.5", "return x * self.rate + 1.0"),
+    "noise of the input's type": ("", "return x + tf.random.normal(tf.shape(x), dtype=x.dtype)"),
+    "noise of the layer's type": ("", "return x + keras.random.normal(ops.shape(x), dtype=self.compute_dtype)"),
+    "whole numbers": ("", "ids = tf.range(8)\nreturn x * tf.cast(ids, x.dtype)"),
+    "positions into an embedding": ("self.e = layers.Embedding(9, 8)", "return x + self.e(tf.range(0, 9))"),
+    "what is only handed to a layer": ("self.d = layers.Dense(8)", "return x + self.d(tf.ones((1, 8)))"),
+    "noise in the training step": ("", "return x\n\ndef train_step(self, data):\n    z = tf.random.normal((8,)) * 2.0"),
+    "Keras's operations promote": ("", "return ops.add(x, ops.ones((1, 8)))"),
+    "flags that are cast to the input's type": ("", "m = tf.cast(x > 0, dtype=x.dtype)\nreturn x * m"),
+    "shapes": ("", "return tf.reshape(x, tf.constant([8, 8]))"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_a_layer_that_mixes_in_float32_tensors_is_found(name):
+    assert "`Own` mixes in float32 tensors" in ask(own(*MIXES[name], REST)), name
+
+
+@pytest.mark.parametrize("name", GOES)
+def test_a_layer_that_follows_its_input_is_not_refused(name):
+    assert ask(own(*GOES[name], REST)) == "", name
+
+
+def test_what_stands_in_a_base_class_counts():
+    base = own("", "return x + tf.random.normal((8,))").replace("class Own", "class Noisy")
+    assert "mixes in" in ask(base, "class Own(Noisy):\n    pass\n")
+
+
+def test_a_layer_whose_code_is_elsewhere_is_not_trusted():
+    reason = ask("from my_layers import Own")
+    assert reason == "the code of `Own`, which Keras did not write, is not in the notebook: it may need 32 bits"
+
+
+@pytest.mark.parametrize(
+    ("cell", "mixes"),
+    [
+        ("noise = layers.Lambda(lambda x: x + tf.random.normal((8,)))", True),
+        (
+            "def draw(a):\n    m, s = a\n    return m + s * tf.random.normal((8,))\nz = layers.Lambda(draw)([m, s])",
+            True,
+        ),
+        ("layers.Lambda(function=lambda x: x * tf.constant(0.5))", True),
+        ("layers.Lambda(lambda x: x / 255.0)", False),
+        ("layers.Lambda(lambda x: tf.expand_dims(x, -1))", False),
+    ],
+)
+def test_the_functions_of_lambda_layers_are_read(cell, mixes):
+    assert bool(ask(IMPORTS + cell, layers=("Lambda",))) is mixes
