@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tf_mem_magic.core.facts import ModelFacts
 from tf_mem_magic.notebook.model import read_notebook
 from tf_mem_magic.remedies.mixed_precision.own_layers import why_not_in_16_bits
 
+ROOT = Path(__file__).resolve().parents[3]
 IMPORTS = "import numpy as np\nimport tensorflow as tf\nimport keras\nfrom keras import layers, ops\n"
 LAYER = "class Own(layers.Layer):\n    def __init__(self, units=8, table=None):\n        super().__init__()\n"
 
@@ -31,15 +38,15 @@ MIXES = {
     "noise by Keras, times what came in": ("", "e = keras.random.normal(ops.shape(x))\nreturn x + e * 0.1"),
     "a mask drawn anew": ("", "keep = tf.floor(0.9 + tf.random.uniform((8, 1)))\nreturn x * keep"),
     "a matrix of its own, made of numbers": (
-        "self.adjacency = tf.constant([[0.0, 1.0], [1.0, 0.0]])", "return tf.matmul(self.adjacency, x)",
+        "self.adjacency = tf.constant([[0.5] * 8] * 8)", "return tf.matmul(self.adjacency, x)",
     ),
     "a matrix that it was given": ("self.adjacency = table", "return tf.matmul(self.adjacency, x)"),
-    "an array": ("self.mask = np.ones((3, 3))", "return x * self.mask"),
+    "an array": ("self.mask = np.ones((8, 8))", "return x * self.mask"),
     "a table of positions, sliced": (
-        "self.encoding = table_of(100, units)", "return x + self.encoding[:, : tf.shape(x)[1]]",
+        "self.encoding = table_of(100, units)", "return x + self.encoding[: tf.shape(x)[0]]",
     ),
     "a count that is cast": ("", "n = tf.cast(tf.shape(x)[-1], tf.float32)\nreturn x / tf.sqrt(n)"),
-    "ones to stack with": ("", "return tf.concat([x, tf.ones((1, 8))], axis=-1)"),
+    "ones to stack with": ("", "return tf.concat([x, tf.ones((1, 8))], axis=0)"),
     "one-hot codes": ("", "return x * tf.one_hot(tf.argmax(x, -1), 8)"),
     "in a method that call calls": ("", "return self.shift(x)\n\ndef shift(self, x):\n    return x + tf.random.normal((8,))"),
     "a function beside it": ("", "return add_noise(x)"),
@@ -53,7 +60,7 @@ GOES = {
     "noise of the input's type": ("", "return x + tf.random.normal(tf.shape(x), dtype=x.dtype)"),
     "noise of the layer's type": ("", "return x + keras.random.normal(ops.shape(x), dtype=self.compute_dtype)"),
     "whole numbers": ("", "ids = tf.range(8)\nreturn x * tf.cast(ids, x.dtype)"),
-    "positions into an embedding": ("self.e = layers.Embedding(9, 8)", "return x + self.e(tf.range(0, 9))"),
+    "positions into an embedding": ("self.e = layers.Embedding(9, 8)", "return x + self.e(tf.range(0, 8))"),
     "what is only handed to a layer": ("self.d = layers.Dense(8)", "return x + self.d(tf.ones((1, 8)))"),
     "noise in the training step": ("", "return x\n\ndef train_step(self, data):\n    z = tf.random.normal((8,)) * 2.0"),
     "Keras's operations promote": ("", "return ops.add(x, ops.ones((1, 8)))"),
@@ -97,3 +104,40 @@ def test_a_layer_whose_code_is_elsewhere_is_not_trusted():
 )
 def test_the_functions_of_lambda_layers_are_read(cell, mixes):
     assert bool(ask(IMPORTS + cell, layers=("Lambda",))) is mixes
+
+
+SCRIPT = """
+import json, sys
+cases = json.load(sys.stdin)
+import keras
+found = {}
+for policy in ("float32", "mixed_bfloat16"):
+    keras.config.set_dtype_policy(policy)
+    for name, source in cases.items():
+        names = {}
+        exec(source, names)
+        try:
+            x = names["np"].ones((8, 8), "float32")
+            names["Own"](8, names["np"].ones((8, 8), "float32"))(x)
+        except Exception as error:
+            found.setdefault(name, {})[policy] = f"{type(error).__name__}: {error}"[:200]
+print("FOUND" + json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def errors():
+    sources = {name: own(*parts, REST) for name, parts in (MIXES | GOES).items()}
+    env = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(
+        command, input=json.dumps(sources), cwd=ROOT, env=env, capture_output=True, text=True, timeout=280
+    )
+    assert "FOUND" in done.stdout, done.stderr[-3000:]
+    return json.loads(done.stdout.partition("FOUND")[2])
+
+
+@pytest.mark.tf
+def test_the_layers_found_fail_in_16_bits_and_the_others_do_not(errors):
+    assert {name for name, told in errors.items() if "float32" in told} == set()
+    assert set(errors) == set(MIXES)
