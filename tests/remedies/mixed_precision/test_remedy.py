@@ -184,7 +184,7 @@ GAN = """for epoch in range(9):
     ],
 )
 def test_the_change_stands_before_the_loops_in_which_it_trains(source, line):
-    lines = ask(source, OLD, line=line).source.splitlines()
+    lines = ask(source, OLD, line=line, compute_capability=(8, 0)).source.splitlines()
     at = next(i for i, text in enumerate(lines) if "apply.mixed_precision" in text)
     assert lines[at + 1].lstrip().startswith(("for ", "while "))
     assert not any(text.lstrip().startswith(("for ", "while ")) for text in lines[:at])
@@ -512,3 +512,49 @@ def test_behind_a_functional_model_too():
         'h = L.Dense(9, dtype="float32")(L.Dense(9)(i))',
         'o = L.Softmax(dtype="float32")(h)',
     ]
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "other"),
+    [
+        (GAN, 5, "judge"),
+        ("for i in range(9):\n    fake = model.predict(z)\n    gan.train_on_batch(z, ones)\n", 2, "gan"),
+        ("base.fit(x)\nmodel.fit(x)", 2, "base"),
+    ],
+)
+def test_float16_is_not_put_into_layers_that_another_model_may_train_without_scaling(source, line, other):
+    assert f"`{other}` is trained in this cell too" in ask(source, OLD, line=line).reason
+    assert "mixed_bfloat16" in ask(source, OLD, line=line, compute_capability=(8, 0)).source
+
+
+def test_inference_in_a_loop_that_trains_with_a_tape_needs_its_loss_scaled_too():
+    step = "def learn(x):\n    with tf.GradientTape() as t:\n        loss = f(model(x))\n    opt.apply(t.gradient(loss, model.weights))"
+    cell = "for episode in range(9):\n    action = model.predict(state)\n    learn(action)\n"
+    assert "no loss scaling can be seen" in ask(cell, OLD, line=2, earlier=(step,)).reason
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "model = keras.Sequential([base, keras.layers.Dense(4), keras.layers.Dense(1)])\nmodel.fit(x)",
+        "def build():\n    i = keras.Input((8,))\n    return keras.Sequential([base, keras.layers.Dense(1)])\nmodel = build()\nmodel.fit(x)",
+        "saved = keras.models.load_model('a.keras')\nmodel = keras.Sequential([saved, keras.layers.Dense(1)])\nmodel.fit(x)",
+    ],
+)  # fmt: skip
+def test_a_model_built_around_one_that_keeps_its_precision_is_changed_in_place_or_not_at_all(cell):
+    base = ModelFacts("base", ("Conv2D",), weight_bytes=9, steps_before=0)
+    cell, line = "import keras\n" + cell, cell.count("\n") + 2
+    assert "which keeps the precision it was made with" in ask(cell, NEW, base, line=line).reason
+    functional = replace(NEW, form="functional")
+    assert ask(cell, functional, base, line=line).source.splitlines()[-2:] == [
+        'apply.mixed_precision(model, "mixed_float16")',
+        "model.fit(x)",
+    ]
+
+
+def test_a_function_that_infers_is_left_alone_where_the_model_is_there_before_it():
+    cell = (
+        "def translate(text):\n    for word in text:\n        p = model.predict(word)\n    return p\ntranslate(text)\n"
+    )
+    lines = ask(cell, OLD, line=3).source.splitlines()
+    assert lines[1:3] == ['apply.mixed_precision(model, "mixed_float16")', "def translate(text):"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tf_mem_magic.core.facts import ModelFacts
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.cell import shares_line
+from tf_mem_magic.notebook.model import receiver
 from tf_mem_magic.notebook.scopes import arguments
 from tf_mem_magic.notebook.training import binds_model
 from tf_mem_magic.notebook.uses import called_name
@@ -46,7 +47,8 @@ def computing(ask: Ask) -> Computing:
     if by_keras and place.facts is None and not _seen_built(ask, place.model):
         raise RefusedError(f"`{place.model}` is not known to be a Keras model")
     if by_keras:
-        return Computing(place.statement, place.top, place.model, place.facts, True, _own_step(ask, place.facts))
+        own = _own_step(ask, place.facts) or _reaches_tape(ask, place.top)
+        return Computing(place.statement, place.top, place.model, place.facts, True, own)
     statement = _statement(ask) or place.statement
     how = _how(ask, statement, place.model)
     makes = any(called_name(call) == "build" for call in ask.failing)
@@ -64,7 +66,8 @@ def computing(ask: Ask) -> Computing:
         raise RefusedError(f"a function that led to the error holds a model of its own, `{held[0]}`")
     if not _is_used(ask, _around(ask, statement), place.model):
         raise RefusedError(f"the line that ran out does not use `{place.model}`")
-    return Computing(place.statement, place.top, place.model, place.facts, False, how == "tape")
+    own = how == "tape" or _reaches_tape(ask, place.top)
+    return Computing(place.statement, place.top, place.model, place.facts, False, own)
 
 
 def _seen_built(ask: Ask, model: str) -> bool:
@@ -126,6 +129,16 @@ def _reached(ask: Ask, statement: ast.stmt, model: str) -> str:
     return how
 
 
+def _reaches_tape(ask: Ask, top: ast.stmt) -> bool:
+    """Whether a loop that is run as a whole takes gradients itself somewhere, by functions of the notebook too."""
+    return isinstance(top, _LOOPS) and _reached(ask, top, "") == "tape"
+
+
+def trained(ask: Ask) -> set[str]:
+    """Give what the cell trains by Keras's methods, as it is written there."""
+    return {receiver(call) for call in ask.notebook.calls(*TRAINING) if receiver(call)}
+
+
 def _is_tape(node: ast.With) -> bool:
     return any("GradientTape" in ast.unparse(item.context_expr) for item in node.items)
 
@@ -168,6 +181,9 @@ def first_place(ask: Ask, place: Computing) -> ast.stmt:
         raise RefusedError(f"`{place.model}` is made or chosen in the statement that trains it")
     if shares_line(ask.cell, at):
         raise RefusedError("the statement that trains shares its line with another: give it a line of its own")
+    function = next((node for node in ask.scopes.up(at) if isinstance(node, _FUNCTIONS)), None)
+    if function is not None and _is_global(ask, place, function):
+        at = place.top
     for node in ask.scopes.up(at):
         if isinstance(node, (*_FUNCTIONS, ast.ClassDef)) or not isinstance(node, ast.stmt):
             break
@@ -176,3 +192,15 @@ def first_place(ask: Ask, place: Computing) -> ast.stmt:
         if isinstance(node, _LOOPS):
             at = node
     return at
+
+
+def _is_global(ask: Ask, place: Computing, function: ast.AST) -> bool:
+    """Whether a function at the top of the cell reads a model that exists before the cell begins."""
+    root = place.model.partition(".")[0].partition("[")[0]
+    home = ask.scopes.lookup(root, function)
+    return (
+        function is place.top
+        and home is ask.cell.tree
+        and not any(binds_model(statement, place.model) for statement in ask.cell.tree.body)
+        and not shares_line(ask.cell, place.top)
+    )

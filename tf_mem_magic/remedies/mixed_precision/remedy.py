@@ -13,7 +13,7 @@ from tf_mem_magic.remedies._engine.guards import device_memory, python, uses_ker
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.mixed_precision.output_layers import all_layers, output_layers
 from tf_mem_magic.remedies.mixed_precision.own_layers import why_not_in_16_bits
-from tf_mem_magic.remedies.mixed_precision.places import Computing, computing, first_place
+from tf_mem_magic.remedies.mixed_precision.places import Computing, computing, first_place, trained
 
 KEY = "mixed-precision"
 TITLE = "Mixed precision"
@@ -54,6 +54,12 @@ def propose(ask: Ask) -> Proposal:
         raise RefusedError(
             "float16 needs the loss to be scaled, and no loss scaling can be seen in the training loop "
             "(optimizer.scale_loss, LossScaleOptimizer)"
+        )
+    others = sorted(trained(ask) - {place.model})
+    if others and policy == "mixed_float16":
+        raise RefusedError(
+            f"`{others[0]}` is trained in this cell too: layers that it shares with `{place.model}` would compute in "
+            "float16 there without the loss being scaled"
         )
     if loop:
         caveats += ("In your own loop, a float32 tensor mixed with a 16-bit output raises an error: cast it.",)
@@ -185,6 +191,10 @@ def _start_of_building(ask: Ask, place: Computing, made: list[ast.stmt]) -> ast.
         return None
     if any(names.loads(s) for s in made) or (facts is not None and facts.earlier_bytes):
         return None
+    if kept := _keeps_its_own(ask, made):
+        if facts is not None and facts.form == "functional" and facts.weight_bytes and made:
+            return None
+        raise RefusedError(f"`{place.model}` is built around `{kept}`, which keeps the precision it was made with")
     building = [s for s in cell.tree.body if names.builds(s)]
     first = min(building, key=cell.start, default=None)
     before = [s for s in made if cell.start(s) < cell.start(place.top)]
@@ -196,6 +206,20 @@ def _start_of_building(ask: Ask, place: Computing, made: list[ast.stmt]) -> ast.
     if first is not None and not is_called and cell.start(first) > cell.start(place.top):
         raise RefusedError(f"`{place.model}` was built before what this cell builds, by code that cannot be seen here")
     return first
+
+
+def _keeps_its_own(ask: Ask, made: list[ast.stmt]) -> str:
+    """Name the model of an earlier cell, or from a file, around which the cell builds the one that ran out."""
+    earlier = {m.name for m in ask.facts.models if not m.is_new and not m.local and m.weight_bytes}
+    loaded = {t for s in ask.cell.tree.body if ask.names.loads(s) for t in _targets(s)}
+    building = [s for s in ask.cell.tree.body if ask.names.builds(s) or s in made]
+    functions = [f for f in ask.cell.tree.body if isinstance(f, ast.FunctionDef) and f.name in ask.names.builders]
+    for statement in (*building, *functions):
+        bound = _targets(statement)
+        read = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+        if kept := sorted(read & (earlier | loaded) - bound):
+            return kept[0]
+    return ""
 
 
 def _targets(statement: ast.stmt) -> set[str]:
