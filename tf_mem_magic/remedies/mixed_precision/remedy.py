@@ -213,7 +213,7 @@ def _keeps_its_own(ask: Ask, made: list[ast.stmt]) -> str:
     earlier = {m.name for m in ask.facts.models if not m.is_new and not m.local and m.weight_bytes}
     loaded = {t for s in ask.cell.tree.body if ask.names.loads(s) for t in _targets(s)}
     building = [s for s in ask.cell.tree.body if ask.names.builds(s) or s in made]
-    functions = [f for f in ask.cell.tree.body if isinstance(f, ast.FunctionDef) and f.name in ask.names.builders]
+    functions = [f for f in ask.cell.tree.body if isinstance(f, ast.FunctionDef) and any(map(ask.names.builds, f.body))]
     for statement in (*building, *functions):
         bound = _targets(statement)
         read = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
