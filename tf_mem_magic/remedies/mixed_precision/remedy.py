@@ -11,9 +11,10 @@ from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.notebook.cell import PythonCell
 from tf_mem_magic.remedies._engine.guards import device_memory, python, uses_keras
 from tf_mem_magic.remedies._engine.question import Ask, remedy
-from tf_mem_magic.remedies.mixed_precision.output_layers import all_layers, output_layers
+from tf_mem_magic.remedies.mixed_precision.change import change
+from tf_mem_magic.remedies.mixed_precision.output_layers import all_layers
 from tf_mem_magic.remedies.mixed_precision.own_layers import why_not_in_16_bits
-from tf_mem_magic.remedies.mixed_precision.places import Computing, computing, first_place, trained
+from tf_mem_magic.remedies.mixed_precision.places import Computing, computing, trained
 
 KEY = "mixed-precision"
 TITLE = "Mixed precision"
@@ -63,7 +64,7 @@ def propose(ask: Ask) -> Proposal:
         )
     if loop:
         caveats += ("In your own loop, a float32 tensor mixed with a 16-bit output raises an error: cast it.",)
-    changed, undo, more = _change(ask, place, policy)
+    changed, undo, more = change(ask, place, policy)
     return Proposal(
         key=KEY,
         title="16-bit compute",
@@ -102,7 +103,7 @@ def _check_model(ask: Ask, place: Computing) -> None:
     model = place.facts
     listed = all_layers(ask.names, place.model, place.top)
     halving = None if model is None else model.halving
-    if halving == 0 or (halving is None and listed is not None and len(set_with_weights(listed)) < 2):
+    if halving == 0 or (halving is None and listed is not None and len(_with_weights(listed)) < 2):
         raise RefusedError(
             f"only the layer that gives the output of `{place.model}` has weights, and that one stays in 32 bits"
         )
@@ -119,7 +120,7 @@ def _check_model(ask: Ask, place: Computing) -> None:
         raise RefusedError(reason)
 
 
-def set_with_weights(layers: list[str]) -> list[str]:
+def _with_weights(layers: list[str]) -> list[str]:
     """List the layers that have weights, as far as their classes tell."""
     return [name for name in layers if name not in _WITHOUT_WEIGHTS]
 
@@ -162,102 +163,6 @@ def _device(facts: Facts, diagnosis: Diagnosis | None) -> DeviceFacts:
 
 def _scales_loss(ask: Ask) -> bool:
     return any("scale_loss" in text or "LossScaleOptimizer" in text for text in ask.texts)
-
-
-_Change = tuple[str, str, tuple[str, ...]]
-
-
-def _change(ask: Ask, place: Computing, policy: str) -> _Change:
-    """Set the policy before the model is built, or change the model that exists when it computes."""
-    made = [s for s in ask.cell.tree.body if place.model in _targets(s)]
-    start = _start_of_building(ask, place, made)
-    if start is None:
-        return _change_in_place(ask, place, policy)
-    outputs = output_layers(ask.names, place.model, place.top)
-    if outputs is not None:
-        return _set_policy(ask, start, policy, outputs)
-    if place.facts is not None and place.facts.form == "functional" and place.facts.weight_bytes and made:
-        return _change_in_place(ask, place, policy)
-    raise RefusedError(
-        f"which layer gives the output of `{place.model}` cannot be told from this cell, and that one must stay in "
-        '32 bits (dtype="float32")'
-    )
-
-
-def _start_of_building(ask: Ask, place: Computing, made: list[ast.stmt]) -> ast.stmt | None:
-    """Find the top-level statement before which a global policy must stand; None for a model built earlier."""
-    cell, names, facts = ask.cell, ask.names, place.facts
-    if facts is not None and not facts.is_new and not any(map(names.builds, made)):
-        return None
-    if any(names.loads(s) for s in made) or (facts is not None and facts.earlier_bytes):
-        return None
-    if kept := _keeps_its_own(ask, made):
-        if facts is not None and facts.form == "functional" and facts.weight_bytes and made:
-            return None
-        raise RefusedError(f"`{place.model}` is built around `{kept}`, which keeps the precision it was made with")
-    building = [s for s in cell.tree.body if names.builds(s)]
-    first = min(building, key=cell.start, default=None)
-    before = [s for s in made if cell.start(s) < cell.start(place.top)]
-    if len(before) > 1 and all_layers(names, place.model, place.top) is not None:
-        return before[-1]
-    if first is None and made:
-        return made[0]
-    is_called = isinstance(place.top, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While))
-    if first is not None and not is_called and cell.start(first) > cell.start(place.top):
-        raise RefusedError(f"`{place.model}` was built before what this cell builds, by code that cannot be seen here")
-    return first
-
-
-def _keeps_its_own(ask: Ask, made: list[ast.stmt]) -> str:
-    """Name the model of an earlier cell, or from a file, around which the cell builds the one that ran out."""
-    earlier = {m.name for m in ask.facts.models if not m.is_new and not m.local and m.weight_bytes}
-    loaded = {t for s in ask.cell.tree.body if ask.names.loads(s) for t in _targets(s)}
-    building = [s for s in ask.cell.tree.body if ask.names.builds(s) or s in made]
-    functions = [f for f in ask.cell.tree.body if isinstance(f, ast.FunctionDef) and any(map(ask.names.builds, f.body))]
-    for statement in (*building, *functions):
-        bound = _targets(statement)
-        read = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-        if kept := sorted(read & (earlier | loaded) - bound):
-            return kept[0]
-    return ""
-
-
-def _targets(statement: ast.stmt) -> set[str]:
-    nodes = (n for n in ast.walk(statement) if isinstance(n, (ast.Name, ast.Attribute, ast.Subscript)))
-    return {ast.unparse(n) for n in nodes if isinstance(n.ctx, ast.Store)}
-
-
-def _set_policy(ask: Ask, start: ast.stmt, policy: str, outputs: list[ast.Call]) -> _Change:
-    """Set the global policy before the model is built, and keep its output layers in float32."""
-    handle = ask.names.handle(start)
-    keras = handle or "keras"
-    lines = ([] if handle else ["import keras"]) + [f'{keras}.config.set_dtype_policy("{policy}")']
-    editor = ask.edit().before(start, *lines)
-    for call in outputs:
-        editor.argument(call, "dtype", '"float32"')
-    undo = f'import keras\nkeras.config.set_dtype_policy("{ask.facts.policy}")'
-    return editor.source(), undo, ("The policy stays set for models that later cells build; Undo sets it back.",)
-
-
-def _change_in_place(ask: Ask, place: Computing, policy: str) -> _Change:
-    """Change the model that exists before it trains, by a call that stands in the cell."""
-    model = place.facts
-    if model is None:
-        raise RefusedError("it could not be seen where the model is built")
-    if not model.weight_bytes:
-        raise RefusedError(f"`{place.model}` is not built yet: it has no weights")
-    if place.own_loop and model.form == "subclassed" and not place.by_keras:
-        raise RefusedError(
-            f"what gives the outputs of `{place.model}` is not known, and your own loop needs them in 32 bits"
-        )
-    earlier = any("tf.function" in text for text in ask.facts.earlier_cells)
-    if place.own_loop and earlier and "tf.function" not in ask.source and not place.by_keras:
-        raise RefusedError("the training step may be a tf.function of an earlier cell, which keeps the old precision")
-    at = first_place(ask, place)
-    editor = ask.edit().before(at, f'apply.mixed_precision({place.model}, "{policy}")', apply=True)
-    caveats = ("The changed cell needs tf_mem_magic; other models that share its layers change too.",)
-    undo = f'from tf_mem_magic import apply\napply.mixed_precision({place.model}, "float32")'
-    return editor.source(), undo, caveats
 
 
 def _layer_caveats(model: ModelFacts | None) -> tuple[str, ...]:
