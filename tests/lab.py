@@ -77,8 +77,10 @@ class Lab:
         env: Mapping[str, str] | None = None,
         size: tuple[int, int] = (1200, 1000),
         dark: bool = False,
+        app: str = "jupyterlab",
     ) -> None:
-        self.folder = folder
+        """Serve ``folder``; ``app`` is ``"jupyterlab"`` or ``"notebook"`` (Notebook 7)."""
+        self.folder, self._app = folder, app
         self._size, self._dark, self._env = size, dark, dict(env or {})
         self.console: list[tuple[str, str]] = []
 
@@ -105,11 +107,12 @@ class Lab:
         options = [
             "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={self.port}", "--ServerApp.port_retries=0",
             "--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True", f"--ServerApp.root_dir={self.folder}",
-            "--expose-app-in-browser", "--LabApp.news_url=",
-            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+            "--expose-app-in-browser",
         ]  # fmt: skip
+        if self._app == "jupyterlab":
+            options += ["--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
         self._log = (self.folder / "jupyterlab.log").open("w")
-        command = [sys.executable, "-m", "jupyterlab", *options]
+        command = [sys.executable, "-m", self._app, *options]
         self._server = subprocess.Popen(command, stdout=self._log, stderr=self._log, env=env, cwd=self.folder)
         try:
             wait_until(self._is_up, "JupyterLab answers")
@@ -159,7 +162,8 @@ class Lab:
 
     def address(self, name: str) -> str:
         """Give the address of a notebook."""
-        return f"http://127.0.0.1:{self.port}/lab/tree/{quote(name)}?reset"
+        place = "lab/tree" if self._app == "jupyterlab" else "notebooks"
+        return f"http://127.0.0.1:{self.port}/{place}/{quote(name)}?reset"
 
     def open(self, name: str) -> None:
         """Open a notebook and wait for its kernel."""

@@ -70,7 +70,7 @@ def test_only_what_is_ticked_is_let_go_and_its_memory_is_really_back(folder):
         lab.page.keyboard.press("Space")
         lab.button("Let go of cache, Out[3], old (100.0 MiB)").wait_for()
         lab.button("Save old first").wait_for()
-        lab.click("the change")
+        lab.click("change")
         change = lab.page.locator(".tfmem-picks .tfmem-diff")
         assert '+apply.free("cache", "Out[3]", "old")' in change.inner_text()
         boxes["old ("].uncheck()

@@ -333,15 +333,15 @@ def test_the_paragraph_says_what_happened_where_what_was_needed_and_the_level():
     expected = (
         "Out of memory on GPU:0 after 12.0 s, in the first step of epoch 1.\n"
         "Line 2 of your cell: model.fit(x, y, batch_size=256)\n"
-        "It needed 1.5 GiB more for the activations of conv2d_4 [256, 112, 112, 128] float32; "
-        "14.0 of 15.0 GiB were in use."
+        "The activations of conv2d_4 needed 1.5 GiB more ([256, 112, 112, 128] float32); "
+        "1.0 of 15.0 GiB were free."
     )
     assert expected == diagnose(recording(facts=facts)).text
 
 
 def test_the_detail_leaves_out_what_a_headline_says():
-    expected = "It needed 1.5 GiB more for the activations of conv2d_4 [256, 112, 112, 128] float32; "
-    assert expected + "14.0 of 15.0 GiB were in use." == diagnose(recording()).detail
+    expected = "The activations of conv2d_4 needed 1.5 GiB more ([256, 112, 112, 128] float32); "
+    assert expected + "1.0 of 15.0 GiB were free." == diagnose(recording()).detail
 
 
 def last_sentence(**changes):
@@ -382,17 +382,25 @@ def test_garbage_of_the_cell_is_a_part_of_its_own_and_its_cause():
 
 
 def test_fragmentation_is_told_by_both_numbers():
-    expected = "3.0 GiB of the pool were free, but the largest free piece had 1.0 GiB."
-    assert expected == last_sentence(dumps=(dump(in_use=12 * GIB),))
+    expected = "; 3.0 GiB were free, but in pieces of at most 1.0."
+    assert last_sentence(dumps=(dump(in_use=12 * GIB),)).endswith(expected)
 
 
 def test_that_the_last_bytes_of_a_full_pool_were_in_pieces_is_told_too():
     nearly = dump(in_use=37 * GIB, limit=40 * GIB, pool=40 * GIB)
-    assert "3.0 GiB of the pool were free, but the largest free piece had 1.0 GiB." == last_sentence(dumps=(nearly,))
+    assert last_sentence(dumps=(nearly,)).endswith("; 3.0 GiB were free, but in pieces of at most 1.0.")
+
+
+def test_what_the_pool_has_not_taken_yet_is_told_where_it_would_have_done_with_the_rest():
+    half = dump(in_use=13 * GIB, limit=15 * GIB, pool=14 * GIB)
+    told = "; 2.0 GiB were free, but in pieces of at most 1.0 and 1.0 of them not yet taken from the device."
+    assert last_sentence(dumps=(half,)).endswith(told)
 
 
 def test_a_request_above_the_limit_is_said_to_be_that():
-    assert "That alone is more than the limit." == last_sentence(series=(series(GIB // 2, GIB),))
+    assert "That alone is more than the limit; with what was in use it comes to 2.0 GiB." == last_sentence(
+        series=(series(GIB // 2, GIB),)
+    )
 
 
 def test_a_disguised_error_says_how_it_is_known():
@@ -405,9 +413,7 @@ def test_a_tiny_request_is_not_shown_as_zero():
     message = (
         "OOM when allocating tensor with shape[100] and type float on /device:GPU:0 by allocator GPU_0_bfc [Op:Add]"
     )
-    assert last_sentence(errors=(error(message),)).startswith(
-        "It needed 400 B more for the operation Add [100] float32;"
-    )
+    assert last_sentence(errors=(error(message),)).startswith("The operation Add needed 400 B more ([100] float32);")
 
 
 def test_host_memory_is_called_that():

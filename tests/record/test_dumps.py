@@ -146,16 +146,23 @@ def test_a_single_dump_is_a_request_that_may_fail(watch, clock):
     assert None is watch.poll(GPU)
 
 
-def test_the_wait_is_over_when_memory_changes(watch):
+def test_the_wait_is_over_when_the_request_is_met(watch):
     write()
     watch.poll(GPU)
-    assert None is watch.poll({"allocator:GPU:0": 4})
+    assert None is watch.poll({"allocator:GPU:0": 6})
 
 
-def test_after_memory_has_changed_another_wait_is_seen(watch, clock):
+def test_what_other_operations_give_back_meanwhile_does_not_end_the_wait(watch):
+    write()
+    watch.poll({"allocator:GPU:0": 1000})
+    polled = [watch.poll({"allocator:GPU:0": held}) for held in (990, 700, 705, 800)]
+    assert ["GPU:0", "GPU:0", "GPU:0", None] == polled
+
+
+def test_after_the_request_was_met_another_wait_is_seen(watch, clock):
     write()
     watch.poll(GPU)
-    watch.poll({"allocator:GPU:0": 4})
+    watch.poll({"allocator:GPU:0": 6})
     clock.now += 9
     write()
     assert "GPU:0" == watch.poll({"allocator:GPU:0": 4})

@@ -151,7 +151,7 @@ def test_where_no_cell_can_be_added_copy_comes_first_and_it_runs_in_the_panel(dr
 def test_after_success_the_offers_are_folded_with_their_reasons(driven):  # noqa: F811
     d = driven(went_well(declined=(Declined("prune", "Prune", "no kernels"),)))
     toggles = [w.description for w in d.widgets() if type(w).__name__ == "ToggleButton"]
-    assert toggles == ["Make a model smaller for deployment", "the new cell"]
+    assert toggles == ["Make a model smaller for deployment", "new cell"]
     assert "no kernels" in d.text()
     assert "Change the cell and run it again" not in d.text()
 

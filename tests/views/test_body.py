@@ -48,7 +48,7 @@ def test_a_change_in_place_of_another_replaces_the_cell_as_it_is_now(shown):
 def test_what_could_be_changed_after_a_rerun_that_fitted_is_folded_in_one_line(shown):
     driven = shown(fitted())
     toggles = [w.description for w in driven.widgets() if type(w).__name__ == "ToggleButton"]
-    assert toggles == ["More room, or another change: 2 choices", "the change", "the change"]
+    assert toggles == ["More room, or another change: 2 choices", "change", "change"]
     said = driven.text()
     assert said.index("On top of this change, for more room") < said.index("In place of this change")
 

@@ -456,7 +456,7 @@ def test_a_row_without_an_estimate_has_an_empty_place_beside_one_that_has(driven
 
 def test_where_no_row_has_an_estimate_there_is_no_column_for_them(driven):
     text = driven(outcome(CELL, proposal("k", "t", CHANGED, CELL))).text()
-    assert ('tfmem-unseen">peak to expect' in text, "<span>keeps</span>" in text) == (False, True)
+    assert ('tfmem-unseen">peak to expect' in text, 'tfmem-unseen">keeps' in text) == (False, True)
 
 
 def test_a_row_opens_to_its_name_its_reasons_and_what_the_estimate_rests_on():
@@ -480,7 +480,7 @@ def test_a_cost_that_decides_stands_in_the_row(driven):
 def test_only_three_changes_are_seen_before_anything_is_opened(driven):
     many = [proposal(f"k{i}", f"Change {i}", f"x = {i}", CELL) for i in range(5)]
     toggles = [w.description for w in driven(outcome(CELL, *many)).widgets() if type(w).__name__ == "ToggleButton"]
-    assert toggles == ["the change"] * 3 + ["2 more", *["the change"] * 2]
+    assert toggles == ["change"] * 3 + ["2 more", *["change"] * 2]
 
 
 def test_what_folds_has_a_name_of_its_own(driven):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from tf_mem_magic.core.diagnosis import Diagnosis, Situation
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.recording import Dump, Frame, Recording
-from tf_mem_magic.core.units import brief_unit, duration, size
+from tf_mem_magic.core.units import Unit, brief_unit, duration, size
 from tf_mem_magic.diagnose.breakdown import HOST, discarded, find_leftovers
 from tf_mem_magic.diagnose.places import at_top_level, is_cell_file
 
@@ -43,7 +43,7 @@ def lines(
     disguised: bool,
 ) -> Lines:
     """Explain a diagnosis; ``frames`` are the user's own, outermost first, ``role`` what the memory was for."""
-    why = (_needed(diagnosis, role), _cause(recording, diagnosis, dump), _how_known(dump, disguised))
+    why = (_needed(diagnosis, role, dump), _cause(recording, diagnosis), _how_known(dump, disguised))
     return Lines(
         happened=_happened(recording, diagnosis.device),
         place=place(recording.cell.source, frames),
@@ -58,10 +58,16 @@ def with_situation(lines: Lines, situation: Situation) -> Lines:
     return replace(lines, why=(situation.text, *kept) if why is not lines.why else (*lines.why, situation.text))
 
 
-def is_in_pieces(dump: Dump, requested: int) -> bool:
-    """Say whether the pool had enough free bytes for a request, but not in one piece."""
+def is_in_pieces(dump: Dump, requested: int, limit: int | None = None) -> bool:
+    """Say whether the pool had enough free bytes for a request, but not in one piece.
+
+    With a ``limit``, what the pool had not taken from the device yet counts as free too.
+    """
     free = _free(dump)
-    return free is not None and dump.largest_free is not None and free >= requested > dump.largest_free
+    if free is None or dump.largest_free is None:
+        return False
+    untaken = max(limit - dump.pool, 0) if limit is not None and dump.pool is not None else 0
+    return free + untaken >= requested > max(dump.largest_free, untaken)
 
 
 def place(source: str, frames: Sequence[Frame]) -> str | None:
@@ -118,7 +124,8 @@ def progress(facts: Facts) -> str:
     return f", in {step} of {epoch}"
 
 
-def _needed(diagnosis: Diagnosis, role: str | None) -> str:
+def _needed(diagnosis: Diagnosis, role: str | None, dump: Dump | None) -> str:
+    """Say what was needed and what there was, in numbers that show why it failed."""
     requested, in_use, limit = diagnosis.requested, diagnosis.in_use, diagnosis.limit
     level = [value for value in (in_use, limit) if value is not None]
     unit = brief_unit(level)
@@ -130,13 +137,36 @@ def _needed(diagnosis: Diagnosis, role: str | None) -> str:
         return f"{held[0].upper()}{held[1:]}." if held else ""
     # A request of another order than the rest gets a unit of its own: "0.0 GiB" would tell nothing.
     own = unit if level and float(unit.text(requested)) and requested < 1000 * unit.size else brief_unit([requested])
-    needed = f"It needed {size(requested, own)} more{_purpose(diagnosis, role)}"
+    needed = f"{_who(diagnosis, role)} needed {size(requested, own)} more{_shape(diagnosis)}"
+    if diagnosis.device != HOST and in_use is not None and limit is not None:
+        free = max(limit - in_use, 0)
+        if requested > free:
+            held = f"{_amount(free, own)} of {size(limit, unit)} were free"
+            held += ", not quite enough" if own.text(free) == own.text(requested) else ""
+        elif dump is not None and is_in_pieces(dump, requested, limit):
+            held = _pieces(dump, free, own, limit)
     return f"{needed}; {held}." if held else f"{needed}."
 
 
-def _purpose(diagnosis: Diagnosis, role: str | None) -> str:
-    """Say what the memory was for: ``" for the activations of conv2d_4 [256, 112, 112, 128] float32"``."""
-    what = ""
+def _pieces(dump: Dump, free: int, unit: Unit, limit: int) -> str:
+    """Say why free memory that was enough in all did not do: it was in pieces, some of it not the pool's yet."""
+    untaken = max(limit - dump.pool, 0) if dump.pool is not None else 0
+    told = []
+    if dump.largest_free:
+        told.append(f"in pieces of at most {unit.text(dump.largest_free)}")
+    if untaken > _TRIFLE * limit:
+        told.append(f"{unit.text(untaken)} of them not yet taken from the device")
+    return f"{size(free, unit)} were free, but {' and '.join(told) if told else 'not in one piece'}"
+
+
+def _amount(value: int, unit: Unit) -> str:
+    """Give bytes in a unit that stands beside; "none" rather than "0.0"."""
+    return unit.text(value) if not value or float(unit.text(value)) else f"less than 0.1 {unit.name}"
+
+
+def _who(diagnosis: Diagnosis, role: str | None) -> str:
+    """Say what the memory was for, as the beginning of a sentence: ``"The activations of conv2d_4"``."""
+    what = "it"
     if role in ("activations", "gradients"):
         what = f"the {role} of {diagnosis.layer}"
     elif role == "input":
@@ -151,9 +181,14 @@ def _purpose(diagnosis: Diagnosis, role: str | None) -> str:
         what = f"the operation {diagnosis.op}"
     elif diagnosis.shape:
         what = "an array" if diagnosis.device == HOST else "a tensor"
-    shape = f" [{', '.join(map(str, diagnosis.shape))}]" if diagnosis.shape else ""
-    dtype = f" {diagnosis.dtype}" if diagnosis.dtype else ""
-    return f" for {what}{shape}{dtype}" if what else ""
+    return what[:1].upper() + what[1:]
+
+
+def _shape(diagnosis: Diagnosis) -> str:
+    """Give the tensor's shape and type: ``" ([256, 112, 112, 128] float32)"``."""
+    shape = f"[{', '.join(map(str, diagnosis.shape))}]" if diagnosis.shape else ""
+    told = " ".join(part for part in (shape, diagnosis.dtype) if part)
+    return f" ({told})" if told else ""
 
 
 def _layer(name: str) -> str:
@@ -163,7 +198,7 @@ def _layer(name: str) -> str:
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name} layer"
 
 
-def _cause(recording: Recording, diagnosis: Diagnosis, dump: Dump | None) -> str:
+def _cause(recording: Recording, diagnosis: Diagnosis) -> str:
     if recording.host_full is not None:
         full = recording.host_full
         share = round(100 * full.used / full.limit)
@@ -172,15 +207,11 @@ def _cause(recording: Recording, diagnosis: Diagnosis, dump: Dump | None) -> str
         return _others(recording, diagnosis.device)
     if diagnosis.cause == "leftovers":
         return _left(recording, diagnosis.device)
-    if dump is not None and diagnosis.requested is not None and is_in_pieces(dump, diagnosis.requested):
-        free, largest = _free(dump), dump.largest_free
-        unit = brief_unit([free or 0])
-        piece = f"the largest free piece had {size(largest, unit)}"
-        if size(largest, unit) == size(diagnosis.requested, unit):
-            piece = "no free piece was quite that large"
-        return f"{size(free, unit)} of the pool were free, but {piece}."
     alone = diagnosis.larger_than_device and diagnosis.cause == "too-big"
-    return "That alone is more than the limit." if alone else ""
+    if not alone or diagnosis.requested is None:
+        return ""
+    total = diagnosis.requested + (diagnosis.in_use or 0)
+    return f"That alone is more than the limit; with what was in use it comes to {size(total, brief_unit([total]))}."
 
 
 def _others(recording: Recording, device: str) -> str:

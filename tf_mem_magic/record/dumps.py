@@ -23,6 +23,7 @@ WAIT = 12.0
 _FOLDER = "tfmem-dumps-"
 _GIVES_UP = 8.0
 _BURST = 2.5
+_TRIFLE = 0.02
 _KEPT = 4
 _PROTOS = ("tensorflow.core.protobuf", "tensorflow.tsl.protobuf", "tsl.protobuf", "xla.tsl.protobuf")
 
@@ -52,7 +53,7 @@ class DumpWatch:
         self._is_own = False
         self._since = -math.inf
         self._pid = os.getpid()
-        self._in_use: int | None = None
+        self._least: int | None = None
         self.waiting: str | None = None
         """The device whose allocator is waiting for memory to be freed; None: none is."""
 
@@ -91,11 +92,12 @@ class DumpWatch:
     def poll(self, in_use: Mapping[str, int]) -> str | None:
         """Look for new dumps and give the device that is waiting; cheap, for every tenth of a second or so.
 
-        ``in_use`` holds the newest bytes by series name: the wait is over once they change, or after 12 seconds.
+        ``in_use`` holds the newest bytes by series name: the wait is over once they rise, for then the request was met,
+        or after 12 seconds. They may fall while it waits: other operations finish and give theirs back.
         """
         now = time.monotonic()
         waited = now - self._since
-        if self.waiting is not None and (in_use.get(f"allocator:{self.waiting}") != self._in_use or waited > WAIT):
+        if self.waiting is not None and (self._has_risen(in_use) or waited > WAIT):
             self.waiting = None
             if waited < _GIVES_UP:
                 self._since = -math.inf
@@ -107,6 +109,15 @@ class DumpWatch:
             self._see(now, [_allocator_of(path, self._prefix or "") for path in new], in_use)
         return self.waiting
 
+    def _has_risen(self, in_use: Mapping[str, int]) -> bool:
+        """Tell whether the device that waits has more in use than it had least since then, trifles aside."""
+        held = in_use.get(f"allocator:{self.waiting}")
+        if held is None or self._least is None:
+            self._least = held
+            return False
+        self._least = min(self._least, held)
+        return held > (1 + _TRIFLE) * self._least
+
     def _see(self, now: float, allocators: list[str], in_use: Mapping[str, int]) -> None:
         """Note new dumps: a request that is tried again writes two at once; one that may fail writes one."""
         self._burst = [(at, name) for at, name in self._burst if now - at < _BURST]
@@ -114,7 +125,7 @@ class DumpWatch:
         if [name for _, name in self._burst].count(allocators[-1]) > 1:
             self.waiting = device_of(allocators[-1])
             self._since = now
-            self._in_use = in_use.get(f"allocator:{self.waiting}")
+            self._least = in_use.get(f"allocator:{self.waiting}")
             self._burst.clear()
 
     def read(self, text: str = "") -> tuple[Dump, ...]:

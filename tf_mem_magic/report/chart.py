@@ -13,6 +13,8 @@ from tf_mem_magic.report.measures import OFF_SCALE, amount, focus, limit_of, pea
 COLUMNS = 100
 """Places of a chart that is drawn of columns."""
 
+_NAMES = {"allocator": "in use", "host": "host memory", "process": "this process", "device": "all processes"}
+
 _MORE = 1.25
 """How far above the limit and the curves a failed request is drawn, unless it alone is more than the device has."""
 
@@ -95,12 +97,12 @@ def chart_of(outcome: Outcome) -> Chart | None:
     highest = max(*map(_highest, runs), cap.end if cap else 0) or unit.size
     near = limit is not None and limit <= OFF_SCALE * highest
     top = max(highest, limit) if near and limit is not None else highest
-    names = [""] if before is None else ["after", "before"]
+    names = [_NAMES.get(main.kind, main.kind)] if before is None else ["after", "before"]
     marks = ["✗" if outcome.recording.status in ("oom", "error", "killed") else ""]
     if comparison is not None and before is not None:
         marks = ["✓" if s == "ok" else "✗" for s in (comparison.status_after, comparison.status_before)]
     curves = tuple(
-        Curve(name or "in use", series.kind, columns(series.times, series.values, seconds, COLUMNS), mark)
+        Curve(name, series.kind, columns(series.times, series.values, seconds, COLUMNS), mark)
         for name, series, mark in zip(names, runs, marks)
     )
     return Chart(

@@ -75,7 +75,7 @@ class ChoiceView:
     @property
     def opens(self) -> str:
         """What the row opens to."""
-        return "the new cell" if self.proposal.new_cell else "the change"
+        return "new cell" if self.proposal.new_cell else "change"
 
     @property
     def diff(self) -> str:

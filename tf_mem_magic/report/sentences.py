@@ -28,6 +28,9 @@ PART_WORDS: dict[str, str] = {
 _OF_CARDS = ("nvml", "device:", "process:")
 _HOST_REST = "the rest of this process: Python, libraries, data"
 
+FIRST_HEADING = "Change the cell and run it again"
+"""Heads the changes after a first run; where buttons stand below, they say the same."""
+
 SHORT = 0.5
 """Seconds below which a run that went well has no timeline to speak of."""
 
@@ -206,7 +209,7 @@ def changes_heading(outcome: Outcome) -> str:
     """Head the changes to the cell that are offered after a run that did not end well."""
     if any(proposal.instead_of for proposal in outcome.edits):
         return "Try another change in its place"
-    return "Try the next" if outcome.comparison is not None else "Change the cell and run it again"
+    return "Try the next" if outcome.comparison is not None else FIRST_HEADING
 
 
 def further_heading(outcome: Outcome) -> str:

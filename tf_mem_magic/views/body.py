@@ -12,6 +12,7 @@ from tf_mem_magic.core.proposals import Declined, Proposal
 from tf_mem_magic.report.choices import ChoiceView, DeclinedView, choice_view, declined_view
 from tf_mem_magic.report.html.markup import code_words, escaped, plain, prose
 from tf_mem_magic.report.html.page import declined_html, details_html, facts_html, head_of_columns
+from tf_mem_magic.report.sentences import FIRST_HEADING
 from tf_mem_magic.report.view import view_of
 from tf_mem_magic.views import controls
 from tf_mem_magic.views.picks import Picks
@@ -71,7 +72,8 @@ class Body:
         view = self._view
         parts, folds = [], []
         if view.choices:
-            parts.append(self._heading())
+            if self._estimated or self._below or view.heading != FIRST_HEADING:
+                parts.append(self._heading())
             tickable = len(view.choices) > 1
             rows = [self._choice(c, accent=i == 0, tickable=tickable) for i, c in enumerate(view.choices)]
             parts += rows[: len(view.shown)]
@@ -106,10 +108,11 @@ class Body:
             folds.append(controls.folded(plain(view.cells.heading), *inside, tip="For deployment"))
         elif reasons:
             folds.append(controls.folded(view.declined_label, *reasons, tip="What is not offered, and why"))
-        return [controls.side_by_side(*folds, self._foot())]
+        parts = [self._foot(), *folds] if self._outcome.comparison else [*folds, self._foot()]
+        return [controls.side_by_side(*parts)]
 
     def _heading(self) -> Any:
-        words = prose(self._view.heading)
+        words = "" if self._view.heading == FIRST_HEADING else prose(self._view.heading)
         if self._below:
             words = "Run a changed copy below. The cell itself keeps the old code: copy the change into it."
         columns = controls.text(head_of_columns(self._view, self._estimated))

@@ -52,12 +52,15 @@ function initialize({ model }) {
         if (!kernel) throw new Refusal("The page has no kernel to run the cell.");
         const notebook = contextOf(model);
         const tag = { tfmem: { key: order.key, rerun: order.rerun } };
+        const shown = page.places.get(viewId);
         let reply;
         if (notebook) {
           const place = order.new_cell ? addBelow(notebook, order) : locateUnchanged(notebook, order.cell_id, order.original);
           send({ op: "started", key: order.key });
+          if (!order.new_cell) beginRerun(shown, order.original, order.source);
           if (!order.new_cell && order.source !== order.original) place.shared.setSource(order.source);
           reply = await runCell(place, kernel, order.source, tag);
+          endRerun(shown);
         } else {
           reply = await runBelow(model, kernel, order, tag, send);
         }
@@ -71,6 +74,8 @@ function initialize({ model }) {
       const notebook = contextOf(model);
       if (!notebook) throw new Refusal("The page cannot change the cell. Copy the code instead.");
       locateUnchanged(notebook, order.cell_id, order.original).shared.setSource(order.source);
+      const shown = page.places.get(viewId);
+      requestAnimationFrame(() => requestAnimationFrame(() => markLines(shown, changedLines(order.original, order.source))));
       send({ op: "put", key: order.key });
     },
     async copy(order) {
@@ -164,27 +169,63 @@ function followUpdates(future, output) {
 }
 
 function render({ model, el }) {
-  const erase = drawStrip(model, el);
+  const strip = drawStrip(model, el);
+  const began = performance.now();
+  const wasRunning = model.get("running");
+  let stop = () => {};
+  let toggles = null;
+  const settle = async (root, cell) => {
+    if (model.get("running")) return;
+    await buttonsDrawn(root, model.get("buttons"));
+    strip.end();
+    root.classList.add("tfmem-ready");
+    nameToggles(root);
+    if (wasRunning || page.awaited.has(cell)) showReport(cell, { failed: model.get("failed"), began: wasRunning ? began : 0 });
+    else foldErrors(cell, model.get("failed"));
+  };
+  let whenSettled = null;
   const arrival = setInterval(() => {
     const root = el.closest(`.${model.get("root")}`);
     if (!root) return;
     clearInterval(arrival);
     root.classList.add("tfmem-bridged");
     root.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes Enter and Escape for the notebook
-  }, 50);
+    const cell = cellOf(root);
+    page.places.set(model.get("view_id"), cell);
+    stop = followErrors(cell, () => (model.get("running") ? null : model.get("failed")));
+    toggles = new MutationObserver(() => nameToggles(root));
+    toggles.observe(root, { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] });
+    if (model.get("running")) focusStrip(cell, strip.node);
+    whenSettled = () => settle(root, cell);
+    model.on("change:running", whenSettled);
+    whenSettled();
+  }, 30);
+  const onHold = (message) => {
+    if (message.op === "hold") holdHeight(page.places.get(model.get("view_id")), true);
+  };
+  model.on("msg:custom", onHold);
   const onKey = (event) => {
     const root = event.target.closest?.(`.${model.get("root")}`);
     if (event.key !== "Escape" || !root) return;
-    const open = event.target.closest("details[open]") ?? root.querySelector("details[open]");
-    if (!open) return;
-    open.open = false;
-    open.querySelector("summary")?.focus();
+    const folds = event.target.closest(".tfmem-folded")?.previousElementSibling ?? root.querySelector(".tfmem-toggle.mod-active");
+    const open = event.target.closest("details[open]");
+    if (open) {
+      open.open = false;
+      open.querySelector("summary")?.focus();
+    } else if (folds?.classList.contains("mod-active")) {
+      folds.click();
+      folds.focus();
+    } else return;
     event.stopPropagation();
   };
   document.addEventListener("keydown", onKey, true);
   return () => {
-    erase();
+    strip.erase();
+    stop();
+    toggles?.disconnect();
     clearInterval(arrival);
+    if (whenSettled) model.off("change:running", whenSettled);
+    model.off("msg:custom", onHold);
     document.removeEventListener("keydown", onKey, true);
   };
 }

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-_SCRIPTS = ("notebook.js", "notice.js", "strip.js", "bridge.js")
+_SCRIPTS = ("notebook.js", "notice.js", "strip.js", "moments.js", "bridge.js")
 
 
 @lru_cache(maxsize=1)
 def script() -> str:
-    """Give the page's script, one module joined from its parts."""
+    """Give the page's script, one module joined from its parts, with the style of what lies around the panel."""
     folder = files("tf_mem_magic.views")
-    return "\n".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    around = (folder / "page.css").read_text(encoding="utf-8")
+    parts = (f"const PAGE_STYLE = {json.dumps(around)};", *((folder / n).read_text(encoding="utf-8") for n in _SCRIPTS))
+    return "\n".join(parts)
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,7 @@ const page = (globalThis[Symbol.for("tf_mem_magic")] ??= {
   frozen: new Map(),
   spoken: new Set(),
   wrapped: new WeakSet(),
+  places: new Map(),
 });
 
 class Refusal extends Error {}

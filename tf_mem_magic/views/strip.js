@@ -72,8 +72,10 @@ function drawStrip(model, el) {
     limit.setAttribute("y2", y);
     svg.setAttribute("aria-label", m.label);
   };
+  // The strip stays until the buttons that take its place are drawn: then `end` is called.
+  let ended = !model.get("running");
   const settle = () => {
-    strip.style.display = model.get("running") && !hidden ? "" : "none";
+    strip.style.display = ended || hidden ? "none" : "";
   };
   let hidden = false;
   hide.onclick = () => {
@@ -91,14 +93,19 @@ function drawStrip(model, el) {
     setTimeout(() => (spoken.textContent = words), 200);
   };
   model.on("msg:custom", onMessage);
-  model.on("change:running", settle);
   model.on("change:announce", announce);
   settle();
   announce();
-  return () => {
-    clearInterval(quiet);
-    model.off("msg:custom", onMessage);
-    model.off("change:running", settle);
-    model.off("change:announce", announce);
+  return {
+    node: strip,
+    end() {
+      ended = true;
+      settle();
+    },
+    erase() {
+      clearInterval(quiet);
+      model.off("msg:custom", onMessage);
+      model.off("change:announce", announce);
+    },
   };
 }

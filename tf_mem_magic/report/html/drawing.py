@@ -17,6 +17,9 @@ _HEIGHT = 92
 _CAP = 4
 """Columns that the failed request takes, at the end of time."""
 
+_WORTH_NAMING = 0.01
+"""Share of what was in use below which a part is drawn, but not named."""
+
 _STRIP = "font-size:0;line-height:0;white-space:nowrap;overflow:hidden"
 _BOXES = "display:flex;align-items:flex-end;overflow:hidden"
 _WIDE = "max-width:700px"
@@ -69,7 +72,7 @@ def _columns(curves: Sequence[Curve], scale: float, most: int) -> list[str]:
 def _legend(chart: Chart) -> str:
     """Name what is drawn, each name behind its colour."""
     first = chart.curves[0]
-    words = [(SERIES.get(first.kind, PARTS["other"]), chart.about if len(chart.curves) == 1 else f"after {first.mark}")]
+    words = [(SERIES.get(first.kind, PARTS["other"]), first.name if len(chart.curves) == 1 else f"after {first.mark}")]
     if len(chart.curves) > 1:
         words.append((BEFORE, f"before {chart.curves[1].mark}"))
     if chart.cap is not None:
@@ -104,6 +107,7 @@ def bar_html(bar: Bar) -> str:
         f'<span style="color:{PARTS.get(share.kind, PARTS["other"])}" aria-hidden="true">■</span> '
         f"{prose(share.label)} <b>{escaped(share.amount)}</b></span>"
         for share in bar.shares
+        if share.fraction >= _WORTH_NAMING
     )
     return (
         f'<div style="margin:6px 0 10px"><div style="{_STRIP};{_WIDE};border-radius:2px;margin:2px 0" role="img" '

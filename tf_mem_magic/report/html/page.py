@@ -90,14 +90,11 @@ def _rest(view: ReportView) -> str:
     chart = chart_html(view.chart, view.picture_words) if view.chart else ""
     bar = bar_html(view.bar) if view.bar else ""
     original = code_to_copy(view.original) if view.original else ""
+    told = "".join(map(line, map(prose, (*view.notes, *view.peaks))))
     folds = (
         folded("what filled it", bar) if view.is_quiet else "",
         folded("the cell as it was before, to copy", original),
-        folded("other peaks", "".join(map(line, map(prose, view.peaks)))),
-        folded("allocator's dump", _dumps(view)),
-        folded(
-            f"{len(view.notes)} notes" if len(view.notes) > 1 else "1 note", "".join(map(line, map(prose, view.notes)))
-        ),
+        folded("details", told + _dumps(view)),
     )
     if view.is_quiet:
         return beside(folded("timeline", chart), *folds)
@@ -105,7 +102,7 @@ def _rest(view: ReportView) -> str:
 
 
 def _dumps(view: ReportView) -> str:
-    return "".join(map(_dump, view.dumps)) + (raw(view.raw) if view.raw else "")
+    return "".join(map(_dump, view.dumps)) + folded("as the allocator wrote it", raw(view.raw) if view.raw else "")
 
 
 def _dump(dump: DumpTable) -> str:
