@@ -19,6 +19,9 @@ from tf_mem_magic.notebook.scopes import Scopes
 T = TypeVar("T")
 _WORD = re.compile(r"[^\W\d]\w*")
 
+DEEPEST = 200
+"""The most levels that a tree may have. Python's limit is near 1000 calls, and each level takes up to three."""
+
 _BETWEEN = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
 """Tokens that are no part of a statement."""
 
@@ -46,6 +49,8 @@ class PythonCell:
     starts: tuple[int, ...]
     hidden: frozenset[int]
     skipped: int
+    nodes: tuple[ast.AST, ...]
+    """All nodes of the tree, in the order of :func:`ast.walk`."""
 
     def once(self, part: Callable[[PythonCell], T]) -> T:
         """Give ``part`` of this cell, computed where it is asked for the first time."""
@@ -53,11 +58,6 @@ class PythonCell:
         if part not in known:
             known[part] = part(self)
         return cast(T, known[part])
-
-    @cached_property
-    def nodes(self) -> tuple[ast.AST, ...]:
-        """All nodes of the tree, in the order of :func:`ast.walk`."""
-        return tuple(ast.walk(self.tree))
 
     @cached_property
     def calls(self) -> tuple[ast.Call, ...]:
@@ -163,11 +163,27 @@ def _read(source: str) -> PythonCell | NotPython:
         return NotPython(f"line {error.lineno} of the cell cannot be read as Python ({error.msg})")
     except (ValueError, RecursionError, MemoryError) as error:
         return NotPython(f"the cell cannot be read as Python ({error})")
+    nodes = _nodes(tree)
+    if isinstance(nodes, NotPython):
+        return nodes
     starts, at = [], 0
     for line in split_lines(source):
         starts.append(at)
         at += len(line)
-    return PythonCell(source, masked.python, tree, tuple(starts), masked.hidden, masked.skipped)
+    return PythonCell(source, masked.python, tree, tuple(starts), masked.hidden, masked.skipped, nodes)
+
+
+def _nodes(tree: ast.Module) -> tuple[ast.AST, ...] | NotPython:
+    """List the nodes of a tree, level by level; refused where it is too deep for what reads it by recursion."""
+    nodes: list[ast.AST] = []
+    level: list[ast.AST] = [tree]
+    for _ in range(DEEPEST):
+        nodes += level
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        if not level:
+            return tuple(nodes)
+    line = next((node.lineno for node in level if isinstance(node, (ast.expr, ast.stmt))), None)
+    return NotPython(f"line {line} of the cell is nested too deeply to be read" if line else "it is nested too deeply")
 
 
 def _parse(python: str) -> ast.Module:
@@ -256,6 +272,8 @@ def _future_is_first(tree: ast.Module) -> bool:
 
 
 def _comments(cell: PythonCell) -> list[str]:
+    if "#" not in cell.python:
+        return []
     return [token.string for token in cell.tokens if token.type == tokenize.COMMENT]
 
 

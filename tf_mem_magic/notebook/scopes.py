@@ -35,18 +35,20 @@ class Scopes:
     def __init__(self, tree: ast.Module) -> None:
         self.tree = tree
         self.parents: dict[ast.AST, ast.AST] = {}
-        for node in ast.walk(tree):
+        nodes: list[ast.AST] = [tree]
+        for node in nodes:
             for child in ast.iter_child_nodes(node):
                 self.parents[child] = node
+                nodes.append(child)
         self.bindings: dict[tuple[ast.AST, str], list[Binding]] = {}
         self.shared: dict[tuple[ast.AST, str], ast.AST] = {}
-        for node in ast.walk(tree):
+        for node in nodes:
             if isinstance(node, (ast.Global, ast.Nonlocal)):
                 self._share(node)
-        for node in ast.walk(tree):
+        for node in nodes:
             self._bind(node)
         self.loads: dict[tuple[ast.AST, str], list[ast.Name]] = {}
-        for node in ast.walk(tree):
+        for node in nodes:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
                 self.loads.setdefault((self.home(node), node.id), []).append(node)
 

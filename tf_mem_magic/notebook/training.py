@@ -31,7 +31,7 @@ def find_training(
 
     A text is the reason why it was not found, as a sentence.
     """
-    line = None if diagnosis is None or diagnosis.line is None else diagnosis.line + cell.skipped
+    line = None if diagnosis is None else cell.line_of(diagnosis.line)
     calls = [
         (top, node)
         for top in cell.tree.body
@@ -42,7 +42,7 @@ def find_training(
     for top, call in hit or (calls[-1:] if line is None else []):
         assert isinstance(call.func, ast.Attribute)
         model = cell.text(call.func.value)
-        return TrainingPlace(_innermost(top, call), top, model, facts.model(model), by_keras=True)
+        return TrainingPlace(cell.scopes.statement(call), top, model, facts.model(model), by_keras=True)
     covering = [s for s in cell.tree.body if line is not None and _covers(s, line)]
     covering += [s for s in reversed(cell.tree.body) if _named_models(s, facts)]
     if not covering:
@@ -60,20 +60,27 @@ def find_training(
 
 def binds_model(statement: ast.stmt, model: str) -> bool:
     """Whether ``statement`` itself decides which object ``model`` names: a line before it would mean another one."""
-    root = model.partition(".")[0].partition("[")[0]
+    root = _root(model)
     return any(isinstance(n, ast.Name) and n.id == root and isinstance(n.ctx, ast.Store) for n in ast.walk(statement))
 
 
 def _named_models(statement: ast.stmt, facts: Facts) -> list[ModelFacts]:
+    roots = {"", *(_root(m.name) for m in facts.models)}
     nodes = (n for n in ast.walk(statement) if isinstance(n, (ast.Name, ast.Attribute, ast.Subscript)))
-    written = {ast.unparse(n) for n in nodes if isinstance(n.ctx, ast.Load)}
+    loads = (n for n in nodes if isinstance(n.ctx, ast.Load) and _first(n) in roots)
+    written = {ast.unparse(n) for n in loads}
     return [m for m in facts.models if m.name in written and m.name not in facts.shadowed]
+
+
+def _root(name: str) -> str:
+    return name.partition(".")[0].partition("[")[0]
+
+
+def _first(node: ast.expr) -> str:
+    while isinstance(node, (ast.Attribute, ast.Subscript)):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _covers(node: ast.expr | ast.stmt, line: int) -> bool:
     return node.lineno <= line <= (node.end_lineno or node.lineno)
-
-
-def _innermost(top: ast.stmt, node: ast.AST) -> ast.stmt:
-    holders = [s for s in ast.walk(top) if isinstance(s, ast.stmt) and node in ast.walk(s)]
-    return holders[-1]

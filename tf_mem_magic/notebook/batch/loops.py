@@ -12,7 +12,6 @@ from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.entries import batch_keyword, key_of
 from tf_mem_magic.notebook.follow.resolve import Reader, Setting, Unknown, evaluate, merge, resolve
 from tf_mem_magic.notebook.mask import NotPython
-from tf_mem_magic.notebook.scopes import Scopes
 from tf_mem_magic.notebook.uses import MODEL, called_name, is_batch_name, role
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -79,7 +78,7 @@ def _batch_names_in_functions(reader: Reader, text: str) -> Iterator[str]:
         return
     facts, words = reader.facts, set(_WORD.findall(reader.cell.source))
     own = {s.name for s in reader.cell.tree.body if isinstance(s, ast.FunctionDef)}
-    scopes = Scopes(cell.tree)
+    scopes = cell.scopes
     loads = [n for (home, _), found in scopes.loads.items() for n in found if isinstance(home, ast.Module)]
     for load in loads:
         function = next((above for above in scopes.up(load) if isinstance(above, _FUNCTIONS)), None)

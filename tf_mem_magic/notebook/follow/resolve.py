@@ -69,7 +69,7 @@ class Reader:
     entered: dict[ast.AST, ast.Call] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.scopes = Scopes(self.cell.tree)
+        self.scopes = self.cell.scopes
 
     def covers(self, node: ast.AST) -> bool:
         """Say whether a line that led to the error lies within ``node``."""

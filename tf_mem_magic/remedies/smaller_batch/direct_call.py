@@ -29,7 +29,7 @@ def find_direct_call(cell: PythonCell, facts: Facts, lines: frozenset[int]) -> D
     None where it may be part of a training (in a ``with`` that may be a GradientTape, in a function,
     ``training=True``) or where the model might look at several samples at once.
     """
-    scopes = Scopes(cell.tree)
+    scopes = cell.scopes
     calls = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Call) and lines & set(_lines(n))]
     found = [one for one in (_direct(call, facts, scopes) for call in calls) if one is not None]
     return found[0] if len(found) == 1 else None
