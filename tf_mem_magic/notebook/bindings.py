@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from tf_mem_magic.core.facts import Facts
-from tf_mem_magic.notebook.cell import PythonCell, read_cell, words_of
+from tf_mem_magic.notebook.cell import PythonCell, parse, read_cell, words_of
 from tf_mem_magic.notebook.mask import NotPython
 from tf_mem_magic.notebook.scopes import Scopes
 
@@ -88,7 +88,8 @@ def read_names(tree: ast.Module) -> set[str]:
 
 def names_of_lines(code: str) -> set[str]:
     """Give the names in the lines of plain Python that run at once: those of function bodies are left out."""
-    statements = [s for s in ast.parse(code).body if not isinstance(s, ast.FunctionDef)]
+    tree = parse(code)
+    statements = [s for s in tree.body if not isinstance(s, ast.FunctionDef)] if tree is not None else []
     return {n.id for s in statements for n in ast.walk(s) if isinstance(n, ast.Name)}
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tf_mem_magic.notebook.cell import parse
 from tf_mem_magic.notebook.mask import Masked, mask, split_lines
 
 Kind = Literal["writes", "deletes", "installs", "mounts", "asks", "trains", "shell", "exits"]
@@ -41,7 +42,7 @@ def effects_of(source: str, functions: Mapping[str, tuple[Effect, ...]] | None =
     if not isinstance(masked, Masked):
         return tuple(_of_foreign_cell(lines))
     found = [effect for number in masked.hidden for effect in _of_line(lines[number - 1], number)]
-    tree = _parse(masked.python)
+    tree = parse(source)
     if tree is not None:
         known = {**(functions or {}), **_functions(tree, functions or {})}
         found += _of_nodes(tree.body, known)
@@ -52,8 +53,7 @@ def function_effects(
     source: str, functions: Mapping[str, tuple[Effect, ...]] | None = None
 ) -> dict[str, tuple[Effect, ...]]:
     """List what the functions that a cell defines do when they are called, by name."""
-    masked = mask(source)
-    tree = _parse(masked.python) if isinstance(masked, Masked) else None
+    tree = parse(source)
     return {} if tree is None else _functions(tree, functions or {})
 
 
@@ -65,7 +65,7 @@ def only_defines(source: str) -> bool:
     lines = split_lines(source)
     if any(not lines[n - 1].startswith("%%") and lines[n - 1].strip() for n in masked.hidden):
         return False
-    tree = _parse(masked.python)
+    tree = parse(source)
     return tree is not None and all(_defines(statement) for statement in tree.body)
 
 
@@ -77,19 +77,14 @@ def _defines(statement: ast.stmt) -> bool:
     return plain and (value is None or not any(isinstance(n, (ast.Call, ast.Await)) for n in ast.walk(value)))
 
 
-def _parse(python: str) -> ast.Module | None:
-    try:
-        return ast.parse(python)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
 def _functions(tree: ast.Module, earlier: Mapping[str, tuple[Effect, ...]]) -> dict[str, tuple[Effect, ...]]:
     defined = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
     known: dict[str, tuple[Effect, ...]] = dict(earlier)
     for _ in range(2):  # twice, so that a function may call one that stands below it
         for function in defined:
-            known[function.name] = tuple(_of_nodes(function.body, known))
+            # One effect of a kind on a file is enough: the line will be that of the call.
+            found = {(e.kind, e.name): e for e in reversed(_of_nodes(function.body, known))}
+            known[function.name] = tuple(sorted(found.values(), key=lambda e: e.line))
     return {function.name: known[function.name] for function in defined}
 
 
@@ -105,14 +100,15 @@ def _of_nodes(body: list[ast.stmt], functions: Mapping[str, tuple[Effect, ...]])
 
 def _calls(node: ast.AST) -> Iterator[ast.Call]:
     """Yield the calls that running ``node`` makes: those in the bodies of functions it defines are left out."""
-    if isinstance(node, ast.Call):
-        yield node
-    for name, value in ast.iter_fields(node):
-        if name == "body" and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            continue
-        for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST):
-                yield from _calls(child)
+    ahead = [node]
+    while ahead:
+        one = ahead.pop()
+        if isinstance(one, ast.Call):
+            yield one
+        left_out = isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        values = [value for name, value in ast.iter_fields(one) if not (left_out and name == "body")]
+        inside = [child for value in values for child in (value if isinstance(value, list) else [value])]
+        ahead += [child for child in reversed(inside) if isinstance(child, ast.AST)]
 
 
 def dotted(node: ast.AST) -> str:

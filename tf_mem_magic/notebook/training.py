@@ -32,22 +32,18 @@ def find_training(
     A text is the reason why it was not found, as a sentence.
     """
     line = None if diagnosis is None else cell.line_of(diagnosis.line)
-    calls = [
-        (top, node)
-        for top in cell.tree.body
-        for node in ast.walk(top)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CALLS
-    ]
+    calls = cell.once(_training_calls)
     hit = [(top, call) for top, call in calls if line is not None and _covers(call, line)]
     for top, call in hit or (calls[-1:] if line is None else []):
         assert isinstance(call.func, ast.Attribute)
         model = cell.text(call.func.value)
         return TrainingPlace(cell.scopes.statement(call), top, model, facts.model(model), by_keras=True)
     covering = [s for s in cell.tree.body if line is not None and _covers(s, line)]
-    covering += [s for s in reversed(cell.tree.body) if _named_models(s, facts)]
-    if not covering:
+    naming = (s for s in reversed(cell.tree.body) if _named_models(s, facts))
+    found = covering[0] if covering else next(naming, None)
+    if found is None:
         return "the statement that trains the model was not found in the cell"
-    top = covering[0]
+    top = found
     named = _named_models(top, facts)
     if not named and names.builds(top):
         return TrainingPlace(top, top, "", None)
@@ -56,6 +52,13 @@ def find_training(
         return TrainingPlace(top, top, named[0].name, named[0])
     which = f"it could be any of {', '.join(f'`{m.name}`' for m in named)}" if named else "none of its names holds one"
     return f"it is not sure which model the cell trains: {which}"
+
+
+def _training_calls(cell: PythonCell) -> list[tuple[ast.stmt, ast.Call]]:
+    """List the calls of Keras's methods with the top-level statements that they are in, in the order of these."""
+    calls = [c for c in cell.calls if isinstance(c.func, ast.Attribute) and c.func.attr in _CALLS]
+    tops = [(cell.scopes.top_statement(call), call) for call in calls]
+    return sorted(tops, key=lambda pair: (pair[0].lineno, pair[0].col_offset))
 
 
 def binds_model(statement: ast.stmt, model: str) -> bool:
