@@ -97,7 +97,7 @@ def test_a_chain_over_several_cells_is_followed():
 
 @pytest.mark.parametrize(
     "source",
-    ["step(old)", "x = 'old'", "%time step(old)", "!python train.py {old}", "def f():\n    return old\nf()", "# old"],
+    ["step(old)", "x = 'old'", "%time step(old)", "!python train.py {old}", "def f():\n    return old\nf()"],
 )
 def test_a_name_that_the_cell_speaks_of_stays(source):
     assert isinstance(ask(source, values=(tensor("old"),)), Declined)

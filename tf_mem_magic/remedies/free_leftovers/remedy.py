@@ -18,6 +18,7 @@ from tf_mem_magic.notebook.cell import PythonCell, apply_edits, read_cell
 from tf_mem_magic.notebook.mask import NotPython
 from tf_mem_magic.notebook.top import insert_on_top
 from tf_mem_magic.remedies.free_leftovers.ancestry import needed_by
+from tf_mem_magic.remedies.free_leftovers.reads import hidden_use, used_words
 
 KEY = "free-leftovers"
 TITLE = "Let go of leftovers"
@@ -28,7 +29,6 @@ SMALLEST = 1 << 20
 MOST_NAMES = 40
 """Names offered at most, the largest: nobody reads through more."""
 
-_DYNAMIC = re.compile(r"\b(?:globals|locals|vars|eval|exec|user_ns|run_cell)\b|%run\b|%%?store\b|%reset")
 _WORD = re.compile(r"[^\W\d]\w*")
 _WHY = "What earlier cells left in memory is not used by this cell; without it there is that much more room."
 _GONE = "What is let go of is lost: to have it again, run the cells that made it."
@@ -53,9 +53,9 @@ def propose(context: Context) -> Answer:
     cell = read_cell(context.cell.source)
     if isinstance(cell, NotPython):
         return (Declined(KEY, TITLE, cell.reason),)
-    if _DYNAMIC.search(context.cell.source):
-        return (Declined(KEY, TITLE, "the cell reaches names in a way that cannot be followed"),)
-    found = _leftovers(context, context.diagnosis)
+    if hidden := hidden_use(cell, context.recording.facts.functions):
+        return (Declined(KEY, TITLE, f"the cell reaches names in a way that cannot be followed: `{hidden}`"),)
+    found = _leftovers(cell, context, context.diagnosis)
     if not found:
         again = _run_again(context, context.diagnosis)
         return (again or Declined(KEY, TITLE, _nothing(context, context.diagnosis)),)
@@ -72,13 +72,13 @@ def propose(context: Context) -> Answer:
     return (proposal,)
 
 
-def _leftovers(context: Context, diagnosis: Diagnosis) -> list[_Leftover]:
+def _leftovers(cell: PythonCell, context: Context, diagnosis: Diagnosis) -> list[_Leftover]:
     """List what earlier cells hold on the full device and the cell does not need, largest first."""
     facts, recording = context.recording.facts, context.recording
     places = {diagnosis.device}
     if diagnosis.device == "host" and recording.get("allocator:CPU:0") is None:
         places.add("CPU:0")
-    used = {word for text in (context.cell.source, *facts.used) for word in _WORD.findall(text)}
+    used = used_words(cell) | {word for name in facts.used for word in _WORD.findall(name)}
     used |= {_root(m.name) for m in facts.models if m.steps > (m.steps_before or 0) or m.is_new}
     # A History that the cell sets anew keeps the model of the training before alive until then.
     anew = rebuilt_names(context.cell.source)
