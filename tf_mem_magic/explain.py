@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tf_mem_magic.core import troubles
 from tf_mem_magic.core.deployable import deployable
 from tf_mem_magic.core.lineage import Lineage, Measured, measured_of
-from tf_mem_magic.core.outcome import Outcome
+from tf_mem_magic.core.outcome import Change, Outcome
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.tag import dropped_lines
@@ -38,7 +39,7 @@ def explain(
     runs of the notebook measured: those that differed in nothing but the batch size are points for an estimate.
     ``deploys``: after a run that went well, offer to make its model smaller; not where a remedy wrote the cell itself.
     """
-    lineage = lineage or Lineage()
+    lineage, since = lineage or Lineage(), troubles.mark()
     outcome = Outcome(recording, diagnose(recording), notices=notices, leftovers=leftovers(recording))
     answers: Answer = ()
     if recording.status in ("oom", "killed"):
@@ -52,11 +53,21 @@ def explain(
     )
     outcome = _going_on(outcome, lineage, measured)
     if recording.status != "ok" or outcome.further:
-        outcome = replace(outcome, changes=find_changes(recording.cell.source, recording.facts, reached(recording)))
+        outcome = replace(outcome, changes=_changes(recording))
     before = lineage.beside(lineage.applied)
     if before is not None:
         outcome = replace(outcome, comparison=compare(before, outcome, lineage.applied))
+    outcome = replace(outcome, notices=(*notices, *troubles.since(since)))
     return replace(outcome, history=lineage.finished(outcome).history if lineage.outcomes else ())
+
+
+def _changes(recording: Recording) -> tuple[Change, ...]:
+    """List what the run left behind; an error of ours there leaves the rest of the report as it is, and a note."""
+    try:
+        return find_changes(recording.cell.source, recording.facts, reached(recording))
+    except Exception as error:
+        troubles.note("what the run already changed could not be told", error)
+        return ()
 
 
 def combined(
@@ -172,7 +183,7 @@ def _completed(proposal: Proposal, outcome: Outcome) -> Proposal:
     """Add what concerns every remedy: how to go on with a model that was trained on, and what XLA leaves behind."""
     if proposal.takes_effect == "restart" or proposal.new_cell:
         return proposal
-    choices = (*proposal.choices, *choices_again(proposal.source, outcome.recording.facts))
+    choices = (*proposal.choices, *_choices_again(proposal, outcome))
     if outcome.diagnosis is None or not outcome.diagnosis.jit:
         return replace(proposal, choices=choices)
     return replace(
@@ -181,6 +192,14 @@ def _completed(proposal: Proposal, outcome: Outcome) -> Proposal:
         choices=(*choices, Choice("Without a restart", proposal.source, AFTER_XLA)),
         caveats=(*proposal.caveats, AFTER_XLA),
     )
+
+
+def _choices_again(proposal: Proposal, outcome: Outcome) -> tuple[Choice, ...]:
+    try:
+        return choices_again(proposal.source, outcome.recording.facts)
+    except Exception as error:
+        troubles.note(f"how to go on after {proposal.title} could not be told", error)
+        return ()
 
 
 def _reachable(declined: Declined, outcome: Outcome) -> Declined:

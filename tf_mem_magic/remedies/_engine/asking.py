@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import cast
 
+from tf_mem_magic.core import troubles
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Proposal, Remedy
 from tf_mem_magic.notebook.bindings import names_back, names_of_lines, takes_apply
 from tf_mem_magic.remedies._engine.functions import TakenOver, put_back, take_over
@@ -29,8 +30,10 @@ class Question:
         """The cell with the functions of earlier cells in front; None where there are none to see."""
         try:
             return take_over(self.context)
-        except Exception:
-            return None  # what cannot be read is not taken over: the remedies are asked about the cell alone
+        except Exception as error:
+            # What cannot be read is not taken over: the remedies are asked about the cell alone.
+            troubles.note("functions of earlier cells could not be read together with the cell", error)
+            return None
 
     @cached_property
     def inside(self) -> Ask | None:
@@ -51,7 +54,8 @@ def ask(remedy: Remedy, question: Question) -> Answer:
         if any(isinstance(answer, Proposal) for answer in answers):
             return answers
         return _asked_further(remedy, question, answers)
-    except Exception:
+    except Exception as error:
+        troubles.note(f"{remedy.TITLE} was asked about the cell alone, not about what it calls", error)
         return answers
 
 
@@ -120,6 +124,7 @@ def _answers(remedy: Remedy, context: Context, shared: Ask | None = None) -> Ans
             answers = remedy.propose(context)
         return tuple(_with_technique(answer, remedy.TITLE) for answer in answers)
     except Exception as error:
+        troubles.note(f"the remedy {remedy.TITLE} failed on this cell", error)
         reason = f"it failed on this cell ({type(error).__name__}: {error}); please report that"
         return (Declined(remedy.KEY, remedy.TITLE, reason),)
 
