@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,18 +90,28 @@ class Report:
 
         return draw(self._outcome)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the report to ``path`` as JSON; :func:`load` reads it.
+    def save(self, path: str | os.PathLike[str], *, full: bool = False) -> Path:
+        """Write the report to ``path`` as JSON that only its owner may read; :func:`load` reads it.
+
+        It holds what the report shows: the cell, its numbers and its changes. ``full``: also the source of every
+        earlier cell and the values of constants, for reports of a bug; a warning says so.
 
         Raises
         ------
         OSError
             If the file cannot be written.
         """
+        from tf_mem_magic.report.saved import WARNING, shareable
+
+        if full:
+            warnings.warn(WARNING, stacklevel=2)
         target = Path(path).expanduser()
         partial = target.with_name(target.name + ".partial")
+        content = jsonio.encode(self._outcome if full else shareable(self._outcome))
         try:
-            partial.write_bytes(jsonio.encode(self._outcome))
+            partial.unlink(missing_ok=True)
+            with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(content)
             partial.replace(target)
         except OSError:
             partial.unlink(missing_ok=True)
