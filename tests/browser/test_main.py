@@ -99,7 +99,9 @@ def test_the_quickstart_is_fixed_by_one_click_and_survives_being_saved(folder):
         lab.shut_down()
         lab.new_page()
         lab.page.goto(lab.address("quickstart.ipynb"))
-        wait_until(lambda: "it fits" in lab.page.inner_text("body"), "the saved report is shown without its kernel")
+        wait_until(
+            lambda: "Undone, not run yet" in lab.page.inner_text("body"), "the saved report is shown without its kernel"
+        )
         assert no_broken_widget(lab)
         errors = [text for kind, text in lab.console if kind == "error" and "tfmem" in text]
         assert errors == []
@@ -186,9 +188,11 @@ def test_two_ticked_remedies_are_applied_together_and_undone_together(folder):
         for index in range(3):
             lab.run(index)
         run_to_the_panel(lab, 3, "Batch 8192")
-        rows = lab.page.locator(".tfmem-row", has=lab.page.locator(".tfmem-tick"))
+        rows = lab.page.locator(".tfmem-choice-row")
         for title in ("Batch 8192", "16-bit compute"):
-            rows.filter(has_text=title).first.get_by_role("checkbox").check()
+            row = rows.filter(has_text=title).first
+            row.locator(".tfmem-toggle").click()
+            row.get_by_role("checkbox").check()
         wait_until(lambda: "Apply together: " in lab.output_text(3), "both are offered together")
         lab.shot(folder / "together.png")
         lab.click("Apply together: ")

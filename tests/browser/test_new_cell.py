@@ -20,7 +20,7 @@ model.compile("adam", "mse", jit_compile=False)"""
 FIT = "%%tfmem\nmodel.fit(x, y, batch_size=256, epochs=4, verbose=0);\n"
 AFTER = "print('after')"
 LINE = "Make model smaller for deployment"
-BUTTON = "Run a new cell below: Quantize a copy of `model` to int8"
+BUTTON = "Run a new cell below: Quantize a copy of model to int8"
 CELLS = [SETUP, DATA, FIT, AFTER]
 
 

@@ -165,6 +165,9 @@ def test_undo_puts_the_old_code_back_and_runs_nothing(lab, notebook):
     lab.page.get_by_text("The cell has its old code again; it was not run.").wait_for()
     assert CELL == lab.source(1)
     assert "[256, 128] undo" == run_text(lab, 2)
+    lab.click("Run again")
+    lab.button("Batch 128").wait_for()
+    assert "[256, 128, 256] undo" == run_text(lab, 2)
 
 
 def test_copy_puts_the_changed_cell_on_the_clipboard(lab, notebook):
@@ -280,7 +283,7 @@ def test_a_saved_notebook_opens_without_a_kernel_and_without_a_broken_widget(lab
     lab.shut_down()
     lab.new_page()
     lab.page.goto(lab.address(lab.name))
-    lab.page.get_by_text("Changes to this cell that were offered").wait_for()
+    lab.page.get_by_text("Change the cell and run it again").wait_for()
     assert "Error displaying widget" not in lab.page.content()
     assert "Batch 128" in lab.output_text(1)
 
@@ -310,14 +313,14 @@ def test_of_two_windows_only_the_one_that_was_clicked_acts(lab, notebook):
 def test_a_restart_by_the_person_leaves_static_text(lab, notebook):
     shown_choices(lab, notebook)
     lab.restart()
-    wait_until(lambda: "Changes to this cell that were offered" in lab.output_text(1), "the panel is static")
+    wait_until(lambda: "Change the cell and run it again" in lab.output_text(1), "the panel is static")
     assert 0 == lab.page.locator(".tfmem button").count()
 
 
 def test_dismissed_the_panel_becomes_static_text(lab, notebook):
     shown_choices(lab, notebook, "print(demo.NOTES)")
     lab.click("Dismiss")
-    wait_until(lambda: "Changes to this cell that were offered" in lab.output_text(1), "the panel is static")
+    wait_until(lambda: "Change the cell and run it again" in lab.output_text(1), "the panel is static")
     assert "[('dismissed',)]" == run_text(lab, 2)
 
 
@@ -399,12 +402,11 @@ def test_the_panel_is_usable_by_keyboard(lab, notebook):
         order.append(lab.page.evaluate(focused))
         lab.page.keyboard.press("Tab")
     assert ["Batch 128", "change", "Continue from epoch 3"] == order
-    summary = lab.page.locator(".tfmem summary").first
-    summary.focus()
+    lab.page.locator(".tfmem-toggle").first.focus()
     lab.page.keyboard.press("Enter")
     lab.page.get_by_text("The estimate rests on: 2 measured runs").first.wait_for()
     lab.page.keyboard.press("Escape")
-    wait_until(lambda: lab.page.locator(".tfmem details[open]").count() == 0, "Escape closes the row")
+    wait_until(lambda: lab.page.locator(".tfmem-toggle.mod-active").count() == 0, "Escape closes the row")
     lab.button("Batch 128").focus()
     lab.page.keyboard.press("Enter")
     lab.button("Undo").wait_for()
@@ -419,6 +421,7 @@ def test_the_outcome_is_announced_once(lab, notebook):
 
 def test_letting_go_of_a_name_says_what_came_back(lab, notebook):
     shown_choices(lab, notebook, "print(demo.NOTES)")
+    lab.click("2 names hold memory")
     lab.click("let go")
     lab.page.get_by_text("Let go of old_model: 0.5 GiB came back.").wait_for()
     assert lab.button("let go").is_disabled()
@@ -443,7 +446,7 @@ def test_nothing_scrolls_sideways(lab, notebook, width):
     lab.run(0)
     lab.run(1)
     lab.button("Batch 128").wait_for()
-    lab.page.locator(".tfmem summary").first.click()
+    lab.page.locator(".tfmem-toggle").first.click()
     wide = "[...document.querySelectorAll('.tfmem, .tfmem *')].filter(e => e.scrollWidth > e.clientWidth + 1 &&"
     wide += " getComputedStyle(e).overflowX !== 'visible').map(e => e.className)"
     assert [] == [name for name in lab.page.evaluate(wide) if "tfmem-spoken" not in str(name)]
@@ -461,8 +464,8 @@ panel.show(demo.outcome(In[-1], p, declined=(Declined("d", bad, bad, patch=bad),
     notebook(SETUP, cell)
     lab.run(0)
     lab.run(1)
-    lab.button("let go").wait_for()
+    lab.button("let go").wait_for(state="attached")
     lab.click("1 not offered")
     lab.click("Dismiss")
-    wait_until(lambda: "Changes to this cell that were offered" in lab.output_text(1), "the panel is static")
+    wait_until(lambda: "Change the cell and run it again" in lab.output_text(1), "the panel is static")
     assert lab.page.evaluate("window.hacked") is None

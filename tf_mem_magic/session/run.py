@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core import troubles
+from tf_mem_magic.core.deployable import deployable
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.diagnose.breakdown import find_leftovers
@@ -176,9 +177,13 @@ class CellRun:
         files = frozenset(n for n, number in compiled.items() if number == count or self._compiled.get(n) != number)
         told = self._capture.tell(error, files, count, was_cancelled(error, self._task))
         recording = with_garbage(told)
-        deploys = self.run.rerun is None or self.run.rerun.continues
+        # Offered once for each model: whoever trains it again knows by then.
+        models = {(model.name, model.weight_bytes) for model in deployable(recording)[:1]} - self.host.deployed
+        deploys = bool(models) and (self.run.rerun is None or self.run.rerun.continues)
         notices = (*self._notices, *self._capture.notices, *troubles.since(self._troubles))
         outcome = explain(recording, self.run.lineage, notices, self.host.measured, deploys)
+        if recording.status == "ok" and outcome.new_cells:
+            self.host.deployed |= models
         return Report(outcome, self._rerun_here)
 
     def _keep(self, report: Report) -> None:

@@ -42,6 +42,8 @@ class Session:
         The cells that ran since the extension was loaded, oldest first.
     measured : tuple of Measured
         What runs measured about their batch size.
+    deployed : set of (str, int)
+        The models, by name and bytes, that were offered to be made smaller for deployment.
     """
 
     def __init__(self, shell: Any) -> None:
@@ -52,6 +54,7 @@ class Session:
         self.ran_cells: deque[RanCell] = deque(maxlen=KEPT_CELLS)
         self.measured: tuple[Measured, ...] = ()
         self._pool: SourcePool | None = None
+        self.deployed: set[tuple[str, int]] = set()
         self._keeps = False
 
     @property

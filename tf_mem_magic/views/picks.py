@@ -31,7 +31,7 @@ class Picks:
         self._boxes = [self._box(pick) for pick in proposal.picks]
         self._said, self._change, self._offered = controls.text(""), controls.text(""), controls.column()
         self._show(proposal)
-        change = controls.folded("the change", self._change, tip="Show or hide what becomes of the cell")
+        change = controls.folded("change", self._change, tip="Show or hide what becomes of the cell")
         change.add_class("tfmem-change")
         self.widget = controls.column(
             self._offered,

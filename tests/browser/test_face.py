@@ -1,0 +1,235 @@
+"""In five seconds: what a person sees when memory ran out, and after the click. One lab, one real out-of-memory."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+
+import pytest
+
+from tests import lab as harness
+from tests.kernel import bfc
+from tests.lab import Lab, wait_until
+
+harness.require_browser()
+
+pytestmark = [pytest.mark.browser, pytest.mark.tf, pytest.mark.timeout(900)]
+
+CELLS = [
+    "%load_ext tf_mem_magic\nimport keras, numpy as np, tensorflow as tf\nfrom keras import layers",
+    "x = np.zeros((16384, 64), 'float32'); y = np.zeros((16384, 1), 'float32')",
+    "%%tfmem\nstack = [keras.Input((64,))] + [layers.Dense(512, activation='relu') for _ in range(4)] + [layers.Dense(1)]\n"
+    "model = keras.Sequential(stack)\nmodel.compile('adam', 'mse', jit_compile=False)\n\n\n"
+    "model.fit(x, y, batch_size=16384, epochs=4, verbose=0);",
+    "print('this cell is not reached')",
+]
+FIT = 2
+
+SEEN = r"""
+(() => {
+const parts = () => [...document.querySelectorAll('.tfmem-report, .tfmem, .tfmem-rest')];
+const texts = function* () {
+  for (const part of parts()) {
+    const walker = document.createTreeWalker(part, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+      const node = walker.currentNode, owner = node.parentElement;
+      if (!/[\p{L}\p{N}]/u.test(node.textContent) || owner.closest('.tfmem-unseen, .tfmem-spoken, [aria-hidden=true], style')) continue;
+      if (owner.checkVisibility({ visibilityProperty: true })) yield [node.textContent, owner];
+    }
+  }
+};
+const rgba = (text) => { const m = text.match(/[\d.]+/g).map(Number); return m.length < 4 ? [...m, 1] : m; };
+const over = (top, under) => [0, 1, 2].map((i) => top[i] * top[3] + under[i] * (1 - top[3]));
+const behind = (node) => {
+  const layers = [];
+  for (let at = node; at; at = at.parentElement) {
+    const colour = rgba(getComputedStyle(at).backgroundColor);
+    if (colour[3] > 0) layers.push(colour);
+    if (colour[3] === 1) break;
+  }
+  return layers.reverse().reduce((under, top) => over(top, under), [255, 255, 255]);
+};
+const light = (c) => { const [r, g, b] = c.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+const ratio = (a, b) => { const [x, y] = [light(a), light(b)].sort((p, q) => q - p); return (x + 0.05) / (y + 0.05); };
+const cell = () => parts()[0]?.closest('.jp-Cell');
+window.face = {
+  words: () => [...texts()].flatMap(([text]) => text.split(/\s+/).filter((word) => /[\p{L}\p{N}]/u.test(word))),
+  faint: () => [...texts()].map(([text, owner]) => { const bg = behind(owner); return [ratio(over(rgba(getComputedStyle(owner).color), bg), bg), text.trim().slice(0, 40)]; }).filter(([r]) => r < 4.5),
+  inView: (selector) => [...document.querySelectorAll(selector)].map((node) => { const b = node.getBoundingClientRect(); return b.height > 0 && b.top >= 0 && b.bottom <= innerHeight && document.elementFromPoint(b.left + 5, b.top + b.height / 2) !== null && [b.left + 5, b.top + b.height / 2].reduce((x, y) => node.contains(document.elementFromPoint(x, y)) || document.elementFromPoint(x, y)?.contains(node)); }),
+  names: () => parts().flatMap((part) => [...part.querySelectorAll('button, summary')]).filter((n) => n.checkVisibility()).map((n) => n.getAttribute('aria-label') || n.textContent.trim()),
+  folds: () => [...document.querySelectorAll('.tfmem-toggle')].map((n) => n.getAttribute('aria-expanded')),
+  lefts: () => [...document.querySelectorAll('.tfmem-choice-row .tfmem-facts')].filter((n) => n.checkVisibility()).map((n) => Math.round(n.getBoundingClientRect().left)),
+  right: () => Math.max(...[...document.querySelectorAll('.tfmem-choice-row')].filter((n) => n.checkVisibility()).map((n) => n.getBoundingClientRect().width)),
+  boxed: () => { const area = cell().querySelector('.jp-OutputArea'); return area.scrollHeight > area.clientHeight + 2; },
+  errorHeight: () => Math.max(...[...cell().querySelectorAll('.tfmem-error')].map((n) => n.getBoundingClientRect().height)),
+  line: (text) => [...document.querySelectorAll('.cm-line')].filter((n) => n.textContent.includes(text)).some((n) => { const b = n.getBoundingClientRect(); return b.top >= 0 && b.bottom <= innerHeight; }),
+};
+const log = (window.heights = []);
+const look = () => {
+  const outputs = cell()?.querySelector('.jp-Cell-outputWrapper');
+  const now = outputs ? [Math.round(outputs.getBoundingClientRect().height), !!cell().querySelector('.tfmem-headline'), document.querySelector('.tfmem-words')?.textContent ?? ''] : null;
+  if (now && JSON.stringify(now) !== JSON.stringify(log.at(-1)?.[1])) log.push([performance.now(), now]);
+  requestAnimationFrame(look);
+};
+look();
+})()
+"""
+BUTTONS = ".tfmem-main-button"
+
+
+def told(lab: Lab, name: str, argument: object = None):
+    return lab.page.evaluate(f"(a) => window.face.{name}(a)", argument)
+
+
+def tell_story(lab: Lab, name: str) -> dict:
+    """Run all cells, look, click the first button, look, undo, look: everything that the tests ask about."""
+    harness.write_notebook(lab.folder / name, CELLS)
+    lab.new_page()
+    lab.open(name)
+    lab.page.evaluate(SEEN)
+    lab.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+    wait_until(lambda: "Batch 8192" in lab.output_text(FIT) and not lab.is_running(FIT), "the panel is there")
+    time.sleep(3)
+    seen = {"shot": lab.shot(lab.folder / f"{name}.png")}
+    for what in ("words", "faint", "names", "folds", "lefts", "right", "boxed", "errorHeight"):
+        seen[what] = told(lab, what)
+    seen["buttons"] = told(lab, "inView", BUTTONS)[:3]
+    seen["heights"] = lab.page.evaluate("() => window.heights.splice(0)")
+    seen["spoken"] = lab.page.locator(".tfmem-spoken").all_inner_texts()
+    return seen
+
+
+def click(lab: Lab, seen: dict) -> None:
+    lab.click("Batch 8192")
+    wait_until(lambda: told(lab, "line", "batch_size=8192"), "the changed line is in view")
+    wait_until(lambda: lab.page.locator(".tfmem-mark").count(), "the changed line is marked")
+    seen["during"] = told(lab, "inView", ".tfmem-waiting, .tfmem-strip, .tfmem-headline")
+    seen["held"] = lab.page.evaluate("() => window.heights.at(-1)?.[1][0]")
+    wait_until(lambda: "it fits" in lab.output_text(FIT) and not lab.is_running(FIT), "the rerun has ended")
+    time.sleep(3)
+    seen["line after"], seen["headline after"] = (
+        told(lab, "line", "batch_size=8192"),
+        told(lab, "inView", ".tfmem-headline"),
+    )
+    seen["focus"] = lab.page.evaluate("() => document.activeElement.className")
+    seen["rerun heights"] = lab.page.evaluate("() => window.heights.map((h) => h[1])")
+    seen["marks left"] = lab.page.locator(".tfmem-mark").count()
+    lab.shot(lab.folder / "after.png")
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    with Lab(tmp_path_factory.mktemp("face"), env=bfc(150), size=(1280, 800)) as lab:
+        seen = tell_story(lab, "face.ipynb")
+        for theme in ("JupyterLab Dark", "JupyterLab Dark High Contrast", "JupyterLab Light"):
+            lab.command("apputils:change-theme", {"theme": theme})
+            time.sleep(1.5)
+            seen[theme] = told(lab, "faint")
+            lab.shot(lab.folder / f"{theme}.png")
+        for width in (1920, 420):
+            lab.page.set_viewport_size({"width": width, "height": 900})
+            if width < 1000:
+                lab.command("application:toggle-left-area")
+            time.sleep(1)
+            seen[width] = (
+                told(lab, "right"),
+                lab.page.evaluate(
+                    "() => [...document.querySelectorAll('.tfmem *, .tfmem-report *, .tfmem-rest *')]"
+                    ".filter((n) => n.checkVisibility() && !n.closest('.tfmem-spoken, .tfmem-unseen, pre') && n.getBoundingClientRect().right > innerWidth + 1).length"
+                ),
+            )
+            lab.shot(lab.folder / f"{width}.png")
+        lab.page.set_viewport_size({"width": 1280, "height": 800})
+        lab.command("application:toggle-left-area")
+        time.sleep(1)
+        click(lab, seen)
+        saved = lab.save("face.ipynb")["cells"][FIT]["outputs"]
+        seen["saved"] = [output.get("data", {}) for output in saved]
+        lab.click("Undo")
+        lab.wait_for_text(FIT, "Undone, not run yet")
+        seen["after undo"] = told(lab, "names")
+        lab.shut_down()
+        yield seen
+
+
+def test_after_run_all_the_first_three_buttons_are_in_view(story):
+    assert story["buttons"] == [True, True, True]
+
+
+def test_before_anything_is_opened_there_are_at_most_ninety_words(story):
+    assert len(story["words"]) <= 90, " ".join(story["words"])
+
+
+@pytest.mark.parametrize("theme", ["faint", "JupyterLab Dark", "JupyterLab Dark High Contrast"])
+def test_every_text_has_a_contrast_of_four_and_a_half(story, theme):
+    assert story[theme] == []
+
+
+def test_the_height_takes_one_step_when_the_report_completes(story):
+    complete = [height for _, (height, has_headline, _) in story["heights"] if has_headline]
+    assert len(dict.fromkeys(complete)) <= 2, story["heights"]
+
+
+def test_the_waiting_message_is_there_during_the_wait_and_not_after_it(story):
+    waits = [(at, "is full" in words) for at, (_, _, words) in story["heights"]]
+    begun = next(at for at, waiting in waits if waiting)
+    over = next(at for at, waiting in waits if at > begun and not waiting)
+    assert over - begun > 7000
+    assert not any(waiting for at, waiting in waits if at > over)
+
+
+def test_rows_stand_in_one_grid(story):
+    assert len(set(story["lefts"])) == 1
+
+
+def test_nothing_is_boxed_and_the_traceback_takes_a_few_lines(story):
+    assert (story["boxed"], story["errorHeight"] < 140) == (False, True)
+
+
+def test_what_folds_says_so_and_every_name_is_its_own(story):
+    assert set(story["folds"]) == {"false"}
+    assert len(story["names"]) == len(set(story["names"])), story["names"]
+
+
+def test_the_outcome_is_spoken_once(story):
+    assert len([words for words in story["spoken"] if words]) == 1
+
+
+def test_on_a_wide_screen_a_row_is_not_stretched_and_on_a_narrow_one_nothing_is_cut(story):
+    assert story[1920][0] <= 880
+    assert (story[1920][1], story[420][1]) == (0, 0)
+
+
+def test_on_the_click_the_cell_stays_in_view_with_its_change_marked_and_something_runs_below(story):
+    assert (any(story["during"]), story["line after"], story["marks left"]) == (True, True, 0)
+
+
+def test_the_height_is_held_until_the_new_report_stands(story):
+    before = [height for height, has_headline, _ in story["rerun heights"] if not has_headline]
+    assert min(before) >= 0.95 * story["heights"][-1][1][0], story["rerun heights"]
+
+
+def test_after_the_rerun_the_headline_is_in_view_and_has_the_focus(story):
+    assert (story["headline after"], story["focus"]) == ([True], "tfmem-report")
+
+
+def test_after_undo_one_button_is_left(story):
+    assert story["after undo"] == ["Run again"]
+
+
+def test_a_saved_report_is_at_most_sixty_kilobytes_with_one_picture(story):
+    ours = [data for data in story["saved"] if "tfmem" in str(data.get("text/html", "")) or "image/png" in data]
+    size = sum(len("".join(part)) for data in ours for part in data.values())
+    pictures = sum("image/png" in data for data in ours) + str(ours).count("<img")
+    assert (size <= 60_000, pictures) == (True, 1), size
+
+
+def test_in_notebook_7_a_button_is_in_view_after_run_all_and_the_headline_after_the_click(tmp_path_factory):
+    if importlib.util.find_spec("notebook") is None:
+        pytest.skip("Notebook 7 is not installed")
+    with Lab(tmp_path_factory.mktemp("nb7"), env=bfc(150), size=(1280, 800), app="notebook") as lab:
+        seen = tell_story(lab, "face.ipynb")
+        assert (seen["buttons"], seen["boxed"]) == ([True, True, True], False)
+        click(lab, seen)
+        assert (seen["line after"], seen["headline after"]) == (True, [True])
+        lab.shut_down()
