@@ -27,10 +27,10 @@ _RUNS_MODELS = frozenset({"fit", "evaluate", "predict", "train_on_batch", "test_
 LITTLE = 0.05
 """Share of the limit below which what may depend on the batch is nothing that matters (weights and slots fill it)."""
 
-_ROOM = (
-    *("free-leftovers", "collect-garbage", "close-sessions"),
-    *("memory-growth", "device-limit", "other-gpu", "async-allocator"),
-)
+_HELD = ("free-leftovers", "collect-garbage", "close-sessions")
+"""Remedies that release what earlier code holds."""
+
+_ROOM = (*_HELD, "memory-growth", "device-limit", "other-gpu", "async-allocator")
 """Remedies that make room without changing what is computed."""
 
 _WIDE = 10_000
@@ -187,7 +187,7 @@ def _constant(diagnosis: Diagnosis, frames: list[Frame]) -> Situation | None:
     return Situation(
         "constant",
         f"{what}{needs} to {diagnosis.device} before the first step.",
-        helps=("keep-on-host", *_ROOM),
+        helps=("keep-on-host", *(_ROOM if diagnosis.cause == "other-process" else (*_HELD, "other-gpu"))),
         reason="it ran out while an array was copied to the device as a whole, which this does not change",
     )
 
