@@ -18,12 +18,12 @@ pytestmark = [pytest.mark.browser, pytest.mark.tf, pytest.mark.timeout(900)]
 CELLS = [
     "%load_ext tf_mem_magic\nimport keras, numpy as np, tensorflow as tf\nfrom keras import layers",
     "x = np.zeros((16384, 64), 'float32'); y = np.zeros((16384, 1), 'float32')",
-    "%%tfmem\nstack = [keras.Input((64,))] + [layers.Dense(512, activation='relu') for _ in range(4)] + [layers.Dense(1)]\n"
-    "model = keras.Sequential(stack)\nmodel.compile('adam', 'mse', jit_compile=False)\n\n\n"
-    "model.fit(x, y, batch_size=16384, epochs=4, verbose=0);",
+    "stack = [keras.Input((64,))] + [layers.Dense(512, activation='relu') for _ in range(4)] + [layers.Dense(1)]\n"
+    "model = keras.Sequential(stack)\nmodel.compile('adam', 'mse', jit_compile=False)",
+    "%%tfmem\nbatch = 16384\n\n\n\nmodel.fit(x, y, batch_size=batch, epochs=4, verbose=0);",
     "print('this cell is not reached')",
 ]
-FIT = 2
+FIT = 3
 
 SEEN = r"""
 (() => {
@@ -101,14 +101,14 @@ def tell_story(lab: Lab, name: str) -> dict:
 
 def click(lab: Lab, seen: dict) -> None:
     lab.click("Batch 8192")
-    wait_until(lambda: told(lab, "line", "batch_size=8192"), "the changed line is in view")
+    wait_until(lambda: told(lab, "line", "batch = 8192"), "the changed line is in view")
     wait_until(lambda: lab.page.locator(".tfmem-mark").count(), "the changed line is marked")
     seen["during"] = told(lab, "inView", ".tfmem-waiting, .tfmem-strip, .tfmem-headline")
     seen["held"] = lab.page.evaluate("() => window.heights.at(-1)?.[1][0]")
     wait_until(lambda: "it fits" in lab.output_text(FIT) and not lab.is_running(FIT), "the rerun has ended")
     time.sleep(3)
     seen["line after"], seen["headline after"] = (
-        told(lab, "line", "batch_size=8192"),
+        told(lab, "line", "batch = 8192"),
         told(lab, "inView", ".tfmem-headline"),
     )
     seen["focus"] = lab.page.evaluate("() => document.activeElement.className")
@@ -147,9 +147,10 @@ def story(tmp_path_factory):
         seen["saved"] = [output.get("data", {}) for output in saved]
         lab.click("Undo")
         lab.wait_for_text(FIT, "Undone, not run yet")
+        time.sleep(1)
         seen["after undo"] = told(lab, "names")
         lab.shut_down()
-        yield seen
+    return seen
 
 
 def test_after_run_all_the_first_three_buttons_are_in_view(story):

@@ -480,7 +480,7 @@ def test_a_cost_that_decides_stands_in_the_row(driven):
 def test_only_three_changes_are_seen_before_anything_is_opened(driven):
     many = [proposal(f"k{i}", f"Change {i}", f"x = {i}", CELL) for i in range(5)]
     toggles = [w.description for w in driven(outcome(CELL, *many)).widgets() if type(w).__name__ == "ToggleButton"]
-    assert toggles == ["change"] * 3 + ["2 more", *["change"] * 2]
+    assert toggles == ["change", "", "", "2 more", "", ""]
 
 
 def test_what_folds_has_a_name_of_its_own(driven):

@@ -87,12 +87,18 @@ def place(outcome: Outcome) -> tuple[str, str]:
         told = diagnosis.text.splitlines()
         between = told[1 : len(told) - len(diagnosis.detail.splitlines())] if diagnosis.detail else told[1:2]
         words, _, code = " ".join(between).partition(": ")
-        return (words.removesuffix("."), code)
+        return (_own_line(words.removesuffix(".")), code)
     if diagnosis.line is None:
         return ("", "")
     lines = outcome.recording.cell.source.splitlines()
     code = lines[diagnosis.line - 1].strip() if 0 < diagnosis.line <= len(lines) else ""
-    return (f"Line {diagnosis.line} of your cell", code)
+    return (f"Line {diagnosis.line}", code)
+
+
+def _own_line(words: str) -> str:
+    """Say only the line where it stands in the cell below which the report does: that is the cell that is meant."""
+    line = words.removesuffix(" of your cell")
+    return line if "," not in line and not line.startswith("called") else words
 
 
 def paragraph(outcome: Outcome) -> str:
@@ -169,7 +175,7 @@ def _part_label(part: Part, on_host: bool) -> str:
     if on_host and part.kind == "other":
         return _HOST_REST
     label = PART_WORDS.get(part.kind, part.kind)
-    if not part.names:
+    if not part.names or (len(part.names) == 1 and part.kind in ("weights", "optimizer")):
         return label
     names = _grouped(part.names)
     return f"{label}: {', '.join(names[:4])}" + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -72,7 +72,7 @@ class ReportView:
     is_quiet : bool
         The headline says it all: everything else is folded away.
     left : str
-        What the run left in memory; empty where nothing.
+        What the run left in memory; empty where nothing, and where that is not the point.
     said : tuple of Said
         What stands under the headline.
     heading : str
@@ -171,7 +171,7 @@ def view_of(outcome: Outcome) -> ReportView:
         word=rerun.STATUS_WORDS[recording.status],
         headline=sentences.headline(outcome),
         is_quiet=sentences.is_quiet(outcome),
-        left=sentences.left_behind(outcome),
+        left=sentences.left_behind(outcome) if recording.status not in ("oom", "killed") else "",
         said=_said(outcome),
         heading=sentences.changes_heading(outcome),
         limit=amount(limit, unit_of(outcome)) if limit else "",

@@ -164,7 +164,8 @@ class Body:
         if tickable:
             inside.append(self._ticks.box(proposal))
         seen, inside = (ways, inside) if accent else ([], [*inside, *ways])
-        opens = controls.folded(choice.opens, *inside, tip=f"{choice.opens}: {plain(choice.button)}", bare=True)
+        label = choice.opens if accent or not tickable else ""
+        opens = controls.folded(label, *inside, tip=f"{choice.opens}: {plain(choice.button)}", bare=True)
         return controls.row(*first, apply, facts, *opens, *seen, name="tfmem-choice-row")
 
     def _copy(self, proposal: Proposal) -> Any:

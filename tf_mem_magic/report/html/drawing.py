@@ -82,16 +82,14 @@ def _legend(chart: Chart) -> str:
         f'<span style="color:{colour}" aria-hidden="true">■</span> {prose(text)}</span>'
         for colour, text in words
     )
-    limit = f'<span style="display:inline-block"><span aria-hidden="true">┄</span> {prose(chart.limit_label)}</span>'
-    return f"<div>{named}{limit if chart.limit_label else ''}</div>"
+    # The sentence above says how high it is; what is beyond the chart is told here.
+    line = "limit" if chart.limit is not None else chart.limit_label
+    limit = f'<span style="display:inline-block"><span aria-hidden="true">┄</span> {prose(line)}</span>'
+    return f"<div>{named}{limit if line else ''}</div>"
 
 
 def _times(chart: Chart) -> str:
-    half = "display:inline-block;width:50%"
-    return (
-        f'<div style="{_WIDE}"><span style="{half}">0</span>'
-        f'<span style="{half};text-align:right">{escaped(chart.end_label)}</span></div>'
-    )
+    return f'<div style="{_WIDE};text-align:right">{escaped(chart.end_label)}</div>'
 
 
 def bar_html(bar: Bar) -> str:

@@ -1,0 +1,72 @@
+"""What a notebook carries of a report, and what others make of it: exports, and viewers that clean HTML."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+import pytest
+
+from tests import gallery
+from tf_mem_magic.report.bundle import changed_cell_bundle, choices_bundle, head_bundle, rest_bundle, whole_bundle
+
+bleach = pytest.importorskip("bleach")
+nbformat = pytest.importorskip("nbformat")
+
+GITHUB = (
+    "h1 h2 h3 h4 h5 h6 br b i strong em a pre code img tt div ins del sup sub p picture ol ul table thead tbody tfoot "
+    "blockquote dl dt dd kbd q samp var hr ruby rt rp li tr td th s strike summary details caption figure figcaption "
+    "abbr bdo cite dfn mark small source span time wbr"
+).split()
+"""The elements that GitHub's cleaning keeps (github/html-pipeline, sanitization_filter.rb); styles it drops."""
+
+
+def in_a_notebook(outcome) -> list[dict]:
+    return [head_bundle(outcome), choices_bundle(outcome), rest_bundle(outcome)]
+
+
+@pytest.mark.parametrize("name", gallery.OUTCOMES)
+def test_a_report_takes_at_most_sixty_kilobytes_and_one_picture(name):
+    bundles = in_a_notebook(gallery.OUTCOMES[name]())
+    size = sum(len(part) for bundle in bundles for part in bundle.values())
+    pictures = sum("image/png" in bundle for bundle in bundles) + sum("<img" in b["text/html"] for b in bundles)
+    assert (size <= 60_000, pictures <= 1) == (True, True)
+
+
+@pytest.mark.parametrize("name", ["out of memory", "fits after the rerun", "another process"])
+def test_the_three_outputs_say_all_and_nothing_twice(name):
+    outcome = gallery.OUTCOMES[name]()
+    parts = "".join(bundle["text/html"] for bundle in in_a_notebook(outcome))
+    words = [re.sub("<[^>]*>", " ", html).split() for html in (parts, whole_bundle(outcome)["text/html"])]
+    assert words[0] == words[1]
+
+
+@pytest.mark.parametrize("name", gallery.OUTCOMES)
+def test_where_styles_are_dropped_every_word_is_still_there(name):
+    html = whole_bundle(gallery.OUTCOMES[name]())["text/html"]
+    cleaned = bleach.clean(html, tags=GITHUB, attributes=["title", "colspan", "scope"], strip=True)
+    told = [re.sub("<[^>]*>", " ", text).split() for text in (html, cleaned)]
+    assert told[0] == told[1]
+
+
+def test_in_a_pdf_the_chart_is_a_picture_and_the_words_are_text():
+    nbconvert = pytest.importorskip("nbconvert")
+    outputs = [nbformat.v4.new_output("display_data", bundle) for bundle in in_a_notebook(gallery.out_of_memory())]
+    cell = nbformat.v4.new_code_cell("model.fit()", outputs=outputs)
+    tex, resources = nbconvert.LatexExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    (picture,) = resources["outputs"].values()
+    assert (picture[:4], tex.count("includegraphics{") + tex.count("adjustimage")) == (b"\x89PNG", 1)
+    assert "Out of memory on GPU:0 after 12.3 s" in tex
+    assert "█████████████████████████████" not in tex
+
+
+def test_the_picture_is_a_png_of_few_colours():
+    picture = base64.b64decode(whole_bundle(gallery.out_of_memory())["image/png"])
+    assert (picture[:4], len(picture) < 25_000) == (b"\x89PNG", True)
+
+
+def test_a_cell_that_was_changed_without_a_click_is_told_with_its_code_also_as_json():
+    outcome = gallery.fits_now()
+    bundle = changed_cell_bundle(outcome, (("smaller-batch", "Batch 128"),))
+    assert "batch_size=128" in bundle["text/html"]
+    assert bundle["application/json"]["changes"] == [{"remedy": "smaller-batch", "title": "Batch 128"}]
