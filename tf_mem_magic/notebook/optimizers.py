@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
-from tf_mem_magic.notebook.follow.resolve import Reader, evaluate
+from tf_mem_magic.notebook.follow.evaluate import evaluate
+from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.notebook.uses import called_name
 

@@ -11,7 +11,8 @@ from tf_mem_magic.core.proposals import Answer, Choice, Context, Example, Propos
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import size
 from tf_mem_magic.notebook.cell import CellEdit, PythonCell, apply_edits, insert_line, read_cell
-from tf_mem_magic.notebook.follow.resolve import Reader, evaluate
+from tf_mem_magic.notebook.follow.evaluate import evaluate
+from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.mask import NotPython
 from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compiled_with, learning_rate, made_by
 from tf_mem_magic.notebook.origins import KerasNames

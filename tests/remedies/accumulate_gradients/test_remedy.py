@@ -173,7 +173,9 @@ DECLINES = {
     "a dice loss": (BUILD.format('"adam"').replace('"mse"', '"dice"') + FIT, "compare the samples"),
     "a strategy": ("strategy = tf.distribute.MirroredStrategy()\n" + BUILD.format('"adam"') + FIT, "strategy"),
     "an own train_step": (
-        "class M(keras.Model):\n    def train_step(self, data):\n        return {}\n" + BUILD.format('"adam"') + FIT,
+        "class M(keras.Model):\n    def train_step(self, data):\n        return {}\n"
+        + 'model = M()\nmodel.compile("adam", "mse")\n'
+        + FIT,
         "train_step",
     ),
     "train_on_batch": ("for i in range(0, 256, 64):\n    model.train_on_batch(x[i:i+64], y[i:i+64])", ""),
@@ -211,8 +213,20 @@ def test_a_cell_that_would_train_differently_is_declined_with_its_reason(name):
 
 
 def test_a_step_traced_by_an_earlier_cell_is_declined():
+    traced = "@tf.function\ndef run(a, b):\n    return step(a, b)"
+    source = LOOP.format("").replace("        step(a, b)", "        run(a, b)")
+    earlier = (IMPORTS, "optimizer = keras.optimizers.Adam()", traced)
+    assert "tf.function of an earlier cell" in ask(source, earlier=earlier).reason
+
+
+def test_what_else_an_earlier_cell_has_traced_does_not_matter():
     earlier = (IMPORTS, "optimizer = keras.optimizers.Adam()\n@tf.function\ndef other(a):\n    return a")
-    assert "tf.function of an earlier cell" in ask(LOOP.format(""), earlier=earlier).reason
+    assert isinstance(ask(LOOP.format(""), earlier=earlier), Proposal)
+
+
+def test_a_train_step_of_another_model_does_not_matter():
+    other = "class M(keras.Model):\n    def train_step(self, data):\n        return {}\ngan = M()"
+    assert isinstance(ask(BUILD.format('"adam"') + FIT, earlier=(IMPORTS, other)), Proposal)
 
 
 @pytest.mark.parametrize(

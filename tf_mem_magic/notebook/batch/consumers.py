@@ -1,27 +1,23 @@
-"""Who uses the batches: the Keras calls behind the failing lines, and models built for one batch size only."""
+"""Who uses the batches: the Keras calls behind the failing lines."""
 
 from __future__ import annotations
 
 import ast
-import re
 
-from tf_mem_magic.notebook.cell import PythonCell
 from tf_mem_magic.notebook.follow import calls as calls_of
-from tf_mem_magic.notebook.follow.resolve import Reader, Unknown
-from tf_mem_magic.notebook.uses import KERAS, SHAPES, called_name
+from tf_mem_magic.notebook.follow.reader import Reader, Unknown
+from tf_mem_magic.notebook.scopes import position
+from tf_mem_magic.notebook.uses import KERAS, called_name
 
 
 def keras_calls(reader: Reader) -> list[ast.Call] | Unknown:
     """List the Keras calls that may have failed: those on the failing lines, else every ``fit``."""
-    calls = [
-        n
-        for n in ast.walk(reader.cell.tree)
-        if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.func.attr in KERAS
-    ]
+    calls = [n for n in reader.calls_of(*KERAS) if isinstance(n.func, ast.Attribute)]
+    calls.sort(key=position)
     all_calls = [c for c in calls if called_name(c) == "fit"]
     if reader.lines:
         calls = [c for c in calls if reader.covers(c)]
-        calls = [c for c in calls if not any(c is not o and c in set(ast.walk(o)) for o in calls)]
+        calls = [c for c in calls if not any(above in calls for above in reader.scopes.up(c))]
         in_function = [c for c in calls if not isinstance(reader.scopes.scope_of(c), ast.Module)]
         calls = in_function or calls or _trained_by_fit(reader, all_calls)
     else:
@@ -87,39 +83,3 @@ def _is_other(reader: Reader, call: ast.Call) -> bool:
                 return True
     seen = any(batch.method == called_name(call) for batch in reader.facts.batches)
     return not seen and is_unlisted(reader, receiver)
-
-
-FIXED_BATCH = re.compile(
-    r"batch_input_shape\s*=|batch_shape\s*=\s*[(\[](?!\s*None)|stateful\s*=\s*True|Input(?:Layer)?\([^)]*batch_size"
-)
-
-
-def fixed_model(reader: Reader) -> tuple[str, ast.expr | None] | None:
-    """Find where a model is built for one batch size only: the reason, and the size where the cell says it."""
-    for node in ast.walk(reader.cell.tree):
-        if not isinstance(node, ast.Call):
-            continue
-        keywords = {k.arg: k.value for k in node.keywords}
-        shape = keywords.get("batch_input_shape", keywords.get("batch_shape"))
-        size = shape.elts[0] if isinstance(shape, (ast.Tuple, ast.List)) and shape.elts else shape
-        if called_name(node) in ("Input", "InputLayer") and "batch_size" in keywords:
-            size = keywords["batch_size"]
-        if size is not None and not (isinstance(size, ast.Constant) and size.value is None):
-            return f"the model is built for one batch size only (line {node.lineno})", size
-    if any(FIXED_BATCH.search(text) for text in reader.facts.earlier_cells):
-        return "an earlier cell builds a model for one batch size only", None
-    return None
-
-
-def shape_with(cell: PythonCell, batch: int) -> int | None:
-    """Find the line of a shape such as ``normal([64, 100])`` that begins with the batch size as a number."""
-    for node in ast.walk(cell.tree):
-        if not isinstance(node, ast.Call) or called_name(node) not in SHAPES:
-            continue
-        for given in (*node.args, *(k.value for k in node.keywords)):
-            sizes = given.elts if isinstance(given, (ast.Tuple, ast.List)) else []
-            numbers = [e.value if isinstance(e, ast.Constant) else None for e in sizes]
-            # An image of 64 by 64 is no batch.
-            if numbers[:1] == [batch] and numbers.count(batch) == 1:
-                return node.lineno
-    return None

@@ -5,16 +5,18 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, replace
 
-from tf_mem_magic.core.facts import DatasetFacts
+from tf_mem_magic.notebook.batch import named
+from tf_mem_magic.notebook.batch.earlier_data import earlier_dataset, split_again
+from tf_mem_magic.notebook.batch.generators import batch_parameter, is_step_name
 from tf_mem_magic.notebook.cell import insert_argument
 from tf_mem_magic.notebook.follow import calls, classes
+from tf_mem_magic.notebook.follow.containers import resolved
 from tf_mem_magic.notebook.follow.entries import batch_keyword, dict_value, double_star
-from tf_mem_magic.notebook.follow.resolve import Reader, Setting, Slot, Unknown, merge, resolve
-from tf_mem_magic.notebook.origins import reaches_tensorflow
+from tf_mem_magic.notebook.follow.reader import Function, Reader, Setting, Slot, Unknown, merge
+from tf_mem_magic.notebook.follow.resolve import resolve
 from tf_mem_magic.notebook.scopes import Binding
 from tf_mem_magic.notebook.uses import BATCHERS, called_name, is_batch_name
 
-_DEEPEST = 25
 _KEEP = frozenset(
     "map prefetch cache shuffle repeat with_options filter take skip enumerate as_numpy_iterator get_next __iter__ "
     "shard snapshot ignore_errors take_while".split()
@@ -53,39 +55,40 @@ class Arrays:
 Traced = Setting | Unknown | Arrays
 
 
-def trace(reader: Reader, expr: ast.expr, depth: int = 0) -> Traced:
+def trace(reader: Reader, expr: ast.expr) -> Traced:
     """Follow ``expr``, which feeds training, to where it is batched."""
-    if depth > _DEEPEST:
-        return Unknown("the data's way through the cell is too long to follow")
+    found = reader.once("trace", expr, None, lambda: _trace(reader, expr))
+    return Unknown("the data's way through the cell is too long to follow") if found is None else found
+
+
+def _trace(reader: Reader, expr: ast.expr) -> Traced:
+    while isinstance(expr, (ast.NamedExpr, ast.BinOp)):
+        expr = expr.value if isinstance(expr, ast.NamedExpr) else expr.left
     if isinstance(expr, ast.Name):
-        return _name(reader, expr, depth)
+        return _name(reader, expr)
     if isinstance(expr, ast.Call):
-        return _call(reader, expr, depth)
-    if isinstance(expr, ast.NamedExpr):
-        return trace(reader, expr.value, depth + 1)
-    if isinstance(expr, ast.BinOp):
-        return trace(reader, expr.left, depth + 1)
+        return _call(reader, expr)
     if isinstance(expr, (ast.List, ast.Tuple, ast.Dict)):
         return Arrays()
     if isinstance(expr, ast.Subscript):
-        inner = trace(reader, expr.value, depth + 1)
-        return inner if isinstance(inner, Arrays) else Unknown(f"`{ast.unparse(expr)}` cannot be followed")
+        inner = trace(reader, expr.value)
+        return inner if isinstance(inner, Arrays) else Unknown(f"`{reader.written(expr)}` cannot be followed")
     if isinstance(expr, ast.Attribute):
-        if expr.attr == "values" or (expr.attr == "T"):
+        if expr.attr in ("values", "T"):
             return Arrays()
-        inner = trace(reader, expr.value, depth + 1)
+        inner = trace(reader, expr.value)
         if isinstance(inner, Arrays):
             return inner
-    return Unknown(f"`{ast.unparse(expr)}` cannot be followed to where it is batched")
+    return Unknown(f"`{reader.written(expr)}` cannot be followed to where it is batched")
 
 
-def _name(reader: Reader, name: ast.Name, depth: int) -> Traced:
+def _name(reader: Reader, name: ast.Name) -> Traced:
     found = reader.bindings(name)
     known = reader.facts.dataset(name.id)
     module = isinstance(reader.scopes.home(name), ast.Module)
     if not found:
         if known is not None:
-            return _earlier_dataset(reader, name, known)
+            return earlier_dataset(reader, name, known)
         if any(v.name == name.id and v.shape for v in reader.facts.values):
             return Arrays()
         return Unknown(f"`{name.id}` comes from an earlier cell, and how it is batched is not known")
@@ -93,9 +96,9 @@ def _name(reader: Reader, name: ast.Name, depth: int) -> Traced:
     chosen = reader.scopes.reaching(name, decisive)
     traced: Traced = Unknown(f"`{name.id}` is set in more than one place or only under a condition")
     if chosen is not None:
-        traced = _binding(reader, name, chosen, depth)
+        traced = _binding(reader, name, chosen)
     if module and isinstance(traced, Unknown) and known is not None and known.batch is not None:
-        again = _earlier_dataset(reader, name, known)
+        again = earlier_dataset(reader, name, known)
         traced = again if isinstance(again, Setting) else traced
     if module and isinstance(traced, Unknown) and any(v.name == name.id and v.shape for v in reader.facts.values):
         return Arrays()
@@ -115,66 +118,38 @@ def _hands_on(binding: Binding) -> bool:
     return steps > 0 and isinstance(value, ast.Name) and value.id == binding.name
 
 
-def _binding(reader: Reader, name: ast.Name, chosen: Binding, depth: int) -> Traced:
+def _binding(reader: Reader, name: ast.Name, chosen: Binding) -> Traced:
     if chosen.kind == "param":
         exprs = calls.argument_exprs(reader, chosen)
         if isinstance(exprs, Unknown):
             return exprs
-        traced = [trace(reader, e, depth + 1) for e in exprs]
+        traced = [trace(reader, e) for e in exprs]
         if all(isinstance(t, Arrays) for t in traced):
             return Arrays()
         unknown = next((t for t in traced if isinstance(t, Unknown)), None)
         settings = [t for t in traced if isinstance(t, Setting)]
         return unknown or (merge(settings) if len(settings) == len(traced) else Unknown(f"`{name.id}` varies"))
     if chosen.value is not None:
-        return trace(reader, chosen.value, depth + 1)
+        return trace(reader, chosen.value)
     if isinstance(chosen.node, ast.Assign) and isinstance(chosen.node.value, ast.Call):
         if called_name(chosen.node.value) == "load_data":
             return Arrays()
-        return trace(reader, chosen.node.value, depth + 1)
+        return trace(reader, chosen.node.value)
     return Unknown(f"`{name.id}` cannot be followed to where it is batched")
 
 
-def _earlier_dataset(reader: Reader, name: ast.Name, known: DatasetFacts) -> Traced:
-    if known.kind != "tf.data":
-        return Unknown(f"`{name.id}` was made in an earlier cell: change its batch size there and run that cell again")
-    if known.batch is None:
-        return Unknown(f"the batch size of `{name.id}`, made in an earlier cell, cannot be told")
-    start, end = reader.cell.start(name), reader.cell.end(name)
-    module = reaches_tensorflow(reader.cell, reader.facts)
-    samples = known.samples
-    if samples is not None and known.cardinality is not None:
-        after = f").apply({module or 'tf'}.data.experimental.assert_cardinality({{count}}))"
-        slots = (Slot(known.batch, start, end, f"{name.id}.rebatch(", after, samples),)
-        return Setting(known.batch, slots, notes=() if module else (IMPORT,))
-    notes: tuple[str, ...] = ()
-    if known.cardinality is not None:
-        unknown = f"TensorFlow no longer knows how many batches `{name.id}` has"
-        notes = (f"{unknown}: the first epoch shows no total, and Keras may warn that the input ran out.",)
-    return Setting(known.batch, (Slot(known.batch, start, end, f"{name.id}.rebatch(", ")"),), notes=notes)
-
-
-IMPORT = "import tensorflow as tf"
-"""A note that is no sentence: the line that the edit needs at the top."""
-
-
-def _call(reader: Reader, call: ast.Call, depth: int) -> Traced:
+def _call(reader: Reader, call: ast.Call) -> Traced:
     name = called_name(call)
     if isinstance(call.func, ast.Attribute) and name in BATCHERS:
         return _batched(reader, call, name)
     if name in LOADERS:
         return _loader(reader, call, name)
     if name in _AROUND and call.args:
-        return trace(reader, call.args[0], depth + 1)
+        return trace(reader, call.args[0])
     if isinstance(call.func, ast.Attribute):
         if name in _KEEP:
-            inner = trace(reader, call.func.value, depth + 1)
-            if name in _COUNTS and isinstance(inner, Setting):
-                written = ", ".join(map(ast.unparse, call.args))
-                note = f"`.{name}({written})` counts batches: it now stands for fewer samples."
-                return replace(inner, notes=(*inner.notes, note))
-            return inner
-        again = _rebatched(reader, call) if name == "apply" else None
+            return _kept(reader, call)
+        again = split_again(reader, call) if name == "apply" else None
         if again is not None:
             return again
         if "bucket" in name or name in ("group_by_window", "unbatch", "window", "apply", "interleave", "flat_map"):
@@ -183,29 +158,22 @@ def _call(reader: Reader, call: ast.Call, depth: int) -> Traced:
             return Arrays()
     known = calls.defined(reader, call.func)
     if isinstance(known, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        return _own_function(reader, call, known, depth)
+        return _own_function(reader, call, known)
     if isinstance(known, ast.ClassDef):
-        return _own_class(reader, call, known, depth)
+        return _own_class(reader, call, known)
     return _foreign(reader, call, name)
 
 
-def _rebatched(reader: Reader, call: ast.Call) -> Setting | None:
-    """Read ``ds.rebatch(32).apply(tf.data.experimental.assert_cardinality(40))``, which an earlier edit wrote."""
-    batched: ast.expr = call.func.value  # type: ignore[attr-defined]
-    count = call.args[0] if len(call.args) == 1 else None
-    if not isinstance(count, ast.Call) or called_name(count) != "assert_cardinality":
-        return None
-    if not isinstance(batched, ast.Call) or called_name(batched) != "rebatch" or len(batched.args) != 1:
-        return None
-    data, size = getattr(batched.func, "value", None), batched.args[0]
-    if not isinstance(data, ast.Name) or reader.bindings(data):
-        return None
-    known = reader.facts.dataset(data.id)
-    if known is None or known.samples is None or not isinstance(size, ast.Constant) or type(size.value) is not int:
-        return None
-    after = f").apply({ast.unparse(count.func)}({{count}}))"
-    slot = Slot(size.value, reader.cell.start(call), reader.cell.end(call), f"{data.id}.rebatch(", after, known.samples)
-    return Setting(size.value, (slot,))
+def _kept(reader: Reader, call: ast.expr) -> Traced:
+    """Follow a chain of methods that hand on the batches as they are."""
+    notes: list[str] = []
+    while isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in _KEEP:
+        if call.func.attr in _COUNTS:
+            written = ", ".join(map(reader.written, call.args))
+            notes.insert(0, f"`.{call.func.attr}({written})` counts batches: it now stands for fewer samples.")
+        call = call.func.value
+    inner = trace(reader, call)
+    return replace(inner, notes=(*inner.notes, *notes)) if notes and isinstance(inner, Setting) else inner
 
 
 def _batched(reader: Reader, call: ast.Call, name: str) -> Traced:
@@ -244,32 +212,24 @@ def default_argument(reader: Reader, call: ast.Call, default: int, name: str = "
     return Setting(default, (Slot(default, edit.start, edit.end, edit.text),))
 
 
-def _own_function(reader: Reader, call: ast.Call, function: calls.Definition, depth: int) -> Traced:
-    from tf_mem_magic.notebook.batch import loops
-
+def _own_function(reader: Reader, call: ast.Call, function: Function) -> Traced:
     inside = [n for n in ast.walk(function) if reader.scopes.scope_of(n) is function]
-    returns = [n for n in inside if isinstance(n, ast.Return) and n.value is not None]
-    before = dict(reader.entered)
-    reader.entered[function] = call
-    try:
+    returns = [n.value for n in inside if isinstance(n, ast.Return) and n.value is not None]
+    with reader.entering(function, call):
         if any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in inside):
             names = [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
             if any(is_batch_name(n) for n in names):
                 return _batch_parameter(reader, call, function, names, skip=False)
-            return loops.of_names(reader, [function])
+            return named.of_names(reader, [function])
         if len(returns) != 1:
             return Unknown(f"`{function.name}` makes its data in several ways")
-        value = returns[0].value
-        assert value is not None
-        if isinstance(value, ast.Tuple):
+        if isinstance(returns[0], ast.Tuple):
             return Unknown(f"`{function.name}` makes several data sets")
-        return trace(reader, value, depth + 1)
-    finally:
-        reader.entered = before
+        return trace(reader, returns[0])
 
 
 def _batch_parameter(
-    reader: Reader, call: ast.Call, function: calls.Definition, names: list[str], skip: bool
+    reader: Reader, call: ast.Call, function: Function, names: list[str], skip: bool
 ) -> Setting | Unknown:
     batchy = [n for n in names if is_batch_name(n)]
     if len(batchy) != 1:
@@ -288,7 +248,7 @@ def _batch_parameter(
     )
 
 
-def _own_class(reader: Reader, call: ast.Call, cls: ast.ClassDef, depth: int) -> Traced:
+def _own_class(reader: Reader, call: ast.Call, cls: ast.ClassDef) -> Traced:
     function = calls.constructor(cls)
     if function is not None:
         names = [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
@@ -297,11 +257,11 @@ def _own_class(reader: Reader, call: ast.Call, cls: ast.ClassDef, depth: int) ->
     keys = {
         n.attr
         for n in ast.walk(cls)
-        if isinstance(n, ast.Attribute) and is_batch_name(n.attr) and ast.unparse(n.value) == "self"
+        if isinstance(n, ast.Attribute) and is_batch_name(n.attr) and reader.written(n.value) == "self"
     }
     if len(keys) != 1:
         return Unknown(f"`{cls.name}` does not plainly say its batch size")
-    return classes.class_entry(reader, cls, call, keys.pop(), depth + 1)
+    return resolved(reader, classes.class_entry(reader, cls, call, keys.pop()), resolve)
 
 
 def _root_name(expr: ast.expr) -> str:
@@ -320,6 +280,42 @@ def _foreign(reader: Reader, call: ast.Call, name: str) -> Traced:
         given = dict_value(stars, "batch_size")
     if given is not None:
         return resolve(reader, given)
+    helper = _earlier_helper(reader, call)
+    if helper is not None:
+        return helper
     if name in _ARRAY_CALLS and (isinstance(call.func, ast.Name) or _root_name(call.func) in _ARRAY_MODULES):
         return Arrays()
     return Unknown(f"the data in line {call.lineno} are made by `{name}`, and how it batches is not known")
+
+
+def _earlier_helper(reader: Reader, call: ast.Call) -> Setting | Unknown | None:
+    """Read the batch size that a function of an earlier cell is given, or takes by its default."""
+    if not isinstance(call.func, ast.Name) or reader.bindings(call.func):
+        return None
+    function = reader.notebook.function(call.func.id)
+    node = None if function is None else function.node
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return None
+    parameter = batch_parameter(node)
+    if parameter is None:
+        return None
+    given = calls.bind(call, node, parameter, skip=False)
+    default = calls.default_of(node, parameter)
+    if given is None:
+        return Unknown(f"`{node.name}` gets its batch size in a way that cannot be followed")
+    if given is not default:
+        return resolve(reader, given)
+    if not isinstance(default, ast.Constant) or type(default.value) is not int:
+        return Unknown(f"`{node.name}` takes a batch size that an earlier cell sets")
+    return default_argument(reader, call, default.value, parameter)
+
+
+def draws_a_batch(reader: Reader, call: ast.Call) -> bool:
+    """Tell whether a call is of a function of the notebook that gives a batch of so many samples."""
+    if not isinstance(call.func, ast.Name):
+        return False
+    function = reader.notebook.function(call.func.id)
+    node = None if function is None else function.node
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or batch_parameter(node) is None:
+        return False
+    return not is_step_name(node.name) and any(isinstance(n, ast.Return) and n.value for n in ast.walk(node))

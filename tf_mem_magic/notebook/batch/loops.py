@@ -4,37 +4,54 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from tf_mem_magic.notebook.batch.datasets import trace
-from tf_mem_magic.notebook.cell import read_cell
+from tf_mem_magic.notebook.batch.datasets import draws_a_batch, trace
+from tf_mem_magic.notebook.batch.inference import only_infers
+from tf_mem_magic.notebook.batch.named import of_names
+from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.follow import calls
-from tf_mem_magic.notebook.follow.entries import batch_keyword, key_of
-from tf_mem_magic.notebook.follow.resolve import Reader, Setting, Unknown, evaluate, merge, resolve
-from tf_mem_magic.notebook.mask import NotPython
-from tf_mem_magic.notebook.uses import MODEL, called_name, is_batch_name, role
+from tf_mem_magic.notebook.follow.entries import batch_keyword
+from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown, merge
+from tf_mem_magic.notebook.follow.resolve import resolve
+from tf_mem_magic.notebook.uses import MODEL, called_name, is_batch_name
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
-_WORD = re.compile(r"[^\W\d]\w*")
-_THERE = "make it smaller where it is set, and run the cells from there on again"
+_STEP = re.compile(r"(?i)step|train|model|net$|on_batch|predict|generator|discriminator|encoder|decoder")
 
 
-def find(reader: Reader) -> Setting | Unknown:
+@dataclass(frozen=True, slots=True)
+class Looped:
+    """The batch size of a loop; ``infers``: what failed surely computes no gradients."""
+
+    setting: Setting
+    infers: bool = False
+
+
+def find(reader: Reader) -> Looped | Unknown:
     """Find the batch size of the loop that the failing lines belong to."""
     regions = _regions(reader)
     if isinstance(regions, Unknown):
         return regions
+    found = _find(reader, regions)
+    if isinstance(found, Unknown):
+        return found
+    fewer = _part_of_a_batch(reader, found)
+    return fewer or Looped(found, only_infers(reader, _running(reader, regions)))
+
+
+def _find(reader: Reader, regions: list[ast.stmt]) -> Setting | Unknown:
     refused: Unknown | None = None
     for loop in _loops(reader, regions):
         found = _of_loop(reader, loop)
         if isinstance(found, Setting):
-            return _alone(reader, found)
+            return found
         refused = refused or found
     for region in regions:
         found = _of_call(reader, region)
         if isinstance(found, Setting):
-            return _alone(reader, found)
+            return found
         refused = refused or found
     named = of_names(reader, regions)
     if isinstance(named, Setting):
@@ -42,61 +59,39 @@ def find(reader: Reader) -> Setting | Unknown:
     return refused or named
 
 
-def _alone(reader: Reader, setting: Setting) -> Setting | Unknown:
-    """Refuse where a dataset is split again although other code counts on its batch size by name."""
-    if not any(".rebatch(" in slot.before for slot in setting.slots):
-        return setting
-    loads = [n for loads in reader.scopes.loads.values() for n in loads]
-    named = [n for n in loads if is_batch_name(n.id) and evaluate(reader, n) is not None]
-    for load in named:
-        if load.id in reader.facts.read_elsewhere:
-            return _elsewhere(load.id, setting.value)
-        coupled = role(reader.scopes, load) in ("site", "coupled")
-        one = resolve(reader, load) if coupled else Unknown("it is used for something else")
-        joined = merge([setting, one]) if isinstance(one, Setting) else one
-        if isinstance(joined, Unknown):
-            return Unknown(f"`{load.id}` in line {load.lineno} also counts on batches of {setting.value}: {_THERE}")
-        setting = joined
-    for text in reader.facts.earlier_cells:
-        for name in _batch_names_in_functions(reader, text):
-            return _elsewhere(name, setting.value)
-    return setting
+def _running(reader: Reader, regions: list[ast.stmt]) -> list[ast.stmt]:
+    """List what ran of the regions: the innermost loop that failed, where there is one, else all."""
+    loops = [loop for loop in _loops(reader, regions) if reader.covers(loop)]
+    return list(loops[:1]) or regions
 
 
-def _elsewhere(name: str, value: int) -> Unknown:
-    return Unknown(f"a function of an earlier cell uses `{name}`, which would stay {value}: {_THERE}")
+def _part_of_a_batch(reader: Reader, setting: Setting) -> Unknown | None:
+    """Refuse where the call that failed gets less than the batch that the loop takes: one image of it."""
+    for name in ("__call__", *reader.calls):
+        for call in reader.calls.get(name, []):
+            if not reader.covers(call) or not call.args or (name and name[0].isupper()):
+                continue
+            counts = [count_samples(reader, argument) for argument in call.args[:1]]
+            if counts[0] is None or counts[0] >= setting.value or not _is_step(reader, call):
+                continue
+            got = "one sample" if counts[0] == 1 else f"{counts[0]} samples"
+            return Unknown(
+                f"`{reader.written(call.func)}` in line {call.lineno} computes {got} of each batch of {setting.value}, "
+                "so a smaller batch would change nothing"
+            )
+    return None
 
 
-def _batch_names_in_functions(reader: Reader, text: str) -> Iterator[str]:
-    """Name the batch sizes that functions of an earlier cell read, where the cell reaches them.
-
-    In a body the name is read when the function runs (``facts.read_elsewhere`` tells); a default was read when the
-    function was defined.
-    """
-    cell = read_cell(text)
-    if isinstance(cell, NotPython):
-        return
-    facts, words = reader.facts, set(_WORD.findall(reader.cell.source))
-    own = {s.name for s in reader.cell.tree.body if isinstance(s, ast.FunctionDef)}
-    scopes = cell.scopes
-    loads = [n for (home, _), found in scopes.loads.items() for n in found if isinstance(home, ast.Module)]
-    for load in loads:
-        function = next((above for above in scopes.up(load) if isinstance(above, _FUNCTIONS)), None)
-        if function is None or not is_batch_name(load.id):
-            continue
-        name = getattr(function, "name", "")
-        default = isinstance(scopes.scope_of(load), ast.Module)
-        reached = (
-            name not in own and (name in facts.used or name in words) if default else load.id in facts.read_elsewhere
-        )
-        if reached or facts.tensorflow is None:
-            yield load.id
+def _is_step(reader: Reader, call: ast.Call) -> bool:
+    """Tell whether a call may be what ran out: of a model, or of something that is named like a step."""
+    written = reader.written(call.func)
+    return reader.facts.model(written) is not None or bool(_STEP.search(written))
 
 
 def _regions(reader: Reader) -> list[ast.stmt] | Unknown:
     """List the statements and functions that the failing lines run in, and the callers of those functions."""
     if not reader.lines:
-        training = [n for n in ast.walk(reader.cell.tree) if isinstance(n, _LOOPS)]
+        training = [n for n in reader.nodes if isinstance(n, _LOOPS)]
         if not training:
             return Unknown("the cell has no training loop and no call of fit")
         tops = {reader.scopes.top_statement(n) for n in training}
@@ -138,7 +133,9 @@ def _loops(reader: Reader, regions: list[ast.stmt]) -> list[ast.For | ast.AsyncF
 
 
 def _of_loop(reader: Reader, loop: ast.For | ast.AsyncFor | ast.While) -> Setting | Unknown | None:
-    nexts = [n.args[0] for n in ast.walk(loop) if isinstance(n, ast.Call) and called_name(n) == "next" and n.args]
+    inside = [n for n in ast.walk(loop) if isinstance(n, ast.Call)]
+    nexts: list[ast.expr] = [n.args[0] for n in inside if called_name(n) == "next" and n.args]
+    nexts = nexts or [n for n in inside if draws_a_batch(reader, n)]
     if isinstance(loop, ast.While):
         return _first_trace(reader, nexts)
     source = loop.iter
@@ -238,30 +235,3 @@ def _dataset_argument(reader: Reader, call: ast.Call) -> Setting | Unknown | Non
         return Unknown(f"`{call.func.id}` is defined elsewhere, and what it does with `{known[0].id}` is not known")
     traced = trace(reader, known[0])
     return traced if isinstance(traced, (Setting, Unknown)) else None
-
-
-def of_names(reader: Reader, regions: Sequence[ast.stmt]) -> Setting | Unknown:
-    """Read the one batch size that the regions use by a name that says so."""
-    settings: list[Setting] = []
-    for region in regions:
-        for node in ast.walk(region):
-            if not isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) or not isinstance(node.ctx, ast.Load):
-                continue
-            its = key_of(node)
-            name = node.id if isinstance(node, ast.Name) else its[1] if its else ""
-            if not is_batch_name(name) or role(reader.scopes, node) not in ("site", "coupled"):
-                continue
-            if isinstance(node, ast.Name) and _holds_data(reader, node):
-                continue
-            one = resolve(reader, node)
-            if isinstance(one, Unknown):
-                return one
-            settings.append(one)
-    if not settings:
-        return Unknown("no batch size was found in the lines that led to the error")
-    return merge(settings)
-
-
-def _holds_data(reader: Reader, name: ast.Name) -> bool:
-    """Say whether ``batch`` is a batch of data rather than a size: the variable of a loop."""
-    return any(b.kind == "loop" for b in reader.bindings(name)) and name.id.lower() in ("batch", "train_batch", "b")

@@ -3,110 +3,202 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.batch.datasets import trace
 from tf_mem_magic.notebook.cell import CellEdit, PythonCell
 from tf_mem_magic.notebook.follow.entries import dict_value
-from tf_mem_magic.notebook.follow.resolve import Reader, Setting, Slot, evaluate
+from tf_mem_magic.notebook.follow.evaluate import evaluate
+from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot
+from tf_mem_magic.notebook.follow.resolve import resolve
 from tf_mem_magic.notebook.uses import called_name
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """A number of steps that must grow as the batch shrinks: the expression, and its value where it is a constant.
+    """A number of steps that must grow as the batch shrinks.
 
-    ``whole``: they are exactly one pass over the data, which is what Keras does where none are given.
+    Attributes
+    ----------
+    name : str
+        The argument.
+    expr : ast.expr
+        What is given for it.
+    value : int or None
+        Its value, where that is known.
+    whole : bool
+        They are exactly one pass over the data, which is what Keras does where none are given.
+    samples : int or None
+        They are one pass over so many samples.
     """
 
     name: str
     expr: ast.expr
     value: int | None
     whole: bool = False
+    samples: int | None = None
 
 
 def scale(cell: PythonCell, steps: Steps, old: int, new: int, edits: list[CellEdit]) -> str:
-    """Add the edit that keeps ``steps`` covering the same samples; give the sentence that says so."""
+    """Add the edit that keeps ``steps`` covering the same samples; return the sentence that says so.
+
+    Raises
+    ------
+    RefusedError
+        If an epoch would no longer see the samples that it saw.
+    """
     if steps.whole:
         edits.append(CellEdit(cell.start(steps.expr), cell.end(steps.expr), "None"))
         return f"`{steps.name}` becomes None: one pass over the data, as before."
     factor, remainder = divmod(old, new)
     if factor == 1 and not remainder:
         return ""
-    if steps.value is None or remainder:
-        return f"`{steps.name}` is set in the cell: check that it still covers your data, each step is smaller now."
+    if steps.value is None:
+        where = f"in line {steps.expr.lineno} "
+        if steps.name == "validation_steps":
+            return f"`validation_steps` {where}cannot be followed: check that it still covers your data."
+        raise RefusedError(
+            f"`{steps.name}` {where}cannot be followed, and has to grow as the batch shrinks: an epoch would no longer "
+            "see all samples"
+        )
+    if steps.samples is None and remainder and steps.name != "validation_steps":
+        raise RefusedError(f"`{steps.name}` is {steps.value}, and no whole number of batches of {new} takes its place")
+    count = -(-steps.value * old // new) if steps.samples is None else -(-steps.samples // new)
     start, end = cell.start(steps.expr), cell.end(steps.expr)
     if not any(edit.start < end and start < edit.end for edit in edits):
-        edits.append(CellEdit(start, end, str(steps.value * factor)))
-    return f"`{steps.name}` becomes {steps.value * factor}, so that it covers as many samples as before."
+        edits.append(CellEdit(start, end, str(count)))
+    return f"`{steps.name}` becomes {count}, so that it covers as many samples as before."
 
 
 def find_steps(reader: Reader, call: ast.Call, extra: ast.expr | None, setting: Setting) -> tuple[Steps, ...]:
     """Find the numbers of steps that do not follow the batch size by themselves."""
     found = []
+    data = argument(call, extra, "x", 0)
     for name in ("steps_per_epoch", "validation_steps") if called_name(call) == "fit" else ("steps",):
         expr = argument(call, extra, name, None)
         if expr is None or (isinstance(expr, ast.Constant) and expr.value is None):
             continue
-        if _counts_rebatched(reader, expr, setting):
-            found.append(Steps(name, expr, None, whole=True))
+        counted = _counted(reader, expr, setting)
+        if counted is not None:
+            found.append(_one_pass(reader, name, expr, counted, data))
         elif not _follows(reader, expr, setting):
             value = evaluate(reader, expr)
             found.append(Steps(name, expr, int(value) if value is not None and value == int(value) else None))
     return tuple(found)
 
 
-def _counts_rebatched(reader: Reader, expr: ast.expr, setting: Setting) -> bool:
-    """Say whether ``expr`` is ``len(train_ds)`` of a finite dataset that the edit splits again."""
-    if not (isinstance(expr, ast.Call) and called_name(expr) == "len" and len(expr.args) == 1):
-        return False
-    name = expr.args[0]
-    known = reader.facts.dataset(name.id) if isinstance(name, ast.Name) else None
-    counted = isinstance(name, ast.Name) and any(s.before == f"{name.id}.rebatch(" for s in setting.slots)
-    return counted and known is not None and known.cardinality is not None
+def _one_pass(reader: Reader, name: str, expr: ast.expr, counted: str, data: ast.expr | None) -> Steps:
+    """Describe steps that are the length of a dataset of an earlier cell: left out only where it ends by itself."""
+    known = reader.facts.dataset(counted)
+    assert known is not None
+    ends = isinstance(data, ast.Name) and data.id == counted
+    return Steps(name, expr, known.cardinality if known.samples else None, whole=ends, samples=known.samples)
 
 
-def _is_rebatched(setting: Setting) -> bool:
-    return any(".rebatch(" in slot.before for slot in setting.slots)
+def _counted(reader: Reader, expr: ast.expr, setting: Setting) -> str | None:
+    """Name the finite dataset that the edit splits again and whose batches ``expr`` counts: ``len(train_ds)``."""
+    while isinstance(expr, ast.Call) and called_name(expr) in ("int", "numpy") and not expr.keywords:
+        if called_name(expr) == "numpy" and isinstance(expr.func, ast.Attribute):
+            expr = expr.func.value
+        elif len(expr.args) == 1:
+            expr = expr.args[0]
+        else:
+            return None
+    if not isinstance(expr, ast.Call) or called_name(expr) not in ("len", "cardinality"):
+        return None
+    method = called_name(expr) == "cardinality" and not expr.args and isinstance(expr.func, ast.Attribute)
+    given = expr.func.value if method and isinstance(expr.func, ast.Attribute) else expr.args[0] if expr.args else None
+    known = reader.facts.dataset(given.id) if isinstance(given, ast.Name) else None
+    if known is None or known.name not in setting.datasets or known.cardinality is None:
+        return None
+    return known.name
 
 
-def find_divisors(reader: Reader, call: ast.Call, extra: ast.expr | None, setting: Setting) -> tuple[Slot, ...]:
-    """Find the batch size written once more as a number in ``steps_per_epoch=n // 64``."""
+def find_divisors(
+    reader: Reader, call: ast.Call, extra: ast.expr | None, setting: Setting, given: ast.expr | None = None
+) -> tuple[Slot, ...]:
+    """Find the batch size that divides the samples in ``steps_per_epoch=n // 64``, where it is not set already.
+
+    It may stand there as a number, as a name of an earlier cell, or, where the steps have a name, in what that is set
+    to. ``given`` is the expression that is the batch size and is replaced at the call only.
+    """
     expr = argument(call, extra, "steps_per_epoch", None)
     found = []
-    for node in ast.walk(expr) if expr is not None else ():
-        if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.FloorDiv, ast.Div)):
-            known = isinstance(node.right, ast.Constant) and node.right.value == setting.value
-            if known and evaluate(reader, node.left) is None:
-                found.append(reader.slot(node.right, setting.value))
+    for divisor in _divisors(reader, expr) if expr is not None else ():
+        if reader.written(divisor) in setting.names:
+            continue
+        same = given is not None and reader.written(divisor) == reader.written(given)
+        value = divisor.value if isinstance(divisor, ast.Constant) else _number(reader, divisor)
+        if same or value == setting.value:
+            found.append(reader.slot(divisor, setting.value))
     return tuple(found)
 
 
-def _follows(reader: Reader, expr: ast.expr, setting: Setting, depth: int = 0) -> bool:
-    """Say whether ``expr`` is computed from the batch size that is edited, or from the data themselves."""
-    if depth > 10:
-        return False
+def _divisors(reader: Reader, expr: ast.expr) -> Iterator[ast.expr]:
+    """Yield what data are divided by, also where the steps have a name that the cell sets once."""
+    seen: set[ast.expr] = set()
+    queue = [expr]
+    while queue and len(seen) < 20:
+        one = queue.pop(0)
+        if one in seen:
+            continue
+        seen.add(one)
+        for node in ast.walk(one):
+            if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.FloorDiv, ast.Div)):
+                known = evaluate(reader, node.left) is None or not isinstance(node.right, ast.Constant)
+                if known:
+                    yield node.right
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                chosen = reader.reaching(node)
+                if chosen is not None and chosen.value is not None:
+                    queue.append(chosen.value)
+
+
+def _number(reader: Reader, expr: ast.expr) -> int | None:
+    found = resolve(reader, expr)
+    if isinstance(found, Setting):
+        return None if found.per_replica else found.value
+    value = evaluate(reader, expr)
+    return value if isinstance(value, int) else reader.scalar(reader.cell.text(expr))
+
+
+def _follows(reader: Reader, expr: ast.expr, setting: Setting) -> bool:
+    """Tell whether ``expr`` is computed from the batch size that is edited, or from the data themselves."""
+    key = (setting.names, setting.slots)
+    return bool(reader.once("follows", expr, key, lambda: _is_following(reader, expr, setting)))
+
+
+def _is_following(reader: Reader, expr: ast.expr, setting: Setting) -> bool:
     slots = {(s.start, s.end) for s in setting.slots if not s.before}
     for node in ast.walk(expr):
-        if isinstance(node, ast.expr) and ast.unparse(node) in setting.names:
+        plain = isinstance(node, (ast.Name, ast.Attribute, ast.Subscript))
+        if plain and reader.written(node) in setting.names:
             return True
         if isinstance(node, ast.expr) and (reader.cell.start(node), reader.cell.end(node)) in slots:
             return True
-        if isinstance(node, ast.Attribute) and node.attr == "batch_size":
+        if isinstance(node, ast.Attribute) and node.attr == "batch_size" and _is_set(reader, node.value, setting):
             return True
-        if isinstance(node, ast.Call) and called_name(node) == "len" and node.args:
-            counted = trace(reader, node.args[0])
-            if isinstance(counted, Setting) and counted.slots == setting.slots and not _is_rebatched(setting):
-                return True
+        counts = isinstance(node, ast.Call) and called_name(node) == "len" and bool(node.args)
+        if counts and _is_set(reader, node.args[0], setting):  # type: ignore[attr-defined]
+            return True
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            chosen = reader.scopes.reaching(node, reader.bindings(node))
-            if chosen is not None and chosen.value is not None and _follows(reader, chosen.value, setting, depth + 1):
+            chosen = reader.reaching(node)
+            if chosen is not None and chosen.value is not None and _follows(reader, chosen.value, setting):
                 return True
     return False
 
 
+def _is_set(reader: Reader, data: ast.expr, setting: Setting) -> bool:
+    """Tell whether ``data`` are those whose batches the edit makes smaller, where they are made."""
+    traced = trace(reader, data)
+    same = isinstance(traced, Setting) and bool(traced.slots) and set(traced.slots) <= set(setting.slots)
+    return same and not setting.datasets
+
+
 def argument(call: ast.Call, extra: ast.expr | None, name: str, index: int | None) -> ast.expr | None:
-    """Give an argument of ``call``: by keyword, by position, or from the dict behind ``**``."""
+    """Return an argument of ``call``: by keyword, by position, or from the dict behind ``**``."""
     found = next((k.value for k in call.keywords if k.arg == name), None)
     if found is None and index is not None and index < len(call.args):
         found = call.args[index]

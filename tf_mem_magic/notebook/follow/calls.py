@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ast
 
-from tf_mem_magic.notebook.follow.resolve import Reader, Setting, Unknown, merge, resolve
+from tf_mem_magic.notebook.follow.reader import Function, Reader, Unknown
 from tf_mem_magic.notebook.scopes import Binding
-
-Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def argument_exprs(reader: Reader, binding: Binding) -> list[ast.expr] | Unknown:
@@ -23,26 +21,18 @@ def argument_exprs(reader: Reader, binding: Binding) -> list[ast.expr] | Unknown
         one = bind(call, function, binding.name, skip=_is_method(reader, function))
         if one is None:
             return Unknown(f"`{binding.name}` is not given in line {call.lineno} in a way that can be followed")
-        found.append(one)
-    return found
+        if not _hands_itself_on(reader, call, function, one, binding.name):
+            found.append(one)
+    return found or Unknown(f"`{function.name}` is called only by itself")
 
 
-def resolve_parameter(reader: Reader, binding: Binding, depth: int) -> Setting | Unknown:
-    """Follow a parameter to what its callers pass, or to its default."""
-    exprs = argument_exprs(reader, binding)
-    if isinstance(exprs, Unknown):
-        return exprs
-    found = []
-    for expr in exprs:
-        one = resolve(reader, expr, depth + 1)
-        if isinstance(one, Unknown):
-            return one
-        found.append(one)
-    return merge(found)
+def _hands_itself_on(reader: Reader, call: ast.Call, function: Function, given: ast.expr, name: str) -> bool:
+    """Tell whether a function calls itself with the parameter as it got it: the first call decides."""
+    return isinstance(given, ast.Name) and given.id == name and function in set(reader.scopes.up(call))
 
 
-def bind(call: ast.Call, function: Definition, name: str, skip: bool) -> ast.expr | None:
-    """Give the expression that ``call`` hands to the parameter ``name``; None where stars hide it."""
+def bind(call: ast.Call, function: Function, name: str, skip: bool) -> ast.expr | None:
+    """Return the expression that ``call`` hands to the parameter ``name``; None where stars hide it."""
     for keyword in call.keywords:
         if keyword.arg == name:
             return keyword.value
@@ -58,8 +48,8 @@ def bind(call: ast.Call, function: Definition, name: str, skip: bool) -> ast.exp
     return default_of(function, name)
 
 
-def default_of(function: Definition, name: str) -> ast.expr | None:
-    """Give a parameter's default."""
+def default_of(function: Function, name: str) -> ast.expr | None:
+    """Return a parameter's default."""
     args = function.args
     positional = [*args.posonlyargs, *args.args]
     pairs = list(zip(positional[len(positional) - len(args.defaults) :], args.defaults))
@@ -67,8 +57,8 @@ def default_of(function: Definition, name: str) -> ast.expr | None:
     return next((default for argument, default in pairs if argument.arg == name), None)
 
 
-def defined(reader: Reader, name: ast.expr) -> Definition | ast.ClassDef | None:
-    """Give the function or class of the cell that ``name`` surely means."""
+def defined(reader: Reader, name: ast.expr) -> Function | ast.ClassDef | None:
+    """Return the function or class of the cell that ``name`` surely means."""
     if not isinstance(name, ast.Name):
         return None
     found = reader.bindings(name)
@@ -78,30 +68,27 @@ def defined(reader: Reader, name: ast.expr) -> Definition | ast.ClassDef | None:
     return node if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) else None
 
 
-def constructor(cls: ast.ClassDef) -> Definition | None:
-    """Give the class's own ``__init__``."""
+def constructor(cls: ast.ClassDef) -> Function | None:
+    """Return the class's own ``__init__``."""
     return next((n for n in cls.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
 
 
 def _is_method(reader: Reader, function: ast.AST) -> bool:
     if not isinstance(reader.scopes.parents.get(function), ast.ClassDef):
         return False
-    decorators = {ast.unparse(d) for d in getattr(function, "decorator_list", [])}
+    decorators = {reader.written(d) for d in getattr(function, "decorator_list", [])}
     return "staticmethod" not in decorators
 
 
-def _calls(reader: Reader, function: Definition) -> list[ast.Call] | Unknown:
+def _calls(reader: Reader, function: Function) -> list[ast.Call] | Unknown:
     """List the calls of ``function`` in the cell; where the failing lines tell which one, only that."""
-    if function in reader.entered:
-        return [reader.entered[function]]
+    entered = reader.entered(function)
+    if entered is not None:
+        return [entered]
     owner = reader.scopes.parents.get(function)
     target = owner if isinstance(owner, ast.ClassDef) and function.name == "__init__" else function
     if isinstance(owner, ast.ClassDef) and target is function:
-        calls = [
-            n
-            for n in ast.walk(reader.cell.tree)
-            if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.func.attr == function.name
-        ]
+        calls = [n for n in reader.calls_of(function.name) if isinstance(n.func, ast.Attribute)]
     else:
         assert isinstance(target, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
         home = reader.scopes.lookup(target.name, reader.scopes.scope_of(target))

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import dataclass
 
 from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.entries import dict_value, is_self, stores_of
-from tf_mem_magic.notebook.follow.resolve import Reader, Setting, Unknown, resolve
+from tf_mem_magic.notebook.follow.reader import Function, Reader, Unknown
 from tf_mem_magic.notebook.uses import called_name
 
 
-def class_entry(reader: Reader, cls: ast.ClassDef, call: ast.Call | None, key: str, depth: int) -> Setting | Unknown:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The expression that sets something; ``function`` holds it where it was entered by the known ``call``."""
+
+    expr: ast.expr
+    function: Function | None = None
+    call: ast.Call | None = None
+
+
+def class_entry(reader: Reader, cls: ast.ClassDef, call: ast.Call | None, key: str) -> Source | Unknown:
     """Find what sets the attribute ``key`` of a class of the cell, made by ``call`` where that is known."""
     unknown = Unknown(f"`{cls.name}.{key}` cannot be followed to where it is set")
     stores = [
@@ -21,31 +31,21 @@ def class_entry(reader: Reader, cls: ast.ClassDef, call: ast.Call | None, key: s
     if len(stores) > 1:
         return unknown
     if stores:
-        value = stores[0][1]
+        target, value = stores[0]
         if value is None:
             return unknown
-        function = next(
-            (n for n in reader.scopes.up(stores[0][0]) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))), None
-        )
-        if call is None or function is None:
-            return resolve(reader, value, depth + 1)
-        before = dict(reader.entered)
-        reader.entered[function] = call
-        try:
-            return resolve(reader, value, depth + 1)
-        finally:
-            reader.entered = before
+        functions = (n for n in reader.scopes.up(target) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)))
+        return Source(value, next(functions, None), call)
     fields = [n for n in cls.body if isinstance(n, (ast.AnnAssign, ast.Assign))]
-    defaults = [(_field_name(n), n.value) for n in fields]
-    found = [value for name, value in defaults if name == key]
+    found = [n.value for n in fields if _field_name(n) == key]
     if len(found) != 1 or found[0] is None:
         return unknown
-    if any("dataclass" in ast.unparse(d) for d in cls.decorator_list):
-        return _dataclass(reader, cls, call, key, found[0], depth)
+    if any("dataclass" in reader.written(d) for d in cls.decorator_list):
+        return _dataclass(reader, cls, call, key, found[0])
     if call is not None and (call.args or call.keywords) and calls.constructor(cls) is None:
         given = dict_value(call, key)
-        return unknown if given is None else resolve(reader, given, depth + 1)
-    return resolve(reader, found[0], depth + 1)
+        return unknown if given is None else Source(given)
+    return Source(found[0])
 
 
 def _field_name(node: ast.AnnAssign | ast.Assign) -> str:
@@ -54,10 +54,10 @@ def _field_name(node: ast.AnnAssign | ast.Assign) -> str:
 
 
 def _dataclass(
-    reader: Reader, cls: ast.ClassDef, call: ast.Call | None, key: str, default: ast.expr, depth: int
-) -> Setting | Unknown:
+    reader: Reader, cls: ast.ClassDef, call: ast.Call | None, key: str, default: ast.expr
+) -> Source | Unknown:
     if call is None:
-        made = [n for n in ast.walk(reader.cell.tree) if isinstance(n, ast.Call) and called_name(n) == cls.name]
+        made = reader.calls_of(cls.name)
         if len(made) > 1:
             return Unknown(f"`{cls.name}` is made more than once")
         call = made[0] if made else None
@@ -69,28 +69,25 @@ def _dataclass(
         if given is None and key in names and names.index(key) < len(call.args):
             given = call.args[names.index(key)]
         if given is not None:
-            return resolve(reader, given, depth + 1)
+            return Source(given)
     if isinstance(default, ast.Call) and called_name(default) == "field":
         inner = dict_value(default, "default")
-        return (
-            Unknown(f"`{cls.name}.{key}` has no plain default") if inner is None else resolve(reader, inner, depth + 1)
-        )
-    return resolve(reader, default, depth + 1)
+        return Unknown(f"`{cls.name}.{key}` has no plain default") if inner is None else Source(inner)
+    return Source(default)
 
 
-def argument_default(reader: Reader, call: ast.Call, key: str, depth: int) -> Setting | Unknown:
+def argument_default(reader: Reader, call: ast.Call, key: str) -> Source | Unknown:
     """Find the default that ``parse_args``, called without arguments, gives to ``key``."""
     given = [*call.args, *(k.value for k in call.keywords if k.arg == "args")]
     if given and not _is_empty(given[0]):
         return Unknown(f"the arguments in line {call.lineno} are given, so the default may not apply")
-    declared = [n for n in ast.walk(reader.cell.tree) if isinstance(n, ast.Call) and called_name(n) == "add_argument"]
-    found = [n for n in declared if _destination(n) == key]
+    found = [n for n in reader.calls_of("add_argument") if _destination(n) == key]
     if len(found) != 1:
         return Unknown(f"the argument {key!r} is not declared once in this cell")
-    if any(isinstance(n, ast.Call) and called_name(n) == "set_defaults" for n in ast.walk(reader.cell.tree)):
+    if reader.calls_of("set_defaults"):
         return Unknown("`set_defaults` may change the default")
     default = next((k.value for k in found[0].keywords if k.arg == "default"), None)
-    return Unknown(f"the argument {key!r} has no default") if default is None else resolve(reader, default, depth + 1)
+    return Unknown(f"the argument {key!r} has no default") if default is None else Source(default)
 
 
 def _is_empty(expr: ast.expr) -> bool:

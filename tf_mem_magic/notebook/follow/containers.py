@@ -6,52 +6,60 @@ import ast
 from dataclasses import replace
 
 from tf_mem_magic.notebook.follow import calls, classes
-from tf_mem_magic.notebook.follow.entries import dict_value, is_self, key_of, mutated, stores_of
-from tf_mem_magic.notebook.follow.resolve import Reader, Setting, Unknown, earlier, resolve
+from tf_mem_magic.notebook.follow.classes import Source
+from tf_mem_magic.notebook.follow.entries import dict_value, is_self, key_of, mutated, reads_of, stores_of
+from tf_mem_magic.notebook.follow.other_uses import earlier
+from tf_mem_magic.notebook.follow.reader import Reader, Resolve, Setting, Unknown
 from tf_mem_magic.notebook.scopes import Binding
-from tf_mem_magic.notebook.uses import called_name, role
+from tf_mem_magic.notebook.uses import called_name
 
-_DEEPEST = 20
 _PARSERS = ("parse_args", "parse_known_args")
 
 
 def is_entry(expr: ast.expr) -> bool:
-    """Say whether ``expr`` reads an entry by a fixed name: an attribute, a subscript, or ``.get(...)``."""
+    """Tell whether ``expr`` reads an entry by a fixed name: an attribute, a subscript, or ``.get(...)``."""
     return key_of(expr) is not None
 
 
-def resolve_entry(reader: Reader, expr: ast.expr, depth: int) -> Setting | Unknown:
+def resolve_entry(reader: Reader, expr: ast.expr, resolve: Resolve) -> Setting | Unknown:
     """Follow an entry to where it is set."""
     owner_and_key = key_of(expr)
     assert owner_and_key is not None
     owner, key = owner_and_key
-    written = ast.unparse(expr)
+    written = reader.written(expr)
     stores = stores_of(reader, key)
-    same = [(target, value) for target, value in stores if ast.unparse(target) == written]
+    same = [(target, value) for target, value in stores if reader.written(target) == written]
     if isinstance(owner, ast.Name) and owner.id in ("self", "cls"):
-        return _own_attribute(reader, expr, key, depth)
-    foreign = [t for t, _ in stores if ast.unparse(t) != written and not is_self(t)]
+        return _own_attribute(reader, expr, key, resolve)
+    foreign = [t for t, _ in stores if reader.written(t) != written and not is_self(t)]
     if foreign or mutated(reader, owner):
         return Unknown(f"`{written}` may be changed in line {foreign[0].lineno if foreign else owner.lineno}")
     if same:
-        return _stored(reader, expr, same, depth)
+        return _stored(reader, expr, same, resolve)
     root = _root(owner)
     if root is not None and not reader.bindings(root):
         if isinstance(expr, ast.Call):
             return Unknown(f"`{written}` comes from an earlier cell")
         return _from_earlier(reader, expr, root)
-    inner = _defined_entry(reader, owner, key, depth + 1)
-    return _safe(reader, expr, inner)
+    return _safe(reader, expr, resolved(reader, entry_source(reader, owner, key), resolve))
+
+
+def resolved(reader: Reader, source: Source | Unknown, resolve: Resolve) -> Setting | Unknown:
+    """Follow what sets something to its value, from within the call that made it."""
+    if isinstance(source, Unknown):
+        return source
+    with reader.entering(source.function, source.call):
+        return resolve(reader, source.expr)
 
 
 def _safe(reader: Reader, expr: ast.expr, inner: Setting | Unknown) -> Setting | Unknown:
     if isinstance(inner, Unknown):
         return inner
-    written = ast.unparse(expr)
+    written = reader.written(expr)
     its_key = key_of(expr)
     key = its_key[1] if its_key else ""
-    reads = [*_reads(reader, key), *(n for (_, name), ns in reader.scopes.loads.items() if name == key for n in ns)]
-    roles = [(node, role(reader.scopes, node)) for node in reads]
+    reads = [*reads_of(reader, key), *(n for (_, name), ns in reader.scopes.loads.items() if name == key for n in ns)]
+    roles = [(node, reader.role(node)) for node in reads]
     others = [node for node, its in roles if its == "other"]
     if others:
         if any(its == "coupled" for _, its in roles):
@@ -64,16 +72,10 @@ def _safe(reader: Reader, expr: ast.expr, inner: Setting | Unknown) -> Setting |
     return replace(inner, names=inner.names | {written})
 
 
-def _reads(reader: Reader, key: str) -> list[ast.expr]:
-    """List the reads of an entry called ``key``, of whatever owner: it may be the same one under another name."""
-    entries = [n for n in ast.walk(reader.cell.tree) if isinstance(n, (ast.Attribute, ast.Subscript))]
-    return [n for n in entries if isinstance(n.ctx, ast.Load) and (key_of(n) or (n, ""))[1] == key]
-
-
 def _stored(
-    reader: Reader, expr: ast.expr, same: list[tuple[ast.expr, ast.expr | None]], depth: int
+    reader: Reader, expr: ast.expr, same: list[tuple[ast.expr, ast.expr | None]], resolve: Resolve
 ) -> Setting | Unknown:
-    written = ast.unparse(expr)
+    written = reader.written(expr)
     found = [
         Binding(written, "assign" if value is not None else "changed", reader.scopes.scope_of(target), target, value)
         for target, value in same
@@ -81,13 +83,13 @@ def _stored(
     chosen = reader.scopes.reaching(expr, found)
     if chosen is None or chosen.value is None:
         return Unknown(f"`{written}` is set in more than one place or only under a condition")
-    return _safe(reader, expr, resolve(reader, chosen.value, depth + 1))
+    return _safe(reader, expr, resolve(reader, chosen.value))
 
 
 def _from_earlier(reader: Reader, expr: ast.expr, root: ast.Name) -> Setting | Unknown:
-    written = ast.unparse(expr)
+    written = reader.written(expr)
     its_key = key_of(expr)
-    others = [n for n in _reads(reader, its_key[1] if its_key else "") if role(reader.scopes, n) == "other"]
+    others = [n for n in reads_of(reader, its_key[1] if its_key else "") if reader.role(n) == "other"]
     if others:
         value = reader.scalar(reader.cell.text(expr))
         if value is None:
@@ -103,93 +105,93 @@ def _root(expr: ast.expr) -> ast.Name | None:
     return expr if isinstance(expr, ast.Name) else None
 
 
-def _own_attribute(reader: Reader, expr: ast.expr, key: str, depth: int) -> Setting | Unknown:
+def _own_attribute(reader: Reader, expr: ast.expr, key: str, resolve: Resolve) -> Setting | Unknown:
     cls = next((n for n in reader.scopes.up(expr) if isinstance(n, ast.ClassDef)), None)
     if cls is None:
-        return Unknown(f"`{ast.unparse(expr)}` comes from elsewhere")
-    return classes.class_entry(reader, cls, None, key, depth + 1)
+        return Unknown(f"`{reader.written(expr)}` comes from elsewhere")
+    return resolved(reader, classes.class_entry(reader, cls, None, key), resolve)
 
 
-def _defined_entry(reader: Reader, owner: ast.expr, key: str, depth: int) -> Setting | Unknown:
-    """Follow ``owner`` to what it is, and find ``key`` in that."""
-    unknown = Unknown(f"`{ast.unparse(owner)}` cannot be followed to where its batch size is set")
-    if depth > _DEEPEST:
-        return unknown
+def entry_source(reader: Reader, owner: ast.expr, key: str) -> Source | Unknown:
+    """Follow ``owner`` to what it is, and find what sets ``key`` in that."""
+    found = reader.once("entry", owner, key, lambda: _entry_source(reader, owner, key))
+    return _not_followed(reader, owner) if found is None else found
+
+
+def _not_followed(reader: Reader, owner: ast.expr) -> Unknown:
+    return Unknown(f"`{reader.written(owner)}` cannot be followed to where its batch size is set")
+
+
+def _entry_source(reader: Reader, owner: ast.expr, key: str) -> Source | Unknown:
+    unknown = _not_followed(reader, owner)
     if isinstance(owner, ast.Name):
-        found = reader.bindings(owner)
-        chosen = reader.scopes.reaching(owner, found)
-        if chosen is None:
-            return unknown
-        if isinstance(chosen.node, ast.ClassDef) and chosen.kind == "def":
-            return classes.class_entry(reader, chosen.node, None, key, depth)
-        if chosen.kind == "param":
-            exprs = calls.argument_exprs(reader, chosen)
-            if isinstance(exprs, Unknown) or len({ast.unparse(e) for e in exprs}) != 1:
-                return unknown
-            return _entry_of(reader, exprs[0], key, depth)
-        if chosen.value is not None:
-            return _defined_entry(reader, chosen.value, key, depth + 1)
-        if isinstance(chosen.node, ast.Assign) and isinstance(chosen.node.value, ast.Call):
-            call = chosen.node.value
-            target = chosen.node.targets[0]
-            first = isinstance(target, ast.Tuple) and ast.unparse(target.elts[0]) == owner.id
-            if called_name(call) == "parse_known_args" and first:
-                return classes.argument_default(reader, call, key, depth)
-        return unknown
+        return _of_name(reader, owner, key)
     if isinstance(owner, ast.Dict):
-        return _dict_entry(reader, owner, key, depth)
+        value = dict_value(owner, key)
+        plain = f"the dict in line {owner.lineno} does not plainly say {key!r}"
+        return Unknown(plain) if value is None else Source(value)
     if isinstance(owner, ast.Call):
-        return _call_entry(reader, owner, key, depth)
+        return _of_call(reader, owner, key)
     its = key_of(owner)
     if its is not None and isinstance(owner, ast.Subscript):
-        if called := _call_of(reader, its[0]):
-            return called
+        if isinstance(its[0], ast.Call):
+            return Unknown(f"`{reader.written(its[0])}` cannot be followed")
         nested = _nested(reader, its[0], its[1])
-        return unknown if nested is None else _defined_entry(reader, nested, key, depth + 1)
+        return unknown if nested is None else entry_source(reader, nested, key)
     parsed = owner.value if isinstance(owner, ast.Subscript) else None
     if isinstance(parsed, ast.Call) and called_name(parsed) == "parse_known_args":
-        return classes.argument_default(reader, parsed, key, depth)
+        return classes.argument_default(reader, parsed, key)
     return unknown
 
 
-def _call_of(reader: Reader, owner: ast.expr) -> Unknown | None:
-    return Unknown(f"`{ast.unparse(owner)}` cannot be followed") if isinstance(owner, ast.Call) else None
+def _of_name(reader: Reader, owner: ast.Name, key: str) -> Source | Unknown:
+    unknown = _not_followed(reader, owner)
+    chosen = reader.reaching(owner)
+    if chosen is None:
+        return unknown
+    if isinstance(chosen.node, ast.ClassDef) and chosen.kind == "def":
+        return classes.class_entry(reader, chosen.node, None, key)
+    if chosen.kind == "param":
+        exprs = calls.argument_exprs(reader, chosen)
+        if isinstance(exprs, Unknown) or len({reader.written(e) for e in exprs}) != 1:
+            return unknown
+        return _of_argument(reader, exprs[0], key)
+    if chosen.value is not None:
+        return entry_source(reader, chosen.value, key)
+    if isinstance(chosen.node, ast.Assign) and isinstance(chosen.node.value, ast.Call):
+        call = chosen.node.value
+        target = chosen.node.targets[0]
+        first = isinstance(target, ast.Tuple) and reader.written(target.elts[0]) == owner.id
+        if called_name(call) == "parse_known_args" and first:
+            return classes.argument_default(reader, call, key)
+    return unknown
+
+
+def _of_argument(reader: Reader, expr: ast.expr, key: str) -> Source | Unknown:
+    root = _root(expr)
+    if root is not None and not reader.bindings(root):
+        return Unknown(f"`{reader.written(expr)}` comes from an earlier cell")
+    if mutated(reader, expr):
+        return Unknown(f"`{reader.written(expr)}` may be changed in the cell")
+    return entry_source(reader, expr, key)
 
 
 def _nested(reader: Reader, owner: ast.expr, key: str) -> ast.expr | None:
-    """Give the value of a fixed key of a dict literal."""
+    """Return the value of a fixed key of a dict literal."""
     if isinstance(owner, ast.Name):
-        chosen = reader.scopes.reaching(owner, reader.bindings(owner))
+        chosen = reader.reaching(owner)
         if chosen is None or chosen.value is None or stores_of(reader, key):
             return None
         owner = chosen.value
     return dict_value(owner, key)
 
 
-def _entry_of(reader: Reader, expr: ast.expr, key: str, depth: int) -> Setting | Unknown:
-    root = _root(expr)
-    if root is not None and not reader.bindings(root):
-        return Unknown(f"`{ast.unparse(expr)}` comes from an earlier cell")
-    if mutated(reader, expr):
-        return Unknown(f"`{ast.unparse(expr)}` may be changed in the cell")
-    return _defined_entry(reader, expr, key, depth + 1)
-
-
-def _dict_entry(reader: Reader, owner: ast.Dict, key: str, depth: int) -> Setting | Unknown:
-    value = dict_value(owner, key)
-    return (
-        Unknown(f"the dict in line {owner.lineno} does not plainly say {key!r}")
-        if value is None
-        else resolve(reader, value, depth + 1)
-    )
-
-
-def _call_entry(reader: Reader, call: ast.Call, key: str, depth: int) -> Setting | Unknown:
+def _of_call(reader: Reader, call: ast.Call, key: str) -> Source | Unknown:
     if called_name(call) in _PARSERS:
-        return classes.argument_default(reader, call, key, depth)
+        return classes.argument_default(reader, call, key)
     known = calls.defined(reader, call.func)
     if isinstance(known, ast.ClassDef):
-        return classes.class_entry(reader, known, call, key, depth)
+        return classes.class_entry(reader, known, call, key)
     if known is not None:
         return Unknown(f"`{called_name(call)}` makes it when the cell runs")
     value = dict_value(call, key)
@@ -197,4 +199,4 @@ def _call_entry(reader: Reader, call: ast.Call, key: str, depth: int) -> Setting
         value = dict_value(call.args[0], key)
     if value is None:
         return Unknown(f"`{called_name(call)}` in line {call.lineno} does not plainly say {key!r}")
-    return resolve(reader, value, depth + 1)
+    return Source(value)

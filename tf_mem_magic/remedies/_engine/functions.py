@@ -16,7 +16,7 @@ from tf_mem_magic.core.facts import FunctionFacts
 from tf_mem_magic.core.proposals import Context, Proposal
 from tf_mem_magic.core.recording import ErrorText, Frame
 from tf_mem_magic.core.tag import dropped_lines
-from tf_mem_magic.notebook.batch.consumers import FIXED_BATCH
+from tf_mem_magic.notebook.batch.fixed import FIXED_BATCH
 from tf_mem_magic.notebook.bindings import assigned, evaluated_names
 from tf_mem_magic.notebook.cell import PythonCell, first_statement, line_start, read_cell
 from tf_mem_magic.notebook.mask import NotPython

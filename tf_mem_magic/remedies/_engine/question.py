@@ -12,7 +12,7 @@ from tf_mem_magic.core.proposals import Answer, Context, Declined, Point, Propos
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.notebook.cell import PythonCell
 from tf_mem_magic.notebook.edits import Editor
-from tf_mem_magic.notebook.follow.resolve import Reader
+from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.model import Notebook, read_notebook
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.notebook.scopes import Scopes

@@ -5,16 +5,20 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts
-from tf_mem_magic.core.proposals import Preserves
+from tf_mem_magic.core.proposals import Preserves, RefusedError
 from tf_mem_magic.core.units import size
+from tf_mem_magic.notebook.batch.behind import behind, has_method, model_names
 from tf_mem_magic.notebook.batch.search import BatchFound
 from tf_mem_magic.notebook.cell import CellEdit, PythonCell
+from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies._engine.guards import Check
+from tf_mem_magic.remedies._engine.question import Ask
+from tf_mem_magic.remedies.smaller_batch.asked import failing_lines
 
 ARGUMENT = "gradient_accumulation_steps"
 _FUNCTION = "accumulate_gradients"
@@ -35,7 +39,6 @@ _REFUSED = (
         r"(?i)\b(?:dice|tversky|contrastive|triplet|ntxent|info_?nce)(?:_?loss)?\b",
         "the loss seems to compare the samples of a batch with each other: the mean of parts is not the whole",
     ),
-    (r"def train_step\(self", "a model has its own train_step, and how it uses the optimizer is not known"),
 )
 """What the cell or an earlier one may hold that makes the mean of the parts' gradients another one, and the reason."""
 
@@ -57,21 +60,39 @@ class Already:
         return CellEdit(cell.start(self.node), cell.end(self.node), str(self.steps * factor))
 
 
-def already(cell: PythonCell, facts: Facts) -> Already | str | None:
-    """Find where the cell accumulates; a text says that it does so in a way that cannot be followed."""
-    found = []
-    for node in ast.walk(cell.tree):
-        if isinstance(node, ast.Call):
-            given = [k.value for k in node.keywords if k.arg == ARGUMENT]
-            found += given or (node.args[1:2] if called_name(node) == _FUNCTION else [])
-    if len(found) == 1 and isinstance(found[0], ast.Constant) and type(found[0].value) is int and found[0].value > 1:
-        return Already(found[0], found[0].value)
+def already(ask: Ask, found: BatchFound) -> Already | None:
+    """Find where the cell accumulates.
+
+    Raises
+    ------
+    RefusedError
+        If it, or what stands behind its model, does so in a way that cannot be followed.
+    """
+    given: list[ast.expr] = []
+    for call in ask.cell.calls:
+        given += [k.value for k in call.keywords if k.arg == ARGUMENT]
+        given += call.args[1:2] if called_name(call) == _FUNCTION else []
+    if len(given) == 1 and isinstance(given[0], ast.Constant) and type(given[0].value) is int and given[0].value > 1:
+        return Already(given[0], given[0].value)
     words = (ARGUMENT, f"{_FUNCTION}(")
-    if found or any(word in cell.source for word in words):
-        return "the cell accumulates gradients already, in a way that cannot be followed"
-    if any(word in text for text in facts.earlier_cells for word in words):
-        return "an earlier cell has set up gradient accumulation already"
+    if given or any(word in ask.source for word in words):
+        raise RefusedError("the cell accumulates gradients already, in a way that cannot be followed")
+    if any(word in text for text in texts_behind(ask, found) for word in words):
+        raise RefusedError("an earlier cell has set up gradient accumulation already")
     return None
+
+
+def texts_behind(ask: Ask, found: BatchFound) -> tuple[str, ...]:
+    """List the texts that may decide how the failing model trains: the cell, and what made its model and its loss.
+
+    Where no cell shows what made the model, all of them.
+    """
+    reader = Reader(ask.cell, ask.facts, failing_lines(ask))
+    names = model_names(reader, found.call)
+    made = behind(reader, names)
+    if not any(names & piece.binds for piece in made):
+        return ask.texts
+    return (ask.source, *(piece.cell.text(piece.statement) for piece in made if piece.cell is not ask.cell))
 
 
 def steps_given(found: BatchFound) -> bool:
@@ -126,8 +147,8 @@ def left_over(samples: int | None, batch: int, steps: int) -> str:
     )
 
 
-def keras_refusal(facts: Facts) -> str:
-    """Say why this Keras cannot accumulate gradients; empty: it can."""
+def _why_not(ask: Ask) -> str:
+    facts = ask.facts
     if facts.keras is None:
         return "the cell does not use Keras"
     legacy = dict(facts.environment).get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
@@ -137,10 +158,19 @@ def keras_refusal(facts: Facts) -> str:
     return f"this is Keras {facts.keras}; accumulation was tested with 3.12 and later" if version < _TESTED else ""
 
 
-def refused_in(texts: Iterable[str]) -> str:
-    """Say what in the cells makes the mean of a batch's parts another than that of the whole; empty: nothing."""
-    texts = tuple(texts)
-    return next((reason for pattern, reason in _REFUSED if any(re.search(pattern, t) for t in texts)), "")
+keras_accumulates = Check("keras_accumulates", _why_not)
+"""The guard of a Keras whose optimizers can accumulate gradients."""
+
+
+def check_a_mean(ask: Ask, found: BatchFound) -> None:
+    """Refuse where the mean of a batch's parts is another than that of the whole."""
+    reader = Reader(ask.cell, ask.facts, failing_lines(ask))
+    if found.call is not None and has_method(reader, model_names(reader, found.call), "train_step"):
+        raise RefusedError("the model has its own train_step, and how it uses the optimizer is not known")
+    texts = texts_behind(ask, found)
+    reason = next((reason for pattern, reason in _REFUSED if any(re.search(pattern, t) for t in texts)), "")
+    if reason:
+        raise RefusedError(reason)
 
 
 def exactness(
@@ -193,7 +223,7 @@ def sums_of(facts: Facts, found: BatchFound) -> int:
     return max(trained, default=0)
 
 
-def weigh(diagnosis: Diagnosis | None, sums: int, batch: int, small: int) -> str | tuple[str, ...]:
+def weigh(diagnosis: Diagnosis | None, sums: int, batch: int, small: int) -> tuple[str, ...]:
     """Weigh the sums of gradients against what batches of ``small`` save of the activations.
 
     All that is in use beside weights, optimizer and named values grows with the batch but the gradients, which take
@@ -202,8 +232,13 @@ def weigh(diagnosis: Diagnosis | None, sums: int, batch: int, small: int) -> str
 
     Returns
     -------
-    str or tuple of str
-        A text is the reason why it cannot help; else the caveats.
+    tuple of str
+        The caveats.
+
+    Raises
+    ------
+    RefusedError
+        If it cannot help.
     """
     if diagnosis is None or not diagnosis.breakdown or not sums:
         return ()
@@ -212,7 +247,7 @@ def weigh(diagnosis: Diagnosis | None, sums: int, batch: int, small: int) -> str
     about = f"about {size(saved)}" if saved else "nothing that is seen"
     both = f"sums of gradients would take {size(sums)}, and batches of {small} save {about}"
     if sums >= saved:
-        return f"{both}: the peak would not fall"
+        raise RefusedError(f"{both}: the peak would not fall")
     if MOST_WHILE_ADDED * sums < saved:
         return ()
     return (f"The {both}: while the sums are added they can take twice that, so the peak may not fall.",)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
-from tf_mem_magic.notebook.follow.resolve import Reader
+from tf_mem_magic.core.proposals import RefusedError
+from tf_mem_magic.notebook.batch.behind import behind, failing_names
+from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.notebook.scopes import position
 from tf_mem_magic.notebook.uses import called_name
@@ -23,33 +25,90 @@ class GradientLoop:
     top: ast.stmt
 
 
-def find_gradient_loop(reader: Reader, names: KerasNames) -> GradientLoop | str:
-    """Find a loop whose gradients reach one optimizer unchanged, from a loss that is a mean over the batch.
+def find_gradient_loop(reader: Reader, names: KerasNames) -> GradientLoop:
+    """Find the loop that failed, where its gradients reach one optimizer unchanged, from a mean over the batch.
 
-    A text says why the cell has no such loop.
+    Raises
+    ------
+    RefusedError
+        If the cell has no such loop, with the reason.
     """
     tree = reader.cell.tree
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    nodes = [node for part in _running(reader) for node in ast.walk(part)]
+    calls = [n for n in nodes if isinstance(n, ast.Call)]
     tapes = [c for c in calls if called_name(c) == "GradientTape"]
     applied = [c for c in calls if called_name(c) == "apply_gradients"]
     taken = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr == "gradient"]
     if len(tapes) != 1 or len(applied) != 1 or len(taken) != 1:
-        return "the cell has no training loop with one GradientTape and one apply_gradients"
+        raise RefusedError("the cell has no training loop with one GradientTape and one apply_gradients")
     func = applied[0].func
     if not isinstance(func, ast.Attribute) or not isinstance(func.value, ast.Name):
-        return "the loop's optimizer is not a plain name"
+        raise RefusedError("the loop's optimizer is not a plain name")
     if not _unchanged(reader, applied[0], taken[0]):
-        return "the gradients are changed between the tape and the optimizer, which must see the whole batch"
+        raise RefusedError(
+            "the gradients are changed between the tape and the optimizer, which must see the whole batch"
+        )
     if not _is_mean(reader, names, taken[0].args[0] if taken[0].args else None):
-        return "it is not certain that the loop's loss is a mean over the batch"
-    if any(isinstance(n, (ast.Name, ast.Attribute)) and "accum" in ast.unparse(n).lower() for n in ast.walk(tree)):
-        return "the loop seems to accumulate gradients already"
-    if any(_sets_rate(n) for n in ast.walk(tree)):
-        return "the loop sets the learning rate itself"
-    loops = [s for s in tree.body if isinstance(s, (ast.For, ast.While)) and _runs(s, applied[0], tree)]
-    if len(loops) != 1:
-        return "the statement that runs the loop was not found in the cell"
-    return GradientLoop(applied[0], func.value, loops[0])
+        raise RefusedError("it is not certain that the loop's loss is a mean over the batch")
+    if any(isinstance(n, (ast.Name, ast.Attribute)) and "accum" in _last_part(n) for n in reader.nodes):
+        raise RefusedError("the loop seems to accumulate gradients already")
+    if any(_sets_rate(n) for n in nodes):
+        raise RefusedError("the loop sets the learning rate itself")
+    tops = [s for s in tree.body if not isinstance(s, _DEFINITIONS) and _runs(s, applied[0], tree)]
+    if len(tops) != 1:
+        raise RefusedError("the statement that runs the loop was not found in the cell")
+    return GradientLoop(applied[0], func.value, tops[0])
+
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def _last_part(node: ast.Name | ast.Attribute) -> str:
+    return (node.id if isinstance(node, ast.Name) else node.attr).lower()
+
+
+def _running(reader: Reader) -> list[ast.stmt]:
+    """List the statements that failed and the cell's functions that they reach; without a known line, the cell's."""
+    body = reader.cell.tree.body
+    functions = {s.name: s for s in body if isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    found = [s for s in body if reader.covers(s)]
+    if not found:
+        return list(body)
+    queue = list(found)
+    while queue:
+        called = _calls(queue.pop())
+        news = [functions[name] for name in sorted(called & functions.keys()) if functions[name] not in found]
+        found += news
+        queue += news
+    return found
+
+
+def traced_before(reader: Reader) -> bool:
+    """Tell whether the failing statements run a ``tf.function`` of an earlier cell that trains, as it was traced.
+
+    It holds the training itself, or calls a function that this cell defines anew.
+    """
+    own = {s.name for s in reader.cell.tree.body if isinstance(s, _DEFINITIONS)}
+    for piece in behind(reader, failing_names(reader)):
+        if piece.cell is reader.cell or not _is_staged(piece.statement):
+            continue
+        if piece.words & own or any(called_name(c) in _TRAINS for c in _all_calls(piece.statement)):
+            return True
+    return False
+
+
+_TRAINS = ("apply_gradients", "GradientTape")
+
+
+def _is_staged(statement: ast.stmt) -> bool:
+    decorators = getattr(statement, "decorator_list", [])
+    return any("function" in ast.unparse(d) for d in decorators) or any(
+        ast.unparse(call.func).endswith("tf.function") for call in _all_calls(statement)
+    )
+
+
+def _all_calls(node: ast.AST) -> list[ast.Call]:
+    return [n for n in ast.walk(node) if isinstance(n, ast.Call)]
 
 
 def _unchanged(reader: Reader, applied: ast.Call, taken: ast.Call) -> bool:

@@ -6,13 +6,11 @@ import ast
 from dataclasses import dataclass
 
 from tf_mem_magic.core.facts import Facts
-from tf_mem_magic.notebook.cell import CellEdit, PythonCell, apply_edits
-from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.cell import CellEdit, PythonCell
+from tf_mem_magic.notebook.edits import Editor
 from tf_mem_magic.notebook.scopes import Scopes
-from tf_mem_magic.notebook.top import insert_on_top
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
-IMPORT = "from tf_mem_magic import apply"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +28,17 @@ def find_direct_call(cell: PythonCell, facts: Facts, lines: frozenset[int]) -> D
     ``training=True``) or where the model might look at several samples at once.
     """
     scopes = cell.scopes
-    calls = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Call) and lines & set(_lines(n))]
+    calls = [call for call in cell.calls if lines & set(_lines(call))]
     found = [one for one in (_direct(call, facts, scopes) for call in calls) if one is not None]
     return found[0] if len(found) == 1 else None
 
 
-def call_in_batches(cell: PythonCell, found: DirectCall, batch: int) -> str | NotPython:
-    """Give the cell with the call made for ``batch`` samples at a time."""
+def call_in_batches(cell: PythonCell, found: DirectCall, batch: int) -> str:
+    """Return the cell with the call made for ``batch`` samples at a time; refused where the edit cannot be sure."""
     model, data = found.call.func, found.call.args[0]
-    return apply_edits(
-        cell,
-        [
-            CellEdit(cell.start(model), cell.start(data), f"apply.in_batches({cell.text(model)}, "),
-            CellEdit(cell.end(data), cell.end(data), f", {batch}"),
-            insert_on_top(cell, (IMPORT,)),
-        ],
-    )
+    start = CellEdit(cell.start(model), cell.start(data), f"apply.in_batches({cell.text(model)}, ")
+    end = CellEdit(cell.end(data), cell.end(data), f", {batch}")
+    return Editor(cell).edit(start, end).on_top(apply=True).source()
 
 
 def _direct(call: ast.Call, facts: Facts, scopes: Scopes) -> DirectCall | None:

@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 
 from tf_mem_magic.notebook.follow.calls import argument_exprs, defined
-from tf_mem_magic.notebook.follow.resolve import Reader, Unknown
+from tf_mem_magic.notebook.follow.reader import Reader, Unknown
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.notebook.scopes import Binding
 

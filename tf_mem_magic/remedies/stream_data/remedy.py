@@ -12,7 +12,7 @@ from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, Refu
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.notebook.bindings import assigned_names
 from tf_mem_magic.notebook.cell import apply_edits, read_cell
-from tf_mem_magic.notebook.follow.resolve import Reader
+from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.mask import NotPython
 from tf_mem_magic.remedies.stream_data.array_calls import gives_arrays, stream_call
 from tf_mem_magic.remedies.stream_data.pipelines import stream_pipelines

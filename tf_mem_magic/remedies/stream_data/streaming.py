@@ -11,7 +11,7 @@ from tf_mem_magic.core.facts import NamedValue
 from tf_mem_magic.core.proposals import Preserves
 from tf_mem_magic.notebook.cell import CellEdit, insert_argument, parse
 from tf_mem_magic.notebook.follow.calls import argument_exprs
-from tf_mem_magic.notebook.follow.resolve import Reader, Unknown
+from tf_mem_magic.notebook.follow.reader import Reader, Unknown
 
 MAPPED_NOTE = (
     "The file is read as batches need it. What was read still counts as memory of the process, but the system can "

@@ -1,0 +1,145 @@
+"""Code that counts on the batch size by another name than those that are set: it must follow, or nothing is changed."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from tf_mem_magic.notebook.batch.behind import Piece, behind, failing_names
+from tf_mem_magic.notebook.cell import line_start
+from tf_mem_magic.notebook.follow.entries import key_of
+from tf_mem_magic.notebook.follow.evaluate import evaluate
+from tf_mem_magic.notebook.follow.other_uses import follows_at_run_time
+from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown, merge
+from tf_mem_magic.notebook.follow.resolve import resolve
+from tf_mem_magic.notebook.uses import is_batch_name
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_STEPS = ("steps_per_epoch", "validation_steps", "steps", "validation_batch_size", "batch_size")
+_THERE = "make it smaller where it is set, and run the cells from there on again"
+
+
+def with_all_that_count_on_it(reader: Reader, setting: Setting, call: ast.Call | None) -> Setting | Unknown:
+    """Add to a setting the names by which other code counts on the same batch, or refuse.
+
+    ``call`` is the call of Keras that failed; None: a loop of the cell's own.
+    """
+    found = _of_this_cell(reader, setting, call)
+    return found if isinstance(found, Unknown) else _of_earlier_cells(reader, found, call)
+
+
+def _of_this_cell(reader: Reader, setting: Setting, call: ast.Call | None) -> Setting | Unknown:
+    for node in _named(reader, setting, call):
+        written = reader.written(node)
+        if written in setting.names:
+            continue
+        coupled = reader.role(node) in ("site", "coupled")
+        one = resolve(reader, node) if coupled else Unknown("it is used for something else")
+        joined = merge([setting, one]) if isinstance(one, Setting) else one
+        if isinstance(joined, Unknown):
+            return Unknown(f"`{written}` in line {node.lineno} also counts on batches of {setting.value}: {_THERE}")
+        setting = joined
+    return setting
+
+
+def _named(reader: Reader, setting: Setting, call: ast.Call | None) -> Iterator[ast.expr]:
+    """Yield what the cell reads by a name that means a batch size, and that may count on this one.
+
+    Where a dataset of an earlier cell is split again, all of them; where the batch itself is set, those in functions
+    and classes that make something of that size.
+    """
+    told = {n for k in (call.keywords if call else ()) if k.arg in _STEPS for n in ast.walk(k.value)}
+    for node in reader.nodes:
+        if not isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) or not isinstance(node.ctx, ast.Load):
+            continue
+        its = key_of(node)
+        name = node.id if isinstance(node, ast.Name) else its[1] if its else ""
+        if node in told or not is_batch_name(name):
+            continue
+        value = evaluate(reader, node) if isinstance(node, ast.Name) else reader.scalar(reader.cell.text(node))
+        if value is None:
+            continue
+        if setting.datasets or (value == setting.value and reader.role(node) == "coupled" and _shapes(reader, node)):
+            yield node
+
+
+def _shapes(reader: Reader, node: ast.expr) -> bool:
+    """Tell whether ``node`` stands in a function or method and gives a shape or a length there, not steps."""
+    if not any(isinstance(above, _FUNCTIONS) for above in reader.scopes.up(node)):
+        return False
+    statement = reader.scopes.statement(node)
+    divides = any(isinstance(n, ast.BinOp) and n.right is node for n in ast.walk(statement))
+    return not divides and not isinstance(statement, (ast.For, ast.While, ast.If))
+
+
+def _of_earlier_cells(reader: Reader, setting: Setting, call: ast.Call | None) -> Setting | Unknown:
+    facts = reader.facts
+    if not any(_may_name_a_batch(text) for text in facts.earlier_cells):
+        return setting
+    data = {d.name for d in facts.datasets} | {v.name for v in facts.values}
+    for piece in behind(reader, failing_names(reader, call), but=data):
+        if piece.cell is reader.cell:
+            continue
+        for node, name, is_default in _batch_names(piece):
+            value = reader.scalar(name)
+            if name in setting.names or (value is not None and value != setting.value):
+                continue
+            if not setting.datasets and not _is_shape(piece, node):
+                continue
+            if value is None and not setting.datasets:
+                continue
+            unread = not is_default and name not in facts.read_elsewhere and isinstance(node, ast.Name)
+            if unread and facts.tensorflow is not None and not facts.functions:
+                continue
+            if is_default or value is None or not isinstance(node, ast.Name):
+                return _elsewhere(name, setting.value)
+            if not follows_at_run_time(reader, piece.statement):
+                return _elsewhere(name, setting.value)
+            setting = _set_as_well(reader, setting, name, call)
+    return setting
+
+
+def _may_name_a_batch(text: str) -> bool:
+    lower = text.lower()
+    return "def " in lower or "lambda" in lower
+
+
+def _batch_names(piece: Piece) -> Iterator[tuple[ast.expr, str, bool]]:
+    """Yield the batch sizes of the notebook that a function or class reads: the node, its name, whether a default.
+
+    In a body the name is read when the function runs; a default was read when the function was defined.
+    """
+    scopes = piece.cell.scopes
+    for node in ast.walk(piece.statement):
+        if not isinstance(node, (ast.Name, ast.Attribute)) or not isinstance(node.ctx, ast.Load):
+            continue
+        root: ast.expr = node
+        while isinstance(root, ast.Attribute):
+            root = root.value
+        if not isinstance(root, ast.Name) or not isinstance(scopes.home(root), ast.Module):
+            continue
+        name = node.id if isinstance(node, ast.Name) else node.attr
+        function = next((above for above in scopes.up(node) if isinstance(above, _FUNCTIONS)), None)
+        if function is not None and is_batch_name(name) and root.id != "self":
+            yield node, ast.unparse(node), isinstance(scopes.scope_of(node), ast.Module)
+
+
+def _is_shape(piece: Piece, node: ast.expr) -> bool:
+    above = list(piece.cell.scopes.up(node))
+    inside = any(isinstance(n, (ast.Tuple, ast.List, ast.Call)) for n in above[:3])
+    return inside and not any(isinstance(n, ast.keyword) and n.arg in _STEPS for n in above[:3])
+
+
+def _elsewhere(name: str, value: int) -> Unknown:
+    return Unknown(f"a function of an earlier cell uses `{name}`, which would stay {value}: {_THERE}")
+
+
+def _set_as_well(reader: Reader, setting: Setting, name: str, call: ast.Call | None) -> Setting:
+    tops: Iterable[ast.stmt] = [s for s in reader.cell.tree.body if reader.covers(s)]
+    first = min(tops, key=lambda s: s.lineno, default=reader.cell.tree.body[0])
+    if call is not None and not reader.covers(first):
+        first = reader.scopes.top_statement(call)
+    at = line_start(reader.cell, first)
+    slot = Slot(setting.value, at, at, f"{name} = ", reader.cell.newline)
+    return replace(setting, slots=(*setting.slots, slot), names=setting.names | {name})

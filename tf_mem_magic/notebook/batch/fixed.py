@@ -1,0 +1,76 @@
+"""Models that are built for one batch size only."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from tf_mem_magic.notebook.batch.behind import Piece, behind, model_names, pieces
+from tf_mem_magic.notebook.follow.reader import Reader
+from tf_mem_magic.notebook.uses import SHAPES, called_name
+
+FIXED_BATCH = re.compile(
+    r"batch_(?:input_)?shape\s*=\s*(?!None|[(\[]\s*None)|stateful\s*=\s*True|Input(?:Layer)?\(.*batch_size"
+)
+"""What the text of a cell must hold that builds such a model; whether it does is read from the tree."""
+
+
+_WORDS = ("batch_shape", "batch_input_shape", "stateful", "batch_size")
+
+
+def fixed_model(reader: Reader, call: ast.Call | None) -> tuple[str, ast.expr | None] | None:
+    """Find where the failing model is built for one batch size only: the reason, and the size where the cell says it.
+
+    ``call`` is the call of Keras that failed; None: a loop of the cell's own.
+    """
+    texts = (reader.cell.source, *reader.facts.earlier_cells)
+    if not any(FIXED_BATCH.search(text) for text in texts):
+        return None
+    for piece in _that_made_it(reader, model_names(reader, call)):
+        here = piece.cell is reader.cell
+        for node in ast.walk(piece.statement):
+            if not isinstance(node, ast.Call):
+                continue
+            size = _size(node)
+            if size is not None and here:
+                return f"the model is built for one batch size only (line {node.lineno})", size
+            if not here and (size is not None or _is_stateful(node)):
+                return "an earlier cell builds a model for one batch size only", None
+    return None
+
+
+def _that_made_it(reader: Reader, names: frozenset[str]) -> list[Piece]:
+    """List the statements behind a model; all that there are where none of them makes it."""
+    found = behind(reader, names)
+    if any(names & piece.binds for piece in found):
+        return found
+    return [piece for cell in reader.notebook.cells_with(*_WORDS) for piece in cell.once(pieces)]
+
+
+def _size(call: ast.Call) -> ast.expr | None:
+    """Return the batch size that a layer or an input is made for; None where it is made for any."""
+    keywords = {k.arg: k.value for k in call.keywords}
+    shape = keywords.get("batch_input_shape", keywords.get("batch_shape"))
+    size = shape.elts[0] if isinstance(shape, (ast.Tuple, ast.List)) and shape.elts else shape
+    if called_name(call) in ("Input", "InputLayer") and "batch_size" in keywords:
+        size = keywords["batch_size"]
+    return None if isinstance(size, ast.Constant) and size.value is None else size
+
+
+def _is_stateful(call: ast.Call) -> bool:
+    given = next((k.value for k in call.keywords if k.arg == "stateful"), None)
+    return isinstance(given, ast.Constant) and given.value is True
+
+
+def shape_with(reader: Reader, batch: int) -> int | None:
+    """Find the line of a shape such as ``normal([64, 100])`` that begins with the batch size as a number."""
+    for node in reader.cell.calls:
+        if called_name(node) not in SHAPES:
+            continue
+        for given in (*node.args, *(k.value for k in node.keywords)):
+            sizes = given.elts if isinstance(given, (ast.Tuple, ast.List)) else []
+            numbers = [e.value if isinstance(e, ast.Constant) else None for e in sizes]
+            # An image of 64 by 64 is no batch.
+            if numbers[:1] == [batch] and numbers.count(batch) == 1:
+                return node.lineno
+    return None

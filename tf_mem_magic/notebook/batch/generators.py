@@ -1,0 +1,86 @@
+"""Generators and helpers of earlier cells: whether an attribute, or an argument, is enough to make batches smaller."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from tf_mem_magic.notebook.batch.behind import pieces
+from tf_mem_magic.notebook.follow.reader import Reader
+from tf_mem_magic.notebook.uses import called_name, is_batch_name
+
+_KERAS = frozenset({"flow", "flow_from_directory", "flow_from_dataframe"})
+"""Makers of Keras's own iterators, which read their attribute ``batch_size`` for each batch and for their length."""
+
+_STEP = re.compile(r"(?i)train|step|fit|learn|run|loss|predict|evaluate|plot|show")
+_MAKES = re.compile(r"(?i)batch|sample|generat|data|load")
+_COUNTS = ("n_batch", "nbatch", "batch_n", "n_samples", "num_samples", "n_sample", "samples_per_batch")
+
+
+def is_step_name(name: str) -> bool:
+    """Tell whether a function is named like a step of training rather than like what gives data."""
+    return bool(_STEP.search(name))
+
+
+def batch_parameter(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str | None:
+    """Name the one parameter that says how many samples a batch has; None where that is not plain."""
+    args = function.args
+    names = [a.arg for a in (*args.posonlyargs, *args.args, *args.kwonlyargs)]
+    plain = [name for name in names if is_batch_name(name) and name.lower() not in ("batch",)]
+    if len(plain) == 1:
+        return plain[0]
+    counts = [name for name in names if name.lower() in _COUNTS] if _MAKES.search(function.name) else []
+    return counts[0] if len(counts) == 1 and not plain else None
+
+
+def reads_its_batch_anew(reader: Reader, name: str) -> bool:
+    """Tell whether a generator of an earlier cell gives smaller batches, and more of them, once its attribute is set.
+
+    So do Keras's own iterators, and classes of the notebook that only keep ``batch_size`` when they are made and read
+    it for each batch and for their length.
+    """
+    made = _made_by(reader, name)
+    if made is None:
+        return False
+    if isinstance(made.func, ast.Attribute) and called_name(made) in _KERAS:
+        return True
+    function = reader.notebook.function(called_name(made)) if isinstance(made.func, ast.Name) else None
+    cls = None if function is None else function.node
+    return isinstance(cls, ast.ClassDef) and _only_keeps_it(cls)
+
+
+def _made_by(reader: Reader, name: str) -> ast.Call | None:
+    """Return the call that made the value of a name in the last earlier cell that sets it."""
+    for cell in reversed(reader.notebook.earlier_with(name)):
+        setting = [p for p in cell.once(pieces) if name in p.defines]
+        if not setting:
+            continue
+        statement = setting[-1].statement
+        if not isinstance(statement, ast.Assign) or len(setting) > 1:
+            return None
+        targets = statement.targets
+        plain = len(targets) == 1 and isinstance(targets[0], ast.Name)
+        return statement.value if plain and isinstance(statement.value, ast.Call) else None
+    return None
+
+
+def _only_keeps_it(cls: ast.ClassDef) -> bool:
+    methods = {n.name: n for n in cls.body if isinstance(n, ast.FunctionDef)}
+    made, length, item = (methods.get(name) for name in ("__init__", "__len__", "__getitem__"))
+    if made is None or length is None or item is None:
+        return False
+    stores = [n for n in ast.walk(cls) if _is_own(n) and not isinstance(n.ctx, ast.Load)]  # type: ignore[attr-defined]
+    reads = {name for name, one in methods.items() if any(_is_own(n) and _loads(n) for n in ast.walk(one))}
+    parameters = [n for n in ast.walk(made) if isinstance(n, ast.Name) and n.id == "batch_size" and _loads(n)]
+    kept = len(stores) == 1 and len(parameters) == 1 and stores[0] in set(ast.walk(made))
+    # What was computed once from the batch size, when it was made or when an epoch ended, would stay.
+    return kept and {"__len__", "__getitem__"} <= reads and not reads & {"__init__", "on_epoch_end"}
+
+
+def _is_own(node: ast.AST) -> bool:
+    owner = node.value if isinstance(node, ast.Attribute) and node.attr == "batch_size" else None
+    return isinstance(owner, ast.Name) and owner.id == "self"
+
+
+def _loads(node: ast.AST) -> bool:
+    return isinstance(getattr(node, "ctx", None), ast.Load)

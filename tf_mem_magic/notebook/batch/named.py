@@ -1,0 +1,38 @@
+"""The one batch size that code uses by a name that says so."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+
+from tf_mem_magic.notebook.follow.entries import key_of
+from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown, merge
+from tf_mem_magic.notebook.follow.resolve import resolve
+from tf_mem_magic.notebook.uses import is_batch_name
+
+
+def of_names(reader: Reader, regions: Sequence[ast.stmt]) -> Setting | Unknown:
+    """Read the one batch size that the regions use by a name that says so."""
+    settings: list[Setting] = []
+    for region in regions:
+        for node in ast.walk(region):
+            if not isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) or not isinstance(node.ctx, ast.Load):
+                continue
+            its = key_of(node)
+            name = node.id if isinstance(node, ast.Name) else its[1] if its else ""
+            if not is_batch_name(name) or reader.role(node) not in ("site", "coupled"):
+                continue
+            if isinstance(node, ast.Name) and _holds_data(reader, node):
+                continue
+            one = resolve(reader, node)
+            if isinstance(one, Unknown):
+                return one
+            settings.append(one)
+    if not settings:
+        return Unknown("no batch size was found in the lines that led to the error")
+    return merge(settings)
+
+
+def _holds_data(reader: Reader, name: ast.Name) -> bool:
+    """Say whether ``batch`` is a batch of data rather than a size: the variable of a loop."""
+    return any(b.kind == "loop" for b in reader.bindings(name)) and name.id.lower() in ("batch", "train_batch", "b")

@@ -1,0 +1,180 @@
+"""How many samples data surely have, going by how the cell writes them and by what is known of names."""
+
+from __future__ import annotations
+
+import ast
+
+from tf_mem_magic.notebook.batch.datasets import trace
+from tf_mem_magic.notebook.follow.evaluate import evaluate
+from tf_mem_magic.notebook.follow.reader import Reader, Setting
+from tf_mem_magic.notebook.scopes import Binding
+from tf_mem_magic.notebook.uses import called_name
+
+_SAME = frozenset("astype numpy copy to_numpy cast preprocess_input float identity normalize normalise".split())
+"""Calls that change each sample and keep their number; as a method they are about their owner."""
+
+_OF_LIST = frozenset({"array", "asarray", "constant", "convert_to_tensor", "stack", "tensor"})
+_FILLED = {"zeros": 0, "ones": 0, "empty": 0, "full": 0, "fill": 0, "random": 0, "random_sample": 0}
+"""Makers of arrays, with the position of the shape."""
+
+_DRAWN = {"normal": (0, 2), "uniform": (0, 2), "randint": (2, 2), "truncated_normal": (0, 2), "integers": (2, 2)}
+"""Makers of random arrays: where the shape stands in TensorFlow and Keras, and where in NumPy."""
+
+_NUMPY = ("np.random", "numpy.random", "rng", "random_state")
+
+
+def count_samples(reader: Reader, expr: ast.expr) -> int | None:
+    """Count the samples that ``expr`` surely has along its first axis; None where that is not known."""
+    return reader.once("samples", expr, None, lambda: _count(reader, expr))
+
+
+def _count(reader: Reader, expr: ast.expr) -> int | None:
+    if isinstance(expr, ast.Name):
+        return _of_name(reader, expr)
+    if isinstance(expr, ast.Subscript):
+        return _of_subscript(reader, expr)
+    if isinstance(expr, ast.Call):
+        return _of_call(reader, expr)
+    if isinstance(expr, ast.BinOp):
+        left = count_samples(reader, expr.left)
+        return left if left is not None else count_samples(reader, expr.right)
+    if isinstance(expr, (ast.List, ast.Tuple)) and expr.elts:
+        return count_samples(reader, expr.elts[0])
+    if isinstance(expr, ast.Dict) and expr.values:
+        return count_samples(reader, expr.values[0])
+    if isinstance(expr, ast.Attribute) and expr.attr == "values":
+        return count_samples(reader, expr.value)
+    return None
+
+
+def _of_name(reader: Reader, name: ast.Name) -> int | None:
+    found = reader.bindings(name)
+    known = next((v.shape for v in reader.facts.values if v.name == name.id and v.shape), None)
+    if not found:
+        return known[0] if known else None
+    chosen = reader.reaching(name)
+    loops = [b for b in found if b.kind == "loop"]
+    if chosen is None and len(loops) == len(found) == 1:
+        return _of_element(reader, loops[0])
+    if chosen is not None and chosen.kind == "loop":
+        return _of_element(reader, chosen)
+    if chosen is not None and chosen.value is not None:
+        return count_samples(reader, chosen.value)
+    if chosen is not None and isinstance(chosen.node, ast.Assign) and called_name_of(chosen.node.value) == "next":
+        return _batch_of(reader, chosen.node.value)
+    only = len(found) == 1 and isinstance(found[0].scope, ast.Module)
+    return known[0] if known and only else None
+
+
+def called_name_of(expr: ast.expr) -> str:
+    """Return the last part of what is called; empty where ``expr`` is no call."""
+    return called_name(expr) if isinstance(expr, ast.Call) else ""
+
+
+def _of_element(reader: Reader, binding: Binding) -> int | None:
+    """Count the samples of what a loop over a dataset takes from it: a batch."""
+    loop = binding.node
+    if not isinstance(loop, (ast.For, ast.AsyncFor)):
+        return None
+    target, source = loop.target, loop.iter
+    if called_name_of(source) in ("enumerate", "tqdm") and isinstance(source, ast.Call) and source.args:
+        counter = target.elts[0] if isinstance(target, ast.Tuple) and called_name(source) == "enumerate" else None
+        if isinstance(counter, ast.Name) and counter.id == binding.name:
+            return None
+        source = source.args[0]
+    return _batch_of(reader, source)
+
+
+def _batch_of(reader: Reader, data: ast.expr) -> int | None:
+    if called_name_of(data) in ("range", "trange", "zip"):
+        return None
+    traced = trace(reader, data)
+    return traced.value if isinstance(traced, Setting) and not traced.per_replica else None
+
+
+def _of_subscript(reader: Reader, expr: ast.Subscript) -> int | None:
+    index = expr.slice
+    if isinstance(index, ast.Tuple) and index.elts:
+        index = index.elts[0]
+    if isinstance(index, ast.Constant) and index.value is None:
+        return 1
+    if isinstance(index, (ast.Attribute, ast.Name)) and reader.written(index).rpartition(".")[2] == "newaxis":
+        return 1
+    if isinstance(index, ast.List):
+        return len(index.elts)
+    whole = count_samples(reader, expr.value)
+    if isinstance(index, ast.Slice):
+        length = _length(reader, index, whole)
+        known = [n for n in (length, whole) if n is not None]
+        return min(known) if length is not None or _keeps(index) else None
+    return count_samples(reader, index) if isinstance(index, ast.Name) else None
+
+
+def _keeps(index: ast.Slice) -> bool:
+    return index.lower is None and index.upper is None and index.step is None
+
+
+def _length(reader: Reader, index: ast.Slice, whole: int | None) -> int | None:
+    """Give how long a slice is at most: ``[:n]``, ``[a:b]``, ``[i:i + n]``."""
+    if index.step is not None or index.upper is None:
+        return whole if _keeps(index) else None
+    upper = index.upper
+    if index.lower is None:
+        end = evaluate(reader, upper)
+        return int(end) if end is not None and end >= 0 else None
+    if isinstance(upper, ast.BinOp) and isinstance(upper.op, ast.Add):
+        for same, more in ((upper.left, upper.right), (upper.right, upper.left)):
+            if reader.written(same) == reader.written(index.lower):
+                length = evaluate(reader, more)
+                return int(length) if length is not None and length >= 0 else None
+    start, end = evaluate(reader, index.lower), evaluate(reader, upper)
+    return int(end - start) if start is not None and end is not None and 0 <= start <= end else None
+
+
+def _of_call(reader: Reader, call: ast.Call) -> int | None:
+    name = called_name(call)
+    owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+    if name == "expand_dims" and call.args:
+        axis = next((k.value for k in call.keywords if k.arg == "axis"), call.args[1] if len(call.args) > 1 else None)
+        return 1 if axis is not None and evaluate(reader, axis) == 0 else None
+    if name == "reshape":
+        return _first_of(reader, _shape(call, method=True))
+    if name in _OF_LIST and call.args and isinstance(call.args[0], (ast.List, ast.Tuple)):
+        return len(call.args[0].elts)
+    if name in _OF_LIST and call.args:
+        return count_samples(reader, call.args[0])
+    if name in ("randn", "rand") and call.args:
+        return _whole(evaluate(reader, call.args[0]))
+    if name in _FILLED or name in _DRAWN:
+        return _first_of(reader, _shape(call))
+    if name in _SAME:
+        method = owner is not None and (not call.args or (name in ("astype", "cast") and owner is not None))
+        is_module = isinstance(owner, ast.Name) and owner.id in ("tf", "np", "K", "ops")
+        given = call.args[0] if call.args and (is_module or owner is None or not method) else owner
+        return None if given is None else count_samples(reader, given)
+    return None
+
+
+def _shape(call: ast.Call, method: bool = False) -> ast.expr | None:
+    """Give the argument that is the shape of what a call makes, or its first length where they stand one by one."""
+    given = next((k.value for k in call.keywords if k.arg in ("shape", "size", "newshape")), None)
+    if given is not None:
+        return given
+    name = called_name(call)
+    owner = ast.unparse(call.func.value) if isinstance(call.func, (ast.Attribute)) else ""
+    if method:
+        at = 1 if owner in ("np", "numpy", "tf", "tensorflow", "K", "ops", "keras.ops") else 0
+    else:
+        numpy = owner.startswith(_NUMPY)
+        at = _DRAWN[name][int(numpy)] if name in _DRAWN else _FILLED[name]
+    return call.args[at] if at < len(call.args) else None
+
+
+def _first_of(reader: Reader, shape: ast.expr | None) -> int | None:
+    if isinstance(shape, (ast.List, ast.Tuple)):
+        shape = shape.elts[0] if shape.elts else None
+    return None if shape is None else _whole(evaluate(reader, shape))
+
+
+def _whole(value: float | None) -> int | None:
+    return int(value) if value is not None and value >= 0 and value == int(value) else None
