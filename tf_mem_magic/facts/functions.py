@@ -110,5 +110,9 @@ def _same(default: ast.expr, value: Any, namespace: Mapping[str, Any]) -> bool:
         literal = ast.literal_eval(default)
     except (ValueError, TypeError, SyntaxError, MemoryError):
         return False
-    plain = is_exactly(value, int, float, str, bool, tuple, type(None))
+    if is_exactly(value, list, dict, set) and value:  # an empty one is often meant to be filled
+        entries = [*value.keys(), *value.values()] if is_exactly(value, dict) else list(value)
+        plain = all(is_exactly(one, int, float, str, bool, type(None)) for one in entries)
+    else:
+        plain = is_exactly(value, int, float, str, bool, tuple, type(None))
     return plain and type(literal) is type(value) and bool(literal == value)

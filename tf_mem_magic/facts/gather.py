@@ -39,7 +39,7 @@ from tf_mem_magic.facts.models import (
 from tf_mem_magic.facts.names import stored
 from tf_mem_magic.facts.probes import probed
 from tf_mem_magic.facts.scalars import find_scalars
-from tf_mem_magic.facts.uses import used_by_others, used_names
+from tf_mem_magic.facts.uses import defined_names, used_by_others, used_names
 from tf_mem_magic.facts.values import find_values
 from tf_mem_magic.notebook.mask import Masked, mask
 from tf_mem_magic.record.traceback import is_user_file
@@ -220,7 +220,7 @@ def _uses(
     return {
         "used": used_names(plain, namespace),
         "functions": functions,
-        "read_elsewhere": used_by_others(plain, namespace, ()),
+        "read_elsewhere": used_by_others(plain, namespace, defined_names(plain)),
         "used_besides": used_by_others(whole, namespace, {function.name for function in functions}),
         "scalars": find_scalars(whole, namespace),
         "repeatable": tuple(name for name in written if is_repeatable(own[name])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
@@ -31,6 +32,16 @@ def used_names(source: str, namespace: Mapping[str, Any]) -> tuple[str, ...]:
             found |= news
             queue += sorted(news)
     return tuple(sorted(found))
+
+
+def defined_names(source: str) -> frozenset[str]:
+    """Give the names of the functions and classes that ``source`` (plain Python) defines: their text is in it."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return frozenset()
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return frozenset(s.name for s in tree.body if isinstance(s, kinds))
 
 
 def used_by_others(source: str, namespace: Mapping[str, Any], known: Collection[str]) -> tuple[str, ...]:

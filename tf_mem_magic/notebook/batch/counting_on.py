@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from tf_mem_magic.notebook.batch.behind import Piece, behind, failing_names
+from tf_mem_magic.notebook.batch.behind import Piece, behind, failing_names, pieces
 from tf_mem_magic.notebook.cell import line_start
 from tf_mem_magic.notebook.follow.entries import key_of
 from tf_mem_magic.notebook.follow.evaluate import evaluate
@@ -82,12 +82,10 @@ def _of_earlier_cells(reader: Reader, setting: Setting, call: ast.Call | None) -
         if piece.cell is reader.cell:
             continue
         for node, name, is_default in _batch_names(piece):
-            value = reader.scalar(name)
+            value = _value(reader, name)
             if name in setting.names or (value is not None and value != setting.value):
                 continue
             if not setting.datasets and not _is_shape(piece, node):
-                continue
-            if value is None and not setting.datasets:
                 continue
             unread = not is_default and name not in facts.read_elsewhere and isinstance(node, ast.Name)
             if unread and facts.tensorflow is not None and not facts.functions:
@@ -98,6 +96,31 @@ def _of_earlier_cells(reader: Reader, setting: Setting, call: ast.Call | None) -
                 return _elsewhere(name, setting.value)
             setting = _set_as_well(reader, setting, name, call)
     return setting
+
+
+def _value(reader: Reader, name: str) -> int | None:
+    """Return the number that a name, or an entry of a class, surely holds; None where that is not known."""
+    known = reader.scalar(name)
+    root, _, key = name.partition(".")
+    if known is not None or "." in key:
+        return known
+    for cell in reversed(reader.notebook.earlier_with(root)):
+        for piece in reversed(cell.once(pieces)):
+            if root not in piece.defines:
+                continue
+            statement = piece.statement
+            if isinstance(statement, ast.ClassDef) and key:
+                fields = [
+                    n.value for n in statement.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == key
+                ]
+                return _constant(fields[0]) if len(fields) == 1 else None
+            plain = isinstance(statement, ast.Assign) and not key and ast.unparse(statement.targets[0]) == root
+            return _constant(statement.value) if plain and isinstance(statement, ast.Assign) else None
+    return None
+
+
+def _constant(expr: ast.expr) -> int | None:
+    return expr.value if isinstance(expr, ast.Constant) and type(expr.value) is int else None
 
 
 def _may_name_a_batch(text: str) -> bool:

@@ -223,6 +223,9 @@ def _own_function(reader: Reader, call: ast.Call, function: Function) -> Traced:
             return named.of_names(reader, [function])
         if len(returns) != 1:
             return Unknown(f"`{function.name}` makes its data in several ways")
+        if draws_a_batch(reader, call):
+            names = [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
+            return _batch_parameter(reader, call, function, names, skip=False)
         if isinstance(returns[0], ast.Tuple):
             return Unknown(f"`{function.name}` makes several data sets")
         return trace(reader, returns[0])
@@ -292,21 +295,25 @@ def _earlier_helper(reader: Reader, call: ast.Call) -> Setting | Unknown | None:
     """Read the batch size that a function of an earlier cell is given, or takes by its default."""
     if not isinstance(call.func, ast.Name) or reader.bindings(call.func):
         return None
-    function = reader.notebook.function(call.func.id)
+    name = call.func.id
+    function = reader.notebook.function(name)
     node = None if function is None else function.node
+    is_class = isinstance(node, ast.ClassDef)
+    if isinstance(node, ast.ClassDef):
+        node = calls.constructor(node)
     if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return None
     parameter = batch_parameter(node)
     if parameter is None:
         return None
-    given = calls.bind(call, node, parameter, skip=False)
+    given = calls.bind(call, node, parameter, skip=is_class)
     default = calls.default_of(node, parameter)
     if given is None:
-        return Unknown(f"`{node.name}` gets its batch size in a way that cannot be followed")
+        return Unknown(f"`{name}` gets its batch size in a way that cannot be followed")
     if given is not default:
         return resolve(reader, given)
     if not isinstance(default, ast.Constant) or type(default.value) is not int:
-        return Unknown(f"`{node.name}` takes a batch size that an earlier cell sets")
+        return Unknown(f"`{name}` takes a batch size that an earlier cell sets")
     return default_argument(reader, call, default.value, parameter)
 
 

@@ -67,6 +67,8 @@ class BatchFound:
         What failed surely computes no gradients.
     call : ast.Call or None
         The call of Keras; None for a loop.
+    of_samples : bool
+        The call gets no more samples than these, so its batch size is set there alone.
     """
 
     cell: PythonCell
@@ -84,6 +86,7 @@ class BatchFound:
     imports: tuple[str, ...] = ()
     infers: bool = False
     call: ast.Call | None = None
+    of_samples: bool = False
 
     @property
     def undo(self) -> tuple[str, ...]:
@@ -145,7 +148,7 @@ def _checked(reader: Reader, found: BatchFound) -> BatchFound | Unknown:
     fixed = fixed_model(reader, found.call)
     if fixed is not None and (fixed[1] is None or reader.written(fixed[1]) not in found.names):
         return Unknown(fixed[0])
-    line = shape_with(reader, found.value)
+    line = None if found.of_samples else shape_with(reader, found.value)
     if line is not None:
         return Unknown(f"line {line} has a shape that begins with {found.value} too, and may count on the batch")
     return found
@@ -278,7 +281,7 @@ def _fewer_samples(
         return None
     at = default_argument(reader, call, samples).slots[0] if given is None else reader.slot(given, samples)
     note = f"The call gets {samples} samples, fewer than its batch size of {setting.value}."
-    return BatchFound(reader.cell, samples, (at,), method, notes=(note,), infers=method != "fit")
+    return BatchFound(reader.cell, samples, (at,), method, notes=(note,), infers=method != "fit", of_samples=True)
 
 
 def _of_data(

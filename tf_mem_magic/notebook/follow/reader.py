@@ -206,8 +206,24 @@ class Reader:
     def role(self, node: ast.expr) -> Role:
         """Say what ``node``, which reads the batch size, is used for."""
         if node not in self._roles:
-            self._roles[node] = role(self.scopes, node)
+            self._roles[node] = "other"  # while it waits for itself
+            found = role(self.scopes, node)
+            self._roles[node] = self._role_of_parameter(node) if found == "other" else found
         return self._roles[node]
+
+    def _role_of_parameter(self, default: ast.expr) -> Role:
+        """Say what a default is used for: what its parameter is, in the function."""
+        parents = self.scopes.parents
+        args = parents.get(default)
+        function = parents.get(args) if isinstance(args, ast.arguments) else None
+        if not isinstance(args, ast.arguments) or not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return "other"
+        positional = [*args.posonlyargs, *args.args]
+        pairs = [*zip(positional[len(positional) - len(args.defaults) :], args.defaults)]
+        pairs += [(a, d) for a, d in zip(args.kwonlyargs, args.kw_defaults) if d is not None]
+        name = next((a.arg for a, d in pairs if d is default), "")
+        roles = {self.role(load) for load in self.scopes.loads.get((function, name), [])}
+        return "coupled" if roles and roles <= {"site", "coupled", "free"} else "other"
 
     def slot(self, node: ast.expr, value: int) -> Slot:
         """Return the slot that replaces ``node``."""

@@ -1,0 +1,463 @@
+"""Notebooks in the styles of published ones whose last cell runs out of memory, and what is right to do.
+
+``# <-`` is nothing but a reading aid. ``batch`` is what the failing call must use after the edit (None: declined, with
+``reason`` in the sentence); ``has`` must stand in the changed cell. ``accumulates``: True where the same effective
+batch can be kept, or a part of the reason where not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Case:
+    kind: str
+    name: str
+    cell: str
+    earlier: tuple[str, ...] = ()
+    batch: int | None = None
+    reason: str = ""
+    has: str = ""
+    accumulates: bool | str | None = None
+    limit: int | None = None
+    before: int = 64
+
+
+MODEL = 'model = keras.Sequential([Dense(8), Dense(1)])\nmodel.compile("adam", "mse")'
+DS = "train_ds = tf.data.Dataset.from_tensor_slices((x_train, y_train)).shuffle(9).batch(64)"
+ENDLESS = DS.replace(".batch(64)", ".batch(64).repeat()")
+GAN_STEP = """class GAN(keras.Model):
+    def train_step(self, data):
+        images = data[0]
+        noise = tf.random.normal((BATCH_SIZE, 8))
+        return {"loss": images + noise}
+"""
+VAE_CALL = """class VAE(keras.Model):
+    def call(self, x):
+        eps = tf.random.normal([CFG.batch_size, 8])
+        return x + eps
+"""
+STEP = """def train_step(images, labels):
+    noise = tf.random.normal([BATCH_SIZE, 8])
+    with tf.GradientTape() as tape:
+        loss = model(images + noise)
+    grads = tape.gradient(loss, model.trainable_variables)
+"""
+SEQUENCE = """class DataGen(keras.utils.Sequence):
+    def __init__(self, x, y, batch_size=64):
+        self.x, self.y = x, y
+        self.batch_size = batch_size
+    def __len__(self):
+        return -(-len(self.x) // self.batch_size)
+    def __getitem__(self, i):
+        at = slice(i * self.batch_size, (i + 1) * self.batch_size)
+        return self.x[at], self.y[at]
+"""
+COUNTED = SEQUENCE.replace(
+    "        self.batch_size = batch_size\n",
+    "        self.batch_size = batch_size\n        self.n = -(-len(x) // batch_size)\n",
+).replace("return -(-len(self.x) // self.batch_size)", "return self.n")
+RANDOM = """def random_batch(x, y, batch_size=64):
+    idx = np.random.randint(0, len(x), batch_size)
+    return x[idx], y[idx]
+"""
+
+OTHERS = [
+    Case("others", "a train_step of an earlier cell reads the name", "model.fit(train_ds, epochs=2)  # <-",
+         ("BATCH_SIZE = 64", DS, GAN_STEP, "model = GAN()\nmodel.compile()"), reason="BATCH_SIZE",
+         accumulates="BATCH_SIZE"),
+    Case("others", "a train_step of this cell reads the name of an earlier one",
+         GAN_STEP + "model = GAN()\nmodel.compile()\nmodel.fit(train_ds)  # <-", ("BATCH_SIZE = 64", DS), 32,
+         has="BATCH_SIZE = 32", accumulates="train_step"),
+    Case("others", "a call that reads a config",
+         "model.fit(train_ds)  # <-", ("class CFG:\n    batch_size = 64", DS, VAE_CALL, "model = VAE()\nmodel.compile()"),
+         reason="CFG.batch_size"),
+    Case("others", "a call of this cell that reads a config of an earlier one",
+         VAE_CALL + "model = VAE()\nmodel.compile()\nmodel.fit(train_ds)  # <-", ("class CFG:\n    batch_size = 64", DS), 32,
+         has="CFG.batch_size = 32"),
+    Case("others", "a layer that makes a state",
+         "model.fit(train_ds)  # <-",
+         ("bs = 64", DS, "class Net(keras.Model):\n    def call(self, x):\n        return x + tf.zeros([bs, 8])",
+          "model = Net()\nmodel.compile()"), reason="`bs`"),
+    Case("others", "a layer of this cell, a model of this cell",
+         "class Net(keras.Model):\n    def call(self, x):\n        return x + tf.zeros([bs, 8])\n"
+         "model = Net()\nmodel.compile()\nmodel.fit(train_ds)  # <-", ("bs = 64", DS), 32, has="bs = 32"),
+    Case("others", "the number at the call and a name in a method",
+         "model.fit(x_train, y_train, batch_size=64)  # <-",
+         ("BATCH_SIZE = 64", GAN_STEP, "model = GAN()\nmodel.compile()"), reason="BATCH_SIZE"),
+    Case("others", "the number at the call and a name in a method, all of this cell",
+         "BATCH_SIZE = 64\n" + GAN_STEP + "model = GAN()\nmodel.compile()\n"
+         "model.fit(x_train, y_train, batch_size=64)  # <-", batch=32, has="BATCH_SIZE = 32"),
+    Case("others", "a loop over an earlier dataset with a step that reads the name",
+         "for images, labels in train_ds:\n    train_step(images, labels)  # <-",
+         ("BATCH_SIZE = 64", DS, MODEL, STEP), 32, has="BATCH_SIZE = 32"),
+    Case("others", "a traced step of an earlier cell that reads the name",
+         "for images, labels in train_ds:\n    step(images, labels)  # <-",
+         ("BATCH_SIZE = 64", DS, MODEL, STEP, "step = tf.function(train_step)"), reason=""),
+    Case("others", "a step of this cell", STEP + "for images, labels in train_ds:\n    train_step(images, labels)  # <-",
+         ("BATCH_SIZE = 64", DS, MODEL), 32, has="BATCH_SIZE = 32"),
+    Case("others", "a default argument of an earlier function",
+         "for images, labels in train_ds:\n    noisy(images)  # <-",
+         ("BATCH_SIZE = 64", DS, MODEL,
+          "def noisy(x, n=BATCH_SIZE):\n    return model(x + tf.random.normal([n, 8]))"), 32, has="BATCH_SIZE = 32"),
+    Case("others", "a default argument of this cell",
+         "def noisy(x, n=BATCH_SIZE):\n    return model(x + tf.random.normal([n, 8]))\n"
+         "for images, labels in train_ds:\n    noisy(images)  # <-", ("BATCH_SIZE = 64", DS, MODEL), 32,
+         has="BATCH_SIZE = 32"),
+    Case("others", "a closure", "model.fit(train_ds)  # <-",
+         ("BATCH_SIZE = 64", DS, "def make(n):\n    def noise():\n        return tf.random.normal([BATCH_SIZE, n])\n    return noise",
+          "noise = make(8)\nclass Net(keras.Model):\n    def call(self, x):\n        return x + noise()", "model = Net()\nmodel.compile()"),
+         reason="BATCH_SIZE"),
+    Case("others", "a function of an earlier cell that this cell calls reads what this cell sets",
+         "batch_size = 64\nds = make_ds(x_train)\nmodel.fit(ds)  # <-",
+         (MODEL, "batch_size = 16\ndef make_ds(x):\n    return tf.data.Dataset.from_tensor_slices((x, x)).batch(batch_size)"),
+         32),
+    Case("others", "a name that another, unused function reads", "model.fit(train_ds)  # <-",
+         ("BATCH_SIZE = 64", DS, MODEL, "def other():\n    return tf.random.normal([BATCH_SIZE, 8])"), 32),
+    Case("others", "a class of another model reads the name", "model.fit(train_ds)  # <-",
+         ("BATCH_SIZE = 64", DS, MODEL, GAN_STEP, "gan = GAN()\ngan.compile()"), 32),
+    Case("others", "the batch by a name of the same cell, read in its own train_step",
+         "BATCH_SIZE = 64\n" + GAN_STEP + "model = GAN()\nmodel.compile()\n"
+         "model.fit(x_train, y_train, batch_size=BATCH_SIZE)  # <-", batch=32, has="BATCH_SIZE = 32"),
+    Case("others", "the batch by an earlier name, read by an earlier train_step",
+         "model.fit(x_train, y_train, batch_size=BATCH_SIZE)  # <-",
+         ("BATCH_SIZE = 64", GAN_STEP, "model = GAN()\nmodel.compile()"), reason="BATCH_SIZE"),
+    Case("others", "the batch by an earlier name, read by a function that this cell calls",
+         "ds = make_ds(x_train)\nmodel.fit(ds, steps_per_epoch=len(x_train) // BATCH)  # <-",
+         ("BATCH = 64", MODEL, "def make_ds(x):\n    return tf.data.Dataset.from_tensor_slices((x, x)).batch(BATCH).repeat()"),
+         32),
+]  # fmt: skip
+
+FEWER = [
+    *(
+        Case("fewer", f"one sample, {method}({data})", f"out = model.{method}({data})  # <-", (MODEL,),
+             reason="one sample", limit=0, accumulates="")
+        for method, data in [
+            ("predict", "x_test[:1]"), ("predict", "x_test[0:1]"), ("predict", "x_test[5:6]"),
+            ("predict", "img[np.newaxis]"), ("predict", "img[None, ...]"), ("predict", "img[tf.newaxis, ...]"),
+            ("predict", "np.expand_dims(img, 0)"), ("predict", "np.expand_dims(img, axis=0)"),
+            ("predict", "tf.expand_dims(img, axis=0)"), ("predict", "img.reshape(1, 32, 32, 3)"),
+            ("predict", "np.array([img])"), ("predict", "np.array([img]) / 255."), ("evaluate", "x_test[:1], y_test[:1]"),
+            ("predict", "x_test[[3]]"), ("predict", "np.random.normal(0, 1, (1, 8))"), ("predict", "tf.random.normal([1, 8])"),
+        ]
+    ),
+    Case("fewer", "one sample by a name", "one = np.expand_dims(img, 0)\nout = model.predict(one)  # <-", (MODEL,),
+         reason="one sample", limit=0),
+    Case("fewer", "one sample of an earlier cell", "out = model.predict(one)  # <-",
+         (MODEL, "one = x_test[:1]"), reason="one sample", limit=0),
+    Case("fewer", "one sample in a loop", "for i in range(3):\n    out = model.predict(x_test[i:i + 1])  # <-", (MODEL,),
+         reason="one sample", limit=0),
+    Case("fewer", "ten noise vectors", "noise = np.random.normal(0, 1, (10, 100))\nimages = model.predict(noise)  # <-",
+         (MODEL,), 5, limit=5, before=10),
+    Case("fewer", "ten noise vectors of TensorFlow", "images = model.predict(tf.random.normal([10, 100]))  # <-", (MODEL,), 5,
+         limit=5, before=10),
+    Case("fewer", "sixteen noise vectors by a name",
+         "n = 16\nnoise = np.random.normal(size=(n, 100))\nimages = model.predict(noise, verbose=0)  # <-", (MODEL,), 8,
+         limit=8, before=16),
+    Case("fewer", "twenty samples", "model.predict(x_test[:20])  # <-", (MODEL,), 10, limit=10, before=20),
+    Case("fewer", "twenty samples of an earlier cell", "model.predict(few)  # <-", (MODEL, "few = x_test[:20]"), 10, limit=10,
+         before=20),
+    Case("fewer", "fewer samples than the batch size at the call", "model.predict(x_test[:20], batch_size=256)  # <-",
+         (MODEL,), 10, limit=10, before=20),
+    Case("fewer", "training on few samples", "model.fit(x_train[:24], y_train[:24])  # <-", (MODEL,), 12, limit=12,
+         before=24),
+    Case("fewer", "training on few samples, a name for the batch",
+         "BATCH = 64\nmodel.fit(x_train[:24], y_train[:24], batch_size=BATCH)  # <-", (MODEL,), 12, limit=12, before=24),
+    Case("fewer", "enough samples", "model.predict(x_test[:100])  # <-", (MODEL,), 16, limit=16, before=32),
+    Case("fewer", "all samples", "model.predict(x_test)  # <-", (MODEL,), 16, limit=16, before=32),
+    Case("fewer", "a batch of a dataset", "for xb, yb in train_ds.take(1):\n    p = model.predict(xb)  # <-", (MODEL, DS), 16,
+         limit=16, before=32),
+    Case("fewer", "one image of a batch of a dataset",
+         "for xb, yb in train_ds.take(1):\n    p = model.predict(xb[:1])  # <-", (MODEL, DS), reason="one sample", limit=0),
+    Case("fewer", "one image of a batch, the model called",
+         "for xb, yb in train_ds.take(1):\n    p = model(xb[:1])  # <-", (MODEL, DS), reason="one sample", limit=0),
+    Case("fewer", "the first batch", "xb, yb = next(iter(train_ds))\np = model.predict(xb)  # <-", (MODEL, DS), 16, limit=16,
+         before=32),
+]  # fmt: skip
+
+STEPS = [
+    Case("steps", "an endless dataset, the steps from a config",
+         "model.fit(train_ds, steps_per_epoch=len(x_train) // CFG.batch_size)  # <-",
+         ("class CFG:\n    batch_size = 64", ENDLESS, MODEL), 32, has="len(x_train) // 32", accumulates=True),
+    Case("steps", "an endless dataset, the steps from a name",
+         "model.fit(train_ds, steps_per_epoch=len(x_train) // BATCH_SIZE, epochs=2)  # <-",
+         ("BATCH_SIZE = 64", ENDLESS, MODEL), 32, has="len(x_train) // 32", accumulates=True),
+    Case("steps", "steps in a name of this cell",
+         "steps = len(x_train) // BATCH_SIZE\nmodel.fit(train_ds, steps_per_epoch=steps)  # <-",
+         ("BATCH_SIZE = 64", ENDLESS, MODEL), 32, accumulates=True),
+    Case("steps", "steps in a name of an earlier cell", "model.fit(train_ds, steps_per_epoch=STEPS)  # <-",
+         ("BATCH_SIZE = 64\nSTEPS = len(x_train) // BATCH_SIZE", ENDLESS, MODEL), 32, has="steps_per_epoch=200",
+         accumulates=True),
+    Case("steps", "steps by math.ceil",
+         "import math\nmodel.fit(train_ds, steps_per_epoch=math.ceil(len(x_train) / BATCH_SIZE))  # <-",
+         ("BATCH_SIZE = 64", ENDLESS, MODEL), 32, has="len(x_train) / 32", accumulates=True),
+    Case("steps", "steps by np.ceil",
+         "model.fit(train_ds, steps_per_epoch=int(np.ceil(x_train.shape[0] / CFG['bs'])))  # <-",
+         ("CFG = {'bs': 64}", ENDLESS, MODEL), 32, has="x_train.shape[0] / 32", accumulates=True),
+    Case("steps", "a number of steps", "model.fit(train_ds, steps_per_epoch=100)  # <-", (ENDLESS, MODEL), 32,
+         has="steps_per_epoch=200", accumulates=True),
+    Case("steps", "steps that a function gives", "model.fit(train_ds, steps_per_epoch=count())  # <-",
+         ("def count():\n    return 100", ENDLESS, MODEL), reason="steps_per_epoch", accumulates="steps_per_epoch"),
+    Case("steps", "steps in an entry that is no batch size",
+         "model.fit(train_ds, steps_per_epoch=info['steps'])  # <-", ("info = {'steps': count()}".replace("count()", "int('100')"),
+         ENDLESS, MODEL), reason="", accumulates=None),
+    Case("steps", "a finite dataset and its length", "model.fit(train_ds, steps_per_epoch=len(train_ds))  # <-", (DS, MODEL),
+         32, accumulates=True),
+    Case("steps", "a repeated dataset and its length",
+         "model.fit(train_ds.repeat(), steps_per_epoch=len(train_ds))  # <-", (DS, MODEL), 32, accumulates=True),
+    Case("steps", "a dataset made here, endless",
+         "ds = tf.data.Dataset.from_tensor_slices((x_train, y_train)).batch(64).repeat()\n"
+         "model.fit(ds, steps_per_epoch=len(x_train) // 64)  # <-", (MODEL,), 32, has="len(x_train) // 32",
+         accumulates=True),
+    Case("steps", "a dataset made here by a name",
+         "B = 64\nds = tf.data.Dataset.from_tensor_slices((x_train, y_train)).batch(B).repeat()\n"
+         "model.fit(ds, steps_per_epoch=len(x_train) // B)  # <-", (MODEL,), 32, has="B = 32", accumulates=True),
+    Case("steps", "a generator function with its steps",
+         "def gen(x, y, batch_size):\n    while True:\n        for i in range(0, len(x), batch_size):\n"
+         "            yield x[i:i + batch_size], y[i:i + batch_size]\n"
+         "model.fit(gen(x_train, y_train, 64), steps_per_epoch=len(x_train) // 64)  # <-", (MODEL,), 32,
+         has="len(x_train) // 32", accumulates=True),
+    Case("steps", "an earlier generator function with its steps",
+         "model.fit(gen(x_train, y_train, 64), steps_per_epoch=len(x_train) // 64)  # <-",
+         (MODEL, "def gen(x, y, batch_size):\n    while True:\n        for i in range(0, len(x), batch_size):\n"
+          "            yield x[i:i + batch_size], y[i:i + batch_size]\n"), 32, has="len(x_train) // 32", accumulates=True),
+    Case("steps", "an earlier generator function with a name for both",
+         "model.fit(gen(x_train, y_train, batch_size), steps_per_epoch=len(x_train) // batch_size)  # <-",
+         (MODEL, "batch_size = 64\ndef gen(x, y, n):\n    while True:\n        for i in range(0, len(x), n):\n"
+          "            yield x[i:i + n], y[i:i + n]\n"), 32, has="batch_size = 32", accumulates=True),
+    Case("steps", "validation steps of a dataset",
+         "model.fit(train_ds, validation_data=val_ds, validation_steps=5)  # <-",
+         (DS, DS.replace("train_ds", "val_ds"), MODEL), 32, has="validation_steps=10", accumulates=True),
+    Case("steps", "an odd batch and a number of steps",
+         "model.fit(train_ds, steps_per_epoch=10)  # <-", (ENDLESS.replace("64", "50"), MODEL), 25, has="steps_per_epoch=20",
+         before=50, accumulates=True),
+    Case("steps", "evaluate with steps", "model.evaluate(train_ds, steps=10)  # <-", (ENDLESS, MODEL), 32, has="steps=20",
+         accumulates="no gradients"),
+    Case("steps", "steps of a progress bar",
+         "steps = len(x_train) // 64\nbar = keras.utils.Progbar(steps) if False else None\n"
+         "model.fit(x_train, y_train, batch_size=64)  # <-", (MODEL,), 32, accumulates=True),
+]  # fmt: skip
+
+GENERATORS = [
+    Case("generators", "a Sequence of an earlier cell", "model.fit(train_gen, epochs=2)  # <-",
+         (SEQUENCE, "train_gen = DataGen(x_train, y_train)", MODEL), 32, has="train_gen.batch_size = 32", accumulates=True),
+    Case("generators", "a pair of Sequences", "model.fit(train_gen, validation_data=val_gen, epochs=2)  # <-",
+         (SEQUENCE, "train_gen = DataGen(x_train, y_train)\nval_gen = DataGen(x_test, y_test)", MODEL), 32,
+         has="val_gen.batch_size = 32", accumulates=True),
+    Case("generators", "a Sequence that counted its batches", "model.fit(train_gen)  # <-",
+         (COUNTED, "train_gen = DataGen(x_train, y_train)", MODEL), reason="made in an earlier cell", accumulates=""),
+    Case("generators", "Keras's own iterator", "model.fit(train_gen)  # <-",
+         ("datagen = ImageDataGenerator()", "train_gen = datagen.flow(x_train, y_train, batch_size=64)", MODEL), 32,
+         has="train_gen.batch_size = 32", accumulates=True),
+    Case("generators", "Keras's own iterator with its steps",
+         "model.fit(train_gen, steps_per_epoch=train_gen.n // train_gen.batch_size)  # <-",
+         ("datagen = ImageDataGenerator()", "train_gen = datagen.flow(x_train, y_train, batch_size=64)", MODEL), 32,
+         has="train_gen.batch_size = 32", accumulates=True),
+    Case("generators", "Keras's own iterator with its length", "model.fit(train_gen, steps_per_epoch=len(train_gen))  # <-",
+         ("datagen = ImageDataGenerator()", "train_gen = datagen.flow(x_train, y_train, batch_size=64)", MODEL), 32,
+         accumulates=True),
+    Case("generators", "an iterator with steps by a name",
+         "model.fit(train_gen, steps_per_epoch=train_gen.samples // BATCH)  # <-",
+         ("BATCH = 64\ndatagen = ImageDataGenerator()", "train_gen = datagen.flow(x_train, y_train, batch_size=BATCH)", MODEL),
+         32, has="train_gen.samples // 32", accumulates=True),
+    Case("generators", "a Sequence of an earlier class made here",
+         "gen = DataGen(x_train, y_train, batch_size=64)\nmodel.fit(gen)  # <-", (SEQUENCE, MODEL), 32, has="batch_size=32",
+         accumulates=True),
+    Case("generators", "a Sequence of an earlier class made here, by its default",
+         "gen = DataGen(x_train, y_train)\nmodel.fit(gen)  # <-", (SEQUENCE, MODEL), 32, accumulates=True),
+    Case("generators", "prediction from a Sequence", "model.predict(test_gen)  # <-",
+         (SEQUENCE, "test_gen = DataGen(x_test, y_test)", MODEL), 32, has="test_gen.batch_size = 32",
+         accumulates="no gradients"),
+    Case("generators", "a running generator", "model.fit(g, steps_per_epoch=100)  # <-",
+         ("def gen():\n    while True:\n        yield x_train[:64], y_train[:64]", "g = gen()", MODEL), reason="earlier cell"),
+]  # fmt: skip
+
+HELPERS = [
+    Case("helpers", "a batch helper of an earlier cell by keyword",
+         "for step in range(3):\n    xb, yb = random_batch(x_train, y_train, batch_size=64)\n    model.train_on_batch(xb, yb)  # <-",
+         (RANDOM, MODEL), 32, has="batch_size=32"),
+    Case("helpers", "a batch helper by its default",
+         "for step in range(3):\n    xb, yb = random_batch(x_train, y_train)\n    model.train_on_batch(xb, yb)  # <-",
+         (RANDOM, MODEL), 32, has="batch_size=32"),
+    Case("helpers", "a batch helper by position",
+         "for step in range(3):\n    xb, yb = random_batch(x_train, y_train, 64)\n    model.train_on_batch(xb, yb)  # <-",
+         (RANDOM, MODEL), 32),
+    Case("helpers", "a batch helper with a name of an earlier cell",
+         "for step in range(3):\n    xb, yb = random_batch(x_train, y_train, BATCH)\n    model.train_on_batch(xb, yb)  # <-",
+         ("BATCH = 64", RANDOM, MODEL), 32, has="BATCH = 32"),
+    Case("helpers", "n_batch", "for step in range(3):\n    xb = get_batch(x_train, n_batch=64)\n    model.train_on_batch(xb, None)  # <-".replace(", None", ", xb"),
+         ("def get_batch(x, n_batch=16):\n    idx = np.random.randint(0, len(x), n_batch)\n    return x[idx]", MODEL), 32,
+         has="n_batch=32"),
+    Case("helpers", "a helper of this cell",
+         RANDOM + "for step in range(3):\n    xb, yb = random_batch(x_train, y_train)\n    model.train_on_batch(xb, yb)  # <-",
+         (MODEL,), 32),
+    Case("helpers", "a helper with a list for a default",
+         "def train(model, units=[64, 32], batch_size=64):\n    model.fit(x_train, y_train, batch_size=batch_size)  # <-\n"
+         "train(model)", (MODEL,), 32),
+    Case("helpers", "a helper of an earlier cell with a list for a default", "train(model)  # <-",
+         ("def train(model, units=[64, 32], batch_size=64):\n    model.fit(x_train, y_train, batch_size=batch_size)", MODEL),
+         32),
+    Case("helpers", "a helper of an earlier cell that trains", "train(model, 64)  # <-",
+         ("def train(model, batch_size):\n    model.fit(x_train, y_train, batch_size=batch_size)", MODEL), 32,
+         has="train(model, 32)"),
+    Case("helpers", "unpacked from a tuple of this cell",
+         "params = (64, 10)\nbatch_size, epochs = params\nmodel.fit(x_train, y_train, batch_size=batch_size)  # <-",
+         (MODEL,), 32, has="batch_size = 32"),
+    Case("helpers", "unpacked from a tuple of an earlier cell",
+         "batch_size, epochs = params\nmodel.fit(x_train, y_train, batch_size=batch_size)  # <-",
+         (MODEL, "params = (64, 10)"), 32, has="batch_size = 32"),
+    Case("helpers", "unpacked in a row", "batch_size, epochs = 64, 10\nmodel.fit(x_train, y_train, batch_size=batch_size)  # <-",
+         (MODEL,), 32),
+    Case("helpers", "as many as there are", "model.fit(few, few_y, batch_size=len(few_y))  # <-",
+         (MODEL, "few, few_y = x_train[:64], y_train[:64]"), 32, has="batch_size=32"),
+    Case("helpers", "as many as there are, by the shape", "model.fit(few, few_y, batch_size=few.shape[0])  # <-",
+         (MODEL, "few, few_y = x_train[:64], y_train[:64]"), 32, has="batch_size=32"),
+    Case("helpers", "a tenth of them", "bs = len(x_train) // 100\nmodel.fit(x_train, y_train, batch_size=bs)  # <-",
+         (MODEL,), 32, has="bs = 32"),
+    Case("helpers", "a choice by a condition",
+         "model.fit(x_train, y_train, batch_size=64 if True else 16)  # <-", (MODEL,), 32, has="batch_size=32"),
+]  # fmt: skip
+
+FALSE = [
+    Case("false", "the cell defines what trains, with an earlier name",
+         "def run(model):\n    model.fit(x_train, y_train, batch_size=batch_size)  # <-\nrun(model)",
+         ("batch_size = 64", MODEL), 32, has="batch_size = 32", accumulates=None),
+    Case("false", "the cell defines what trains, with its own name",
+         "batch_size = 64\n\ndef run_experiment(model):\n    history = model.fit(x_train, y_train, batch_size=batch_size)  # <-\n"
+         "    return history\n\nhistory = run_experiment(model)", (MODEL,), 32, has="batch_size = 32"),
+    Case("false", "the cell defines what makes and trains",
+         "def build():\n    m = keras.Sequential([Dense(4)])\n    m.compile('adam', 'mse')\n    return m\n\n"
+         "def run():\n    m = build()\n    m.fit(x_train, y_train, batch_size=BATCH)  # <-\n    return m\n\nm = run()",
+         ("BATCH = 64",), 32, has="BATCH = 32"),
+    Case("false", "a class of the cell trains",
+         "class Trainer:\n    def run(self):\n        model.fit(x_train, y_train, batch_size=BATCH)  # <-\nTrainer().run()",
+         ("BATCH = 64", MODEL), 32, has="BATCH = 32"),
+    Case("false", "a shape for any batch",
+         "model.fit(x_train, y_train, batch_size=64)  # <-",
+         ("model = keras.Sequential([layers.LSTM(8, batch_input_shape=(None, 5, 1))])\nmodel.compile()",), 32,
+         accumulates=True),
+    Case("false", "another model is stateful", "model.fit(x_train, y_train, batch_size=64)  # <-",
+         (MODEL, "other = keras.Sequential([layers.LSTM(8, stateful=True, batch_input_shape=(64, 5, 1))])\nother.compile()"),
+         32, accumulates=True),
+    Case("false", "another model of this cell is stateful",
+         "other = keras.Sequential([layers.LSTM(8, batch_input_shape=(64, 5, 1))])\n"
+         "model.fit(x_train, y_train, batch_size=64)  # <-", (MODEL,), 32, accumulates=True),
+    Case("false", "the model is stateful", "model.fit(x_train, y_train, batch_size=64)  # <-",
+         ("model = keras.Sequential([layers.LSTM(8, stateful=True, batch_input_shape=(64, 5, 1))])\nmodel.compile()",),
+         reason="one batch size only", accumulates="one batch size only"),
+    Case("false", "the model is stateful by add", "model.fit(x_train, y_train, batch_size=64)  # <-",
+         ("model = keras.Sequential()", "model.add(layers.LSTM(8, stateful=True, batch_input_shape=(64, 5, 1)))\nmodel.compile()"),
+         reason="one batch size only"),
+    Case("false", "the model is stateful by a function", "model.fit(x_train, y_train, batch_size=64)  # <-",
+         ("def build():\n    return keras.Sequential([layers.LSTM(8, batch_input_shape=(64, 5, 1))])", "model = build()"),
+         reason="one batch size only"),
+    Case("false", "the model was stateful and is made anew", "model.fit(x_train, y_train, batch_size=64)  # <-",
+         ("model = keras.Sequential([layers.LSTM(8, stateful=True, batch_input_shape=(64, 5, 1))])", MODEL), 32),
+    Case("false", "a class of another model has a train_step", "model.fit(x_train, y_train, batch_size=64)  # <-",
+         (MODEL, GAN_STEP), 32, accumulates=True),
+    Case("false", "its own class has a train_step", "model.fit(x_train, y_train, batch_size=64)  # <-",
+         ("BATCH_SIZE = 128", GAN_STEP.replace("+ noise", ""), "model = GAN()\nmodel.compile()"), 32,
+         accumulates="train_step"),
+    Case("false", "a name that the cell sets before it reads it",
+         "batch_size = 64\nmodel.fit(x_train, y_train, batch_size=batch_size)  # <-", (MODEL, "batch_size = 128"), 32,
+         has="batch_size = 32", accumulates=True),
+    Case("false", "a tape of another cell",
+         "optimizer = keras.optimizers.Adam()\nfor a, b in train_ds:\n    with tf.GradientTape() as tape:\n"
+         "        loss = tf.reduce_mean(model(a, training=True) - b)\n"
+         "    grads = tape.gradient(loss, model.trainable_variables)\n"
+         "    optimizer.apply_gradients(zip(grads, model.trainable_variables))".replace("model(a, training=True) - b)", "model(a, training=True) - b)  # <-"),
+         (MODEL, DS, "def other(x):\n    with tf.GradientTape() as tape:\n        y = model(x)\n    return tape.gradient(y, [])"), 32,
+         accumulates=True),
+    Case("false", "words in a comment", "# exec the training, globals() are fine\nmodel.fit(x_train, y_train, batch_size=64)  # <-",
+         (MODEL,), 32, accumulates=True),
+]  # fmt: skip
+
+INFERENCE = [
+    Case("inference", "a loop that predicts on batches", "for xb, yb in train_ds:\n    p = model.predict_on_batch(xb)  # <-",
+         (MODEL, DS), 32, accumulates="no gradients"),
+    Case("inference", "a loop that calls the model", "outs = []\nfor xb, yb in train_ds:\n    outs.append(model(xb, training=False))  # <-",
+         (MODEL, DS), 32, accumulates="no gradients"),
+    Case("inference", "slices through the model",
+         "bs = 64\nouts = []\nfor i in range(0, len(x_test), bs):\n    outs.append(model(x_test[i:i + bs]))  # <-", (MODEL,), 32,
+         has="bs = 32", accumulates="no gradients"),
+    Case("inference", "a function of an earlier cell that infers",
+         "for xb, yb in train_ds:\n    embed(xb)  # <-", (MODEL, DS, "def embed(x):\n    return model(x, training=False)"), 32,
+         accumulates="no gradients"),
+    Case("inference", "evaluate", "model.evaluate(x_test, y_test, batch_size=64)  # <-", (MODEL,), 32,
+         accumulates="no gradients"),
+    Case("inference", "evaluate on a dataset", "model.evaluate(train_ds)  # <-", (MODEL, DS), 32, accumulates="no gradients"),
+]  # fmt: skip
+
+DRAWN = [
+    Case("drawn", "a grid from the batch",
+         "batch_size = 64\nmodel.fit(x_train, y_train, batch_size=batch_size)  # <-\nn = int(batch_size ** .5)\nplt.subplots(n, n)",
+         (MODEL,), 32, has="batch_size = 64"),
+    Case("drawn", "figures from the batch",
+         "batch_size = 64\nmodel.fit(x_train, y_train, batch_size=batch_size)  # <-\n"
+         "for i in range(batch_size):\n    plt.imshow(i)", (MODEL,), 32, has="batch_size = 64"),
+    Case("drawn", "a size from the batch",
+         "BATCH = 64\nplt.figure(figsize=(BATCH, 4))\nmodel.fit(x_train, y_train, batch_size=BATCH)  # <-", (MODEL,), 32,
+         has="BATCH = 64"),
+    Case("drawn", "an earlier name that draws",
+         "model.fit(x_train, y_train, batch_size=BATCH)  # <-\nplt.figure(figsize=(BATCH, 4))", ("BATCH = 64", MODEL), 32,
+         has="batch_size=32"),
+    Case("drawn", "steps and a figure",
+         "batch_size = 64\nds = tf.data.Dataset.from_tensor_slices((x_train, y_train)).batch(batch_size).repeat()\n"
+         "model.fit(ds, steps_per_epoch=len(x_train) // batch_size)  # <-\nplt.figure(figsize=(batch_size, 4))", (MODEL,), 32),
+]  # fmt: skip
+
+PLAIN = [
+    Case("plain", name, cell, (MODEL, *earlier), 32, accumulates=accumulates)
+    for name, cell, earlier, accumulates in [
+        ("a number", "model.fit(x_train, y_train, batch_size=64, epochs=3)  # <-", (), True),
+        ("a constant", "BATCH = 64\nmodel.fit(x_train, y_train, BATCH)  # <-", (), True),
+        ("an earlier constant", "h = model.fit(x_train, y_train, batch_size=BATCH)  # <-", ("BATCH = 64",), True),
+        ("a config class", "class CFG:\n    epochs = 3\n    bs = 64\nmodel.fit(x_train, y_train, batch_size=CFG.bs)  # <-", (), True),
+        ("an earlier config class", "model.fit(x_train, y_train, batch_size=CFG.bs)  # <-", ("class CFG:\n    bs = 64",), True),
+        ("a dataclass", "from dataclasses import dataclass\n@dataclass\nclass C:\n    bs: int = 64\nc = C()\n"
+         "model.fit(x_train, y_train, batch_size=c.bs)  # <-", (), True),
+        ("an earlier dataclass", "model.fit(x_train, y_train, batch_size=c.batch_size)  # <-",
+         ("from dataclasses import dataclass\n@dataclass\nclass C:\n    batch_size: int = 64\nc = C()",), True),
+        ("a dict", "hp = {'batch_size': 64}\nmodel.fit(x_train, y_train, batch_size=hp['batch_size'])  # <-", (), True),
+        ("an earlier dict", "model.fit(x_train, y_train, batch_size=hp['batch_size'])  # <-", ("hp = {'batch_size': 64}",), True),
+        ("argparse", "import argparse\np = argparse.ArgumentParser()\np.add_argument('--batch_size', type=int, default=64)\n"
+         "args = p.parse_args([])\nmodel.fit(x_train, y_train, batch_size=args.batch_size)  # <-", (), True),
+        ("a dataset here", "ds = tf.data.Dataset.from_tensor_slices((x_train, y_train)).shuffle(9).batch(64).prefetch(1)\n"
+         "model.fit(ds, epochs=2)  # <-", (), True),
+        ("an earlier dataset", "model.fit(train_ds, epochs=2)  # <-", (DS,), True),
+        ("earlier datasets", "model.fit(train_ds, validation_data=val_ds)  # <-", (DS, DS.replace("train_ds", "val_ds")), True),
+        ("a helper for datasets", "def make(x, y, bs=64):\n    return tf.data.Dataset.from_tensor_slices((x, y)).batch(bs)\n"
+         "model.fit(make(x_train, y_train))  # <-", (), True),
+        ("an earlier helper for datasets", "model.fit(make(x_train, y_train, 64))  # <-",
+         ("def make(x, y, batch_size):\n    return tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)",), True),
+        ("an earlier helper for datasets by keyword", "ds = make(x_train, y_train, batch_size=64)\nmodel.fit(ds)  # <-",
+         ("def make(x, y, batch_size=8):\n    return tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)",), True),
+        ("folds", "for fold in range(2):\n    model.fit(x_train, y_train, batch_size=64)  # <-", (), True),
+        ("a main function", "def main():\n    batch_size = 64\n    model.fit(x_train, y_train, batch_size=batch_size)  # <-\nmain()",
+         (), True),
+        ("a try", "try:\n    model.fit(x_train, y_train, batch_size=64)  # <-\nexcept KeyboardInterrupt:\n    pass", (), True),
+        ("callbacks", "model.fit(x_train, y_train, batch_size=64, callbacks=[keras.callbacks.EarlyStopping()])  # <-", (), True),
+        ("a loop over slices", "bs = 64\nfor i in range(0, len(x_train), bs):\n    model.train_on_batch(x_train[i:i + bs], y_train[i:i + bs])  # <-",
+         (), "train_on_batch"),
+        ("a loop with random samples", "batch_size = 64\nfor k in range(3):\n    idx = np.random.randint(0, len(x_train), batch_size)\n"
+         "    model.train_on_batch(x_train[idx], y_train[idx])  # <-", (), "train_on_batch"),
+        ("a loop of epochs over a dataset", "for epoch in range(2):\n    for step, (xb, yb) in enumerate(train_ds):\n"
+         "        model.train_on_batch(xb, yb)  # <-", (DS,), "train_on_batch"),
+        ("a traced step", "@tf.function\ndef step(a):\n    return model(a)  # <-\nfor xb, yb in train_ds:\n    step(xb)", (DS,), None),
+        ("a traced loop", "@tf.function\ndef epoch(ds):\n    for xb, yb in ds:\n        model(xb)  # <-\nepoch(train_ds)", (DS,), None),
+        ("a traced loop by a number", "@tf.function\ndef epoch(ds):\n    for xb, yb in ds:\n        model(xb)  # <-\n"
+         "epoch(tf.data.Dataset.from_tensor_slices((x_train, y_train)).batch(64))", (), None),
+        ("a GAN of this cell", "BATCH_SIZE = 64\nds = tf.data.Dataset.from_tensor_slices((x_train, y_train)).batch(BATCH_SIZE)\n"
+         "def train_step(images):\n    noise = tf.random.normal([BATCH_SIZE, 8])\n    model(noise)\n    return model(images)  # <-\n"
+         "def train(ds, epochs):\n    for e in range(epochs):\n        for images, _ in ds:\n            train_step(images)\ntrain(ds, 2)",
+         (), None),
+        ("adversarial batches", "half = 64\nfor k in range(3):\n    real = x_train[np.random.randint(0, len(x_train), half)]\n"
+         "    model.train_on_batch(real, real)  # <-".replace("half", "batch_size"), (), "train_on_batch"),
+        ("a subclass with an __init__", "class T:\n    def __init__(self, batch_size=64):\n        self.batch_size = batch_size\n"
+         "    def go(self):\n        model.fit(x_train, y_train, batch_size=self.batch_size)  # <-\nT().go()", (), True),
+        ("double stars", "args = dict(batch_size=64, epochs=2)\nmodel.fit(x_train, y_train, **args)  # <-", (), None),
+    ]
+]  # fmt: skip
+
+CASES = [*OTHERS, *FEWER, *STEPS, *GENERATORS, *HELPERS, *FALSE, *INFERENCE, *DRAWN, *PLAIN]
