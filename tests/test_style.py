@@ -40,7 +40,6 @@ UPWARD = (
     ("core.deployable", "diagnose.breakdown", "how a model's bytes are told apart is a question of diagnosis"),
     ("diagnose.comparison", "report.comparison_words", "a comparison makes its own sentence"),
     ("remedies.deploy.quantize", "report.measures", "a remedy tells what was measured in the report's words"),
-    ("facts.gather", "record.traceback", "the calls on the way to the error are facts and part of the recording"),
 )
 """Imports against the order that are still there, with what brings them about. To be mended, not added to."""
 

@@ -11,7 +11,7 @@ from tf_mem_magic.core.outcome import Change, Outcome
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.tag import dropped_lines
-from tf_mem_magic.diagnose.cause import diagnose
+from tf_mem_magic.diagnose.cause import diagnose, last_seen
 from tf_mem_magic.diagnose.comparison import compare
 from tf_mem_magic.diagnose.places import at_top_level
 from tf_mem_magic.notebook.again import choices_again
@@ -22,6 +22,8 @@ from tf_mem_magic.remedies._engine.ranking import combine, propose_after_success
 LEFT_BEHIND = 1 << 20
 """Bytes below which what a run left behind is not worth a word."""
 
+
+LITTLE_KNOWN = "What the notebook's names held is not known, because the kernel died so early: nothing is offered."
 
 AFTER_XLA = "After an out-of-memory under XLA, training again in the same kernel can end it: a restart is safer."
 
@@ -42,7 +44,11 @@ def explain(
     lineage, since = lineage or Lineage(), troubles.mark()
     outcome = Outcome(recording, diagnose(recording), notices=notices, leftovers=leftovers(recording))
     answers: Answer = ()
-    if recording.status in ("oom", "killed"):
+    if outcome.diagnosis is None and (seen := last_seen(recording)):
+        outcome = replace(outcome, notices=(*notices, f"When it was last seen: {seen}"))
+    if recording.status == "killed" and recording.facts.partial:
+        outcome = replace(outcome, notices=(*outcome.notices, LITTLE_KNOWN))
+    elif recording.status in ("oom", "killed"):
         answers = propose_all(context_of(outcome, lineage, measured))
     elif recording.status == "ok" and deploys and deployable(recording):
         answers = propose_after_success(context_of(outcome, lineage, measured))

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tf_mem_magic.core.facts import Facts, ModelFacts
+from tf_mem_magic.core.facts import Facts, FunctionFacts, ModelFacts, NamedValue
 from tf_mem_magic.core.jsonio import UnreadableFileError
-from tf_mem_magic.core.recording import Cell, ChunkGroup, Dump
+from tf_mem_magic.core.recording import Cell, ChunkGroup, Dump, Frame
 from tf_mem_magic.record.store import folder as store_folder
 from tf_mem_magic.record.store.file import is_store, open_store, read_notes, read_store
-from tf_mem_magic.record.store.layout import FILE_SIZE, SERIES
+from tf_mem_magic.record.store.layout import FILE_SIZE, SERIES, Page
 from tf_mem_magic.record.store.runs import notebook, stored_runs
 
 CELL = Cell("%%tfmem\nmodel.fit(x, y)\n", "cell-1", 7)
@@ -118,7 +118,7 @@ def test_the_size_is_constant_and_small(store):
     for n in range(5000):
         store.note(f"note {n} " + "x" * 50)
     assert (before, FILE_SIZE) == (store.path.stat().st_size, store.path.stat().st_size)
-    assert FILE_SIZE <= 2 * 2**20
+    assert FILE_SIZE <= 3 * 2**20
     assert store.path.stat().st_blocks * 512 >= FILE_SIZE
 
 
@@ -149,9 +149,52 @@ def test_a_source_that_is_too_long_is_cut_at_a_character_and_said():
 
 
 def test_facts_that_are_too_long_are_left_out_with_a_note(store):
-    store.set_facts(Facts(earlier_cells=("x" * 200_000,)))
-    assert Facts() == read_store(store.path).facts
+    store.set_facts(Facts(tensorflow="2.21.0"))
+    store.set_facts(Facts(functions=(FunctionFacts("f", "x" * 200_000, "file", 1),)))
+    assert Facts(tensorflow="2.21.0") == read_store(store.path).facts
     assert ("The facts are too long for the recording file and were left out.",) == read_notes(store.path)
+
+
+def test_of_facts_that_are_too_long_the_largest_values_stay(store):
+    values = tuple(NamedValue("x" * 1000, 5 - n, "list") for n in range(500))
+    store.set_facts(Facts(values=values))
+    assert values[:50] == read_store(store.path).facts.values
+
+
+def test_without_facts_it_is_known_that_nothing_is(store):
+    assert Facts(partial=True) == read_store(store.path).facts
+
+
+def test_the_newest_earlier_cells_stay_where_not_all_fit(store):
+    cells = tuple(f"cell {n}" + "x" * 10_000 for n in range(100))
+    store.set_earlier(cells)
+    kept = read_store(store.path).facts.earlier_cells
+    assert cells[-len(kept) :] == kept
+    assert 10 < len(kept) < 50
+    assert "the first ones are missing" in read_notes(store.path)[0]
+
+
+def test_facts_and_calls_are_written_anew_and_the_last_whole_ones_are_read(store):
+    for n in range(4):
+        store.set_facts(Facts(tensorflow=str(n)))
+        store.set_calls((Frame("cell.py", n, "<module>", True, True),))
+        recording = read_store(store.path)
+        assert (str(n), n) == (recording.facts.tensorflow, recording.errors[0].frames[0].line)
+
+
+def test_a_process_that_dies_while_it_writes_facts_leaves_those_before(store, monkeypatch):
+    store.set_facts(Facts(tensorflow="whole"))
+    monkeypatch.setattr(Page, "put", lambda *arguments: pytest.fail("died"))
+    with pytest.raises(pytest.fail.Exception):
+        store.set_facts(Facts(tensorflow="half"))
+    monkeypatch.undo()
+    assert "whole" == read_store(store.path).facts.tensorflow
+
+
+def test_where_the_code_was_is_told_of_a_killed_run_alone(store):
+    store.set_calls((Frame("cell.py", 3, "<module>", True, True),))
+    store.finish("ok")
+    assert () == read_store(store.path).errors
 
 
 def test_only_the_user_can_read_it(store):
@@ -223,7 +266,10 @@ def test_a_dead_process_with_a_living_ones_number_counts_as_killed(store, cache)
         (lambda data: data[:9], "is truncated"),
         (lambda data: data[:-1], f"is truncated ({FILE_SIZE - 1} of {FILE_SIZE} bytes)"),
         (lambda data: data + b"x", "is damaged"),
-        (lambda data: data[:8] + struct.pack("<q", 99) + data[16:], "newer tf_mem_magic (format 99, this one reads 1)"),
+        (lambda data: data[:8] + struct.pack("<q", 99) + data[16:], "newer tf_mem_magic (format 99, this one reads 2)"),
+        (lambda data: data[:8] + struct.pack("<q", 1) + data[16:], "older tf_mem_magic (format 1, this one reads 2)"),
+        (lambda data: data[:88] + struct.pack("<q", 7) + data[96:], "is damaged"),
+        (lambda data: data[:40] + struct.pack("<q", -1) + data[48:], "is damaged"),
         (lambda data: data[:40] + b"\x77" * 8 + data[48:], "is damaged"),
         (lambda data: data[:4096] + b"\xee" * (FILE_SIZE - 4096), "is damaged"),
     ],

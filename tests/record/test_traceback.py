@@ -14,7 +14,8 @@ from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.jsonio import decode
 from tf_mem_magic.core.recording import ErrorText
 from tf_mem_magic.diagnose.oom import find_oom
-from tf_mem_magic.record.traceback import is_user_file, to_error_texts
+from tf_mem_magic.facts.frames import is_user_file
+from tf_mem_magic.record.traceback import to_error_texts
 
 PROJECT = Path(__file__).resolve().parents[2]
 CELL = "/tmp/ipykernel_7/1.py"

@@ -45,16 +45,32 @@ def test_the_death_of_this_notebooks_kernel_is_told_once(die):
     (sentence,) = found(session)
     assert "The last kernel of this notebook died while a watched cell ran" in sentence
     assert ("killed", "boom()") == (api.last_report().status, api.last_report().recording.cell.source)
-    assert ("GPU:0 is full: its allocator is waiting.",) == api.last_report().outcome.notices
-    assert () == found(session)
+    assert "GPU:0 is full: its allocator is waiting." == api.last_report().outcome.notices[0]
+    assert [] == list(found(session))
+
+
+def test_a_death_that_could_not_be_shown_is_told_again(die):
+    die("mine.ipynb")
+    for _ in range(2):
+        assert "died while a watched cell ran" in next(found(Session(None)))
+    assert 1 == len(list(found(Session(None))))
+    assert [] == list(found(Session(None)))
+
+
+def test_a_recording_that_cannot_be_read_is_passed_over(die, tmp_path):
+    die("mine.ipynb")
+    (path,) = (tmp_path / "cache" / "recordings").glob("*.tfmem")
+    path.write_bytes(path.read_bytes()[:5000] + b"\xee" * (path.stat().st_size - 5000))
+    session = Session(None)
+    assert ([], None) == (list(found(session)), api.last_report())
 
 
 def test_another_notebooks_death_is_not_told_here(die):
     die("theirs.ipynb")
     session = Session(None)
-    assert ((), None) == (found(session), api.last_report())
+    assert ([], None) == (list(found(session)), api.last_report())
 
 
 def test_nothing_is_told_where_nothing_was_recorded(tmp_path, monkeypatch):
     monkeypatch.setenv("TFMEM_CACHE", str(tmp_path / "cache"))
-    assert () == found(Session(None))
+    assert [] == list(found(Session(None)))

@@ -190,7 +190,8 @@ class Facts:
     same. ``read_elsewhere`` are names that the code behind other names reads, whether the cell writes them or not, and
     ``used_besides`` what is left of these where the cell defines ``functions`` itself. ``modules`` are the user's own
     files whose code led to the error, innermost first. ``shadowed`` are names of models that mean another model in a
-    function that led to the error.
+    function that led to the error. ``partial``: not everything was looked at, most often because the kernel died before
+    that; so what is missing here is not known.
     """
 
     tensorflow: str | None = None
@@ -216,6 +217,7 @@ class Facts:
     used_besides: tuple[str, ...] = ()
     modules: tuple[ModuleFacts, ...] = ()
     shadowed: tuple[str, ...] = ()
+    partial: bool = False
 
     def model(self, name: str) -> ModelFacts | None:
         """Find the model that ``name`` holds, in whichever quotes; None where it is not sure which it means."""
@@ -257,6 +259,8 @@ def untested_keras(facts: Facts, oldest: tuple[int, int]) -> str:
     """Say that Keras is older than what something was tested with; empty: it is not."""
     if release(facts.keras) >= oldest:
         return ""
+    if facts.keras is None and facts.partial:
+        return "it is not known whether the cell uses Keras"
     if facts.keras is None:
         return "the cell does not use Keras"
     return f"it was tested with Keras {oldest[0]}.{oldest[1]} and later; this is {facts.keras}"

@@ -23,8 +23,8 @@ class UnreadableFileError(ValueError):
     """A saved report or recording that is truncated, damaged, or from a newer version."""
 
 
-def encode(value: Any) -> bytes:
-    """Give a frozen value as JSON.
+def encode(value: Any, indent: int | None = 1) -> bytes:
+    """Give a frozen value as JSON, indented to be read by people (None: as short as it can be).
 
     What JSON or :func:`decode` cannot hold (numbers of more than 64 bits, not a number, lone surrogates, texts of many
     megabytes) is left out or replaced; the ``notices`` of a value that has some say so.
@@ -34,7 +34,8 @@ def encode(value: Any) -> bytes:
     kept, left_out = writable(value)
     if left_out and is_dataclass(kept) and not isinstance(kept, type) and "notices" in {f.name for f in fields(kept)}:
         kept = replace(kept, notices=(*getattr(kept, "notices", ()), _sentence(left_out)))
-    return msgspec.json.format(msgspec.json.encode(kept), indent=1)
+    data = msgspec.json.encode(kept)
+    return data if indent is None else msgspec.json.format(data, indent=indent)
 
 
 def decode(data: bytes, kind: type[T]) -> T:

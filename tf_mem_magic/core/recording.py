@@ -17,6 +17,10 @@ SCHEMA = 1
 """Version of the saved form; raised when a field changes its meaning."""
 
 
+DIED = "KernelDied"
+"""The type of the :class:`ErrorText` whose frames say where a kernel was when it was last seen; it has no message."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """The cell as the person wrote it, the ``%%tfmem`` line (line 1) included where there is one."""

@@ -49,7 +49,24 @@ def diagnose(recording: Recording) -> Diagnosis | None:
     elif recording.status != "killed":
         return None
     shown = _evidence(recording)
-    return _explain(recording, shown, TextFacts(), (), disguised=False) if shown else None
+    frames = _last_calls(recording) if recording.status == "killed" else ()
+    return _explain(recording, shown, TextFacts(), frames, disguised=False) if shown else None
+
+
+def last_seen(recording: Recording) -> str | None:
+    """Say where the code of a kernel that died was when it was last seen; None where that is unknown."""
+    frames = _last_calls(recording) if recording.status == "killed" else ()
+    return explanation.place(recording.cell.source, _as_shown(recording, frames))
+
+
+def _last_calls(recording: Recording) -> tuple[Frame, ...]:
+    return _own(recording.errors[0]) if recording.errors else ()
+
+
+def _as_shown(recording: Recording, frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    """Count lines as a person does: from the cell's first, magics included; Python from the first it compiles."""
+    dropped = dropped_lines(recording.cell.source)
+    return tuple(replace(f, line=f.line + dropped) if f.in_cell else f for f in frames)
 
 
 def _evidence(recording: Recording) -> str | None:
@@ -81,9 +98,7 @@ def _explain(
     requested = text.requested
     if requested is None and dump is not None:
         requested = dump.requested
-    # Python counts from the first line it compiles; a person from the cell's first, magics included.
-    dropped = dropped_lines(recording.cell.source)
-    shown = tuple(replace(f, line=f.line + dropped) if f.in_cell else f for f in frames)
+    shown = _as_shown(recording, frames)
     inside = [f for f in shown if f.in_cell]
     diagnosis = Diagnosis(
         device=device,

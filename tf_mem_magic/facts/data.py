@@ -110,10 +110,16 @@ def leading_size(data: Any, depth: int = 0) -> int | None:
         return None
 
 
-def find_datasets(pairs: Iterable[tuple[str, Any]], initialised: bool) -> list[tuple[DatasetFacts, Any]]:
-    """Describe each distinct dataset among named values; give the facts beside the object."""
+def find_datasets(
+    pairs: Iterable[tuple[str, Any]], initialised: bool, counts: bool = True
+) -> list[tuple[DatasetFacts, Any]]:
+    """Describe each distinct dataset among named values; give the facts beside the object.
+
+    ``counts``: their batches and samples too, which TensorFlow or the person's own class is asked for.
+    """
     kinds = Kinds(_DATA)
-    return [(_describe(name, kinds.of(value) or "", value, initialised), value) for name, value in kinds.pick(pairs)]
+    found = kinds.pick(pairs)
+    return [(_describe(name, kinds.of(value) or "", value, initialised, counts), value) for name, value in found]
 
 
 def is_repeatable(value: Any) -> bool:
@@ -126,14 +132,15 @@ def is_repeatable(value: Any) -> bool:
     return is_array(value) or Kinds(_DATA[:-1]).of(value) is not None
 
 
-def _describe(name: str, kind: str, value: Any, initialised: bool) -> DatasetFacts:
-    if kind == "tf.data":
-        if not initialised:
-            return DatasetFacts(name, kind)
-        return DatasetFacts(name, kind, dataset_batch(value), _cardinality(value), samples=dataset_samples(value))
+def _describe(name: str, kind: str, value: Any, initialised: bool, counts: bool) -> DatasetFacts:
+    if kind == "tf.data" and initialised:
+        batch = dataset_batch(value)
+        if not counts:
+            return DatasetFacts(name, kind, batch)
+        return DatasetFacts(name, kind, batch, _cardinality(value), samples=dataset_samples(value))
     if kind == "PyDataset":
         size = stored(value).get("batch_size")
-        return DatasetFacts(name, kind, size if type(size) is int else None, _length(value))
+        return DatasetFacts(name, kind, size if type(size) is int else None, _length(value) if counts else None)
     return DatasetFacts(name, kind)
 
 

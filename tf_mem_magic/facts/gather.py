@@ -6,7 +6,6 @@ kept alive here.
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import sys
@@ -23,6 +22,7 @@ from tf_mem_magic.diagnose.places import is_cell_file
 from tf_mem_magic.facts import names
 from tf_mem_magic.facts.data import find_datasets, is_repeatable
 from tf_mem_magic.facts.fit import Progress, observe_all, observe_fit, observe_progress
+from tf_mem_magic.facts.frames import error_frames, innermost_frames, local_names, user_frames
 from tf_mem_magic.facts.functions import find_functions
 from tf_mem_magic.facts.kinds import Kinds, is_exactly
 from tf_mem_magic.facts.models import (
@@ -42,7 +42,6 @@ from tf_mem_magic.facts.scalars import find_scalars
 from tf_mem_magic.facts.uses import defined_names, used_by_others, used_names
 from tf_mem_magic.facts.values import find_values
 from tf_mem_magic.notebook.mask import Masked, mask
-from tf_mem_magic.record.traceback import is_user_file
 
 __all__ = ["Before", "gather_facts", "observe_fit", "snapshot"]
 
@@ -76,7 +75,7 @@ ENVIRONMENT = (
 """Variables that steer how TensorFlow, XLA and CUDA use memory."""
 
 
-Ended = Literal["failed", "well"]
+Ended = Literal["failed", "well", "running"]
 """How a run ended, for what is read after it; one that failed, or may be changed and run again, needs everything."""
 
 
@@ -125,6 +124,18 @@ def snapshot(namespace: Mapping[str, Any]) -> Before:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What is looked at: the names, the cell, how its run ended, and its error or the innermost frame of what runs."""
+
+    namespace: Mapping[str, Any]
+    before: Before
+    source: str
+    ended: Ended
+    exception: BaseException | None = None
+    frame: FrameType | None = None
+
+
 def gather_facts(
     namespace: Mapping[str, Any],
     before: Before,
@@ -133,14 +144,29 @@ def gather_facts(
     devices: Sequence[DeviceFacts] = (),
     earlier_cells: Sequence[str] = (),
     ended: Ended = "failed",
+    frame: FrameType | None = None,
 ) -> Facts:
     """Read everything a remedy may want to know from the live objects, after the run and before any release.
 
     A part that cannot be read is left out: nothing here raises. ``cell_source`` is the cell as it ran. After a run that
     went well (``ended="well"``) only what its report shows is read: the cell's text is not looked at, and what the
-    remedies for deployment ask for only of models that the cell is about.
+    remedies for deployment ask for only of models that the cell is about. While it runs (``"running"``, from another
+    thread; ``frame`` is the innermost of its stack) TensorFlow is not asked anything, so that nobody waits for it.
     """
-    facts = Facts(
+    facts = known_at_once(devices, earlier_cells)
+    look = _Look(namespace, before, cell_source, ended, exception, frame)
+    # First what is read from frames: one that has returned meanwhile no longer knows who called it.
+    for part in (_live,) if ended == "well" else (_running, _live, _uses):
+        try:
+            facts = replace(facts, **part(facts, look))
+        except Exception:
+            facts = replace(facts, partial=True)
+    return facts
+
+
+def known_at_once(devices: Sequence[DeviceFacts] = (), earlier_cells: Sequence[str] = ()) -> Facts:
+    """Read what is known without looking at any name."""
+    return Facts(
         tensorflow=_version("tensorflow"),
         keras=_version("keras") or _version("tf_keras"),
         initialised=_initialised(),
@@ -149,30 +175,18 @@ def gather_facts(
         earlier_cells=tuple(earlier_cells),
         environment=tuple((name, os.environ[name]) for name in ENVIRONMENT if name in os.environ),
     )
-    for part in (_live, _uses, _running) if ended == "failed" else (_live,):
-        try:
-            facts = replace(facts, **part(facts, namespace, before, cell_source, exception, ended))
-        except Exception:
-            continue
-    return facts
 
 
-def _live(
-    facts: Facts,
-    namespace: Mapping[str, Any],
-    before: Before,
-    source: str,
-    exception: BaseException | None,
-    ended: Ended,
-) -> dict[str, Any]:
+def _live(facts: Facts, look: _Look) -> dict[str, Any]:
+    namespace, before, running = look.namespace, look.before, look.ended == "running"
     pairs = names.reachable(namespace)
     kept = names.history(namespace)
-    inner = list(_locals(exception))
+    inner = list(local_names(look.exception))
     local = [(name, value) for name, value in inner if name not in namespace]
     others = find_models([(name, value) for name, value in inner if value is not namespace.get(name, value)])
     named_optimizers = find_optimizers(pairs)
     optimizers = [one for _, one in find_optimizers([*pairs, *local])]
-    found = find_datasets(pairs, facts.initialised)
+    found = find_datasets(pairs, facts.initialised, counts=not running)
     named = find_models(pairs)
     models = find_models([*pairs, *local]) if local else named
     of_functions = {id(model) for _, model in models} - {id(model) for _, model in named}
@@ -182,9 +196,10 @@ def _live(
         optimizers,
         lambda model: before.steps_of(training_of(model, optimizers)) if before.had(model) else None,
         before.had,
+        (lambda one: before.steps_of([one])) if running else steps_of,
     )
     described = tuple(
-        _probed(replace(one, local=id(model) in of_functions), model, source, ended)
+        _probed(replace(one, local=id(model) in of_functions), model, look)
         for one, (_, model) in zip(described, models)
     )
     return {
@@ -201,21 +216,21 @@ def _live(
     }
 
 
-def _probed(described: ModelFacts, model: Any, source: str, ended: Ended) -> ModelFacts:
+def _probed(described: ModelFacts, model: Any, look: _Look) -> ModelFacts:
     """Complete a model with what the remedies ask for that will be asked about it."""
-    if ended == "failed":
+    if look.ended != "well":
         return probed(described, model, "failed")
-    about = described.is_new or described.steps > (described.steps_before or 0) or mentions(source, described.name)
+    is_trained = described.steps > (described.steps_before or 0)
+    about = described.is_new or is_trained or mentions(look.source, described.name)
     return probed(described, model, "trained") if about and not described.local else described
 
 
-def _uses(
-    _: Facts, namespace: Mapping[str, Any], __: Before, source: str, exception: BaseException | None, ___: Ended
-) -> dict[str, Any]:
+def _uses(_: Facts, look: _Look) -> dict[str, Any]:
+    namespace, plain = look.namespace, _plain_python(look.source)
     own = dict(names.own_names(namespace))
-    plain = _plain_python(source)
     written = [name for name in dict.fromkeys(_WORD.findall(plain)) if name in own]
-    functions = () if exception is None else find_functions(plain, namespace)
+    followed = look.exception is not None or look.ended == "running"
+    functions = find_functions(plain, namespace) if followed else ()
     whole = "\n\n".join([plain, *(function.source for function in functions)])
     return {
         "used": used_names(plain, namespace),
@@ -227,72 +242,26 @@ def _uses(
     }
 
 
-def _running(
-    _: Facts, __: Mapping[str, Any], ___: Before, ____: str, exception: BaseException | None, _____: Ended
-) -> dict[str, Any]:
+def _running(_: Facts, look: _Look) -> dict[str, Any]:
     batches: list[BatchSeen] = []
     progress = Progress()
-    for frame in _innermost_frames(exception):
+    for frame in innermost_frames(look.exception) if look.frame is None else (look.frame,):
         batches += observe_all(frame)
         progress = observe_progress(frame) if progress == Progress() else progress
     distinct = tuple(dict.fromkeys(batches))
+    own = error_frames(look.exception) if look.frame is None else user_frames(look.frame)
     return {
         "batches": distinct,
         "epochs_done": progress.epochs,
         "steps_done": progress.steps,
         "validating": progress.validating,
-        "modules": tuple(_modules(exception)),
+        "modules": tuple(_modules(own)),
     }
 
 
-def _innermost_frames(exception: BaseException | None) -> Iterator[FrameType]:
-    """Yield the frame where each exception of the chain arose; Keras filters its own entries, ``f_back`` has them."""
-    seen: set[int] = set()
-    while exception is not None and id(exception) not in seen:
-        seen.add(id(exception))
-        trace = exception.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        if trace is not None:
-            yield trace.tb_frame
-        exception = exception.__cause__ or exception.__context__
-
-
-def _locals(exception: BaseException | None) -> Iterator[tuple[str, Any]]:
-    """Yield the local names of the user's own functions that led to the error, innermost first."""
-    running = _running_frames()
-    for frame in _own_frames(exception):
-        if frame.f_code.co_flags & inspect.CO_OPTIMIZED and frame not in running:
-            yield from list(frame.f_locals.items())
-
-
-def _own_frames(exception: BaseException | None) -> Iterator[FrameType]:
-    """Yield the frames of the user's own code that led to an error, innermost first."""
-    frames: list[FrameType] = []
-    for frame in _innermost_frames(exception):
-        caller: FrameType | None = frame
-        while caller is not None:
-            frames.append(caller)
-            caller = caller.f_back
-    trace = exception.__traceback__ if exception is not None else None
-    while trace is not None:
-        frames.append(trace.tb_frame)
-        trace = trace.tb_next
-    yield from (one for one in dict.fromkeys(frames) if is_user_file(one.f_code.co_filename))
-
-
-def _running_frames() -> set[FrameType]:
-    """Give the frames that go on after us: before Python 3.13 reading their names would keep the values alive."""
-    frames, frame = set[FrameType](), inspect.currentframe()
-    while frame is not None:
-        frames.add(frame)
-        frame = frame.f_back
-    return frames
-
-
-def _modules(exception: BaseException | None) -> Iterator[ModuleFacts]:
+def _modules(own: Iterable[FrameType]) -> Iterator[ModuleFacts]:
     """Read the user's own files whose code led to the error; one that has changed since or is gone is left out."""
-    files = dict.fromkeys(frame.f_code.co_filename for frame in _own_frames(exception))
+    files = dict.fromkeys(frame.f_code.co_filename for frame in own)
     for file in [file for file in files if not is_cell_file(file)][:_MOST_MODULES]:
         try:
             with tokenize.open(file) as opened:

@@ -81,6 +81,7 @@ def describe_models(
     optimizers: list[Any],
     steps_before: Callable[[Any], int | None],
     existed: Callable[[Any], bool],
+    count_steps: Callable[[Any], int],
 ) -> tuple[ModelFacts, ...]:
     """Describe models; a variable that several of them share is counted with the largest, so that sums are true."""
     counted: set[int] = set()
@@ -89,7 +90,8 @@ def describe_models(
     for name, model in order:
         early = _bytes_once((v for v in _variables(model) if existed(v)), set(counted))
         described = _describe(name, model, optimizers, steps_before(model), counted)
-        facts[id(model)] = replace(described, earlier_bytes=early)
+        steps = max(map(count_steps, training_of(model, optimizers)), default=0)
+        facts[id(model)] = replace(described, earlier_bytes=early, steps=steps)
     return tuple(facts[id(model)] for _, model in models)
 
 
@@ -156,7 +158,6 @@ def _describe(name: str, model: Any, others: list[Any], before: int | None, coun
         run_eagerly=bool(eager),
         weight_bytes=weight_bytes,
         optimizer_bytes=_bytes_once(slots, counted),
-        steps=max((steps_of(one) for one in optimizers), default=0),
         steps_before=before,
         device=next((d for d in map(variable_device, weights) if d), None),
         trainable_bytes=_trainable_bytes(model),

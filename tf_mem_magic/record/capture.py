@@ -17,6 +17,7 @@ from tf_mem_magic.facts.fit import observe_all
 from tf_mem_magic.facts.gather import Before, Ended, gather_facts, snapshot
 from tf_mem_magic.record.dumps import DumpWatch
 from tf_mem_magic.record.host_stop import HostStop
+from tf_mem_magic.record.last_words import LastWords
 from tf_mem_magic.record.sampler import Sampled, Sampler
 from tf_mem_magic.record.stderr import StderrCapture
 from tf_mem_magic.record.store.file import open_store
@@ -85,6 +86,7 @@ class Capture:
         self._store = open_store(cell, self._started)
         self._stderr = StderrCapture(self._store.beside(".stderr"))
         self._dumps = DumpWatch(self._store.beside(".dumps"))
+        self._last_words = LastWords(self._store, cell, namespace, pool)
         self._host_stop = HostStop(host_stop, self._thread) if host_stop else None
         self._sampler = Sampler(
             pool,
@@ -94,6 +96,7 @@ class Capture:
             dumps=self._dumps,
             stderr=self._stderr,
             host_stop=self._host_stop.poll if self._host_stop is not None else None,
+            last_words=self._last_words.poll,
         )
 
     @property
@@ -107,6 +110,7 @@ class Capture:
         self.before = snapshot(self._namespace)
         if self._keep_weights:
             self._notices.append(_keep_weights(self.cell.source, self._namespace))
+        self._last_words.begin(self._thread, self.before, self._earlier_cells)
         self._dumps.start()
         self._sampler.start()
         self._began = time.monotonic()

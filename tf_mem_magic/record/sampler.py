@@ -100,6 +100,8 @@ class Sampler:
         Polled on the way: the first tells when an allocator waits, the second forwards lines.
     host_stop : callable, optional
         Gives the seconds after which it is called again; interrupts a cell that is about to use up the host's memory.
+    last_words : callable, optional
+        Gives the seconds after which it is called again; writes what a kernel that dies must leave.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class Sampler:
         dumps: DumpWatch | None = None,
         stderr: StderrCapture | None = None,
         host_stop: Callable[[], float] | None = None,
+        last_words: Callable[[], float] | None = None,
     ) -> None:
         self._pool = pool
         self._store = store
@@ -120,6 +123,7 @@ class Sampler:
         self._dumps = dumps
         self._stderr = stderr
         self._host_stop = host_stop
+        self._last_words = last_words
         self._pid = os.getpid()
         self._lock = threading.Lock()
         # Held until the end: waiting for a lock costs half of what waiting for an event does.
@@ -192,7 +196,7 @@ class Sampler:
         pause = self._interval
         cost = tick_cost = 0.0
         spent = time.thread_time()
-        next_stderr = next_dumps = next_host_stop = 0.0
+        next_stderr = next_dumps = next_host_stop = next_words = 0.0
         host_stop_in = _SLOWEST
         next_tick = time.monotonic() + _TICK
         next_limits = time.monotonic() + _LIMITS_EVERY
@@ -210,6 +214,8 @@ class Sampler:
             if self._host_stop is not None and now >= next_host_stop:
                 host_stop_in = self._host_stop()
                 next_host_stop = now + host_stop_in
+            if self._last_words is not None and now >= next_words:
+                next_words = now + self._write_last_words(self._last_words)
             if now >= next_limits:
                 self._read_limits()
                 next_limits = now + _LIMITS_EVERY
@@ -258,6 +264,14 @@ class Sampler:
                 if track is not None and track.limit != limit:
                     track.limit, track.limit_basis = limit, basis
                     self._store.set_limit(name, limit, basis)
+
+    def _write_last_words(self, write: Callable[[], float]) -> float:
+        try:
+            return write()
+        except Exception as error:
+            self._last_words = None
+            self._store.note(f"What the cell is doing is no longer noted ({type(error).__name__}: {error}).")
+            return _SLOWEST
 
     def _look_for_waiting(self, dumps: DumpWatch) -> bool:
         """Ask whether an allocator waits; whether that has changed."""

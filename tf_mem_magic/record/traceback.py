@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sysconfig
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from functools import lru_cache
 from types import FrameType, TracebackType
 
 from tf_mem_magic.core.recording import ErrorText, Frame
-from tf_mem_magic.diagnose.places import deeper_frames, frames_in_message, is_cell_file
+from tf_mem_magic.diagnose.places import deeper_frames, frames_in_message
+from tf_mem_magic.facts.frames import is_user_file
 
 MOST_ERRORS = 32
 """A chain or group longer than this is cut: nobody reads further, and a loop of retries can be very long."""
@@ -34,26 +32,6 @@ def to_error_texts(exc: BaseException, cell_files: Collection[str] = ()) -> tupl
         of an exception group follow the group.
     """
     return tuple(_to_text(error, cell_files) for error in _chain(exc))
-
-
-def is_user_file(file: str) -> bool:
-    """Say whether ``file`` holds the user's own code: a cell, or a file outside Python, its packages and this one."""
-    if is_cell_file(file):
-        return True
-    if file.startswith("<") or "__autograph_generated_file" in file:
-        return False
-    path = os.path.realpath(file)
-    if "site-packages" in path or "dist-packages" in path:
-        return False
-    return not path.startswith(_library_folders())
-
-
-@lru_cache(maxsize=1)
-def _library_folders() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    folders = {paths["stdlib"], paths["platstdlib"], ours}
-    return tuple(os.path.realpath(folder) + os.sep for folder in folders)
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:

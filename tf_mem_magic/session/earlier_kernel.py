@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,16 @@ if TYPE_CHECKING:
     from tf_mem_magic.session.session import Session
 
 
-def found(session: Session) -> tuple[str, ...]:
-    """Take up a plan or a dead kernel's recording; give a sentence for each. Costs one look into a folder."""
-    return tuple(text for text in (_take_up_plan(session), _take_up_death(session)) if text)
+def found(session: Session) -> Iterator[str]:
+    """Take up a plan or a dead kernel's recording; yield a sentence for each, to be shown at once.
+
+    Costs one look into a folder. A recording counts as told once the next sentence is asked for: one that could not be
+    shown is told by the next kernel.
+    """
+    planned = _take_up_plan(session)
+    if planned:
+        yield planned
+    yield from _take_up_death(session)
 
 
 def resume(session: Session) -> str:
@@ -63,9 +71,9 @@ def _take_up_plan(session: Session) -> str:
     return f"A restart was planned here ({plan.proposal.title}): %tfmem resume runs its cells, unless the page does."
 
 
-def _take_up_death(session: Session) -> str:
+def _take_up_death(session: Session) -> Iterator[str]:
     if not _has_files("recordings"):
-        return ""
+        return
     from tf_mem_magic.core.jsonio import UnreadableFileError
     from tf_mem_magic.record.store.folder import companion
     from tf_mem_magic.record.store.runs import notebook, stored_runs
@@ -77,12 +85,16 @@ def _take_up_death(session: Session) -> str:
         from tf_mem_magic.api import load
 
         try:
-            told.touch(mode=0o600)
-            session.keep(load(run.path))
+            report = load(run.path)
         except (OSError, UnreadableFileError):
             continue
-        return "The last kernel of this notebook died while a watched cell ran: %tfmem last shows its memory."
-    return ""
+        session.keep(report)
+        yield "The last kernel of this notebook died while a watched cell ran: %tfmem last shows its memory."
+        try:
+            told.touch(mode=0o600)
+        except OSError:
+            pass  # it is told again, which is better than never
+        return
 
 
 def _expect(session: Session, plan: Plan) -> None:

@@ -7,22 +7,38 @@ import os
 import struct
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TypeVar, get_args
 
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.jsonio import UnreadableFileError, decode, encode, open_plain
-from tf_mem_magic.core.recording import Cell, Dump, LimitBasis, PeakBasis, Recording, Series, Status
+from tf_mem_magic.core.recording import (
+    DIED,
+    Cell,
+    Dump,
+    ErrorText,
+    Frame,
+    LimitBasis,
+    PeakBasis,
+    Recording,
+    Series,
+    Status,
+)
 from tf_mem_magic.core.timeline import Timeline
 from tf_mem_magic.diagnose.dump import parse_dumps
 from tf_mem_magic.record.store import folder as store_folder
 from tf_mem_magic.record.store.layout import FILE_SIZE, MAGIC, MISSING, SERIES, TEXTS, VERSION, Page, read_page
 from tf_mem_magic.record.store.runs import notebook, prune
 
+T = TypeVar("T")
+
 _STATUSES: tuple[Status | None, ...] = (None, *get_args(Status))
 _LIMITS: tuple[LimitBasis | None, ...] = (None, *get_args(LimitBasis))
 _PEAKS: tuple[PeakBasis | None, ...] = (None, *get_args(PeakBasis))
 _STDERR_KEPT = 256 << 10
+_FEWER_VALUES = 50
 
 
 class Store:
@@ -107,20 +123,44 @@ class Store:
                 notes = notes[-room // 2 :].partition(b"\n")[2]
             self._page.put_text("notes", notes)
 
+    def set_earlier(self, sources: Sequence[str]) -> None:
+        """Keep the sources of the cells that ran before, the newest where not all fit."""
+        room, kept = TEXTS["earlier"][1] - 8, list(sources)
+        while len(data := encode(tuple(kept), indent=None)) > room:
+            kept = kept[len(kept) // 2 + 1 :]
+        if len(kept) < len(sources):
+            self.note("The cells before it are longer than the file has room for; the first ones are missing.")
+        with self._lock:
+            if self.is_open:
+                self._page.put_text("earlier", data)
+
     def set_facts(self, facts: Facts) -> None:
-        """Keep the facts, so that a dead kernel leaves them; facts that do not fit are left out with a note."""
-        self._set_json("facts", facts)
+        """Keep the facts, so that a dead kernel leaves them; the cells before it are kept once, elsewhere.
+
+        Where they do not fit, the smaller named values go; what does not fit then is left out with a note.
+        """
+        facts = replace(facts, earlier_cells=())
+        for fewer in (facts, replace(facts, values=facts.values[:_FEWER_VALUES], modules=())):
+            data = encode(fewer, indent=None)
+            with self._lock:
+                if not self.is_open or self._page.put_newest("facts", data):
+                    return
+        self.note("The facts are too long for the recording file and were left out.")
+
+    def set_calls(self, frames: tuple[Frame, ...]) -> None:
+        """Keep where the user's code is running, outermost first."""
+        data = encode(frames, indent=None)
+        with self._lock:
+            if self.is_open:
+                self._page.put_newest("calls", data)
 
     def set_dumps(self, dumps: tuple[Dump, ...]) -> None:
         """Keep the allocator's dumps; dumps that do not fit are left out with a note."""
-        self._set_json("dumps", dumps)
-
-    def _set_json(self, name: str, value: Any) -> None:
-        data = encode(value)
+        data = encode(dumps, indent=None)
         with self._lock:
-            fits = not self.is_open or self._page.put_text(name, data)
+            fits = not self.is_open or self._page.put_text("dumps", data)
         if not fits:
-            self.note(f"The {name} are too long for the recording file and were left out.")
+            self.note("The dumps are too long for the recording file and were left out.")
 
     def beside(self, suffix: str) -> Path | None:
         """Give a path beside the file for what belongs to it and is pruned with it; None without a file."""
@@ -246,19 +286,32 @@ def _recording(page: Page, path: Path) -> Recording:
     cell_id = _name(page.get("cell_id"))
     count = page.get("execution_count")
     slots = range(min(page.get("series"), SERIES))
-    facts, dumps, stderr = page.text("facts"), page.text("dumps"), _stderr_beside(path)
+    facts, dumps, stderr = page.newest("facts"), page.text("dumps"), _stderr_beside(path)
+    earlier, calls = page.text("earlier"), page.newest("calls")
+    known = decode(facts.encode(), Facts) if facts else Facts(partial=True)
+    status = _choose(_STATUSES, page.get("status")) or "killed"
+    running = decode(calls.encode(), tuple[Frame, ...]) if calls and status == "killed" else ()
     return Recording(
         cell=Cell(page.text("source"), cell_id or None, None if count == MISSING else count, bool(page.get("tagged"))),
         seconds=page.get("seconds"),
         series=tuple(_series(page, slot) for slot in slots),
-        status=_STATUSES[page.get("status")] or "killed",
+        status=status,
+        # Where it was when last seen takes the place of an error's traceback.
+        errors=(ErrorText(DIED, "", running),) if running else (),
         dumps=decode(dumps.encode(), tuple[Dump, ...]) if dumps else parse_dumps(stderr),
         stderr=stderr,
-        facts=decode(facts.encode(), Facts) if facts else Facts(),
+        facts=replace(known, earlier_cells=decode(earlier.encode(), tuple[str, ...]) if earlier else ()),
         before=_readings(page, slots, "before"),
         after=_readings(page, slots, "after"),
         started=page.get("started"),
     )
+
+
+def _choose(names: Sequence[T], number: int) -> T:
+    """Give a name by its number; a negative one would count from the end."""
+    if number < 0:
+        raise IndexError("a number that means nothing")
+    return names[number]
 
 
 def _series(page: Page, slot: int) -> Series:
@@ -266,7 +319,7 @@ def _series(page: Page, slot: int) -> Series:
     peak, limit = page.get_of(slot, "peak"), page.get_of(slot, "limit")
     basis: PeakBasis | None = "sampled"
     if peak != MISSING:
-        basis = _PEAKS[page.get_of(slot, "peak_basis")]
+        basis = _choose(_PEAKS, page.get_of(slot, "peak_basis"))
     return Series(
         name=_name(page.get_of(slot, "name")),
         times=times,
@@ -274,7 +327,7 @@ def _series(page: Page, slot: int) -> Series:
         peak=peak if peak != MISSING else max(values, default=None),
         peak_basis=basis or "sampled",
         limit=None if limit == MISSING else limit,
-        limit_basis=None if limit == MISSING else _LIMITS[page.get_of(slot, "limit_basis")],
+        limit_basis=None if limit == MISSING else _choose(_LIMITS, page.get_of(slot, "limit_basis")),
     )
 
 

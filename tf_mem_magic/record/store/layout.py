@@ -11,7 +11,7 @@ from tf_mem_magic.core.jsonio import UnreadableFileError, open_plain
 from tf_mem_magic.core.timeline import Timeline, bytes_needed
 
 MAGIC = b"TFMEMREC"
-VERSION = 1
+VERSION = 2
 SERIES = 24
 """Series that a file has room for; further ones are kept in memory only."""
 
@@ -33,6 +33,8 @@ _HEAD = {
     "execution_count": (64, "<q"),
     "truncated": (72, "<q"),
     "series": (80, "<q"),
+    "facts": (88, "<q"),
+    "calls": (96, "<q"),
     "cell_id": (128, "64s"),
     "notebook": (192, f"{NAME_SIZE}s"),
 }
@@ -46,14 +48,23 @@ _SLOT = {
     "before": (160, "<q"),
     "after": (168, "<q"),
 }
-# name -> (offset, size). Each text is its length (8 bytes), then UTF-8.
-TEXTS = {
-    "source": (12 * _KIB, 64 * _KIB),
-    "notes": (76 * _KIB, 64 * _KIB),
-    "facts": (140 * _KIB, 128 * _KIB),
-    "dumps": (268 * _KIB, 64 * _KIB),
+# name -> size. Each text is its length (8 bytes), then UTF-8. What is written again and again has two places: the head
+# says which one is whole, so that a process killed while it writes leaves the text before.
+_SIZES = {
+    "source": 64 * _KIB,
+    "notes": 64 * _KIB,
+    "dumps": 64 * _KIB,
+    "earlier": 384 * _KIB,
+    "facts0": 160 * _KIB,
+    "facts1": 160 * _KIB,
+    "calls0": 16 * _KIB,
+    "calls1": 16 * _KIB,
 }
-_TIMELINES_AT = 332 * _KIB
+_TEXTS_AT = 12 * _KIB
+TEXTS = {
+    name: (_TEXTS_AT + sum(list(_SIZES.values())[:index]), size) for index, (name, size) in enumerate(_SIZES.items())
+}
+_TIMELINES_AT = _TEXTS_AT + sum(_SIZES.values())
 FILE_SIZE = _TIMELINES_AT + SERIES * bytes_needed()
 
 
@@ -107,6 +118,21 @@ class Page:
         struct.pack_into("<q", self.view, offset, len(data))
         return True
 
+    def newest(self, name: str) -> str:
+        """Give the newest of a text that has two places; empty: it was never written."""
+        which = self.get(name)
+        if which not in (0, 1, 2):
+            raise UnreadableFileError("the recording is damaged")
+        return self.text(f"{name}{which - 1}") if which else ""
+
+    def put_newest(self, name: str, data: bytes) -> bool:
+        """Write it anew; False, and nothing is written, where it does not fit."""
+        other = 0 if self.get(name) == 2 else 1
+        fits = self.put_text(f"{name}{other}", data)
+        if fits:
+            self.put(name, other + 1)
+        return fits
+
     def timeline(self, slot: int) -> Timeline:
         """Give the timeline of a slot."""
         at = _TIMELINES_AT + slot * bytes_needed()
@@ -145,8 +171,12 @@ def _read(path: Path, most: int) -> Page:
         raise UnreadableFileError(
             f"the file was written by a newer tf_mem_magic (format {version}, this one reads {VERSION}): upgrade it"
         )
+    if version < VERSION:
+        raise UnreadableFileError(
+            f"the recording was written by an older tf_mem_magic (format {version}, this one reads {VERSION})"
+        )
     if size < FILE_SIZE:
         raise UnreadableFileError(f"the recording is truncated ({size} of {FILE_SIZE} bytes)")
-    if size > FILE_SIZE or version != VERSION:
+    if size > FILE_SIZE:
         raise UnreadableFileError("the recording is damaged")
     return page
