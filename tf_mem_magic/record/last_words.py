@@ -26,7 +26,7 @@ _FACTS_AFTER = 0.25
 
 _FACTS_EVERY = 5.0
 _SHARE = 0.01
-"""Of the time, what reading facts may take."""
+"""Of a core, what reading facts may take."""
 
 _SECONDS_A_CHARACTER = 2e-5
 """A cell of this many seconds a character is worth being parsed: that takes about a hundredth of it."""
@@ -45,6 +45,7 @@ class LastWords:
         self._thread = 0
         self._began = self._next_facts = 0.0
         self._calls: tuple[Frame, ...] = ()
+        self._is_warm = False
 
     def begin(self, thread: int, before: Before, earlier_cells: Sequence[str]) -> None:
         """Write what is known before the cell's first line; ``thread`` runs it, ``before`` is what the names held."""
@@ -63,11 +64,13 @@ class LastWords:
             self._calls = calls
             self._store.set_calls(calls)
         if calls and now >= self._next_facts:
+            spent = time.thread_time()
             self._write_facts()
-            ended = time.monotonic()
+            # The first time it is imports that take long.
+            pause = (time.thread_time() - spent) / _SHARE if self._is_warm else 0.0
+            self._is_warm = True
             # Often at first, when a training comes into being, then ever more seldom.
-            pause = min(max(_FACTS_AFTER, now - self._began), _FACTS_EVERY)
-            self._next_facts = ended + max(pause, (ended - now) / _SHARE)
+            self._next_facts = time.monotonic() + max(pause, min(max(_FACTS_AFTER, now - self._began), _FACTS_EVERY))
         return min(max(_CALLS_FIRST, (now - self._began) / 2), _CALLS_EVERY)
 
     def _frame(self) -> FrameType | None:
