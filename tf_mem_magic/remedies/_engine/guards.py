@@ -137,7 +137,7 @@ def model_known(ask: Ask) -> str:
 @_check
 def model_made_here(ask: Ask) -> str:
     """Check that the cell makes the model that it trains."""
-    return "" if ask.model.is_new else f"`{ask.model.name}` was made before this cell, as it was then"
+    return "" if ask.model.is_new else f"`{ask.model.name}` was made before this cell"
 
 
 @_check

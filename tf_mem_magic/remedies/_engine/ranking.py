@@ -47,8 +47,9 @@ def _rank(answer: Proposal | Declined) -> tuple[int, ...]:
         return (1,)
     rank = PRESERVES.index(answer.preserves)
     # A cell of its own does not help the one that failed. Between two that keep as much, the one whose effect the
-    # rerun can check comes first.
-    first = (answer.new_cell, not answer.answers_cause, answer.takes_effect == "restart", answer.doubtful)
+    # rerun can check comes first. What changes the training comes after all that keeps it.
+    changes = answer.preserves == "nothing"
+    first = (answer.new_cell, not answer.answers_cause, changes, answer.takes_effect == "restart", answer.doubtful)
     return (0, *map(int, first), rank, int(not answer.expects))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from tf_mem_magic.notebook.bindings import rebuilt_names
 from tf_mem_magic.notebook.cell import PythonCell, apply_edits, read_cell
 from tf_mem_magic.notebook.mask import NotPython
 from tf_mem_magic.notebook.top import insert_on_top
+from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies.free_leftovers.ancestry import needed_by
 from tf_mem_magic.remedies.free_leftovers.reads import hidden_use, used_words
 
@@ -79,7 +81,7 @@ def _leftovers(cell: PythonCell, context: Context, diagnosis: Diagnosis) -> list
     if diagnosis.device == "host" and recording.get("allocator:CPU:0") is None:
         places.add("CPU:0")
     used = used_words(cell) | {word for name in facts.used for word in _WORD.findall(name)}
-    used |= {_root(m.name) for m in facts.models if m.steps > (m.steps_before or 0) or m.is_new}
+    used |= _let_go(cell) | {_root(m.name) for m in facts.models if m.steps > (m.steps_before or 0) or m.is_new}
     # A History that the cell sets anew keeps the model of the training before alive until then.
     anew = rebuilt_names(context.cell.source)
     used -= {v.name for v in facts.values if v.kind.endswith(WITH_MODEL) and v.name in anew}
@@ -103,6 +105,12 @@ def _leftovers(cell: PythonCell, context: Context, diagnosis: Diagnosis) -> list
         )
     large = sorted((one for one in found.values() if one.bytes >= SMALLEST), key=lambda one: -one.bytes)
     return large[:MOST_NAMES]
+
+
+def _let_go(cell: PythonCell) -> set[str]:
+    """Give the names that the cell itself lets go of, by ``apply.free``: nothing is left to do about them."""
+    calls = (call for call in cell.calls if called_name(call) == "free")
+    return {a.value for c in calls for a in c.args if isinstance(a, ast.Constant) and isinstance(a.value, str)}
 
 
 def _what(one: ModelFacts | NamedValue) -> str:
