@@ -100,7 +100,7 @@ import numpy as np, tensorflow as tf, keras
 given = json.load(sys.stdin)
 os.chdir(given["folder"])
 x, y = np.zeros((16, 96, 96, 3), "float32"), np.zeros((16, 3), "float32")
-keras.applications.MobileNetV2(input_shape=(96, 96, 3), include_top=False, weights=None).save_weights("w.weights.h5")
+keras.applications.MobileNet((96, 96, 3), 0.25, include_top=False, weights=None).save_weights("w.weights.h5")
 peaks = []
 for source in given["sources"]:
     keras.backend.clear_session()
@@ -124,7 +124,7 @@ def test_the_position_of_the_weights_is_known_for_every_base_of_keras():
 
 @pytest.mark.tf
 def test_the_peak_of_a_training_step_falls(tmp_path):
-    base = 'keras.applications.MobileNetV2(input_shape=(96, 96, 3), include_top=False, weights="w.weights.h5")'
+    base = 'keras.applications.MobileNet((96, 96, 3), 0.25, include_top=False, weights="w.weights.h5")'
     head = "model = keras.Sequential([base, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)])\n"
     source = f'import keras\nbase = {base}\n{head}model.compile("adam", "mse", jit_compile=False)\nmodel.fit(x, y, batch_size=16, verbose=0)\n'
     changed = answer(source)

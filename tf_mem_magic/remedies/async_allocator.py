@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from tf_mem_magic.core.diagnosis import Cause, Diagnosis
-from tf_mem_magic.core.facts import DeviceFacts, Facts
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
-from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.remedies._engine.cards import RESTARTS, find_card_unless, list_cards, words_in_cells
+from tf_mem_magic.core.facts import DeviceFacts
+from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
+from tf_mem_magic.remedies._engine.cards import RESTARTS, find_card, list_cards, words_in_cells
+from tf_mem_magic.remedies._engine.examples import FIT, example
+from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "async-allocator"
 TITLE = "Asynchronous allocator"
@@ -34,43 +35,41 @@ _OTHER_CAUSES: dict[Cause, str] = {
 }
 
 
-def propose(context: Context) -> Answer:
+@remedy(KEY, TITLE)
+def propose(ask: Ask) -> Proposal:
     """Offer the allocator where free memory was in pieces, or may have been."""
-    card = find_card_unless(context, _refusal)
-    if isinstance(card, str):
-        return (Declined(KEY, TITLE, card),)
-    diagnosis = context.diagnosis
+    find_card(ask)
+    _check(ask)
+    diagnosis = ask.diagnosis
     fragmented = diagnosis is not None and diagnosis.cause == "fragmentation"
     unsure = _LITTLE if diagnosis is not None and _nearly_full(diagnosis) else _NOT_KNOWN
-    return (
-        Proposal(
-            key=KEY,
-            title="Restart with CUDA's asynchronous allocator",
-            source=context.cell.source,
-            original=context.cell.source,
-            preserves="same results",
-            takes_effect="restart",
-            caveats=(*_CAVEATS, *(() if fragmented else (unsure,))),
-            why=_WHY,
-            environment=((_VARIABLE, _VALUE),),
-            answers_cause=fragmented,
-            excludes=("device-limit",),
-        ),
+    return Proposal(
+        key=KEY,
+        title="Restart with CUDA's asynchronous allocator",
+        source=ask.source,
+        original=ask.source,
+        preserves="same results",
+        takes_effect="restart",
+        caveats=(*_CAVEATS, *(() if fragmented else (unsure,))),
+        why=_WHY,
+        environment=((_VARIABLE, _VALUE),),
+        answers_cause=fragmented,
+        excludes=("device-limit",),
     )
 
 
-def _refusal(context: Context, _: DeviceFacts) -> str:
-    facts, diagnosis = context.recording.facts, context.diagnosis
-    set_to = dict(facts.environment).get(_VARIABLE, "")
+def _check(ask: Ask) -> None:
+    set_to = dict(ask.facts.environment).get(_VARIABLE, "")
     if set_to:
-        return "it is in use already" if set_to == _VALUE else f"{_VARIABLE} is set to {set_to} already"
-    if words_in_cells(context, _VARIABLE):
-        return f"a cell of the notebook sets {_VARIABLE} itself"
-    if any(card.logical for card in list_cards(facts)):
-        return "a logical device with its own memory limit is set up, and it is not sure that the two combine"
-    if diagnosis is None or _nearly_full(diagnosis):
-        return ""
-    return _OTHER_CAUSES.get(diagnosis.cause, "")
+        raise RefusedError("it is in use already" if set_to == _VALUE else f"{_VARIABLE} is set to {set_to} already")
+    if words_in_cells(ask, _VARIABLE):
+        raise RefusedError(f"a cell of the notebook sets {_VARIABLE} itself")
+    if any(card.logical for card in list_cards(ask.facts)):
+        raise RefusedError(
+            "a logical device with its own memory limit is set up, and it is not sure that the two combine"
+        )
+    if ask.diagnosis is not None and not _nearly_full(ask.diagnosis) and ask.diagnosis.cause in _OTHER_CAUSES:
+        raise RefusedError(_OTHER_CAUSES[ask.diagnosis.cause])
 
 
 def _nearly_full(diagnosis: Diagnosis) -> bool:
@@ -82,7 +81,6 @@ def _nearly_full(diagnosis: Diagnosis) -> bool:
 
 
 _CARD = DeviceFacts("GPU:0", compute_capability=(8, 0))
-_FIT = "%%tfmem\nmodel.fit(x, y)\n"
 
 
 def _example(
@@ -96,20 +94,26 @@ def _example(
     earlier: tuple[str, ...] = (),
     in_use: int | None = None,
 ) -> Example:
-    devices = (DeviceFacts("CPU:0", "CPU"), card)
-    facts = Facts("2.21.0", initialised=True, devices=devices, environment=environment, earlier_cells=earlier)
-    cell = Cell(_FIT)
     diagnosis = Diagnosis(device, cause=cause, requested=4, in_use=in_use, limit=100)
-    context = Context(cell, Recording(cell, status="oom", facts=facts), diagnosis)
-    return Example(name, context, expect, declined=expect != _FIT)
+    return example(
+        name,
+        FIT,
+        expect,
+        declined=expect != FIT,
+        diagnosis=diagnosis,
+        keras=None,
+        devices=(DeviceFacts("CPU:0", "CPU"), card),
+        environment=environment,
+        earlier_cells=earlier,
+    )
 
 
 EXAMPLES: tuple[Example, ...] = (
-    _example("free memory was in pieces: restart, same cell", _FIT),
-    _example("the cause is not known", _FIT, cause="unknown"),
+    _example("free memory was in pieces: restart, same cell", FIT),
+    _example("the cause is not known", FIT, cause="unknown"),
     _example("the card is too small", "too small", cause="too-big"),
     _example("the card is too small beside what is in use", "too small", cause="too-big", in_use=97),
-    _example("the little that was left was in pieces: offered, with that said", _FIT, cause="too-big", in_use=95),
+    _example("the little that was left was in pieces: offered, with that said", FIT, cause="too-big", in_use=95),
     _example("another process holds the card", "another process", cause="other-process"),
     _example("leftovers fill the card", "left over", cause="leftovers"),
     _example("the host ran out", "own memory", cause="host", device="host"),

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
-from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
+from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.notebook.cell import CellEdit, PythonCell, apply_edits, read_cell
 from tf_mem_magic.notebook.mask import NotPython
 from tf_mem_magic.notebook.origins import KerasNames, tensorflow_name
 from tf_mem_magic.notebook.scoped import put_under
 from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "cpu-offload"
 TITLE = "Compute on the CPU"
@@ -58,23 +59,13 @@ class _Work:
     by_keras: bool = False
 
 
-def propose(context: Context) -> Answer:
+@remedy(KEY, TITLE)
+def propose(ask: Ask) -> Proposal:
     """Offer it where a GPU ran out in a statement that does not train and is surely the same on the CPU."""
-    try:
-        return (_proposal(context),)
-    except RefusedError as refused:
-        return (refused.declined(KEY, TITLE),)
-
-
-def _proposal(context: Context) -> Proposal:
-    facts, diagnosis = context.recording.facts, context.diagnosis
-    _check_scope(context)
-    cell = read_cell(context.cell.source)
-    if isinstance(cell, NotPython):
-        raise RefusedError(cell.reason)
-    names = KerasNames(cell, facts.earlier_cells)
-    work = _find_work(cell, names, facts, diagnosis)
-    text = "\n".join((cell.source, *facts.earlier_cells))
+    _check_scope(ask)
+    cell, names = ask.cell, ask.names
+    work = _find_work(ask)
+    text = "\n".join(ask.texts)
     for model in work.models:
         _check_model(cell, work, model)
     if work.models and not work.by_keras and re.search(r"jit_compile\s*=", text):
@@ -91,7 +82,7 @@ def _proposal(context: Context) -> Proposal:
         key=KEY,
         title=work.title,
         source=_edited(cell, work.place, lines, f'with {tf}.device("CPU:0"):', after),
-        original=context.cell.source,
+        original=ask.source,
         preserves="close numerics",
         caveats=(*_CAVEATS, *_more_caveats(work, bool(compiled), bare)),
         why=_WHY,
@@ -100,8 +91,8 @@ def _proposal(context: Context) -> Proposal:
     )
 
 
-def _check_scope(context: Context) -> None:
-    facts, diagnosis = context.recording.facts, context.diagnosis
+def _check_scope(ask: Ask) -> None:
+    facts, diagnosis = ask.facts, ask.diagnosis
     if diagnosis is None:
         raise RefusedError("it is not known that a GPU ran out of memory")
     if diagnosis.device == "host" or diagnosis.cause == "host":
@@ -110,16 +101,16 @@ def _check_scope(context: Context) -> None:
         raise RefusedError(f"it was {diagnosis.device} that ran out, and the CPU's memory is what this would use")
     if facts.keras is not None and facts.keras.startswith("2."):
         raise RefusedError("this is Keras 2 (tf_keras), with which it was not tested")
-    if any(frame.function in _CREATES for error in context.recording.errors for frame in error.frames):
+    if any(frame.function in _CREATES for error in ask.recording.errors for frame in error.frames):
         raise RefusedError("it ran out while weights were made, and they belong on the GPU")
     for pattern, reason in _NOT_CERTAIN.items():
-        if any(re.search(pattern, text) for text in (context.cell.source, *facts.earlier_cells)):
+        if any(re.search(pattern, text) for text in ask.texts):
             raise RefusedError(reason)
 
 
-def _find_work(cell: PythonCell, names: KerasNames, facts: Facts, diagnosis: Diagnosis | None) -> _Work:
+def _find_work(ask: Ask) -> _Work:
     """Find the statement that ran out, and be certain that it neither trains nor builds anything."""
-    line = None if diagnosis is None or diagnosis.line is None else diagnosis.line + cell.skipped
+    cell, names, facts, line = ask.cell, ask.names, ask.facts, ask.line
     places = [
         n for n, s in enumerate(cell.tree.body) if line is not None and s.lineno <= line <= (s.end_lineno or s.lineno)
     ]

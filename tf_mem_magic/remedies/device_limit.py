@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from tf_mem_magic.core.diagnosis import Cause, Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
+from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import GIB, MIB, size
 from tf_mem_magic.remedies._engine.cards import (
     RESTARTS,
-    find_card_unless,
+    find_card,
     held_by_others,
     is_occupied,
     list_cards,
     words_in_cells,
 )
+from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "device-limit"
 TITLE = "Device limit"
@@ -44,36 +45,35 @@ _CAVEATS = (
 )
 
 
-def propose(context: Context) -> Answer:
+@remedy(KEY, TITLE)
+def propose(ask: Ask) -> Proposal:
     """Offer the share that the other processes leave, where it is known and enough for what was asked in vain."""
-    card = find_card_unless(context, _refusal)
-    if isinstance(card, str):
-        return (Declined(KEY, TITLE, card),)
+    card = find_card(ask)
+    if reason := _refusal(ask, card):
+        raise RefusedError(reason)
     share = _share(card) or 0
-    return (
-        Proposal(
-            key=KEY,
-            title=f"Restart with {size(share)} of {card.name}",
-            source=context.cell.source,
-            original=context.cell.source,
-            preserves="same results",
-            takes_effect="restart",
-            caveats=_CAVEATS,
-            why=_WHY,
-            prologue=_PROLOGUE.format(mebibytes=share // MIB, index=card.name.partition(":")[2]),
-            excludes=("memory-growth", "async-allocator", "other-gpu", "distribute"),
-        ),
+    return Proposal(
+        key=KEY,
+        title=f"Restart with {size(share)} of {card.name}",
+        source=ask.source,
+        original=ask.source,
+        preserves="same results",
+        takes_effect="restart",
+        caveats=_CAVEATS,
+        why=_WHY,
+        prologue=_PROLOGUE.format(mebibytes=share // MIB, index=card.name.partition(":")[2]),
+        excludes=("memory-growth", "async-allocator", "other-gpu", "distribute"),
     )
 
 
-def _refusal(context: Context, card: DeviceFacts) -> str:
-    if any(one.logical for one in list_cards(context.recording.facts)):
+def _refusal(ask: Ask, card: DeviceFacts) -> str:
+    if any(one.logical for one in list_cards(ask.facts)):
         return "a logical device with its own memory limit is set up already"
-    word = words_in_cells(context, *_SETS)
+    word = words_in_cells(ask, *_SETS)
     if word:
         return f"a cell of the notebook calls {word} itself"
-    word = words_in_cells(context, *_GROWS)
-    if word or dict(context.recording.facts.environment).get("TF_FORCE_GPU_ALLOW_GROWTH", "").lower() == "true":
+    word = words_in_cells(ask, *_GROWS)
+    if word or dict(ask.facts.environment).get("TF_FORCE_GPU_ALLOW_GROWTH", "").lower() == "true":
         return "the notebook asks for memory growth, and TensorFlow does not combine the two"
     occupied = is_occupied(card)
     if occupied is None:
@@ -82,7 +82,7 @@ def _refusal(context: Context, card: DeviceFacts) -> str:
         return f"nobody else uses {card.name}, so a limit would only take memory away"
     if _share(card) is None:
         return f"not every process tells how much of {card.name} it holds, so no share of it can be named"
-    return _no_gain(_share(card), card, context.diagnosis)
+    return _no_gain(_share(card), card, ask.diagnosis)
 
 
 def _share(card: DeviceFacts) -> int | None:

@@ -7,16 +7,13 @@ import re
 
 from tf_mem_magic.core.diagnosis import Cause, Diagnosis
 from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, ProcessFacts
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal, RefusedError
+from tf_mem_magic.core.proposals import Context, Declined, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import GIB
 from tf_mem_magic.notebook.building import find_building
-from tf_mem_magic.notebook.cell import PythonCell, read_cell
-from tf_mem_magic.notebook.mask import NotPython
-from tf_mem_magic.notebook.origins import KerasNames, tensorflow_name
-from tf_mem_magic.notebook.scoped import put_under
-from tf_mem_magic.notebook.training import find_training
+from tf_mem_magic.notebook.origins import tensorflow_name
 from tf_mem_magic.remedies._engine.cards import find_card, is_cuda, is_occupied, list_cards
+from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "distribute"
 TITLE = "Several GPUs"
@@ -31,24 +28,18 @@ _NOT_CERTAIN = {
 _WHY = "Each card computes a part of every batch, so it holds a part of the activations; the gradients are added up."
 
 
-def propose(context: Context) -> Answer:
+@remedy(KEY, TITLE)
+def propose(ask: Ask) -> Proposal | Declined:
     """Offer the free cards, where the cell builds its model by statements that can surely be moved into a scope."""
-    try:
-        cards, unknown = _free_cards(context)
-        proposal = _proposal(context, cards)
-    except RefusedError as refused:
-        return (refused.declined(KEY, TITLE),)
-    if unknown:
-        return (Declined(KEY, TITLE, f"who else uses {unknown} is not known here", "", proposal),)
-    return (proposal,)
+    cards, unknown = _free_cards(ask)
+    proposal = _proposal(ask, cards)
+    return Declined(KEY, TITLE, f"who else uses {unknown} is not known here", "", proposal) if unknown else proposal
 
 
-def _free_cards(context: Context) -> tuple[list[DeviceFacts], str]:
+def _free_cards(ask: Ask) -> tuple[list[DeviceFacts], str]:
     """List the cards that may be used, the one that ran out first; name one of which it is not known who uses it."""
-    card = find_card(context)
-    if isinstance(card, str):
-        raise RefusedError(card)
-    cards = [card, *(one for one in list_cards(context.recording.facts) if one.name != card.name)]
+    card = find_card(ask)
+    cards = [card, *(one for one in list_cards(ask.facts) if one.name != card.name)]
     if len(cards) < 2:
         raise RefusedError("TensorFlow sees only this GPU")
     if any(one.logical or not is_cuda(one) for one in cards):
@@ -61,27 +52,24 @@ def _free_cards(context: Context) -> tuple[list[DeviceFacts], str]:
     return free, next((one.name for one in free if is_occupied(one) is None), "")
 
 
-def _proposal(context: Context, cards: list[DeviceFacts]) -> Proposal:
-    facts, diagnosis = context.recording.facts, context.diagnosis
+def _proposal(ask: Ask, cards: list[DeviceFacts]) -> Proposal:
+    diagnosis = ask.diagnosis
     if diagnosis is not None and diagnosis.cause == "leftovers":
         raise RefusedError("what is left over fills the card, and it would still be there")
-    if any(f.function in _CREATES for e in context.recording.errors for f in e.frames):
+    if any(f.function in _CREATES for e in ask.recording.errors for f in e.frames):
         raise RefusedError("it ran out while weights were made, and every card holds all of them")
     for pattern, reason in _NOT_CERTAIN.items():
-        if any(re.search(pattern, text) for text in (context.cell.source, *facts.earlier_cells)):
+        if any(re.search(pattern, text) for text in ask.texts):
             raise RefusedError(reason)
-    batch, count = _share(facts, len(cards))
-    cell = read_cell(context.cell.source)
-    if isinstance(cell, NotPython):
-        raise RefusedError(cell.reason)
-    source, model = _scoped(cell, context, sorted(one.name for one in cards[:count]))
+    batch, count = _share(ask.facts, len(cards))
+    source, model = _scoped(ask, sorted(one.name for one in cards[:count]))
     return Proposal(
         key=KEY,
         title=f"Divide each batch of {batch} among {count} GPUs",
         source=source,
-        original=context.cell.source,
+        original=ask.source,
         preserves="same effective batch",
-        caveats=_caveats(model, context.cell.source, count),
+        caveats=_caveats(model, ask.source, count),
         why=_WHY,
         expects=(("batch", batch),),
         excludes=("other-gpu", "device-limit"),
@@ -102,35 +90,28 @@ def _share(facts: Facts, most: int) -> tuple[int, int]:
     return batch, count
 
 
-def _scoped(cell: PythonCell, context: Context, devices: list[str]) -> tuple[str, ModelFacts | None]:
-    facts = context.recording.facts
-    names = KerasNames(cell, facts.earlier_cells)
-    place = find_training(cell, names, facts, context.diagnosis)
-    if isinstance(place, str):
-        raise RefusedError(place)
+def _scoped(ask: Ask, devices: list[str]) -> tuple[str, ModelFacts | None]:
+    place, names = ask.place, ask.names
     if (
         not place.by_keras
         or f"{place.model}.fit" not in ast.unparse(place.statement)
         or place.top is not place.statement
     ):
         raise RefusedError("it was not a plain call of fit that ran out of memory")
-    building = find_building(names, facts, place.model, place.top)
+    building = find_building(names, ask.facts, place.model, place.top)
     if isinstance(building, str):
         raise RefusedError(building)
-    text = "\n".join((cell.source, *facts.earlier_cells))
+    text = "\n".join(ask.texts)
     found = tensorflow_name(names, building.first, text)
     if found is None:
         raise RefusedError("what `tf` means in this cell is not certain")
     tf, lines = found
-    name = next(n for n in ("strategy", "_strategy", "_tfmem_strategy") if not re.search(rf"\b{n}\b", text))
+    name = ask.notebook.free_name("strategy", "_strategy", "_tfmem_strategy")
     listed = ", ".join(f'"{device}"' for device in devices)
     # By default the cards add up by collectives, which fail in a kernel where a model of other shapes used them before.
     sums = f"{tf}.distribute.ReductionToOneDevice()"
     lines.append(f"{name} = {tf}.distribute.MirroredStrategy([{listed}], cross_device_ops={sums})")
-    changed = put_under(cell, building.first, building.last, lines, f"with {name}.scope():")
-    if isinstance(changed, NotPython):
-        raise RefusedError(changed.reason)
-    return changed, place.facts
+    return ask.edit().around(building.first, building.last, f"with {name}.scope():", *lines), place.facts
 
 
 def _caveats(model: ModelFacts | None, source: str, count: int) -> tuple[str, ...]:

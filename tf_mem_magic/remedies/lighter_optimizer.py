@@ -7,20 +7,27 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.facts import Facts, ModelFacts
-from tf_mem_magic.core.proposals import Answer, Choice, Context, Example, Proposal, RefusedError
+from tf_mem_magic.core.proposals import Choice, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import size
-from tf_mem_magic.notebook.cell import CellEdit, PythonCell, apply_edits, insert_line, read_cell
+from tf_mem_magic.notebook.cell import CellEdit, PythonCell, insert_line, read_cell, words_of
+from tf_mem_magic.notebook.edits import Editor
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.mask import NotPython
 from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compiled_with, learning_rate, made_by
 from tf_mem_magic.notebook.origins import KerasNames
-from tf_mem_magic.notebook.training import find_training
-from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies._engine.guards import device_memory, keras_3, smaller_than_device, uses_keras
+from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "lighter-optimizer"
 TITLE = "Lighter optimizer"
+GUARDS = (
+    uses_keras,
+    keras_3.saying("this is Keras 2 (tf_keras); only optimizers of Keras 3 are changed"),
+    device_memory.saying("the computer's own memory ran out, and the optimizer's variables are not there"),
+    smaller_than_device.saying("one allocation alone is larger than the device, whatever the optimizer keeps"),
+)
 
 _SHARE = 0.15
 """The least share of the memory that the optimizer must take for a change of training to be worth offering."""
@@ -75,39 +82,22 @@ class _Share:
         return self.slots * self.weights
 
 
-def propose(context: Context) -> Answer:
+@remedy(KEY, TITLE, GUARDS)
+def propose(ask: Ask) -> Proposal:
     """Offer optimizers that keep less, where the optimizer's share is large."""
-    try:
-        return (_proposal(context),)
-    except RefusedError as refused:
-        return (refused.declined(KEY, TITLE),)
-
-
-def _proposal(context: Context) -> Proposal:
-    facts, diagnosis = context.recording.facts, context.diagnosis
-    _check(facts, diagnosis)
-    cell = read_cell(context.cell.source)
-    if isinstance(cell, NotPython):
-        raise RefusedError(cell.reason)
-    names = KerasNames(cell, facts.earlier_cells)
-    place = find_training(cell, names, facts, diagnosis)
-    if isinstance(place, str):
-        raise RefusedError(place)
-    if place.facts is None:
-        raise RefusedError(f"`{place.model}` is not known to be a Keras model" if place.model else "no model is known")
-    model = place.facts
-    share = _share(model, diagnosis)
-    made = _made(cell, names, facts, place.model)
+    place, model, cell = ask.place, ask.model, ask.cell
+    share = _share(model, ask.diagnosis)
+    made = _made(ask, place.model)
     if isinstance(made, str):
-        raise RefusedError(made, _patch(facts, place.model, share))
-    _check_made(Reader(cell, facts), made)
+        raise RefusedError(made, _patch(ask.facts, place.model, share))
+    _check_made(ask.reader, made)
     ways = [(name, _edited(cell, made, name)) for name, keeps in _KEEPS.items() if keeps < share.slots]
     title, source = ways[0]
     return Proposal(
         key=KEY,
         title=f"{made.name} → {title}",
         source=source,
-        original=context.cell.source,
+        original=ask.source,
         preserves="nothing",
         caveats=(_CAVEAT, _NOTES[title]),
         why=(
@@ -116,19 +106,6 @@ def _proposal(context: Context) -> Proposal:
         ),
         choices=tuple(Choice(name, changed, _NOTES[name]) for name, changed in ways[1:]),
     )
-
-
-def _check(facts: Facts, diagnosis: Diagnosis | None) -> None:
-    if facts.keras is None:
-        raise RefusedError("the cell does not use Keras")
-    if facts.keras.startswith("2."):
-        raise RefusedError("this is Keras 2 (tf_keras); only optimizers of Keras 3 are changed")
-    if diagnosis is None:
-        return
-    if diagnosis.cause == "host" or diagnosis.device == "host":
-        raise RefusedError("the computer's own memory ran out, and the optimizer's variables are not there")
-    if diagnosis.larger_than_device:
-        raise RefusedError("one allocation alone is larger than the device, whatever the optimizer keeps")
 
 
 def _share(model: ModelFacts, diagnosis: Diagnosis | None) -> _Share:
@@ -151,11 +128,11 @@ def _share(model: ModelFacts, diagnosis: Diagnosis | None) -> _Share:
     return share
 
 
-def _made(cell: PythonCell, names: KerasNames, facts: Facts, model: str) -> OptimizerMade | str:
-    reader = Reader(cell, facts)
-    if compile_calls(cell.tree, model):
+def _made(ask: Ask, model: str) -> OptimizerMade | str:
+    reader, names = ask.reader, ask.names
+    if compile_calls(ask.cell.tree, model):
         return compiled_with(reader, names, model)
-    calls = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Call) and called_name(n) == "apply_gradients"]
+    calls = ask.notebook.calls("apply_gradients")
     owners = [c.func.value for c in calls if isinstance(c.func, ast.Attribute)]
     if len(owners) == 1 and isinstance(owners[0], ast.Name):
         return made_by(reader, names, owners[0])
@@ -200,15 +177,14 @@ def _edited(cell: PythonCell, made: OptimizerMade, name: str) -> str:
         arguments.append("weight_decay=0.004")
     constructor = f"{module}.{name.split()[0]}({', '.join(arguments)})"
     edits.append(CellEdit(cell.start(made.node), cell.end(made.node), constructor))
-    changed = apply_edits(cell, edits)
-    if isinstance(changed, NotPython):
-        raise RefusedError(changed.reason)
-    return changed
+    return Editor(cell).edit(*edits).source()
 
 
 def _patch(facts: Facts, model: str, share: _Share) -> str:
     """Give the change of the earlier cell that compiles the model, to copy; empty where that is not sure."""
     for index in range(len(facts.earlier_cells) - 1, -1, -1):
+        if "compile" not in words_of(facts.earlier_cells[index]):
+            continue
         cell = read_cell(facts.earlier_cells[index])
         if isinstance(cell, NotPython) or not compile_calls(cell.tree, model):
             continue

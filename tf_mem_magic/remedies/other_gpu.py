@@ -6,17 +6,18 @@ import re
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Example, Proposal
+from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import GIB, MIB, size, unit_for
 from tf_mem_magic.remedies._engine.cards import (
     RESTARTS,
-    find_card_unless,
+    find_card,
     is_occupied,
     list_cards,
     room,
     words_in_cells,
 )
+from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "other-gpu"
 TITLE = "Other GPU"
@@ -34,77 +35,69 @@ _CAVEATS = (
 )
 
 
-def propose(context: Context) -> Answer:
+@remedy(KEY, TITLE)
+def propose(ask: Ask) -> Proposal:
     """Offer the free card with the most room, where that is more than the card that ran out can give."""
-    card = find_card_unless(context, _refusal)
-    chosen = card if isinstance(card, str) else _choose(context, card)
-    if isinstance(card, str) or isinstance(chosen, str):
-        return (Declined(KEY, TITLE, str(chosen)),)
+    card = find_card(ask)
+    _check(ask)
+    chosen = _choose(ask, card)
     here, there = room(card) or 0, room(chosen) or 0
     unit = unit_for([here, there])
     caveats = list(_CAVEATS)
     if card.compute_capability != chosen.compute_capability or card.hardware != chosen.hardware:
         caveats.append(f"It is a different card ({chosen.hardware or 'of unknown name'}), so its speed differs too.")
-    return (
-        Proposal(
-            key=KEY,
-            title=f"Restart on {chosen.name} ({size(there, unit)} instead of {size(here, unit)})",
-            source=context.cell.source,
-            original=context.cell.source,
-            preserves="same results",
-            takes_effect="restart",
-            caveats=tuple(caveats),
-            why=_WHY,
-            environment=((_VARIABLE, chosen.uuid or ""),),
-            excludes=("device-limit", "distribute"),
-        ),
+    return Proposal(
+        key=KEY,
+        title=f"Restart on {chosen.name} ({size(there, unit)} instead of {size(here, unit)})",
+        source=ask.source,
+        original=ask.source,
+        preserves="same results",
+        takes_effect="restart",
+        caveats=tuple(caveats),
+        why=_WHY,
+        environment=((_VARIABLE, chosen.uuid or ""),),
+        excludes=("device-limit", "distribute"),
     )
 
 
-def _refusal(context: Context, _: DeviceFacts) -> str:
-    cards = list_cards(context.recording.facts)
+def _check(ask: Ask) -> None:
+    cards = list_cards(ask.facts)
     if len(cards) < 2:
-        return "TensorFlow sees only this GPU"
+        raise RefusedError("TensorFlow sees only this GPU")
     if any(one.logical for one in cards):
-        return "logical devices are set up, and which card each is cannot be told"
-    word = words_in_cells(context, *_CHOOSES)
+        raise RefusedError("logical devices are set up, and which card each is cannot be told")
+    word = words_in_cells(ask, *_CHOOSES)
     if word:
-        return f"a cell of the notebook uses {word} itself"
-    texts = (context.cell.source, *context.recording.facts.earlier_cells)
-    if any(map(_STRATEGY.search, texts)):
-        return "the notebook uses a distribution strategy, which needs the cards it has"
-    if any(map(_NUMBERED.search, texts)):
-        return "the notebook names its cards by number, and the numbers would change"
-    return ""
+        raise RefusedError(f"a cell of the notebook uses {word} itself")
+    if any(map(_STRATEGY.search, ask.texts)):
+        raise RefusedError("the notebook uses a distribution strategy, which needs the cards it has")
+    if any(map(_NUMBERED.search, ask.texts)):
+        raise RefusedError("the notebook names its cards by number, and the numbers would change")
 
 
-def _choose(context: Context, card: DeviceFacts) -> DeviceFacts | str:
-    """Choose the card with the most room; a text is the reason why none is sure to have more."""
+def _choose(ask: Ask, card: DeviceFacts) -> DeviceFacts:
+    """Choose the card with the most room; refused where none is sure to have more, or enough."""
     here = room(card)
-    others = [one for one in list_cards(context.recording.facts) if one.name != card.name]
+    others = [one for one in list_cards(ask.facts) if one.name != card.name]
     free = [one for one in others if is_occupied(one) is False]
     if not free:
-        if any(is_occupied(one) is None for one in others):
-            return "who else uses the other cards is not known here"
-        return "the other cards are in use by other processes"
+        unknown = any(is_occupied(one) is None for one in others)
+        used = "the other cards are in use by other processes"
+        raise RefusedError("who else uses the other cards is not known here" if unknown else used)
     known = [one for one in free if one.uuid and room(one) is not None]
     if here is None or not known:
-        return "how much room the cards have is not known here"
+        raise RefusedError("how much room the cards have is not known here")
     best = max(known, key=lambda one: room(one) or 0)
     there = room(best) or 0
     unit = unit_for([here, there])
     if there <= here:
-        return f"{best.name} has no more room: {size(there, unit)}, {card.name} has {size(here, unit)}"
-    return _too_little(context.diagnosis, best, there)
-
-
-def _too_little(diagnosis: Diagnosis | None, best: DeviceFacts, there: int) -> DeviceFacts | str:
-    if diagnosis is None or diagnosis.requested is None or diagnosis.in_use is None:
-        return best
-    needed = diagnosis.in_use + diagnosis.requested
-    if there >= needed:
-        return best
-    return f"{best.name} has {size(there)}, and the cell needs {size(needed)} or more"
+        raise RefusedError(f"{best.name} has no more room: {size(there, unit)}, {card.name} has {size(here, unit)}")
+    diagnosis = ask.diagnosis
+    if diagnosis is not None and diagnosis.requested is not None and diagnosis.in_use is not None:
+        needed = diagnosis.in_use + diagnosis.requested
+        if there < needed:
+            raise RefusedError(f"{best.name} has {size(there)}, and the cell needs {size(needed)} or more")
+    return best
 
 
 def _card(name: str, *held: int | None, total: int = 24 * GIB, logical: bool = False) -> DeviceFacts:

@@ -15,6 +15,7 @@ from tf_mem_magic.remedies._engine.cards import (
     room,
     words_in_cells,
 )
+from tf_mem_magic.remedies._engine.question import Ask
 
 GIB = 2**30
 
@@ -59,11 +60,11 @@ def test_the_driver_tells_the_identity_of_a_card_that_tensorflow_names():
 
 def test_the_card_that_ran_out_is_found():
     cards = (DeviceFacts("GPU:0", uuid="a"), DeviceFacts("GPU:1", uuid="b"))
-    assert cards[1] == find_card(context(device="GPU:1", devices=cards))
+    assert cards[1] == find_card(Ask(context(device="GPU:1", devices=cards)))
 
 
 def test_a_word_in_a_cell_is_a_whole_word():
-    asked = context("x = GPU_ALLOCATOR_2", earlier=("y = 1  # set_visible_devices",))
+    asked = Ask(context("x = GPU_ALLOCATOR_2", earlier=("y = 1  # set_visible_devices",)))
     assert ("", "set_visible_devices") == (
         words_in_cells(asked, "GPU_ALLOCATOR"),
         words_in_cells(asked, "GPU_ALLOCATOR", "set_visible_devices"),

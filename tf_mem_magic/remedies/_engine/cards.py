@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from tf_mem_magic.core.facts import DeviceFacts, Facts
-from tf_mem_magic.core.proposals import Context
-from tf_mem_magic.notebook.model import read_notebook
+from tf_mem_magic.core.proposals import RefusedError
+from tf_mem_magic.remedies._engine.question import Ask
 
 DESKTOP = 64 << 20
 """Bytes on a card below which another process is a desktop's: one that computes needs more for CUDA alone."""
@@ -26,27 +24,26 @@ def is_cuda(card: DeviceFacts) -> bool:
     return card.compute_capability is not None or card.uuid is not None
 
 
-def find_card(context: Context) -> DeviceFacts | str:
-    """Find the NVIDIA card that ran out of memory; a text is the reason why there is none, as a sentence."""
-    facts, diagnosis = context.recording.facts, context.diagnosis
-    if not list_cards(facts):
-        return "TensorFlow sees no GPU here"
-    if diagnosis is None:
-        return "it is not known that a GPU ran out of memory"
-    if diagnosis.device == "host" or diagnosis.cause == "host":
-        return "it was the computer's own memory that ran out, not a GPU"
-    card = facts.device(diagnosis.device)
+def find_card(ask: Ask) -> DeviceFacts:
+    """Find the NVIDIA card that ran out of memory.
+
+    Raises
+    ------
+    RefusedError
+        If no GPU ran out, or it is not surely one of NVIDIA's.
+    """
+    if not list_cards(ask.facts):
+        raise RefusedError("TensorFlow sees no GPU here")
+    if ask.diagnosis is None:
+        raise RefusedError("it is not known that a GPU ran out of memory")
+    if ask.host_ran_out:
+        raise RefusedError("it was the computer's own memory that ran out, not a GPU")
+    card = ask.facts.device(ask.diagnosis.device)
     if card is None or card.kind != "GPU":
-        return f"it was {diagnosis.device} that ran out, not a GPU"
+        raise RefusedError(f"it was {ask.diagnosis.device} that ran out, not a GPU")
     if not is_cuda(card):
-        return f"{card.name} is not known to be an NVIDIA card"
+        raise RefusedError(f"{card.name} is not known to be an NVIDIA card")
     return card
-
-
-def find_card_unless(context: Context, refusal: Callable[[Context, DeviceFacts], str]) -> DeviceFacts | str:
-    """Find the NVIDIA card that ran out; a text is the reason why there is none, or what ``refusal`` says."""
-    card = find_card(context)
-    return card if isinstance(card, str) else refusal(context, card) or card
 
 
 def held_by_others(card: DeviceFacts) -> int | None:
@@ -69,7 +66,6 @@ def room(card: DeviceFacts) -> int | None:
     return None if held is None or card.total is None else card.total - held
 
 
-def words_in_cells(context: Context, *words: str) -> str:
+def words_in_cells(ask: Ask, *words: str) -> str:
     """Give the first of ``words`` that stands in the cell or in one that ran before it; empty where none does."""
-    notebook = read_notebook(context.cell.source, context.recording.facts.earlier_cells)
-    return next((word for word in words if notebook.mentions(word)), "")
+    return next((word for word in words if ask.notebook.mentions(word)), "")

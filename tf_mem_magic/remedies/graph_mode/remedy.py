@@ -8,17 +8,22 @@ from collections.abc import Iterator
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
-from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
+from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.notebook.cell import CellEdit, PythonCell, apply_edits, insert_line, parse, read_cell, shares_line
-from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.cell import CellEdit, PythonCell, insert_line, parse, shares_line
 from tf_mem_magic.notebook.origins import reaches_tensorflow
 from tf_mem_magic.notebook.training import binds_model
 from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies._engine.guards import device_memory, no_strategy, smaller_than_device
+from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.graph_mode.traceable import untraceable
 
 KEY = "graph-mode"
 TITLE = "Graph mode"
+GUARDS = (
+    device_memory.saying("the computer's own memory ran out, not the memory that training steps use"),
+    smaller_than_device.saying("one allocation alone is larger than the device, and a graph makes it too"),
+)
 
 _WHY = (
     "Run eagerly, Python holds every intermediate result until its name is let go; a graph lets go of each one after "
@@ -33,37 +38,20 @@ _EAGERLY = "run_eagerly"
 _KERAS_METHODS = ("call", "train_step", "test_step", "compute_loss", "compute_metrics", "update_state", "result")
 
 
-def propose(context: Context) -> Answer:
+@remedy(KEY, TITLE, GUARDS)
+def propose(ask: Ask) -> Proposal:
     """Offer a graph where the cell trains eagerly and its step does the same as one."""
-    try:
-        return (_proposal(context),)
-    except RefusedError as refused:
-        return (refused.declined(KEY, TITLE),)
-
-
-def _proposal(context: Context) -> Proposal:
-    facts, diagnosis = context.recording.facts, context.diagnosis
-    if diagnosis is not None and (diagnosis.cause == "host" or diagnosis.device == "host"):
-        raise RefusedError("the computer's own memory ran out, not the memory that training steps use")
-    if diagnosis is not None and diagnosis.larger_than_device:
-        raise RefusedError("one allocation alone is larger than the device, and a graph makes it too")
-    cell = read_cell(context.cell.source)
-    if isinstance(cell, NotPython):
-        raise RefusedError(cell.reason)
-    texts = (cell.source, *facts.earlier_cells)
-    if any("run_functions_eagerly(" in text for text in texts):
+    cell, facts = ask.cell, ask.facts
+    if any("run_functions_eagerly(" in text for text in ask.texts):
         raise RefusedError("tf.config.run_functions_eagerly is used: take that out, and graphs are graphs again")
-    if any("Strategy(" in text for text in texts):
-        raise RefusedError("the training runs under a distribution strategy")
+    no_strategy.saying("the training runs under a distribution strategy")(ask)
     edits, title, undo = _of_keras(cell, facts) or _of_step(cell, facts)
-    changed = apply_edits(cell, edits)
-    if isinstance(changed, NotPython):
-        raise RefusedError(changed.reason)
+    changed = ask.edit().edit(*edits).source()
     return Proposal(
         key=KEY,
         title=title,
         source=changed,
-        original=context.cell.source,
+        original=ask.source,
         preserves="close numerics",
         caveats=_CAVEATS,
         why=_WHY,
