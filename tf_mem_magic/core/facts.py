@@ -7,9 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-WITH_MODEL = "and its model"
-"""How the kind of a value ends that keeps a model alive which no name holds."""
-
 Scalar = int | float | bool | str | None
 
 
@@ -120,7 +117,8 @@ class DeviceFacts:
 class NamedValue:
     """A value that a name of the notebook holds: ``bytes`` on ``device`` (None: host memory).
 
-    ``origin`` is ``"earlier"`` (it existed before the cell) or ``"cell"`` (the cell made it).
+    ``origin`` is ``"earlier"`` (it existed before the cell) or ``"cell"`` (the cell made it). ``keeps_model``: what it
+    holds is a model that no name holds (that of a ``History``).
     """
 
     name: str
@@ -130,6 +128,7 @@ class NamedValue:
     origin: Literal["earlier", "cell"] = "earlier"
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
+    keeps_model: bool = False
 
 
 @dataclass(frozen=True, slots=True)

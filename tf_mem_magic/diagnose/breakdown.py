@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tf_mem_magic.core.diagnosis import Part, PartKind
-from tf_mem_magic.core.facts import WITH_MODEL, Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.recording import Recording
 
 HOST = "host"
@@ -100,7 +100,7 @@ def mentions(source: str, name: str) -> bool:
 def _is_used(recording: Recording, name: str) -> bool:
     """Say whether the cell uses what ``name`` holds: by name, through a function, or by training it."""
     facts = recording.facts
-    if any(v.name == name and v.kind.endswith(WITH_MODEL) for v in facts.values):
+    if any(v.name == name and v.keeps_model for v in facts.values):
         return False  # what a History says is read without its model
     model = facts.model(name)
     trained = model is not None and model.steps > (model.steps_before or 0)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any, Literal
 
-from tf_mem_magic.core.facts import WITH_MODEL, ModelFacts, NamedValue
+from tf_mem_magic.core.facts import ModelFacts, NamedValue
 from tf_mem_magic.facts.kinds import Kinds, is_a
 from tf_mem_magic.facts.names import stored
 
@@ -135,8 +135,9 @@ def describe_kept_models(
             variables = [*_variables(model), *(v for held in optimizers_of(model) for v in _variables(held))]
             device = next((d for d in map(variable_device, variables) if d), None)
             origin: Literal["earlier", "cell"] = "earlier" if is_earlier(name, one) else "cell"
-            kind = f"{type(one).__name__} {WITH_MODEL}"
-            found.append(NamedValue(name, _bytes_once(variables, counted), kind, device, origin))
+            kind = f"{type(one).__name__} and its model"
+            held = _bytes_once(variables, counted)
+            found.append(NamedValue(name, held, kind, device, origin, keeps_model=True))
     return tuple(value for value in found if value.bytes)
 
 

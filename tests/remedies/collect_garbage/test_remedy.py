@@ -8,7 +8,7 @@ from tests.kernel import Kernel, bfc
 from tests.native.ramgpu import CannotBuildError, ramgpu_env
 from tests.script import found_by
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.facts import WITH_MODEL, Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
 from tf_mem_magic.remedies._engine.ranking import propose_all
@@ -134,7 +134,7 @@ def asked(source, line, values=(), earlier=(), made=0, models=("model",)):
 
 
 def kept(name):
-    return NamedValue(name, 30 << 20, f"History {WITH_MODEL}", "CPU:0", "cell")
+    return NamedValue(name, 30 << 20, "History and its model", "CPU:0", "cell", keeps_model=True)
 
 
 @pytest.mark.parametrize(

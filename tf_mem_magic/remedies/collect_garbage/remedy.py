@@ -7,16 +7,17 @@ import re
 from dataclasses import replace
 
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.facts import WITH_MODEL, Facts, ModelFacts, NamedValue
-from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
+from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
 from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.diagnose.breakdown import discarded
 from tf_mem_magic.diagnose.cause import WORTH_NAMING
-from tf_mem_magic.notebook.cell import CellEdit, PythonCell, apply_edits, insert_line, read_cell
-from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.cell import CellEdit, PythonCell, insert_line
 from tf_mem_magic.notebook.top import insert_on_top
+from tf_mem_magic.remedies._engine.guards import diagnosed
+from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.collect_garbage.rounds import Rounds, find_rounds
 
 KEY = "collect-garbage"
@@ -29,38 +30,27 @@ _MOMENT = "Collecting takes a moment in each round."
 _NEEDS = "The changed cell needs tf_mem_magic."
 
 
-def propose(context: Context) -> Answer:
+@remedy(KEY, TITLE, (diagnosed,))
+def propose(ask: Ask) -> Proposal:
     """Offer to let go of the models of earlier rounds before the next is made, where they filled the device."""
-    try:
-        return (_proposal(context),)
-    except RefusedError as refused:
-        return (refused.declined(KEY, TITLE),)
-
-
-def _proposal(context: Context) -> Proposal:
-    diagnosis, facts = context.diagnosis, context.recording.facts
-    if diagnosis is None:
-        raise RefusedError("it is not known which memory ran out")
-    made = discarded(context.recording, diagnosis.device)
-    kept = _kept_results(context, diagnosis.device)
+    diagnosis, facts = ask.diagnosis, ask.facts
+    assert diagnosis is not None  # its guard
+    made = discarded(ask.recording, diagnosis.device)
+    kept = _kept_results(ask, diagnosis.device)
     held = made + sum(kept.values())
     if not held or held < WORTH_NAMING * (diagnosis.limit or 0):
         raise RefusedError(_nothing(facts, diagnosis.device))
-    cell = read_cell(context.cell.source)
-    if isinstance(cell, NotPython):
-        raise RefusedError(cell.reason)
+    cell = ask.cell
     if f"{KEY.replace('-', '_')}(" in cell.source:
         raise RefusedError("the cell lets go of earlier rounds already")
-    found = find_rounds(cell, facts, _lines(context, cell))
+    found = find_rounds(cell, facts, _lines(ask))
     if isinstance(found, str):
         raise RefusedError(found)
     results = tuple(name for name in kept if found.at_top and _begins_empty(cell, found, name))
     if not made and not results:
         raise RefusedError(f"the models of earlier rounds live on in {_listed([*kept])}")
     held = made + sum(kept[name] for name in results)
-    changed = apply_edits(cell, _edits(cell, found, results))
-    if isinstance(changed, NotPython):
-        raise RefusedError(changed.reason)
+    changed = ask.edit().edit(*_edits(cell, found, results)).source()
     names = sorted({name for one in found.places for name in one.forget})
     forget = _listed(names)
     caveats = (
@@ -76,7 +66,7 @@ def _proposal(context: Context) -> Proposal:
         key=KEY,
         title=f"Let go of what earlier rounds left ({size(held, brief_unit([held]))})",
         source=changed,
-        original=context.cell.source,
+        original=ask.source,
         preserves="same results",
         caveats=caveats,
         why=_WHY,
@@ -101,23 +91,23 @@ def _edits(cell: PythonCell, found: Rounds, results: tuple[str, ...]) -> list[Ce
     return edits
 
 
-def _lines(context: Context, cell: PythonCell) -> list[int]:
+def _lines(ask: Ask) -> list[int]:
     """Give the cell's lines that led to the error, outermost first."""
-    above = dropped_lines(context.cell.source) + cell.skipped
-    frames = [frame for error in context.recording.errors[:1] for frame in error.frames if frame.in_cell]
-    if not frames and context.diagnosis is not None and context.diagnosis.line is not None:
-        return [context.diagnosis.line + cell.skipped]
-    return [frame.line + above for frame in frames]
+    above = dropped_lines(ask.source)
+    frames = [frame for error in ask.recording.errors[:1] for frame in error.frames if frame.in_cell]
+    if not frames and ask.line is not None:
+        return [ask.line]
+    return [line for frame in frames if (line := ask.cell.line_of(frame.line + above)) is not None]
 
 
-def _kept_results(context: Context, device: str) -> dict[str, int]:
+def _kept_results(ask: Ask, device: str) -> dict[str, int]:
     """Give the lists and dicts of what ``fit`` gave in this cell, with the bytes of the models behind it."""
-    facts, found = context.recording.facts, dict[str, int]()
-    if any(_ASKS_MODEL.search(text) for text in (context.cell.source, *facts.earlier_cells)):
+    facts, found = ask.facts, dict[str, int]()
+    if any(_ASKS_MODEL.search(text) for text in ask.texts):
         return {}  # a History may be asked for its model
     for value in facts.values:
         name, bracket, _ = value.name.partition("[")
-        if bracket and value.kind.endswith(WITH_MODEL) and value.origin == "cell" and value.device == device:
+        if bracket and value.keeps_model and value.origin == "cell" and value.device == device:
             found[name] = found.get(name, 0) + value.bytes
     return found
 
@@ -186,7 +176,7 @@ for rate in (1e-2, 1e-3):
     model = build()
     results[rate] = model.fit(x, y)
 """
-_HISTORY = NamedValue("results[0.01]", 30 << 20, f"History {WITH_MODEL}", "CPU:0", "cell")
+_HISTORY = NamedValue("results[0.01]", 30 << 20, "History and its model", "CPU:0", "cell", keeps_model=True)
 
 EXAMPLES: tuple[Example, ...] = (
     _example(

@@ -6,14 +6,15 @@ import ast
 from dataclasses import replace
 
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, untested_keras
-from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
+from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts
+from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording, Status
 from tf_mem_magic.core.tag import TAG
-from tf_mem_magic.notebook.cell import PythonCell, read_cell
+from tf_mem_magic.notebook.cell import PythonCell
 from tf_mem_magic.notebook.fit_call import FitCall, check_data, find_fit, free_names
-from tf_mem_magic.notebook.mask import NotPython
 from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies._engine.guards import keras_since, no_strategy, python
+from tf_mem_magic.remedies._engine.question import INFERENCE, Ask, remedy
 
 KEY = "distill"
 TITLE = "Distill"
@@ -23,7 +24,6 @@ _TESTED = (3, 12)
 """The oldest Keras that this was tested with."""
 
 _LEFT_OUT = ("callbacks", "initial_epoch", "verbose", "validation_freq")
-_INFERENCE = frozenset({"predict", "evaluate", "predict_on_batch", "test_on_batch"})
 _WHY = (
     "Layers half as wide have up to four times fewer weights. The student learns from the data and from what the model "
     "says of them."
@@ -40,27 +40,16 @@ _CAVEATS = (
 )
 
 
-def propose(context: Context) -> Answer:
+@remedy(KEY, TITLE, (python,))
+def propose(ask: Ask) -> Proposal:
     """Offer a cell that trains a narrower student of the model which the cell trained with ``fit``."""
-    try:
-        return (_proposal(context),)
-    except RefusedError as refused:
-        return (refused.declined(KEY, TITLE),)
-
-
-def _proposal(context: Context) -> Proposal:
-    facts = context.recording.facts
-    cell = read_cell(context.cell.source)
-    if isinstance(cell, NotPython):
-        raise RefusedError(cell.reason)
-    if context.recording.status != "ok":
-        _check_inference(cell, context.diagnosis)
+    cell, facts = ask.cell, ask.facts
+    if ask.recording.status != "ok":
+        _check_inference(ask)
     if "apply.distill" in cell.source:
         raise RefusedError("this cell distills already")
-    if reason := untested_keras(facts, _TESTED):
-        raise RefusedError(reason)
-    if any("Strategy(" in text for text in (cell.source, *facts.earlier_cells)):
-        raise RefusedError("the training runs under a distribution strategy, with which it was not tested")
+    keras_since(*_TESTED)(ask)
+    no_strategy(ask)
     fit = find_fit(cell, facts)
     if fit.model.no_student is None:
         raise RefusedError(f"it is not known how `{fit.model.name}` is made")
@@ -71,7 +60,7 @@ def _proposal(context: Context) -> Proposal:
         KEY,
         f"Distill `{fit.model.name}` into a student of half its width",
         _new_cell(fit, facts, cell),
-        context.cell.source,
+        ask.source,
         "nothing",
         caveats=_caveats(fit),
         why=_WHY,
@@ -79,16 +68,13 @@ def _proposal(context: Context) -> Proposal:
     )
 
 
-def _check_inference(cell: PythonCell, diagnosis: Diagnosis | None) -> None:
+def _check_inference(ask: Ask) -> None:
     """Refuse after an out-of-memory, unless it was inference that failed: a smaller model needs less there."""
-    if diagnosis is None or diagnosis.line is None:
+    if ask.line is None:
         raise RefusedError("it is not known which line ran out of memory, and a student helps inference only")
-    if diagnosis.device == "host" or diagnosis.cause == "host":
+    if ask.host_ran_out:
         raise RefusedError("the computer's own memory ran out, and a model is a small part of that")
-    line = diagnosis.line + cell.skipped
-    calls = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Call)]
-    failed = {called_name(call) for call in calls if call.lineno <= line <= (call.end_lineno or call.lineno)}
-    if not failed & _INFERENCE:
+    if not {called_name(call) for call in ask.failing} & INFERENCE:
         raise RefusedError("it is for inference, and it was not inference that ran out of memory")
 
 

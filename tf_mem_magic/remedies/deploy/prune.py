@@ -6,13 +6,14 @@ import ast
 import re
 from dataclasses import replace
 
-from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, ScalarFact, untested_keras
-from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
+from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, ScalarFact
+from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording, Status
 from tf_mem_magic.core.tag import TAG
-from tf_mem_magic.notebook.cell import PythonCell, read_cell
+from tf_mem_magic.notebook.cell import PythonCell
 from tf_mem_magic.notebook.fit_call import FitCall, check_data, find_fit, free_names
-from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.remedies._engine.guards import keras_since, no_strategy
+from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "prune"
 TITLE = "Prune"
@@ -29,32 +30,23 @@ _HAVE_KERNELS = re.compile(r"Dense|Conv|LSTM|GRU|RNN|Attention")
 _WHY = "Many weights of a trained model can often become zeros with little loss, and zeros compress well in a file."
 
 
-def propose(context: Context) -> Answer:
+@remedy(KEY, TITLE)
+def propose(ask: Ask) -> Proposal:
     """Offer a cell that prunes a copy of the model which the cell trained with ``fit``."""
-    try:
-        return (_proposal(context),)
-    except RefusedError as refused:
-        return (refused.declined(KEY, TITLE),)
-
-
-def _proposal(context: Context) -> Proposal:
-    facts = context.recording.facts
-    if context.recording.status != "ok":
+    if ask.recording.status != "ok":
         raise RefusedError("it makes a saved file smaller, not the memory that the model takes while it runs")
-    cell = read_cell(context.cell.source)
-    if isinstance(cell, NotPython):
-        raise RefusedError(cell.reason)
+    cell, facts = ask.cell, ask.facts
     if "apply.prune" in cell.source:
         raise RefusedError("this cell prunes already")
     fit = find_fit(cell, facts)
-    _check_model(fit.model, facts, cell)
+    _check_model(fit.model, ask)
     check_data(fit, facts, cell, _OWN)
     epochs = max(2, -(-(_number(fit.given.get("epochs"), facts) or 1) // 2))
     return Proposal(
         KEY,
         f"Prune a copy of `{fit.model.name}` to {SPARSITY:.0%} zeros",
         _new_cell(fit, facts, cell, epochs),
-        context.cell.source,
+        ask.source,
         "nothing",
         caveats=_caveats(fit, epochs),
         why=_WHY,
@@ -62,9 +54,8 @@ def _proposal(context: Context) -> Proposal:
     )
 
 
-def _check_model(model: ModelFacts, facts: Facts, cell: PythonCell) -> None:
-    if reason := untested_keras(facts, _TESTED):
-        raise RefusedError(reason)
+def _check_model(model: ModelFacts, ask: Ask) -> None:
+    keras_since(*_TESTED)(ask)
     if model.form not in ("sequential", "functional"):
         raise RefusedError(
             f"`{model.name}` is a model class of its own, and only Sequential and functional models can be copied"
@@ -73,8 +64,7 @@ def _check_model(model: ModelFacts, facts: Facts, cell: PythonCell) -> None:
         raise RefusedError("the model has a Lambda layer, whose function Keras cannot copy")
     if model.layers and not any(_HAVE_KERNELS.search(layer) for layer in model.layers):
         raise RefusedError("the model has no dense, convolution or recurrent layer to prune")
-    if any("Strategy(" in text for text in (cell.source, *facts.earlier_cells)):
-        raise RefusedError("the training runs under a distribution strategy, with which it was not tested")
+    no_strategy(ask)
 
 
 def _number(node: ast.expr | None, facts: Facts) -> int | None:

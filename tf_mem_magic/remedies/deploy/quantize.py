@@ -6,22 +6,21 @@ import re
 
 from tf_mem_magic.core.deployable import deployable
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.facts import Facts, ModelFacts, release, untested_keras
-from tf_mem_magic.core.proposals import Answer, Choice, Context, Example, Proposal, RefusedError
+from tf_mem_magic.core.facts import Facts, ModelFacts, release
+from tf_mem_magic.core.proposals import Choice, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import unit_for
-from tf_mem_magic.notebook.bindings import assigned_names
-from tf_mem_magic.notebook.cell import PythonCell, read_cell
-from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.cell import PythonCell
 from tf_mem_magic.notebook.samples import calls_of, find_sample
+from tf_mem_magic.remedies._engine.guards import apply_is_free, keras_since, python
+from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.report.measures import amount
 
 KEY = "quantize"
 TITLE = "Quantize"
+GUARDS = (keras_since(3, 12), python, apply_is_free)
 AFTER_SUCCESS = True
 
-_TESTED = (3, 12)
-"""The oldest Keras that this was tested with."""
 
 _LITE_TESTED = (2, 21)
 """The oldest TensorFlow whose TensorFlow Lite was seen to convert convolutions rightly: 2.16 does not."""
@@ -50,30 +49,17 @@ _INT4_NOTE = "smaller, but less exact; on the CPU its predictions took up to 4 t
 _LITE_NOTE = "for phones and other small devices; the converter runs in a process of its own"
 
 
-def propose(context: Context) -> Answer:
+@remedy(KEY, TITLE, GUARDS)
+def propose(ask: Ask) -> Proposal:
     """Offer it for the model whose inference ran out of memory, or which a cell that went well is about."""
-    try:
-        return (_proposal(context),)
-    except RefusedError as refused:
-        return (refused.declined(KEY, TITLE),)
-
-
-def _proposal(context: Context) -> Proposal:
-    facts = context.recording.facts
-    if reason := untested_keras(facts, _TESTED):
-        raise RefusedError(reason)
-    cell = read_cell(context.cell.source)
-    if isinstance(cell, NotPython):
-        raise RefusedError(cell.reason)
-    _check_names(cell, facts)
-    if context.recording.status == "ok":
-        return _after_success(context, cell)
-    model = _ran_out(cell, facts, context.diagnosis)
+    if ask.recording.status == "ok":
+        return _after_success(ask.context, ask.cell)
+    model = _ran_out(ask)
     reason = _why_not_int8(model)
     if reason:
         raise RefusedError(reason)
-    _check_helps(model, context.diagnosis)
-    return _int8(context, cell, model)
+    _check_helps(model, ask.diagnosis)
+    return _int8(ask.context, ask.cell, model)
 
 
 def _after_success(context: Context, cell: PythonCell) -> Proposal:
@@ -121,16 +107,15 @@ def _int8(context: Context, cell: PythonCell, model: ModelFacts, choices: tuple[
     )
 
 
-def _ran_out(cell: PythonCell, facts: Facts, diagnosis: Diagnosis | None) -> ModelFacts:
+def _ran_out(ask: Ask) -> ModelFacts:
     """Find the model whose inference ran out of memory."""
-    if diagnosis is None or diagnosis.line is None:
+    if ask.line is None:
         raise RefusedError("it is not known which line ran out of memory, and it helps inference only")
-    if diagnosis.device == "host" or diagnosis.cause == "host":
+    if ask.host_ran_out:
         raise RefusedError("the computer's own memory ran out, and weights are a small part of that")
-    line = diagnosis.line + cell.skipped
-    for model in [m for m in facts.models if not m.local]:
-        for call in calls_of(cell, model.name):
-            if call.lineno <= line <= (call.end_lineno or call.lineno):
+    for model in [m for m in ask.facts.models if not m.local]:
+        for call in calls_of(ask.cell, model.name):
+            if call in ask.failing:
                 if getattr(call.func, "attr", "") in _INFERENCE:
                     return model
                 raise RefusedError("it makes a trained model smaller, not its training, which is what ran out here")
@@ -185,13 +170,6 @@ def _why_not_lite(model: ModelFacts, facts: Facts) -> str:
     if _RECURRENT & set(model.layers):
         return f"`{model.name}` has recurrent layers, which TensorFlow Lite does not convert by itself"
     return ""
-
-
-def _check_names(cell: PythonCell, facts: Facts) -> None:
-    """Refuse where the notebook uses the name that the new cell imports."""
-    sources = [source for source in (cell.source, *facts.earlier_cells) if "apply" in source]
-    if any("apply" in assigned_names(source) for source in sources):
-        raise RefusedError("the notebook uses the name `apply` for something of its own")
 
 
 def _free_name(model: ModelFacts, ending: str, facts: Facts, cell: PythonCell) -> str:

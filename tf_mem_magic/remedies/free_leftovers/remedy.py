@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.facts import WITH_MODEL, Facts, ModelFacts, NamedValue
-from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Example, Pick, Proposal
+from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.proposals import Choice, Context, Declined, Example, Pick, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording, Series
 from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.cause import WORTH_NAMING
 from tf_mem_magic.notebook.bindings import rebuilt_names
-from tf_mem_magic.notebook.cell import PythonCell, apply_edits, read_cell
-from tf_mem_magic.notebook.mask import NotPython
-from tf_mem_magic.notebook.top import insert_on_top
+from tf_mem_magic.notebook.cell import PythonCell
 from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies._engine.guards import diagnosed, python
+from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.free_leftovers.ancestry import needed_by
 from tf_mem_magic.remedies.free_leftovers.reads import hidden_use, used_words
 
@@ -48,43 +48,41 @@ class _Leftover:
     trained: tuple[str, ...] = ()
 
 
-def propose(context: Context) -> Answer:
+@remedy(KEY, TITLE, (diagnosed, python))
+def propose(ask: Ask) -> Proposal | Declined:
     """Offer to let go of what the cell does not need, where that may be enough; largest first, models by name."""
-    if context.diagnosis is None:
-        return (Declined(KEY, TITLE, "it is not known which memory ran out"),)
-    cell = read_cell(context.cell.source)
-    if isinstance(cell, NotPython):
-        return (Declined(KEY, TITLE, cell.reason),)
-    if hidden := hidden_use(cell, context.recording.facts.functions):
-        return (Declined(KEY, TITLE, f"the cell reaches names in a way that cannot be followed: `{hidden}`"),)
-    found = _leftovers(cell, context, context.diagnosis)
+    diagnosis, context = ask.diagnosis, ask.context
+    assert diagnosis is not None  # its guard
+    if hidden := hidden_use(ask.cell, ask.facts.functions):
+        raise RefusedError(f"the cell reaches names in a way that cannot be followed: `{hidden}`")
+    found = _leftovers(ask, diagnosis)
     if not found:
-        again = _run_again(context, context.diagnosis)
-        return (again or Declined(KEY, TITLE, _nothing(context, context.diagnosis)),)
-    if context.picked is not None:
-        picked = [one for one in found if one.name in context.picked]
-        return (_proposal(cell, found, picked, context) if picked else Declined(KEY, TITLE, "nothing is ticked"),)
-    proposal = _proposal(cell, found, _surely(found, context.diagnosis), context)
-    reason = _too_little(found, context.diagnosis)
-    missing = _missing(context.diagnosis, found)
+        again = _run_again(context, diagnosis)
+        return again or Declined(KEY, TITLE, _nothing(context, diagnosis))
+    if ask.picked is not None:
+        picked = [one for one in found if one.name in ask.picked]
+        if not picked:
+            raise RefusedError("nothing is ticked")
+        return _proposal(ask, found, picked)
+    proposal = _proposal(ask, found, _surely(found, diagnosis))
+    reason = _too_little(found, diagnosis)
+    missing = _missing(diagnosis, found)
     if not reason and missing > 0:
         reason = f"{proposal.title[0].lower()}{proposal.title[1:]}: {size(missing)} would still be missing"
-    if isinstance(proposal, Proposal) and reason:
-        return (Declined(KEY, TITLE, reason, "", proposal),)
-    return (proposal,)
+    return Declined(KEY, TITLE, reason, "", proposal) if reason else proposal
 
 
-def _leftovers(cell: PythonCell, context: Context, diagnosis: Diagnosis) -> list[_Leftover]:
+def _leftovers(ask: Ask, diagnosis: Diagnosis) -> list[_Leftover]:
     """List what earlier cells hold on the full device and the cell does not need, largest first."""
-    facts, recording = context.recording.facts, context.recording
+    facts, recording, cell = ask.facts, ask.recording, ask.cell
     places = {diagnosis.device}
     if diagnosis.device == "host" and recording.get("allocator:CPU:0") is None:
         places.add("CPU:0")
     used = used_words(cell) | {word for name in facts.used for word in _WORD.findall(name)}
     used |= _let_go(cell) | {_root(m.name) for m in facts.models if m.steps > (m.steps_before or 0) or m.is_new}
     # A History that the cell sets anew keeps the model of the training before alive until then.
-    anew = rebuilt_names(context.cell.source)
-    used -= {v.name for v in facts.values if v.kind.endswith(WITH_MODEL) and v.name in anew}
+    anew = rebuilt_names(ask.source)
+    used -= {v.name for v in facts.values if v.keeps_model and v.name in anew}
     found: dict[str, _Leftover] = {}
     everything: tuple[ModelFacts | NamedValue, ...] = (*facts.models, *facts.values)
     there = [(one, _bytes(one)) for one in everything if (one.device or "host") in places]
@@ -187,15 +185,11 @@ def _surely(found: list[_Leftover], diagnosis: Diagnosis) -> list[_Leftover]:
     return [one for one in found if one in ticked]
 
 
-def _proposal(
-    cell: PythonCell, found: list[_Leftover], ticked: list[_Leftover], context: Context
-) -> Proposal | Declined:
+def _proposal(ask: Ask, found: list[_Leftover], ticked: list[_Leftover]) -> Proposal:
     """Let go of ``ticked``, and name all that was ``found``."""
-    source = _freed(cell, ticked)
-    if isinstance(source, NotPython):
-        return Declined(KEY, TITLE, source.reason)
-    missing = 0 if context.diagnosis is None else _missing(context.diagnosis, ticked)
-    saving = _saving(cell, ticked, context)
+    source = _freed(ask, ticked)
+    missing = 0 if ask.diagnosis is None else _missing(ask.diagnosis, ticked)
+    saving = _saving(ask, ticked)
     kept = [one for one in found if one not in ticked]
     caveats = (
         *((f"Not ticked, so kept: {_listed(kept)} ({size(sum(one.bytes for one in kept))}).",) if kept else ()),
@@ -207,12 +201,12 @@ def _proposal(
         key=KEY,
         title=f"Let go of {_listed(ticked)} ({size(sum(one.bytes for one in ticked))})",
         source=source,
-        original=context.cell.source,
+        original=ask.source,
         preserves="same results",
         caveats=caveats,
         why=f"{size(missing)} would still be missing." if missing > 0 else _WHY,
         choices=() if saving is None else (saving,),
-        answers_cause=context.diagnosis is not None and context.diagnosis.cause == "leftovers",
+        answers_cause=ask.diagnosis is not None and ask.diagnosis.cause == "leftovers",
         asks=True,
         picks=tuple(Pick(one.name, one.bytes, one.what, one in ticked) for one in found),
     )
@@ -223,19 +217,17 @@ def _listed(some: Sequence[_Leftover]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _freed(cell: PythonCell, found: Sequence[_Leftover], given: str = "") -> str | NotPython:
+def _freed(ask: Ask, found: Sequence[_Leftover], given: str = "") -> str:
     names = ", ".join(f'"{one.name}"' for one in found)
-    return apply_edits(cell, [insert_on_top(cell, ("from tf_mem_magic import apply", f"apply.free({names}{given})"))])
+    return ask.edit().on_top(f"apply.free({names}{given})", apply=True).source()
 
 
-def _saving(cell: PythonCell, found: Sequence[_Leftover], context: Context) -> Choice | None:
+def _saving(ask: Ask, found: Sequence[_Leftover]) -> Choice | None:
     """Offer to save the trained models first."""
-    files = {name: _file(name, context) for one in found for name in one.trained}
+    files = {name: _file(name, ask.context) for one in found for name in one.trained}
     if not files:
         return None
-    source = _freed(cell, found, f", save={json.dumps(files, ensure_ascii=False)}")
-    if isinstance(source, NotPython):
-        return None
+    source = _freed(ask, found, f", save={json.dumps(files, ensure_ascii=False)}")
     note = f"Writes {', '.join(files.values())} into the notebook's folder; a file of that name is replaced."
     return Choice(f"Save {', '.join(files)} first", source, note)
 

@@ -8,51 +8,37 @@ from dataclasses import replace
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue
-from tf_mem_magic.core.proposals import Answer, Context, Example, Proposal, RefusedError
+from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.notebook.bindings import assigned_names
 from tf_mem_magic.notebook.cell import apply_edits, read_cell
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.remedies._engine.guards import host_memory
+from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.stream_data.array_calls import gives_arrays, stream_call
 from tf_mem_magic.remedies.stream_data.pipelines import stream_pipelines
 from tf_mem_magic.remedies.stream_data.streaming import IMPORT, Change
 
 KEY = "stream-data"
 TITLE = "Stream the data"
+GUARDS = (host_memory.saying("it was not the computer's own memory that ran out, and this saves no other"),)
 
 
-def propose(context: Context) -> Answer:
+@remedy(KEY, TITLE, GUARDS)
+def propose(ask: Ask) -> Proposal:
     """Offer to stream where host memory ran out: the arrays given to ``fit``, or a cache and queue of ``tf.data``."""
-    try:
-        return (_proposal(context),)
-    except RefusedError as refused:
-        return (refused.declined(KEY, TITLE),)
-
-
-def _proposal(context: Context) -> Proposal:
-    diagnosis = context.diagnosis
-    if diagnosis is None or (diagnosis.device != "host" and diagnosis.cause != "host"):
-        raise RefusedError("it was not the computer's own memory that ran out, and this saves no other")
-    cell = read_cell(context.cell.source)
-    if isinstance(cell, NotPython):
-        raise RefusedError(cell.reason)
-    line = None if diagnosis.line is None else diagnosis.line + cell.skipped
-    reader = Reader(cell, context.recording.facts)
-    if (
-        any(name == "apply" for _, name in (*reader.scopes.bindings, *reader.scopes.loads))
-        and IMPORT not in cell.source
-    ):
+    reader, diagnosis = ask.reader, ask.diagnosis
+    assert diagnosis is not None  # its guard
+    if any(name == "apply" for _, name in (*reader.scopes.bindings, *reader.scopes.loads)) and IMPORT not in ask.source:
         raise RefusedError("the cell has a name `apply` of its own")
-    change = _change(reader, line, diagnosis.limit)
-    source = apply_edits(cell, change.edits)
-    if isinstance(source, NotPython):
-        raise RefusedError(source.reason)
+    change = _change(reader, ask.line, diagnosis.limit)
+    source = ask.edit().edit(*change.edits).source()
     return Proposal(
         KEY,
         change.title,
         source,
-        context.cell.source,
+        ask.source,
         change.preserves,
         caveats=change.caveats,
         why=change.why,

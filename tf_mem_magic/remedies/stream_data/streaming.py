@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.facts import NamedValue
 from tf_mem_magic.core.proposals import Preserves
-from tf_mem_magic.notebook.cell import CellEdit, insert_argument, parse
+from tf_mem_magic.notebook.cell import CellEdit, insert_argument
+from tf_mem_magic.notebook.earlier import earlier_cells
 from tf_mem_magic.notebook.follow.calls import argument_exprs
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
 
@@ -138,11 +139,11 @@ def _is_loaded(reader: Reader, name: ast.Name) -> bool:
     """Whether a name that no fact knows is an array all the same: a mapped file, or one that was to be loaded."""
     if reader.bindings(name):
         return _loading(reader, name.id) is not None
-    for tree in map(parse, reversed(reader.facts.earlier_cells)):
-        stores = [n for n in ast.walk(tree) if _stores(n, name.id)] if tree is not None else []
-        if tree is None or not stores:
+    for cell in reversed(earlier_cells(reader.facts.earlier_cells).binding(name.id)):
+        stores = [n for n in cell.nodes if _stores(n, name.id)]
+        if not stores:
             continue
-        values = [s.value for s in tree.body if isinstance(s, ast.Assign) and s.targets == stores]
+        values = [s.value for s in cell.tree.body if isinstance(s, ast.Assign) and s.targets == stores]
         return len(values) == 1 and isinstance(values[0], ast.Call) and _maps(values[0])
     return False
 
