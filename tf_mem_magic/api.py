@@ -125,11 +125,13 @@ class Report:
         return hash(self._outcome)
 
     def __str__(self) -> str:
+        import shutil
         import sys
 
         from tf_mem_magic.report.text import render_text
 
-        return render_text(self._outcome, encoding=getattr(sys.stdout, "encoding", None))
+        width = min(shutil.get_terminal_size().columns, 120)
+        return render_text(self._outcome, width, getattr(sys.stdout, "encoding", None))
 
     def __repr__(self) -> str:
         from tf_mem_magic.report.sentences import headline

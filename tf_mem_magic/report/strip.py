@@ -68,12 +68,16 @@ def _shown(live: Live, main: LiveSeries | None) -> list[LiveSeries]:
 def _numbers(series: LiveSeries, *, first: bool) -> str:
     name = device_name(series.name)
     if not first and series.name.startswith("device:"):
-        return f"all processes {units.size(series.value)}"
+        return f"all processes {_brief(series.value)}"
     if not first:
-        return f"{name} {units.size(series.value)}"
-    unit = units.unit_for([series.value, series.peak, series.limit or 0])
+        return f"{name} {_brief(series.value)}"
+    unit = units.brief_unit([series.value, series.peak, series.limit or 0])
     limit = "" if series.limit is None else f"   limit {units.size(series.limit, unit)}"
     return f"{name}   in use {units.size(series.value, unit)}   peak {units.size(series.peak, unit)}{limit}"
+
+
+def _brief(value: int) -> str:
+    return units.size(value, units.brief_unit([value]))
 
 
 def summary(live: Live) -> str:
