@@ -13,7 +13,16 @@ from tf_mem_magic.report.measures import OFF_SCALE, amount, focus, limit_of, pea
 COLUMNS = 100
 """Places of a chart that is drawn of columns."""
 
-_NAMES = {"allocator": "in use", "host": "host memory", "process": "this process", "device": "all processes"}
+_LOWER = 2
+"""How many times the main series' height a line beside it may reach: more would flatten the curve."""
+
+_NAMES = {
+    "pool": "pool",
+    "allocator": "in use",
+    "host": "host memory",
+    "process": "this process",
+    "device": "all processes",
+}
 
 _MORE = 1.25
 """How far above the limit and the curves a failed request is drawn, unless it alone is more than the device has."""
@@ -70,6 +79,8 @@ class Chart:
         What is drawn: ``in use on GPU:0``.
     cap : Cap or None
         The request that failed.
+    lines : tuple of Curve
+        What is drawn as thin lines: the pool, and the device as all processes use it.
     """
 
     curves: tuple[Curve, ...]
@@ -82,6 +93,7 @@ class Chart:
     peak_label: str
     about: str
     cap: Cap | None = None
+    lines: tuple[Curve, ...] = ()
 
 
 def chart_of(outcome: Outcome) -> Chart | None:
@@ -94,7 +106,8 @@ def chart_of(outcome: Outcome) -> Chart | None:
     runs = [main] if before is None else [main, before]
     seconds = max(*(_last(series) for series in runs), outcome.recording.seconds if before is None else 0.0) or 1e-3
     cap = request_drawn(outcome, max(map(_highest, runs)))
-    highest = max(*map(_highest, runs), cap.end if cap else 0) or unit.size
+    beside = [] if before is not None else _beside(outcome, main)
+    highest = max(*map(_highest, (*runs, *beside)), cap.end if cap else 0) or unit.size
     near = limit is not None and limit <= OFF_SCALE * highest
     top = max(highest, limit) if near and limit is not None else highest
     names = [_NAMES.get(main.kind, main.kind)] if before is None else ["after", "before"]
@@ -116,7 +129,18 @@ def chart_of(outcome: Outcome) -> Chart | None:
         _peak_words(main, unit),
         quantity(main),
         cap,
+        tuple(
+            Curve(_NAMES[series.kind], series.kind, columns(series.times, series.values, seconds, COLUMNS))
+            for series in beside
+        ),
     )
+
+
+def _beside(outcome: Outcome, main: Series) -> list[Series]:
+    """Choose what is drawn beside the main series: what the same device holds, where the scale allows."""
+    top = max(_highest(main), limit_of(outcome) or 0)
+    same = (series for series in outcome.recording.series if series is not main and series.device == main.device)
+    return [s for s in same if s.device and s.kind in ("pool", "device") and s.values and _highest(s) <= _LOWER * top]
 
 
 def request_drawn(outcome: Outcome, highest: int) -> Cap | None:

@@ -41,6 +41,7 @@ def chart_html(chart: Chart, words: str) -> str:
     limit = ";border-top:1px dashed rgba(127,127,127,0.9)" if chart.limit is not None else ""
     drawn = f'<div style="{_BOXES};height:{above}px">{"".join(upper)}</div>' if above else ""
     drawn += f'<div style="{_BOXES};height:{below}px{limit}">{"".join(lower)}</div>'
+    drawn += "".join(_line(curve, below / edge, below, chart.cap is not None) for curve in chart.lines)
     frame = f"{_WIDE};margin:2px 0;border-left:{LINE};border-bottom:{LINE}"
     picture = f'<div role="img" aria-label="{escaped(words)}" style="{frame}">{drawn}</div>'
     return f'<div style="margin:6px 0">{_legend(chart)}{picture}{_times(chart)}</div>'
@@ -51,6 +52,18 @@ def _cap(base: int, end: int, scale: float, most: int) -> str:
     low, high = (min(most, max(0, round(scale * value))) for value in (base, end))
     lift = f";margin-bottom:{low}px" if low else ""
     return f'<span style="flex:{_CAP};height:{max(high - low, 0)}px;background:{FAILED}{lift}"></span>'
+
+
+def _line(curve: Curve, scale: float, most: int, has_cap: bool) -> str:
+    """Lay a thin line over the columns: spans with nothing but an upper edge, drawn back up over the strip."""
+    heights = [None if value is None else min(most, round(scale * value)) for value in curve.columns]
+    edge = f";border-top:1px solid {SERIES.get(curve.kind, PARTS['other'])}"
+    spans = []
+    for height, same in groupby(heights):
+        style = f"flex:{len(list(same))};height:{max((height or 0) - 1, 0)}px{'' if height is None else edge}"
+        spans.append(f'<span style="{style}"></span>')
+    rest = f'<span style="flex:{_CAP}"></span>' if has_cap else ""
+    return f'<div style="{_BOXES};height:{most}px;margin-top:-{most}px">{"".join(spans)}{rest}</div>'
 
 
 def _columns(curves: Sequence[Curve], scale: float, most: int) -> list[str]:
@@ -75,6 +88,7 @@ def _legend(chart: Chart) -> str:
     words = [(SERIES.get(first.kind, PARTS["other"]), first.name if len(chart.curves) == 1 else f"after {first.mark}")]
     if len(chart.curves) > 1:
         words.append((BEFORE, f"before {chart.curves[1].mark}"))
+    words += [(SERIES.get(curve.kind, PARTS["other"]), curve.name) for curve in chart.lines]
     if chart.cap is not None:
         words.append((FAILED, chart.cap.label))
     named = "".join(
