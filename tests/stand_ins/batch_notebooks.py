@@ -176,7 +176,60 @@ FEWER = [
          before=32),
 ]  # fmt: skip
 
+ENCODER = """class Encoder(keras.Model):
+    def __init__(self, units, batch_sz):
+        super().__init__()
+        self.units, self.batch_sz = units, batch_sz
+    def start(self):
+        return tf.zeros((self.batch_sz, self.units))
+"""
+GET = """def get_training_dataset():
+    ds = tf.data.Dataset.from_tensor_slices((x_train, y_train))
+    ds = ds.shuffle(2048)
+    ds = ds.batch(BATCH_SIZE)
+    return ds.repeat().prefetch(-1)
+"""
+
+OTHERS += [
+    Case("others", "a model that was made for the batch",
+         "for epoch in range(2):\n    hidden = encoder.start()\n    for xb, yb in train_ds:\n        encoder(xb + hidden)  # <-",
+         ("BATCH_SIZE = 64", DS, ENCODER, "encoder = Encoder(8, BATCH_SIZE)"), reason="self.batch_sz"),
+    Case("others", "a model of this cell that is made for the batch",
+         ENCODER + "encoder = Encoder(8, 64)\nhidden = encoder.start()\n"
+         "for xb, yb in train_ds:\n    encoder(xb + hidden)  # <-", (DS,), 32, has="Encoder(8, 32)"),
+    Case("others", "a local name of the same spelling",
+         "class Net(keras.Model):\n    def train_step(self, data):\n        BATCH_SIZE = tf.shape(data[0])[0]\n"
+         "        return data[0] + tf.random.normal((BATCH_SIZE, 8))\n"
+         "model = Net()\nmodel.compile()\nmodel.fit(train_ds)  # <-", ("BATCH_SIZE = 64", DS), 32),
+    Case("others", "functions without parameters that read a global",
+         "model.fit(get_training_dataset(), steps_per_epoch=STEPS_PER_EPOCH, epochs=2)  # <-",
+         ("BATCH_SIZE = 64\nSTEPS_PER_EPOCH = len(x_train) // BATCH_SIZE", GET, MODEL), 32),
+    Case("others", "functions without parameters that read a global, the steps computed here",
+         "model.fit(get_training_dataset(), steps_per_epoch=len(x_train) // BATCH_SIZE, epochs=2)  # <-",
+         ("BATCH_SIZE = 64", GET, MODEL), 32, has="BATCH_SIZE = 32"),
+    Case("others", "functions of this cell that read a global of this cell",
+         "BATCH_SIZE = 64\n" + GET + "model.fit(get_training_dataset(), steps_per_epoch=len(x_train) // BATCH_SIZE)  # <-",
+         (MODEL,), 32, has="BATCH_SIZE = 32"),
+    Case("others", "a windowed dataset of an earlier function",
+         "ds = windowed(x_train, 20, batch_size, 1000)\nmodel.fit(ds, epochs=2)  # <-",
+         ("batch_size = 64", MODEL, "def windowed(series, window, batch_size, buffer):\n"
+          "    ds = tf.data.Dataset.from_tensor_slices((series, series)).shuffle(buffer)\n    return ds.batch(batch_size).prefetch(1)"),
+         32, has="batch_size = 32"),
+]  # fmt: skip
+
 STEPS = [
+    Case("steps", "so many batches of a dataset", "model.fit(train_ds.take(50))  # <-", (DS, MODEL), 32, has=".take(50).rebatch(32)",
+         accumulates=True),
+    Case("steps", "so many batches of a dataset in a loop", "for xb, yb in train_ds.take(steps):\n    model.train_on_batch(xb, yb)  # <-",
+         (DS, MODEL, "steps = len(x_train) // 64"), 32, has="rebatch(32)"),
+    Case("steps", "so many batches of a dataset of this cell",
+         "ds = tf.data.Dataset.from_tensor_slices((x_train, y_train)).batch(64)\nmodel.fit(ds.take(10))  # <-", (MODEL,), 32,
+         accumulates=True),
+    Case("steps", "directories and their samples",
+         "batch_size = 64\ntrain = ImageDataGenerator().flow(x_train, y_train, batch_size=batch_size)\n"
+         "val = ImageDataGenerator().flow(x_test, y_test, batch_size=batch_size)\n"
+         "model.fit(train, steps_per_epoch=train.samples // batch_size, validation_data=val,\n"
+         "          validation_steps=val.samples // batch_size)  # <-", (MODEL,), 32, has="batch_size = 32", accumulates=True),
     Case("steps", "an endless dataset, the steps from a config",
          "model.fit(train_ds, steps_per_epoch=len(x_train) // CFG.batch_size)  # <-",
          ("class CFG:\n    batch_size = 64", ENDLESS, MODEL), 32, has="len(x_train) // 32", accumulates=True),

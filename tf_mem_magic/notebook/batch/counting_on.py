@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -13,7 +14,8 @@ from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.other_uses import follows_at_run_time
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown, merge
 from tf_mem_magic.notebook.follow.resolve import resolve
-from tf_mem_magic.notebook.uses import is_batch_name
+from tf_mem_magic.notebook.scopes import Scopes
+from tf_mem_magic.notebook.uses import SHAPES, called_name, is_batch_name, role
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _STEPS = ("steps_per_epoch", "validation_steps", "steps", "validation_batch_size", "batch_size")
@@ -40,6 +42,15 @@ def _of_this_cell(reader: Reader, setting: Setting, call: ast.Call | None) -> Se
         if isinstance(joined, Unknown):
             return Unknown(f"`{written}` in line {node.lineno} also counts on batches of {setting.value}: {_THERE}")
         setting = joined
+    for own in _own_sizes(reader):
+        one = resolve(reader, own)
+        if isinstance(one, Setting) and one.value != setting.value:
+            continue
+        joined = merge([setting, one]) if isinstance(one, Setting) else one
+        if isinstance(joined, Unknown):
+            written = reader.written(own)
+            return Unknown(f"`{written}` in line {own.lineno} also counts on batches of {setting.value}: {_THERE}")
+        setting = joined
     return setting
 
 
@@ -64,6 +75,28 @@ def _named(reader: Reader, setting: Setting, call: ast.Call | None) -> Iterator[
             yield node
 
 
+def _own_sizes(reader: Reader) -> Iterator[ast.Attribute]:
+    """Yield where a class of this cell that is no generator of data makes something of the size of its batch."""
+    for node in reader.nodes:
+        if isinstance(node, ast.Attribute) and _is_own_size(reader.scopes, node):
+            yield node
+
+
+def _is_own_size(scopes: Scopes, node: ast.Attribute) -> bool:
+    own = isinstance(node.ctx, ast.Load) and isinstance(node.value, ast.Name) and node.value.id == "self"
+    if not own or not is_batch_name(node.attr) or role(scopes, node) != "coupled" or not _makes(scopes, node):
+        return False
+    cls = next((above for above in scopes.up(node) if isinstance(above, ast.ClassDef)), None)
+    return cls is not None and not any(getattr(n, "name", "") in ("__getitem__", "__iter__") for n in cls.body)
+
+
+def _makes(scopes: Scopes, node: ast.expr) -> bool:
+    """Tell whether a number is a shape, or a length in one, of what a call makes."""
+    above = list(itertools.islice(scopes.up(node), 3))
+    in_call = next((n for n in above if isinstance(n, ast.Call)), None)
+    return in_call is not None and called_name(in_call) in SHAPES
+
+
 def _shapes(reader: Reader, node: ast.expr) -> bool:
     """Tell whether ``node`` stands in a function or method and gives a shape or a length there, not steps."""
     if not any(isinstance(above, _FUNCTIONS) for above in reader.scopes.up(node)):
@@ -81,6 +114,10 @@ def _of_earlier_cells(reader: Reader, setting: Setting, call: ast.Call | None) -
     for piece in behind(reader, failing_names(reader, call), but=data):
         if piece.cell is reader.cell:
             continue
+        sizes = (n for n in ast.walk(piece.statement) if isinstance(n, ast.Attribute))
+        own = next((n for n in sizes if _is_own_size(piece.cell.scopes, n)), None)
+        if own is not None:
+            return _elsewhere(f"self.{own.attr}", setting.value)
         for node, name, is_default in _batch_names(piece):
             value = _value(reader, name)
             if name in setting.names or (value is not None and value != setting.value):

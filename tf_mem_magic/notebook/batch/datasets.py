@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tf_mem_magic.notebook.batch import named
 from tf_mem_magic.notebook.batch.earlier_data import earlier_dataset, split_again
@@ -164,16 +164,22 @@ def _call(reader: Reader, call: ast.Call) -> Traced:
     return _foreign(reader, call, name)
 
 
-def _kept(reader: Reader, call: ast.expr) -> Traced:
-    """Follow a chain of methods that hand on the batches as they are."""
-    notes: list[str] = []
-    while isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in _KEEP:
-        if call.func.attr in _COUNTS:
-            written = ", ".join(map(reader.written, call.args))
-            notes.insert(0, f"`.{call.func.attr}({written})` counts batches: it now stands for fewer samples.")
-        call = call.func.value
-    inner = trace(reader, call)
-    return replace(inner, notes=(*inner.notes, *notes)) if notes and isinstance(inner, Setting) else inner
+def _kept(reader: Reader, call: ast.Call) -> Traced:
+    """Follow a chain of methods that hand on the batches as they are; what counts batches counts those of before."""
+    counting: ast.Call | None = None
+    inner: ast.expr = call
+    while isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr in _KEEP:
+        if inner.func.attr in _COUNTS:
+            counting = counting or inner
+        inner = inner.func.value
+    traced = trace(reader, inner)
+    if counting is None or not isinstance(traced, Setting):
+        return traced
+    if traced.per_replica:
+        return Unknown(f"`.{called_name(counting)}(...)` in line {counting.lineno} counts batches")
+    at = reader.cell.end(counting)
+    dataset = next((n.id for n in ast.walk(counting) if isinstance(n, ast.Name)), "the dataset")
+    return Setting(traced.value, (Slot(traced.value, at, at, ".rebatch(", ")", dataset=dataset),))
 
 
 def _batched(reader: Reader, call: ast.Call, name: str) -> Traced:

@@ -73,9 +73,21 @@ def stores_of(reader: Reader, key: str) -> list[tuple[ast.expr, ast.expr | None]
     found: list[tuple[ast.expr, ast.expr | None]] = []
     for node in entries(reader).stores.get(key, []):
         statement = reader.scopes.statement(node)
-        plain = isinstance(statement, ast.Assign) and node in statement.targets
-        found.append((node, statement.value if plain and isinstance(statement, ast.Assign) else None))
+        found.append((node, _given(statement, node) if isinstance(statement, ast.Assign) else None))
     return found
+
+
+def _given(statement: ast.Assign, target: ast.expr) -> ast.expr | None:
+    """Return what an assignment gives to one of its targets, also where it assigns several in a row."""
+    if target in statement.targets:
+        return statement.value
+    for row in statement.targets:
+        if isinstance(row, (ast.Tuple, ast.List)) and isinstance(statement.value, (ast.Tuple, ast.List)):
+            targets, values = row.elts, statement.value.elts
+            stars = any(isinstance(e, ast.Starred) for e in (*targets, *values))
+            if target in targets and len(targets) == len(values) and not stars:
+                return values[targets.index(target)]
+    return None
 
 
 def reads_of(reader: Reader, key: str) -> list[ast.expr]:
