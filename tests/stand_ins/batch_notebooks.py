@@ -218,6 +218,14 @@ OTHERS += [
 ]  # fmt: skip
 
 STEPS = [
+    Case("steps", "steps in a config", "model.fit(train_ds, steps_per_epoch=CFG.steps)  # <-",
+         ("class CFG:\n    batch_size = 64\n    steps = 6400 // batch_size", ENDLESS, MODEL), 32,
+         has="steps_per_epoch=200", accumulates=True),
+    Case("steps", "half of a batch from each side",
+         "def train(epochs, batch_size=16):\n    half_batch = int(batch_size / 2)\n    for epoch in range(epochs):\n"
+         "        idx = np.random.randint(0, x_train.shape[0], half_batch)\n"
+         "        model.train_on_batch(x_train[idx], np.ones((half_batch, 1)))  # <-\n\ntrain(epochs=3, batch_size=128)",
+         (MODEL,), 32, has="batch_size=64"),
     Case("steps", "so many batches of a dataset", "model.fit(train_ds.take(50))  # <-", (DS, MODEL), 32, has=".take(50).rebatch(32)",
          accumulates=True),
     Case("steps", "so many batches of a dataset in a loop", "for xb, yb in train_ds.take(steps):\n    model.train_on_batch(xb, yb)  # <-",
@@ -253,8 +261,8 @@ STEPS = [
     Case("steps", "steps that a function gives", "model.fit(train_ds, steps_per_epoch=count())  # <-",
          ("def count():\n    return 100", ENDLESS, MODEL), reason="steps_per_epoch", accumulates="steps_per_epoch"),
     Case("steps", "steps in an entry that is no batch size",
-         "model.fit(train_ds, steps_per_epoch=info['steps'])  # <-", ("info = {'steps': count()}".replace("count()", "int('100')"),
-         ENDLESS, MODEL), reason="", accumulates=None),
+         "model.fit(train_ds, steps_per_epoch=info['steps'])  # <-", ("info = {'steps': 100}",
+         ENDLESS, MODEL), batch=32, has="steps_per_epoch=200", accumulates=True),
     Case("steps", "a finite dataset and its length", "model.fit(train_ds, steps_per_epoch=len(train_ds))  # <-", (DS, MODEL),
          32, accumulates=True),
     Case("steps", "a repeated dataset and its length",

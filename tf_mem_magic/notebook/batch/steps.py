@@ -85,6 +85,8 @@ def find_steps(reader: Reader, call: ast.Call, extra: ast.expr | None, setting: 
             found.append(_one_pass(reader, name, expr, counted, data))
         elif not _follows(reader, expr, setting):
             value = evaluate(reader, expr)
+            if value is None and isinstance(expr, (ast.Attribute, ast.Subscript)):
+                value = reader.scalar(reader.cell.text(expr))
             found.append(Steps(name, expr, int(value) if value is not None and value == int(value) else None))
     return tuple(found)
 
