@@ -13,8 +13,7 @@ from tf_mem_magic.notebook.uses import called_name
 
 _MAKES_FLOATS = frozenset(
     "normal uniform truncated_normal random_normal random_uniform stateless_normal stateless_uniform gamma ones zeros "
-    "eye fill full linspace one_hot constant convert_to_tensor random_bernoulli to_float Variable array asarray "
-    "rand randn".split()
+    "eye fill full linspace one_hot constant convert_to_tensor random_bernoulli to_float Variable".split()
 )
 """What gives float32 tensors where it is not told a type."""
 
@@ -166,12 +165,12 @@ def _in_function(names: KerasNames, function: Definition, tables: set[str], laye
 
 
 def _is_float_maker(names: KerasNames, node: ast.expr) -> bool:
-    """Whether an expression is a call of TensorFlow, Keras or NumPy that gives float32 tensors."""
+    """Whether an expression is a call of TensorFlow or Keras that gives float32 tensors."""
     if not isinstance(node, ast.Call) or not isinstance(node.func, (ast.Attribute, ast.Name)):
         return False
     root = ast.unparse(node.func).partition(".")[0]
     origin = names.meaning(root).partition(".")[0]
-    if origin not in ("tensorflow", "keras", "numpy"):
+    if origin not in ("tensorflow", "keras"):  # an array of NumPy becomes what it meets
         return False
     if names.origin(node.func).startswith(("keras.layers", "keras.initializers", "keras.models")):
         return False
@@ -183,7 +182,7 @@ def _is_float_maker(names: KerasNames, node: ast.expr) -> bool:
     told += node.args[place : place + 1]
     if told:
         return _FLOAT32.search(ast.unparse(told[0])) is not None
-    if name in ("constant", "convert_to_tensor", "array", "asarray", "full", "fill", "Variable"):
+    if name in ("constant", "convert_to_tensor", "full", "fill", "Variable"):
         return not (node.args and all(_is_whole(inner) for inner in ast.walk(node.args[-1])))
     return name in _MAKES_FLOATS
 
