@@ -12,10 +12,10 @@ from tf_mem_magic.notebook.model import receiver
 from tf_mem_magic.notebook.scopes import arguments
 from tf_mem_magic.notebook.training import binds_model
 from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies._engine.before import LOOPS, before_loops
 from tf_mem_magic.remedies._engine.question import INFERENCE, TRAINING, Ask
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _MOST = 40
 
 
@@ -95,7 +95,7 @@ def _statement(ask: Ask) -> ast.stmt | None:
 
 def _how(ask: Ask, statement: ast.stmt, model: str) -> str:
     """Say how a statement computes with a model: ``tape``, ``call`` or ``keras``; empty where it does not."""
-    within = [statement, *(node for node in ask.scopes.up(statement) if isinstance(node, (*_LOOPS, *_FUNCTIONS)))]
+    within = [statement, *(node for node in ask.scopes.up(statement) if isinstance(node, (*LOOPS, *_FUNCTIONS)))]
     if any(isinstance(n, ast.With) and _is_tape(n) for node in within for n in ast.walk(node)):
         return "tape"
     tapes = [n for n in ask.cell.nodes if isinstance(n, ast.With) and _is_tape(n)]
@@ -131,7 +131,7 @@ def _reached(ask: Ask, statement: ast.stmt, model: str) -> str:
 
 def _reaches_tape(ask: Ask, top: ast.stmt) -> bool:
     """Whether a loop that is run as a whole takes gradients itself somewhere, by functions of the notebook too."""
-    return isinstance(top, _LOOPS) and _reached(ask, top, "") == "tape"
+    return isinstance(top, LOOPS) and _reached(ask, top, "") == "tape"
 
 
 def trained(ask: Ask) -> set[str]:
@@ -184,14 +184,7 @@ def first_place(ask: Ask, place: Computing) -> ast.stmt:
     function = next((node for node in ask.scopes.up(at) if isinstance(node, _FUNCTIONS)), None)
     if function is not None and _is_global(ask, place, function):
         at = place.top
-    for node in ask.scopes.up(at):
-        if isinstance(node, (*_FUNCTIONS, ast.ClassDef)) or not isinstance(node, ast.stmt):
-            break
-        if binds_model(node, place.model) or shares_line(ask.cell, node):
-            break
-        if isinstance(node, _LOOPS):
-            at = node
-    return at
+    return before_loops(ask, at, place.model)
 
 
 def _is_global(ask: Ask, place: Computing, function: ast.AST) -> bool:

@@ -12,7 +12,7 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts, ScalarFact
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.remedies.lighter_optimizer import propose
+from tf_mem_magic.remedies.lighter_optimizer.remedy import propose
 
 IMPORTS = "import keras\nimport tensorflow as tf\n"
 BUILD = """model = keras.Sequential([keras.Input((512,)), keras.layers.Dense(1024, "relu"), keras.layers.Dense(1)])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.facts import Facts, ModelFacts
@@ -19,6 +20,7 @@ from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compi
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.remedies._engine.guards import device_memory, keras_3, smaller_than_device, uses_keras
 from tf_mem_magic.remedies._engine.question import Ask, remedy
+from tf_mem_magic.remedies.lighter_optimizer.earlier_compile import compiled_earlier
 
 KEY = "lighter-optimizer"
 TITLE = "Lighter optimizer"
@@ -87,21 +89,42 @@ def propose(ask: Ask) -> Proposal:
     """Offer optimizers that keep less, where the optimizer's share is large."""
     place, model, cell = ask.place, ask.model, ask.cell
     share = _share(model, ask.diagnosis)
+    if method := ask.inference:
+        raise RefusedError(f"it ran out of memory in `{method}`, and another optimizer would change the training")
+    lighter = [name for name, keeps in _KEEPS.items() if keeps < share.slots]
     made = _made(ask, place.model)
+    if isinstance(made, str) and not model.is_new and not compile_calls(cell.tree, place.model):
+        return _compiled_again(ask, share, lighter)
     if isinstance(made, str):
         raise RefusedError(made, _patch(ask.facts, place.model, share))
     _check_made(ask.reader, made)
-    ways = [(name, _edited(cell, made, name)) for name, keeps in _KEEPS.items() if keeps < share.slots]
+    return _proposal(ask, share, made.name, [(name, _edited(cell, made, name)) for name in lighter])
+
+
+def _compiled_again(ask: Ask, share: _Share, lighter: Sequence[str]) -> Proposal:
+    """Compile a model of an earlier cell once more, as it was but for the optimizer."""
+    try:
+        there = compiled_earlier(ask)
+        _check_made(Reader(there.cell, ask.facts), there.made)
+        ways = [(name, there.source(ask, _constructor(there.cell, there.made, name))) for name in lighter]
+    except RefusedError as refused:
+        raise RefusedError(str(refused), _patch(ask.facts, ask.place.model, share)) from None
+    again = f"`{ask.place.model}` is compiled once more in this cell; Undo compiles it as it was, with a new optimizer."
+    offered = _proposal(ask, share, there.made.name, ways)
+    return replace(offered, undo=there.text, caveats=(*offered.caveats, again))
+
+
+def _proposal(ask: Ask, share: _Share, before: str, ways: Sequence[tuple[str, str]]) -> Proposal:
     title, source = ways[0]
     return Proposal(
         key=KEY,
-        title=f"{made.name} → {title}",
+        title=f"{before} → {title}",
         source=source,
         original=ask.source,
         preserves="nothing",
         caveats=(_CAVEAT, _NOTES[title]),
         why=(
-            f"{made.name} keeps {share.slots} more value{'s' * (share.slots > 1)} for each weight: {size(share.bytes)} "
+            f"{before} keeps {share.slots} more value{'s' * (share.slots > 1)} for each weight: {size(share.bytes)} "
             f"of {size(share.total)}. {title} would keep {size(_KEEPS[title] * share.weights)}."
         ),
         choices=tuple(Choice(name, changed, _NOTES[name]) for name, changed in ways[1:]),
@@ -164,6 +187,13 @@ def _edited(cell: PythonCell, made: OptimizerMade, name: str) -> str:
         top = next(s for s in cell.tree.body if made.node in set(ast.walk(s)))
         edits.append(insert_line(cell, top, "import keras"))
         module = "keras.optimizers"
+    constructor = _constructor(cell, made, name, module)
+    edits.append(CellEdit(cell.start(made.node), cell.end(made.node), constructor))
+    return Editor(cell).edit(*edits).source()
+
+
+def _constructor(cell: PythonCell, made: OptimizerMade, name: str, module: str = "{module}") -> str:
+    """Write the constructor of another optimizer, with a rate to start from and the arguments that both take."""
     rate = learning_rate(made.call) if made.call is not None else None
     text = cell.text(rate) if rate is not None else "0.001"
     arguments = {
@@ -175,9 +205,7 @@ def _edited(cell: PythonCell, made: OptimizerMade, name: str) -> str:
     arguments += [f"{k.arg}={cell.text(k.value)}" for k in keywords if k.arg in _CARRIED]
     if made.name == "AdamW" and all(k.arg != "weight_decay" for k in keywords):
         arguments.append("weight_decay=0.004")
-    constructor = f"{module}.{name.split()[0]}({', '.join(arguments)})"
-    edits.append(CellEdit(cell.start(made.node), cell.end(made.node), constructor))
-    return Editor(cell).edit(*edits).source()
+    return f"{module}.{name.split()[0]}({', '.join(arguments)})"
 
 
 def _patch(facts: Facts, model: str, share: _Share) -> str:

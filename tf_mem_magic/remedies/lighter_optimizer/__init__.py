@@ -1,0 +1,1 @@
+"""Lighter optimizer: one that keeps fewer values for each weight."""
