@@ -137,6 +137,8 @@ class _Call:
 
     def change(self, limit: int | None) -> Change:
         given = self.given
+        if reason := self._comes_in_batches():
+            raise RefusedError(reason)
         whole = [word for word in _WHOLE_ONLY if word in given and not _is_constant(given[word], (None,))]
         if whole:
             raise RefusedError(f"`{whole[0]}` works only with whole arrays")
@@ -178,6 +180,18 @@ class _Call:
             _WHY.format(self.method),
             tuple(filter(None, (said, MAPPED_NOTE if maps else STAYS_NOTE, PACKAGE_NOTE))),
         )
+
+    def _comes_in_batches(self) -> str:
+        """Say that the data are a dataset or generator, of which Keras never holds more than some batches."""
+        node = self.given.get("x")
+        text = self.cell.text(node) if node is not None else ""
+        root = next((n.id for n in ast.walk(node) if isinstance(n, ast.Name)), "") if node is not None else ""
+        data = self.reader.facts.dataset(text) or self.reader.facts.dataset(root)
+        seen = next((b.source for b in self.reader.facts.batches if b.method == self.method), "")
+        if data is None and (not seen or seen == "arrays"):
+            return ""
+        name = f"`{text}`" if text.isidentifier() else "what it is given"
+        return f"{name} already comes in batches, and nothing of it was found that holds many of them"
 
     def _words(self) -> list[str]:
         given = {word for word, node in self.given.items() if not _is_constant(node, (None,))}
