@@ -348,3 +348,25 @@ def test_the_edited_cell_trains_the_same_weights_in_less_memory(ran, name):
 def test_in_16_bits_rounding_is_named(policy, said):
     answer = ask(TRAINED["fit"], ModelFacts("model", ("Block", "Dense"), dtype_policy=policy))
     assert said is any("16 bits" in caveat for caveat in answer.caveats)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "own_step", "counts"),
+    [
+        ("def f(x):\n    with tf.GradientTape() as a:\n        with tf.GradientTape() as b:\n            return x", False, False),
+        ("class Gan(keras.Model):\n    def train_step(self, x):\n        with tf.GradientTape() as a, tf.GradientTape() as b: ...", False, False),
+        ("class Gan(keras.Model):\n    def train_step(self, x):\n        with tf.GradientTape() as a, tf.GradientTape() as b: ...", True, True),
+    ],
+)  # fmt: skip
+def test_tapes_of_other_cells_do_not_count_where_keras_trains(earlier, own_step, counts):
+    source = BLOCK + BUILD + "model.fit(x, y)\n"
+    facts = Facts(
+        keras="3.15.1",
+        models=(ModelFacts("model", ("Block", "Dense"), own_step=own_step),),
+        earlier_cells=("import keras\nimport tensorflow as tf", earlier),
+    )
+    cell = Cell(source)
+    diagnosis = Diagnosis("GPU:0", line=len(source.splitlines()))
+    (answer,) = propose(Context(cell, Recording(cell, status="oom", facts=facts), diagnosis))
+    told = getattr(answer, "reason", "")
+    assert ("more than one GradientTape" in told) is counts, told

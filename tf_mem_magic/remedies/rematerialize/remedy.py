@@ -18,6 +18,7 @@ from tf_mem_magic.remedies._engine.question import INFERENCE, TRAINING, Ask, rem
 from tf_mem_magic.remedies.rematerialize.blocks import Block, find_blocks
 from tf_mem_magic.remedies.rematerialize.function_blocks import find_function_blocks
 from tf_mem_magic.remedies.rematerialize.structure import Structure
+from tf_mem_magic.remedies.rematerialize.tapes import tapes_of
 
 KEY = "rematerialize"
 TITLE = "Rematerialize"
@@ -83,10 +84,9 @@ def _check_training(ask: Ask) -> None:
     strategies = ask.notebook.words_ending("Strategy")
     if any(called_name(c).endswith("Strategy") for cell in ask.notebook.cells_with(*strategies) for c in cell.calls):
         raise RefusedError("the training runs under a distribution strategy, with which it was not tested")
-    calls = [call for cell in ask.notebook.cells_with("GradientTape") for call in cell.calls]
-    tapes = [call for call in calls if called_name(call) == "GradientTape"]
+    tapes = tapes_of(ask)
     if len(tapes) > 1:
-        raise RefusedError("there is more than one GradientTape, and gradients of gradients were not tested")
+        raise RefusedError("the training records on more than one GradientTape, with which it was not tested")
     if any(k.arg == "persistent" for tape in tapes for k in tape.keywords):
         raise RefusedError("the GradientTape is persistent, and each of its gradients would compute the blocks again")
     if {called_name(c) for c in ask.failing} & INFERENCE:
