@@ -7,7 +7,7 @@ import functools
 
 import pytest
 
-from tests.styles import COMPILE, SGD, STYLES, Style
+from tests.golden.styles import COMPILE, SGD, STYLES, Style
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Declined, Proposal
 from tf_mem_magic.explain import explain
