@@ -44,8 +44,17 @@ def _may_import(name: str, text: str) -> bool:
 
 
 def _may_name(name: str, text: str) -> bool:
+    if "import" in text and name in _imported(text):
+        return True
     written = (f"{name} ", f"{name}=", f"{name}\t", f"{name}\\", f"def {name}", f"class {name}")
-    return ("import" in text or any(one in text for one in written)) and name in _named(text)
+    return any(one in text for one in written) and _given(name).search(text) is not None
+
+
+@lru_cache(maxsize=256)
+def _given(name: str) -> re.Pattern[str]:
+    """Give what finds the definition of a name, or a statement that makes it another name of something."""
+    alias = rf"(?:^|[;:]|%time)[ \t]*{name}[ \t]*=[ \t(\\\n]*[^\W\d][\w.]*[ \t)]*(?=$|[;#\\\r])"
+    return re.compile(rf"\b(?:class|def)\s+{name}\b|{alias}", re.MULTILINE)
 
 
 def _has(name: str, text: str) -> bool:

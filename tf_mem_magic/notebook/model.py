@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -89,6 +90,11 @@ class Notebook:
     def mentions(self, *words: str) -> bool:
         """Tell whether a cell, this one included, has one of ``words`` anywhere in its text."""
         return not words_of(self.source).isdisjoint(words) or self.before.mentions(*words)
+
+    def has(self, pattern: str, *literals: str) -> bool:
+        """Tell whether a pattern is found in a cell's text; looked for only where one of ``literals`` stands."""
+        near = (text for text in self.texts if any(literal in text for literal in literals))
+        return any(re.search(pattern, text) for text in near)
 
     def words_ending(self, ending: str) -> tuple[str, ...]:
         """List the words of all cells that end so."""

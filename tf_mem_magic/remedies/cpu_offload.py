@@ -37,11 +37,16 @@ _METHODS = frozenset(
     "squeeze round batch take skip prefetch items values keys format join".split()
 )
 _RECURRENT = frozenset({"LSTM", "GRU", "Bidirectional", "RNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"})
-_NOT_CERTAIN = {
-    r"\b\w*Strategy\(": "the notebook uses a distribution strategy, which places the work itself",
-    r"\bdevice\(|\bset_visible_devices\b": "the notebook places its work on devices itself",
-    r"\bchannels_first\b": "images with their channels first are not computed by the CPU",
-}
+_NOT_CERTAIN = (
+    (r"\b\w*Strategy\(", ("Strategy(",), "the notebook uses a distribution strategy, which places the work itself"),
+    (
+        r"\bdevice\(|\bset_visible_devices\b",
+        ("device(", "set_visible_devices"),
+        "the notebook places its work on devices itself",
+    ),
+    (r"\bchannels_first\b", ("channels_first",), "images with their channels first are not computed by the CPU"),
+)
+"""What makes it uncertain: a pattern, the words of which one must stand in a text that has it, and the reason."""
 _WHY = "Nothing but the training needs the GPU: what this statement computes is held in the computer's own memory."
 _CAVEATS = (
     "A CPU is slower than a GPU, and the computer's own memory must have the room.",
@@ -103,8 +108,8 @@ def _check_scope(ask: Ask) -> None:
         raise RefusedError("this is Keras 2 (tf_keras), with which it was not tested")
     if any(frame.function in _CREATES for error in ask.recording.errors for frame in error.frames):
         raise RefusedError("it ran out while weights were made, and they belong on the GPU")
-    for pattern, reason in _NOT_CERTAIN.items():
-        if any(re.search(pattern, text) for text in ask.texts):
+    for pattern, words, reason in _NOT_CERTAIN:
+        if ask.notebook.has(pattern, *words):
             raise RefusedError(reason)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 
 from tf_mem_magic.core.diagnosis import Cause, Diagnosis
 from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, ProcessFacts
@@ -19,12 +18,25 @@ KEY = "distribute"
 TITLE = "Several GPUs"
 
 _CREATES = frozenset({"add_weight", "add_variable", "_initialize_with_initializer"})
-_NOT_CERTAIN = {
-    r"\b\w*Strategy\(": "the notebook uses a distribution strategy itself",
-    r"\bGradientTape\b|def train_step\b": "it trains with a step of its own, which a strategy must be told about",
-    r"\btf\.device\(|\bset_visible_devices\b": "the notebook places its work on devices itself",
-    r"\brun_eagerly\b|\breduction\s*=": "it sets how steps run or losses are added up, which a strategy changes",
-}
+_NOT_CERTAIN = (
+    (r"\b\w*Strategy\(", ("Strategy(",), "the notebook uses a distribution strategy itself"),
+    (
+        r"\bGradientTape\b|def train_step\b",
+        ("GradientTape", "train_step"),
+        "it trains with a step of its own, which a strategy must be told about",
+    ),
+    (
+        r"\btf\.device\(|\bset_visible_devices\b",
+        ("tf.device(", "set_visible_devices"),
+        "the notebook places its work on devices itself",
+    ),
+    (
+        r"\brun_eagerly\b|\breduction\s*=",
+        ("run_eagerly", "reduction"),
+        "it sets how steps run or losses are added up, which a strategy changes",
+    ),
+)
+"""What makes it uncertain: a pattern, the words of which one must stand in a text that has it, and the reason."""
 _WHY = "Each card computes a part of every batch, so it holds a part of the activations; the gradients are added up."
 
 
@@ -58,8 +70,8 @@ def _proposal(ask: Ask, cards: list[DeviceFacts]) -> Proposal:
         raise RefusedError("what is left over fills the card, and it would still be there")
     if any(f.function in _CREATES for e in ask.recording.errors for f in e.frames):
         raise RefusedError("it ran out while weights were made, and every card holds all of them")
-    for pattern, reason in _NOT_CERTAIN.items():
-        if any(re.search(pattern, text) for text in ask.texts):
+    for pattern, words, reason in _NOT_CERTAIN:
+        if ask.notebook.has(pattern, *words):
             raise RefusedError(reason)
     batch, count = _share(ask.facts, len(cards))
     source, model = _scoped(ask, sorted(one.name for one in cards[:count]))
