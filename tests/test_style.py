@@ -29,10 +29,10 @@ HEAVY = (
     "numpy",
 )
 ROOMS = tuple(
-    "core diagnose notebook sources remedies report explain facts release apply record api views session magic".split()
+    "core memory diagnose notebook sources remedies report explain facts trace release apply record api views session magic".split()
 )
 """The rooms in the order in which they may import: each one only from those before it."""
-PURE = ("core", "diagnose", "notebook", "remedies", "report", "explain")
+PURE = ("core", "memory", "diagnose", "notebook", "remedies", "report", "explain")
 SHELLS = ("tf_mem_magic.report.figure", "tf_mem_magic.report.bundle")
 """What lies in a pure room and is a shell all the same."""
 

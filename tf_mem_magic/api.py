@@ -182,6 +182,7 @@ def record(name: str = "record()", *, interval: float = DEFAULT_INTERVAL) -> Ite
     from tf_mem_magic.explain import explain
     from tf_mem_magic.record.capture import Capture
     from tf_mem_magic.record.pool import SourcePool
+    from tf_mem_magic.trace.observe import with_step
 
     running, pool = Running(), SourcePool()
     namespace = sys._getframe(2).f_globals
@@ -194,7 +195,7 @@ def record(name: str = "record()", *, interval: float = DEFAULT_INTERVAL) -> Ite
         failed = error
         raise
     finally:
-        recording = capture.stop(failed)
+        recording = with_step(capture.stop(failed), failed, namespace)
         failed = None
         running.report = Report(explain(recording, notices=capture.notices, deploys=False))
         remember(running.report)

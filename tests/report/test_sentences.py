@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from tests import gallery
-from tf_mem_magic.core.diagnosis import Diagnosis, Part
+from tf_mem_magic.core.diagnosis import Diagnosis, LayerBytes, Part
 from tf_mem_magic.core.outcome import Attempt, Comparison, Outcome
 from tf_mem_magic.core.recording import Cell, Dump, Recording, Series
 from tf_mem_magic.core.units import GIB, MIB
@@ -213,3 +213,32 @@ def test_what_remains_on_the_host_is_not_called_activations():
     found = Diagnosis("host", in_use=GIB, breakdown=(Part("other", GIB, "what remains of the bytes in use"),))
     labels = [share.label for share in sentences.breakdown(outcome_of(status="oom", diagnosis=found))]
     assert ["the rest of this process: Python, libraries, data"] == labels
+
+
+def by_layer():
+    """A failure whose bytes are known by layer."""
+    outcome = gallery.out_of_memory()
+    whole = outcome.diagnosis.in_use
+    parts = (
+        Part("activations", whole - whole // 4 - 3 * (whole // 100), "found"),
+        Part("weights", whole // 4, "counted"),
+        *(Part(kind, whole // 100, "found") for kind in ("inputs", "updates", "rounding")),
+    )
+    layers = tuple(
+        LayerBytes(name, "activations", whole // n)
+        for name, n in (("conv2d", 4), ("dense", 8), ("bn", 16), ("last", 500))
+    )
+    diagnosis = dataclasses.replace(outcome.diagnosis, breakdown=parts, layers=layers)
+    return dataclasses.replace(outcome, diagnosis=diagnosis)
+
+
+def test_parts_too_small_to_see_are_one_and_the_shares_still_make_a_whole():
+    shares = sentences.breakdown(by_layer())
+    assert [share.label for share in shares][-1] == "small parts"
+    assert "optimizer's temporaries" in shares[-1].basis
+    assert round(sum(share.fraction for share in shares), 6) == 1
+
+
+def test_the_three_largest_layers_are_named_and_trifles_are_not():
+    told = sentences.largest_layers(by_layer())
+    assert [name for name in ("conv2d", "dense", "bn", "last") if f"`{name}`" in told] == ["conv2d", "dense", "bn"]

@@ -8,7 +8,22 @@ from typing import Literal
 from tf_mem_magic.core.recording import Frame
 
 Cause = Literal["host", "other-process", "leftovers", "fragmentation", "too-big", "unknown"]
-PartKind = Literal["weights", "optimizer", "values", "earlier", "garbage", "other"]
+PartKind = Literal[
+    "weights",
+    "optimizer",
+    "values",
+    "earlier",
+    "garbage",
+    "inputs",
+    "activations",
+    "gradients",
+    "updates",
+    "workspace",
+    "rounding",
+    "other",
+]
+OF_STEP: frozenset[str] = frozenset({"inputs", "activations", "gradients", "updates", "workspace", "rounding", "other"})
+"""Kinds of parts that a step holds only while it runs; the others lie there before it and after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +81,28 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerBytes:
+    """What one layer holds of one kind: ``bytes`` in ``count`` tensors, the largest with ``shape`` and ``dtype``.
+
+    ``layer`` is empty where the operations belong to none.
+    """
+
+    layer: str
+    kind: PartKind
+    bytes: int
+    shape: tuple[int, ...] | None = None
+    dtype: str = ""
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnosis:
     """An out-of-memory error explained.
 
     ``device`` is TensorFlow's short name, or ``"host"``. ``requested``, ``in_use``, ``limit`` are bytes or None.
     ``line`` is the cell's line that led there (the ``%%tfmem`` line being 1); ``file`` and ``frame`` the innermost
-    frame of the user's own code. ``fragmentation`` is 0–1 or None. ``breakdown`` sums to ``in_use``.
+    frame of the user's own code. ``fragmentation`` is 0–1 or None. ``breakdown`` sums to ``in_use``; ``layers`` tells
+    those of its bytes by layer that a step holds, most first.
     ``text`` is the paragraph a person reads, one sentence a line; ``detail`` those of its lines that say what was
     needed and why there was no room. ``jit``: XLA had compiled what failed. ``situation``: what was being made, where
     that decides what can help.
@@ -95,6 +126,12 @@ class Diagnosis:
     jit: bool = False
     detail: str = ""
     situation: Situation | None = None
+    layers: tuple[LayerBytes, ...] = ()
+
+    @property
+    def of_step(self) -> int:
+        """Bytes in use that only the step held."""
+        return sum(part.bytes for part in self.breakdown if part.kind in OF_STEP)
 
     @property
     def larger_than_device(self) -> bool:

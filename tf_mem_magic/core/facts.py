@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from tf_mem_magic.core.step import StepFacts
+
 Scalar = int | float | bool | str | None
 
 
@@ -190,7 +192,8 @@ class Facts:
     ``used_besides`` what is left of these where the cell defines ``functions`` itself. ``modules`` are the user's own
     files whose code led to the error, innermost first. ``shadowed`` are names of models that mean another model in a
     function that led to the error. ``partial``: not everything was looked at, most often because the kernel died before
-    that; so what is missing here is not known.
+    that; so what is missing here is not known. ``step`` is the step that was running when memory ran out (None: it was
+    not read).
     """
 
     tensorflow: str | None = None
@@ -217,6 +220,7 @@ class Facts:
     modules: tuple[ModuleFacts, ...] = ()
     shadowed: tuple[str, ...] = ()
     partial: bool = False
+    step: StepFacts | None = None
 
     def model(self, name: str) -> ModelFacts | None:
         """Find the model that ``name`` holds, in whichever quotes; None where it is not sure which it means."""

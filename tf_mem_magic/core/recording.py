@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from math import isfinite
 from operator import gt
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from tf_mem_magic.core.facts import Facts
 
@@ -116,7 +118,8 @@ class Dump:
     ``limit``, ``in_use``, ``peak``, ``pool`` and ``largest_free`` are bytes or None; ``fragmentation`` 0–1 is
     (free in pool − largest free chunk) / free in pool. ``groups``: chunks in use by operation, largest first (a
     chunk without an operation's name is grouped by its size). ``requested`` (bytes, rounded to chunks) is what the
-    operation ``op`` asked for in vain; only the text tells.
+    operation ``op`` asked for in vain; only the text tells. ``chunks``: those in use as ``(requested, size, count)``,
+    the bytes that were asked for and those that the chunk has, most bytes first; empty where only the text tells.
     """
 
     allocator: str
@@ -130,6 +133,7 @@ class Dump:
     groups: tuple[ChunkGroup, ...] = ()
     requested: int | None = None
     op: str | None = None
+    chunks: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +184,24 @@ class Recording:
     host_full: HostFull | None = None
     garbage: tuple[tuple[str, int], ...] = ()
     discarded: tuple[tuple[str, int], ...] = ()
+
+    def to_dataframe(self) -> Any:
+        """Give the samples as a pandas ``DataFrame``: :func:`tf_mem_magic.core.exports.to_dataframe`."""
+        from tf_mem_magic.core import exports
+
+        return exports.to_dataframe(self)
+
+    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Write the samples as CSV: :func:`tf_mem_magic.core.exports.to_csv`."""
+        from tf_mem_magic.core import exports
+
+        return exports.to_csv(self, path)
+
+    def to_perfetto(self, path: str | os.PathLike[str]) -> Path:
+        """Write the curves for Perfetto or Chrome: :func:`tf_mem_magic.core.exports.to_perfetto`."""
+        from tf_mem_magic.core import exports
+
+        return exports.to_perfetto(self, path)
 
     def get(self, name: str) -> Series | None:
         """Find the series called ``name``."""

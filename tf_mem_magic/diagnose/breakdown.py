@@ -22,9 +22,14 @@ def break_down(recording: Recording, device: str, in_use: int) -> tuple[Part, ..
     Parts are never negative and sum to ``in_use``: where the named bytes exceed it, the last are cut, which their
     basis says.
     """
+    return share_out(in_use, _named(recording, device))
+
+
+def share_out(in_use: int, known: Iterable[Part]) -> tuple[Part, ...]:
+    """Share out ``in_use`` bytes among parts in their order, the last ones cut; ``other`` is the rest."""
     room = in_use
     parts: list[Part] = []
-    for part in _named(recording, device):
+    for part in known:
         if part.bytes > room:
             part = Part(part.kind, room, _CLIPPED, part.names)
         if part.bytes:

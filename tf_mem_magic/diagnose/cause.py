@@ -10,6 +10,7 @@ from tf_mem_magic.core.recording import Dump, ErrorText, Frame, Recording
 from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.diagnose import explanation
 from tf_mem_magic.diagnose.breakdown import HOST, break_down, discarded, find_leftovers
+from tf_mem_magic.diagnose.chunks import take_apart
 from tf_mem_magic.diagnose.dump import device_of
 from tf_mem_magic.diagnose.errortext import TextFacts
 from tf_mem_magic.diagnose.oom import find_oom
@@ -100,6 +101,8 @@ def _explain(
         requested = dump.requested
     shown = _as_shown(recording, frames)
     inside = [f for f in shown if f.in_cell]
+    parts = break_down(recording, device, level.in_use) if level.in_use is not None else ()
+    parts, layers = take_apart(recording, parts, dump, requested)
     diagnosis = Diagnosis(
         device=device,
         requested=requested,
@@ -113,7 +116,8 @@ def _explain(
         in_use=level.in_use,
         limit=level.limit,
         fragmentation=dump.fragmentation if dump else None,
-        breakdown=break_down(recording, device, level.in_use) if level.in_use is not None else (),
+        breakdown=parts,
+        layers=layers,
         jit=text.jit,
     )
     diagnosis = replace(diagnosis, cause=_cause(recording, diagnosis, dump))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -133,6 +133,17 @@ def group_chunks(chunks: Iterable[tuple[str, int, int | None]]) -> tuple[ChunkGr
         total = None if requested is None or so_far.requested is None else so_far.requested + requested
         groups[key] = ChunkGroup(op, so_far.bytes + size, total, so_far.count + 1)
     return tuple(sorted(groups.values(), key=lambda group: (-group.bytes, group.op)))
+
+
+MOST_SIZES = 4096
+"""Different sizes of chunks that are kept, those that take most."""
+
+
+def count_chunks(chunks: Iterable[tuple[int, int]]) -> tuple[tuple[int, int, int], ...]:
+    """Count chunks ``(requested, size)`` that are alike, most bytes first; no more than :data:`MOST_SIZES` kinds."""
+    counted = Counter(chunks)
+    ranked = sorted(counted.items(), key=lambda entry: (-entry[0][1] * entry[1], entry[0]))
+    return tuple((requested, size, count) for (requested, size), count in ranked[:MOST_SIZES])
 
 
 def parse_dumps(text: str) -> tuple[Dump, ...]:

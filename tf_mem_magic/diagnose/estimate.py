@@ -120,8 +120,8 @@ def half_or_less(diagnosis: Diagnosis | None, batch: int, below: int, reserved: 
     smaller = below // 2
     if diagnosis is None or not diagnosis.limit or not diagnosis.requested or not _grows(diagnosis, batch):
         return smaller
-    stays = sum(part.bytes for part in diagnosis.breakdown if part.kind != "other")
-    shrinks = sum(part.bytes for part in diagnosis.breakdown if part.kind == "other") + diagnosis.requested
+    stays = sum(part.bytes for part in diagnosis.breakdown) - diagnosis.of_step
+    shrinks = diagnosis.of_step + diagnosis.requested
     room = diagnosis.limit - reserved - stays
     while smaller > 1 and room > 0 and shrinks * smaller > room * batch:
         smaller //= 2

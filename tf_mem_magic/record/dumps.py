@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_mem_magic.core.recording import Dump
-from tf_mem_magic.diagnose.dump import complete, device_of, fragmentation, group_chunks, parse_dumps
+from tf_mem_magic.diagnose.dump import complete, count_chunks, device_of, fragmentation, group_chunks, parse_dumps
 
 VARIABLE = "TF_BFC_MEMORY_DUMP"
 WAIT = 12.0
@@ -213,6 +213,7 @@ def read_dump(path: Path) -> Dump | None:
         largest_free=max(free, default=0),
         fragmentation=fragmentation(sum(free), max(free, default=0)),
         groups=group_chunks(used),
+        chunks=count_chunks((requested, size) for _, size, requested in used),
     )
 
 

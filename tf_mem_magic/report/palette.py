@@ -33,5 +33,11 @@ PARTS: dict[str, str] = {
     "values": "#1f9e97",
     "earlier": "#836e4e",
     "garbage": "#6040f0",
+    "inputs": "#b3824e",
+    "activations": "#1e9bdb",
+    "gradients": "#297608",
+    "updates": "#3c8da9",
+    "workspace": "#136fa2",
+    "rounding": "#4c7afc",
 }
 """Colour by a part's kind. Activations and temporaries are what the timeline moves with, so they share its colour."""

@@ -23,6 +23,12 @@ PART_WORDS: dict[str, str] = {
     "values": "named values",
     "earlier": "earlier cells",
     "garbage": "garbage of this cell",
+    "inputs": "input batches",
+    "activations": "activations",
+    "gradients": "gradients",
+    "updates": "optimizer's temporaries",
+    "workspace": "kernels' workspace",
+    "rounding": "rounding by the allocator",
     "other": "activations and temporaries",
 }
 _OF_CARDS = ("nvml", "device:", "process:")
@@ -30,6 +36,9 @@ _HOST_REST = "the rest of this process: Python, libraries, data"
 
 FIRST_HEADING = "Change the cell and run it again"
 """Heads the changes after a first run; where buttons stand below, they say the same."""
+
+_SMALL = 0.02
+"""Share of the bytes in use below which a part of a step, or a layer, is not named by itself."""
 
 SHORT = 0.5
 """Seconds below which a run that went well has no timeline to speak of."""
@@ -165,15 +174,39 @@ def breakdown(outcome: Outcome) -> tuple[Share, ...]:
     on_host = outcome.diagnosis is not None and outcome.diagnosis.device == "host"
     unit = unit_of(outcome)
     ranked = sorted((part for part in parts if part.bytes > 0), key=lambda part: -part.bytes)
-    return tuple(
-        Share(part.kind, _part_label(part, on_host), amount(part.bytes, unit), part.basis, part.bytes / total)
-        for part in ranked
-    )
+    is_known = any(part.kind in ("activations", "gradients", "updates") for part in parts)
+    small = [part for part in ranked if is_known and part.bytes < _SMALL * total]
+    shown = ranked if len(small) < 2 else [part for part in ranked if part not in small]
+    shares = [
+        Share(part.kind, _part_label(part, on_host, is_known), amount(part.bytes, unit), part.basis, part.bytes / total)
+        for part in shown
+    ]
+    if len(shown) < len(ranked):
+        rest = sum(part.bytes for part in small)
+        names = ", ".join(PART_WORDS.get(part.kind, part.kind) for part in small)
+        shares.append(Share("other", "small parts", amount(rest, unit), names, rest / total))
+    return tuple(shares)
 
 
-def _part_label(part: Part, on_host: bool) -> str:
+def largest_layers(outcome: Outcome) -> str:
+    """Name the three layers that the step held most for; empty where that is not known or they are trifles."""
+    diagnosis = outcome.diagnosis
+    if diagnosis is None or not diagnosis.layers or not diagnosis.in_use:
+        return ""
+    by_layer: dict[str, int] = {}
+    for row in diagnosis.layers:
+        if row.layer:
+            by_layer[row.layer] = by_layer.get(row.layer, 0) + row.bytes
+    ranked = sorted(by_layer.items(), key=lambda entry: -entry[1])[:3]
+    worth = [f"`{name}` {amount(held, unit_of(outcome))}" for name, held in ranked if held >= _SMALL * diagnosis.in_use]
+    return f"Largest layers: {', '.join(worth)}." if worth else ""
+
+
+def _part_label(part: Part, on_host: bool, is_known: bool) -> str:
     if on_host and part.kind == "other":
         return _HOST_REST
+    if part.kind == "other" and is_known:
+        return "not explained"
     label = PART_WORDS.get(part.kind, part.kind)
     if not part.names or (len(part.names) == 1 and part.kind in ("weights", "optimizer")):
         return label

@@ -217,6 +217,9 @@ def _said(outcome: Outcome) -> tuple[Said, ...]:
     if where:
         lines.append(Said(where, code))
     lines += [Said(text) for text in (sentences.paragraph(outcome), *sentences.neighbours(outcome)) if text]
+    layers = sentences.largest_layers(outcome)
+    if layers:
+        lines.append(Said(layers))
     situation = outcome.diagnosis.situation if outcome.diagnosis is not None else None
     if situation is not None and situation.advice and not outcome.offered:
         lines.append(Said(situation.advice, situation.code))

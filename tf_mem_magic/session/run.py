@@ -172,11 +172,12 @@ class CellRun:
         """Make the report of the run."""
         from tf_mem_magic.api import Report
         from tf_mem_magic.explain import explain
+        from tf_mem_magic.trace.observe import with_step
 
         compiled = compiled_cells(self.host.shell)
         files = frozenset(n for n, number in compiled.items() if number == count or self._compiled.get(n) != number)
         told = self._capture.tell(error, files, count, was_cancelled(error, self._task))
-        recording = with_garbage(told)
+        recording = with_step(with_garbage(told), error, self.host.shell.user_ns)
         # Offered once for each model: whoever trains it again knows by then.
         models = {(model.name, model.weight_bytes) for model in deployable(recording)[:1]} - self.host.deployed
         deploys = bool(models) and (self.run.rerun is None or self.run.rerun.continues)

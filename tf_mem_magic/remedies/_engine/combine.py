@@ -101,6 +101,7 @@ def _merged(one: Proposal, other: Proposal) -> Proposal:
         picks=(),
         cost=", ".join(cost for cost in (one.cost, other.cost) if cost),
         technique=" + ".join(name for name in (one.technique, other.technique) if name),
+        effect=one.effect.then(other.effect) if one.effect is not None and other.effect is not None else None,
     )
 
 

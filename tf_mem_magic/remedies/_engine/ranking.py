@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal
 from tf_mem_magic.remedies._engine.asking import Question, ask
 from tf_mem_magic.remedies._engine.combine import PRESERVES, changed_context, merge
+from tf_mem_magic.remedies._engine.estimating import with_estimate
 from tf_mem_magic.remedies._engine.registry import all_remedies
 
 
@@ -18,7 +19,7 @@ def propose_all(context: Context) -> Answer:
     """
     question = Question(context)
     answers = [_possible(answer, context) for remedy in all_remedies() for answer in ask(remedy, question)]
-    return tuple(sorted(answers, key=_rank))
+    return tuple(sorted((with_estimate(answer, context) for answer in answers), key=_ranking(context)))
 
 
 def _possible(answer: Proposal | Declined, context: Context) -> Proposal | Declined:
@@ -40,6 +41,24 @@ def propose_after_success(context: Context) -> Answer:
     known = [answer for answer in answers if isinstance(answer, Declined) or answer.new_cell]
     offers = any(isinstance(answer, Proposal) for answer in known)
     return tuple(sorted(known, key=_rank)) if offers else ()
+
+
+def _ranking(context: Context) -> Callable[[Proposal | Declined], tuple[int, ...]]:
+    """Rank as ever, but what the step's own operations say does not fit comes after what may."""
+    limit = context.diagnosis.limit if context.diagnosis is not None else None
+
+    def rank(answer: Proposal | Declined) -> tuple[int, ...]:
+        first, *rest = _rank(answer)
+        is_too_much = (
+            isinstance(answer, Proposal)
+            and answer.effect is not None
+            and answer.estimate is not None
+            and limit is not None
+            and answer.estimate.word(limit) == "no"
+        )
+        return (first, int(is_too_much), *rest)
+
+    return rank
 
 
 def _rank(answer: Proposal | Declined) -> tuple[int, ...]:
@@ -81,7 +100,7 @@ def combine(context: Context, keys: tuple[str, ...]) -> Proposal | Declined:
         return steps[0]
     merged = merge(steps, all_keys, _titles(steps))
     if isinstance(merged, Proposal):
-        return replace(merged, choices=tuple(_choices(context, ordered, steps)))
+        return with_estimate(replace(merged, choices=tuple(_choices(context, ordered, steps))), context)
     return merged
 
 

@@ -242,7 +242,7 @@ def weigh(diagnosis: Diagnosis | None, sums: int, batch: int, small: int) -> tup
     """
     if diagnosis is None or not diagnosis.breakdown or not sums:
         return ()
-    held = sum(p.bytes for p in diagnosis.breakdown if p.kind == "other") + (diagnosis.requested or 0)
+    held = diagnosis.of_step + (diagnosis.requested or 0)
     saved = max(held - sums, 0) * (batch - small) // batch
     about = f"about {size(saved)}" if saved else "nothing that is seen"
     both = f"sums of gradients would take {size(sums)}, and batches of {small} save {about}"

@@ -6,6 +6,7 @@ import ast
 import re
 from dataclasses import dataclass
 
+from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.proposals import Estimate, Proposal, RefusedError
 from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.estimate import estimate_peak, half_or_less, largest_power_of_two
@@ -75,6 +76,7 @@ def propose(ask: Ask) -> Proposal:
         expects=(("batch", batch),),
         undo="\n".join((*found.undo, *([place.undo] if place.undo else []))),
         doubtful=bool(doubt),
+        effect=Effect(batch=(found.value, batch), accumulates=not before),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Choice, Context, Declined, Example, Pick, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording, Series
@@ -156,6 +157,7 @@ def _run_again(context: Context, diagnosis: Diagnosis) -> Proposal | None:
         caveats=("More may be asked for later in the cell than what failed here.",),
         why="Earlier cells had left them in memory, where no name holds them; Python has collected them since.",
         doubtful=True,
+        effect=Effect(released=back),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.core.diagnosis import Diagnosis, Part
+from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Choice, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
@@ -128,6 +129,7 @@ def _proposal(ask: Ask, share: _Share, before: str, ways: Sequence[tuple[str, st
             f"of {size(share.total)}. {title} would keep {size(_KEEPS[title] * share.weights)}."
         ),
         choices=tuple(Choice(name, changed, _NOTES[name]) for name, changed in ways[1:]),
+        effect=Effect(optimizer=title.split()[0].lower(), slots=_KEEPS[title]),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ModelFacts
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
@@ -75,6 +76,7 @@ def propose(ask: Ask) -> Proposal:
         why=_WHY,
         undo=undo,
         cost=_cost(_device(facts, ask.diagnosis)),
+        effect=Effect(policy=policy),
     )
 
 

@@ -54,8 +54,7 @@ def _why_not(ask: Ask) -> str:
 
 def _held_by_weights(diagnosis: Diagnosis) -> str:
     """Say why no batch is small enough, where weights or values fill the device and a weight's update ran out."""
-    parts = {part.kind: part.bytes for part in diagnosis.breakdown}
-    rest = parts.get("other", 0)
+    rest = diagnosis.of_step
     known = diagnosis.in_use and diagnosis.limit and _UPDATE.search(diagnosis.op or "")
     if not known or rest >= _LITTLE * (diagnosis.limit or 0):
         return ""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 
+from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Estimate, Point, Proposal, RefusedError
 from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.diagnose.estimate import estimate_peak, half_or_less, largest_power_of_two
+from tf_mem_magic.diagnose.expected import largest_batch
 from tf_mem_magic.diagnose.places import is_cell_file
 from tf_mem_magic.notebook.batch.datasets import trace
 from tf_mem_magic.notebook.batch.search import BatchFound, set_batch
@@ -59,6 +61,7 @@ def propose(ask: Ask) -> Proposal:
         why=_why(ask, found, batch, estimate),
         expects=_expects(found, batch),
         undo="\n".join(found.undo),
+        effect=None if found.method == "validation" else Effect(batch=(found.value, batch)),
     )
 
 
@@ -97,6 +100,9 @@ def _choose(ask: Ask, found: BatchFound) -> tuple[int, Estimate | None]:
     """Choose the next batch size: the largest power of two expected to fit, else half, or less if half cannot do."""
     points, below = _points(ask, found), _below(ask, found)
     batch = half_or_less(ask.diagnosis, found.value, below)
+    if ask.diagnosis is not None and found.method != "validation" and not found.per_replica:
+        # What the step itself tells comes first; where it tells that not even one sample fits, half is tried.
+        batch = largest_batch(ask.recording, ask.diagnosis, found.value, below) or batch
     limit = ask.diagnosis.limit if ask.diagnosis else None
     if limit:
         batch = largest_power_of_two(points, limit, found.value) or batch

@@ -1,0 +1,132 @@
+"""The peak to expect after a change."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.diagnose.test_chunks import FULL, WEIGHT, run
+from tests.memory.steps import KIB, dense_stack
+from tf_mem_magic.core.effects import Effect
+from tf_mem_magic.core.recording import Dump
+from tf_mem_magic.core.step import pack
+from tf_mem_magic.diagnose.cause import diagnose
+from tf_mem_magic.diagnose.expected import expected, largest_batch, saves_nothing
+
+MIB = 1 << 20
+BATCH = 2048
+ACTIVATION = BATCH * 256 * 4
+
+
+def failed(batch=BATCH, limit=16 * MIB, other=None, **step):
+    """A stack of 8 dense layers at a batch that ran out after six of them."""
+    recording = run([(WEIGHT, WEIGHT, 8), (ACTIVATION, ACTIVATION, 6)], op="m_1/dense_6_1/MatMul")
+    packed = pack([dense_stack(8, batch=batch)] + ([dense_stack(8, batch=other)] if other else []))
+    facts = replace(recording.facts, models=(replace(recording.facts.models[0], weight_bytes=8 * WEIGHT),))
+    known = replace(
+        facts.step, batch=batch, other=other, packed=packed, variables=(("weights", "m", WEIGHT),) * 8, **step
+    )
+    dump = replace(recording.dumps[0], limit=limit)
+    recording = replace(recording, facts=replace(facts, step=known), dumps=(dump,))
+    return recording, diagnose(recording)
+
+
+def peak(**effect):
+    recording, diagnosis = failed()
+    return expected(recording, diagnosis, Effect(**effect))
+
+
+@pytest.mark.parametrize("other", [None, BATCH // 2])
+def test_a_smaller_batch_needs_less_and_the_weights_stay(other):
+    recording, diagnosis = failed(other=other)
+    whole, half, one = (expected(recording, diagnosis, Effect(batch=(BATCH, n))) for n in (BATCH, BATCH // 2, 1))
+    assert whole.low > half.high * 0.9 > one.high
+    assert one.low >= 8 * WEIGHT
+    # Eight activations at most, and the gradients of weights.
+    assert half.low <= 8 * WEIGHT + 10 * ACTIVATION // 2 + 3 * WEIGHT
+
+
+def test_two_traces_and_one_tell_the_same_where_sizes_do_not_coincide():
+    one, two = (expected(*failed(batch=640, other=other), Effect(batch=(640, 64))) for other in (None, 320))
+    assert one == two
+
+
+def test_the_peak_without_a_change_is_no_less_than_what_was_seen():
+    recording, diagnosis = failed()
+    now = expected(recording, diagnosis, Effect())
+    assert now.low >= diagnosis.in_use + diagnosis.requested
+
+
+def test_what_is_let_go_of_lowers_the_peak_by_its_bytes():
+    before, after = peak(), peak(released=3 * MIB)
+    assert (before.low - after.low, before.high - after.high) == (3 * MIB, 3 * MIB)
+
+
+def test_accumulation_adds_a_variable_for_each_weight():
+    smaller, adding = peak(batch=(BATCH, 256)), peak(batch=(BATCH, 256), accumulates=True)
+    assert (adding.low - smaller.low, adding.high - smaller.high) == (8 * WEIGHT, 8 * WEIGHT)
+
+
+def test_an_optimizer_that_keeps_less_lowers_the_peak_by_what_it_does_not_keep():
+    recording, diagnosis = failed()
+    model = replace(recording.facts.models[0], optimizer_bytes=2 * WEIGHT)
+    recording = replace(recording, facts=replace(recording.facts, models=(model,)))
+    diagnosis = diagnose(recording)
+    kept, none = (expected(recording, diagnosis, Effect(slots=slots)) for slots in (1, 0))
+    assert kept.high - none.high == 8 * WEIGHT
+
+
+def test_16_bits_need_less_and_surely_not_less_than_half_of_the_step():
+    now, half = peak(), peak(policy="mixed_float16")
+    assert half.high < now.high
+    assert half.low >= 8 * WEIGHT
+
+
+def test_layers_that_are_computed_again_do_not_hold_their_activations():
+    recording, diagnosis = failed(layers=tuple(f"dense_{i}" for i in range(8)))
+    now = expected(recording, diagnosis, Effect())
+    some = expected(recording, diagnosis, Effect(recompute=("dense_1", "dense_2", "dense_3")))
+    assert now.high - some.high >= ACTIVATION // 2
+
+
+@pytest.mark.parametrize("effect", [Effect(staged=True), Effect(jit=True), Effect(recompute=())])
+def test_what_cannot_be_computed_has_no_estimate(effect):
+    assert expected(*failed(), effect) is None
+
+
+def test_without_a_step_there_is_no_estimate():
+    recording = run(FULL, packed="")
+    assert expected(recording, diagnose(recording), Effect(batch=(8, 4))) is None
+
+
+def test_what_a_compiled_program_asked_for_shrinks_as_the_graph_does():
+    recording, diagnosis = failed(compiled=True)
+    assert expected(recording, diagnosis, Effect(batch=(BATCH, 1))) is None  # it was no program that failed
+    asked = replace(diagnosis, jit=True, requested=20 * MIB)
+    now, half = (expected(recording, asked, Effect(batch=(BATCH, n))) for n in (BATCH, BATCH // 2))
+    assert now.low < diagnosis.in_use + 20 * MIB < now.high
+    assert diagnosis.in_use + 5 * MIB < half.low < half.high < diagnosis.in_use + 19 * MIB
+
+
+def test_a_change_that_saves_nothing_says_so_with_the_numbers():
+    recording, diagnosis = failed()
+    assert "the peak would not fall" in saves_nothing(recording, diagnosis, Effect(batch=(BATCH, BATCH)))
+    assert saves_nothing(recording, diagnosis, Effect(batch=(BATCH, BATCH // 4))) == ""
+
+
+@pytest.mark.parametrize("limit", [6, 10, 14])
+def test_the_largest_batch_that_fits_is_a_round_number_and_the_next_does_not_fit(limit):
+    recording, diagnosis = failed(limit=limit * MIB)
+    found = largest_batch(recording, diagnosis, BATCH, BATCH)
+    assert found & (found - 1) == 0 or found % 8 == 0
+    assert expected(recording, diagnosis, Effect(batch=(BATCH, found))).high <= limit * MIB
+    assert expected(recording, diagnosis, Effect(batch=(BATCH, found * 5 // 4))).high > limit * MIB
+
+
+def test_where_the_weights_alone_do_not_fit_no_batch_does():
+    recording, diagnosis = failed(limit=8 * WEIGHT)
+    assert largest_batch(recording, diagnosis, BATCH, BATCH) == 0
+
+
+def test_without_an_estimate_no_batch_is_named():
+    recording = replace(run(FULL, packed=""), dumps=(Dump("GPU_0_bfc", "structured", 4 * MIB, 900 * KIB),))
+    assert largest_batch(recording, diagnose(recording), 8, 8) is None

@@ -1,0 +1,49 @@
+"""What an operation is for, by its name and by what it reads."""
+
+import pytest
+
+from tests.memory.steps import dense_stack
+from tf_mem_magic.memory.roles import layer_of, roles
+
+LAYERS = {"conv2d_4", "dense", "multi_head_attention_1", "query"}
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("functional_1/conv2d_4_1/convolution", "conv2d_4"),
+        ("StatefulPartitionedCall/functional_1/conv2d_4_2/convolution", "conv2d_4"),
+        ("StatefulPartitionedCall/gradient_tape/functional_1/conv2d_4_1/convolution/Conv2DBackpropFilter", "conv2d_4"),
+        ("functional_1/multi_head_attention_1_1/query_1/einsum/Einsum", "multi_head_attention_1"),
+        ("functional_1/dense_1/Gelu/mul", "dense"),
+        ("my_scope/inner/MatMul", "inner"),
+        ("Adam/mul_3", "Adam"),
+        ("AddN_2", ""),
+    ],
+)
+def test_the_layer_is_in_the_scopes_of_the_name(name, layer):
+    assert layer_of(name, LAYERS) == layer
+
+
+def test_activations_gradients_and_updates_are_told_apart():
+    step = dense_stack(2)
+    found = {node.name: role for node, role in zip(step.nodes, roles(step))}
+    assert (
+        found["x"],
+        found["m_1/dense_1_1/Relu"],
+        found["gradient_tape/m_1/dense_1_1/MatMul_1"],
+        found["sgd/Mul_1"],
+    ) == ("inputs", "activations", "gradients", "updates")
+
+
+def test_a_forward_pass_after_an_update_is_no_update():
+    """A GAN's second network runs after the first one's weights have changed, which it waits for but does not read."""
+    from tests.memory.steps import Maker
+
+    made = Maker()
+    x = made.argument("x", 4)
+    grad = made.op("MatMul", "gradient_tape/MatMul", x, kib=4)
+    update = made.op("AssignSubVariableOp", "sgd/Assign", x, grad, outputs=())
+    second = made.op("MatMul", "second_1/MatMul", x, kib=4, after=(update[0],))
+    step = made.step(second)
+    assert roles(step)[second[0]] == "activations"

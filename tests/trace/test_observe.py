@@ -1,0 +1,122 @@
+"""The step that ran out of memory, read from a real failure: exact, complete, and nothing is touched."""
+
+import pytest
+
+from tests.kernel import bfc
+from tests.script import found_by
+from tf_mem_magic.trace.functions import function_named_in
+
+SCRIPT = """
+import gc, json, sys
+import numpy as np, keras, tensorflow as tf
+from keras import layers
+from tf_mem_magic.api import record
+from tf_mem_magic.trace import observe
+
+given = json.load(sys.stdin)
+UNITS, BATCH, LAYERS = given["units"], given["batch"], given["layers"]
+keras.utils.set_random_seed(1)
+model = keras.Sequential([keras.Input((UNITS,)), *(layers.Dense(UNITS, activation="relu") for _ in range(LAYERS)),
+                          layers.Dropout(0.1), layers.Dense(1)])
+model.compile("sgd", "mse", jit_compile=False)
+x, y = np.zeros((BATCH * 2, UNITS), "float32"), np.zeros((BATCH * 2, 1), "float32")
+model.fit(x[:4], y[:4], batch_size=2, verbose=0)
+in_use = lambda: tf.config.experimental.get_memory_info("CPU:0")["current"]
+found = {}
+states = lambda: [
+    np.random.get_state()[1].tolist(),
+    [v.numpy().tolist() for v in model.variables if "seed" in v.path],
+    float(sum(np.abs(v.numpy()).sum() for v in model.trainable_variables)),
+    int(model.optimizer.iterations.numpy()),
+]
+real = observe.observe_step
+def watched(error, namespace, batches, *more):
+    gc.collect()
+    before = states()
+    tf.config.experimental.reset_memory_stats("CPU:0")
+    held = in_use()
+    step = real(error, namespace, batches, *more)
+    found["peak while reading"] = tf.config.experimental.get_memory_info("CPU:0")["peak"] - held
+    gc.collect()
+    found["left"] = in_use() - held
+    found["same state"] = states() == before
+    found["step"] = [step.function, step.op, step.batch, step.other, step.why_not, step.seconds, step.compiled]
+    found["layers"] = step.layers
+    found["variables"] = sorted(step.variables)
+    return step
+observe.observe_step = watched
+try:
+    with record() as running:
+        model.fit(x, y, batch_size=BATCH, verbose=0)
+except tf.errors.ResourceExhaustedError:
+    pass
+report = running.report
+diagnosis = report.diagnosis
+found["status"], found["in use"] = report.status, diagnosis.in_use
+found["parts"] = {part.kind: part.bytes for part in diagnosis.breakdown}
+found["rows"] = [[r.layer, r.kind, r.bytes, r.shape, r.count] for r in diagnosis.layers]
+eager = observe.observe_step
+observe.observe_step = real
+found["eager"] = real(ValueError("no function in here"), {}, ()).why_not
+print("FOUND" + json.dumps(found))
+"""
+UNITS, BATCH, LAYERS = 512, 8192, 6
+ACTIVATION = UNITS * BATCH * 4
+
+
+@pytest.fixture(scope="module")
+def found():
+    return found_by(SCRIPT, {"units": UNITS, "batch": BATCH, "layers": LAYERS}, bfc(150))
+
+
+@pytest.mark.tf
+def test_the_parts_of_a_real_failure_add_up_and_explain_nearly_all_of_it(found):
+    parts = found["parts"]
+    assert (found["status"], sum(parts.values())) == ("oom", found["in use"])
+    assert parts.get("other", 0) <= 0.03 * found["in use"], parts
+
+
+@pytest.mark.tf
+def test_the_activations_are_those_that_the_models_form_tells(found):
+    """One activation a layer, in the forward pass at most one more: each has the same known size."""
+    rows = [row for row in found["rows"] if row[1] == "activations" and row[2] >= ACTIVATION]
+    assert rows
+    assert all(bytes % ACTIVATION == 0 for _, _, bytes, _, _ in rows)
+    assert sum(row[2] for row in rows) // ACTIVATION in range(2, LAYERS + 2)
+
+
+@pytest.mark.tf
+def test_the_rows_carry_the_layers_own_names(found):
+    named = {row[0] for row in found["rows"] if row[2] >= ACTIVATION}
+    assert named <= set(found["layers"])
+
+
+@pytest.mark.tf
+def test_the_step_is_known_with_its_batch_and_every_variable(found):
+    function, op, batch, _, why_not, _, compiled = found["step"]
+    assert (function[:12], bool(op), batch, why_not, compiled) == ("__inference_", True, BATCH, "", False)
+    sizes = [size for part, _, size in found["variables"] if part == "weights"]
+    assert sizes.count(UNITS * UNITS * 4) == LAYERS
+
+
+@pytest.mark.tf
+def test_reading_the_step_leaves_weights_random_state_and_memory_as_they_are(found):
+    assert (found["same state"], found["left"]) == (True, 0)
+    assert found["peak while reading"] < 1 << 20
+
+
+@pytest.mark.tf
+def test_an_error_without_a_graph_says_so(found):
+    assert "operation by operation" in found["eager"]
+
+
+@pytest.mark.parametrize(
+    ("message", "name"),
+    [
+        ("OOM when allocating [[{{node a}}]] [Op:__inference_train_step_12]", "__inference_train_step_12"),
+        ("OOM when allocating tensor [Op:MatMul]", None),
+        ("OOM [Op:__wrapped__MatMul_device_]", None),
+    ],
+)
+def test_the_error_names_the_function_that_ran(message, name):
+    assert function_named_in(message) == name

@@ -1,0 +1,183 @@
+"""Step: one step of a model as a list of operations with the sizes of their tensors. Names and numbers only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+WIDTHS = {
+    "float16": 2,
+    "bfloat16": 2,
+    "float32": 4,
+    "float64": 8,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+    "int16": 2,
+    "uint16": 2,
+    "int32": 4,
+    "uint32": 4,
+    "int64": 8,
+    "uint64": 8,
+    "complex64": 8,
+    "complex128": 16,
+    "qint8": 1,
+    "quint8": 1,
+    "qint32": 4,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+}
+"""Bytes of one element; what is not listed (handles, variants, strings) takes no memory of the device itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One output of an operation.
+
+    ``shape`` is None where it is known only at run time. ``dtype`` is TensorFlow's name. ``count``: the tensor is a
+    list that comes to hold that many elements of this shape and dtype, each in a buffer of its own (0: no list).
+    """
+
+    shape: tuple[int, ...] | None
+    dtype: str
+    count: int = 0
+
+    @property
+    def bytes(self) -> int | None:
+        """Bytes of its buffer, or of one element of a list; None where the shape is unknown."""
+        return None if self.shape is None else prod(self.shape) * WIDTHS.get(self.dtype, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operation.
+
+    Attributes
+    ----------
+    name : str
+        Its path in the graph (``functional_1/dense_1/MatMul``).
+    kind : str
+        Its type (``MatMul``).
+    inputs : tuple of (int, int)
+        Which output of which node each input is: indices into :attr:`Step.nodes` and its outputs.
+    after : tuple of int
+        Nodes that must have run before, though it reads nothing of them.
+    outputs : tuple of Tensor
+        What it makes.
+    shares : tuple of int
+        For each output the input whose buffer it is, as far as only shapes and constants tell; -1: none.
+    body : int or None
+        For a loop, its body among :attr:`Step.bodies`: a step whose first nodes are its arguments.
+    trips : int
+        How often a loop runs its body; 0: unknown.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[tuple[int, int], ...] = ()
+    after: tuple[int, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    shares: tuple[int, ...] = ()
+    body: int | None = None
+    trips: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step at one batch size.
+
+    ``nodes`` stand in an order in which they can run. ``results`` are the outputs that the caller gets. ``given`` are
+    the nodes whose tensors the caller holds while the step runs. ``bodies`` are those of loops.
+    """
+
+    nodes: tuple[Node, ...] = ()
+    results: tuple[tuple[int, int], ...] = ()
+    given: tuple[int, ...] = ()
+    bodies: tuple[Step, ...] = ()
+
+
+def pack(steps: Sequence[Step]) -> str:
+    """Give steps as one short text, for a file; :func:`unpack` reads it."""
+    import base64
+    import zlib
+
+    import msgspec
+
+    return base64.b85encode(zlib.compress(msgspec.json.encode(tuple(steps)), 6)).decode()
+
+
+@lru_cache(maxsize=4)
+def unpack(text: str) -> tuple[Step, ...]:
+    """Read what :func:`pack` gave; the same text is read once.
+
+    Raises
+    ------
+    ValueError
+        If the text is damaged.
+    """
+    import base64
+    import zlib
+
+    import msgspec
+
+    try:
+        return msgspec.json.decode(zlib.decompress(base64.b85decode(text)), type=tuple[Step, ...])
+    except (zlib.error, msgspec.MsgspecError) as error:
+        raise ValueError(f"the step is damaged ({error})") from error
+
+
+@dataclass(frozen=True, slots=True)
+class StepFacts:
+    """The step that was running when memory ran out, in numbers.
+
+    Attributes
+    ----------
+    function : str
+        TensorFlow's name of the graph that ran.
+    op : str
+        The operation that failed, as the error names it.
+    batch : int or None
+        Samples in the step.
+    packed : str
+        The step (:func:`unpack`), and after it, where the graph is of any batch, the step at :attr:`other`.
+    other : int or None
+        The second batch size.
+    variables : tuple of (str, str, int)
+        The variables that the models and optimizers hold: ``"weights"`` or ``"optimizer"``, whose, and bytes, each.
+    layers : tuple of str
+        The names of the models' layers that are no models themselves.
+    optimizers : tuple of str
+        The names of the optimizers, by which the operations of their updates are called.
+    compiled : bool
+        XLA had compiled the step, or a part of it: that part runs as one program, which takes its memory at once.
+    why_not : str
+        Why there is no step; empty: there is.
+    seconds : float
+        How long reading it took.
+    cache : int
+        Bytes of the processor's last-level cache, by which kernels on the CPU size their temporaries; 0: the step ran
+        on another device, or it is unknown.
+    """
+
+    function: str = ""
+    op: str = ""
+    batch: int | None = None
+    packed: str = ""
+    other: int | None = None
+    variables: tuple[tuple[str, str, int], ...] = ()
+    layers: tuple[str, ...] = ()
+    optimizers: tuple[str, ...] = ()
+    compiled: bool = False
+    why_not: str = ""
+    seconds: float = 0.0
+    cache: int = 0
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The step, and the one at the other batch size; empty where there is none or it is damaged."""
+        try:
+            return unpack(self.packed) if self.packed else ()
+        except ValueError:
+            return ()

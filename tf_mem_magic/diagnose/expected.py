@@ -1,0 +1,188 @@
+"""The peak to expect after a change: the step that ran out, simulated as it would be, corrected by the failure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from tf_mem_magic.core.diagnosis import OF_STEP, Diagnosis, PartKind
+from tf_mem_magic.core.effects import Effect
+from tf_mem_magic.core.proposals import Estimate
+from tf_mem_magic.core.recording import Recording
+from tf_mem_magic.core.step import Step, StepFacts
+from tf_mem_magic.core.units import size
+from tf_mem_magic.memory.forecast import Peak, held_at_peak, peak_of
+from tf_mem_magic.memory.roles import layer_of
+from tf_mem_magic.memory.sizes import at_batch, in_half
+
+PROGRAM = 0.15
+"""How far the memory of a compiled program may lie from what its graph's peak predicts, when that changes."""
+
+LEAST_SAVED = 0.01
+"""Share of the peak below which a change is said to save nothing."""
+
+SIXTEEN_BITS = 0.5
+"""Of what 16 bits could save at most, the share that is surely saved: some layers compute in 32 bits all the same."""
+
+
+def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Estimate | None:
+    """Estimate the peak of a rerun on ``diagnosis.device`` after a change.
+
+    Parameters
+    ----------
+    recording : Recording
+        The run that failed, with its step.
+    diagnosis : Diagnosis
+        What filled the memory.
+    effect : Effect
+        What the change does.
+
+    Returns
+    -------
+    Estimate or None
+        In bytes. None where the step is not known, or what the change does to it cannot be computed.
+    """
+    step = recording.facts.step
+    if step is None or not step.packed or diagnosis.in_use is None or not _is_computable(effect):
+        return None
+    ratio = 1.0
+    wanted = step.batch
+    if effect.batch is not None:
+        if step.batch is None or effect.batch[0] < 1:
+            return None
+        ratio = effect.batch[1] / effect.batch[0]
+        wanted = max(round(step.batch * ratio), 1)
+    now, then = _peak(step, step.batch, None), _peak(step, wanted, effect.policy)
+    if now is None or then is None or not now.high:
+        return None
+    if step.compiled:
+        return _of_program(diagnosis, step, effect, now, then)
+    if effect.recompute is not None:
+        then = _recomputed(step, then, frozenset(effect.recompute))
+    parts: dict[PartKind, int] = {part.kind: part.bytes for part in diagnosis.breakdown}
+    stays = sum(held for kind, held in parts.items() if kind not in OF_STEP)
+    stays += _beside(parts, step, effect)
+    # What the failing operation asked for was part of the step too: the peak is no less.
+    seen = diagnosis.of_step - parts.get("rounding", 0) - parts.get("inputs", 0) + (diagnosis.requested or 0)
+    factor = max(seen / now.high, 1.0)
+    inputs = parts.get("inputs", 0)
+    low = stays + then.low * factor + inputs * min(ratio, 1.0)
+    high = stays + then.high * factor + inputs * max(ratio, 1.0)
+    if effect.batch is None and effect.policy is None and effect.recompute is None:
+        # Nothing of the step changes: it comes at least as far as it came.
+        change = _beside(parts, step, effect)
+        low = max(low, diagnosis.in_use + (diagnosis.requested or 0) + change)
+    low = max(low, 0)
+    return Estimate(int(low), int(max(low, high)), _basis(step, wanted, effect))
+
+
+def _of_program(diagnosis: Diagnosis, step: StepFacts, effect: Effect, now: Peak, then: Peak) -> Estimate | None:
+    """Estimate for a step that XLA compiled: what its program asked for, as the graph's own peak grows or shrinks."""
+    if not diagnosis.jit or not diagnosis.requested or diagnosis.in_use is None or effect.recompute is not None:
+        return None
+    parts: dict[PartKind, int] = {part.kind: part.bytes for part in diagnosis.breakdown}
+    stays = diagnosis.in_use + _beside(parts, step, effect)
+    middle = diagnosis.requested * (then.low + then.high) / (now.low + now.high)
+    low, high = max(stays + middle * (1 - PROGRAM), 0), max(stays + middle * (1 + PROGRAM), 0)
+    return Estimate(int(low), int(high), "what the compiled program asked for, as the step's own operations change")
+
+
+def saves_nothing(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> str:
+    """Say that a change does not lower the peak, with the numbers; empty where it does, or that is not known."""
+    now, then = expected(recording, diagnosis, Effect()), expected(recording, diagnosis, effect)
+    if now is None or then is None:
+        return ""
+    before, after = (now.low + now.high) / 2, (then.low + then.high) / 2
+    if before - after >= LEAST_SAVED * before:
+        return ""
+    return f"the peak would not fall: about {size(int(after))} after it, about {size(int(before))} without"
+
+
+def largest_batch(
+    recording: Recording, diagnosis: Diagnosis, batch: int, below: int, extra: Effect | None = None
+) -> int | None:
+    """Give the largest batch size under ``below`` that is expected to fit: a power of two or a multiple of eight.
+
+    ``batch`` is the one that ran out. None where nothing can be estimated; 0 where not even one sample is expected to.
+    """
+    limit = diagnosis.limit
+    if limit is None or expected(recording, diagnosis, Effect(batch=(batch, max(below // 2, 1)))) is None:
+        return None
+    for wanted in _sizes(below):
+        effect = Effect(batch=(batch, wanted))
+        estimate = expected(recording, diagnosis, effect if extra is None else extra.then(effect))
+        if estimate is not None and estimate.high <= limit:
+            return wanted
+    return 0
+
+
+def _sizes(below: int) -> list[int]:
+    """List the batch sizes to try, largest first, each at least an eighth smaller than the one before."""
+    found: list[int] = []
+    for wanted in range(below - 1, 0, -1):
+        nice = wanted & (wanted - 1) == 0 or wanted % 8 == 0
+        if nice and (not found or wanted <= found[-1] * 7 // 8 or wanted & (wanted - 1) == 0):
+            found.append(wanted)
+    return found
+
+
+def _is_computable(effect: Effect) -> bool:
+    return not effect.staged and not effect.jit and effect.recompute != ()
+
+
+def _beside(parts: Mapping[PartKind, int], step: StepFacts, effect: Effect) -> int:
+    """Give the bytes by which a change moves what lies beside the step."""
+    moved = -effect.released - effect.to_host
+    weights = sum(size for part, _, size in step.variables if part == "weights")
+    if effect.slots is not None:
+        moved += effect.slots * weights - parts.get("optimizer", 0)
+    if effect.accumulates:
+        moved += weights
+    return moved
+
+
+@lru_cache(maxsize=256)
+def _peak(step: StepFacts, batch: int | None, policy: str | None) -> Peak | None:
+    resized = _step(step, batch)
+    if resized is None:
+        return None
+    peak = peak_of(resized, step.cache)
+    if policy is None or not policy.startswith("mixed_"):
+        return peak
+    half = peak_of(in_half(resized, policy.removeprefix("mixed_"), _sizes_of(step)), step.cache)
+    sure = peak.high - (peak.high - half.high) * SIXTEEN_BITS
+    return Peak(half.low, max(int(sure), half.high), half.at)
+
+
+@lru_cache(maxsize=16)
+def _step(step: StepFacts, batch: int | None) -> Step | None:
+    steps = step.steps
+    if not steps:
+        return None
+    if batch is None or step.batch is None:
+        return steps[0]
+    return at_batch(steps, step.batch, step.other, batch, _sizes_of(step))
+
+
+def _sizes_of(step: StepFacts) -> frozenset[int]:
+    return frozenset(size for _, _, size in step.variables if size > 64)
+
+
+def _recomputed(step: StepFacts, peak: Peak, layers: frozenset[str]) -> Peak:
+    """Leave out what the layers hold at the peak, but for the largest, which is computed again when it is needed."""
+    whole = _step(step, step.batch)
+    if whole is None:
+        return peak
+    by_layer: dict[str, int] = {}
+    known = frozenset(step.layers) | layers
+    for name, held in held_at_peak(whole, step.cache).items():
+        layer = layer_of(name, known)
+        if layer in layers:
+            by_layer[layer] = by_layer.get(layer, 0) + held
+    saved = sum(by_layer.values()) - max(by_layer.values(), default=0)
+    return Peak(max(peak.low - saved, 0), peak.high - saved // 2, peak.at)
+
+
+def _basis(step: StepFacts, batch: int | None, effect: Effect) -> str:
+    at = f" at batch {batch}" if effect.batch is not None else ""
+    return f"the step's own operations{at}, corrected by what the failed run held"

@@ -1,0 +1,91 @@
+"""The peak of a step, from its operations: tensors alive, kernels' temporaries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tf_mem_magic.core.step import Step
+from tf_mem_magic.memory.temporaries import temporary_bytes
+from tf_mem_magic.memory.walk import Walk, follow
+
+RUNNING = ("ready", "last")
+"""Orders of execution between which the runtime's lies: what became ready first, and last (:mod:`.walk`)."""
+
+ABOVE = 1.2
+"""How far measured peaks lie above what tensors alone tell, at most, on a CPU with two cores: chunks are larger than
+what is asked for, and several operations run at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The most that a step holds: ``low`` to ``high`` bytes over the orders of execution, and where."""
+
+    low: int
+    high: int
+    at: str = ""
+
+
+def peak_of(step: Step, cache: int = 0) -> Peak:
+    """Give the most bytes that a step holds at once.
+
+    ``low``: as the operations say, one at a time. ``high``: two kernels' temporaries at once, and tensors as much
+    larger as they were measured to be at most.
+
+    Parameters
+    ----------
+    step : Step
+        The step at the batch size that is asked about.
+    cache : int
+        Bytes of the processor's last-level cache, by which TensorFlow's kernels on the CPU size their temporaries; 0:
+        they do not run there.
+    """
+    low = min(_peak(step, order, cache) for order in RUNNING)
+    high = max(_peak(step, order, cache, ABOVE, 2) for order in RUNNING)
+    return Peak(low[0], high[0], high[1])
+
+
+def _peak(step: Step, order: str, cache: int, above: float = 1.0, kernels: int = 1) -> tuple[int, str]:
+    """Find the peak in one order, tensors ``above`` times as large, with the temporaries of so many kernels at once."""
+    walk = Walk(step, order)
+    best, where = 0, ""
+    temporaries = {at: size for at in range(len(step.nodes)) if cache and (size := temporary_bytes(step, at, cache))}
+    for at in walk.run():
+        node = step.nodes[at]
+        held = int(walk.bytes * above)
+        if node.body is not None:
+            held += int(_loop_peak(step, at, cache) * above)
+        else:
+            held += temporaries.get(at, 0)
+            if kernels > 1 and at in temporaries:
+                # What is ready runs beside it.
+                held += max((temporaries.get(one, 0) for one in walk.ready), default=0)
+        if held > best:
+            best, where = held, node.name
+    return best, where
+
+
+def _loop_peak(step: Step, at: int, cache: int) -> int:
+    """Bytes that the body of a loop holds at once in one round, beside what the loop leaves."""
+    node = step.nodes[at]
+    assert node.body is not None
+    body = step.bodies[node.body]
+    state = 0
+    for output, tensor in enumerate(node.outputs):
+        if output < len(body.results) and not tensor.count:
+            kept, _ = follow(body, body.results[output])
+            state += 0 if kept == output else tensor.bytes or 0
+    return max(_peak(body, "first", cache)[0] - state, 0)
+
+
+def held_at_peak(step: Step, cache: int = 0) -> dict[str, int]:
+    """Give what is alive at the step's peak, bytes by the operation that made them."""
+    _, where = _peak(step, RUNNING[0], cache)
+    walk = Walk(step, RUNNING[0])
+    for at in walk.run():
+        if step.nodes[at].name == where:
+            held: dict[str, int] = {}
+            for buffer in walk.alive.values():
+                name = step.nodes[buffer.node].name
+                held[name] = held.get(name, 0) + buffer.size * buffer.count
+            return held
+    return {}

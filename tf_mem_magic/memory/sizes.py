@@ -1,0 +1,111 @@
+"""The same step at another batch size, and in another dtype: its tensors resized, its operations as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from tf_mem_magic.core.step import Node, Step, Tensor
+from tf_mem_magic.memory.roles import DATA, roles
+
+_FLOATS = ("float32",)
+
+
+def at_batch(steps: Sequence[Step], batch: int, other: int | None, wanted: int, weights: Collection[int] = ()) -> Step:
+    """Give the step at the batch size ``wanted``.
+
+    Parameters
+    ----------
+    steps : sequence of Step
+        The step at ``batch`` and, where it is known, at ``other``: every dimension then lies on the line through both.
+    batch, other, wanted : int
+        Batch sizes.
+    weights : collection of int
+        Bytes of the variables. With one step alone, what is computed from the data grows with the batch where its
+        leading size is a multiple of it (or another is equal to it), but for gradients of exactly a variable's bytes.
+    """
+    if wanted == batch:
+        return steps[0]
+    if other is not None and len(steps) > 1:
+        if wanted == other:
+            return steps[1]
+        both = _between(steps[0], steps[1], batch, other, wanted)
+        if both is not None:
+            return both
+    return _scaled(steps[0], batch, wanted, frozenset(weights), True)
+
+
+def _between(one: Step, two: Step, batch: int, other: int, wanted: int) -> Step | None:
+    if len(one.nodes) != len(two.nodes) or len(one.bodies) != len(two.bodies):
+        return None
+    nodes = []
+    for a, b in zip(one.nodes, two.nodes):
+        if a.kind != b.kind or len(a.outputs) != len(b.outputs):
+            return None
+        if a.outputs == b.outputs:
+            nodes.append(a)
+            continue
+        outputs = tuple(_on_line(x, y, batch, other, wanted) for x, y in zip(a.outputs, b.outputs))
+        nodes.append(replace(a, outputs=outputs))
+    bodies = [_between(a, b, batch, other, wanted) for a, b in zip(one.bodies, two.bodies)]
+    if any(body is None for body in bodies):
+        return None
+    return replace(one, nodes=tuple(nodes), bodies=tuple(body for body in bodies if body is not None))
+
+
+def _on_line(a: Tensor, b: Tensor, batch: int, other: int, wanted: int) -> Tensor:
+    if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
+        return a
+    sizes = (x + (x - y) * (wanted - batch) / (batch - other) for x, y in zip(a.shape, b.shape))
+    return replace(a, shape=tuple(max(round(size), 0) for size in sizes))
+
+
+def _scaled(step: Step, batch: int, wanted: int, weights: frozenset[int], outer: bool) -> Step:
+    kinds = roles(step)
+    of_data: list[bool] = []
+    nodes: list[Node] = []
+    for at, node in enumerate(step.nodes):
+        drawn = node.kind in DATA or node.kind.startswith(("Random", "StatelessRandom", "IteratorGetNext"))
+        read = any(of_data[source] for source, _ in node.inputs if source < at)
+        of_data.append(read or (drawn and any(_has(tensor, batch) for tensor in node.outputs)))
+        if not of_data[at]:
+            nodes.append(node)
+            continue
+        constant = weights if kinds[at] in ("gradients", "updates") else frozenset[int]()
+        outputs = tuple(t if t.bytes in constant else _resized(t, batch, wanted) for t in node.outputs)
+        nodes.append(replace(node, outputs=outputs))
+    bodies = tuple(_scaled(body, batch, wanted, weights, False) for body in step.bodies)
+    return replace(step, nodes=tuple(nodes), bodies=bodies)
+
+
+def _has(tensor: Tensor, batch: int) -> bool:
+    return tensor.shape is not None and batch in tensor.shape
+
+
+def _resized(tensor: Tensor, batch: int, wanted: int) -> Tensor:
+    shape = tensor.shape
+    if not shape or batch < 1:
+        return tensor
+    if shape[0] and shape[0] % batch == 0:
+        return replace(tensor, shape=(shape[0] // batch * wanted, *shape[1:]))
+    if batch in shape and batch > 1:
+        at = shape.index(batch)
+        return replace(tensor, shape=(*shape[:at], wanted, *shape[at + 1 :]))
+    return tensor
+
+
+def in_half(step: Step, dtype: str, weights: Collection[int] = ()) -> Step:
+    """Give the step as if all that it computes from the data in 32 bits were of 16, but gradients of variables."""
+    kinds = roles(step)
+    nodes = []
+    for at, node in enumerate(step.nodes):
+        if kinds[at] == "updates" or node.kind in DATA:
+            nodes.append(node)
+            continue
+        constant = weights if kinds[at] == "gradients" else ()
+        outputs = tuple(
+            replace(t, dtype=dtype) if t.dtype in _FLOATS and t.bytes not in constant else t for t in node.outputs
+        )
+        nodes.append(replace(node, outputs=outputs))
+    bodies = tuple(in_half(body, dtype, weights) for body in step.bodies)
+    return replace(step, nodes=tuple(nodes), bodies=bodies)

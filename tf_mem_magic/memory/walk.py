@@ -1,0 +1,322 @@
+"""Going through a step in execution order: which buffers are alive when."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tf_mem_magic.core.step import Node, Step
+from tf_mem_magic.memory.kernels import (
+    FORWARDS,
+    FROM_VARIABLE,
+    IN_PLACE,
+    LASTING,
+    LISTS,
+    SAME,
+    has_effect,
+)
+
+ORDERS = ("first", "ready", "last")
+"""The orders that are tried: as traced; first come, first served; what became ready last. The real one lies between."""
+
+
+@dataclass(slots=True)
+class Buffer:
+    """Memory that an operation made: ``count`` pieces of ``size`` bytes; ``users`` still need it."""
+
+    size: int
+    node: int
+    output: int
+    count: int = 1
+    users: int = 0
+    lasting: bool = False
+
+
+class Walk:
+    """A run through a step, one operation at a time.
+
+    Parameters
+    ----------
+    step : Step
+        The step.
+    order : str
+        One of :data:`ORDERS`.
+    """
+
+    def __init__(self, step: Step, order: str = "first") -> None:
+        plan = plan_of(step)
+        self.step, self.order = step, order
+        self.readers = plan.readers
+        self.alive: dict[int, Buffer] = {}
+        self.bytes = 0
+        self.unknown = 0
+        self._of: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._made = 0
+        self._clock = 0
+        self._ready: set[int] = set()
+        self._queue: list[tuple[int, int]] = []
+        self._after = plan.after
+        self._waiting = dict(plan.waiting)
+        for at, count in plan.waiting.items():
+            if not count:
+                self._is_ready(at)
+
+    def run(self) -> Iterator[int]:
+        """Yield each operation's index when its outputs are made and its inputs are not let go yet."""
+        while (at := self._next()) is not None:
+            self._allocate(at)
+            yield at
+            self._finish(at)
+
+    def before(self, stop: int) -> bool:
+        """Go on until operation ``stop`` is about to make its outputs; False where it is never reached."""
+        while (at := self._next()) is not None:
+            if at == stop:
+                return True
+            self.execute(at)
+        return False
+
+    def execute(self, at: int) -> None:
+        """Run one operation that is ready."""
+        self._ready.discard(at)
+        self._allocate(at)
+        self._finish(at)
+
+    @property
+    def ready(self) -> frozenset[int]:
+        """The operations that could run now."""
+        return frozenset(self._ready)
+
+    def _next(self) -> int | None:
+        while self._queue:
+            _, at = heapq.heappop(self._queue)
+            if at in self._ready:
+                self._ready.discard(at)
+                return at
+        return None
+
+    def _finish(self, at: int) -> None:
+        self._release(at)
+        for one in self._after.get(at, ()):
+            self._waiting[one] -= 1
+            if not self._waiting[one]:
+                self._is_ready(one)
+
+    def _is_ready(self, at: int) -> None:
+        self._clock += 1
+        self._ready.add(at)
+        heapq.heappush(self._queue, (_rank(self.order, at, self._clock), at))
+
+    def would(self, at: int) -> tuple[list[int], list[int]]:
+        """Give the bytes that running ``at`` would take and give back, buffer by buffer."""
+        node = self.step.nodes[at]
+        freed = []
+        reads: dict[int, int] = {}
+        for source in node.inputs:
+            for one in self._of.get(source, ()):
+                reads[one] = reads.get(one, 0) + 1
+        kind = node.kind
+        passes_on = kind in SAME or kind in LISTS or node.body is not None or max(node.shares, default=-1) >= 0
+        for one, count in reads.items():
+            buffer = self.alive.get(one)
+            if buffer is not None and not buffer.lasting and buffer.users <= count:
+                freed.append(buffer.size * buffer.count)
+        if passes_on:
+            return [], []
+        taken = []
+        for output, tensor in enumerate(node.outputs):
+            size = tensor.bytes
+            if not size or kind in FROM_VARIABLE or not self.readers.get((at, output)):
+                continue
+            if kind in IN_PLACE and output == FORWARDS.get(kind, 0) and size in freed:
+                freed.remove(size)
+            else:
+                taken.append(size)
+        return taken, freed
+
+    def buffers_of(self, node: int, output: int) -> tuple[Buffer, ...]:
+        """Give the buffers that hold an output now."""
+        return tuple(self.alive[b] for b in self._of.get((node, output), ()) if b in self.alive)
+
+    def _allocate(self, at: int) -> None:
+        node = self.step.nodes[at]
+        lasting = node.kind in LASTING
+        for i in range(len(node.outputs)):
+            readers = self.readers.get((at, i), 0)
+            held = self._buffers(at, node, i)
+            self._of[at, i] = held
+            for one in held:
+                buffer = self.alive[one]
+                buffer.users += readers
+                buffer.lasting = buffer.lasting or lasting
+            if not readers and not lasting:
+                for one in held:
+                    self._drop_if_unused(one)
+
+    def _release(self, at: int) -> None:
+        for source in self.step.nodes[at].inputs:
+            for one in self._of.get(source, ()):
+                if one in self.alive:
+                    self.alive[one].users -= 1
+                    self._drop_if_unused(one)
+
+    def _drop_if_unused(self, one: int) -> None:
+        buffer = self.alive[one]
+        if buffer.users <= 0 and not buffer.lasting:
+            del self.alive[one]
+            self.bytes -= buffer.size * buffer.count
+
+    def _buffers(self, at: int, node: Node, output: int) -> tuple[int, ...]:
+        """Find or make the buffers of one output."""
+        kind = node.kind
+        if kind in FROM_VARIABLE:
+            return ()
+        if node.body is not None:
+            return self._loop_result(at, node, output)
+        shared = node.shares[output] if node.shares else -1
+        if kind in SAME and node.inputs:
+            shared = min(output, len(node.inputs) - 1) if kind in ("IdentityN", "OptionalFromValue") else 0
+            if kind == "OptionalFromValue":
+                return tuple(b for source in node.inputs for b in self._of.get(source, ()))
+        if shared >= 0:
+            return self._of.get(node.inputs[shared], ())
+        if kind in LISTS:
+            return tuple(b for source in node.inputs for b in self._of.get(source, ())) if output == 0 else ()
+        tensor = node.outputs[output]
+        size = tensor.bytes
+        if size is None:
+            self.unknown += 1
+        if not size:
+            return ()
+        if kind in IN_PLACE and output == FORWARDS.get(kind, 0):
+            taken = self._forwarded(node, size, tensor.dtype)
+            if taken is not None:
+                return (taken,)
+        return (self._make(at, output, size),)
+
+    def _forwarded(self, node: Node, size: int, dtype: str) -> int | None:
+        for source in node.inputs:
+            held = self._of.get(source, ())
+            if len(held) != 1 or held[0] not in self.alive:
+                continue
+            buffer = self.alive[held[0]]
+            given = self.step.nodes[source[0]].outputs[source[1]]
+            if buffer.size == size == given.bytes and buffer.users == 1 and not buffer.lasting and given.dtype == dtype:
+                return held[0]
+        return None
+
+    def _make(self, at: int, output: int, size: int, count: int = 1) -> int:
+        self._made += 1
+        self.alive[self._made] = Buffer(size, at, output, count)
+        self.bytes += size * count
+        return self._made
+
+    def _loop_result(self, at: int, node: Node, output: int) -> tuple[int, ...]:
+        """Give what a loop's result holds: what it was given, where the body hands that on; else its own."""
+        body = self.step.bodies[node.body] if node.body is not None else None
+        given = self._of.get(node.inputs[output], ()) if output < len(node.inputs) else ()
+        tensor = node.outputs[output]
+        if body is None or output >= len(body.results):
+            return given
+        kept, grows = follow(body, body.results[output])
+        if kept == output and not grows:
+            return given
+        size = tensor.bytes
+        if size is None:
+            self.unknown += 1
+        if not size:
+            return given if tensor.count else ()
+        if tensor.count:
+            return (*given, self._make(at, output, size, tensor.count))
+        return (self._make(at, output, size),)
+
+
+def follow(body: Step, source: tuple[int, int]) -> tuple[int, bool]:
+    """Follow a loop's result back through its body: the argument that it is (-1: none), and whether it grew."""
+    grows = False
+    for _ in range(len(body.nodes)):
+        node = body.nodes[source[0]]
+        if node.kind == "Placeholder":
+            return (body.given.index(source[0]) if source[0] in body.given else -1), grows
+        if node.kind in ("TensorListSetItem", "TensorListPushBack"):
+            grows = True
+        elif node.kind not in SAME and node.kind != "TensorListPopBack":
+            return -1, grows
+        if not node.inputs:
+            return -1, grows
+        source = node.inputs[0]
+    return -1, grows
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What running a step needs to know of it.
+
+    ``readers`` counts the reads of each output, ``waiting`` what each operation that runs waits for, and ``after``
+    lists what waits for it.
+    """
+
+    readers: dict[tuple[int, int], int]
+    waiting: dict[int, int]
+    after: dict[int, list[int]]
+
+
+_plans: dict[int, tuple[Step, Plan]] = {}
+_MOST_PLANS = 16
+
+
+def plan_of(step: Step) -> Plan:
+    """Give the plan of a step; the same step is read once."""
+    known = _plans.get(id(step))
+    if known is not None and known[0] is step:
+        return known[1]
+    if len(_plans) >= _MOST_PLANS:
+        _plans.clear()
+    plan = _plan(step)
+    _plans[id(step)] = (step, plan)
+    return plan
+
+
+def _plan(step: Step) -> Plan:
+    needed = _needed(step)
+    waiting: dict[int, int] = {}
+    after: dict[int, list[int]] = {}
+    for at, node in enumerate(step.nodes):
+        if needed[at]:
+            earlier = {source for source, _ in node.inputs} | {c for c in node.after if needed[c]}
+            waiting[at] = len(earlier)
+            for one in earlier:
+                after.setdefault(one, []).append(at)
+    return Plan(_readers(step, needed), waiting, after)
+
+
+def _needed(step: Step) -> list[bool]:
+    """Mark the operations that run: those that a result or a side effect needs."""
+    needed = [False] * len(step.nodes)
+    waiting = [node for node, _ in step.results]
+    waiting += [i for i, node in enumerate(step.nodes) if has_effect(node.kind)]
+    while waiting:
+        at = waiting.pop()
+        if not needed[at]:
+            needed[at] = True
+            node = step.nodes[at]
+            waiting += [source for source, _ in node.inputs]
+            waiting += node.after
+    return needed
+
+
+def _readers(step: Step, needed: Sequence[bool]) -> dict[tuple[int, int], int]:
+    """Count the reads of each output."""
+    readers: dict[tuple[int, int], int] = {}
+    for at, node in enumerate(step.nodes):
+        if needed[at]:
+            for source in node.inputs:
+                readers[source] = readers.get(source, 0) + 1
+    for source in step.results:
+        readers[source] = readers.get(source, 0) + 1
+    return readers
+
+
+def _rank(order: str, at: int, clock: int) -> int:
+    return {"first": at, "ready": clock, "last": -clock}[order]

@@ -1,0 +1,1 @@
+"""Shell: graphs that TensorFlow has already made of a step, read into the numbers of the memory model."""

@@ -1,0 +1,298 @@
+"""The step that was running when memory ran out: found in the process, read into numbers, once and within bounds."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tf_mem_magic.core.facts import BatchSeen
+from tf_mem_magic.core.recording import Recording
+from tf_mem_magic.core.step import WIDTHS, StepFacts, pack
+from tf_mem_magic.facts import names
+from tf_mem_magic.facts.frames import local_names
+from tf_mem_magic.facts.models import array_bytes, find_models, find_optimizers, training_of
+from tf_mem_magic.memory.rewrites import as_run
+from tf_mem_magic.trace.flatten import Flat, Flattener, TooLargeError
+from tf_mem_magic.trace.functions import find_graph, function_named_in
+from tf_mem_magic.trace.read import read_step
+
+SECONDS = 3.0
+"""Seconds of processor time after which reading a step is given up: on a busy machine they take longer."""
+
+MOST_VARIABLES = 20_000
+_NODE = re.compile(r"\{\{node ([^}]+)\}\}")
+_DETECTED = re.compile(r"Detected at node:? '?([^\s']+)'? defined at")
+_CALLER = "tensorflow/python/util/traceback_utils.py"
+
+
+def observe_step(
+    error: BaseException | None, namespace: Mapping[str, Any], batches: Iterable[BatchSeen], seconds: float = SECONDS
+) -> StepFacts:
+    """Read the step that ``error`` ended from the graph that TensorFlow was running. Never raises.
+
+    Parameters
+    ----------
+    error : BaseException or None
+        The out-of-memory error; its frames are only looked at.
+    namespace : mapping
+        The notebook's names, for the models and optimizers among them.
+    batches : iterable of BatchSeen
+        The batch sizes that Keras was using.
+    seconds : float
+        After which to give up.
+    """
+    began, spent = time.monotonic(), time.thread_time()
+    try:
+        facts = _observe(error, namespace, tuple(batches), spent + seconds)
+    except TooLargeError as stopped:
+        facts = StepFacts(why_not=str(stopped))
+    except Exception as failed:
+        facts = StepFacts(why_not=f"the step's graph could not be read ({type(failed).__name__}: {failed})"[:300])
+    return replace(facts, seconds=time.monotonic() - began)
+
+
+def with_step(recording: Recording, error: BaseException | None, namespace: Mapping[str, Any]) -> Recording:
+    """Add the step that was running to the recording of a run that ran out of memory."""
+    if recording.status != "oom" or recording.host_full is not None:
+        return recording
+    step = observe_step(error, namespace, recording.facts.batches)
+    return replace(recording, facts=replace(recording.facts, step=step))
+
+
+def _observe(
+    error: BaseException | None, namespace: Mapping[str, Any], batches: tuple[BatchSeen, ...], deadline: float
+) -> StepFacts:
+    if error is None or "tensorflow" not in sys.modules:
+        return StepFacts(why_not="no error tells what was running")
+    messages = [str(one) for one in _chain(error)]
+    function = next((name for text in messages if (name := function_named_in(text))), None)
+    op = next((name for text in messages if (name := _failed_node(text))), "")
+    if function is None:
+        return StepFacts(op=op, why_not="it ran operation by operation: there is no graph of the step")
+    graph = find_graph(function)
+    if graph is None:
+        return StepFacts(function, op, why_not="TensorFlow no longer has the graph that was running")
+    arguments = _arguments(error, graph)
+    batch = _batch(graph, arguments, batches)
+    flat = _flatten(graph, arguments, batch, batch, deadline)
+    steps = [as_run(read_step(flat))]
+    other = batch // 2 if batch is not None and batch >= 2 and _is_of_any_batch(graph) else None
+    if other is not None:
+        try:
+            steps.append(as_run(read_step(_flatten(graph, arguments, batch, other, deadline))))
+        except Exception:
+            other = None
+    variables, layers, optimizers = _keras(error, namespace, graph)
+    return StepFacts(
+        function=function,
+        op=op,
+        batch=batch,
+        packed=pack(steps),
+        other=other,
+        variables=variables,
+        layers=layers,
+        optimizers=optimizers,
+        compiled=flat.compiled,
+        cache=_cache() if any("device:CPU" in text for text in messages) else 0,
+    )
+
+
+def _cache() -> int:
+    """Give the bytes of the processor's last-level cache; 0 where the system does not tell."""
+    try:
+        text = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text(encoding="ascii").strip()
+        return int(text.removesuffix("K")) * 1024
+    except (OSError, ValueError):
+        return 0
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or one.__context__
+
+
+def _failed_node(message: str) -> str | None:
+    found = _NODE.search(message) or _DETECTED.search(message)
+    return found[1] if found else None
+
+
+def _arguments(error: BaseException, graph: Any) -> list[tuple[int, ...] | None]:
+    """Give the shapes that the graph's arguments really had, from the call that failed; None where that is unknown."""
+    shapes: list[tuple[int, ...] | None] = [None] * len(graph.inputs)
+    for values in _called_with(error):
+        tensors = [v for v in _flat(values) if hasattr(v, "shape") and hasattr(v, "dtype") and hasattr(v, "device")]
+        given = [t for t in graph.inputs if id(t) not in _captured(graph)]
+        if len(tensors) < len(given) or not given:
+            continue
+        found = [_fixed(t.shape) for t in tensors[-len(given) :]]
+        if all(_agrees(t.shape, shape) for t, shape in zip(given, found)):
+            for i, shape in enumerate(found):
+                shapes[i] = shape
+            break
+    return shapes
+
+
+def _called_with(error: BaseException) -> Iterator[Any]:
+    """Yield what TensorFlow's functions were called with on the way to the error, innermost first."""
+    for one in _chain(error):
+        trace = one.__traceback__
+        frames: list[FrameType] = []
+        while trace is not None:
+            frames.insert(0, trace.tb_frame)
+            trace = trace.tb_next
+        for frame in frames:
+            code = frame.f_code
+            if code.co_name == "error_handler" and code.co_filename.replace("\\", "/").endswith(_CALLER):
+                held = frame.f_locals
+                values = (held.get("args"), held.get("kwargs"))
+                if type(held) is dict and frame.f_trace is None:
+                    held.clear()  # before Python 3.13 the snapshot would keep the values alive
+                yield values
+
+
+def _flat(value: Any, depth: int = 0) -> list[Any]:
+    if isinstance(value, Mapping):
+        value = [value[key] for key in sorted(value, key=str)]
+    if isinstance(value, (list, tuple)) and depth < 6:
+        return [leaf for one in value for leaf in _flat(one, depth + 1)]
+    return [value]
+
+
+def _captured(graph: Any) -> set[int]:
+    return {id(inner) for _, inner in graph.captures}
+
+
+def _fixed(shape: Any) -> tuple[int, ...] | None:
+    try:
+        return tuple(int(n) for n in shape)
+    except (TypeError, ValueError):
+        return None
+
+
+def _agrees(traced: Any, real: tuple[int, ...] | None) -> bool:
+    return real is not None and (traced.rank is None or traced.is_compatible_with(real))
+
+
+def _batch(graph: Any, arguments: list[tuple[int, ...] | None], batches: tuple[BatchSeen, ...]) -> int | None:
+    """Tell the step's batch size: of its arguments, of the data that the graph draws, or as Keras was seen to use."""
+    leading = [shape[0] for shape in arguments if shape]
+    for op in graph.get_operations():
+        if op.type.startswith("IteratorGetNext"):
+            leading += [t.shape[0] for t in op.outputs if t.shape.rank and t.shape[0] is not None]
+    if leading:
+        return Counter(leading).most_common(1)[0][0]
+    method = next((m for m, part in _METHODS if part in graph.name), "fit")
+    ranked = sorted(batches, key=lambda seen: seen.method != method)
+    return ranked[0].batch if ranked else None
+
+
+_METHODS = (("predict", "predict"), ("evaluate", "test"))
+
+
+def _is_of_any_batch(graph: Any) -> bool:
+    """Whether the graph was traced for any batch size, so that its shapes follow from the arguments'."""
+    data = [t for op in graph.get_operations() if op.type.startswith("IteratorGetNext") for t in op.outputs]
+    captured = _captured(graph)
+    data += [t for t in graph.inputs if id(t) not in captured and t.dtype.name not in ("resource", "variant")]
+    ranked = [t for t in data if t.shape.rank]
+    return bool(ranked) and all(t.shape[0] is None for t in ranked)
+
+
+def _flatten(
+    graph: Any, arguments: list[tuple[int, ...] | None], batch: int | None, wanted: int | None, deadline: float
+) -> Flat:
+    import tensorflow as tf
+
+    def resize(shape: Any) -> Any:
+        if shape.rank and shape[0] is None and wanted is not None:
+            return tf.TensorShape([wanted, *shape[1:]])
+        return shape
+
+    place = {id(t): i for i, t in enumerate(graph.inputs)}
+
+    def real(old: Any) -> Any:
+        known = arguments[place[id(old)]]
+        if known is None:
+            return resize(old.shape)
+        if known and known[0] == batch and wanted is not None:
+            known = (wanted, *known[1:])
+        return tf.TensorShape(known)
+
+    return Flattener(resize, deadline, real).flatten(graph)
+
+
+def _keras(
+    error: BaseException, namespace: Mapping[str, Any], graph: Any
+) -> tuple[tuple[tuple[str, str, int], ...], tuple[str, ...], tuple[str, ...]]:
+    """List the variables of the models and optimizers, and of the graph; the layers' and optimizers' names."""
+    pairs = [*names.reachable(namespace), *local_names(error)]
+    named = find_optimizers(pairs)
+    found: dict[int, tuple[str, str, int]] = {}
+    layers: dict[str, None] = {}
+    optimizers: dict[str, None] = {}
+    for name, model in find_models(pairs):
+        owners = training_of(model, [one for _, one in named])
+        for part, owner in [("weights", model), *(("optimizer", one) for one in owners)]:
+            for variable in _variables(owner):
+                found.setdefault(_handle(variable), (part, name, array_bytes(variable)))
+        optimizers |= {str(getattr(one, "name", "")): None for one in owners}
+        layers |= dict.fromkeys(_layers(model))
+    for name, one in named:
+        optimizers[str(getattr(one, "name", ""))] = None
+        for variable in _variables(one):
+            found.setdefault(_handle(variable), ("optimizer", name, array_bytes(variable)))
+    for outer, inner in graph.captures:
+        if inner.dtype.name == "resource" and id(outer) not in found:
+            size = _captured_bytes(inner)
+            if size:
+                found[id(outer)] = ("weights", "variables of the step", size)
+    return tuple(found.values())[:MOST_VARIABLES], tuple(layers), tuple(optimizers)
+
+
+def _variables(owner: Any) -> list[Any]:
+    held = owner.variables
+    return list(held() if callable(held) else held)
+
+
+def _handle(variable: Any) -> int:
+    """Identify a variable by its handle, which a graph that reads it captures."""
+    inner = getattr(variable, "_value", None)
+    handle = getattr(variable if inner is None else inner, "handle", None)
+    return id(variable if handle is None else handle)
+
+
+def _captured_bytes(handle: Any) -> int:
+    from math import prod
+
+    from tensorflow.python.ops import handle_data_util
+
+    data = handle_data_util.get_resource_handle_data(handle)
+    if not data.is_set or len(data.shape_and_type) != 1:
+        return 0
+    import tensorflow as tf
+
+    one = data.shape_and_type[0]
+    shape = tf.TensorShape(one.shape)
+    width = WIDTHS.get(tf.as_dtype(one.dtype).name, 0)
+    return prod(shape.as_list()) * width if shape.is_fully_defined() else 0
+
+
+def _layers(model: Any) -> list[str]:
+    """Name the layers of a model that are no models themselves, outermost first."""
+    kinds = tuple(
+        kind
+        for module, name in (("keras.src.models.model", "Model"), ("tf_keras.src.engine.training", "Model"))
+        if isinstance(kind := getattr(sys.modules.get(module), name, None), type)
+    )
+    return [str(layer.name) for layer in model._flatten_layers(include_self=False) if not isinstance(layer, kinds)]
