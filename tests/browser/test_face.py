@@ -161,6 +161,11 @@ def story(tmp_path_factory):
         lab.wait_for_text(FIT, "Undone, not run yet")
         time.sleep(1)
         seen["after undo"] = told(lab, "names")
+        lab.set_source(FIT + 1, "%%tfmem\nimport time; time.sleep(2)")
+        lab.run(FIT + 1)
+        lab.wait_for_text(FIT + 1, "timeline")
+        time.sleep(1)
+        seen["quiet"] = lab.cell(FIT + 1, "c.node.querySelector('.jp-Cell-outputWrapper').style.cssText")
         lab.shut_down()
     return seen
 
@@ -234,6 +239,10 @@ def test_after_the_rerun_the_headline_is_in_view_and_has_the_focus(story):
 
 def test_after_undo_one_button_is_left(story):
     assert story["after undo"] == ["Run again"]
+
+
+def test_a_cell_that_went_well_holds_no_height_once_its_strip_is_gone(story):
+    assert story["quiet"] == ""
 
 
 def test_a_saved_report_is_at_most_sixty_kilobytes_with_one_picture(story):

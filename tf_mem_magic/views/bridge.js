@@ -222,6 +222,7 @@ function render({ model, el }) {
   return () => {
     strip.erase();
     stop();
+    letWholeHeightGo(page.places.get(model.get("view_id")));
     toggles?.disconnect();
     clearInterval(arrival);
     if (whenSettled) model.off("change:running", whenSettled);

@@ -4,6 +4,7 @@
 
 const MARKED = 2000; // ms for which changed lines are marked
 const SETTLING = 2500; // ms after a report in which the front end may still scroll by itself
+const HELD = 3000; // ms for which the height is held exactly, at most
 const READY = 1500; // ms within which the panel's buttons must have been drawn
 const SCROLLING = new Set(["PageUp", "PageDown", "Home", "End", "ArrowUp", "ArrowDown", " "]);
 const ERROR = '[data-mime-type="application/vnd.jupyter.error"],[data-mime-type="application/vnd.jupyter.stderr"]';
@@ -35,7 +36,17 @@ function holdHeight(cell, whole) {
   if (!outputs) return;
   const height = `${outputs.getBoundingClientRect().height}px`;
   outputs.style.minHeight = height;
-  if (whole) Object.assign(outputs.style, { height, overflow: "hidden" });
+  if (!whole) return;
+  Object.assign(outputs.style, { height, overflow: "hidden" });
+  setTimeout(() => letWholeHeightGo(cell), HELD);
+}
+
+// The report is there, or will not come: what was held exactly is let go, what a rerun holds at least stays.
+function letWholeHeightGo(cell) {
+  const outputs = outputsOf(cell);
+  if (outputs?.style.overflow !== "hidden") return;
+  Object.assign(outputs.style, { height: "", overflow: "" });
+  if (!page.awaited.has(cell)) outputs.style.minHeight = "";
 }
 
 function letHeightGo(cell) {

@@ -94,7 +94,7 @@ class NotebookPresenter:
             self._report_slot.fill(whole_bundle(outcome))
             return
         has_panel = self._attended and self._wants_panel(outcome) and self._options.on_oom == "panel"
-        if self._panel is not None:
+        if has_panel and self._panel is not None:
             self._panel.about_to_show()
         self._report_slot.fill(head_bundle(outcome))
         if has_panel:
