@@ -78,9 +78,9 @@ def ours(ran):
 
 @pytest.mark.kernel
 @pytest.mark.oldest
-def test_an_empty_tagged_cell_shows_one_line_in_three_messages_and_imports_nothing_for_pictures(kernel):
+def test_an_empty_tagged_cell_shows_one_line_in_four_messages_and_imports_nothing_for_pictures(kernel):
     ran = kernel.run("%%tfmem\npass")
-    assert ["display_data", "display_data", "update_display_data"] == ours(ran)
+    assert ["display_data", "display_data", "display_data", "update_display_data"] == ours(ran)
     assert 1 == len(ran.report_text.strip().splitlines())
     assert set() == set(kernel.value(NEW_MODULES)) & (HEAVY - {"pynvml"})
 

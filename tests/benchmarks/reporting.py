@@ -109,7 +109,7 @@ def moments(kernel: Kernel, cell: str) -> Moments:
     sent = list(zip(ran.messages, ran.sent))
     reports = [(at, content["data"]) for (kind, content), at in sent if kind == "update_display_data"]
     words = next((at for at, data in reports if "Out of memory" in data.get("text/plain", "")), None)
-    figure = next((at for at, data in reports if "data:image/png" in data.get("text/html", "")), None)
+    figure = next((at for at, data in reports if "image/png" in data), None)
     buttons = max((at for (kind, content), at in sent if makes_button(kind, content)), default=None)
     raised, left, released = kernel.value("(raised, left[-1], (released or [None])[-1])")
     after = [None if at is None else at - raised for at in (left, words, buttons, figure)]

@@ -81,7 +81,7 @@ def test_one_colour_never_stands_for_two_categories():
 def test_every_outcome_can_be_drawn_small_and_without_a_warning(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        png = draw_png(ALL[name]())
+        png = draw_png(ALL[name](), titled=True)
     assert (png[:8], len(png) < 60_000) == (b"\x89PNG\r\n\x1a\n", True)
 
 

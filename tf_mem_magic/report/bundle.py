@@ -21,7 +21,7 @@ def whole_bundle(outcome: Outcome) -> dict[str, str]:
     from tf_mem_magic.report.html.page import render_html
     from tf_mem_magic.report.text import render_text
 
-    return {"text/html": render_html(outcome), "text/plain": render_text(outcome), **picture(outcome)}
+    return {"text/html": render_html(outcome), "text/plain": render_text(outcome), **picture(outcome, titled=True)}
 
 
 def head_bundle(outcome: Outcome) -> dict[str, str]:
@@ -53,15 +53,18 @@ def rest_bundle(outcome: Outcome, *, with_picture: bool = True) -> dict[str, str
     return {"text/html": page, "text/plain": "", **(picture(outcome) if with_picture else {})}
 
 
-def picture(outcome: Outcome) -> dict[str, str]:
-    """Draw the timeline as a PNG in base64; nothing for a run too short for one."""
+def picture(outcome: Outcome, *, titled: bool = False) -> dict[str, str]:
+    """Draw the timeline as a PNG in base64; nothing for a run too short for one.
+
+    ``titled``: under its headline, for exports that show the picture in place of the words.
+    """
     from tf_mem_magic.report.sentences import has_timeline
 
     if not has_timeline(outcome):
         return {}
     from tf_mem_magic.report.figure import draw_png
 
-    return {PICTURE: base64.b64encode(draw_png(outcome)).decode("ascii")}
+    return {PICTURE: base64.b64encode(draw_png(outcome, titled=titled)).decode("ascii")}
 
 
 def changed_cell_bundle(outcome: Outcome, applied: tuple[tuple[str, str], ...]) -> dict[str, Any]:

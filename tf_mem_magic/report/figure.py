@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.outcome import Outcome
@@ -13,6 +14,7 @@ from tf_mem_magic.report.chart import Cap, request_drawn
 from tf_mem_magic.report.comparison_words import MARKS, STATUS_WORDS
 from tf_mem_magic.report.curve import thinned
 from tf_mem_magic.report.measures import OFF_SCALE, amount, focus, limit_of, peak_moment, unit_of
+from tf_mem_magic.report.sentences import headline, mark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +25,9 @@ _HEIGHT = 2.3
 _DPI = 200
 _COLOURS = 64
 _POINTS = 700
+_SIGNS = "✓✗●→×–≥…"
+"""Signs in a headline that the font has, beside the letters of European languages."""
+
 _TIGHT = 0.7
 """Share of its limit from which host memory gets a chart of its own beside a device's."""
 
@@ -37,11 +42,13 @@ _FONT: dict[str, Any] = {
 """Set on every text, so that neither the user's rcParams nor a ``$`` in a name changes how it looks."""
 
 
-def draw_png(outcome: Outcome) -> bytes:
+def draw_png(outcome: Outcome, *, titled: bool = False) -> bytes:
     """Draw the timeline as a PNG with a transparent background, in few colours: notebooks carry it for good."""
     from PIL import Image
 
     figure = draw(outcome)
+    if titled:
+        _title(figure, f"{mark(outcome)} {headline(outcome)}")
     figure.set_dpi(_DPI)
     canvas: Any = figure.canvas
     canvas.draw()
@@ -50,6 +57,18 @@ def draw_png(outcome: Outcome) -> bytes:
     buffer = io.BytesIO()
     image.quantize(_COLOURS, method=Image.Quantize.FASTOCTREE).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
+
+
+def _title(figure: Figure, words: str) -> None:
+    """Put the headline on top, in as many lines as it takes; the charts keep their size below it."""
+    lines = textwrap.wrap("".join(c if " " <= c < "\u0250" or c in _SIGNS else "?" for c in words), 80)
+    width, height = figure.get_size_inches()
+    taller = height + 0.19 * len(lines)
+    boxes = [axes.get_position() for axes in figure.axes]
+    figure.set_size_inches(width, taller)
+    for axes, box in zip(figure.axes, boxes):
+        axes.set_position((box.x0, box.y0 * height / taller, box.width, box.height * height / taller))
+    figure.text(0.01, 1 - 0.03 / taller, "\n".join(lines), va="top", ha="left", **(_FONT | {"fontsize": 10}))
 
 
 def draw(outcome: Outcome) -> Figure:

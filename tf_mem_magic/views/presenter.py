@@ -50,6 +50,7 @@ class Presenter(Protocol):
 class NotebookPresenter:
     """A report in three outputs: what happened, what can be done (live: the panel), and why.
 
+    Where nobody sits before the page it is one output.
     Always-on runs reserve nothing until there is something to show, so that quiet cells stay as they are. Neither do
     hosted ones, which run inside another panel: its output area shows a display once and never updates it.
     """
@@ -62,10 +63,12 @@ class NotebookPresenter:
         self._panel: Any = None
 
     def reserve(self) -> None:
-        """Take the three outputs, for a tagged cell."""
+        """Take the outputs, for a tagged cell."""
         if self._cell.tagged and not self._is_hosted:
-            for slot in (self._report_slot, self._panel_slot, self._rest_slot):
-                slot.reserve()
+            self._report_slot.reserve()
+            if self._attended:
+                self._panel_slot.reserve()
+                self._rest_slot.reserve()
 
     def tick(self, live: Live) -> None:
         """Show the live strip once the cell has run for a moment; where nobody watches, a line now and then."""
@@ -90,10 +93,10 @@ class NotebookPresenter:
             self.retire()
             self._report_slot.empty()
             return
-        if self._is_hosted:
+        if self._is_hosted or not self._attended:
             self._report_slot.fill(whole_bundle(outcome))
             return
-        has_panel = self._attended and self._wants_panel(outcome) and self._options.on_oom == "panel"
+        has_panel = self._wants_panel(outcome) and self._options.on_oom == "panel"
         if has_panel and self._panel is not None:
             self._panel.about_to_show()
         self._report_slot.fill(head_bundle(outcome))

@@ -21,7 +21,7 @@ class Slot:
         self._publish = shell.display_pub.publish
         self._context = contextvars.copy_context()
         self._id = f"tfmem-{uuid.uuid4().hex}"
-        self._shown = False
+        self._shown = self._holds = False
 
     def reserve(self) -> None:
         """Take the place in the cell's output, still empty."""
@@ -29,7 +29,7 @@ class Slot:
 
     def fill(self, data: dict[str, Any]) -> None:
         """Show a MIME bundle in the slot, in place of what it held."""
-        update, self._shown = self._shown, True
+        update, self._shown, self._holds = self._shown, True, any(data.values())
         self._context.copy().run(
             self._publish, data, {}, transient={"display_id": self._id}, update=update
         )  # fmt: skip
@@ -41,7 +41,7 @@ class Slot:
 
     def empty(self) -> None:
         """Show nothing any more; a slot that was never shown stays away."""
-        if self._shown:
+        if self._holds:
             self.reserve()
 
 
