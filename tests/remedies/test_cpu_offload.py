@@ -40,7 +40,7 @@ def ask(source, line=None, *, new=False, jit=False, earlier=(IMPORTS,), device="
     ("source", "reason"),
     [
         ("hist = model.fit(x, y)", "training belongs on the GPU"),
-        ("def f():\n    return model.predict(x)\nf()", "in a function of the cell"),
+        ("def f():\n    return model.predict(x)\nf()", "in a function, and what else"),
         ("for e in range(3):\n    train(model)\n    s = model.evaluate(x, y)", "it also calls `train`"),
         ("for e in range(3):\n    model.fit(x, y)\n    s = model.evaluate(x, y)", "also calls `fit`"),
         ("with tf.GradientTape() as tape:\n    out = model(x)", "also calls `GradientTape`"),

@@ -123,7 +123,7 @@ def _find_work(ask: Ask) -> _Work:
         raise RefusedError("the statement that ran out of memory was not found in the cell")
     statement = cell.tree.body[places[0]]
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        raise RefusedError("it ran out in a function of the cell, and what else calls it is not certain")
+        raise RefusedError("it ran out in a function, and what else calls it is not certain")
     calls = [node for node in ast.walk(statement) if isinstance(node, ast.Call)]
     trains = sorted({called_name(call) for call in calls} & _TRAINING)
     if "fit" in trains and facts.validating:

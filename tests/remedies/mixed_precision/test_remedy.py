@@ -558,3 +558,20 @@ def test_a_function_that_infers_is_left_alone_where_the_model_is_there_before_it
     )
     lines = ask(cell, OLD, line=3).source.splitlines()
     assert lines[1:3] == ['apply.mixed_precision(model, "mixed_float16")', "def translate(text):"]
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "function"),
+    [
+        ("def train(net):\n    net.fit(x, y)\ntrain(model)", 2, "train"),
+        (
+            "def show(images, net=None):\n    found = net.predict(images)\n    return found\nshow(x, net=model)",
+            2,
+            "show",
+        ),
+        ("async def go(*, net):\n    net.evaluate(x)\nawait go(net=model)", 2, "go"),
+    ],
+)
+def test_a_parameter_is_called_one(source, line, function):
+    reason = ask(source, OLD, line=line).reason
+    assert reason == f"`net` is a parameter of `{function}`, and which model it is given is not followed"

@@ -15,7 +15,7 @@ from tf_mem_magic.notebook.edits import Editor
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.model import Notebook, read_notebook
 from tf_mem_magic.notebook.origins import KerasNames
-from tf_mem_magic.notebook.scopes import Scopes
+from tf_mem_magic.notebook.scopes import Scopes, arguments
 from tf_mem_magic.notebook.training import TrainingPlace, find_training
 from tf_mem_magic.notebook.uses import called_name
 
@@ -119,8 +119,18 @@ class Ask:
         """The facts of the model that the cell trains; refused where it is not known."""
         place = self.place
         if place.facts is None:
-            raise RefusedError(f"`{place.model}` is not known to be a Keras model" if place.model else _NO_MODEL)
+            raise RefusedError(self.why_unknown(place.model))
         return place.facts
+
+    def why_unknown(self, model: str) -> str:
+        """Say why nothing is known of what the text calls ``model``: a parameter, or no model of Keras."""
+        if not model:
+            return _NO_MODEL
+        for function in (node for node in self.cell.nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))):
+            inside = function.lineno <= (self.line or 0) <= (function.end_lineno or function.lineno)
+            if inside and any(argument.arg == model for argument in arguments(function.args)):
+                return f"`{model}` is a parameter of `{function.name}`, and which model it is given is not followed"
+        return f"`{model}` is not known to be a Keras model"
 
     @property
     def host_ran_out(self) -> bool:

@@ -45,7 +45,7 @@ def computing(ask: Ask) -> Computing:
     place = ask.place
     by_keras = place.by_keras
     if by_keras and place.facts is None and not _seen_built(ask, place.model):
-        raise RefusedError(f"`{place.model}` is not known to be a Keras model")
+        raise RefusedError(ask.why_unknown(place.model))
     if by_keras:
         own = _own_step(ask, place.facts) or _reaches_tape(ask, place.top)
         return Computing(place.statement, place.top, place.model, place.facts, True, own)
