@@ -1,6 +1,8 @@
 """The notebooks do what they say, where there is no card: on the CPU, and on the GPU made of RAM."""
 
+import importlib
 import json
+import re
 
 import pytest
 
@@ -56,6 +58,14 @@ def test_a_notebook_is_stored_without_outputs(name):
 
 def test_every_notebook_of_the_folder_is_tested():
     assert ["gpu_acceptance.ipynb", "quickstart.ipynb"] == sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
+
+
+def test_what_a_notebook_imports_of_us_is_there():
+    sources = [cell.source for path in NOTEBOOKS.glob("*.ipynb") for cell in read_notebook(path.name).cells]
+    found = re.findall(r"^from (tf_mem_magic[\w.]*) import (.+)$", "\n".join(sources), re.MULTILINE)
+    assert len(found) > 1
+    named = [(module, name.strip()) for module, names in found for name in names.split(",")]
+    assert [] == [one for one in named if not hasattr(importlib.import_module(one[0]), one[1])]
 
 
 @pytest.fixture(scope="module")
