@@ -12,7 +12,7 @@ L = keras.layers
 HARNESS = """
 X = np.random.default_rng(0).integers(0, 50, (32, 64)); Y = np.random.default_rng(1).integers(0, 4, 32)
 info = tf.config.experimental.get_memory_info
-def train(Block, eager=False, given="", wrap=None, loop="", jit=False, inference=False, then=None, optimizer="adam"):
+def train(Block, eager=False, given="", wrap=None, loop="", jit=False, inference=False, then=None, optimizer=None):
     if wrap is not None:
         Block = type("Block", (Block,), {"call": wrap(Block.call)})
     keras.utils.set_random_seed(1)
@@ -20,7 +20,9 @@ def train(Block, eager=False, given="", wrap=None, loop="", jit=False, inference
     if then is not None:
         then(model)
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss_of, run_eagerly=eager, jit_compile=jit)
+    model.compile(optimizer or keras.optimizers.SGD(0.1), loss_of, run_eagerly=eager, jit_compile=jit)
+    if optimizer != "adam":
+        model.optimizer.build(model.trainable_variables)  # else Keras traces the step twice
     more = []
     start = info("CPU:0")["current"]; tf.config.experimental.reset_memory_stats("CPU:0")
     if loop:
@@ -51,4 +53,7 @@ def compare(Block, wrap=apply.rematerialize, **how):
     words = [str(w.message) for w in told if "rematerialized" in str(w.message)]
     return {"gap": float(max(np.abs(a - b).max() for a, b in zip(before, after))), "peaks": [peak, less], "told": words}
 """
-"""Compares all variables (seeds and statistics too), losses and validation; needs ``build(Block, given)``."""
+"""Compares all variables (seeds and statistics too), losses and validation; needs ``build(Block, given)``.
+
+Plain descent shows every gradient in the weights as it is.
+"""

@@ -95,7 +95,7 @@ def build(Block, given):
 
 CASES = """
 found = {
-    "attention in a graph": compare(Attention),
+    "attention in a graph": compare(Attention, optimizer="adam"),
     "attention, eagerly": compare(Attention, eager=True),
     "attention in a loop of one's own": compare(Attention, loop="graph"),
     "convolutions": compare(Convolution),

@@ -87,7 +87,7 @@ def freeze(model):
 
 CASES = """
 found = {
-    "transformer": compare(Transformer),
+    "transformer": compare(Transformer, optimizer="adam"),
     "transformer, eagerly": compare(Transformer, eager=True),
     "transformer, in a loop": compare(Transformer, loop="graph"),
     "transformer, in a compiled loop": compare(Transformer, loop="graph", jit=True),
@@ -97,14 +97,14 @@ found = {
     "transformer, some told not to train": compare(Transformer, given="inference"),
     "transformer, subclassed model": compare(Transformer, given="subclassed"),
     "transformer, frozen blocks": compare(Transformer, then=freeze),
-    "transformer, one block called three times": compare(Transformer, given="shared", optimizer="sgd"),
+    "transformer, one block called three times": compare(Transformer, given="shared"),
     "residual": compare(Residual, optimizer="sgd"),
     "residual, eagerly": compare(Residual, eager=True, optimizer="sgd"),
     "residual, in a loop": compare(Residual, loop="graph"),
     "residual, frozen blocks": compare(Residual, then=freeze, optimizer="sgd"),
     "residual, one block called three times": compare(Residual, given="shared", optimizer="sgd"),
     "residual, some told not to train": compare(Residual, given="inference", optimizer="sgd"),
-    "depth": compare(Depth),
+    "depth": compare(Depth, optimizer="adam"),
     "depth, eagerly": compare(Depth, eager=True),
     "renormalization": compare(only(lambda: L.BatchNormalization(renorm=True))),
 }
