@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 
 from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
@@ -71,6 +72,7 @@ def propose(ask: Ask) -> Proposal:
         caveats=caveats,
         why=_WHY,
         answers_cause=diagnosis.cause == "leftovers" or bool(results),
+        effect=Effect(released=held),
     )
 
 

@@ -211,6 +211,7 @@ def _proposal(ask: Ask, found: list[_Leftover], ticked: list[_Leftover]) -> Prop
         answers_cause=ask.diagnosis is not None and ask.diagnosis.cause == "leftovers",
         asks=True,
         picks=tuple(Pick(one.name, one.bytes, one.what, one in ticked) for one in found),
+        effect=Effect(released=sum(one.bytes for one in ticked)),
     )
 
 
