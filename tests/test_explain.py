@@ -8,7 +8,7 @@ from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, N
 from tf_mem_magic.core.lineage import Lineage, measured_of
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Point
-from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording, Series
+from tf_mem_magic.core.recording import Cell, ErrorText, FailedRequest, Frame, Recording, Series
 from tf_mem_magic.explain import AFTER_XLA, combined, explain
 
 MIB = 1 << 20
@@ -203,3 +203,30 @@ def test_a_cell_that_builds_its_model_is_compared_from_wherever_it_started():
     )
     assert other.beside(this) == Point(16, 41 * MIB, True)
     assert other.beside(replace(this, builds=False)) is None
+
+
+REQUEST = FailedRequest("GPU_0_bfc", 256 * MIB, "Relu")
+
+
+@pytest.mark.parametrize(
+    ("requests", "words"),
+    [
+        ((REQUEST,), "Memory ran out on GPU:0, and your code caught the error: a request of 256 MiB for Relu got no memory."),
+        (
+            (REQUEST, replace(REQUEST, bytes=64 * MIB, op=None)),
+            "Memory ran out on GPU:0, and your code caught the error: 2 requests of 64–256 MiB got no memory, the largest for Relu.",
+        ),
+        (
+            (FailedRequest("odd", MIB), FailedRequest("odd", MIB)),
+            "Memory ran out, and your code caught the error: 2 requests of 1 MiB got no memory.",
+        ),
+    ],
+)  # fmt: skip
+def test_a_cell_that_caught_its_own_error_is_told_what_was_asked_for_in_vain(requests, words):
+    outcome = explain(Recording(Cell("%%tfmem\ntry: fit()\nexcept: pass"), failed_requests=requests))
+    assert (words,) == outcome.notices
+
+
+@pytest.mark.parametrize("status", ["oom", "error", "interrupted"])
+def test_what_a_cell_that_failed_asked_for_is_not_called_caught(status):
+    assert () == Recording(Cell("x"), status=status, failed_requests=(REQUEST,)).caught

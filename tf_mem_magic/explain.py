@@ -11,8 +11,10 @@ from tf_mem_magic.core.outcome import Change, Outcome
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.tag import dropped_lines
+from tf_mem_magic.core.units import brief_unit, size, size_range
 from tf_mem_magic.diagnose.cause import diagnose, last_seen
 from tf_mem_magic.diagnose.comparison import compare
+from tf_mem_magic.diagnose.dump import device_of
 from tf_mem_magic.diagnose.places import at_top_level
 from tf_mem_magic.notebook.again import choices_again
 from tf_mem_magic.notebook.changes import find_changes
@@ -46,6 +48,8 @@ def explain(
     answers: Answer = ()
     if outcome.diagnosis is None and (seen := last_seen(recording)):
         outcome = replace(outcome, notices=(*notices, f"When it was last seen: {seen}"))
+    if recording.caught:
+        outcome = replace(outcome, notices=(*outcome.notices, caught(recording)))
     if recording.status == "killed" and recording.facts.partial:
         outcome = replace(outcome, notices=(*outcome.notices, LITTLE_KNOWN))
     elif recording.status in ("oom", "killed"):
@@ -63,7 +67,7 @@ def explain(
     before = lineage.beside(lineage.applied)
     if before is not None:
         outcome = replace(outcome, comparison=compare(before, outcome, lineage.applied))
-    outcome = replace(outcome, notices=(*notices, *troubles.since(since)))
+    outcome = replace(outcome, notices=(*outcome.notices, *troubles.since(since)))
     return replace(outcome, history=lineage.finished(outcome).history if lineage.outcomes else ())
 
 
@@ -74,6 +78,22 @@ def _changes(recording: Recording) -> tuple[Change, ...]:
     except Exception as error:
         troubles.note("what the run already changed could not be told", error)
         return ()
+
+
+def caught(recording: Recording) -> str:
+    """Say that memory ran out though the cell ended well, and what was asked for in vain."""
+    requests = recording.caught
+    devices = sorted({device for one in requests if (device := device_of(one.allocator))})
+    where = f" on {' and '.join(devices)}" if devices else ""
+    sizes = [one.bytes for one in requests]
+    low, high, unit = min(sizes), max(sizes), brief_unit(sizes)
+    amount = size(low, unit) if low == high else size_range(low, high, unit)
+    op = max(requests, key=lambda one: one.bytes).op
+    if len(requests) == 1:
+        told = f"a request of {amount}{f' for {op}' if op else ''} got no memory"
+    else:
+        told = f"{len(requests)} requests of {amount} got no memory{f', the largest for {op}' if op else ''}"
+    return f"Memory ran out{where}, and your code caught the error: {told}."
 
 
 def combined(

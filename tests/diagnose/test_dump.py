@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_mem_magic.core.recording import ChunkGroup, Dump
+from tf_mem_magic.core.recording import ChunkGroup, Dump, FailedRequest
 from tf_mem_magic.diagnose.dump import DumpSeparator, complete, device_of, fragmentation, group_chunks, parse_dumps
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -178,3 +178,32 @@ def test_the_text_tells_the_limit_that_the_structured_dump_leaves_out(captured):
 def test_the_text_of_another_allocator_fills_nothing(captured):
     structured = Dump("GPU_0_bfc", "structured", in_use=5)
     assert structured == complete(structured, parse_dumps(captured.decode()))
+
+
+def failures(data, step=1000):
+    separator = DumpSeparator()
+    for at in range(0, len(data), step):
+        separator.feed(data[at : at + step])
+    separator.finish()
+    return separator.failures
+
+
+def test_requests_that_got_no_memory_are_told_with_their_size_and_operation(captured):
+    (dump,) = {(d.allocator, d.requested, d.op) for d in parse_dumps(captured.decode())}
+    assert {FailedRequest(*dump)} == set(failures(captured))
+    assert failures(captured) == failures(captured, 7)
+
+
+def test_each_failure_counts_and_only_the_newest_are_kept(captured):
+    assert 3 * len(failures(captured)) == len(failures(captured * 3))
+    header = b"W bfc_allocator.cc:500] Allocator (cpu) ran out of memory trying to allocate 1.0KiB (rounded to %d)requested by op A\n"
+    found = failures(b"".join(header % n for n in range(1, 1500)))
+    assert (1000, 1499, "A") == (len(found), found[-1].bytes, found[-1].op)
+
+
+def test_a_request_that_may_fail_is_no_failure():
+    line = (
+        b"W tsl/framework/bfc_allocator.cc:296] Allocator (GPU_0_bfc) ran out of memory trying to allocate 2.00GiB "
+        b"(rounded to 2147483648)requested by op Conv2D with freed_by_count=0. The caller indicates that this is not a failure\n"
+    )
+    assert () == failures(line)

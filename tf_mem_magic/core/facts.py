@@ -175,6 +175,41 @@ class ModuleFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class GrownFacts:
+    """A list, dict or deque that holds more arrays or tensors than when the cell began.
+
+    Attributes
+    ----------
+    name : str
+        What reaches it; a function's own name for it where only a function that led to the error held it.
+    before, after : int
+        Its entries when the cell began (0: the cell made it) and now.
+    bytes : int
+        What the tensors take that came to it, each counted once.
+    kind : str
+        What its last tensor is (``"tf.Tensor"``).
+    device : str or None
+        Where that lies; None for host memory.
+    """
+
+    name: str
+    before: int
+    after: int
+    bytes: int
+    kind: str
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TracedFacts:
+    """A function under ``tf.function``: how often it had been traced when the cell began (``before``) and now."""
+
+    name: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything a remedy may know beside the recording; numbers, names and text only.
 
@@ -193,7 +228,9 @@ class Facts:
     files whose code led to the error, innermost first. ``shadowed`` are names of models that mean another model in a
     function that led to the error. ``partial``: not everything was looked at, most often because the kernel died before
     that; so what is missing here is not known. ``step`` is the step that was running when memory ran out (None: it was
-    not read).
+    not read). ``grown`` are the containers of tensors that
+    grew during the cell, ``traced`` the functions under ``tf.function`` that were traced in it, ``inputs`` the arrays and
+    tensors that the lines on the way to the error read, the innermost first, each under the text that stands there.
     """
 
     tensorflow: str | None = None
@@ -221,6 +258,9 @@ class Facts:
     shadowed: tuple[str, ...] = ()
     partial: bool = False
     step: StepFacts | None = None
+    grown: tuple[GrownFacts, ...] = ()
+    traced: tuple[TracedFacts, ...] = ()
+    inputs: tuple[NamedValue, ...] = ()
 
     def model(self, name: str) -> ModelFacts | None:
         """Find the model that ``name`` holds, in whichever quotes; None where it is not sure which it means."""

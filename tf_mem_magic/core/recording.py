@@ -137,6 +137,18 @@ class Dump:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedRequest:
+    """A request for memory that ``allocator`` could not meet: ``bytes`` (rounded to chunks), for the operation ``op``.
+
+    ``op`` is None where the allocator was not told.
+    """
+
+    allocator: str
+    bytes: int
+    op: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HostFull:
     """Why a cell was interrupted before host memory ran out; sizes in bytes.
 
@@ -166,6 +178,7 @@ class Recording:
     ``host_full``: we interrupted the cell because host memory was about to run out. ``garbage``: of what was in use
     when the cell began, the bytes that Python's collector gave back after it, by series name; a rerun starts without.
     ``discarded``: the same of what the cell itself had made and nothing held any more when it failed.
+    ``failed_requests``: what the allocator said on stderr about requests that got no memory, oldest first.
     """
 
     cell: Cell
@@ -184,6 +197,12 @@ class Recording:
     host_full: HostFull | None = None
     garbage: tuple[tuple[str, int], ...] = ()
     discarded: tuple[tuple[str, int], ...] = ()
+    failed_requests: tuple[FailedRequest, ...] = ()
+
+    @property
+    def caught(self) -> tuple[FailedRequest, ...]:
+        """Requests that got no memory though the cell ended well: its own code, or a library's, caught the error."""
+        return self.failed_requests if self.status == "ok" else ()
 
     def to_dataframe(self) -> Any:
         """Give the samples as a pandas ``DataFrame``: :func:`tf_mem_magic.core.exports.to_dataframe`."""

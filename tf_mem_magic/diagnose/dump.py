@@ -7,7 +7,9 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import replace
 
-from tf_mem_magic.core.recording import ChunkGroup, Dump
+from tf_mem_magic.core.recording import ChunkGroup, Dump, FailedRequest
+
+MOST_FAILURES = 1_000
 
 KEEP = 4 << 20
 """Bytes of dump that are kept, the newest."""
@@ -39,6 +41,12 @@ class DumpSeparator:
         self._midline = False
         self._continues: re.Pattern[bytes] | None = None
         self._after_stats = False
+        self._failures: deque[FailedRequest] = deque(maxlen=MOST_FAILURES)
+
+    @property
+    def failures(self) -> tuple[FailedRequest, ...]:
+        """The requests that got no memory, oldest first, the newest :data:`MOST_FAILURES`; what may fail is none."""
+        return tuple(self._failures)
 
     @property
     def dump_text(self) -> str:
@@ -86,6 +94,8 @@ class DumpSeparator:
             self._after_stats = False
             if message[1].startswith(b"Stats:"):
                 self._continues = _AFTER_STATS
+            elif message[1].startswith(b"Allocator ("):
+                self._failures += read_failures(message[1].decode("utf-8", "replace"))
         elif self._continues is not None and self._continues.match(line):
             self._after_stats = self._continues is _AFTER_STATS
         elif self._after_stats and not line.strip():
@@ -105,6 +115,16 @@ class DumpSeparator:
 def _is_dump(line: bytes) -> bool:
     message = _LOG_LINE.search(line)
     return message is not None and _DUMP_MESSAGE.match(message[1]) is not None
+
+
+def read_failures(text: str) -> tuple[FailedRequest, ...]:
+    """Read the requests that got no memory from what the allocator wrote about each."""
+    found = _HEADER.finditer(text)
+    return tuple(FailedRequest(m[1], int(m[2]), m[3] or None) for m in found if not _may_fail(text, m))
+
+
+def _may_fail(text: str, header: re.Match[str]) -> bool:
+    return "not a failure" in text[header.start() :].partition("\n")[0]
 
 
 def device_of(allocator: str) -> str | None:

@@ -16,6 +16,9 @@ from tf_mem_magic.diagnose.places import is_cell_file
 MOST_FRAMES = 16
 """The user's calls that are noted of a stack, the innermost; recursion can be very deep."""
 
+MOST_LINES = 3
+"""Lines on the way to an error of which is told what they were given."""
+
 _MOST_LOOKED_AT = 1000
 
 
@@ -110,3 +113,19 @@ def _running_frames() -> set[FrameType]:
         frames.add(frame)
         frame = frame.f_back
     return frames
+
+
+def lines_to(exception: BaseException | None) -> Iterator[tuple[FrameType, int]]:
+    """Yield the user's frames that led to an error with the line that each was at, innermost first, a few of them."""
+    found: dict[FrameType, int] = {}
+    seen: set[int] = set()
+    while exception is not None and id(exception) not in seen:
+        seen.add(id(exception))
+        trace = exception.__traceback__
+        while trace is not None:
+            if is_user_file(trace.tb_frame.f_code.co_filename):
+                found.setdefault(trace.tb_frame, trace.tb_lineno or 0)
+            trace = trace.tb_next
+        exception = exception.__cause__ or exception.__context__
+    running = _running_frames()
+    yield from [(frame, line) for frame, line in reversed(found.items()) if frame not in running][:MOST_LINES]

@@ -12,7 +12,7 @@ import sys
 import tokenize
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, Literal
 
@@ -22,9 +22,11 @@ from tf_mem_magic.diagnose.places import is_cell_file
 from tf_mem_magic.facts import names
 from tf_mem_magic.facts.data import find_datasets, is_repeatable
 from tf_mem_magic.facts.fit import Progress, observe_all, observe_fit, observe_progress
-from tf_mem_magic.facts.frames import error_frames, innermost_frames, local_names, user_frames
+from tf_mem_magic.facts.frames import error_frames, innermost_frames, lines_to, local_names, user_frames
 from tf_mem_magic.facts.functions import find_functions
-from tf_mem_magic.facts.kinds import Kinds, is_exactly
+from tf_mem_magic.facts.growth import count_traces, find_grown, find_traced, length_of
+from tf_mem_magic.facts.inputs import find_inputs
+from tf_mem_magic.facts.kinds import Kinds
 from tf_mem_magic.facts.models import (
     describe_kept_models,
     describe_left_optimizers,
@@ -84,12 +86,14 @@ class Before:
     """What the names held when a cell began: identities, weak references and numbers, never the objects.
 
     ``names`` maps a name to the value's id and, for containers, its length; ``alive`` an id to a weak reference;
-    ``steps`` the id of an optimizer to the steps that it had taken.
+    ``steps`` the id of an optimizer to the steps that it had taken; ``traces`` the id of a ``tf.function`` to how
+    often it had been traced.
     """
 
     names: Mapping[str, tuple[int, int]]
     alive: Mapping[int, weakref.ref[Any]]
     steps: Mapping[int, int]
+    traces: Mapping[int, int] = field(default_factory=dict)
 
     def had(self, value: Any) -> bool:
         """Whether ``value`` is an object that a name reached before the cell; for objects with weak references."""
@@ -102,7 +106,7 @@ class Before:
 
     def held(self, name: str, value: Any) -> bool:
         """Whether ``name`` held this value, not grown since, or the value was already there under another name."""
-        return self.had(value) or self.names.get(name) == (id(value), _length(value))
+        return self.had(value) or self.names.get(name) == (id(value), length_of(value))
 
 
 def snapshot(namespace: Mapping[str, Any]) -> Before:
@@ -118,9 +122,10 @@ def snapshot(namespace: Mapping[str, Any]) -> Before:
         except Exception:  # most often: its type takes no weak references
             continue
     return Before(
-        names={name: (id(value), _length(value)) for name, value in pairs},
+        names={name: (id(value), length_of(value)) for name, value in pairs},
         alive=alive,
         steps={id(one): steps_of(one) for one in optimizers},
+        traces=count_traces(pairs),
     )
 
 
@@ -211,6 +216,8 @@ def _live(facts: Facts, look: _Look) -> dict[str, Any]:
             *describe_left_optimizers(named_optimizers, models, before.held),
             *describe_kept_models([*pairs, *kept], models, before.held),
         ),
+        "grown": find_grown([*pairs, *local], before.names),
+        "traced": find_traced(pairs, before.traces),
         "sessions": _open_sessions(pairs, before),
         "shadowed": tuple(dict.fromkeys(name for name, _ in others)),
     }
@@ -256,6 +263,7 @@ def _running(_: Facts, look: _Look) -> dict[str, Any]:
         "steps_done": progress.steps,
         "validating": progress.validating,
         "modules": tuple(_modules(own)),
+        "inputs": find_inputs(lines_to(look.exception)),
     }
 
 
@@ -276,10 +284,6 @@ def _open_sessions(pairs: Sequence[tuple[str, Any]], before: Before) -> tuple[st
     """Name the open sessions in TensorFlow 1's style that were there before the cell, each once."""
     kinds = Kinds([(("tensorflow.python.client.session", "BaseSession"), "session")])
     return tuple(n for n, one in kinds.pick(pairs) if before.had(one) and stored(one).get("_closed") is False)
-
-
-def _length(value: Any) -> int:
-    return len(value) if is_exactly(value, list, dict, tuple) else -1
 
 
 def _plain_python(source: str) -> str:

@@ -56,6 +56,10 @@ class Kinds:
         # By identity: a metaclass may refuse to be hashed. The types are kept so that no other takes the place of one.
         self._known: dict[int, tuple[type, str | None]] = {}
 
+    def __bool__(self) -> bool:
+        """Whether any object can be of a kind: its class exists."""
+        return bool(self._classes)
+
     def of(self, value: Any) -> str | None:
         """Give the kind of an object; None: it is of none."""
         if not self._classes:

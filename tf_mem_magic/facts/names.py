@@ -128,7 +128,7 @@ def fields(value: Any, most: int = _MOST_INSIDE) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for base in type(value).__mro__:
         for name, slot in list(vars(base).items()):
-            if type(slot) is types.MemberDescriptorType:
+            if type(slot) is types.MemberDescriptorType and name != "__dict__":
                 try:
                     found.append((name, slot.__get__(value)))
                 except AttributeError:
@@ -142,7 +142,8 @@ def stored(value: Any) -> dict[str, Any]:
         for base in type(value).__mro__:
             found = vars(base).get("__dict__")
             if found is not None:
-                held = found.__get__(value) if type(found) is types.GetSetDescriptorType else None
+                plain = is_exactly(found, types.GetSetDescriptorType, types.MemberDescriptorType)
+                held = found.__get__(value) if plain else None
                 return held if type(held) is dict else {}
     except Exception:  # a class that answers for its attributes
         pass

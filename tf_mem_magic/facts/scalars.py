@@ -74,6 +74,17 @@ def _scalar(node: ast.expr, namespace: Mapping[str, Any]) -> Any:
     return value if fits or (kind is str and len(value) <= _LONGEST) else _MISSING
 
 
+def read_expressions(tree: ast.AST, namespace: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what a piece of code reads from ``namespace``, as :func:`ast.unparse` writes it, with what it holds."""
+    for node in _reads(tree):
+        try:
+            value = _value(node, namespace)
+        except Exception:  # an object that answers for its class, or for what is compared with it
+            continue
+        if value is not _MISSING:
+            yield ast.unparse(node), value
+
+
 def _reads(tree: ast.AST) -> Iterator[ast.expr]:
     """Yield the names, attributes and subscripts that start from a name of the notebook, in the order of the text."""
     todo: list[tuple[ast.AST, frozenset[str]]] = [(tree, frozenset())]

@@ -18,7 +18,7 @@ _MOST_INSIDE = 200_000
 """Entries looked at in all containers together; where there are many containers, each shows fewer."""
 
 _FEWEST_ENTRIES = 64
-_ARRAYS = (
+ARRAYS = (
     (("numpy", "ndarray"), "numpy.ndarray"),
     (("tensorflow.python.framework.ops", "EagerTensor"), "tf.Tensor"),
     (("tensorflow.python.ops.resource_variable_ops", "BaseResourceVariable"), "tf.Variable"),
@@ -50,7 +50,7 @@ def find_values(
     """
     pairs = list(pairs)
     counted = {id(owner) for one in counted_elsewhere for owner in (one, _inner(one)) if owner is not None}
-    kinds = Kinds((*_ARRAYS, *_BYTES))
+    kinds = Kinds((*ARRAYS, *_BYTES))
     dull = set(_NOTHING_TO_COUNT)
     most = share(len(Kinds(_CONTAINERS).pick(pairs)), _MOST_INSIDE, _FEWEST_ENTRIES, _MOST_ENTRIES)
     found: list[tuple[int, str, Any, _Held]] = []
@@ -86,6 +86,12 @@ def _describe(
         )
     except Exception:
         return None
+
+
+def describe(name: str, value: Any) -> NamedValue | None:
+    """Describe one array, tensor or variable; None where it is something else."""
+    held = _block(value, Kinds(ARRAYS))
+    return None if held is None else _describe(held[1], name, value, held, lambda *_: True)
 
 
 def _inner(variable: Any) -> Any:
@@ -135,7 +141,7 @@ def _block(value: Any, kinds: Kinds) -> _Held | None:
 
 def is_array(value: Any) -> bool:
     """Whether ``value`` is an array, a tensor, a variable or a table."""
-    return Kinds(_ARRAYS).of(value) is not None
+    return Kinds(ARRAYS).of(value) is not None
 
 
 def _array(value: Any) -> _Held | None:

@@ -183,6 +183,7 @@ class Capture:
             status=status,
             dumps=self._dumped,
             stderr=self._stderr.dump_text,
+            failed_requests=self._stderr.failures,
             missing=self._sampled.missing,
             before=self._sampled.before,
             after=self._sampled.after,

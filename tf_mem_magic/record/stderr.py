@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from tf_mem_magic.core.recording import FailedRequest
 from tf_mem_magic.diagnose.dump import DumpSeparator
 from tf_mem_magic.record import late_stderr as stragglers
 
@@ -61,6 +62,11 @@ class StderrCapture:
     def dump_text(self) -> str:
         """The allocator's dumps that were folded away, bounded; empty: there were none."""
         return self._separator.dump_text
+
+    @property
+    def failures(self) -> tuple[FailedRequest, ...]:
+        """The requests that got no memory, as the allocator's dumps tell of them, oldest first."""
+        return self._separator.failures
 
     def start(self) -> None:
         """Begin the capture; never raises."""
