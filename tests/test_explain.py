@@ -214,11 +214,11 @@ REQUEST = FailedRequest("GPU_0_bfc", 256 * MIB, "Relu")
         ((REQUEST,), "Memory ran out on GPU:0, and your code caught the error: a request of 256 MiB for Relu got no memory."),
         (
             (REQUEST, replace(REQUEST, bytes=64 * MIB, op=None)),
-            "Memory ran out on GPU:0, and your code caught the error: 2 requests of 64–256 MiB got no memory, the largest for Relu.",
+            "Memory ran out on GPU:0, and your code caught the error: 2 requests of 64.0–256 MiB got no memory, the largest for Relu.",
         ),
         (
             (FailedRequest("odd", MIB), FailedRequest("odd", MIB)),
-            "Memory ran out, and your code caught the error: 2 requests of 1 MiB got no memory.",
+            "Memory ran out, and your code caught the error: 2 requests of 1.0 MiB got no memory.",
         ),
     ],
 )  # fmt: skip
