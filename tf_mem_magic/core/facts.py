@@ -228,9 +228,9 @@ class Facts:
     files whose code led to the error, innermost first. ``shadowed`` are names of models that mean another model in a
     function that led to the error. ``partial``: not everything was looked at, most often because the kernel died before
     that; so what is missing here is not known. ``step`` is the step that was running when memory ran out (None: it was
-    not read). ``grown`` are the containers of tensors that
-    grew during the cell, ``traced`` the functions under ``tf.function`` that were traced in it, ``inputs`` the arrays and
-    tensors that the lines on the way to the error read, the innermost first, each under the text that stands there.
+    not read). ``grown`` are the containers of tensors that grew during the cell, ``traced`` the functions under
+    ``tf.function`` that were traced in it, ``inputs`` the arrays and tensors that the lines on the way to the error
+    read, the innermost first, each under the text that stands there.
     """
 
     tensorflow: str | None = None
