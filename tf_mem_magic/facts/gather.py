@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, Literal
 
+from tf_mem_magic.core import troubles
 from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, ModuleFacts
 from tf_mem_magic.diagnose.breakdown import mentions
 from tf_mem_magic.diagnose.places import is_cell_file
@@ -164,7 +165,9 @@ def gather_facts(
     for part in (_live,) if ended == "well" else (_running, _live, _uses):
         try:
             facts = replace(facts, **part(facts, look))
-        except Exception:
+        except Exception as error:
+            if ended != "running":  # while the cell runs its names come and go under our eyes
+                troubles.note("a part of what remedies know of the cell is missing", error)
             facts = replace(facts, partial=True)
     return facts
 

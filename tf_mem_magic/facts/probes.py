@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, Literal, Protocol, cast
 
 from tf_mem_magic import remedies
+from tf_mem_magic.core import troubles
 from tf_mem_magic.core.facts import ModelFacts
 
 When = Literal["failed", "trained"]
@@ -41,8 +42,8 @@ def probed(facts: ModelFacts, model: Any, when: When) -> ModelFacts:
         if when in one.WHEN:
             try:
                 facts = replace(facts, **one.probe(model))
-            except Exception:
-                continue
+            except Exception as error:
+                troubles.note("what a remedy asks of a model is not known", error)
     return facts
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tf_mem_magic.core import troubles
 from tf_mem_magic.core.recording import Dump
 from tf_mem_magic.diagnose.dump import complete, count_chunks, device_of, fragmentation, group_chunks, parse_dumps
 
@@ -198,7 +199,8 @@ def read_dump(path: Path) -> Dump | None:
     message = kind()
     try:
         message.ParseFromString(path.read_bytes())
-    except Exception:  # protobuf's DecodeError has moved between versions
+    except Exception as error:  # protobuf's DecodeError has moved between versions
+        troubles.note("one of the allocator's dumps could not be read", error)
         return None
     if not message.allocator_name or not message.chunk:
         return None

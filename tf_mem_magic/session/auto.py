@@ -13,6 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from tf_mem_magic.core import troubles
 from tf_mem_magic.core.options import Keep, Options
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.session.in_process import refusal_here, take_back
@@ -63,8 +64,9 @@ class HeldError:
             return True
         try:
             return self._is_out_of_memory(error)
-        except Exception:
-            return False  # what we cannot judge is shown at once, as always
+        except Exception as problem:  # what we cannot judge is shown at once, as always
+            troubles.note("whether an error is out of memory could not be told", problem)
+            return False
 
     def _handle(
         self,

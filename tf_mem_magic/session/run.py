@@ -182,10 +182,11 @@ class CellRun:
         models = {(model.name, model.weight_bytes) for model in deployable(recording)[:1]} - self.host.deployed
         deploys = bool(models) and (self.run.rerun is None or self.run.rerun.continues)
         notices = (*self._notices, *self._capture.notices, *troubles.since(self._troubles))
+        place = troubles.mark()
         outcome = explain(recording, self.run.lineage, notices, self.host.measured, deploys)
         if recording.status == "ok" and outcome.new_cells:
             self.host.deployed |= models
-        return Report(outcome, self._rerun_here)
+        return Report(replace(outcome, notices=(*outcome.notices, *troubles.since(place))), self._rerun_here)
 
     def _keep(self, report: Report) -> None:
         """Note that the run is explained."""

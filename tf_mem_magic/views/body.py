@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
+from tf_mem_magic.core import troubles
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Declined, Proposal
 from tf_mem_magic.report.choices import ChoiceView, DeclinedView, choice_view, declined_view
@@ -221,6 +222,7 @@ class Body:
             try:
                 press()
             except Exception as error:
+                troubles.note(f"the button {label!r} went wrong", error)
                 self._clicks.failed(error)
 
         made = controls.button(label, tip, guarded, accent=accent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tf_mem_magic.core import troubles
 from tf_mem_magic.core.proposals import Declined, Pick, Proposal
 from tf_mem_magic.report.measures import amount
 from tf_mem_magic.views import controls
@@ -50,6 +51,7 @@ class Picks:
         try:
             self._show(self._make(tuple(pick.name for pick, box in zip(self._picks, self._boxes) if box.value)))
         except Exception as error:
+            troubles.note("a tick in the panel went wrong", error)
             self._failed(error)
 
     def _show(self, answer: Proposal | Declined) -> None:

@@ -8,6 +8,8 @@ import sys
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from tf_mem_magic.core import troubles
+
 if TYPE_CHECKING:
     from tf_mem_magic.session.session import Session
 
@@ -38,6 +40,8 @@ def doctor_text(session: Session) -> str:
     else:
         lines.append("✓ a page is attached: panels with buttons appear")
     lines += [f"  {name}={os.environ[name]}" for name in ENVIRONMENT if name in os.environ]
+    if found := troubles.since():
+        lines += ["what went wrong in tf_mem_magic so far:", *(f"  {sentence}" for sentence in found)]
     return "\n".join(lines)
 
 
