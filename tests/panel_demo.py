@@ -58,7 +58,7 @@ class NotingActions:
             for c in before
         )
 
-    def prepare_restart(self, proposal: Proposal) -> str:
+    def prepare_restart(self, proposal: Proposal, ticked: tuple[str, ...] | None = None) -> str:
         NOTES.append(("prepare_restart", proposal.key))
         return proposal.prologue
 

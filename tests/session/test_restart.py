@@ -1,22 +1,20 @@
-"""The plan of a restart on disk, and what the new kernel does with it."""
+"""A restart: its checklist, its plan, and the code that the new kernel runs first."""
 
 import os
-import stat
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from tf_mem_magic.core.facts import DeviceFacts, Facts
 from tf_mem_magic.core.lineage import Lineage
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.recording import Cell, Recording, Series
-from tf_mem_magic.notebook.replay import EarlierCell, Replay
-from tf_mem_magic.session import restart as plans
-from tf_mem_magic.session.restart import Plan, PlanError
+from tf_mem_magic.session import plans, restart
+from tf_mem_magic.session.clicks import PanelActions
 from tf_mem_magic.session.state import RanCell, Run
 from tf_mem_magic.views.actions import NotebookCell, ReplayCell
 
@@ -41,14 +39,8 @@ def own_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "notebooks/a.ipynb")
 
 
-def a_plan(**changes):
-    replay = (Replay(EarlierCell("c1", "x = 1", 1, 0.1, "x = 1"), True), Replay(EarlierCell("c2", "input()"), False))
-    made = Plan(GROW, Lineage((OUTCOME,)), "import os\n", replay, "c3", pid=os.getpid() + 1, time=time.time())
-    return replace(made, **changes)
-
-
 def a_run(ran=(), raw=("",), cell_id="this"):
-    shell = SimpleNamespace(history_manager=SimpleNamespace(input_hist_raw=list(raw)))
+    shell = SimpleNamespace(history_manager=SimpleNamespace(input_hist_raw=list(raw)), user_ns={}, kernel=object())
     cell = Cell("%%tfmem\nmodel.fit(x)", cell_id)
     host = SimpleNamespace(ran_cells=ran, shell=shell)
     return SimpleNamespace(host=host, run=Run(cell, Lineage((OUTCOME,))), report=None)
@@ -62,114 +54,65 @@ def test_a_cell_that_the_page_does_not_name_is_not_replayed_before_itself_nor_wh
     )
     run = a_run(ran, ("", *(cell.source for cell in ran)), cell_id=None)
     run.report = SimpleNamespace(recording=SimpleNamespace(cell=SimpleNamespace(execution_count=2)))
-    assert ["x = 1"] == [r.cell.source for r in plans.make_plan(run, GROW).replay]
-
-
-def test_a_plan_comes_back_as_it_was_kept():
-    plan = a_plan()
-    plans.save_plan(plan)
-    assert plan == plans.load_plan()
-
-
-def test_only_the_user_can_read_it():
-    assert 0o600 == stat.S_IMODE(plans.save_plan(a_plan()).stat().st_mode)
-
-
-def test_nothing_else_stays_in_the_folder():
-    path = plans.save_plan(a_plan())
-    plans.save_plan(a_plan(cell_id="c4"))
-    assert [path] == list(path.parent.iterdir())
-
-
-def test_another_notebook_has_another_plan(monkeypatch):
-    plans.save_plan(a_plan())
-    monkeypatch.setenv("JPY_SESSION_NAME", "notebooks/b.ipynb")
-    assert plans.load_plan() is None
-
-
-def test_without_a_session_name_the_folder_is_the_key(tmp_path, monkeypatch):
-    monkeypatch.delenv("JPY_SESSION_NAME")
-    monkeypatch.chdir(tmp_path)
-    plans.save_plan(a_plan())
-    assert plans.load_plan() is not None
-    (tmp_path / "other").mkdir()
-    monkeypatch.chdir(tmp_path / "other")
-    assert plans.load_plan() is None
-
-
-def test_a_plan_of_this_very_kernel_is_not_for_it():
-    plans.save_plan(a_plan(pid=os.getpid()))
-    assert plans.load_plan() is None
-
-
-def test_a_new_kernel_with_the_old_process_id_takes_the_plan():
-    plans.save_plan(a_plan(pid=os.getpid(), time=time.time() - 3 * 3600))
-    started_later = plans._started() > time.time() - 3 * 3600
-    assert started_later == (plans.load_plan() is not None)
-
-
-def test_a_plan_older_than_a_day_is_ignored():
-    plans.save_plan(a_plan())
-    assert plans.load_plan(time.time() + 25 * 3600) is None
-
-
-def test_a_forgotten_plan_is_gone():
-    plans.save_plan(a_plan())
-    plans.clear_plan()
-    assert plans.load_plan() is None
-
-
-def test_forgetting_twice_is_harmless():
-    plans.clear_plan()
-    plans.clear_plan()
-
-
-def test_a_damaged_plan_is_ignored():
-    path = plans.save_plan(a_plan())
-    path.write_bytes(path.read_bytes()[:100])
-    assert plans.load_plan() is None
-
-
-def test_a_plan_of_a_newer_version_is_ignored():
-    path = plans.save_plan(a_plan(schema=999))
-    assert path.exists()
-    assert plans.load_plan() is None
-
-
-def test_a_folder_that_cannot_be_made_gives_one_sentence(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("TFMEM_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(PlanError) as caught:
-        plans.save_plan(a_plan())
-    sentence = "The plan of the restart could not be kept (Not a directory), so the new kernel will not know it. "
-    assert sentence + "Set TFMEM_CACHE to a folder that can be written." == str(caught.value)
+    assert ["x = 1"] == [r.cell.source for r in restart.make_plan(run, GROW).replay]
 
 
 def test_where_the_plan_cannot_be_kept_the_prologue_still_works_and_says_so(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TFMEM_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "")
-    exec(plans.prepare_restart(a_run(), GROW), {})
+    exec(restart.prepare_restart(a_run(), GROW), {})
     assert "true" == os.environ["TF_FORCE_GPU_ALLOW_GROWTH"]
     assert "could not be kept" in capsys.readouterr().out
 
 
+def kept():
+    """Give the notebook's plan as another process finds it."""
+    (path,) = plans.cache_folder().joinpath("plans").iterdir()
+    plan = plans.decode(path.read_bytes(), plans.Plan)
+    assert plans.Owner(notebook="notebooks/a.ipynb").owns(plan)
+    return plan
+
+
 def test_a_restart_is_prepared_with_a_plan():
-    prologue = plans.prepare_restart(a_run(), GROW)
-    kept = plans.decode(plans.plan_path().read_bytes(), Plan)
+    prologue = restart.prepare_restart(a_run(), GROW)
+    plan = kept()
     assert (GROW, Lineage((OUTCOME,)), prologue, "this", os.getpid()) == (
-        kept.proposal,
-        kept.lineage,
-        kept.prologue,
-        kept.cell_id,
-        kept.pid,
+        plan.proposal,
+        plan.lineage,
+        plan.prologue,
+        plan.cell_id,
+        plan.pid,
     )
+
+
+def test_the_plan_keeps_the_ticks_that_the_person_left():
+    ran = (RanCell("x = 1", "a", 1, 0.1), RanCell("y = 1", "b", 2, 0.1))
+    actions = PanelActions(a_run(ran, ("", "x = 1", "y = 1")))
+    actions.checklist(GROW, (NotebookCell("a", "x = 1", 1), NotebookCell("b", "y = 1", 2)))
+    actions.prepare_restart(GROW, ("b",))
+    assert [("a", False), ("b", True)] == [(r.cell.cell_id, r.ticked) for r in kept().replay]
+
+
+def test_a_restart_that_a_person_makes_is_planned_and_said_in_one_line():
+    words = restart.plan_restart(a_run(), GROW)
+    assert "\n" not in words
+    assert words.endswith("run %load_ext tf_mem_magic and %tfmem resume.")
+    assert GROW == kept().proposal
+
+
+def test_where_the_notebook_has_no_name_the_line_names_the_plan(monkeypatch):
+    monkeypatch.delenv("JPY_SESSION_NAME")
+    monkeypatch.setattr(plans, "_of_command_line", lambda: "")
+    words = restart.plan_restart(a_run(), GROW)
+    (path,) = plans.cache_folder().joinpath("plans").iterdir()
+    assert words.endswith(f"%tfmem resume {plans.decode(path.read_bytes(), plans.Plan).name}.")
 
 
 def test_the_prologue_sets_the_environment_and_leaves_no_name(monkeypatch):
     monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "false")
     namespace = {}
-    exec(plans.prologue_for(GROW), namespace)
+    exec(restart.prologue_for(GROW, "x" * 32), namespace)
     assert "true" == os.environ["TF_FORCE_GPU_ALLOW_GROWTH"]
     assert ["__builtins__"] == list(namespace)
 
@@ -191,10 +134,6 @@ def test_the_prologue_brings_back_what_the_users_cells_had_set():
     assert expected == {k: v for k, v in eval(out).items() if k in ("TF_STARTED_WITH", *expected, "TF_BFC_MEMORY_DUMP")}
 
 
-def test_the_steps_of_a_resume_are_prologue_ticked_cells_and_the_cell():
-    assert ("import os\n", "x = 1", GROW.source) == plans.resume_steps(a_plan())
-
-
 def test_a_plan_replays_each_cell_that_ran_once_and_not_this_one():
     ran = (
         RanCell("x = 1", "a", 1, 0.1),
@@ -202,16 +141,16 @@ def test_a_plan_replays_each_cell_that_ran_once_and_not_this_one():
         RanCell("y = 1", "b", 3, 0.1),
         RanCell("%%tfmem\nmodel.fit(x)", "this", 4, 9.0),
     )
-    plan = plans.make_plan(a_run(ran, ("", "x = 1", "x = 2", "y = 1")), GROW)
+    plan = restart.make_plan(a_run(ran, ("", "x = 1", "x = 2", "y = 1")), GROW)
     assert [("a", "x = 2"), ("b", "y = 1")] == [(r.cell.cell_id, r.cell.source) for r in plan.replay]
 
 
 def test_a_plan_replays_what_ran_before_the_extension_was_loaded():
-    plan = plans.make_plan(a_run((RanCell("y = 1", "b", 2, 0.1),), ("", "import os", "y = 1")), GROW)
+    plan = restart.make_plan(a_run((RanCell("y = 1", "b", 2, 0.1),), ("", "import os", "y = 1")), GROW)
     assert ["import os", "y = 1"] == [r.cell.source for r in plan.replay]
 
 
-def test_the_checklist_has_the_pages_cells_but_this_one():
+def test_the_checklist_has_the_pages_cells_that_ran_but_this_one():
     ran = (RanCell("x = 1", "a", 2, 0.1),)
     page = (
         NotebookCell("i", "import os", 1),
@@ -219,31 +158,50 @@ def test_the_checklist_has_the_pages_cells_but_this_one():
         NotebookCell("n", "z = 1", None),
         NotebookCell("this", "%%tfmem\nmodel.fit(x)", 3),
     )
-    found = plans.checklist(a_run(ran, ("", "import os", "x = 1")), GROW, page)
-    assert (
-        ReplayCell("i", "import os", True, None, ()),
-        ReplayCell("a", "x = 1", True, 0.1, ()),
-        ReplayCell("n", "z = 1", False, None, ("did not run in this kernel",)),
-    ) == found
+    found = PanelActions(a_run(ran, ("", "import os", "x = 1"))).checklist(GROW, page)
+    assert (ReplayCell("i", "import os", True, None, ()), ReplayCell("a", "x = 1", True, 0.1, ())) == found
 
 
 def test_counts_of_an_earlier_kernel_are_not_taken_for_this_ones():
-    found = plans.checklist(a_run((), ("", "import os")), GROW, (NotebookCell("a", "x = 1", 1),))
-    assert [(False, ("did not run in this kernel",))] == [(c.ticked, c.flags) for c in found]
+    assert () == restart.checklist(a_run((), ("", "import os")), (NotebookCell("a", "x = 1", 1),))
 
 
-def test_a_kernel_without_tensorflow_can_resume(monkeypatch):
-    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
-    monkeypatch.delitem(sys.modules, "tensorflow.python.eager.context", raising=False)
-    assert plans.why_not_resume(a_plan()) is None
+LATE = {
+    "imported": {"tensorflow": SimpleNamespace()},
+    "set up": {"tensorflow.python.eager.context": SimpleNamespace(_context=SimpleNamespace(_initialized=True))},
+}
 
 
-def test_a_kernel_that_imported_tensorflow_resumes_too_late(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace())
-    assert "TensorFlow is already imported" in plans.why_not_resume(a_plan())
+@pytest.mark.parametrize("how", LATE)
+def test_a_prologue_that_comes_too_late_sets_nothing_and_says_so(how, monkeypatch):
+    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "false")
+    for name, module in LATE[how].items():
+        monkeypatch.setitem(sys.modules, name, module)
+    namespace = {}
+    with pytest.raises(RuntimeError, match=r"TensorFlow (is already imported|has already set up)"):
+        exec(restart.prologue_for(GROW, "x" * 32), namespace)
+    assert ("false", ["__builtins__"]) == (os.environ["TF_FORCE_GPU_ALLOW_GROWTH"], list(namespace))
 
 
-def test_a_kernel_whose_devices_are_set_up_resumes_too_late(monkeypatch):
-    context = SimpleNamespace(_context=SimpleNamespace(_initialized=True))
-    monkeypatch.setitem(sys.modules, "tensorflow.python.eager.context", context)
-    assert "already set up its devices" in plans.why_not_resume(a_plan())
+GROWS, STAYS = DeviceFacts("GPU:0", growth=True), DeviceFacts("GPU:0", growth=False)
+SET = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "devices", "told"),
+    [
+        (SET, (GROWS,), ""),
+        (SET, (GROWS, STAYS), "memory growth is not on"),
+        (SET, (), "memory growth is not on"),
+        ({}, (GROWS,), "TF_FORCE_GPU_ALLOW_GROWTH is not true"),
+    ],
+)
+def test_what_a_restart_has_set_is_read_back(environ, devices, told):
+    assert restart.why_not_set(GROW, Facts(devices=devices), environ).startswith(told)
+    assert bool(told) == bool(restart.why_not_set(GROW, Facts(devices=devices), environ))
+
+
+def test_a_limit_is_read_back_too():
+    limit = replace(GROW, key="device-limit", environment=())
+    assert "" == restart.why_not_set(limit, Facts(devices=(replace(STAYS, logical=True),)), {})
+    assert "no device has a memory limit" in restart.why_not_set(limit, Facts(devices=(STAYS,)), {})

@@ -44,7 +44,7 @@ class Notes(NotingActions):
     def checklist(self, proposal, cells):
         return tuple(ReplayCell(c.cell_id, c.source, True) for c in cells)
 
-    def prepare_restart(self, proposal):
+    def prepare_restart(self, proposal, ticked=None):
         self.notes.append(("prepare_restart", proposal.key))
         return "prologue"
 

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
@@ -77,6 +77,7 @@ class Command:
     size: int | None = None
     count: int = 1
     everything: bool = False
+    forget: bool = False
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -156,7 +157,9 @@ def line_parser() -> argparse.ArgumentParser:
     budget = verbs.add_parser("budget", help="run as if the device had only SIZE, such as 512MiB")
     budget.add_argument("size", metavar="SIZE", type=_size)
     verbs.add_parser("doctor", help="check this environment: versions, sources of numbers, page")
-    verbs.add_parser("resume", help="after a restart: go on with the remedy that asked for it")
+    resume = verbs.add_parser("resume", help="after a restart: go on with the remedy that asked for it")
+    resume.add_argument("names", nargs="?", metavar="PLAN", help="which, where it is not surely this notebook's")
+    resume.add_argument("--forget", action="store_true", help="forget the plan; nothing is run")
     return parser
 
 
@@ -190,11 +193,16 @@ def parse_line(line: str) -> Command:
     found = line_parser().parse_args(words)
     return Command(
         found.verb,
-        tuple(getattr(found, "names", ())),
+        _listed(getattr(found, "names", ())),
         getattr(found, "size", None),
         getattr(found, "count", 1),
         getattr(found, "everything", False),
+        getattr(found, "forget", False),
     )
+
+
+def _listed(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names or ())
 
 
 def _split(line: str, prog: str) -> list[str]:

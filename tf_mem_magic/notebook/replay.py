@@ -47,6 +47,14 @@ class Replay:
     flags: tuple[str, ...] = ()
 
 
+def telling_line(source: str) -> str:
+    """Give the line of a cell that tells most about it: its first that is no magic, comment or import."""
+    lines = [line.strip() for line in source.splitlines() if line.strip()]
+    untagged = [line for line in lines if not line.startswith(("%%", "#"))]
+    work = [line for line in untagged if not line.startswith(("%", "import ", "from "))]
+    return next(iter([*work, *untagged, *lines]), "(empty)")
+
+
 def choose_replay(cells: Iterable[EarlierCell]) -> tuple[Replay, ...]:
     """Decide for each cell whether a restart replays it; in the order in which they last ran.
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.proposals import Declined, Proposal
+from tf_mem_magic.notebook.replay import Replay
 from tf_mem_magic.session.state import How, LiveRun, Rerun
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ class PanelActions:
     def __init__(self, run: LiveRun) -> None:
         self._run = run
         self._made: dict[tuple[str, str], Proposal] = {}
+        self._listed: tuple[Replay, ...] = ()
 
     def expect(self, source: str, key: str) -> str:
         """Announce that the page is about to run ``source`` for the remedy ``key``; give the rerun's identity.
@@ -86,14 +89,19 @@ class PanelActions:
     def checklist(self, proposal: Proposal, cells: tuple[NotebookCell, ...]) -> tuple[ReplayCell, ...]:
         """Give the cells before this one, with what to know about replaying each."""
         from tf_mem_magic.session.restart import checklist
+        from tf_mem_magic.views.actions import ReplayCell
 
-        return checklist(self._run, proposal, cells)
+        self._listed = checklist(self._run, cells)
+        return tuple(ReplayCell(r.cell.cell_id, r.cell.source, r.ticked, r.cell.seconds, r.flags) for r in self._listed)
 
-    def prepare_restart(self, proposal: Proposal) -> str:
-        """Save the plan; give the prologue for the new kernel."""
+    def prepare_restart(self, proposal: Proposal, ticked: tuple[str, ...] | None = None) -> str:
+        """Save the plan, with the ticks that the person left; give the prologue for the new kernel."""
         from tf_mem_magic.session.restart import prepare_restart
 
-        return prepare_restart(self._run, proposal)
+        if ticked is None:
+            return prepare_restart(self._run, proposal)
+        replay = tuple(replace(one, ticked=one.cell.cell_id in ticked) for one in self._listed)
+        return prepare_restart(self._run, proposal, replay)
 
     def _rerun(self, source: str, key: str, how: How) -> Rerun | None:
         """Make the rerun that ``source`` is for the remedy ``key``; None where no remedy has that key."""

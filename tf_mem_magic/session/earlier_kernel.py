@@ -7,11 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tf_mem_magic.core.recording import Cell
-from tf_mem_magic.session.state import Rerun, Run
-
 if TYPE_CHECKING:
-    from tf_mem_magic.session.restart import Plan
     from tf_mem_magic.session.session import Session
 
 
@@ -27,48 +23,28 @@ def found(session: Session) -> Iterator[str]:
     yield from _take_up_death(session)
 
 
-def resume(session: Session) -> str:
-    """Run what the plan of a restart names, in this kernel; give one sentence.
-
-    Raises
-    ------
-    ValueError
-        With a sentence for the user: there is no plan, it comes too late, or one of its cells failed.
-    """
-    from tf_mem_magic.session.restart import clear_plan, load_plan, resume_steps, why_not_resume
-
-    plan = load_plan()
-    if plan is None:
-        raise ValueError("there is nothing to resume: no remedy of this notebook asked for a restart in the last day")
-    too_late = why_not_resume(plan)
-    if too_late is not None:
-        raise ValueError(too_late)
-    clear_plan()
-    _expect(session, plan)
-    steps = resume_steps(plan)
-    for number, source in enumerate(steps):
-        if number:
-            print(f"— cell {number} of {len(steps) - 1}: {_first_line(source)}")
-        result = session.shell.run_cell(source, store_history=bool(number))
-        if not result.success and number < len(steps) - 1:
-            raise ValueError(f"stopped: {_first_line(source)!r} failed")
-    return f"Resumed: {plan.proposal.title}."
-
-
 def _take_up_plan(session: Session) -> str:
+    """Take up the plan of a restart; say what there is to say about one that nobody takes up by itself."""
     import sys
 
-    if not _has_files("plans"):
+    session.take_up_plan()
+    if session.prepared_for or not _has_files("plans"):
         return ""
-    from tf_mem_magic.session.restart import load_plan
+    from tf_mem_magic.session.plans import find_plans, this_notebook
 
-    plan = load_plan()
-    if plan is None:
-        return ""
-    _expect(session, plan)
+    found = find_plans(this_notebook(session.shell))
+    if found.problem:
+        return f"{found.problem[0].upper()}{found.problem[1:]}."
     if "tensorflow" in sys.modules:
         return ""
-    return f"A restart was planned here ({plan.proposal.title}): %tfmem resume runs its cells, unless the page does."
+    if found.plan is not None:
+        return f"A restart was planned here ({found.plan.proposal.title}): %tfmem resume runs its cells."
+    if not found.others:
+        return ""
+    plan = found.others[0]
+    return (
+        f"In this folder a restart was planned ({plan.described}): if it is this notebook's, %tfmem resume {plan.name}."
+    )
 
 
 def _take_up_death(session: Session) -> Iterator[str]:
@@ -97,12 +73,6 @@ def _take_up_death(session: Session) -> Iterator[str]:
         return
 
 
-def _expect(session: Session, plan: Plan) -> None:
-    """Let the cell of the remedy be its rerun when it runs."""
-    before = Run(Cell(plan.proposal.original, plan.cell_id), plan.lineage)
-    session.register.announce(Rerun(plan.proposal, before, "restart"))
-
-
 def _has_files(name: str) -> bool:
     try:
         with os.scandir(_folder() / name) as entries:
@@ -115,8 +85,3 @@ def _folder() -> Path:
     from tf_mem_magic.record.store.folder import cache_folder
 
     return cache_folder()
-
-
-def _first_line(source: str) -> str:
-    lines = [line for line in source.splitlines() if line.strip() and not line.startswith("%%")]
-    return lines[0] if lines else ""

@@ -114,7 +114,7 @@ class Hooks:
         count = getattr(result, "execution_count", None)
         info = getattr(result, "info", None) or entry.info()
         if info is not None:
-            self._session.ran(info, count, time.monotonic() - entry.started)
+            self._session.ran(info, count, time.monotonic() - entry.started, error is None and result is not None)
         if entry.run is not None:
             with _Contained("could not report on this cell"):
                 if entry.run.finish(error or entry.inner_error, count, stop):

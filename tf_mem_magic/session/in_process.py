@@ -113,8 +113,12 @@ def rerun_in_process(run: LiveRun, key: str) -> Report:
     ------
     LookupError
         If that remedy is not offered.
+    RestartPlannedError
+        If it takes effect only after a restart, which is planned now; the text says what to do.
     RuntimeError
-        If it takes effect only after a restart, the cell needs the notebook's own event loop, or it did not run.
+        If the cell needs the notebook's own event loop, or did not run.
+    PlanError
+        If the plan of a restart could not be kept.
     KeyboardInterrupt
         If a Stop ended the rerun; its report is then the last one.
     """
@@ -124,7 +128,13 @@ def rerun_in_process(run: LiveRun, key: str) -> Report:
     if report is None or proposal is None:
         have = ", ".join(p.key for p in offered) or "none"
         raise LookupError(f"the remedy {key!r} is not offered for this run; offered: {have}")
-    check_runnable(host.shell, proposal)
+    if proposal.takes_effect == "restart":
+        from tf_mem_magic.session.restart import RestartPlannedError, plan_restart
+
+        raise RestartPlannedError(plan_restart(run, proposal))
+    refusal = refusal_here(host.shell, proposal.source)
+    if refusal:
+        raise RuntimeError(refusal)
     source = proposal.source
     if not proposal.new_cell:
         _take_back_later(run)
@@ -149,12 +159,3 @@ def is_stopped(made: LiveRun | None, result: Any) -> bool:
     if made is not None and made.report is not None:
         return made.report.status == "interrupted"
     return isinstance(getattr(result, "error_in_exec", None), KeyboardInterrupt)
-
-
-def check_runnable(shell: Any, proposal: Proposal) -> None:
-    """Raise a ``RuntimeError`` where the proposal cannot be run in this process."""
-    if proposal.takes_effect == "restart":
-        raise RuntimeError(f"{proposal.title!r} takes effect only after a restart of the kernel")
-    refusal = refusal_here(shell, proposal.source)
-    if refusal:
-        raise RuntimeError(refusal)

@@ -68,12 +68,23 @@ def notebook_files() -> Iterator[Path]:
             yield resolved
 
 
-def _candidates() -> Iterator[Path]:
-    above = list(_processes_above())
+def named_notebooks() -> tuple[Path, ...]:
+    """Give the notebooks that the command line of a process above this one names and that are there."""
+    found = (path.resolve() for path in _named(list(_processes_above())) if path.is_file())
+    return tuple(dict.fromkeys(found))
+
+
+def _named(above: list[tuple[list[Path], list[str]]]) -> Iterator[Path]:
     folders = list(dict.fromkeys(folder for folders, _ in above for folder in folders))
     for _, arguments in above:
         # papermill moves to the folder of its --cwd, so an argument may be relative to the folder it was started in.
         yield from (folder / argument for argument in arguments if argument.endswith(".ipynb") for folder in folders)
+
+
+def _candidates() -> Iterator[Path]:
+    above = list(_processes_above())
+    folders = list(dict.fromkeys(folder for folders, _ in above for folder in folders))
+    yield from _named(above)
     for folder in dict.fromkeys((Path.cwd(), *folders)):
         entries = _entries(folder)
         yield from (path for path in entries if path.suffix == ".ipynb")

@@ -1,73 +1,62 @@
-"""Plan of a restart: kept on disk so that the new kernel can go on where the old one stopped."""
+"""A restart: its checklist, the plan that the new kernel takes up, the prologue that runs there first."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import textwrap
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tf_mem_magic.core.jsonio import UnreadableFileError, decode, encode
-from tf_mem_magic.core.lineage import Lineage
+from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.proposals import Proposal
-from tf_mem_magic.core.recording import SCHEMA
 from tf_mem_magic.notebook.replay import EarlierCell, Replay, choose_replay
-from tf_mem_magic.record.store.folder import cache_folder, make_private
+from tf_mem_magic.session.plans import CARRIED, Plan, PlanError, save_plan, this_notebook
+from tf_mem_magic.session.state import Rerun
 
 if TYPE_CHECKING:
     from tf_mem_magic.session.state import Host, LiveRun
-    from tf_mem_magic.views.actions import NotebookCell, ReplayCell
+    from tf_mem_magic.views.actions import NotebookCell
 
-VALID_SECONDS = 24 * 3600.0
 _KEPT_VARIABLES = ("TF_", "XLA_", "CUDA_", "NVIDIA_", "KERAS_", "HIP_", "ROCR_")
 _OURS = ("TF_BFC_MEMORY_DUMP",)
 
+_TOO_LATE = """\
+context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
+if getattr(context, "_initialized", False):
+    raise RuntimeError("TensorFlow has already set up its devices, before anything could be set")
+"""
+_IMPORTED = """\
+if "tensorflow" in sys.modules:
+    raise RuntimeError("TensorFlow is already imported here, by a startup file perhaps, and reads this only then")
+"""
 
-class PlanError(OSError):
-    """The plan cannot be kept; the text is a sentence for the user."""
+
+class RestartPlannedError(RuntimeError):
+    """A remedy needs a restart, which is planned now; the text says what to do, and is all that a shell shows."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a restart is for.
+def checklist(run: LiveRun, cells: tuple[NotebookCell, ...]) -> tuple[Replay, ...]:
+    """Judge the page's cells that a restart may replay before this one, in the order in which they ran.
 
-    ``proposal`` is the remedy, ``lineage`` the runs before it (for the comparison), ``prologue`` what the new kernel
-    runs before anything else, ``replay`` the earlier cells with their verdicts, ``cell_id`` the cell of the remedy.
-    ``pid`` and ``time`` (Unix) tell which kernel wrote it and when.
+    Cells that never ran in this kernel are none of them.
     """
-
-    proposal: Proposal
-    lineage: Lineage
-    prologue: str
-    replay: tuple[Replay, ...] = ()
-    cell_id: str | None = None
-    pid: int = 0
-    time: float = 0.0
-    schema: int = SCHEMA
-
-
-def checklist(run: LiveRun, proposal: Proposal, cells: tuple[NotebookCell, ...]) -> tuple[ReplayCell, ...]:
-    """Give the cells of the page that a restart would replay before this one, in the order in which they ran."""
-    from tf_mem_magic.views.actions import ReplayCell
-
     others = (c for c in cells if c.cell_id != run.run.cell.cell_id)
-    known = tuple(_seen_cell(run.host, c.cell_id, c.source, c.count) for c in others)
-    return tuple(
-        ReplayCell(r.cell.cell_id, r.cell.source, r.ticked, r.cell.seconds, r.flags) for r in choose_replay(known)
-    )
+    known = (_seen_cell(run.host, c.cell_id, c.source, c.count) for c in others)
+    return choose_replay(cell for cell in known if cell.ran_as is not None)
 
 
-def prepare_restart(run: LiveRun, proposal: Proposal) -> str:
+def prepare_restart(run: LiveRun, proposal: Proposal, replay: tuple[Replay, ...] | None = None) -> str:
     """Keep the plan of a restart on disk; give the code that the new kernel must run first.
 
-    Where the plan cannot be kept the restart works all the same, only the comparison with the runs before it is
-    lost: the prologue then says so.
+    ``replay`` are the earlier cells, ticked as the person left them. Where the plan cannot be kept the restart works
+    all the same, only the comparison with the runs before it is lost: the prologue then says so.
     """
-    plan = make_plan(run, proposal)
+    plan = make_plan(run, proposal, replay)
     try:
         save_plan(plan)
     except PlanError as problem:
@@ -75,31 +64,55 @@ def prepare_restart(run: LiveRun, proposal: Proposal) -> str:
     return plan.prologue
 
 
-def make_plan(run: LiveRun, proposal: Proposal) -> Plan:
+def plan_restart(run: LiveRun, proposal: Proposal) -> str:
+    """Keep the plan of a restart that a person will make; say in one line what to do.
+
+    Raises
+    ------
+    PlanError
+        If the plan cannot be kept.
+    """
+    plan = make_plan(run, proposal)
+    save_plan(plan)
+    # A new kernel of a notebook without a name cannot know whose the plan is.
+    name = "" if plan.owner.notebook else f" {plan.name}"
+    again = "Restart the kernel" if plan.owner.kernel else "Start again"
+    return f"{proposal.title}: planned. {again}, then run %load_ext tf_mem_magic and %tfmem resume{name}."
+
+
+def make_plan(run: LiveRun, proposal: Proposal, replay: tuple[Replay, ...] | None = None) -> Plan:
     """Put together what a restart needs to know."""
+    rerun = Rerun(proposal, run.run, "restart")
     return Plan(
+        identity=rerun.identity,
         proposal=proposal,
         lineage=run.run.lineage,
-        prologue=prologue_for(proposal),
-        replay=choose_replay(_ran_before(run)),
+        prologue=prologue_for(proposal, rerun.identity),
+        replay=choose_replay(_ran_before(run)) if replay is None else replay,
         cell_id=run.run.cell.cell_id,
+        owner=this_notebook(run.host.shell),
         pid=os.getpid(),
         time=time.time(),
     )
 
 
-def prologue_for(proposal: Proposal) -> str:
+def prologue_for(proposal: Proposal, identity: str) -> str:
     """Write the code that a new kernel runs first: the environment, then what the remedy asks for.
 
-    The variables that this kernel's own cells set for TensorFlow, XLA and CUDA come back too. No name stays in the
-    notebook.
+    It fails where TensorFlow is too far on to heed it. The variables that this kernel's own cells set for TensorFlow,
+    XLA and CUDA come back too. No name stays in the notebook; the plan's identity does, in the environment.
     """
     variables = {**changed_environment(), **dict(proposal.environment)}
-    lines = ["import os"]
+    lines = ["import os, sys"]
+    if proposal.environment or proposal.prologue:
+        lines += _TOO_LATE.splitlines()
+    if proposal.environment:
+        lines += _IMPORTED.splitlines()
     lines += [f"os.environ[{name!r}] = {value!r}" for name, value in sorted(variables.items())]
     lines += proposal.prologue.strip().splitlines()
+    lines.append(f"os.environ[{CARRIED!r}] = {identity!r}")
     body = textwrap.indent("\n".join(lines), "    ")
-    return f"def _tfmem_prologue():\n{body}\n\n_tfmem_prologue()\ndel _tfmem_prologue\n"
+    return f"def _tfmem_prologue():\n{body}\n\ntry:\n    _tfmem_prologue()\nfinally:\n    del _tfmem_prologue\n"
 
 
 def changed_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -119,78 +132,17 @@ def changed_environment(environ: Mapping[str, str] = os.environ) -> dict[str, st
     }
 
 
-def save_plan(plan: Plan) -> Path:
-    """Write the plan for this notebook, readable by the user alone; an earlier one is replaced as a whole.
-
-    Raises
-    ------
-    PlanError
-        If the folder is read-only or the disk full; an earlier plan is then still there.
-    """
-    data = encode(plan)
-    try:
-        path = plan_path()
-        make_private(path.parent)
-        fresh = path.with_name(f"{path.name}.{os.getpid()}")
-        try:
-            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-            os.replace(fresh, path)
-        except OSError:
-            fresh.unlink(missing_ok=True)
-            raise
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise PlanError(
-            f"The plan of the restart could not be kept ({reason}), so the new kernel will not know it. "
-            "Set TFMEM_CACHE to a folder that can be written."
-        ) from error
-    return path
-
-
-def load_plan(now: float | None = None) -> Plan | None:
-    """Read this notebook's plan; None where there is none, or only one that is damaged, old or this kernel's own."""
-    try:
-        plan = decode(plan_path().read_bytes(), Plan)
-    except (OSError, RuntimeError, UnreadableFileError):
-        return None
-    age = (time.time() if now is None else now) - plan.time
-    if age > VALID_SECONDS or (plan.pid == os.getpid() and plan.time >= _started()):
-        return None
-    return plan
-
-
-def clear_plan() -> None:
-    """Forget this notebook's plan."""
-    try:
-        plan_path().unlink(missing_ok=True)
-    except (OSError, RuntimeError):
-        pass
-
-
-def plan_path(environ: Mapping[str, str] = os.environ) -> Path:
-    """Give the file of this notebook's plan: known by the notebook's session, else by the working folder."""
-    notebook = environ.get("JPY_SESSION_NAME") or os.getcwd()
-    return cache_folder(environ) / "plans" / f"{hashlib.sha256(notebook.encode()).hexdigest()[:16]}.json"
-
-
-def resume_steps(plan: Plan) -> tuple[str, ...]:
-    """Give what the new kernel runs, in order: the prologue, the ticked cells, and the changed cell last."""
-    ticked = (r.cell.source for r in plan.replay if r.ticked)
-    return (plan.prologue, *ticked, plan.proposal.source)
-
-
-def why_not_resume(plan: Plan) -> str | None:
-    """Say why the plan's environment would come too late in this kernel; None where it does not."""
-    import sys
-
-    context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
-    if getattr(context, "_initialized", False):
-        return "TensorFlow has already set up its devices in this kernel. Restart it, load tf_mem_magic, resume first."
-    if plan.proposal.environment and "tensorflow" in sys.modules:
-        return "TensorFlow is already imported in this kernel. Restart it, load tf_mem_magic, resume first."
-    return None
+def why_not_set(proposal: Proposal, facts: Facts, environ: Mapping[str, str] = os.environ) -> str:
+    """Say what of a remedy's settings does not hold in this kernel; empty where all do, as far as can be read back."""
+    for name, value in proposal.environment:
+        if environ.get(name) != value:
+            return f"{name} is not {value} in this kernel"
+    keys, cards = proposal.key.split("+"), [d for d in facts.devices if d.kind == "GPU"]
+    if "memory-growth" in keys and not (cards and all(card.growth for card in cards)):
+        return "memory growth is not on in this kernel"
+    if "device-limit" in keys and not any(card.logical for card in cards):
+        return "no device has a memory limit in this kernel"
+    return ""
 
 
 def _ran_before(run: LiveRun) -> Iterable[EarlierCell]:
@@ -222,10 +174,3 @@ def _seen_cell(host: Host, cell_id: str, source: str, count: int | None) -> Earl
     raw = host.shell.history_manager.input_hist_raw
     same = count is not None and 0 < count < len(raw) and raw[count].strip() == source.strip()
     return EarlierCell(cell_id, source, count, None, source if same else None)
-
-
-def _started() -> float:
-    """Unix time at which this process began: a container may give a new kernel the old one's process id."""
-    import psutil
-
-    return float(psutil.Process().create_time())

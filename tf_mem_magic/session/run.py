@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core import troubles
 from tf_mem_magic.core.deployable import deployable
+from tf_mem_magic.core.lineage import Lineage
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.diagnose.breakdown import find_leftovers
@@ -182,11 +183,25 @@ class CellRun:
         models = {(model.name, model.weight_bytes) for model in deployable(recording)[:1]} - self.host.deployed
         deploys = bool(models) and (self.run.rerun is None or self.run.rerun.continues)
         notices = (*self._notices, *self._capture.notices, *troubles.since(self._troubles))
+        notices += self._check_settings(recording)
         place = troubles.mark()
         outcome = explain(recording, self.run.lineage, notices, self.host.measured, deploys)
         if recording.status == "ok" and outcome.new_cells:
             self.host.deployed |= models
         return Report(replace(outcome, notices=(*outcome.notices, *troubles.since(place))), self._rerun_here)
+
+    def _check_settings(self, recording: Recording) -> tuple[str, ...]:
+        """After a restart: compare nothing where what the remedy sets does not hold; say so."""
+        rerun = self.run.rerun
+        if rerun is None or rerun.how != "restart":
+            return ()
+        from tf_mem_magic.session.restart import why_not_set
+
+        reason = why_not_set(rerun.proposal, recording.facts)
+        if not reason:
+            return ()
+        self.run = replace(self.run, lineage=Lineage())
+        return (f"{rerun.proposal.title} was planned, but {reason}: this run says nothing about it.",)
 
     def _keep(self, report: Report) -> None:
         """Note that the run is explained."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
+import time
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from tf_mem_magic.core.lineage import Measured
     from tf_mem_magic.core.options import Options
     from tf_mem_magic.record.pool import SourcePool
+    from tf_mem_magic.session.resume import Resumed
     from tf_mem_magic.session.run import CellRun
 
 KEPT_CELLS = 400
@@ -44,6 +47,12 @@ class Session:
         What runs measured about their batch size.
     deployed : set of (str, int)
         The models, by name and bytes, that were offered to be made smaller for deployment.
+    reports : deque of Report
+        The last reports worth keeping, oldest first.
+    prepared_for : str
+        The identity of the plan whose prologue has run in this kernel; empty: none has.
+    resumed : Resumed or None
+        How far ``%tfmem resume`` has come.
     """
 
     def __init__(self, shell: Any) -> None:
@@ -53,6 +62,8 @@ class Session:
         self.reports: deque[Report] = deque(maxlen=KEPT_REPORTS)
         self.ran_cells: deque[RanCell] = deque(maxlen=KEPT_CELLS)
         self.measured: tuple[Measured, ...] = ()
+        self.prepared_for = ""
+        self.resumed: Resumed | None = None
         self._pool: SourcePool | None = None
         self.deployed: set[tuple[str, int]] = set()
         self._keeps = False
@@ -98,13 +109,44 @@ class Session:
         """Find out which rerun the cell is that is about to run; None: a person runs it."""
         from tf_mem_magic.views.slots import rerun_identity
 
-        return self.register.take(info.raw_cell or "", rerun_identity(self.shell, info))
+        self.take_up_plan()
+        return self.register.take(info.raw_cell or "", rerun_identity(self.shell, info), self.cell_id(info))
+
+    def take_up_plan(self) -> None:
+        """Take up the plan of the restart that brought this kernel about: its prologue has left its identity."""
+        from tf_mem_magic.session.plans import CARRIED
+
+        identity = os.environ.pop(CARRIED, "")
+        if not identity:
+            return
+        from tf_mem_magic.session.plans import get_plan
+        from tf_mem_magic.session.resume import rerun_of
+
+        self.prepared_for = identity
+        plan = get_plan(identity)
+        if plan is not None:
+            self.register.announce(rerun_of(plan))
+
+    def run_cell(self, source: str, cell_id: str = "") -> Any:
+        """Run a cell of the notebook from here, under its own name where IPython takes one; give IPython's result."""
+        takes_name = bool(cell_id) and "cell_id" in inspect.signature(self.shell.run_cell).parameters
+        return self.shell.run_cell(source, store_history=True, **({"cell_id": cell_id} if takes_name else {}))
+
+    def has_run(self, cell_id: str, source: str) -> bool:
+        """Tell whether a cell's newest run in this kernel ended well; one without a name is known by its text."""
+        runs = (r for r in reversed(self.ran_cells) if (r.cell_id == cell_id if cell_id else r.source == source))
+        newest = next(runs, None)
+        return newest is not None and newest.succeeded
 
     def carry_out(self, rerun: Rerun, *, store_history: bool = False) -> tuple[LiveRun | None, Any]:
         """Run a rerun's cell now; give its run (None: it did not begin) and IPython's result."""
+        cell_id = rerun.from_run.cell.cell_id if rerun.how == "restart" else None
         self.register.make_due(rerun)
         try:
-            result = self.shell.run_cell(rerun.source, store_history=store_history)
+            if store_history:
+                result = self.run_cell(rerun.source, cell_id or "")
+            else:
+                result = self.shell.run_cell(rerun.source, store_history=False)
         finally:
             self.register.not_due()
             run = self.register.taken_up(rerun)
@@ -116,9 +158,10 @@ class Session:
 
         return getattr(info, "cell_id", None) or parent_cell_id(self.shell)
 
-    def ran(self, info: Any, count: int | None, seconds: float) -> None:
+    def ran(self, info: Any, count: int | None, seconds: float, succeeded: bool = True) -> None:
         """Note that a cell ran."""
-        self.ran_cells.append(RanCell(info.raw_cell or "", self.cell_id(info), count, seconds))
+        source, cell_id = info.raw_cell or "", self.cell_id(info)
+        self.ran_cells.append(RanCell(source, cell_id, count, seconds, succeeded, time.time()))
 
     def earlier_sources(self, source: str) -> tuple[str, ...]:
         """Give the sources of the cells that ran before ``source``, oldest first, also before the extension came."""
@@ -133,6 +176,10 @@ class Session:
 
         is_asked_for = run.run.cell.tagged or run.run.rerun is not None
         self.keep(report, is_asked_for or is_worth_keeping(report))
+        if run.run.how == "restart" and report.comparison is not None and report.status in ("ok", "oom"):
+            from tf_mem_magic.session.plans import drop_plan
+
+            drop_plan(run.run.rerun.identity if run.run.rerun else "")
         point = measured_of(report.outcome)
         self.measured = (*self.measured, *((point,) if point else ()))[-KEPT_POINTS:]
         self.register.finished(run)

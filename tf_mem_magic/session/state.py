@@ -148,12 +148,30 @@ class Rerun:
 
 @dataclass(frozen=True, slots=True)
 class RanCell:
-    """A cell that ran: ``seconds`` is its duration, ``count`` its execution count."""
+    """A cell that ran.
+
+    Attributes
+    ----------
+    source : str
+        Its text.
+    cell_id : str or None
+        The notebook's name of it; None where the page does not tell.
+    count : int or None
+        The execution count.
+    seconds : float
+        How long it took.
+    succeeded : bool
+        Whether it ended without an error.
+    time : float
+        When it ended (Unix time).
+    """
 
     source: str
     cell_id: str | None
     count: int | None
     seconds: float
+    succeeded: bool = True
+    time: float = 0.0
 
 
 class LiveRun(Protocol):
@@ -233,14 +251,20 @@ class Register:
         """Note that what was due has run, or cannot."""
         self._due = None
 
-    def take(self, source: str, identity: str | None = None) -> Rerun | None:
-        """Find the rerun that the cell about to run is; it is not found a second time."""
+    def take(self, source: str, identity: str | None = None, cell_id: str | None = None) -> Rerun | None:
+        """Find the rerun that the cell about to run is; it is not found a second time.
+
+        After a restart other cells run before it, which may have the same text: ``cell_id`` tells them apart.
+        """
         due = self._due
         if due is not None and due.source == source:
             self._due = None
             found: Rerun | None = due
         else:
             found = self._announced.get(identity or "") or self._copies.get(_plain(source))
+            meant = found.from_run.cell.cell_id if found is not None and found.how == "restart" else None
+            if meant and cell_id and meant != cell_id:
+                return None
         if found is not None:
             self._announced.pop(found.identity, None)
         for text in {_plain(source), _plain(found.source if found is not None else source)}:

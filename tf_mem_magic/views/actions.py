@@ -65,8 +65,11 @@ class Actions(Protocol):
     def checklist(self, proposal: Proposal, cells: tuple[NotebookCell, ...]) -> tuple[ReplayCell, ...]:
         """Give the cells before this one that a restart would replay."""
 
-    def prepare_restart(self, proposal: Proposal) -> str:
-        """Save the plan of a restart to disk; give the prologue to run silently in the new kernel."""
+    def prepare_restart(self, proposal: Proposal, ticked: tuple[str, ...] | None = None) -> str:
+        """Save the plan of a restart to disk; give the prologue to run silently in the new kernel.
+
+        ``ticked`` are the ids of the cells that the person left ticked on the checklist; None: there was none.
+        """
 
     def when_idle(self, work: Callable[[], None]) -> None:
         """Call ``work`` once the kernel has nothing else to do: until then it takes no message of the page."""

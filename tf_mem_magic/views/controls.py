@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from tf_mem_magic.core import units
+from tf_mem_magic.notebook.replay import telling_line
 from tf_mem_magic.views.actions import ReplayCell
 
 Press = Callable[[], None]
@@ -103,8 +104,8 @@ class Checklist:
         self._go = button("", "Restart the kernel, run the ticked cells, then this one", restart, accent=True)
         rows = []
         for cell in cells:
-            first = next((line for line in cell.source.splitlines() if line.strip()), "(empty)")
-            box = ipywidgets.Checkbox(value=cell.ticked, description=_label(first[:100]), indent=False)
+            words = _label(telling_line(cell.source)[:100])
+            box = ipywidgets.Checkbox(value=cell.ticked, description=words, indent=False)
             box.observe(lambda _: self._count(), "value")
             self._boxes.append(box)
             rows.append(row(box, text(_about(cell), "tfmem-beside")))
@@ -127,7 +128,7 @@ class Checklist:
 def _about(cell: ReplayCell) -> str:
     took = "not timed" if cell.seconds is None else units.duration(cell.seconds)
     flags = "".join(f" <b>⚠ {escape(flag)}</b>" for flag in cell.flags)
-    return f'<span class="tfmem-dim">{took}</span>{flags}'
+    return f'<span class="tfmem-dim tfmem-took">{took}</span>{flags}'
 
 
 def _label(words: str) -> str:

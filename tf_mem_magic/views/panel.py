@@ -212,7 +212,7 @@ class Panel:
         def restart() -> None:
             controls.fill(self._extra)
             self._work("Restarting the kernel …")
-            prologue = self._actions.prepare_restart(proposal)
+            prologue = self._actions.prepare_restart(proposal, checklist.ticked)
             fields = {"source": proposal.source, "original": proposal.replaces, "cells": list(checklist.ticked)}
             self._send("restart", proposal.key, **fields, prologue=prologue)
 

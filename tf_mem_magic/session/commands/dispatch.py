@@ -11,12 +11,27 @@ if TYPE_CHECKING:
     from tf_mem_magic.session.session import Session
 
 
+class RefusedCommandError(Exception):
+    """A command that others build on was refused: the cell ends as failed; what there is to say is said already."""
+
+    def _render_traceback_(self) -> list[str]:
+        return []
+
+
 def run_command(session: Session, command: Command) -> None:
-    """Carry out one command; what cannot be done is said in one line on stderr."""
+    """Carry out one command; what cannot be done is said in one line on stderr.
+
+    Raises
+    ------
+    RefusedCommandError
+        If the cells after it build on what was refused.
+    """
     try:
         _COMMANDS[command.verb](session, command)
     except ValueError as error:
         print(f"%tfmem {command.verb}: {error}", file=sys.stderr)
+        if command.verb in _BUILT_ON:
+            raise RefusedCommandError(str(error)) from None
 
 
 def _on(session: Session, _: Command) -> None:
@@ -71,11 +86,15 @@ def _doctor(session: Session, _: Command) -> None:
     print(doctor_text(session))
 
 
-def _resume(session: Session, _: Command) -> None:
-    from tf_mem_magic.session.earlier_kernel import resume
+def _resume(session: Session, command: Command) -> None:
+    from tf_mem_magic.session.resume import forget, resume
 
-    print(resume(session))
+    name = next(iter(command.names), "")
+    print(forget(session, name) if command.forget else resume(session, name))
 
+
+_BUILT_ON = ("resume",)
+"""Commands of which a script must know that they were refused."""
 
 _COMMANDS: dict[str, Callable[[Session, Command], None]] = {
     "on": _on,

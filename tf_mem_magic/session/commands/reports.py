@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tf_mem_magic.api import Report
@@ -60,12 +60,13 @@ def apply(session: Session, which: str) -> None:
     """
     report = _kept(session)[-1]
     proposal = find_choice(report, which)
-    if proposal.takes_effect == "restart":
-        _plan_restart(session, proposal)
-        return
+    from tf_mem_magic.session.restart import RestartPlannedError
+
     try:
         report.rerun(proposal.key)
-    except (LookupError, RuntimeError) as error:
+    except RestartPlannedError as planned:
+        print(planned)
+    except (LookupError, RuntimeError, OSError) as error:
         raise ValueError(str(error)) from None
 
 
@@ -94,14 +95,6 @@ def find_choice(report: Report, which: str) -> Proposal:
         if guess
         else f"{which!r} is not offered. Offered: {listed}"
     )
-
-
-def _plan_restart(session: Session, proposal: Proposal) -> None:
-    from tf_mem_magic.session.restart import prepare_restart
-
-    run: Any = session.register.newest
-    prepare_restart(run, proposal)
-    print("This takes a restart. Restart the kernel, then run %load_ext tf_mem_magic and %tfmem resume.")
 
 
 def _kept(session: Session) -> list[Report]:
