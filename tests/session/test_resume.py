@@ -1,0 +1,255 @@
+"""``%tfmem resume`` in real kernels: what runs, what is kept, whose plan it is. No TensorFlow is needed for that."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+
+from tests.kernel import Kernel
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
+
+LOAD = "%load_ext tf_mem_magic"
+CELLS = {
+    "load": LOAD,
+    "once": "import os, pathlib\nwith open('ran.txt', 'a') as file:\n    print('once', file=file)",
+    "writes": "pathlib.Path('unwanted.txt').write_text('x')",
+    "needs": "assert os.path.exists('there.txt'), 'not there'\nprint('needed')",
+    "after": "value = 7",
+    "last": "%%tfmem\nif 'TF_RESUMED' not in os.environ:\n    raise MemoryError('too big')\nresult = value",
+}
+PLAN = """from tf_mem_magic.core.proposals import Proposal
+from tf_mem_magic.session.clicks import PanelActions
+from tf_mem_magic.views.actions import NotebookCell
+_live = get_ipython()._tf_mem_magic.session.register.newest
+_cell = _live.run.cell.source
+_proposal = Proposal("async-allocator", "Restart with it", _cell, _cell, "same results", takes_effect="restart",
+                     environment=(("TF_RESUMED", "1"),))
+_actions = PanelActions(_live)
+_ = _actions.checklist(_proposal, tuple(NotebookCell(*c) for c in {cells!r}))
+_prologue = _actions.prepare_restart(_proposal, {ticked!r})
+"""
+COMPARED = (
+    "(lambda c: c and (c.key, c.status_before, c.status_after))(__import__('tf_mem_magic').last_report().comparison)"
+)
+TICKED = ("load", "once", "needs", "after")
+
+
+class Folder:
+    """A folder with a notebook in it, its kernels, and the plans in its cache."""
+
+    def __init__(self, path, notebook: str = "mine.ipynb") -> None:
+        self.path, self.notebook = path, notebook
+        path.mkdir(parents=True, exist_ok=True)
+
+    def kernel(self, **env: str) -> Kernel:
+        named = {"JPY_SESSION_NAME": str(self.path / self.notebook)} if self.notebook else {}
+        return Kernel({"TFMEM_CACHE": str(self.path / "cache"), **named, **env}, cwd=str(self.path))
+
+    def has(self, name: str) -> bool:
+        return (self.path / name).exists()
+
+    @property
+    def plans(self) -> list[str]:
+        folder = self.path / "cache" / "plans"
+        return os.listdir(folder) if folder.exists() else []
+
+    def ran(self) -> int:
+        return (self.path / "ran.txt").read_text().count("once")
+
+    def save(self, **changed: str) -> None:
+        """Write the notebook's file, with some cells changed."""
+        cells = [
+            {"cell_type": "code", "id": name, "source": changed.get(name, source).splitlines(keepends=True)}
+            for name, source in CELLS.items()
+        ]
+        (self.path / self.notebook).write_text(json.dumps({"cells": cells}))
+
+
+def run_out(kernel: Kernel, folder: Folder) -> str:
+    """Run the notebook until its last cell runs out of memory, and plan a restart; give the prologue."""
+    (folder.path / "there.txt").write_text("")
+    for name, source in CELLS.items():
+        assert (name == "last") == (kernel.run(source, cell_id=name).status == "error")
+    cells = [(name, source, number) for number, (name, source) in enumerate(CELLS.items(), 1)]
+    ran = kernel.run(PLAN.format(cells=cells, ticked=TICKED))
+    assert ran.status == "ok", ran.errors
+    (folder.path / "there.txt").unlink()
+    for name in ("ran.txt", "unwanted.txt"):
+        (folder.path / name).unlink()
+    return kernel.value("_prologue")
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory):
+    """A plan whose replay stops at a cell, and goes on with it once it is repaired."""
+    folder = Folder(tmp_path_factory.mktemp("resumed"))
+    with folder.kernel() as kernel:
+        run_out(kernel, folder)
+    found = {}
+    with folder.kernel() as kernel:
+        found["told"] = kernel.run(LOAD).out
+        stopped = kernel.run("%tfmem resume")
+        found["stopped"] = (stopped.status, stopped.err, folder.ran(), len(folder.plans))
+        (folder.path / "there.txt").write_text("")
+        went_on = kernel.run("%tfmem resume")
+        found["went on"] = (went_on.status, went_on.out, folder.ran(), folder.has("unwanted.txt"))
+        found["result"] = kernel.value("result")
+        found["compared"] = kernel.value(COMPARED)
+        found["left"] = folder.plans
+        again = kernel.run("%tfmem resume")
+        found["again"] = (again.status, again.err)
+    with folder.kernel() as kernel:
+        found["next"] = kernel.run(LOAD).out
+        kernel.run("import os\nvalue = 7")
+        kernel.run(CELLS["last"], cell_id="last")
+        found["no claim"] = kernel.value(COMPARED)
+    return found
+
+
+def test_the_new_kernel_says_that_a_restart_was_planned(resumed):
+    assert "A restart was planned here (Restart with it): %tfmem resume runs its cells.\n" == resumed["told"]
+
+
+def test_a_replay_that_stops_is_an_error_and_keeps_its_plan(resumed):
+    status, words, ran, plans = resumed["stopped"]
+    assert ("error", 1, 1) == (status, ran, plans)
+    assert "stopped: cell 3 of 5 (assert os.path.exists('there.txt'), 'not there') failed" in words
+
+
+def test_it_goes_on_with_the_cell_that_failed_and_leaves_unticked_ones_alone(resumed):
+    status, words, ran, unwanted = resumed["went on"]
+    assert ("ok", 1, False) == (status, ran, unwanted)
+    assert "needed" in words
+    assert words.endswith("Resumed: Restart with it.\n")
+    assert 7 == resumed["result"]
+
+
+def test_the_runs_are_compared_and_the_plan_is_gone(resumed):
+    assert (("async-allocator", "oom", "ok"), []) == (resumed["compared"], resumed["left"])
+
+
+def test_a_refused_resume_is_an_error_in_one_line(resumed):
+    assert (
+        "error",
+        "%tfmem resume: there is nothing to resume: no remedy of this notebook asked for a restart in the last day\n",
+    ) == resumed["again"]
+
+
+def test_after_its_success_a_normal_restart_knows_nothing_of_it(resumed):
+    assert ("", None) == (resumed["next"], resumed["no claim"])
+
+
+def test_a_restart_without_the_prologue_is_no_rerun(tmp_path):
+    folder = Folder(tmp_path)
+    with folder.kernel() as kernel:
+        run_out(kernel, folder)
+    with folder.kernel() as kernel:
+        kernel.run(f"{LOAD}\nimport os\nvalue = 1")
+        kernel.run("os.environ['TF_RESUMED'] = ''")
+        assert "ok" == kernel.run(CELLS["last"], cell_id="last").status
+        assert kernel.value(COMPARED) is None
+    assert 1 == len(folder.plans)
+
+
+def test_a_page_that_replays_is_known_by_the_plan_that_its_prologue_names(tmp_path):
+    folder = Folder(tmp_path)
+    with folder.kernel() as kernel:
+        prologue = run_out(kernel, folder)
+    folder.notebook = "renamed.ipynb"
+    with folder.kernel() as kernel:
+        assert "ok" == kernel.run(prologue).status
+        assert "" == kernel.run(LOAD, cell_id="load").out
+        assert "None" == kernel.run("import os\nprint(os.environ.get('TFMEM_PLAN'))").out.strip()
+        kernel.run("value = 3", cell_id="after")
+        kernel.run(CELLS["last"], cell_id="last")
+        assert ("async-allocator", "oom", "ok") == kernel.value(COMPARED)
+    assert [] == folder.plans
+
+
+def test_what_the_prologue_set_and_a_cell_unset_is_not_claimed(tmp_path):
+    folder = Folder(tmp_path)
+    with folder.kernel() as kernel:
+        prologue = run_out(kernel, folder)
+    with folder.kernel() as kernel:
+        kernel.run(prologue)
+        kernel.run(f"{LOAD}\nimport os\nvalue = 1\nos.environ['TF_RESUMED'] = '0'")
+        ran = kernel.run(CELLS["last"], cell_id="last")
+        assert kernel.value(COMPARED) is None
+        assert "TF_RESUMED is not 1 in this kernel" in " ".join(ran.report_text.split())
+
+
+def test_cells_run_as_the_notebooks_file_has_them_now(tmp_path):
+    folder = Folder(tmp_path)
+    with folder.kernel() as kernel:
+        run_out(kernel, folder)
+    folder.save(needs="print('repaired')", after="value = 11", last=CELLS["last"] + " + 1")
+    with folder.kernel() as kernel:
+        ran = kernel.run(f"{LOAD}\n%tfmem resume")
+        assert ("ok", True, 12) == (ran.status, "repaired" in ran.out, kernel.value("result"))
+
+
+def test_a_cell_repaired_in_the_page_and_run_there_is_done(tmp_path):
+    folder = Folder(tmp_path)
+    with folder.kernel() as kernel:
+        run_out(kernel, folder)
+    with folder.kernel() as kernel:
+        kernel.run(LOAD)
+        assert "error" == kernel.run("%tfmem resume").status
+        time.sleep(0.1)
+        assert "ok" == kernel.run("print('repaired by hand')", cell_id="needs").status
+        ran = kernel.run("%tfmem resume")
+        assert ("ok", 7) == (ran.status, kernel.value("result"))
+
+
+def test_a_plan_can_be_forgotten(tmp_path):
+    folder = Folder(tmp_path)
+    with folder.kernel() as kernel:
+        run_out(kernel, folder)
+    with folder.kernel() as kernel:
+        kernel.run(LOAD)
+        assert kernel.run("%tfmem resume --forget").out.startswith("Forgotten: Restart with it, planned ")
+    assert [] == folder.plans
+
+
+def test_without_a_name_a_restarted_kernel_knows_its_plan_and_a_stranger_is_only_offered_it(tmp_path):
+    folder = Folder(tmp_path, notebook="")
+    with folder.kernel() as mine, folder.kernel() as theirs:
+        run_out(mine, folder)
+        (folder.path / "there.txt").write_text("")
+        offer = theirs.run(LOAD).out
+        assert offer.startswith("In this folder a restart was planned (Restart with it, planned ")
+        assert ": if it is this notebook's, %tfmem resume async-allocator-" in offer
+        refused = theirs.run("%tfmem resume")
+        assert ("error", False) == (refused.status, folder.has("ran.txt"))
+        assert "%tfmem resume async-allocator-" in refused.err
+        mine.manager.restart_kernel(now=True)
+        mine.client.wait_for_ready(timeout=60)
+        assert "A restart was planned here" in mine.run(LOAD).out
+        assert "ok" == mine.run("%tfmem resume").status
+        assert 7 == mine.value("result")
+
+
+def test_a_damaged_plan_is_one_sentence(tmp_path):
+    folder = Folder(tmp_path)
+    with folder.kernel() as kernel:
+        run_out(kernel, folder)
+    (folder.path / "cache" / "plans" / folder.plans[0]).write_bytes(b"{")
+    with folder.kernel() as kernel:
+        told = kernel.run(LOAD).out
+        assert (1, True) == (told.count("\n"), told.startswith("The plan of a restart was dropped, because "))
+        assert ("error", False) == (kernel.run("%tfmem resume").status, folder.has("ran.txt"))
+
+
+def test_a_kernel_that_cannot_be_prepared_says_why_and_runs_nothing(tmp_path):
+    folder = Folder(tmp_path)
+    with folder.kernel() as kernel:
+        run_out(kernel, folder)
+    with folder.kernel() as kernel:
+        kernel.run(f"import sys, types\nsys.modules['tensorflow'] = types.ModuleType('tensorflow')\n{LOAD}")
+        ran = kernel.run("%tfmem resume")
+        assert ("error", False, 1) == (ran.status, folder.has("ran.txt"), ran.err.count("\n"))
+        assert "TensorFlow is already imported in this kernel" in ran.err
