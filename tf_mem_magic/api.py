@@ -14,7 +14,7 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.options import DEFAULT_INTERVAL
 from tf_mem_magic.core.outcome import Comparison, Outcome
 from tf_mem_magic.core.proposals import Declined, Proposal
-from tf_mem_magic.core.recording import Cell, Recording, Status
+from tf_mem_magic.core.recording import Recording, Status
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -169,7 +169,8 @@ def record(name: str = "record()", *, interval: float = DEFAULT_INTERVAL) -> Ite
     ------
     Running
         Its ``report`` is the :class:`Report` once the block has ended. An error in the block is recorded, diagnosed,
-        and raised on.
+        and raised on. Where memory ran out, the report is printed to stderr before that, with the changes to the
+        script's file as patches.
 
     Examples
     --------
@@ -179,27 +180,27 @@ def record(name: str = "record()", *, interval: float = DEFAULT_INTERVAL) -> Ite
     """
     import sys
 
-    from tf_mem_magic.explain import explain
-    from tf_mem_magic.record.capture import Capture
-    from tf_mem_magic.record.pool import SourcePool
+    from tf_mem_magic.record.script import Script
     from tf_mem_magic.trace.observe import with_step
 
-    running, pool = Running(), SourcePool()
-    namespace = sys._getframe(2).f_globals
-    capture = Capture(Cell(f"# {name}", tagged=False), namespace, pool, interval=interval)
+    frame = sys._getframe(2)
+    script = Script(name, frame.f_globals, frame.f_code.co_filename, interval)
+    running = Running()
+
+    def tell(outcome: Outcome) -> None:
+        running.report = Report(outcome)
+        remember(running.report)
+
+    script.start()
     failed: BaseException | None = None
-    capture.start()
     try:
         yield running
     except BaseException as error:
         failed = error
         raise
     finally:
-        recording = with_step(capture.stop(failed), failed, namespace)
+        script.finish(failed, tell, with_step)
         failed = None
-        running.report = Report(explain(recording, notices=capture.notices, deploys=False))
-        remember(running.report)
-        pool.close()
 
 
 def last_report() -> Report | None:

@@ -135,7 +135,9 @@ def test_the_run_that_a_rerun_became_is_given_once():
     register = Register()
     rerun = Rerun(HALF, explained(), "call")
     live = Live(rerun.run)
+    register.make_due(rerun)
     register.begun(live)
+    register.finished(live)
     assert [live, None] == [register.taken_up(rerun), register.taken_up(rerun)]
 
 

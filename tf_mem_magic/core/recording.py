@@ -25,12 +25,16 @@ DIED = "KernelDied"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """The cell as the person wrote it, the ``%%tfmem`` line (line 1) included where there is one."""
+    """The cell as the person wrote it, the ``%%tfmem`` line (line 1) included where there is one.
+
+    ``script``: it is no cell but the whole text of a script with that file name.
+    """
 
     source: str
     cell_id: str | None = None
     execution_count: int | None = None
     tagged: bool = True
+    script: str = ""
 
 
 @dataclass(frozen=True, slots=True)

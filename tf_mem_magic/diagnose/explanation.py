@@ -46,7 +46,7 @@ def lines(
     why = (_needed(diagnosis, role, dump), _cause(recording, diagnosis), _how_known(dump, disguised))
     return Lines(
         happened=_happened(recording, diagnosis.device),
-        place=place(recording.cell.source, frames),
+        place=place(recording.cell.source, frames, recording.cell.script),
         why=tuple(sentence for sentence in why if sentence),
     )
 
@@ -70,28 +70,33 @@ def is_in_pieces(dump: Dump, requested: int, limit: int | None = None) -> bool:
     return free + untaken >= requested > max(dump.largest_free, untaken)
 
 
-def place(source: str, frames: Sequence[Frame]) -> str | None:
+def place(source: str, frames: Sequence[Frame], script: str = "") -> str | None:
     """Say where in the user's code it happened; None where no frame is known.
 
     ``"Line 7 of your cell: model.fit(x, y)"``, ``"loop.py:88 in train_step, called from line 1 of your cell: …"``.
+    ``script`` is the file's name where the source is no cell.
     """
     if not frames:
         return None
     last = frames[-1]
     outer = next((f for f in frames[:-1] if f.in_cell and (not last.in_cell or at_top_level(f))), None)
-    if last.in_cell:
+    if last.in_cell and not script:
         words = f"Line {last.line} of your cell"
     elif is_cell_file(last.file):
         words = f"Line {last.line} of an earlier cell"
     else:
-        words = f"{os.path.basename(last.file.replace(chr(92), '/'))}:{last.line}"
+        words = f"{_base(last.file)}:{last.line}"
     if not at_top_level(last):
         words += f" in {last.function}"
     if outer is not None:
-        words += f", called from line {outer.line}" + ("" if last.in_cell else " of your cell")
+        words += f", called from line {outer.line}" + ("" if last.in_cell else f" of {script or 'your cell'}")
     shown = last if last.in_cell else outer
     code = _code(source, shown.line) if shown else ""
     return f"{words}: {code}" if code else f"{words}."
+
+
+def _base(file: str) -> str:
+    return os.path.basename(file.replace(chr(92), "/"))
 
 
 def _code(source: str, line: int) -> str:

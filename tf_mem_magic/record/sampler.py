@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tf_mem_magic.core import troubles, units
+from tf_mem_magic.core import units
 from tf_mem_magic.core.live import Live, LiveSeries
 from tf_mem_magic.core.recording import LimitBasis, MissingSource, PeakBasis, Series
 from tf_mem_magic.core.timeline import LIVE_BUCKETS, Timeline
@@ -186,9 +186,8 @@ class Sampler:
             self._after = {name: track.value for name, track in self._tracks.items()}
         except Exception as error:
             with self._lock:
-                what = troubles.note("sampling stopped early", error).what
                 if not self._given_up:
-                    self._notices.append(f"Sampling stopped early ({what}).")
+                    self._notices.append(f"Sampling stopped early ({type(error).__name__}: {error}).")
         finally:
             self._peaks = dict(self._pool.end(self))
             self._done.set()
@@ -304,8 +303,7 @@ class Sampler:
             self._on_tick(Live(seconds, series, warning, self._waiting))
         except Exception as error:
             self._on_tick = None
-            what = troubles.note("the live view stopped", error).what
-            self._notices.append(f"The live view stopped ({what}).")
+            self._notices.append(f"The live view stopped ({type(error).__name__}: {error}).")
 
     def _nearly_full(self) -> str:
         """Say which memory is nearly full; empty: none.

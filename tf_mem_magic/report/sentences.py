@@ -101,7 +101,8 @@ def place(outcome: Outcome) -> tuple[str, str]:
         return ("", "")
     lines = outcome.recording.cell.source.splitlines()
     code = lines[diagnosis.line - 1].strip() if 0 < diagnosis.line <= len(lines) else ""
-    return (f"Line {diagnosis.line}", code)
+    script = outcome.recording.cell.script
+    return (f"Line {diagnosis.line} of {script}" if script else f"Line {diagnosis.line}", code)
 
 
 def _own_line(words: str) -> str:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from tf_mem_magic.core import troubles
 from tf_mem_magic.core.options import Keep, Options
 from tf_mem_magic.core.proposals import Proposal
+from tf_mem_magic.record.held_stop import HeldStop
 from tf_mem_magic.session.in_process import refusal_here, take_back
 from tf_mem_magic.session.parameters_cell import is_parameters_cell
 from tf_mem_magic.session.state import Rerun
-from tf_mem_magic.session.stop import HeldStop
 
 if TYPE_CHECKING:
     from tf_mem_magic.session.state import LiveRun

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tf_mem_magic.core import troubles
 from tf_mem_magic.core.options import asks_for_help, cell_parser
 from tf_mem_magic.core.tag import find_tag
-from tf_mem_magic.session.stop import HeldStop, StopAtStart, interrupt_result
+from tf_mem_magic.record.held_stop import HeldStop
+from tf_mem_magic.session.stop import StopAtStart, interrupt_result
 
 if TYPE_CHECKING:
     from tf_mem_magic.session.run import CellRun

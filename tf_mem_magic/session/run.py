@@ -18,8 +18,9 @@ from tf_mem_magic.diagnose.breakdown import find_leftovers
 from tf_mem_magic.diagnose.cause import WORTH_NAMING
 from tf_mem_magic.diagnose.dump import device_of
 from tf_mem_magic.record.capture import Capture
+from tf_mem_magic.record.held_stop import HeldStop, StoppedError
 from tf_mem_magic.session.clicks import PanelActions
-from tf_mem_magic.session.stop import HeldStop, StoppedError, current_task, was_cancelled
+from tf_mem_magic.session.stop import current_task, was_cancelled
 
 if TYPE_CHECKING:
     from tf_mem_magic.api import Report

@@ -226,7 +226,8 @@ class Register:
         self._announced: OrderedDict[str, Rerun] = OrderedDict()
         self._copies: OrderedDict[str, Rerun] = OrderedDict()
         self._due: Rerun | None = None
-        self._begun: dict[str, LiveRun] = {}
+        self._ours: dict[str, LiveRun | None] = {}
+        """The reruns that we run ourselves, and the runs that they have become."""
 
     def announce(self, rerun: Rerun) -> Rerun:
         """Let the run that carries the rerun's identity, or has its very source, be that rerun."""
@@ -246,6 +247,7 @@ class Register:
     def make_due(self, rerun: Rerun) -> None:
         """Note that we run this rerun ourselves, now."""
         self._due = rerun
+        self._ours[rerun.identity] = None
 
     def not_due(self) -> None:
         """Note that what was due has run, or cannot."""
@@ -275,12 +277,12 @@ class Register:
 
     def begun(self, live: LiveRun) -> None:
         """Note that a run began."""
-        if live.run.rerun is not None:
-            self._begun[live.run.rerun.identity] = live
+        if live.run.rerun is not None and live.run.rerun.identity in self._ours:
+            self._ours[live.run.rerun.identity] = live
 
     def taken_up(self, rerun: Rerun) -> LiveRun | None:
-        """Give the run that a rerun became; asked once. None: it did not begin."""
-        return self._begun.pop(rerun.identity, None)
+        """Give the run that a rerun of ours became; asked once. None: it did not begin."""
+        return self._ours.pop(rerun.identity, None)
 
     def finished(self, live: LiveRun) -> None:
         """Note that a run has its report."""
@@ -288,9 +290,6 @@ class Register:
         self._live[live.run.identity] = live
         while len(self._live) > KEPT_RUNS:
             self._live.popitem(last=False)[1].retire()
-        rerun = live.run.rerun
-        if rerun is not None and rerun.how != "call":
-            self._begun.pop(rerun.identity, None)
 
     def of(self, run: Run) -> LiveRun | None:
         """Find what is alive of a run."""
