@@ -33,6 +33,32 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Try:
+    """One change that was tried without a click.
+
+    Attributes
+    ----------
+    key, title : str
+        The remedy.
+    source : str
+        The cell as it was tried.
+    status : str
+        How that ended.
+    error : str
+        The class of the error that ended it; empty: none did.
+    peak : int or None
+        Bytes of the main series.
+    """
+
+    key: str
+    title: str
+    source: str
+    status: str
+    error: str = ""
+    peak: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Before and after a remedy, on one device.
 
@@ -62,6 +88,7 @@ class Outcome:
     ``notices`` are sentences for the user that belong nowhere else (a source that failed, memory released).
     ``changes``: what the run already did that a rerun meets. ``leftovers``: names left holding memory, with bytes.
     ``further``: after a rerun that fitted, what else could be changed: on top of its remedy, or in its place.
+    ``tries``: what was tried without a click, in order.
     """
 
     recording: Recording
@@ -74,6 +101,7 @@ class Outcome:
     leftovers: tuple[tuple[str, int], ...] = ()
     notices: tuple[str, ...] = ()
     further: tuple[Proposal, ...] = ()
+    tries: tuple[Try, ...] = ()
 
     @property
     def proposals(self) -> tuple[Proposal | Declined, ...]:

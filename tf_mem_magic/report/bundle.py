@@ -67,22 +67,47 @@ def picture(outcome: Outcome, *, titled: bool = False) -> dict[str, str]:
     return {PICTURE: base64.b64encode(draw_png(outcome, titled=titled)).decode("ascii")}
 
 
-def changed_cell_bundle(outcome: Outcome, applied: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+def changed_cell_bundle(
+    outcome: Outcome, applied: tuple[tuple[str, str], ...], remarks: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Give the report with the cell that really ran and the remedies (key, title) that changed it, also as JSON.
 
-    For runs that nobody watches: the notebook keeps the old source, so what ran must be told.
+    For runs that nobody watches: the notebook keeps the old source, so what ran must be told. ``remarks`` are
+    sentences about the change.
     """
     from tf_mem_magic.report.html.markup import code_to_copy, escaped
 
     bundle: dict[str, Any] = whole_bundle(outcome)
     source = outcome.recording.cell.source
     titles = ", ".join(title for _, title in applied)
-    told = f"Changed without a click: {titles}. The cell as it ran:"
+    told = " ".join([f"Changed without a click: {titles}.", *remarks, "The cell as it ran:"])
     bundle["text/plain"] += f"\n\n{told}\n{source}"
     bundle["text/html"] += f"<div>{escaped(told)}</div>{code_to_copy(source)}"
     changes = [{"remedy": key, "title": title} for key, title in applied]
-    record = {"status": outcome.recording.status, "changes": changes, "source": source}
-    return {**bundle, "application/json": json.loads(json.dumps(record))}
+    return {**bundle, **_record(outcome, changes, source)}
+
+
+def tried_bundle(outcome: Outcome) -> dict[str, Any]:
+    """Give the report of a run that nothing helped, with all that was tried without a click, also as JSON."""
+    from tf_mem_magic.report.html.markup import code_to_copy, escaped
+    from tf_mem_magic.report.tries import words_of
+
+    bundle: dict[str, Any] = whole_bundle(outcome)
+    for number, one in enumerate(outcome.tries, 1):
+        bundle["text/html"] += f"<div>Tried {number}: {escaped(words_of(one))}</div>{code_to_copy(one.source)}"
+    return {**bundle, **_record(outcome, [], outcome.recording.cell.source)}
+
+
+def _record(outcome: Outcome, changes: list[dict[str, str]], source: str) -> dict[str, Any]:
+    from tf_mem_magic.report.tries import tries_json
+
+    record = {
+        "status": outcome.recording.status,
+        "changes": changes,
+        "tries": tries_json(outcome),
+        "source": source,
+    }
+    return {"application/json": json.loads(json.dumps(record))}
 
 
 def undone_bundle(said: str) -> dict[str, str]:

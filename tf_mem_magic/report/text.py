@@ -10,6 +10,7 @@ from tf_mem_magic.report.choices import ChoiceView, Expected
 from tf_mem_magic.report.html.markup import plain
 from tf_mem_magic.report.html.page import expected_heading
 from tf_mem_magic.report.printable import printable
+from tf_mem_magic.report.tries import tries_text
 from tf_mem_magic.report.view import Bar, ReportView, view_of
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -46,6 +47,8 @@ def render_text(
     if view.bar is not None:
         lines += _filled(view.bar, width)
     lines += _folded(view, width, everything)
+    if outcome.tries:
+        lines += ["", tries_text(outcome)]
     return printable("\n".join(lines), encoding)
 
 

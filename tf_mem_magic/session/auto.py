@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core import troubles
 from tf_mem_magic.core.options import Keep, Options
+from tf_mem_magic.core.outcome import Outcome, Try
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.record.held_stop import HeldStop
 from tf_mem_magic.session.in_process import refusal_here, take_back
@@ -94,7 +95,7 @@ class Ladder:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._tries = 0
+        self.tries: list[Try] = []
         self._until = time.monotonic() + 60 * options.max_minutes
 
     def climb(self, run: LiveRun, stop: HeldStop) -> LiveRun | None:
@@ -106,11 +107,12 @@ class Ladder:
         fitted = None
         try:
             while (proposal := self._next(current)) is not None:
-                self._tries += 1
                 rerun = Rerun(proposal, current.run, "auto")
                 tried, _ = stop.run_cell(partial(host.carry_out, rerun)) or (None, None)
                 if tried is None or tried.report is None:
+                    self.tries.append(Try(proposal.key, proposal.title, proposal.source, "interrupted"))
                     break
+                self.tries.append(_try_of(proposal, tried.report.outcome))
                 current = tried
                 if tried.report.status == "ok":
                     compared = tried.report.comparison
@@ -124,7 +126,7 @@ class Ladder:
     def _next(self, run: LiveRun) -> Proposal | None:
         if run.report is None or run.report.status not in ("oom", "error"):
             return None
-        if self._tries >= self._options.max_tries or time.monotonic() > self._until:
+        if len(self.tries) >= self._options.max_tries or time.monotonic() > self._until:
             return None
         allowed = _ALLOWED[self._options.keep]
         fitting = (
@@ -136,3 +138,11 @@ class Ladder:
         if any(change.kind in _CHANGES_THE_RESULT for change in run.report.outcome.changes):
             return None
         return None if refusal_here(run.host.shell, proposal.source) else proposal
+
+
+def _try_of(proposal: Proposal, outcome: Outcome) -> Try:
+    """Note a change that was tried, and how that ended."""
+    recording = outcome.recording
+    error = recording.errors[0].type if recording.errors else ""
+    peak = recording.main.peak if recording.main is not None else None
+    return Try(proposal.key, proposal.title, proposal.source, recording.status, error, peak)

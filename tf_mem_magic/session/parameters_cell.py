@@ -8,13 +8,16 @@ source, so another notebook's cell can only be taken for it where both say the s
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tf_mem_magic.notebook.mask import Masked, mask
 from tf_mem_magic.views.slots import parent_tags
 
 _PARAMETERS = frozenset({"parameters", "injected-parameters"})
@@ -137,3 +140,59 @@ def _tags_in(path: Path, wanted: str) -> frozenset[str]:
 def _plain(source: str | list[str]) -> str:
     text = source if isinstance(source, str) else "".join(source)
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
+
+
+def changed_parameters(original: str, source: str) -> tuple[str, ...]:
+    """Say which names at the top of a cell hold another constant now, where cells after it read them or may do so.
+
+    The notebook keeps the old cell, and what it calls a batch size is no more what the later cells get.
+    """
+    before, after = _constants(original), _constants(source)
+    changed = [name for name in before if name in after and before[name] != after[name]]
+    later = later_cells(original) if changed else None
+    said = []
+    for name in changed:
+        value = f"`{name}` was {before[name]} and is {after[name]} now"
+        if later is None:
+            said.append(f"{value}, also for cells after this one.")
+        elif any(re.search(rf"\b{re.escape(name)}\b", cell) for cell in later):
+            said.append(f"{value}, and cells after this one read it.")
+    return tuple(said)
+
+
+def later_cells(source: str) -> tuple[str, ...] | None:
+    """Give the code cells after the one with this source in the notebook that may be the one that runs; None: none."""
+    wanted = _plain(source)
+    for path in islice(notebook_files(), _MOST_FILES):
+        cells = _code_cells(path)
+        place = next((i for i, cell in enumerate(cells) if _plain(cell) == wanted), None)
+        if place is not None:
+            return tuple(cells[place + 1 :])
+    return None
+
+
+def _code_cells(path: Path) -> list[str]:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            return []
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        sources = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
+        return ["".join(one) if isinstance(one, list) else str(one) for one in sources]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+
+
+def _constants(source: str) -> dict[str, str]:
+    """Give the names that top-level lines of a cell set to a number or a text, as they are written."""
+    masked = mask(source)
+    if not isinstance(masked, Masked):
+        return {}
+    try:
+        body = ast.parse(masked.python).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    found: dict[str, str] = {}
+    for node in body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            found |= {target.id: ast.unparse(node.value) for target in node.targets if isinstance(target, ast.Name)}
+    return found

@@ -189,7 +189,7 @@ class CellRun:
         outcome = explain(recording, self.run.lineage, notices, self.host.measured, deploys)
         if recording.status == "ok" and outcome.new_cells:
             self.host.deployed |= models
-        return Report(replace(outcome, notices=(*outcome.notices, *troubles.since(place))), self._rerun_here)
+        return Report(replace(outcome, notices=(*outcome.notices, *troubles.since(place))), self.rerun_here)
 
     def _check_settings(self, recording: Recording) -> tuple[str, ...]:
         """After a restart: compare nothing where what the remedy sets does not hold; say so."""
@@ -233,7 +233,7 @@ class CellRun:
         """Show one line in the report's place: a Stop came before it was made."""
         from tf_mem_magic.api import Report
 
-        report = Report(Outcome(self._capture.tell_stopped(count), notices=self._notices), self._rerun_here)
+        report = Report(Outcome(self._capture.tell_stopped(count), notices=self._notices), self.rerun_here)
         self._keep(report)
         try:
             self._presenter.tell_stopped(report)
@@ -258,14 +258,36 @@ class CellRun:
         if self._is_try:
             self._held = None
             return False
+        from tf_mem_magic.api import Report
         from tf_mem_magic.session.auto import Ladder
+        from tf_mem_magic.session.parameters_cell import changed_parameters
 
-        last = Ladder(self._options).climb(self, stop)
+        ladder = Ladder(self._options)
+        last = ladder.climb(self, stop)
+        if not ladder.tries or self.report is None:
+            return False
         if last is None or last.report is None:
+            # The last try's report is about lines of a cell that is saved nowhere: the first one is shown again.
+            newest = self.host.reports[-1].outcome if self.host.reports else self.report.outcome
+            self._tell_tries(replace(self.report.outcome, tries=tuple(ladder.tries), history=newest.history))
             return False
         self._held = None
-        self._presenter.tell_changes(last.report, tuple((p.key, p.title) for p in last.run.lineage.effective))
+        report = Report(replace(last.report.outcome, tries=tuple(ladder.tries)), last.rerun_here)
+        self.host.keep(report)
+        effective = last.run.lineage.effective
+        remarks = changed_parameters(self.run.cell.source, last.run.cell.source)
+        self._presenter.tell_changes(report, tuple((p.key, p.title) for p in effective), remarks)
+        self._deliver(report)
         return True
+
+    def _tell_tries(self, outcome: Outcome) -> None:
+        """Make the first run's report the last one again, with what was tried since."""
+        from tf_mem_magic.api import Report
+
+        self.report = Report(outcome, self.rerun_here)
+        self.host.keep(self.report)
+        self._presenter.tell_tries(self.report)
+        self._deliver(self.report)
 
     def _tick(self, live: Live) -> None:
         if live.waiting is not None:
@@ -287,7 +309,7 @@ class CellRun:
         released = release_run(self.host.shell, previous.before, previous.run.cell.source, results)
         self._notices = (*self._notices, *released.sentences)
 
-    def _rerun_here(self, key: str) -> Report:
+    def rerun_here(self, key: str) -> Report:
         """Run the remedy's cell in this process; what :meth:`Report.rerun` calls."""
         from tf_mem_magic.session.in_process import rerun_in_process
 

@@ -193,6 +193,9 @@ class LiveRun(Protocol):
     def presenter(self) -> Presenter:
         """Where it shows itself."""
 
+    def rerun_here(self, key: str) -> Report:
+        """Run the remedy's cell in this process; what ``report.rerun`` calls."""
+
     def supersede(self) -> None:
         """Freeze its panel: another run of the cell takes over."""
 

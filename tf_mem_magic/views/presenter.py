@@ -40,8 +40,11 @@ class Presenter(Protocol):
     def tell_stopped(self, report: Report) -> None:
         """Show one line in place of a report that a Stop has ended."""
 
-    def tell_changes(self, report: Report, applied: tuple[tuple[str, str], ...]) -> None:
+    def tell_changes(self, report: Report, applied: tuple[tuple[str, str], ...], remarks: tuple[str, ...] = ()) -> None:
         """Show the report together with what was changed without a click: keys and titles of the remedies."""
+
+    def tell_tries(self, report: Report) -> None:
+        """Show the report of a run that nothing helped, with all that was tried."""
 
     def retire(self) -> None:
         """Leave something static behind."""
@@ -119,11 +122,20 @@ class NotebookPresenter:
         for slot in (self._panel_slot, self._rest_slot):
             slot.empty()
 
-    def tell_changes(self, report: Report, applied: tuple[tuple[str, str], ...]) -> None:
+    def tell_changes(self, report: Report, applied: tuple[tuple[str, str], ...], remarks: tuple[str, ...] = ()) -> None:
         """Show the report with the cell that really ran."""
         from tf_mem_magic.report.bundle import changed_cell_bundle
 
-        self._report_slot.fill(changed_cell_bundle(report.outcome, applied))
+        self._replace(changed_cell_bundle(report.outcome, applied, remarks))
+
+    def tell_tries(self, report: Report) -> None:
+        """Show the report with what was tried, in place of the last try's."""
+        from tf_mem_magic.report.bundle import tried_bundle
+
+        self._replace(tried_bundle(report.outcome))
+
+    def _replace(self, bundle: dict[str, Any]) -> None:
+        self._report_slot.fill(bundle)
         for slot in (self._panel_slot, self._rest_slot):
             slot.empty()
 
@@ -212,11 +224,15 @@ class TerminalPresenter:
         """Print one line in place of the report."""
         print(stopped_line(report))
 
-    def tell_changes(self, report: Report, applied: tuple[tuple[str, str], ...]) -> None:
+    def tell_changes(self, report: Report, applied: tuple[tuple[str, str], ...], remarks: tuple[str, ...] = ()) -> None:
         """Print the report with the cell that really ran."""
         from tf_mem_magic.report.bundle import changed_cell_bundle
 
-        print(changed_cell_bundle(report.outcome, applied)["text/plain"])
+        print(changed_cell_bundle(report.outcome, applied, remarks)["text/plain"])
+
+    def tell_tries(self, report: Report) -> None:
+        """Print the report with what was tried."""
+        print(report)
 
     def retire(self) -> None:
         """Leave what was printed."""
