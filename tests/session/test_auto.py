@@ -11,7 +11,9 @@ import pytest
 
 from tests.kernel import ROOT, Kernel, bfc
 
-SETUP = "%load_ext tf_mem_magic\nimport keras, numpy as np, tensorflow as tf\nfrom keras import layers"
+SETUP = (
+    "%load_ext tf_mem_magic\nimport keras, numpy as np, tensorflow as tf, tf_mem_magic as t\nfrom keras import layers"
+)
 DATA = "x = np.zeros((16384, 64), 'float32'); y = np.zeros((16384, 1), 'float32')"
 BODY = """stack = [keras.Input((64,))] + [layers.Dense(512, activation="relu") for _ in range(4)] + [layers.Dense(1)]
 model = keras.Sequential(stack)
@@ -55,6 +57,7 @@ class TestInAKernel:
         got = kernel.run("%%tfmem --on-oom auto --keep any -o rep\n" + BODY)
         assert (got.status, got.errors) == ("ok", [])
         assert got.out == "trained 1\n"
+        assert kernel.value("[(one.status, one.key) for one in rep.outcome.tries]") == [("ok", "accumulate-gradients")]
         assert got.result == "42"
         assert "batch_size=8192" in got.report_text
         record = next(d["application/json"] for d in got.reports.values() if "application/json" in d)
@@ -83,6 +86,17 @@ class TestInAKernel:
         assert (got.status, len(got.errors)) == ("error", 1)
         assert "ResourceExhaustedError" in got.errors[0]
         assert kernel.value("[a.status for a in rep.outcome.history]") == ["oom", "error", "error"]
+        # The report is about the cell that is saved; what was tried stands below.
+        cell = "%%tfmem --on-oom auto --keep any --max-tries 2 -o rep\n" + BODY + "\n1 / 0"
+        assert kernel.value("(rep.status, rep.recording.cell.source, rep is t.last_report())") == ("oom", cell, True)
+        assert (
+            f"Line {cell.splitlines().index(next(x for x in cell.splitlines() if 'fit' in x)) + 1} of"
+            in got.report_text
+        )
+        record = next(d["application/json"] for d in got.reports.values() if "application/json" in d)
+        assert (record["status"], record["changes"]) == ("oom", [])
+        assert [(one["status"], one["error"]) for one in record["tries"]] == [("error", "ZeroDivisionError")] * 2
+        assert all(one["source"] in kernel.value("str(rep)").replace("     | ", "") for one in record["tries"])
 
     def test_what_the_last_remedies_set_is_taken_back_where_nothing_fits(self, kernel):
         body = BODY.replace("batch_size=16384", "batch_size=len(x)")

@@ -11,7 +11,13 @@ from types import SimpleNamespace
 import pytest
 
 from tests.kernel import ROOT
-from tf_mem_magic.session.parameters_cell import begins_as_parameters, is_parameters_cell, notebook_files, tags_in_files
+from tf_mem_magic.session.parameters_cell import (
+    begins_as_parameters,
+    changed_parameters,
+    is_parameters_cell,
+    notebook_files,
+    tags_in_files,
+)
 
 
 def write(path, *cells):
@@ -87,3 +93,28 @@ def test_each_notebook_is_looked_at_once(tmp_path, monkeypatch):
     write(tmp_path / "a.ipynb")
     monkeypatch.chdir(tmp_path)
     assert [path.name for path in notebook_files() if path.parent == tmp_path] == ["a.ipynb"]
+
+
+CELL, TRIED = "%%tfmem\nBATCH = 256\nfit(BATCH)", "%%tfmem\nBATCH = 128\nfit(BATCH)"
+
+
+def test_a_parameter_that_later_cells_read_is_said_to_have_changed(tmp_path, monkeypatch):
+    write(tmp_path / "train.ipynb", (CELL, []), ("model.predict(x, batch_size=BATCH)", []))
+    monkeypatch.chdir(tmp_path)
+    assert ("`BATCH` was 256 and is 128 now, and cells after this one read it.",) == changed_parameters(CELL, TRIED)
+
+
+def test_one_that_nothing_reads_later_is_not_worth_a_word(tmp_path, monkeypatch):
+    write(tmp_path / "train.ipynb", ("BATCHES = 3", []), (CELL, []), ("print(BATCH_SIZE)", []))
+    monkeypatch.chdir(tmp_path)
+    assert () == changed_parameters(CELL, TRIED)
+
+
+def test_where_the_notebook_is_not_known_it_is_said_in_general(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert ("`BATCH` was 256 and is 128 now, also for cells after this one.",) == changed_parameters(CELL, TRIED)
+
+
+@pytest.mark.parametrize("source", [CELL, "%%tfmem\nBATCH = 256\nfit(128)", "%%bash\nls", "(", ""])
+def test_what_changes_no_parameter_says_nothing(source):
+    assert () == changed_parameters(CELL, source)

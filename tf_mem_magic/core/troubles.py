@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -65,6 +66,13 @@ def note(where: str, error: BaseException | str) -> Trouble:
         _count += 1
         trouble = Trouble(_count, where, what, time.time())
         _log.append(trouble)
+    return trouble
+
+
+def tell(where: str, error: BaseException | str) -> Trouble:
+    """Remember an error of ours, and say it in one line on stderr."""
+    trouble = note(where, error)
+    print(f"tf_mem_magic {where} ({trouble.what}). The cell itself is unaffected.", file=sys.stderr)
     return trouble
 
 

@@ -149,12 +149,24 @@ class Capture:
         ``files`` are the names under which the cell was compiled, ``count`` is its execution count. ``was_stopped``:
         the error is how a Stop of the person's came through.
         """
-        errors = to_error_texts(error, files) if error is not None else ()
-        facts = self._facts(error)
+        errors, facts = self._texts_of(error, files), Facts()
+        try:
+            facts = self._facts(error)
+        except Exception as problem:
+            troubles.tell("could not read what this cell holds", problem)
         status: Status = "interrupted" if was_stopped else _status(error, errors, facts, self._dumped)
         if self._host_full is not None and status == "interrupted":
             status = "oom"
         return replace(self._recording(status, count), errors=errors, facts=facts)
+
+    def _texts_of(self, error: BaseException | None, files: frozenset[str]) -> tuple[ErrorText, ...]:
+        if error is None:
+            return ()
+        try:
+            return to_error_texts(error, files)
+        except Exception as problem:
+            troubles.tell("could not read this cell's error", problem)
+            return (ErrorText(type(error).__name__, ""),)
 
     def tell_stopped(self, count: int | None = None) -> Recording:
         """Give what was sampled, as an interrupted run: a Stop left no time for more."""

@@ -156,9 +156,7 @@ class _Contained:
     def __exit__(self, kind: Any, error: BaseException | None, _trace: Any) -> bool:
         if not isinstance(error, Exception):
             return False
-        what = troubles.note(self._what, error).what
-        text = f"tf_mem_magic {self._what} ({what}). The cell itself is unaffected."
-        print(text, file=getattr(sys, "stderr", None))
+        troubles.tell(self._what, error)
         return True
 
 

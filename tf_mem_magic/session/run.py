@@ -14,12 +14,10 @@ from tf_mem_magic.core.deployable import deployable
 from tf_mem_magic.core.lineage import Lineage
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Proposal
-from tf_mem_magic.diagnose.breakdown import find_leftovers
-from tf_mem_magic.diagnose.cause import WORTH_NAMING
-from tf_mem_magic.diagnose.dump import device_of
 from tf_mem_magic.record.capture import Capture
 from tf_mem_magic.record.held_stop import HeldStop, StoppedError
 from tf_mem_magic.session.clicks import PanelActions
+from tf_mem_magic.session.garbage import with_garbage
 from tf_mem_magic.session.stop import current_task, was_cancelled
 
 if TYPE_CHECKING:
@@ -186,7 +184,11 @@ class CellRun:
         notices = (*self._notices, *self._capture.notices, *troubles.since(self._troubles))
         notices += self._check_settings(recording)
         place = troubles.mark()
-        outcome = explain(recording, self.run.lineage, notices, self.host.measured, deploys)
+        try:
+            outcome = explain(recording, self.run.lineage, notices, self.host.measured, deploys)
+        except Exception as problem:
+            troubles.tell("could not explain this cell", problem)
+            outcome = Outcome(recording, notices=notices)
         if recording.status == "ok" and outcome.new_cells:
             self.host.deployed |= models
         return Report(replace(outcome, notices=(*outcome.notices, *troubles.since(place))), self.rerun_here)
@@ -314,31 +316,6 @@ class CellRun:
         from tf_mem_magic.session.in_process import rerun_in_process
 
         return rerun_in_process(self, key)
-
-
-def with_garbage(recording: Recording) -> Recording:
-    """Count what was garbage when memory ran out: what the run began with, and what it has made since.
-
-    What the failed step holds is not collected yet: the error's frames still refer to it.
-    """
-    series = recording.main
-    if recording.status != "oom" or series is None or series.kind != "allocator":
-        return recording
-    dumps = (dump.limit for dump in reversed(recording.dumps) if device_of(dump.allocator) == series.device)
-    # TensorFlow does not tell the limit that it chose itself; its dump does.
-    limit = series.limit or next((limit for limit in dumps if limit), None) or series.peak or 0
-    unnamed = find_leftovers(recording, series.device or "").unnamed or 0
-    from tf_mem_magic.release.counted import bytes_in_use, collect, gained
-
-    counted = bytes_in_use()
-    collect()
-    back = dict(gained(counted, bytes_in_use())).get(series.name, 0)
-    begun, made = min(back, unnamed), max(back - unnamed, 0)
-    return replace(
-        recording,
-        garbage=((series.name, begun),) if begun and unnamed >= WORTH_NAMING * limit else (),
-        discarded=((series.name, made),) if made and made >= WORTH_NAMING * limit else (),
-    )
 
 
 def compiled_cells(shell: Any) -> dict[str, float]:
