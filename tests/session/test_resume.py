@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 
 import pytest
 
-from tests.kernel import Kernel
+from tests.kernel import ANSI, ROOT, Kernel
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 
@@ -231,6 +233,64 @@ def test_without_a_name_a_restarted_kernel_knows_its_plan_and_a_stranger_is_only
         assert "A restart was planned here" in mine.run(LOAD).out
         assert "ok" == mine.run("%tfmem resume").status
         assert 7 == mine.value("result")
+
+
+ASK = """from dataclasses import replace
+from tf_mem_magic.api import Report
+_live.report = Report(replace(_live.report.outcome, offered=(_proposal,)), _live.rerun_here)
+_live.report.rerun("async-allocator")
+"""
+
+
+def test_a_rerun_that_takes_a_restart_is_planned_and_said_in_one_line(tmp_path):
+    folder = Folder(tmp_path, notebook="")
+    with folder.kernel() as kernel:
+        run_out(kernel, folder)
+        (folder.path / "there.txt").write_text("")
+        ran = kernel.run(ASK)
+        assert "error" == ran.status
+        (line,) = ran.errors
+        name = line.rpartition(" ")[2].removesuffix(".")
+        assert (
+            f"Restart with it: planned. Restart the kernel, then run %load_ext tf_mem_magic and %tfmem resume {name}."
+            == line
+        )
+    with folder.kernel() as kernel:
+        ran = kernel.run(f"{LOAD}\n%tfmem resume {name}")
+        assert ("ok", 7) == (ran.status, kernel.value("result"))
+
+
+TERMINAL = """import sys
+from IPython.terminal.interactiveshell import TerminalInteractiveShell
+shell = TerminalInteractiveShell.instance()
+for cell in open(sys.argv[1]).read().split("# ---\\n"):
+    print("status", shell.run_cell(cell, store_history=True).success, flush=True)
+"""
+
+
+def in_a_terminal(folder: Folder, *cells: str) -> str:
+    """Run cells in IPython without a kernel; give what it prints."""
+    (folder.path / "terminal.py").write_text(TERMINAL)
+    (folder.path / "cells.txt").write_text("# ---\n".join(f"{cell}\n" for cell in cells))
+    env = dict(os.environ, TFMEM_CACHE=str(folder.path / "cache"), PYTHONPATH=str(ROOT), IPYTHONDIR=str(folder.path))
+    env.pop("JPY_SESSION_NAME", None)
+    command = [sys.executable, "terminal.py", "cells.txt"]
+    done = subprocess.run(command, cwd=folder.path, env=env, capture_output=True, text=True, check=True, timeout=120)
+    return ANSI.sub("", done.stdout + done.stderr)
+
+
+def test_a_terminal_plans_and_resumes_too(tmp_path):
+    folder = Folder(tmp_path)
+    (folder.path / "there.txt").write_text("")
+    planned = in_a_terminal(folder, *CELLS.values(), PLAN.format(cells=[], ticked=()), ASK)
+    assert "Restart with it: planned. Start again, then run %load_ext tf_mem_magic and %tfmem resume." in planned
+    assert 1 == len(folder.plans)
+    resumed = in_a_terminal(folder, LOAD, "%tfmem resume", "print('result', result)", "%tfmem resume")
+    assert "A restart was planned here (Restart with it): %tfmem resume runs its cells." in resumed
+    assert ("result 7" in resumed, [True, True, True, False]) == (
+        True,
+        [line == "status True" for line in resumed.splitlines() if line.startswith("status ")],
+    )
 
 
 def test_a_damaged_plan_is_one_sentence(tmp_path):

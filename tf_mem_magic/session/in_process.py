@@ -124,7 +124,8 @@ def rerun_in_process(run: LiveRun, key: str) -> Report:
     """
     report, host = run.report, run.host
     offered = report.outcome.applicable if report else ()
-    proposal = next((p for p in offered if p.key == key), None)
+    settings = (d.settings for d in report.outcome.declined if d.settings is not None) if report else ()
+    proposal = next((p for p in (*offered, *settings) if p.key == key), None)
     if report is None or proposal is None:
         have = ", ".join(p.key for p in offered) or "none"
         raise LookupError(f"the remedy {key!r} is not offered for this run; offered: {have}")

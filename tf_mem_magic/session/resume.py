@@ -58,7 +58,9 @@ def resume(session: Session, name: str = "") -> str:
     live, result = session.carry_out(rerun_of(plan, source), store_history=True)
     if live is None or live.report is None:
         raise ValueError("the cell with its remedy did not run; %tfmem resume tries it again")
-    if not result.success and live.report.status in ("error", "interrupted"):
+    if not result.success and live.report.status == "oom":
+        raise ValueError(f"{plan.proposal.title}: the cell still runs out of memory")
+    if not result.success:
         raise ValueError("the cell with its remedy stopped. Repair it, then %tfmem resume runs it again")
     return f"Resumed: {plan.proposal.title}."
 
