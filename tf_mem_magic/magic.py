@@ -110,7 +110,11 @@ def unload(shell: Any) -> None:
 
 def _greet(session: Session) -> None:
     """Say what the last kernel of this notebook left: a plan to resume, or a recording of its death."""
-    from tf_mem_magic.session import earlier_kernel as afterlife
+    from tf_mem_magic.core import troubles
+    from tf_mem_magic.session.earlier_kernel import found
 
-    for sentence in afterlife.found(session):
-        print(sentence)
+    try:
+        for sentence in found(session):
+            print(sentence)
+    except Exception as error:  # a file that nobody has foreseen must not keep the extension from loading
+        troubles.tell("could not read what an earlier kernel left", error)

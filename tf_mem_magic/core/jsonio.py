@@ -52,7 +52,7 @@ def decode(data: bytes, kind: type[T]) -> T:
         raw = msgspec.json.decode(data)
     except RecursionError:
         raise UnreadableFileError("the file is damaged (it is nested too deeply)") from None
-    except (ValueError, MemoryError) as error:  # msgspec's own errors are ValueErrors
+    except (msgspec.MsgspecError, ValueError, MemoryError) as error:  # msgspec's own are ValueErrors since 0.20
         raise UnreadableFileError(f"the file is truncated or damaged ({error})") from error
     schema = _schema_of(raw)
     if schema is not None and schema > SCHEMA:
@@ -61,7 +61,7 @@ def decode(data: bytes, kind: type[T]) -> T:
         )
     try:
         value = msgspec.convert(raw, kind)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         raise UnreadableFileError(f"the file is no report of tf_mem_magic ({error})") from error
     recording = value if isinstance(value, Recording) else getattr(value, "recording", None)
     if isinstance(recording, Recording) and recording.contradiction:

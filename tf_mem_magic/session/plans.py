@@ -181,7 +181,9 @@ def save_plan(plan: Plan) -> Path:
 
 def find_plans(me: Owner, now: float | None = None) -> Found:
     """Look for plans: this notebook's newest, and those that may be its own; never one that this very process made."""
-    own, others, problem = [], [], ""
+    own: list[Plan] = []
+    others: list[Plan] = []
+    problem = ""
     for path in _files():
         mine = _is_named_for(path, me)
         try:
