@@ -13,8 +13,8 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def kernel():
-    with Kernel() as kernel:
+def kernel(tmp_path_factory):
+    with Kernel({"TFMEM_CACHE": str(tmp_path_factory.mktemp("cache"))}) as kernel:
         assert kernel.run(SETUP).status == "ok"
         yield kernel
 
