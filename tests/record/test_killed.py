@@ -13,7 +13,7 @@ from tf_mem_magic.api import load
 from tf_mem_magic.record.store.runs import stored_runs
 from tf_mem_magic.report.text import render_text
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.oldest]
 
 AT_ONCE = "%%tfmem\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
 SOON = """%%tfmem -q

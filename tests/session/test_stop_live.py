@@ -9,7 +9,7 @@ import pytest
 from tests.kernel import Kernel
 from tests.session.stops import SETUP, headline, stop_at, stops
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kernel, pytest.mark.oldest, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
