@@ -1,5 +1,7 @@
 """The bytes in use, chunk by chunk."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.memory.steps import KIB, dense_stack
@@ -105,3 +107,14 @@ def test_an_operation_that_is_not_in_the_step_explains_nothing():
 def test_a_recording_keeps_step_and_chunks_in_a_file():
     recording = run(FULL)
     assert decode(encode(recording), Recording) == recording
+
+
+def test_an_array_that_was_there_before_is_an_input_and_not_what_earlier_cells_left():
+    array = 100 * KIB
+    value = NamedValue("x", array, "numpy.ndarray")
+    recording = run([*FULL, (array, array + KIB, 1)], values=(value,))
+    before = (("allocator:GPU:0", 3 * WEIGHT + array + KIB),)
+    parts, diagnosis = parts_of(replace(recording, before=before))
+    assert (parts["inputs"], parts["rounding"]) == (100, 1)
+    assert "earlier" not in parts
+    assert sum(part.bytes for part in diagnosis.breakdown) == diagnosis.in_use

@@ -102,7 +102,7 @@ def _explain(
     shown = _as_shown(recording, frames)
     inside = [f for f in shown if f.in_cell]
     parts = break_down(recording, device, level.in_use) if level.in_use is not None else ()
-    parts, layers = take_apart(recording, parts, dump, requested)
+    parts, layers = take_apart(recording, parts, dump, requested, device)
     diagnosis = Diagnosis(
         device=device,
         requested=requested,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from tf_mem_magic.core.diagnosis import LayerBytes, Part, PartKind
 from tf_mem_magic.core.recording import Dump, Recording
 from tf_mem_magic.core.step import Step, StepFacts
-from tf_mem_magic.diagnose.breakdown import share_out
+from tf_mem_magic.diagnose.breakdown import find_leftovers, share_out
 from tf_mem_magic.memory.account import (
     Ledger,
     Share,
@@ -21,6 +22,9 @@ from tf_mem_magic.memory.live import best_live
 from tf_mem_magic.memory.roles import DATA
 
 MOST_LAYERS = 300
+BATCHES = "batches"
+"""What input batches are called among the inputs; arrays have their own names."""
+
 _FOUND = "the step's tensors, each in a chunk that was asked for with exactly its bytes"
 _BASES: dict[PartKind, str] = {
     "inputs": "what the step reads and the input pipeline holds, in chunks of exactly these bytes",
@@ -33,7 +37,7 @@ _ROUNDED = "the allocator's chunks are larger than what was asked for"
 
 
 def take_apart(
-    recording: Recording, parts: tuple[Part, ...], dump: Dump | None, requested: int | None
+    recording: Recording, parts: tuple[Part, ...], dump: Dump | None, requested: int | None, device: str
 ) -> tuple[tuple[Part, ...], tuple[LayerBytes, ...]]:
     """Take what :func:`~tf_mem_magic.diagnose.breakdown.break_down` left as ``other`` apart.
 
@@ -47,6 +51,8 @@ def take_apart(
         The allocator's, with its chunks.
     requested : int or None
         Bytes that were asked for in vain.
+    device : str
+        TensorFlow's short name of the device.
 
     Returns
     -------
@@ -61,12 +67,21 @@ def take_apart(
     ledger = _explain(recording, dump, step, requested)
     if ledger is None:
         return parts, ()
-    named = [part for part in parts if part.kind != "other"]
     found = [share for share in ledger.shares if share.part in _BASES]
+    named = [_without(part, recording, device, found) for part in parts if part.kind != "other"]
     room = total - sum(part.bytes for part in named) - sum(share.bytes for share in found)
     rounding = sum((size - asked) * count for asked, size, count in dump.chunks)
     news = [Part("rounding", min(rounding, max(room, 0)), _ROUNDED), *_parts(found)]
     return share_out(total, [*named, *news]), _layers(found)
+
+
+def _without(part: Part, recording: Recording, device: str, found: Iterable[Share]) -> Part:
+    """Take out of what earlier cells left the arrays that are known as what the input pipeline reads."""
+    if part.kind != "earlier":
+        return part
+    unnamed = find_leftovers(recording, device).unnamed or 0
+    arrays = sum(share.bytes + share.slack for share in found if share.part == "inputs" and share.name != BATCHES)
+    return replace(part, bytes=part.bytes - min(unnamed, arrays))
 
 
 def _explain(recording: Recording, dump: Dump, step: StepFacts, requested: int | None) -> Ledger | None:
@@ -104,7 +119,7 @@ def _batches(recording: Recording, step: Step) -> Iterator[tuple[int, str]]:
         if node.kind in DATA:
             for tensor in node.outputs:
                 if tensor.bytes:
-                    yield tensor.bytes, "batches"
+                    yield tensor.bytes, BATCHES
 
 
 def _parts(shares: Iterable[Share]) -> Iterator[Part]:

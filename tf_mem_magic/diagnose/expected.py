@@ -108,12 +108,18 @@ def largest_batch(
     limit = diagnosis.limit
     if limit is None or expected(recording, diagnosis, Effect(batch=(batch, max(below // 2, 1)))) is None:
         return None
-    for wanted in _sizes(below):
-        effect = Effect(batch=(batch, wanted))
+    sizes = _sizes(below)
+    # A smaller batch never needs more, and each answer costs a walk through the step.
+    first, last = 0, len(sizes)
+    while first < last:
+        middle = (first + last) // 2
+        effect = Effect(batch=(batch, sizes[middle]))
         estimate = expected(recording, diagnosis, effect if extra is None else extra.then(effect))
         if estimate is not None and estimate.high <= limit:
-            return wanted
-    return 0
+            last = middle
+        else:
+            first = middle + 1
+    return sizes[first] if first < len(sizes) else 0
 
 
 def _sizes(below: int) -> list[int]:

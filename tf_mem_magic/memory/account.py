@@ -20,7 +20,10 @@ Chunks = Sequence[tuple[int, int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Bytes of one thing: its ``part`` of the breakdown, what it is called, the layer where it has one."""
+    """Bytes of one thing: its ``part`` of the breakdown, what it is called, the layer where it has one.
+
+    ``slack``: the bytes that the chunks of an input have beyond what was asked for.
+    """
 
     part: str
     name: str
@@ -29,6 +32,7 @@ class Share:
     shape: tuple[int, ...] | None = None
     dtype: str = ""
     count: int = 1
+    slack: int = 0
 
 
 @dataclass
@@ -104,9 +108,11 @@ def take_batches(ledger: Ledger, sizes: Mapping[int, str], step: Step) -> None:
     counts = ledger.counts()
     for size in sorted(sizes, reverse=True):
         most = SURE_BATCHES if size in others else counts[size]
+        before = ledger.rounding
         taken = ledger.take(size, min(counts[size], most)) if size and counts[size] else 0
         if taken:
-            ledger.shares.append(Share("inputs", sizes[size], size * taken, count=taken))
+            slack = ledger.rounding - before
+            ledger.shares.append(Share("inputs", sizes[size], size * taken, count=taken, slack=slack))
 
 
 def take_workspace(ledger: Ledger, step: Step, live: Live) -> None:

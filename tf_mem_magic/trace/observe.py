@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from tf_mem_magic.core import troubles
 from tf_mem_magic.core.facts import BatchSeen
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.step import WIDTHS, StepFacts, pack
@@ -79,6 +80,8 @@ def _observe(
     graph = find_graph(function)
     if graph is None:
         return StepFacts(function, op, why_not="TensorFlow no longer has the graph that was running")
+    if len({place for op in graph.get_operations() if (place := _accelerator(op))}) > 1:
+        return StepFacts(function, op, why_not="the step runs on several devices")
     arguments = _arguments(error, graph)
     batch = _batch(graph, arguments, batches)
     flat = _flatten(graph, arguments, batch, batch, deadline)
@@ -102,6 +105,12 @@ def _observe(
         compiled=flat.compiled,
         cache=_cache() if any("device:CPU" in text for text in messages) else 0,
     )
+
+
+def _accelerator(op: Any) -> str:
+    """Give the GPU or TPU that an operation was put on by the user's code; empty where it was not."""
+    found = re.search(r"(?:GPU|TPU):\d+", op.device or "", re.IGNORECASE)
+    return found.group().upper() if found else ""
 
 
 def _cache() -> int:
@@ -261,8 +270,13 @@ def _keras(
 
 
 def _variables(owner: Any) -> list[Any]:
-    held = owner.variables
-    return list(held() if callable(held) else held)
+    """List the variables of a model or optimizer; none where it cannot tell them (a model that was never built)."""
+    try:
+        held = owner.variables
+        return list(held() if callable(held) else held)
+    except Exception as problem:
+        troubles.note("variables could not be listed", problem)
+        return []
 
 
 def _handle(variable: Any) -> int:
@@ -295,4 +309,8 @@ def _layers(model: Any) -> list[str]:
         for module, name in (("keras.src.models.model", "Model"), ("tf_keras.src.engine.training", "Model"))
         if isinstance(kind := getattr(sys.modules.get(module), name, None), type)
     )
-    return [str(layer.name) for layer in model._flatten_layers(include_self=False) if not isinstance(layer, kinds)]
+    try:
+        return [str(layer.name) for layer in model._flatten_layers(include_self=False) if not isinstance(layer, kinds)]
+    except Exception as problem:
+        troubles.note("layers could not be listed", problem)
+        return []
