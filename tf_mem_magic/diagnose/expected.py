@@ -15,9 +15,6 @@ from tf_mem_magic.memory.forecast import Peak, held_at_peak, peak_of
 from tf_mem_magic.memory.roles import layer_of
 from tf_mem_magic.memory.sizes import at_batch, in_half
 
-PROGRAM = 0.15
-"""How far the memory of a compiled program may lie from what its graph's peak predicts, when that changes."""
-
 LEAST_SAVED = 0.01
 """Share of the peak below which a change is said to save nothing."""
 
@@ -40,10 +37,10 @@ def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Esti
     Returns
     -------
     Estimate or None
-        In bytes. None where the step is not known, or what the change does to it cannot be computed.
+        In bytes. None where the step is not known, XLA compiled it, or what the change does to it cannot be computed.
     """
     step = recording.facts.step
-    if step is None or not step.packed or diagnosis.in_use is None or not _is_computable(effect):
+    if step is None or not step.packed or step.compiled or diagnosis.in_use is None or not _is_computable(effect):
         return None
     ratio = 1.0
     wanted = step.batch
@@ -55,8 +52,6 @@ def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Esti
     now, then = _peak(step, step.batch, None), _peak(step, wanted, effect.policy)
     if now is None or then is None or not now.high:
         return None
-    if step.compiled:
-        return _of_program(diagnosis, step, effect, now, then)
     if effect.recompute is not None:
         then = _recomputed(step, then, frozenset(effect.recompute))
     parts: dict[PartKind, int] = {part.kind: part.bytes for part in diagnosis.breakdown}
@@ -74,17 +69,6 @@ def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Esti
         low = max(low, diagnosis.in_use + (diagnosis.requested or 0) + change)
     low = max(low, 0)
     return Estimate(int(low), int(max(low, high)), _basis(step, wanted, effect))
-
-
-def _of_program(diagnosis: Diagnosis, step: StepFacts, effect: Effect, now: Peak, then: Peak) -> Estimate | None:
-    """Estimate for a step that XLA compiled: what its program asked for, as the graph's own peak grows or shrinks."""
-    if not diagnosis.jit or not diagnosis.requested or diagnosis.in_use is None or effect.recompute is not None:
-        return None
-    parts: dict[PartKind, int] = {part.kind: part.bytes for part in diagnosis.breakdown}
-    stays = diagnosis.in_use + _beside(parts, step, effect)
-    middle = diagnosis.requested * (then.low + then.high) / (now.low + now.high)
-    low, high = max(stays + middle * (1 - PROGRAM), 0), max(stays + middle * (1 + PROGRAM), 0)
-    return Estimate(int(low), int(high), "what the compiled program asked for, as the step's own operations change")
 
 
 def saves_nothing(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> str:

@@ -16,6 +16,7 @@ from tf_mem_magic.core import troubles
 from tf_mem_magic.core.facts import BatchSeen
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.step import WIDTHS, StepFacts, pack
+from tf_mem_magic.diagnose.errortext import read_error
 from tf_mem_magic.facts import names
 from tf_mem_magic.facts.frames import local_names
 from tf_mem_magic.facts.models import array_bytes, find_models, find_optimizers, training_of
@@ -75,6 +76,9 @@ def _observe(
     messages = [str(one) for one in _chain(error)]
     function = next((name for text in messages if (name := function_named_in(text))), None)
     op = next((name for text in messages if (name := _failed_node(text))), "")
+    if any(read_error(text).jit for text in messages):
+        # TensorFlow may free memory twice after this: it is asked for nothing more.
+        return StepFacts(function or "", op, why_not="XLA had compiled the step: it ran as one program")
     if function is None:
         return StepFacts(op=op, why_not="it ran operation by operation: there is no graph of the step")
     graph = find_graph(function)
