@@ -10,15 +10,12 @@ SETUP = """%load_ext tf_mem_magic
 import keras, numpy as np, tensorflow as tf, tf_mem_magic as t
 x = np.random.default_rng(1).random((4096, 256), "float32")
 tf.zeros(1)
-def build():
-    made = keras.Sequential([keras.Input((256,))] + [keras.layers.Dense(512, "relu") for _ in range(4)])
-    made.compile("adam", "mse", jit_compile=False)
-    return made
 def facts(report):
     return [report.status, dict(report.recording.before)["allocator:CPU:0"], keras.config.dtype_policy().name]
 """
 CELL = """%%tfmem
-model = build()
+model = keras.Sequential([keras.Input((256,))] + [keras.layers.Dense(512, "relu") for _ in range(3)] + [keras.layers.Dense(512, "relu")])
+model.compile("adam", "mse", jit_compile=False)
 model.fit(x, x[:, :1], batch_size=4096, epochs=1, verbose=0)
 """
 RERUN = """first = t.last_report()

@@ -288,6 +288,41 @@ def test_layers_that_are_added_one_by_one_have_a_last_one():
     assert lines[4] == 'model.add(keras.layers.Dense(1, dtype="float32"))'
 
 
+LISTED = "import keras\nL = keras.layers\n{}\nmodel.fit(x)"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "model = keras.Sequential([L.Dense(2) for _ in range(3)] + [L.Dense(1)])",
+        "stack = [L.Dense(2)] + [L.Dense(1)]\nmodel = keras.Sequential(stack)",
+        "head = [L.Dense(1)]\nmodel = keras.Sequential(layers=[L.Dense(2)] * 3 + head)",
+        "def build():\n    stack = [L.Dense(2), L.Dense(1)]\n    return keras.Sequential(stack)\nmodel = build()",
+    ],
+)
+def test_the_last_layer_is_found_at_the_end_of_a_sum_of_lists_and_of_a_list_with_a_name(lines):
+    source = LISTED.format(lines)
+    answer = ask(source, NEW, line=len(source.splitlines()))
+    assert answer.source.count("float32") == 1
+    assert 'L.Dense(1, dtype="float32")' in answer.source
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "stack = [L.Dense(2), L.Dense(1)]\nstack.append(L.Dense(3))\nmodel = keras.Sequential(stack)",
+        "stack = [L.Dense(2)]\nstack += [L.Dense(1)]\nmodel = keras.Sequential(stack)",
+        "stack = [L.Dense(2), L.Dense(1)]\nother = stack\nother.pop()\nmodel = keras.Sequential(other)",
+        "model = keras.Sequential([L.Dense(2)] + [L.Dense(1) for _ in range(3)])",
+        "stack = [L.Dense(2), L.Dense(1)]\nencoder = keras.Sequential(stack)\nmodel = keras.Sequential(stack)",
+    ],
+)
+def test_a_list_that_may_end_otherwise_has_no_last_layer(lines):
+    source = LISTED.format(lines)
+    answer = ask(source, NEW, line=len(source.splitlines()))
+    assert "cannot be told from this cell" in answer.reason
+
+
 def test_undo_sets_the_policy_back_that_was_there():
     cell = "import keras\nmodel = keras.Sequential([keras.layers.Dense(2), keras.layers.Dense(1)])\nmodel.fit(x)"
     assert ask(cell, NEW, policy="float64").undo == 'import keras\nkeras.config.set_dtype_policy("float64")'

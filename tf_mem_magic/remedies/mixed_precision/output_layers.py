@@ -144,16 +144,16 @@ def _listed(made: ast.Call) -> ast.expr | None:
 
 def _last_of_sequential(names: KerasNames, scopes: Scopes, made: ast.Call) -> list[ast.Call | None]:
     """Give the last layers of a list, and of what ``add`` puts behind it: up to the last one with weights."""
-    listed = _listed(made)
+    listed = _entries(scopes, _listed(made))
     statement = scopes.statement(made)
-    if listed is not None and not isinstance(listed, ast.List):
+    if listed is None:
         return []
     target = statement.targets[0] if isinstance(statement, ast.Assign) and statement.value is made else None
     added = [] if target is None else _added(scopes, ast.unparse(target), scopes.scope_of(made))
     owner = scopes.parents[statement]
     if any(scopes.parents.get(scopes.statement(call)) is not owner for call in added):
         return []
-    layers: list[ast.expr | None] = [*(listed.elts if listed is not None else ())]
+    layers: list[ast.expr | None] = [*listed]
     layers += [call.args[0] if call.args else None for call in added]
     found: list[ast.Call | None] = []
     for layer in reversed(layers):
@@ -161,6 +161,24 @@ def _last_of_sequential(names: KerasNames, scopes: Scopes, made: ast.Call) -> li
         if not isinstance(layer, ast.Call) or not names.origin(layer.func).endswith(_ONLY_SHAPE):
             break
     return found
+
+
+def _entries(scopes: Scopes, listed: ast.expr | None) -> list[ast.expr | None] | None:
+    """Give the entries of a list, None for those that are not written out; None where nothing is known of its end.
+
+    A name of a list is followed where it is bound once and used once: nothing can have changed the list since.
+    """
+    if listed is None:
+        return []
+    if isinstance(listed, ast.Name):
+        scope = scopes.scope_of(listed)
+        same = [n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id == listed.id]
+        value = _value(scopes, listed)
+        return _entries(scopes, value) if len(same) == 2 and value is not listed else None
+    if isinstance(listed, ast.BinOp) and isinstance(listed.op, ast.Add):
+        end = _entries(scopes, listed.right)
+        return None if end is None else [None, *end]
+    return [*listed.elts] if isinstance(listed, ast.List) else None
 
 
 def _added(scopes: Scopes, name: str, scope: ast.AST) -> list[ast.Call]:
