@@ -125,3 +125,15 @@ def test_where_the_weights_alone_do_not_fit_no_batch_does():
 def test_without_an_estimate_no_batch_is_named():
     recording = replace(run(FULL, packed=""), dumps=(Dump("GPU_0_bfc", "structured", 4 * MIB, 900 * KIB),))
     assert largest_batch(recording, diagnose(recording), 8, 8) is None
+
+
+def test_what_the_failed_run_held_beyond_the_simulation_counts_at_other_batches_too():
+    recording, diagnosis = failed(limit=64 * MIB)
+    chunks = (*recording.dumps[0].chunks, (ACTIVATION, ACTIVATION, 20))
+    dump = replace(recording.dumps[0], chunks=chunks, in_use=diagnosis.in_use + 20 * ACTIVATION)
+    more = replace(recording, dumps=(dump,))
+    half = Effect(batch=(BATCH, BATCH // 2))
+    held = diagnose(more)
+    beyond, usual = expected(more, held, half), expected(recording, diagnosis, half)
+    assert beyond.low > 1.5 * usual.low
+    assert expected(more, held, Effect(batch=(BATCH, BATCH))).low >= held.in_use - 8 * WEIGHT

@@ -15,6 +15,9 @@ from tf_mem_magic.memory.forecast import Peak, held_at_peak, peak_of
 from tf_mem_magic.memory.roles import layer_of
 from tf_mem_magic.memory.sizes import at_batch, in_half
 
+ROOM = 1.1
+"""The least that the upper end is above the lower."""
+
 LEAST_SAVED = 0.01
 """Share of the peak below which a change is said to save nothing."""
 
@@ -59,10 +62,10 @@ def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Esti
     stays += _beside(parts, step, effect)
     # What the failing operation asked for was part of the step too: the peak is no less.
     seen = diagnosis.of_step - parts.get("rounding", 0) - parts.get("inputs", 0) + (diagnosis.requested or 0)
-    factor = max(seen / now.high, 1.0)
+    lower, upper = (max(seen / max(bound, 1), 1.0) for bound in (now.low, now.high))
     inputs = parts.get("inputs", 0)
-    low = stays + then.low * factor + inputs * min(ratio, 1.0)
-    high = stays + then.high * factor + inputs * max(ratio, 1.0)
+    low = stays + then.low * lower + inputs * min(ratio, 1.0)
+    high = stays + max(then.high * upper, then.low * lower * ROOM) + inputs * max(ratio, 1.0)
     if effect.batch is None and effect.policy is None and effect.recompute is None:
         # Nothing of the step changes: it comes at least as far as it came.
         change = _beside(parts, step, effect)
