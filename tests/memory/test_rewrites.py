@@ -1,7 +1,10 @@
 """What the graph optimizer moves in memory."""
 
-from tests.memory.steps import KIB, Maker
+import pytest
+
+from tests.memory.steps import KIB, Maker, dense_stack
 from tests.memory.test_walk import alive_before
+from tf_mem_magic.memory.forecast import peak_of
 from tf_mem_magic.memory.rewrites import as_run
 
 
@@ -55,3 +58,21 @@ def test_an_update_waits_for_its_own_gradient_only():
     step = as_run(made.step(first, second))
     inputs = {node.name: node.inputs for node in step.nodes}
     assert (inputs["adam/Square"], inputs["adam/Square_1"]) == ((one,), (two,))
+
+
+def test_what_never_runs_is_left_out_and_small_constants_that_are_alike_are_one():
+    made = Maker()
+    one, two = (made.op("Const", name, shape=(2,)) for name in "ab")
+    x = made.argument("x", 4)
+    first = made.op("Mul", "first", x, one, kib=4)
+    made.op("MatMul", "dead", first, kib=64)
+    step = as_run(made.step(made.op("Mul", "second", first, two, kib=4)))
+    assert [node.name for node in step.nodes] == ["a", "x", "first", "second"]
+    assert step.nodes[-1].inputs == ((2, 0), (0, 0))
+    assert [step.nodes[at].name for at in step.given] == ["x"]
+
+
+@pytest.mark.parametrize("layers", [2, 6])
+def test_the_peak_of_a_step_is_that_of_its_short_form(layers):
+    step = dense_stack(layers, batch=512)
+    assert peak_of(as_run(step)) == peak_of(step)

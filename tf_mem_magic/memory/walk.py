@@ -279,7 +279,7 @@ def plan_of(step: Step) -> Plan:
 
 
 def _plan(step: Step) -> Plan:
-    needed = _needed(step)
+    needed = needed_in(step)
     waiting: dict[int, int] = {}
     after: dict[int, list[int]] = {}
     for at, node in enumerate(step.nodes):
@@ -291,7 +291,7 @@ def _plan(step: Step) -> Plan:
     return Plan(_readers(step, needed), waiting, after)
 
 
-def _needed(step: Step) -> list[bool]:
+def needed_in(step: Step) -> list[bool]:
     """Mark the operations that run: those that a result or a side effect needs."""
     needed = [False] * len(step.nodes)
     waiting = [node for node, _ in step.results]
