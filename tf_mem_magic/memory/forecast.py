@@ -15,6 +15,9 @@ ABOVE = 1.2
 """How far measured peaks lie above what tensors alone tell, at most, on a CPU with two cores: chunks are larger than
 what is asked for, and several operations run at once."""
 
+BESIDE = 0.5
+"""The share of a second kernel's temporaries that is there at the least: two run at once more often than not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Peak:
@@ -28,8 +31,8 @@ class Peak:
 def peak_of(step: Step, cache: int = 0) -> Peak:
     """Give the most bytes that a step holds at once.
 
-    ``low``: as the operations say, one at a time. ``high``: two kernels' temporaries at once, and tensors as much
-    larger as they were measured to be at most.
+    ``low``: as the operations say, a second kernel's temporaries counted in part. ``high``: those of two kernels, and
+    tensors as much larger as they were measured to be at most.
 
     Parameters
     ----------
@@ -39,13 +42,13 @@ def peak_of(step: Step, cache: int = 0) -> Peak:
         Bytes of the processor's last-level cache, by which TensorFlow's kernels on the CPU size their temporaries; 0:
         they do not run there.
     """
-    low = min(_peak(step, order, cache) for order in RUNNING)
-    high = max(_peak(step, order, cache, ABOVE, 2) for order in RUNNING)
+    low = min(_peak(step, order, cache, 1.0, BESIDE) for order in RUNNING)
+    high = max(_peak(step, order, cache, ABOVE, 1.0) for order in RUNNING)
     return Peak(low[0], high[0], high[1])
 
 
-def _peak(step: Step, order: str, cache: int, above: float = 1.0, kernels: int = 1) -> tuple[int, str]:
-    """Find the peak in one order, tensors ``above`` times as large, with the temporaries of so many kernels at once."""
+def _peak(step: Step, order: str, cache: int, above: float = 1.0, beside: float = 0.0) -> tuple[int, str]:
+    """Find the peak in one order: tensors ``above`` times as large, and ``beside`` of a second kernel's temporaries."""
     walk = Walk(step, order)
     best, where = 0, ""
     temporaries = {at: size for at in range(len(step.nodes)) if cache and (size := temporary_bytes(step, at, cache))}
@@ -56,9 +59,9 @@ def _peak(step: Step, order: str, cache: int, above: float = 1.0, kernels: int =
             held += int(_loop_peak(step, at, cache) * above)
         else:
             held += temporaries.get(at, 0)
-            if kernels > 1 and at in temporaries:
-                # What is ready runs beside it.
-                held += max((temporaries.get(one, 0) for one in walk.ready), default=0)
+            if beside and at in temporaries:
+                # What is ready may run beside it.
+                held += int(max((temporaries.get(one, 0) for one in walk.ready), default=0) * beside)
         if held > best:
             best, where = held, node.name
     return best, where
