@@ -55,8 +55,29 @@ diagnosis = report.diagnosis
 found["status"], found["in use"] = report.status, diagnosis.in_use
 found["parts"] = {part.kind: part.bytes for part in diagnosis.breakdown}
 found["rows"] = [[r.layer, r.kind, r.bytes, r.shape, r.count] for r in diagnosis.layers]
-eager = observe.observe_step
 observe.observe_step = real
+report = diagnosis = running = None
+
+@tf.function(reduce_retracing=True)
+def train(rows, wanted):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(model(rows, training=True) - wanted))
+    for weight, gradient in zip(model.trainable_variables, tape.gradient(loss, model.trainable_variables)):
+        weight.assign_sub(0.01 * gradient)
+
+def loop():
+    for size in (2, 3, BATCH):
+        train(tf.constant(x[:size]), tf.constant(y[:size]))
+
+try:
+    with record() as running:
+        loop()
+except tf.errors.ResourceExhaustedError:
+    pass
+diagnosis, step = running.report.diagnosis, running.report.recording.facts.step
+found["loop"] = [step.batch, step.other, step.why_not, diagnosis.in_use]
+found["loop's parts"] = {part.kind: part.bytes for part in diagnosis.breakdown}
+found["loop's layers"] = [row.layer for row in diagnosis.layers if row.bytes >= 1 << 20]
 found["eager"] = real(ValueError("no function in here"), {}, ()).why_not
 print("FOUND" + json.dumps(found))
 """
@@ -103,6 +124,17 @@ def test_the_step_is_known_with_its_batch_and_every_variable(found):
 def test_reading_the_step_leaves_weights_random_state_and_memory_as_they_are(found):
     assert (found["same state"], found["left"]) == (True, 0)
     assert found["peak while reading"] < 1 << 20
+
+
+@pytest.mark.tf
+def test_a_loop_of_ones_own_is_read_at_the_sizes_that_it_was_called_with(found):
+    batch, other, why_not, in_use = found["loop"]
+    assert (batch, other, why_not) == (BATCH, BATCH // 2, "")
+    parts = found["loop's parts"]
+    assert sum(parts.values()) == in_use
+    assert parts.get("other", 0) <= 0.03 * in_use, parts
+    assert found["loop's layers"]
+    assert set(found["loop's layers"]) <= set(found["layers"])
 
 
 @pytest.mark.tf
