@@ -89,7 +89,9 @@ def tell_story(lab: Lab, name: str) -> dict:
     lab.open(name)
     lab.page.evaluate(SEEN)
     lab.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
-    wait_until(lambda: "Batch 8192" in lab.output_text(FIT) and not lab.is_running(FIT), "the panel is there")
+    # All cells in one go: TensorFlow's import, the wait for memory and the report.
+    patience = 3 * harness.PATIENCE
+    wait_until(lambda: "Batch 8192" in lab.output_text(FIT) and not lab.is_running(FIT), "the panel is there", patience)
     time.sleep(3)
     seen = {"shot": lab.shot(lab.folder / f"{name}.png")}
     for what in ("words", "faint", "names", "folds", "lefts", "right", "boxed", "errorHeight"):
