@@ -4,7 +4,9 @@ import pytest
 
 from tests.kernel import bfc
 from tests.script import found_by
+from tf_mem_magic.core.facts import BatchSeen
 from tf_mem_magic.trace.functions import function_named_in
+from tf_mem_magic.trace.observe import nearest_first
 
 SCRIPT = """
 import gc, json, sys
@@ -152,3 +154,9 @@ def test_an_error_without_a_graph_says_so(found):
 )
 def test_the_error_names_the_function_that_ran(message, name):
     assert function_named_in(message) == name
+
+
+@pytest.mark.parametrize(("validating", "first"), [(False, "fit"), (True, "evaluate")])
+def test_the_batch_is_that_of_the_call_that_failed(validating, first):
+    seen = (BatchSeen("evaluate", 512, "arrays"), BatchSeen("fit", 64, "arrays"))
+    assert {nearest_first(order, validating)[0].method for order in (seen, seen[::-1])} == {first}

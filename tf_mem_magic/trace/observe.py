@@ -46,7 +46,7 @@ def observe_step(
     namespace : mapping
         The notebook's names, for the models and optimizers among them.
     batches : iterable of BatchSeen
-        The batch sizes that Keras was using.
+        The batch sizes that Keras was using, that of the call which failed first.
     seconds : float
         After which to give up.
     """
@@ -64,7 +64,7 @@ def with_step(recording: Recording, error: BaseException | None, namespace: Mapp
     """Add the step that was running to the recording of a run that ran out of memory."""
     if recording.status != "oom" or recording.host_full is not None:
         return recording
-    step = observe_step(error, namespace, recording.facts.batches)
+    step = observe_step(error, namespace, nearest_first(recording.facts.batches, recording.facts.validating))
     return replace(recording, facts=replace(recording.facts, step=step))
 
 
@@ -205,12 +205,16 @@ def _batch(graph: Any, arguments: list[tuple[int, ...] | None], batches: tuple[B
             leading += [t.shape[0] for t in op.outputs if t.shape.rank and t.shape[0] is not None]
     if leading:
         return Counter(leading).most_common(1)[0][0]
-    method = next((m for m, part in _METHODS if part in graph.name), "fit")
-    ranked = sorted(batches, key=lambda seen: seen.method != method)
-    return ranked[0].batch if ranked else None
+    return batches[0].batch if batches else None
 
 
-_METHODS = (("predict", "predict"), ("evaluate", "test"))
+def nearest_first(batches: Iterable[BatchSeen], validating: bool) -> tuple[BatchSeen, ...]:
+    """Order the batch sizes that Keras used: first that of the call which failed.
+
+    A ``fit`` that was validating failed in its ``evaluate``; else in its own step.
+    """
+    failed = ("evaluate", "predict") if validating else ("fit", "train_on_batch")
+    return tuple(sorted(batches, key=lambda seen: seen.method not in failed))
 
 
 def _is_of_any_batch(graph: Any) -> bool:
