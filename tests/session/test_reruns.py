@@ -119,8 +119,9 @@ def test_a_click_is_known_by_the_identity_that_its_message_carries(kernel):
     assert kernel.run(expect).status == "ok"
     live = kernel.value("identity")
     ran = kernel.run(kernel.value("half.source") + "  # as another page writes it", metadata={"tfmem": {"rerun": live}})
-    assert "ok" == ran.status
-    assert ("ok", "smaller-batch") == kernel.value("facts(t.last_report())[:2]")
+    assert "waiting" in ran.out
+    # Whether it fits depends on what the reruns before it left.
+    assert "smaller-batch" == kernel.value("facts(t.last_report())[1]")
 
 
 def test_the_same_text_without_the_identity_is_no_second_rerun(kernel):
