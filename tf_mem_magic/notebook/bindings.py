@@ -117,21 +117,39 @@ def binds_name(statement: ast.stmt, name: str) -> bool:
     return any(_binds(node, name) for node in ast.walk(statement))
 
 
+def last_bindings(cell: PythonCell) -> dict[str, ast.stmt]:
+    """Give, for each name that a cell's own statements bind, the last of them; what a function binds inside is its own.
+
+    Read once for a cell: ``cell.once(last_bindings)``.
+    """
+    found: dict[str, ast.stmt] = {}
+    for statement in cell.tree.body:
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found[statement.name] = statement
+        else:
+            found.update((name, statement) for node in ast.walk(statement) for name in _bound(node))
+    return found
+
+
+def _bound(node: ast.AST) -> tuple[str, ...]:
+    if isinstance(node, ast.Name):
+        return () if isinstance(node.ctx, ast.Load) else (node.id,)
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return (node.name,)
+    if isinstance(node, ast.arg):
+        return (node.arg,)
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return tuple((alias.asname or alias.name).partition(".")[0] for alias in node.names)
+    return ()
+
+
 def _imports_ours(node: ast.AST) -> bool:
     ours = isinstance(node, ast.ImportFrom) and node.module == "tf_mem_magic"
     return ours and all(alias.asname != "apply" for alias in getattr(node, "names", ()))
 
 
 def _binds(node: ast.AST, name: str) -> bool:
-    if isinstance(node, ast.Name):
-        return node.id == name and not isinstance(node.ctx, ast.Load)
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return node.name == name
-    if isinstance(node, ast.arg):
-        return node.arg == name
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        return any((alias.asname or alias.name).partition(".")[0] == name for alias in node.names)
-    return False
+    return name in _bound(node)
 
 
 class _Walk:

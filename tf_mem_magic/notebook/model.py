@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 from typing import Literal
 
 from tf_mem_magic.core.proposals import RefusedError
-from tf_mem_magic.notebook.bindings import binds_name, takes_apply
+from tf_mem_magic.notebook.bindings import last_bindings, takes_apply
 from tf_mem_magic.notebook.cell import PythonCell, read_cell, words_of
 from tf_mem_magic.notebook.earlier import EarlierCells, earlier_cells
 from tf_mem_magic.notebook.edits import IMPORT, Editor
@@ -152,14 +152,11 @@ class Notebook:
     def function(self, name: str) -> Function | None:
         """Find the function or class ``name`` as the cell that ran reaches it; None where no cell defines it."""
         for cell in reversed(self.cells_with(name)):
-            for statement in reversed(cell.tree.body):
-                defines = isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-                if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and (
-                    statement.name == name
-                ):
-                    return Function(statement, cell, cell is not self.read)
-                if not defines and binds_name(statement, name):
-                    return None
+            statement = cell.once(last_bindings).get(name)
+            if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                return Function(statement, cell, cell is not self.read)
+            if statement is not None:
+                return None
         return None
 
     def takes(self, name: str) -> bool:

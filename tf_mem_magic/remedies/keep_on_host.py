@@ -116,7 +116,7 @@ EXAMPLES: tuple[Example, ...] = (
     _example(
         "a function",
         "%%tfmem\ndef data():\n    return tf.data.Dataset.from_tensor_slices(x)\n\nd = data()\n",
-        "in a function of the cell",
+        "it ran out in a function",
         declined=True,
         line=3,
     ),
