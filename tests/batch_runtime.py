@@ -6,7 +6,7 @@ import io
 import sys
 from types import SimpleNamespace
 
-from tf_mem_magic.notebook.cell import read_cell
+from tf_mem_magic.notebook.text.cell import read_cell
 
 CELL = "<the cell>"
 

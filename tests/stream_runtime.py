@@ -16,7 +16,7 @@ import keras, numpy as np, tensorflow as tf
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.proposals import Context, Declined
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.notebook.cell import read_cell
+from tf_mem_magic.notebook.text.cell import read_cell
 from tf_mem_magic.remedies.stream_data.remedy import propose
 from tf_mem_magic.facts.gather import gather_facts, snapshot
 

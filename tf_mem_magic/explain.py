@@ -16,8 +16,8 @@ from tf_mem_magic.diagnose.cause import diagnose, last_seen
 from tf_mem_magic.diagnose.comparison import compare
 from tf_mem_magic.diagnose.dump import device_of
 from tf_mem_magic.diagnose.places import at_top_level
-from tf_mem_magic.notebook.again import choices_again
-from tf_mem_magic.notebook.changes import find_changes
+from tf_mem_magic.notebook.rerun.again import choices_again
+from tf_mem_magic.notebook.rerun.changes import find_changes
 from tf_mem_magic.remedies._engine.combine import changed_context
 from tf_mem_magic.remedies._engine.ranking import combine, propose_after_success, propose_all
 

@@ -3,8 +3,8 @@ import ast
 import pytest
 
 from tf_mem_magic.core.proposals import RefusedError
-from tf_mem_magic.notebook.cell import read_cell
 from tf_mem_magic.notebook.model import read_notebook
+from tf_mem_magic.notebook.text.cell import read_cell
 
 
 def test_the_same_texts_are_read_once():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tf_mem_magic.core.facts import DatasetFacts, Facts
-from tf_mem_magic.notebook.cell import read_cell
 from tf_mem_magic.notebook.samples import find_sample
+from tf_mem_magic.notebook.text.cell import read_cell
 
 GENERATOR = Facts(datasets=(DatasetFacts("batches", "generator"),))
 

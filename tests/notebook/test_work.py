@@ -13,8 +13,8 @@ from tests.notebook_cells import NotebookCell
 from tests.remedies.test_edits import KNOWN, facts_of
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording, Series
 from tf_mem_magic.explain import explain
-from tf_mem_magic.notebook.cell import DEEPEST, read_cell
-from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.text.cell import DEEPEST, read_cell
+from tf_mem_magic.notebook.text.mask import NotPython
 
 MIB = 1 << 20
 CELL = """%%tfmem

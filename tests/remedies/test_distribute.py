@@ -15,7 +15,7 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Declined
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
-from tf_mem_magic.notebook.cell import read_cell
+from tf_mem_magic.notebook.text.cell import read_cell
 from tf_mem_magic.remedies.distribute import propose
 
 CARDS = tuple(DeviceFacts(f"GPU:{i}", compute_capability=(8, 0), others=()) for i in (0, 1))

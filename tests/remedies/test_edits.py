@@ -30,8 +30,8 @@ from tf_mem_magic.core.facts import (
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import GIB, MIB
-from tf_mem_magic.notebook.cell import PythonCell, read_cell
-from tf_mem_magic.notebook.mask import NotPython, mask, split_lines
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
+from tf_mem_magic.notebook.text.mask import NotPython, mask, split_lines
 from tf_mem_magic.remedies._engine.registry import all_remedies
 
 BATCH_CELLS = tuple(NotebookCell(f"batch: {case.name}", case.source, False) for case in CASES)

@@ -3,7 +3,7 @@
 import pytest
 
 from tf_mem_magic.core.proposals import Declined, Proposal
-from tf_mem_magic.notebook.cell import read_cell
+from tf_mem_magic.notebook.text.cell import read_cell
 from tf_mem_magic.remedies._engine.registry import all_remedies
 
 EXAMPLES = [

@@ -21,7 +21,7 @@ from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.facts.functions import find_functions
 from tf_mem_magic.facts.scalars import find_scalars
 from tf_mem_magic.facts.uses import used_by_others, used_names
-from tf_mem_magic.notebook.cell import read_cell
+from tf_mem_magic.notebook.text.cell import read_cell
 
 WHOLE = 6400
 """Samples of the data that a notebook begins with."""

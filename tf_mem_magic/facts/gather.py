@@ -44,7 +44,7 @@ from tf_mem_magic.facts.probes import probed
 from tf_mem_magic.facts.scalars import find_scalars
 from tf_mem_magic.facts.uses import defined_names, used_by_others, used_names
 from tf_mem_magic.facts.values import find_values
-from tf_mem_magic.notebook.mask import Masked, mask
+from tf_mem_magic.notebook.text.mask import Masked, mask
 
 __all__ = ["Before", "gather_facts", "observe_fit", "snapshot"]
 

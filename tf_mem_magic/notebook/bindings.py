@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 
 from tf_mem_magic.core.facts import Facts
-from tf_mem_magic.notebook.cell import PythonCell, parse, read_cell, words_of
-from tf_mem_magic.notebook.mask import NotPython
 from tf_mem_magic.notebook.scopes import Scopes
+from tf_mem_magic.notebook.text.cell import PythonCell, parse, read_cell, words_of
+from tf_mem_magic.notebook.text.mask import NotPython
 
 _WORD = re.compile(r"[^\W\d]\w*")
 _IMPORT = "from tf_mem_magic import apply"

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from tf_mem_magic.notebook.cell import PythonCell, read_cell, words_of
-from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell, words_of
+from tf_mem_magic.notebook.text.mask import NotPython
 
 _IMPORTED = re.compile(r"\bimport\b\s*(?:\((.*?)\)[ \t]*(?=$|[;#\r])|((?:[^\n\\;]|\\\n)*))", re.DOTALL | re.MULTILINE)
 _DEFINED = re.compile(r"\b(?:class|def)\s+([^\W\d]\w*)")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.bindings import assigned_names
-from tf_mem_magic.notebook.cell import PythonCell
+from tf_mem_magic.notebook.text.cell import PythonCell
 
 ARGUMENTS = (
     "x y batch_size epochs verbose callbacks validation_split validation_data shuffle class_weight sample_weight "

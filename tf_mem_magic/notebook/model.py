@@ -11,13 +11,13 @@ from typing import Literal
 
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.bindings import last_bindings, takes_apply
-from tf_mem_magic.notebook.cell import PythonCell, read_cell, words_of
 from tf_mem_magic.notebook.earlier import EarlierCells, earlier_cells
-from tf_mem_magic.notebook.edits import IMPORT, Editor
-from tf_mem_magic.notebook.effects import Effect, effects_of
-from tf_mem_magic.notebook.mask import NotPython
 from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.rerun.effects import Effect, effects_of
 from tf_mem_magic.notebook.scopes import Binding, Scopes
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell, words_of
+from tf_mem_magic.notebook.text.edits import IMPORT, Editor
+from tf_mem_magic.notebook.text.mask import NotPython
 from tf_mem_magic.notebook.uses import called_name
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tf_mem_magic.core.facts import Facts
-from tf_mem_magic.notebook.cell import PythonCell, read_cell
 from tf_mem_magic.notebook.earlier import EarlierCells, earlier_cells
-from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
+from tf_mem_magic.notebook.text.mask import NotPython
 
 _BUILDERS = ("keras.layers.", "keras.models.", "keras.applications.", "keras.Sequential", "keras.Model", "keras.Input")
 _NO_BUILDERS = ("keras.layers.Layer", "keras.models.save_model")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from tf_mem_magic.core.facts import Facts
-from tf_mem_magic.notebook.cell import PythonCell
+from tf_mem_magic.notebook.text.cell import PythonCell
 
 _CALLS = ("fit", "evaluate", "predict", "predict_on_batch", "test_on_batch", "train_on_batch")
 _LOCAL = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp)

@@ -7,8 +7,8 @@ import ast
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import ModelFacts
 from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
-from tf_mem_magic.notebook.cell import PythonCell
-from tf_mem_magic.notebook.edits import argument
+from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.edits import argument
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.examples import example
 from tf_mem_magic.remedies._engine.guards import (

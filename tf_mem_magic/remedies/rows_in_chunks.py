@@ -8,7 +8,7 @@ from typing import Any
 from tf_mem_magic.core.diagnosis import Diagnosis, Situation
 from tf_mem_magic.core.facts import NamedValue
 from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
-from tf_mem_magic.notebook.edits import argument
+from tf_mem_magic.notebook.text.edits import argument
 from tf_mem_magic.remedies._engine.examples import example
 from tf_mem_magic.remedies._engine.guards import device_memory, python
 from tf_mem_magic.remedies._engine.question import Ask, remedy

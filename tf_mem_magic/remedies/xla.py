@@ -6,7 +6,7 @@ import ast
 
 from tf_mem_magic.core.facts import ModelFacts
 from tf_mem_magic.core.proposals import Declined, Example, Proposal, RefusedError
-from tf_mem_magic.notebook.edits import argument
+from tf_mem_magic.notebook.text.edits import argument
 from tf_mem_magic.notebook.training import binds_model
 from tf_mem_magic.remedies._engine.examples import example
 from tf_mem_magic.remedies._engine.guards import device_memory

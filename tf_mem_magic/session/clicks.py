@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.proposals import Declined, Proposal
-from tf_mem_magic.notebook.replay import Replay
+from tf_mem_magic.notebook.rerun.replay import Replay
 from tf_mem_magic.session.state import How, LiveRun, Rerun
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tf_mem_magic.notebook.mask import Masked, mask
+from tf_mem_magic.notebook.text.mask import Masked, mask
 from tf_mem_magic.views.slots import parent_tags
 
 _PARAMETERS = frozenset({"parameters", "injected-parameters"})

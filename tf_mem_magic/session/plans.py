@@ -14,7 +14,7 @@ from tf_mem_magic.core.jsonio import UnreadableFileError, decode, encode
 from tf_mem_magic.core.lineage import Lineage
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.recording import SCHEMA
-from tf_mem_magic.notebook.replay import Replay
+from tf_mem_magic.notebook.rerun.replay import Replay
 from tf_mem_magic.record.store.folder import cache_folder, make_private
 
 VALID_SECONDS = 24 * 3600.0

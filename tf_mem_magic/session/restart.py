@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.proposals import Proposal
-from tf_mem_magic.notebook.replay import EarlierCell, Replay, choose_replay
+from tf_mem_magic.notebook.rerun.replay import EarlierCell, Replay, choose_replay
 from tf_mem_magic.session.plans import CARRIED, Plan, PlanError, save_plan, this_notebook
 from tf_mem_magic.session.state import Rerun
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tf_mem_magic.core.recording import Cell
-from tf_mem_magic.notebook.replay import telling_line
+from tf_mem_magic.notebook.rerun.replay import telling_line
 from tf_mem_magic.session.notebook_file import saved_cells
 from tf_mem_magic.session.plans import Found, Owner, Plan, drop_plan, find_plans, get_plan, this_notebook
 from tf_mem_magic.session.state import Rerun, Run

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from tf_mem_magic.core import units
-from tf_mem_magic.notebook.replay import telling_line
+from tf_mem_magic.notebook.rerun.replay import telling_line
 from tf_mem_magic.views.actions import ReplayCell
 
 Press = Callable[[], None]

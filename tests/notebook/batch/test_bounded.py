@@ -7,10 +7,10 @@ import pytest
 
 from tf_mem_magic.core.facts import Facts, ScalarFact
 from tf_mem_magic.notebook.batch.search import find_batch
-from tf_mem_magic.notebook.cell import PythonCell, read_cell
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import MOST_STEPS, Reader, Unknown
 from tf_mem_magic.notebook.follow.resolve import resolve
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 
 FIT = "model.fit(x, y, batch_size=bs)"
 

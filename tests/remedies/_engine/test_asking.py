@@ -5,7 +5,7 @@ import pytest
 from tests.test_explain import oom
 from tf_mem_magic.core.proposals import Declined, RefusedError
 from tf_mem_magic.explain import explain
-from tf_mem_magic.notebook import changes
+from tf_mem_magic.notebook.rerun import changes
 from tf_mem_magic.remedies import xla
 from tf_mem_magic.remedies._engine.examples import FIT, example
 from tf_mem_magic.remedies._engine.question import Ask, remedy

@@ -18,7 +18,7 @@ from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, P
 from tf_mem_magic.core.proposals import Context, Declined, Point, Proposal
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
 from tf_mem_magic.core.units import GIB
-from tf_mem_magic.notebook.cell import read_cell
+from tf_mem_magic.notebook.text.cell import read_cell
 from tf_mem_magic.remedies._engine.combine import changed_context, merge
 from tf_mem_magic.remedies._engine.ranking import combine, propose_all
 from tf_mem_magic.remedies._engine.registry import all_remedies

@@ -11,7 +11,7 @@ from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Declined, Point, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.notebook.cell import read_cell
+from tf_mem_magic.notebook.text.cell import read_cell
 from tf_mem_magic.remedies._engine.ranking import propose_all
 from tf_mem_magic.remedies.accumulate_gradients.remedy import propose
 

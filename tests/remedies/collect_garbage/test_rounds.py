@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tf_mem_magic.core.facts import Facts, ModelFacts
-from tf_mem_magic.notebook.cell import read_cell
+from tf_mem_magic.notebook.text.cell import read_cell
 from tf_mem_magic.remedies.collect_garbage.rounds import find_rounds
 
 LOOP = "for fold in folds:\n    model = build()\n    model.fit(x, y)\n"

@@ -12,7 +12,7 @@ from tests.kernel import Kernel, bfc
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, ScalarFact
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.notebook.cell import read_cell
+from tf_mem_magic.notebook.text.cell import read_cell
 from tf_mem_magic.remedies.deploy.prune import propose
 
 MODEL = {"layers": ("Dense",), "steps": 9, "steps_before": 3, "form": "functional"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tf_mem_magic.core.facts import FunctionFacts
-from tf_mem_magic.notebook.cell import PythonCell, read_cell
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 from tf_mem_magic.remedies.free_leftovers.reads import hidden_use, used_words
 
 

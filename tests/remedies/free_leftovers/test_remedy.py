@@ -14,7 +14,7 @@ from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Declined, Pick, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.notebook.cell import read_cell, words_of
+from tf_mem_magic.notebook.text.cell import read_cell, words_of
 from tf_mem_magic.remedies.free_leftovers.ancestry import needed_by
 from tf_mem_magic.remedies.free_leftovers.remedy import MOST_NAMES, propose
 

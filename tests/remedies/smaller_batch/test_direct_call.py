@@ -7,7 +7,7 @@ import pytest
 from tests.kernel import Kernel, bfc
 from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import RefusedError
-from tf_mem_magic.notebook.cell import read_cell
+from tf_mem_magic.notebook.text.cell import read_cell
 from tf_mem_magic.remedies.smaller_batch.direct_call import call_in_batches, find_direct_call
 
 MODEL = ModelFacts("model", ("InputLayer", "Dense", "BatchNormalization"), form="functional", rowwise=True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.remedies.stream_data.test_remedy import array, ask
 from tests.stream_runtime import run_cells
 from tf_mem_magic.core.proposals import Declined, Proposal
-from tf_mem_magic.notebook.cell import read_cell
+from tf_mem_magic.notebook.text.cell import read_cell
 
 IMPORT = "from tf_mem_magic import apply\n"
 TEMP = "import tempfile\n"

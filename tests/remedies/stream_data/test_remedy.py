@@ -18,7 +18,7 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue, ScalarFact
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.notebook.cell import read_cell
+from tf_mem_magic.notebook.text.cell import read_cell
 from tf_mem_magic.remedies.stream_data.remedy import propose
 
 ROOT = Path(__file__).resolve().parents[3]

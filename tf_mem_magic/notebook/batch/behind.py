@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tf_mem_magic.notebook.cell import PythonCell
 from tf_mem_magic.notebook.follow.reader import Reader
+from tf_mem_magic.notebook.text.cell import PythonCell
 
 _MOST_PIECES = 400
 """More statements than this are not followed."""

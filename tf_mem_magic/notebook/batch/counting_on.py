@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from tf_mem_magic.notebook.batch.behind import Piece, behind, failing_names, pieces
-from tf_mem_magic.notebook.cell import line_start
 from tf_mem_magic.notebook.follow.entries import key_of
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.other_uses import follows_at_run_time
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown, merge
 from tf_mem_magic.notebook.follow.resolve import resolve
 from tf_mem_magic.notebook.scopes import Scopes
+from tf_mem_magic.notebook.text.cell import line_start
 from tf_mem_magic.notebook.uses import SHAPES, called_name, is_batch_name, role
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from tf_mem_magic.notebook.batch import named
 from tf_mem_magic.notebook.batch.earlier_data import earlier_dataset, split_again
 from tf_mem_magic.notebook.batch.generators import batch_parameter, is_step_name
-from tf_mem_magic.notebook.cell import insert_argument
 from tf_mem_magic.notebook.follow import calls, classes
 from tf_mem_magic.notebook.follow.containers import resolved
 from tf_mem_magic.notebook.follow.entries import batch_keyword, dict_value, double_star
 from tf_mem_magic.notebook.follow.reader import Function, Reader, Setting, Slot, Unknown, merge
 from tf_mem_magic.notebook.follow.resolve import resolve
 from tf_mem_magic.notebook.scopes import Binding
+from tf_mem_magic.notebook.text.cell import insert_argument
 from tf_mem_magic.notebook.uses import BATCHERS, called_name, is_batch_name
 
 _KEEP = frozenset(

@@ -15,11 +15,11 @@ from tf_mem_magic.notebook.batch.fixed import fixed_model, shape_with
 from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.batch.steps import Steps, argument, find_divisors, find_steps, scale
 from tf_mem_magic.notebook.batch.validation import Validation, find_validation
-from tf_mem_magic.notebook.cell import CellEdit, PythonCell, first_statement, insert_line
-from tf_mem_magic.notebook.edits import Editor
 from tf_mem_magic.notebook.follow.entries import double_star
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
 from tf_mem_magic.notebook.follow.resolve import resolve
+from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell, first_statement, insert_line
+from tf_mem_magic.notebook.text.edits import Editor
 from tf_mem_magic.notebook.uses import KERAS, called_name
 
 KERAS_DEFAULT = 32

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.batch.datasets import trace
-from tf_mem_magic.notebook.cell import CellEdit, PythonCell
 from tf_mem_magic.notebook.follow.entries import dict_value
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot
 from tf_mem_magic.notebook.follow.resolve import resolve
+from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell
 from tf_mem_magic.notebook.uses import called_name
 
 

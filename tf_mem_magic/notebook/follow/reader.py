@@ -10,10 +10,10 @@ from functools import cached_property
 from typing import Literal, TypeVar, cast
 
 from tf_mem_magic.core.facts import Facts
-from tf_mem_magic.notebook.cell import CellEdit, PythonCell
 from tf_mem_magic.notebook.model import Notebook, read_notebook
 from tf_mem_magic.notebook.origins import reaches_tensorflow
 from tf_mem_magic.notebook.scopes import Binding, Scopes
+from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell
 from tf_mem_magic.notebook.uses import Role, called_name, role
 
 MOST_STEPS = 5_000

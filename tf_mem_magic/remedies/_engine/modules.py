@@ -11,7 +11,7 @@ from pathlib import PurePath
 from tf_mem_magic.core.facts import ModuleFacts
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame
-from tf_mem_magic.notebook.cell import parse
+from tf_mem_magic.notebook.text.cell import parse
 
 
 def in_modules(context: Context) -> Iterator[tuple[ModuleFacts, Context]]:

@@ -10,12 +10,12 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Point, Proposal, RefusedError
 from tf_mem_magic.core.recording import Recording
-from tf_mem_magic.notebook.cell import PythonCell
-from tf_mem_magic.notebook.edits import Editor
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.model import Notebook, read_notebook
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.notebook.scopes import Scopes, arguments
+from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.edits import Editor
 from tf_mem_magic.notebook.training import TrainingPlace, find_training
 from tf_mem_magic.notebook.uses import called_name
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.notebook.bindings import bound_anew
-from tf_mem_magic.notebook.cell import PythonCell, shares_line
+from tf_mem_magic.notebook.text.cell import PythonCell, shares_line
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies.collect_garbage.forget import forgettable, walk_own
 

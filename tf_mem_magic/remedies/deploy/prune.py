@@ -10,8 +10,8 @@ from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, ScalarFact
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording, Status
 from tf_mem_magic.core.tag import TAG
-from tf_mem_magic.notebook.cell import PythonCell
 from tf_mem_magic.notebook.fit_call import FitCall, check_data, find_fit, free_names
+from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.remedies._engine.guards import keras_since, no_strategy
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 

@@ -10,8 +10,8 @@ from tf_mem_magic.core.facts import Facts, ModelFacts, release
 from tf_mem_magic.core.proposals import Choice, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import unit_for
-from tf_mem_magic.notebook.cell import PythonCell
 from tf_mem_magic.notebook.samples import calls_of, find_sample
+from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.remedies._engine.guards import apply_is_free, keras_since, python
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.report.measures import amount

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 
-from tf_mem_magic.notebook.cell import PythonCell
 from tf_mem_magic.notebook.earlier import earlier_cells
+from tf_mem_magic.notebook.text.cell import PythonCell
 
 _FRESH = frozenset(
     {"predict", "predict_on_batch", "evaluate", "train_on_batch", "test_on_batch", "numpy", "get_weights"}

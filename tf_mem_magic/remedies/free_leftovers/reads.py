@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 
 from tf_mem_magic.core.facts import FunctionFacts
 from tf_mem_magic.notebook.bindings import rebuilt_names
-from tf_mem_magic.notebook.cell import PythonCell, read_cell
-from tf_mem_magic.notebook.mask import split_lines
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
+from tf_mem_magic.notebook.text.mask import split_lines
 
 _WORD = re.compile(r"[^\W\d]\w*")
 _ANY_NAME = frozenset({"globals", "locals", "vars"})

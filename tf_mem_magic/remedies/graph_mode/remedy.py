@@ -10,8 +10,8 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.notebook.cell import CellEdit, PythonCell, insert_line, parse, shares_line
 from tf_mem_magic.notebook.origins import reaches_tensorflow
+from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell, insert_line, parse, shares_line
 from tf_mem_magic.notebook.training import binds_model
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.guards import device_memory, no_strategy, smaller_than_device

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.bindings import binds_name
-from tf_mem_magic.notebook.cell import PythonCell
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compiled_with
 from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.remedies._engine.before import before_loops
 from tf_mem_magic.remedies._engine.question import Ask
 

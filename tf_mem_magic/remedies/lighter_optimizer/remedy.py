@@ -12,13 +12,13 @@ from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Choice, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import size
-from tf_mem_magic.notebook.cell import CellEdit, PythonCell, insert_line, read_cell, words_of
-from tf_mem_magic.notebook.edits import Editor
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader
-from tf_mem_magic.notebook.mask import NotPython
 from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compiled_with, learning_rate, made_by
 from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell, insert_line, read_cell, words_of
+from tf_mem_magic.notebook.text.edits import Editor
+from tf_mem_magic.notebook.text.mask import NotPython
 from tf_mem_magic.remedies._engine.guards import device_memory, keras_3, smaller_than_device, uses_keras
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.lighter_optimizer.earlier_compile import compiled_earlier

@@ -9,7 +9,7 @@ from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ModelFacts
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.notebook.cell import PythonCell
+from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.remedies._engine.guards import device_memory, python, uses_keras
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.mixed_precision.change import change

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from tf_mem_magic.notebook.cell import PythonCell
+from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies.rematerialize.blocks import Block, why_not_reached
 from tf_mem_magic.remedies.rematerialize.structure import Structure, names_called

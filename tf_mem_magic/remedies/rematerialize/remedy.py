@@ -9,8 +9,8 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.notebook.cell import PythonCell
-from tf_mem_magic.notebook.edits import IMPORT, Editor
+from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.edits import IMPORT, Editor
 from tf_mem_magic.notebook.training import TrainingPlace
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.guards import device_memory, keras_since, python, smaller_than_device

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 from functools import cached_property
 
-from tf_mem_magic.notebook.cell import PythonCell, read_cell, words_of
-from tf_mem_magic.notebook.mask import NotPython
 from tf_mem_magic.notebook.model import Notebook
 from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell, words_of
+from tf_mem_magic.notebook.text.mask import NotPython
 from tf_mem_magic.notebook.uses import called_name
 
 Definition = ast.ClassDef | ast.FunctionDef

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from tf_mem_magic.core.proposals import RefusedError
-from tf_mem_magic.notebook.cell import PythonCell
+from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.question import Ask
 

@@ -6,9 +6,9 @@ import ast
 from dataclasses import dataclass
 
 from tf_mem_magic.core.facts import Facts
-from tf_mem_magic.notebook.cell import CellEdit, PythonCell
-from tf_mem_magic.notebook.edits import Editor
 from tf_mem_magic.notebook.scopes import Scopes
+from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell
+from tf_mem_magic.notebook.text.edits import Editor
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 

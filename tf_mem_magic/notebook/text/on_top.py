@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 
-from tf_mem_magic.notebook.cell import CellEdit, PythonCell, line_start, shares_line
+from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell, line_start, shares_line
 
 
 def insert_on_top(cell: PythonCell, lines: Sequence[str]) -> CellEdit:

@@ -3,7 +3,7 @@
 import pytest
 
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts
-from tf_mem_magic.notebook.changes import find_changes
+from tf_mem_magic.notebook.rerun.changes import find_changes
 
 
 def changed(source, reached=None):

@@ -3,8 +3,8 @@ import ast
 import pytest
 
 from tf_mem_magic.core.proposals import RefusedError
-from tf_mem_magic.notebook.edits import Editor, argument
 from tf_mem_magic.notebook.model import read_notebook
+from tf_mem_magic.notebook.text.edits import Editor, argument
 
 
 def editor(source):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TypeVar, cast
 
-from tf_mem_magic.notebook.mask import NotPython, mask, split_lines
 from tf_mem_magic.notebook.scopes import Scopes
+from tf_mem_magic.notebook.text.mask import NotPython, mask, split_lines
 
 T = TypeVar("T")
 _WORD = re.compile(r"[^\W\d]\w*")

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tf_mem_magic.notebook.cell import parse
-from tf_mem_magic.notebook.mask import Masked, mask, split_lines
+from tf_mem_magic.notebook.text.cell import parse
+from tf_mem_magic.notebook.text.mask import Masked, mask, split_lines
 
 Kind = Literal["writes", "deletes", "installs", "mounts", "asks", "trains", "shell", "exits"]
 

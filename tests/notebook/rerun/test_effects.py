@@ -2,7 +2,7 @@
 
 import pytest
 
-from tf_mem_magic.notebook.effects import Effect, effects_of, function_effects, only_defines
+from tf_mem_magic.notebook.rerun.effects import Effect, effects_of, function_effects, only_defines
 
 
 def kinds(source, functions=None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from tf_mem_magic.notebook.effects import Effect, effects_of, function_effects, only_defines
+from tf_mem_magic.notebook.rerun.effects import Effect, effects_of, function_effects, only_defines
 
 LONG_SECONDS = 10.0
 """Training that took less is replayed without a word."""

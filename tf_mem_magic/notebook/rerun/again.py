@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Choice
-from tf_mem_magic.notebook.cell import (
+from tf_mem_magic.notebook.text.cell import (
     CellEdit,
     PythonCell,
     apply_edits,
@@ -15,7 +15,7 @@ from tf_mem_magic.notebook.cell import (
     insert_line,
     read_cell,
 )
-from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.text.mask import NotPython
 
 
 def choices_again(source: str, facts: Facts) -> tuple[Choice, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 
-from tf_mem_magic.notebook.cell import CellEdit, PythonCell, apply_edits, read_cell, statement_start
-from tf_mem_magic.notebook.mask import NotPython
+from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell, apply_edits, read_cell, statement_start
+from tf_mem_magic.notebook.text.mask import NotPython
 
 _INDENT = "    "
 

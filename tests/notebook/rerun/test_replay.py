@@ -2,7 +2,7 @@
 
 import pytest
 
-from tf_mem_magic.notebook.replay import EarlierCell, choose_replay
+from tf_mem_magic.notebook.rerun.replay import EarlierCell, choose_replay
 
 
 def ran(source, count=1, seconds=None, cell_id="a"):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tf_mem_magic.core.facts import Facts, ModelFacts
-from tf_mem_magic.notebook.again import choices_again
+from tf_mem_magic.notebook.rerun.again import choices_again
 
 CELL = "%%tfmem\nh = model.fit(x, y, batch_size=64, epochs=5)\nplot(h)"
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_mem_magic.notebook.mask import Masked, NotPython, mask, split_lines
+from tf_mem_magic.notebook.text.mask import Masked, NotPython, mask, split_lines
 
 
 def python_of(source):
