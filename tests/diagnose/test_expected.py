@@ -137,3 +137,14 @@ def test_what_the_failed_run_held_beyond_the_simulation_counts_at_other_batches_
     beyond, usual = expected(more, held, half), expected(recording, diagnosis, half)
     assert beyond.low > 1.5 * usual.low
     assert expected(more, held, Effect(batch=(BATCH, BATCH))).low >= held.in_use - 8 * WEIGHT
+
+
+def test_what_chunks_have_beyond_the_request_widens_the_range_upwards():
+    recording, diagnosis = failed(limit=64 * MIB)
+    chunks = tuple((asked, size * 3 // 2, count) for asked, size, count in recording.dumps[0].chunks)
+    in_use = sum(size * count for _, size, count in chunks)
+    rounded = replace(recording, dumps=(replace(recording.dumps[0], chunks=chunks, in_use=in_use),))
+    half = Effect(batch=(BATCH, BATCH // 2))
+    tight, loose = expected(recording, diagnosis, half), expected(rounded, diagnose(rounded), half)
+    assert loose.high > 1.1 * tight.high
+    assert loose.low < 1.15 * tight.low

@@ -11,12 +11,15 @@ from tf_mem_magic.core.proposals import Estimate
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.step import Step, StepFacts
 from tf_mem_magic.core.units import size
-from tf_mem_magic.memory.forecast import Peak, held_at_peak, peak_of
+from tf_mem_magic.memory.forecast import ABOVE, Peak, held_at_peak, peak_of
 from tf_mem_magic.memory.roles import layer_of
 from tf_mem_magic.memory.sizes import at_batch, in_half
 
 ROOM = 1.1
 """The least that the upper end is above the lower."""
+
+MOST_ROUNDING = 0.4
+"""The share of rounding that is expected again at most."""
 
 LEAST_SAVED = 0.01
 """Share of the peak below which a change is said to save nothing."""
@@ -64,8 +67,11 @@ def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Esti
     seen = diagnosis.of_step - parts.get("rounding", 0) - parts.get("inputs", 0) + (diagnosis.requested or 0)
     lower, upper = (max(seen / max(bound, 1), 1.0) for bound in (now.low, now.high))
     inputs = parts.get("inputs", 0)
-    low = stays + then.low * lower + inputs * min(ratio, 1.0)
-    high = stays + max(then.high * upper, then.low * lower * ROOM) + inputs * max(ratio, 1.0)
+    # Chunks were larger than what was asked for, by this share; how they will lie next time is not known.
+    rounding = min(parts.get("rounding", 0) / max(diagnosis.in_use - parts.get("rounding", 0), 1), MOST_ROUNDING)
+    low = stays + then.low * lower * (1 + rounding / 4) + inputs * min(ratio, 1.0)
+    above = max(1.0, (ROOM + rounding) / ABOVE)
+    high = stays + max(then.high * upper, then.low * lower * ROOM) * above + inputs * max(ratio, 1.0)
     if effect.batch is None and effect.policy is None and effect.recompute is None:
         # Nothing of the step changes: it comes at least as far as it came.
         change = _beside(parts, step, effect)
