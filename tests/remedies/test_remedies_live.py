@@ -318,7 +318,8 @@ def test_ten_reruns_hold_the_bytes_of_one(in_cell):
     held = [r["left"] for r in in_cell["ten"]]
     assert ["ok"] * 10 == [r["status"] for r in in_cell["ten"]]
     assert 10 << 20 < held[0]
-    assert max(held) - min(held) < 4 << 20
+    # The data of the last step (8 MiB) may still wait for Python's collector; a second model would not.
+    assert max(held) - min(held) < 10 << 20
 
 
 @pytest.mark.oldest
