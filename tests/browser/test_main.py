@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -190,7 +191,8 @@ def test_two_ticked_remedies_are_applied_together_and_undone_together(folder):
         run_to_the_panel(lab, 3, "Batch 8192")
         rows = lab.page.locator(".tfmem-choice-row")
         for title in ("Batch 8192", "16-bit compute"):
-            row = rows.filter(has_text=title).first
+            button = lab.page.locator("button.jupyter-button", has_text=re.compile(f"^\\s*{title}\\s*$"))
+            row = rows.filter(has=button).first
             row.locator(".tfmem-toggle").click()
             row.get_by_role("checkbox").check()
         wait_until(lambda: "Apply together: " in lab.output_text(3), "both are offered together")

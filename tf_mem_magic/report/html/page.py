@@ -196,7 +196,7 @@ def expected_heading(view: ReportView) -> str:
 
 def head_of_columns(view: ReportView, estimated: bool) -> str:
     """Head what stands beside the buttons."""
-    first = f"<span>{prose(expected_heading(view).lower())}</span>" if estimated else ""
+    first = f"<span>{prose(_small(expected_heading(view)))}</span>" if estimated else ""
     return f'<div class="tfmem-facts">{first} <span>keeps</span></div>'
 
 
@@ -237,3 +237,8 @@ def declined_html(declined: DeclinedView) -> str:
     other = line(f"Under other settings: {prose(declined.settings.button)}") if declined.settings else ""
     patch = f"<div>A change elsewhere that would help, to copy:</div>{code_to_copy(declined.patch)}"
     return line(f"<b>{prose(declined.title)}</b>: {prose(declined.reason)}") + other + (patch if declined.patch else "")
+
+
+def _small(text: str) -> str:
+    """Begin a text with a small letter; what stands in it, units among it, stays as it is."""
+    return text[:1].lower() + text[1:]
