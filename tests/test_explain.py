@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, NamedValue, TracedFacts
 from tf_mem_magic.core.lineage import Lineage, measured_of
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Point
@@ -230,3 +230,11 @@ def test_a_cell_that_caught_its_own_error_is_told_what_was_asked_for_in_vain(req
 @pytest.mark.parametrize("status", ["oom", "error", "interrupted"])
 def test_what_a_cell_that_failed_asked_for_is_not_called_caught(status):
     assert () == Recording(Cell("x"), status=status, failed_requests=(REQUEST,)).caught
+
+
+@pytest.mark.parametrize(("before", "after", "said"), [(0, 300, True), (4, 14, True), (0, 3, False), (200, 203, False)])
+def test_a_function_that_is_traced_again_and_again_is_said(before, after, said):
+    facts = Facts(tensorflow="2.21.0", traced=(TracedFacts("step", before, after),))
+    outcome = explain(Recording(Cell("for i in range(300): step(x, i)"), status="ok", facts=facts))
+    told = [notice for notice in outcome.notices if notice.startswith("`step` was traced")]
+    assert [f"{after - before} times" in notice for notice in told] == [True] * said

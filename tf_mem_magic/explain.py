@@ -21,6 +21,9 @@ from tf_mem_magic.notebook.rerun.changes import find_changes
 from tf_mem_magic.remedies._engine.combine import changed_context
 from tf_mem_magic.remedies._engine.ranking import combine, propose_after_success, propose_all
 
+RETRACED = 10
+"""Traces of one function in one cell from which it is said: a few belong to a training (other shapes, validation)."""
+
 LEFT_BEHIND = 1 << 20
 """Bytes below which what a run left behind is not worth a word."""
 
@@ -48,6 +51,7 @@ def explain(
     answers: Answer = ()
     if outcome.diagnosis is None and (seen := last_seen(recording)):
         outcome = replace(outcome, notices=(*notices, f"When it was last seen: {seen}"))
+    outcome = replace(outcome, notices=(*outcome.notices, *retraced(recording)))
     if recording.caught:
         outcome = replace(outcome, notices=(*outcome.notices, caught(recording)))
     if recording.status == "killed" and recording.facts.partial:
@@ -78,6 +82,16 @@ def _changes(recording: Recording) -> tuple[Change, ...]:
     except Exception as error:
         troubles.note("what the run already changed could not be told", error)
         return ()
+
+
+def retraced(recording: Recording) -> tuple[str, ...]:
+    """Say which functions under ``tf.function`` were traced again and again: each trace keeps a graph of its own."""
+    often = [one for one in recording.facts.traced if one.after - one.before >= RETRACED]
+    return tuple(
+        f"`{one.name}` was traced {one.after - one.before} times in this cell: each new Python value of an argument, "
+        "or new shape, makes a graph of its own, which stays in memory. Give it tensors (`tf.constant(i)`) instead."
+        for one in often
+    )
 
 
 def caught(recording: Recording) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tf_mem_magic.core.facts import GrownFacts
 from tf_mem_magic.core.jsonio import decode
 from tf_mem_magic.core.recording import ErrorText, Recording
 from tf_mem_magic.diagnose.cause import diagnose
@@ -116,3 +117,22 @@ def test_the_computers_own_memory_is_no_situation_of_a_device():
     full = recording("resize_eager")
     assert situation("resize_eager") is not None
     assert diagnose(replace(full, status="error")) is None
+
+
+def grown(name: str, bytes_: int, device: str | None = "CPU:0", after: int = 48):
+    facts = recording("validation").facts
+    return replace(facts, grown=(GrownFacts(name, 0, after, bytes_, "tf.Tensor", device),))
+
+
+def test_a_list_that_a_loop_filled_is_named_with_its_entries_and_bytes():
+    found = situation("validation", facts=grown("grads", 100 << 20))
+    assert found is not None
+    assert found.kind == "growing"
+    assert found.text.startswith("`grads` went from 0 to 48 entries in this cell, and its tensors hold 100")
+
+
+@pytest.mark.parametrize(
+    "facts", [grown("grads", 1 << 20), grown("x", 100 << 20, device=None), grown("pair", 100 << 20, after=1)]
+)
+def test_a_small_list_one_in_host_memory_or_a_single_entry_is_no_cause(facts):
+    assert situation("validation", facts=facts) is None

@@ -36,7 +36,7 @@ class Part:
     names: tuple[str, ...] = ()
 
 
-SituationKind = Literal["weight", "slots", "weights-fill", "constant", "eager-data", "one-sample"]
+SituationKind = Literal["weight", "slots", "weights-fill", "constant", "eager-data", "one-sample", "growing"]
 """What a failed request was for, where that decides what can help; :mod:`tf_mem_magic.diagnose.situation` tells."""
 
 
@@ -49,7 +49,8 @@ class Situation:
     kind : str
         ``weight`` (a layer's weight was being made), ``slots`` (the optimizer's values), ``weights-fill`` (both fill
         the device), ``constant`` (an array was copied to the device as a whole), ``eager-data`` (an operation on all
-        rows at once, outside any model), ``one-sample`` (inference on a single sample).
+        rows at once, outside any model), ``one-sample`` (inference on a single sample), ``growing`` (a list or dict of
+        the notebook that a loop filled with tensors).
     text : str
         One sentence that says so.
     advice : str

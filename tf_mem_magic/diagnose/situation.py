@@ -33,6 +33,9 @@ _HELD = ("free-leftovers", "collect-garbage", "close-sessions")
 _ROOM = (*_HELD, "memory-growth", "device-limit", "other-gpu", "async-allocator")
 """Remedies that make room without changing what is computed."""
 
+GROWN = 0.25
+"""Share of the bytes in use that a list must hold before it is what filled the device."""
+
 _WIDE = 10_000
 """Inputs of a dense layer from which a picture was surely flattened into it."""
 
@@ -48,6 +51,7 @@ def find_situation(recording: Recording, diagnosis: Diagnosis) -> Situation | No
     frames = [frame for error in recording.errors for frame in error.frames]
     for found in (
         _variable(recording, diagnosis, frames),
+        _growing(recording, diagnosis),
         _filled_by_weights(diagnosis),
         _constant(diagnosis, frames),
         _one_sample(recording, diagnosis),
@@ -139,6 +143,25 @@ def _smaller_weight(recording: Recording, diagnosis: Diagnosis, owner: str) -> t
     if len(shape) >= 2:
         return f"Fewer units than {shape[-1]:,}, or a smaller input to this layer: both make another model.", ""
     return "", ""
+
+
+def _growing(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
+    """Find a list or dict that a loop filled with tensors until the device was full."""
+    held = [one for one in recording.facts.grown if one.device == diagnosis.device and one.after > one.before + 1]
+    if not held or not diagnosis.in_use:
+        return None
+    most = max(held, key=lambda one: one.bytes)
+    if most.bytes < GROWN * diagnosis.in_use:
+        return None
+    unit = brief_unit([diagnosis.in_use])
+    text = (
+        f"`{most.name}` went from {most.before:,} to {most.after:,} entries in this cell, and its tensors hold "
+        f"{unit.text(most.bytes)} of the {size(diagnosis.in_use, unit)} in use."
+    )
+    advice = f"Keep numbers instead of tensors in `{most.name}`, or only their sum or mean."
+    code = f"{most.name}.append(value.numpy())  # in the computer's memory; or float(value) for a single number"
+    reason = f"`{most.name}` fills the memory with tensors, round by round, and would with this too"
+    return Situation("growing", text, advice, code, ("list-to-host", *_ROOM), reason=reason)
 
 
 def _filled_by_weights(diagnosis: Diagnosis) -> Situation | None:

@@ -1,0 +1,140 @@
+"""List to host: what a loop appends to a list is kept as NumPy arrays, in the computer's memory."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from tf_mem_magic.core.diagnosis import Diagnosis, Situation
+from tf_mem_magic.core.facts import GrownFacts
+from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
+from tf_mem_magic.notebook.origins import tensorflow_name
+from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies._engine.examples import example
+from tf_mem_magic.remedies._engine.guards import device_memory, python
+from tf_mem_magic.remedies._engine.question import Ask, remedy
+
+KEY = "list-to-host"
+TITLE = "Keep a list in the computer's memory"
+GUARDS = (device_memory, python)
+
+_TAPES = frozenset({"GradientTape", "ForwardAccumulator"})
+_WHY = (
+    "A tensor in a list keeps its memory on the device; the same values as NumPy arrays lie in the computer's memory."
+)
+
+
+@remedy(KEY, TITLE, GUARDS)
+def propose(ask: Ask) -> Proposal:
+    """Offer it where a list that the cell fills with tensors in a loop holds the memory."""
+    diagnosis = ask.diagnosis
+    situation = diagnosis.situation if diagnosis is not None else None
+    if diagnosis is None or situation is None or situation.kind != "growing":
+        raise RefusedError("no list of tensors that grew in this cell filled the memory")
+    grown = max((g for g in ask.facts.grown if g.device == diagnosis.device), key=lambda g: g.bytes)
+    name = grown.name
+    if not name.isidentifier():
+        raise RefusedError(f"`{name}` is no plain name")
+    call = _append(ask, name)
+    tensor = call.args[0]
+    top = next(n for n, s in enumerate(ask.cell.tree.body) if s.lineno <= call.lineno <= (s.end_lineno or s.lineno))
+    found = tensorflow_name(ask.names, top, "\n".join(ask.texts))
+    if found is None or found[1]:
+        raise RefusedError("no name for TensorFlow is certain in this cell")
+    tf = found[0]
+    element = ask.notebook.free_name("t", "tensor")
+    text = ask.cell.text(tensor)
+    keep = f'{element}.numpy() if hasattr({element}, "numpy") else {element}'
+    moved = f"{tf}.nest.map_structure(lambda {element}: {keep}, {text})"
+    return Proposal(
+        key=KEY,
+        title=f"Keep `{name}` in the computer's memory",
+        source=ask.edit().replace(tensor, moved).source(),
+        original=ask.source,
+        preserves="same results",
+        caveats=(
+            f"The entries of `{name}` become NumPy arrays: no gradient flows through them, and `.numpy()` is gone.",
+        ),
+        why=_WHY,
+        answers_cause=True,
+    )
+
+
+def _append(ask: Ask, name: str) -> ast.Call:
+    """Find the one place where the cell appends to the list, and be certain that its entries may be arrays."""
+    appends = [c for c in ask.cell.calls if called_name(c) in ("append", "extend", "insert") and _receiver(c) == name]
+    if len(appends) != 1 or called_name(appends[0]) != "append" or len(appends[0].args) != 1:
+        raise RefusedError(f"the one place where `{name}` gets its entries was not found in the cell")
+    call = appends[0]
+    inside = list(ask.scopes.up(call))
+    function = next((n for n in inside if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))), None)
+    if function is not None:
+        raise RefusedError("it is filled in a function, which TensorFlow may run as a graph")
+    if any(isinstance(n, ast.With) and _is_tape(n) for n in inside):
+        raise RefusedError(f"`{name}` is filled while a tape records, so its entries may be needed for gradients")
+    for node in ask.cell.nodes:
+        reads = isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+        if reads and node is not getattr(call.func, "value", None):
+            around = list(ask.scopes.up(node))
+            if any(isinstance(n, ast.With) and _is_tape(n) for n in around):
+                raise RefusedError(f"a tape reads `{name}`, and no gradient flows through arrays")
+    if any(isinstance(n, ast.Attribute) and n.attr == "numpy" and _mentions(n, name) for n in ask.cell.nodes):
+        raise RefusedError(f"the cell asks entries of `{name}` for `.numpy()`, which arrays do not have")
+    return call
+
+
+def _receiver(call: ast.Call) -> str:
+    value = call.func.value if isinstance(call.func, ast.Attribute) else None
+    return value.id if isinstance(value, ast.Name) else ""
+
+
+def _is_tape(statement: ast.With) -> bool:
+    calls = (item.context_expr for item in statement.items)
+    return any(isinstance(c, ast.Call) and called_name(c) in _TAPES for c in calls)
+
+
+def _mentions(node: ast.AST, name: str) -> bool:
+    return any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(node))
+
+
+def _example(name: str, cell: str, expect: str, declined: bool = False, **more: Any) -> Example:
+    situation = more.pop("situation", Situation("growing", "`grads` went from 0 to 48 entries."))
+    grown = (GrownFacts("grads", 0, 48, 190 << 20, "tf.Tensor", "GPU:0"),)
+    earlier = more.pop("earlier_cells", ("import tensorflow as tf",))
+    diagnosis = Diagnosis("GPU:0", line=3, in_use=199 << 20, situation=situation)
+    return example(name, cell, expect, declined=declined, diagnosis=diagnosis, grown=grown, earlier_cells=earlier)
+
+
+_LOOP = "%%tfmem\nfor x in data:\n    g = step(x)\n    grads.append({0})\n"
+_MOVED = 'tf.nest.map_structure(lambda t: t.numpy() if hasattr(t, "numpy") else t, {0})'
+
+EXAMPLES: tuple[Example, ...] = (
+    _example("a list in a loop", _LOOP.format("g"), _LOOP.format(_MOVED.format("g"))),
+    _example("an expression", _LOOP.format("g[0] * 2"), _LOOP.format(_MOVED.format("g[0] * 2"))),
+    _example(
+        "in a function",
+        "%%tfmem\ndef go(x):\n    grads.append(step(x))\n\nfor x in data: go(x)\n",
+        "filled in a function",
+        declined=True,
+    ),
+    _example(
+        "a tape reads it",
+        _LOOP.format("g") + "with tf.GradientTape() as tape:\n    z = tf.add_n(grads)\n",
+        "a tape reads `grads`",
+        declined=True,
+    ),
+    _example(
+        "filled while a tape records",
+        "%%tfmem\nwith tf.GradientTape() as tape:\n    grads.append(step(x))\n",
+        "while a tape records",
+        declined=True,
+    ),
+    _example(
+        "its entries are asked for numpy()",
+        _LOOP.format("g") + "print(grads[0].numpy())\n",
+        "asks entries of `grads` for `.numpy()`",
+        declined=True,
+    ),
+    _example("two places", _LOOP.format("g") + "grads.append(g)\n", "the one place", declined=True),
+    _example("an ordinary step", _LOOP.format("g"), "no list of tensors", declined=True, situation=None),
+)
