@@ -49,6 +49,17 @@ def test_a_container_that_the_cell_made_had_nothing_before():
     assert ("grads", 0, 6, 192) == (one.name, one.before, one.after, one.bytes)
 
 
+@pytest.mark.parametrize("entry", [list, tuple, lambda arrays: dict(enumerate(arrays))])
+def test_what_each_entry_holds_counts_and_is_told_once(entry):
+    names = {"grads": []}
+
+    def change(names):
+        names["grads"] += [entry([np.zeros(10), np.zeros(20)]) for _ in range(7)]
+
+    (one,) = grown(names, change)
+    assert ("grads", 0, 7, 7 * 240) == (one.name, one.before, one.after, one.bytes)
+
+
 def test_one_more_entry_a_shared_array_and_a_second_name_are_not_counted_again():
     array = np.zeros(10)
 

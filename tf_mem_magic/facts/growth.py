@@ -40,9 +40,11 @@ def find_grown(pairs: Iterable[tuple[str, Any]], before: Mapping[str, tuple[int,
         count = max(length, 0) if identity == id(value) else 0
         if len(value) - count < _LEAST:
             continue
-        grown = _describe(name, value, count, kinds)
+        inner = _inner(value, count)
+        grown = _describe(name, value, count, kinds, inner)
         if grown is not None:
             found.append(grown)
+            seen.update(map(id, inner))  # what is in it is told by it
             if len(found) == _MOST_CONTAINERS:
                 break
     return tuple(sorted(found, key=lambda one: -one.bytes))
@@ -53,11 +55,24 @@ def length_of(value: Any) -> int:
     return len(value) if is_exactly(value, list, dict, tuple, deque) else -1
 
 
-def _describe(name: str, value: Any, count: int, kinds: Kinds) -> GrownFacts | None:
+def _entries(value: Any, first: int = 0) -> list[Any]:
+    """List the entries of a plain container from the place ``first`` on; empty where another thread fills it."""
     try:
-        held = list(islice(value.values() if type(value) is dict else value, count, count + _MOST_ENTRIES))
-    except Exception:  # another thread fills it
-        return None
+        return list(islice(value.values() if type(value) is dict else value, first, first + _MOST_ENTRIES))
+    except Exception:
+        return []
+
+
+def _inner(value: Any, count: int) -> list[Any]:
+    """List the plain containers among the new entries: the gradients of one step, say."""
+    return [one for one in _entries(value, count) if is_exactly(one, list, dict, tuple, deque)]
+
+
+def _describe(name: str, value: Any, count: int, kinds: Kinds, inner: list[Any]) -> GrownFacts | None:
+    held = _entries(value, count)
+    for one in inner:
+        if len(held) < _MOST_ENTRIES:
+            held += _entries(one)
     wanted = {key for key, one in one_of_each_type(held).items() if kinds.of(one) is not None}
     tensors = [one for one in held if id(type(one)) in wanted] if wanted else []
     if len(tensors) < _LEAST:

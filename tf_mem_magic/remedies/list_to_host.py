@@ -46,13 +46,19 @@ def propose(ask: Ask) -> Proposal:
     text = ask.cell.text(tensor)
     keep = f'{element}.numpy() if hasattr({element}, "numpy") else {element}'
     moved = f"{tf}.nest.map_structure(lambda {element}: {keep}, {text})"
+    edit = ask.edit().replace(tensor, moved)
+    made_here = any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for n in ask.cell.nodes)
+    if not made_here:
+        # It is an earlier cell's list: what the run that failed appended is still in it.
+        edit = edit.before(ask.cell.tree.body[top], f"while len({name}) > {grown.before}: {name}.pop()")
     return Proposal(
         key=KEY,
         title=f"Keep `{name}` in the computer's memory",
-        source=ask.edit().replace(tensor, moved).source(),
+        source=edit.source(),
         original=ask.source,
         preserves="same results",
         caveats=(
+            *(() if made_here else (f"What the run that failed had added to `{name}` is dropped first.",)),
             f"The entries of `{name}` become NumPy arrays: no gradient flows through them, and `.numpy()` is gone.",
         ),
         why=_WHY,
@@ -106,11 +112,20 @@ def _example(name: str, cell: str, expect: str, declined: bool = False, **more: 
 
 
 _LOOP = "%%tfmem\nfor x in data:\n    g = step(x)\n    grads.append({0})\n"
+_EMPTIED = "while len(grads) > 0: grads.pop()\n"
 _MOVED = 'tf.nest.map_structure(lambda t: t.numpy() if hasattr(t, "numpy") else t, {0})'
 
 EXAMPLES: tuple[Example, ...] = (
-    _example("a list in a loop", _LOOP.format("g"), _LOOP.format(_MOVED.format("g"))),
-    _example("an expression", _LOOP.format("g[0] * 2"), _LOOP.format(_MOVED.format("g[0] * 2"))),
+    _example(
+        "an earlier cell's list, filled in a loop",
+        _LOOP.format("g"),
+        _LOOP.format(_MOVED.format("g")).replace("%%tfmem\n", "%%tfmem\n" + _EMPTIED),
+    ),
+    _example(
+        "the cell's own list, and an expression",
+        "%%tfmem\ngrads = []\nfor x in data: grads.append(step(x)[0] * 2)\n",
+        "%%tfmem\ngrads = []\nfor x in data: grads.append(" + _MOVED.format("step(x)[0] * 2") + ")\n",
+    ),
     _example(
         "in a function",
         "%%tfmem\ndef go(x):\n    grads.append(step(x))\n\nfor x in data: go(x)\n",
