@@ -25,7 +25,6 @@ napoleon_use_ivar = True
 templates_path: list[str] = []
 exclude_patterns = ["_build"]
 html_theme = "furo"
-html_static_path = ["_static"]
 html_title = "tf_mem_magic"
 suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]
 
