@@ -69,7 +69,7 @@ def restarted(tmp_path_factory):
         gpu = ramgpu_env(tmp_path_factory.mktemp("gpu"), count=2, mib=64)
     except CannotBuildError as reason:
         pytest.skip(str(reason))
-    found, prologue = {}, prologue_for(answer(OTHER))
+    found, prologue = {}, prologue_for(answer(OTHER), "a-rerun")
     env = {**gpu, "IPYTHONDIR": str(tmp_path_factory.mktemp("ipython"))}
     with Kernel(env) as new:
         found["prologue"] = new.run(prologue).errors
@@ -81,7 +81,7 @@ def restarted(tmp_path_factory):
         found["growth"] = new.run(
             "tf.config.experimental.set_memory_growth(tf.config.list_physical_devices('GPU')[1], True)"
         ).errors
-        found["late"] = new.run(prologue_for(answer(ProcessFacts(1, None, 12 * GIB)))).errors
+        found["late"] = new.run(prologue_for(answer(ProcessFacts(1, None, 12 * GIB)), "a-rerun")).errors
     return found
 
 

@@ -78,6 +78,9 @@ ENVIRONMENT = (
 """Variables that steer how TensorFlow, XLA and CUDA use memory."""
 
 
+_LONGEST_READ = 20_000
+"""Characters of a cell that went well up to which its text is read, where it is about a model."""
+
 Ended = Literal["failed", "well", "running"]
 """How a run ended, for what is read after it; one that failed, or may be changed and run again, needs everything."""
 
@@ -155,14 +158,16 @@ def gather_facts(
     """Read everything a remedy may want to know from the live objects, after the run and before any release.
 
     A part that cannot be read is left out: nothing here raises. ``cell_source`` is the cell as it ran. After a run that
-    went well (``ended="well"``) only what its report shows is read: the cell's text is not looked at, and what the
-    remedies for deployment ask for only of models that the cell is about. While it runs (``"running"``, from another
+    went well (``ended="well"``) only what its report shows is read: the cell's text is looked at, and what the remedies
+    for deployment ask for, only where the cell is about a model. While it runs (``"running"``, from another
     thread; ``frame`` is the innermost of its stack) TensorFlow is not asked anything, so that nobody waits for it.
     """
     facts = known_at_once(devices, earlier_cells)
     look = _Look(namespace, before, cell_source, ended, exception, frame)
     # First what is read from frames: one that has returned meanwhile no longer knows who called it.
-    for part in (_live,) if ended == "well" else (_running, _live, _uses):
+    for part in (_live, _uses) if ended == "well" else (_running, _live, _uses):
+        if ended == "well" and part is _uses and not _is_about_a_model(facts, look):
+            continue
         try:
             facts = replace(facts, **part(facts, look))
         except Exception as error:
@@ -224,6 +229,15 @@ def _live(facts: Facts, look: _Look) -> dict[str, Any]:
         "sessions": _open_sessions(pairs, before),
         "shadowed": tuple(dict.fromkeys(name for name, _ in others)),
     }
+
+
+def _is_about_a_model(facts: Facts, look: _Look) -> bool:
+    """Whether a cell that went well made or trained a model: the remedies for deployment read its text then."""
+    return len(look.source) <= _LONGEST_READ and any(
+        model.is_new or model.steps > (model.steps_before or 0) or mentions(look.source, model.name)
+        for model in facts.models
+        if not model.local
+    )
 
 
 def _probed(described: ModelFacts, model: Any, look: _Look) -> ModelFacts:
