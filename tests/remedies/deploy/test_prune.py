@@ -356,6 +356,7 @@ def in_kernel():
             found[name] = {"source": source, "told": told, **kernel.value("after()")}
             found[name]["untouched"] = kernel.value("before == kept()")
             found[name]["again"] = kernel.value("offered()")[1]
+        run(kernel, "get_ipython()._tf_mem_magic.session.deployed.clear()  # offered once for each model")
         run(kernel, TRAINED["arrays that are views of one table"] + "\nbefore = kept()\n")
         run(kernel, "first = t.last_report()\nsecond = first.rerun('prune')")
         found["by its key"] = kernel.value("['prune' in [p.key for p in first.proposals], after(), before == kept()]")
