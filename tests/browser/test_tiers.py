@@ -55,7 +55,7 @@ def ran_out(lab, request):
 def fits_below(lab: Lab) -> None:
     """Click, and see the changed copy run inside the panel, report there, and leave the cell as it was."""
     lab.click(COPY)
-    lab.wait_for_text(3, "Runs of this cell: 16384 ✗ → 8192 ✓")
+    lab.wait_for_text(3, "Runs of this cell: 16384 ✗ → ")
     assert "it fits" in lab.output_text(3)
     assert FIT == lab.source(3)
     assert "Copy the cell" in lab.output_text(3)
@@ -82,8 +82,8 @@ def test_without_restart_the_plan_is_kept_and_resume_takes_it_up(ran_out):
     fit = FIT.replace("model.fit", "model.compile('adam', 'mse', jit_compile=True)\nmodel.fit")
     resume = "%load_ext tf_mem_magic\n%tfmem resume"
     hide = "hide(s, 'restartKernel'); hide(s.session.kernel, 'restart');"
-    lab = ran_out(hide, "Batch 16384 →", fit, resume)
-    lab.click("Batch 16384 →")
+    lab = ran_out(hide, "Batch 8192", fit, resume)
+    lab.click("Batch 8192")
     lab.page.get_by_text("Restart the kernel, then run %tfmem resume.").wait_for()
     assert fit == lab.source(3)
     lab.page.reload()  # the page has its restart again
@@ -92,6 +92,6 @@ def test_without_restart_the_plan_is_kept_and_resume_takes_it_up(ran_out):
     )
     lab.restart()
     lab.run(5)
-    assert "Resumed: Batch 16384 →" in lab.output_text(5)
+    assert "the cell with its remedy" in lab.output_text(5)
     lab.run(4)
     assert "16384" not in lab.output_text(4)
