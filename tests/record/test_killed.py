@@ -1,4 +1,4 @@
-"""What a kernel that is killed leaves behind: at once, after 50 ms, in the middle of a training."""
+"""What a kernel that is killed leaves behind: at once, soon, in the middle of a training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def count():
     n = 0
     while True:
         n += 1
-threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGKILL)).start()
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()
 count()"""
 SETUP = """
 import os, signal, threading
@@ -60,7 +60,7 @@ def test_a_kernel_that_is_killed_at_once_leaves_its_cell_and_says_what_is_not_kn
     assert "is not known" in render_text(report.outcome)
 
 
-def test_a_kernel_that_is_killed_after_50_ms_leaves_the_line_it_ran(tmp_path):
+def test_a_kernel_that_is_killed_in_a_busy_loop_leaves_the_line_it_ran(tmp_path):
     report = killed(tmp_path, SOON)
     last = report.recording.errors[0].frames[-1]
     assert ("count", True, True) == (last.function, last.in_cell, last.is_user)
@@ -80,7 +80,8 @@ def report(cache):
 @pytest.mark.tf
 def test_the_line_and_how_far_it_got_are_known(report):
     (frame,) = report.recording.errors[0].frames
-    assert ("<module>", True) == (frame.function, frame.in_cell)
+    assert frame.in_cell
+    assert frame.function in {"<module>", "<cell line: 3>"}  # the second in IPython 7 and 8.0
     assert "Line 3 of your cell: model.fit(" in " ".join(report.outcome.notices)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -58,7 +59,8 @@ def test_a_stop_before_the_code_begins_is_a_stop_at_its_first_line(kernel):
 
 def test_a_task_that_the_cell_cancels_itself_is_no_stop(kernel):
     ran = kernel.run("%%tfmem -o rep\nt = asyncio.ensure_future(asyncio.sleep(9))\nt.cancel()\nawait t")
-    assert ("error", "error") == (ran.status, kernel.value("rep.status"))
+    # Before Python 3.11 a task does not tell whether it was asked to end: there it passes for a Stop.
+    assert ("error", "error" if sys.version_info >= (3, 11) else "interrupted") == (ran.status, kernel.value("rep.status"))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_a_task_that_the_cell_cancels_itself_is_no_stop(kernel):
     ],
 )
 def test_an_error_that_cannot_be_printed_leaves_nothing(kernel, error):
-    kernel.client.execute(f"%%tfmem -o rep\n{error}", store_history=True)
+    kernel.client.execute(f"%%tfmem -o rep\n{error}", store_history=True, stop_on_error=False)
     kernel.run("1", timeout=60)
     assert ({}, "error") == kernel.value("(_left(), rep.status)")
     assert "ok" == kernel.run("%%tfmem -o rep\n2").status

@@ -42,8 +42,8 @@ class _Parser(argparse.ArgumentParser):
         if found:
             known = self._option_string_actions if found["option"] else re.findall(r"[\w-]+", found["all"])
             meant = nearest(found["option"] or found["choice"], known)
-            message += f"; did you mean {meant}?" if meant else ""
-            raise OptionError(f"{self.prog}: {message} {self.prog} -h lists what it takes.".replace("?.", "?"))
+            message += f"; did you mean {meant}?" if meant else "."
+            raise OptionError(f"{self.prog}: {message} {self.prog} -h lists what it takes.")
         raise OptionError(f"{self.prog}: {message}. {self.prog} -h lists what it takes.")
 
     def print_help(self, file: object = None) -> None:

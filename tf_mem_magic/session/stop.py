@@ -74,6 +74,7 @@ def was_cancelled(error: BaseException | None, task: Any) -> bool:
     """Tell whether an error is a Stop of a cell with a top-level ``await``: ipykernel then cancels the cell's task.
 
     Code that cancels a task of its own and waits for it gets the same error, but the cell's task was not asked to end.
+    Before Python 3.11 a task does not tell that, and both are taken for a Stop.
     """
     asyncio = sys.modules.get("asyncio")
     if asyncio is None or not isinstance(error, asyncio.CancelledError):
