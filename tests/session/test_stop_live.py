@@ -60,7 +60,10 @@ def test_a_stop_before_the_code_begins_is_a_stop_at_its_first_line(kernel):
 def test_a_task_that_the_cell_cancels_itself_is_no_stop(kernel):
     ran = kernel.run("%%tfmem -o rep\nt = asyncio.ensure_future(asyncio.sleep(9))\nt.cancel()\nawait t")
     # Before Python 3.11 a task does not tell whether it was asked to end: there it passes for a Stop.
-    assert ("error", "error" if sys.version_info >= (3, 11) else "interrupted") == (ran.status, kernel.value("rep.status"))
+    assert ("error", "error" if sys.version_info >= (3, 11) else "interrupted") == (
+        ran.status,
+        kernel.value("rep.status"),
+    )
 
 
 @pytest.mark.parametrize(
