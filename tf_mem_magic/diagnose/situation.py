@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from math import prod
 
 from tf_mem_magic.core.diagnosis import Diagnosis, Situation
@@ -110,7 +111,7 @@ def _owner(recording: Recording, diagnosis: Diagnosis) -> str:
     """Name the kind of layer that has such a weight, where the notebook's text has exactly one of that width."""
     shape = diagnosis.shape or ()
     texts = (recording.cell.source, *recording.facts.earlier_cells)
-    written = {(kind, int(number.replace("_", ""))) for text in texts for kind, number in _LAYER.findall(text)}
+    written = {layer for text in texts for layer in _layers_in(text)}
     found = {
         (kind, number)
         for kind, number in written
@@ -123,6 +124,13 @@ def _owner(recording: Recording, diagnosis: Diagnosis) -> str:
 
 
 _LAYER = re.compile(r"\b(Dense|Embedding|LSTM|GRU|SimpleRNN|Conv[123]D)\(\s*(?:units=|filters=|input_dim=)?(\d[\d_]*)")
+
+
+@lru_cache(maxsize=4096)
+def _layers_in(text: str) -> frozenset[tuple[str, int]]:
+    return frozenset((kind, int(number.replace("_", ""))) for kind, number in _LAYER.findall(text))
+
+
 _RANKS = {"Dense": 2, "Embedding": 2, "LSTM": 2, "GRU": 2, "SimpleRNN": 2, "Conv1D": 3, "Conv2D": 4, "Conv3D": 5}
 """Layers by the axes of their kernel; a recurrent layer's is wider than its units, and is not told by them."""
 

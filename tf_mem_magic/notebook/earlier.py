@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import lru_cache
+from typing import TypeVar, cast
 
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell, words_of
 from tf_mem_magic.notebook.text.mask import NotPython
 
+T = TypeVar("T")
 _IMPORTED = re.compile(r"\bimport\b\s*(?:\((.*?)\)[ \t]*(?=$|[;#\r])|((?:[^\n\\;]|\\\n)*))", re.DOTALL | re.MULTILINE)
+_FROM_IMPORTED = re.compile(rf"(?:\bfrom\s+([\w.]+)\s+)?{_IMPORTED.pattern}", re.DOTALL | re.MULTILINE)
 _DEFINED = re.compile(r"\b(?:class|def)\s+([^\W\d]\w*)")
 _ALIAS = re.compile(
     r"(?:^|[;:]|%time)[ \t]*([^\W\d]\w*)[ \t]*=[ \t(\\\n]*[^\W\d][\w.]*[ \t)]*(?=$|[;#\\\r])", re.MULTILINE
 )
 _WORD = re.compile(r"[^\W\d]\w*")
+
+_MOST_QUESTIONS = 4096
+"""More answers than this are not kept of one list of cells."""
+_MOST_LISTS = 4
+"""Of more notebooks than this nothing is kept: a kernel has one, a test or a benchmark a few."""
 
 
 @lru_cache(maxsize=4096)
@@ -26,7 +35,23 @@ def _imported(text: str) -> frozenset[str]:
 @lru_cache(maxsize=4096)
 def _named(text: str) -> frozenset[str]:
     """Give the names that a text may import, define, or make another name of something."""
-    return _imported(text) | frozenset((*_DEFINED.findall(text), *_ALIAS.findall(text)))
+    return _imported(text) | _given_names(text)
+
+
+@lru_cache(maxsize=4096)
+def _imports(text: str) -> tuple[frozenset[str], ...]:
+    """Give the words of each part of a text's imports, those of the module that it is imported from with them."""
+    return tuple(
+        frozenset(_WORD.findall(f"{module} {part}"))
+        for module, bracket, line in _FROM_IMPORTED.findall(text)
+        for part in (bracket or line).split(",")
+    )
+
+
+@lru_cache(maxsize=4096)
+def _given_names(text: str) -> frozenset[str]:
+    """Give the names that a text may define, or make another name of something."""
+    return frozenset((*_DEFINED.findall(text), *_ALIAS.findall(text)))
 
 
 def _may_bind(name: str, text: str) -> bool:
@@ -37,6 +62,17 @@ def _may_bind(name: str, text: str) -> bool:
 @lru_cache(maxsize=256)
 def _alone(name: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![.\w]){name}\b(?![ \t]*[.(])|\b(?:def|class)\s+{name}\b")
+
+
+def _may_set(name: str, text: str) -> bool:
+    """Whether a text may set a name, or an attribute of it, otherwise than by importing it."""
+    rest = _IMPORTED.sub("", text) if "import" in text and name in _imported(text) else text
+    return _may_bind(name, rest) or _changed(name).search(rest) is not None
+
+
+@lru_cache(maxsize=256)
+def _changed(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![.\w]){name}[ \t]*\.[^\n=()]*=(?!=)")
 
 
 def _may_import(name: str, text: str) -> bool:
@@ -57,66 +93,193 @@ def _given(name: str) -> re.Pattern[str]:
     return re.compile(rf"\b(?:class|def)\s+{name}\b|{alias}", re.MULTILINE)
 
 
-def _has(name: str, text: str) -> bool:
-    return name in words_of(text)
+class _Known:
+    """What was found in a list of texts that grows at its end: each text is looked at once for each question."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.words: list[frozenset[str]] = []
+        self._all: set[str] = set()
+        self._found: dict[Hashable, tuple[list[int], int]] = {}
+
+    def grow(self, texts: Iterable[str]) -> None:
+        """Add texts at the end."""
+        for text in texts:
+            self.texts.append(text)
+            self.words.append(words_of(text))
+            self._all |= self.words[-1]
+
+    def with_word(self, word: str) -> list[int]:
+        """List the places of the texts that have a word."""
+        if word not in self._all:
+            return []
+        return self._asked(word, lambda since: [n for n in range(since, len(self.words)) if word in self.words[n]])
+
+    def where(self, matters: Callable[[str, str], bool], word: str) -> list[int]:
+        """List the places of the texts that have a word, and for which ``matters`` is true."""
+        near = self.with_word(word)
+        if not near:
+            return near
+        return self._asked(
+            (matters, word),
+            lambda since: [n for n in near[bisect_left(near, since) :] if matters(word, self.texts[n])],
+        )
+
+    def having(self, key: Hashable, matters: Callable[[str], bool]) -> list[int]:
+        """List the places of all texts for which ``matters`` is true; ``key`` stands for the question."""
+        return self._asked(key, lambda since: [n for n in range(since, len(self.texts)) if matters(self.texts[n])])
+
+    def _asked(self, key: Hashable, look: Callable[[int], list[int]]) -> list[int]:
+        found, seen = self._found.get(key, ([], 0))
+        if seen < len(self.texts):
+            if len(self._found) > _MOST_QUESTIONS:
+                self._found.clear()
+            found = found + look(seen)
+            self._found[key] = (found, len(self.texts))
+        return found
 
 
 class EarlierCells:
     """The cells that ran before, oldest first. Every answer holds each cell that matters, and may hold others."""
 
-    def __init__(self, texts: tuple[str, ...]) -> None:
+    def __init__(self, texts: tuple[str, ...], known: _Known) -> None:
         self.texts = texts
-        self._found: dict[tuple[Callable[[str, str], bool], str], tuple[int, ...]] = {}
+        self._known = known
+        self._parts: dict[Hashable, object] = {}
+
+    def once(self, key: Hashable, work: Callable[[], T]) -> T:
+        """Give what ``work`` says of these cells, worked out once for each ``key``; to be small, and without trees."""
+        if key not in self._parts:
+            if len(self._parts) > _MOST_QUESTIONS:
+                self._parts.clear()
+            self._parts[key] = work()
+        return cast(T, self._parts[key])
 
     def mentions(self, *words: str) -> bool:
         """Tell whether one of ``words`` stands in a cell."""
-        return any(self._numbers(_has, word) for word in words)
+        return any(self._cut(self._known.with_word(word)) for word in words)
+
+    def has(self, *texts: str) -> bool:
+        """Tell whether one of ``texts`` stands in a cell, as it is written."""
+        return any(self._cut(self._known.having(("has", text), lambda cell, text=text: text in cell)) for text in texts)
+
+    def matches(self, pattern: re.Pattern[str], *literals: str) -> bool:
+        """Tell whether a pattern is found in a cell; looked for only where one of ``literals``, if any, stands."""
+
+        def matters(cell: str) -> bool:
+            near = not literals or any(literal in cell for literal in literals)
+            return near and pattern.search(cell) is not None
+
+        return bool(self._cut(self._known.having((pattern, literals), matters)))
+
+    def words_ending(self, ending: str) -> frozenset[str]:
+        """List the words that end so."""
+        near = self._cut(self._known.having(("ends", ending), lambda cell: ending in cell))
+        return frozenset(word for n in near for word in self._known.words[n] if word.endswith(ending))
 
     def with_word(self, *words: str) -> tuple[PythonCell, ...]:
         """List the cells that have one of ``words`` in their text."""
-        return self._cells(_has, words)
+        return self._cells(self.places_with(*words))
+
+    def places_with(self, *words: str) -> list[int]:
+        """List where among :attr:`texts` the cells of :meth:`with_word` stand."""
+        return self._together([self._known.with_word(word) for word in words])
 
     def binding(self, *names: str) -> tuple[PythonCell, ...]:
         """List the cells that may set one of ``names``, in their functions too."""
-        return self._cells(_may_bind, names)
+        return self._cells(self._together([self._known.where(_may_bind, name) for name in names]))
+
+    def binding_newest_first(self, name: str) -> Iterator[PythonCell]:
+        """Yield the cells of :meth:`binding`, the last one first: what is not asked for is not parsed."""
+        return self._one_by_one(reversed(self._cut(self._known.where(_may_bind, name))))
+
+    def setting(self, name: str) -> tuple[PythonCell, ...]:
+        """List the cells that may set a name, in their functions too, otherwise than by importing it."""
+        return self._cells(self._cut(self._known.where(_may_set, name)))
 
     def importing(self, *words: str) -> tuple[PythonCell, ...]:
         """List the cells with one of ``words`` in an import."""
-        return self._cells(_may_import, words)
+        return self._cells(self._together([self._known.where(_may_import, word) for word in words]))
 
     def naming(self, *names: str) -> tuple[PythonCell, ...]:
         """List the cells that may import or define one of ``names``, or make it another name of something."""
-        return self._cells(_may_name, names)
+        return self._cells(self._together([self._known.where(_may_name, name) for name in names]))
 
-    def places_naming(self, name: str) -> tuple[int, ...]:
+    def places_naming(self, name: str) -> list[int]:
         """List where among :attr:`texts` the cells of :meth:`naming` stand."""
-        return self._numbers(_may_name, name)
+        return self._cut(self._known.where(_may_name, name))
 
     def named(self, place: int) -> frozenset[str]:
         """Give the names that the cell at a place of :attr:`texts` may import or define."""
         return _named(self.texts[place])
 
+    def reached_from(self, *words: str) -> dict[int, frozenset[str]]:
+        """Give where the cells stand that use ``words``, or names that come of them, with the names that they make.
+
+        A name comes of a word that is imported with it, or that stands in the text that defines it.
+        """
+        known, ahead = set(words), list(words)
+        found: dict[int, frozenset[str]] = {}
+        while ahead:
+            for place in self._cut(self._known.with_word(ahead.pop())):
+                if place not in found:
+                    text = self.texts[place]
+                    imported = (part for part in _imports(text) if not known.isdisjoint(part))
+                    found[place] = _given_names(text).union(*imported)
+                    ahead += found[place] - known
+                    known |= found[place]
+        return found
+
+    def at(self, place: int) -> PythonCell | None:
+        """Give the cell at a place of :attr:`texts`; None where it is no Python."""
+        cell = read_cell(self.texts[place])
+        return None if isinstance(cell, NotPython) else cell
+
     def all(self) -> tuple[PythonCell, ...]:
         """List every cell that is Python: for questions that no word can narrow down."""
-        return tuple(cell for cell in map(read_cell, self.texts) if not isinstance(cell, NotPython))
+        return self._cells(range(len(self.texts)))
 
-    def _cells(self, matters: Callable[[str, str], bool], wanted: tuple[str, ...]) -> tuple[PythonCell, ...]:
-        numbers = sorted({number for word in wanted for number in self._numbers(matters, word)})
-        cells = (read_cell(self.texts[number]) for number in numbers)
-        return tuple(cell for cell in cells if not isinstance(cell, NotPython))
+    def _cells(self, places: Iterable[int]) -> tuple[PythonCell, ...]:
+        return tuple(self._one_by_one(places))
 
-    def _numbers(self, matters: Callable[[str, str], bool], word: str) -> tuple[int, ...]:
-        key = (matters, word)
-        if key not in self._found:
-            if matters is _has:
-                found = tuple(n for n, text in enumerate(self.texts) if word in words_of(text))
-            else:
-                found = tuple(n for n in self._numbers(_has, word) if matters(word, self.texts[n]))
-            self._found[key] = found
-        return self._found[key]
+    def _one_by_one(self, places: Iterable[int]) -> Iterator[PythonCell]:
+        return (cell for place in places if (cell := self.at(place)) is not None)
+
+    def _together(self, found: list[list[int]]) -> list[int]:
+        if len(found) == 1:
+            return self._cut(found[0])
+        return sorted({place for places in found for place in self._cut(places)})
+
+    def _cut(self, places: list[int]) -> list[int]:
+        """Leave out what stands behind these cells, where more is known than they are."""
+        if len(self._known.texts) == len(self.texts):
+            return places
+        return places[: bisect_left(places, len(self.texts))]
+
+
+_LISTS: list[_Known] = []
+"""The lists of cells that were asked about last, the newest one first."""
 
 
 @lru_cache(maxsize=32)
 def earlier_cells(texts: tuple[str, ...]) -> EarlierCells:
     """Give the earlier cells with these texts; the same texts give the same answers, found once."""
-    return EarlierCells(texts)
+    return EarlierCells(texts, _known_of(texts))
+
+
+def _known_of(texts: tuple[str, ...]) -> _Known:
+    """Find what is known of these texts, or of those that they go on from: a notebook grows by a cell at a time."""
+    known = next((one for one in _LISTS if _agree(one.texts, texts)), None)
+    if known is None:
+        known = _Known()
+    else:
+        _LISTS.remove(known)
+    _LISTS.insert(0, known)
+    del _LISTS[_MOST_LISTS:]
+    known.grow(texts[len(known.texts) :])
+    return known
+
+
+def _agree(known: list[str], texts: tuple[str, ...]) -> bool:
+    both = min(len(known), len(texts))
+    return (both > 0 or not texts or not known) and tuple(known[:both]) == texts[:both]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.bindings import assigned_names
+from tf_mem_magic.notebook.model import read_notebook
 from tf_mem_magic.notebook.text.cell import PythonCell
 
 ARGUMENTS = (
@@ -107,7 +108,7 @@ def check_data(fit: FitCall, facts: Facts, cell: PythonCell, left_out: tuple[str
         raise RefusedError(
             f"how many batches `{data.name}` has is not known, and the new cell must know: give `fit` `steps_per_epoch`"
         )
-    if any("from_generator" in text for text in (cell.source, *facts.earlier_cells)):
+    if read_notebook(cell.source, facts.earlier_cells).has("from_generator"):
         raise RefusedError(f"`{data.name}` may come from a generator, which can be read only once")
 
 

@@ -82,7 +82,7 @@ class Notebook:
         """The sources of all cells, this one's first."""
         return (self.source, *self.earlier)
 
-    @property
+    @cached_property
     def before(self) -> EarlierCells:
         """The cells that ran before, asked by their words."""
         return earlier_cells(self.earlier)
@@ -91,15 +91,19 @@ class Notebook:
         """Tell whether a cell, this one included, has one of ``words`` anywhere in its text."""
         return not words_of(self.source).isdisjoint(words) or self.before.mentions(*words)
 
-    def has(self, pattern: str, *literals: str) -> bool:
-        """Tell whether a pattern is found in a cell's text; looked for only where one of ``literals`` stands."""
-        near = (text for text in self.texts if any(literal in text for literal in literals))
-        return any(re.search(pattern, text) for text in near)
+    def has(self, *texts: str) -> bool:
+        """Tell whether one of ``texts`` stands in a cell, this one included, as it is written."""
+        return any(text in self.source for text in texts) or self.before.has(*texts)
+
+    def matches(self, pattern: re.Pattern[str], *literals: str) -> bool:
+        """Tell whether a pattern is found in a cell's text; it is looked for only where one of ``literals`` stands."""
+        near = not literals or any(literal in self.source for literal in literals)
+        return (near and pattern.search(self.source) is not None) or self.before.matches(pattern, *literals)
 
     def words_ending(self, ending: str) -> tuple[str, ...]:
         """List the words of all cells that end so."""
-        found = {w for text in self.texts if ending in text for w in words_of(text) if w.endswith(ending)}
-        return tuple(sorted(found))
+        own = (word for word in words_of(self.source) if word.endswith(ending))
+        return tuple(sorted(self.before.words_ending(ending).union(own)))
 
     def earlier_with(self, *words: str) -> tuple[PythonCell, ...]:
         """List the earlier cells that have one of ``words`` in their text, oldest first; those that are Python."""
@@ -152,7 +156,7 @@ class Notebook:
     def function(self, name: str) -> Function | None:
         """Find the function or class ``name`` as the cell that ran reaches it; None where no cell defines it."""
         own = (self.cell,) if name in self.cell.words else ()
-        for cell in reversed((*self.before.binding(name), *own)):
+        for cell in (*own, *self.before.binding_newest_first(name)):
             statement = cell.once(last_bindings).get(name)
             if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 return Function(statement, cell, cell is not self.read)
@@ -163,7 +167,8 @@ class Notebook:
     def takes(self, name: str) -> bool:
         """Tell whether a cell uses ``name`` for something of its own; for ``apply``, our own import does not count."""
         if name == "apply":
-            return any(takes_apply(text) for text in self.texts if "apply" in words_of(text))
+            near = (self.earlier[place] for place in self.before.places_with(name))
+            return takes_apply(self.source) or any(takes_apply(text) for text in near)
         return self.mentions(name)
 
     def free_name(self, stem: str, *more: str) -> str:

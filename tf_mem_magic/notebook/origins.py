@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -259,16 +258,16 @@ def _last(func: ast.expr) -> str:
     return func.attr if isinstance(func, ast.Attribute) else func.id if isinstance(func, ast.Name) else ""
 
 
-def tensorflow_name(names: KerasNames, first: int, text: str) -> tuple[str, list[str]] | None:
+def tensorflow_name(names: KerasNames, first: int) -> tuple[str, list[str]] | None:
     """Give the name that surely means TensorFlow before a statement, and the lines that make it where none does.
 
-    ``first`` is the statement's place in the cell's body, ``text`` all code that may use ``tf`` for something else;
-    None where what ``tf`` means is not certain.
+    ``first`` is the statement's place in the cell's body; None where what ``tf`` means is not certain, because a cell
+    may use it for something else.
     """
     sure = _imported_as(names.cell, first, names.before)
     if sure is not None:
         return sure, []
-    if re.search(r"\btf\b", text):
+    if "tf" in names.cell.words or names.before.mentions("tf"):
         return None
     return "tf", ["import tensorflow as tf"]
 

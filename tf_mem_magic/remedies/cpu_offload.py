@@ -37,14 +37,23 @@ _METHODS = frozenset(
     "squeeze round batch take skip prefetch items values keys format join".split()
 )
 _RECURRENT = frozenset({"LSTM", "GRU", "Bidirectional", "RNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"})
+_COMPILED_BY_XLA = re.compile(r"jit_compile\s*=")
 _NOT_CERTAIN = (
-    (r"\b\w*Strategy\(", ("Strategy(",), "the notebook uses a distribution strategy, which places the work itself"),
     (
-        r"\bdevice\(|\bset_visible_devices\b",
+        re.compile(r"\b\w*Strategy\("),
+        ("Strategy(",),
+        "the notebook uses a distribution strategy, which places the work itself",
+    ),
+    (
+        re.compile(r"\bdevice\(|\bset_visible_devices\b"),
         ("device(", "set_visible_devices"),
         "the notebook places its work on devices itself",
     ),
-    (r"\bchannels_first\b", ("channels_first",), "images with their channels first are not computed by the CPU"),
+    (
+        re.compile(r"\bchannels_first\b"),
+        ("channels_first",),
+        "images with their channels first are not computed by the CPU",
+    ),
 )
 """What makes it uncertain: a pattern, the words of which one must stand in a text that has it, and the reason."""
 _WHY = "Nothing but the training needs the GPU: what this statement computes is held in the computer's own memory."
@@ -70,12 +79,11 @@ def propose(ask: Ask) -> Proposal:
     _check_scope(ask)
     cell, names = ask.cell, ask.names
     work = _find_work(ask)
-    text = "\n".join(ask.texts)
     for model in work.models:
         _check_model(cell, work, model)
-    if work.models and not work.by_keras and re.search(r"jit_compile\s*=", text):
+    if work.models and not work.by_keras and ask.notebook.matches(_COMPILED_BY_XLA, "jit_compile"):
         raise RefusedError("the notebook compiles with XLA, which cannot compute on the CPU with weights on a GPU")
-    found = tensorflow_name(names, work.place, text)
+    found = tensorflow_name(names, work.place)
     if found is None:
         raise RefusedError("what `tf` means in this cell is not certain")
     tf, lines = found
@@ -109,7 +117,7 @@ def _check_scope(ask: Ask) -> None:
     if any(frame.function in _CREATES for error in ask.recording.errors for frame in error.frames):
         raise RefusedError("it ran out while weights were made, and they belong on the GPU")
     for pattern, words, reason in _NOT_CERTAIN:
-        if ask.notebook.has(pattern, *words):
+        if ask.notebook.matches(pattern, *words):
             raise RefusedError(reason)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 from tf_mem_magic.core.diagnosis import Cause, Diagnosis
 from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, ProcessFacts
@@ -19,19 +20,19 @@ TITLE = "Several GPUs"
 
 _CREATES = frozenset({"add_weight", "add_variable", "_initialize_with_initializer"})
 _NOT_CERTAIN = (
-    (r"\b\w*Strategy\(", ("Strategy(",), "the notebook uses a distribution strategy itself"),
+    (re.compile(r"\b\w*Strategy\("), ("Strategy(",), "the notebook uses a distribution strategy itself"),
     (
-        r"\bGradientTape\b|def train_step\b",
+        re.compile(r"\bGradientTape\b|def train_step\b"),
         ("GradientTape", "train_step"),
         "it trains with a step of its own, which a strategy must be told about",
     ),
     (
-        r"\btf\.device\(|\bset_visible_devices\b",
+        re.compile(r"\btf\.device\(|\bset_visible_devices\b"),
         ("tf.device(", "set_visible_devices"),
         "the notebook places its work on devices itself",
     ),
     (
-        r"\brun_eagerly\b|\breduction\s*=",
+        re.compile(r"\brun_eagerly\b|\breduction\s*="),
         ("run_eagerly", "reduction"),
         "it sets how steps run or losses are added up, which a strategy changes",
     ),
@@ -71,7 +72,7 @@ def _proposal(ask: Ask, cards: list[DeviceFacts]) -> Proposal:
     if any(f.function in _CREATES for e in ask.recording.errors for f in e.frames):
         raise RefusedError("it ran out while weights were made, and every card holds all of them")
     for pattern, words, reason in _NOT_CERTAIN:
-        if ask.notebook.has(pattern, *words):
+        if ask.notebook.matches(pattern, *words):
             raise RefusedError(reason)
     batch, count = _share(ask.facts, len(cards))
     source, model = _scoped(ask, sorted(one.name for one in cards[:count]))
@@ -113,8 +114,7 @@ def _scoped(ask: Ask, devices: list[str]) -> tuple[str, ModelFacts | None]:
     building = find_building(names, ask.facts, place.model, place.top)
     if isinstance(building, str):
         raise RefusedError(building)
-    text = "\n".join(ask.texts)
-    found = tensorflow_name(names, building.first, text)
+    found = tensorflow_name(names, building.first)
     if found is None:
         raise RefusedError("what `tf` means in this cell is not certain")
     tf, lines = found

@@ -48,7 +48,7 @@ def propose(ask: Ask) -> Proposal:
         raise RefusedError(f"the statement also calls `{called}`, and where that computes is not known")
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         raise RefusedError("it ran out in a function, and what else calls it is not certain")
-    found = tensorflow_name(ask.names, place, "\n".join(ask.texts))
+    found = tensorflow_name(ask.names, place)
     if found is None:
         raise RefusedError("what `tf` means in this cell is not certain")
     tf, lines = found

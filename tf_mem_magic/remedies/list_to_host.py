@@ -38,7 +38,7 @@ def propose(ask: Ask) -> Proposal:
     call = _append(ask, name)
     tensor = call.args[0]
     top = next(n for n, s in enumerate(ask.cell.tree.body) if s.lineno <= call.lineno <= (s.end_lineno or s.lineno))
-    found = tensorflow_name(ask.names, top, "\n".join(ask.texts))
+    found = tensorflow_name(ask.names, top)
     if found is None or found[1]:
         raise RefusedError("no name for TensorFlow is certain in this cell")
     tf = found[0]

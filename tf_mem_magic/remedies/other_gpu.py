@@ -69,9 +69,9 @@ def _check(ask: Ask) -> None:
     word = words_in_cells(ask, *_CHOOSES)
     if word:
         raise RefusedError(f"a cell of the notebook uses {word} itself")
-    if any(map(_STRATEGY.search, ask.texts)):
+    if ask.notebook.matches(_STRATEGY, "Strategy("):
         raise RefusedError("the notebook uses a distribution strategy, which needs the cards it has")
-    if any(map(_NUMBERED.search, ask.texts)):
+    if ask.notebook.matches(_NUMBERED):
         raise RefusedError("the notebook names its cards by number, and the numbers would change")
 
 

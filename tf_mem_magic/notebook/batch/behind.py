@@ -6,9 +6,11 @@ import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from tf_mem_magic.notebook.earlier import EarlierCells
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.text.cell import PythonCell
 
+_PARTS = (ast.Attribute, ast.Subscript)
 _MOST_PIECES = 400
 """More statements than this are not followed."""
 
@@ -57,7 +59,7 @@ def _piece(cell: PythonCell, statement: ast.stmt) -> Piece:
 
 
 def _changes(node: ast.AST) -> bool:
-    if isinstance(node, (ast.Attribute, ast.Subscript)):
+    if isinstance(node, _PARTS):
         return not isinstance(node.ctx, ast.Load)
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
 
@@ -68,7 +70,7 @@ def _root(node: ast.AST) -> str:
         if not isinstance(node.value.func, ast.Attribute):
             return ""
         node = node.value.func
-    while isinstance(node, (ast.Attribute, ast.Subscript)):
+    while isinstance(node, _PARTS):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""
 
@@ -93,13 +95,52 @@ def behind(reader: Reader, roots: Iterable[str], but: Iterable[str] = ()) -> lis
 
 
 def _of(reader: Reader, name: str) -> Iterator[Piece]:
-    """Yield what made the value of ``name``: the last statement that binds it, and what changed it since."""
-    for cell in reversed(reader.notebook.cells_with(name)):
-        for piece in reversed(cell.once(pieces)):
+    """Yield what made the value of ``name``: the last statement that binds it, and what changed it since.
+
+    Nothing of the notebook made what is only imported, or comes with Python.
+    """
+    notebook = reader.notebook
+    before = notebook.before
+    if name in reader.cell.words:
+        for piece in reversed(reader.cell.once(pieces)):
             if name in piece.defines:
                 yield piece
             if name in piece.binds:
                 return
+    if name not in reader.cell.once(_set_names) and not before.once(("set", name), lambda: _is_set(before, name)):
+        return
+    for place in before.once(("made", name), lambda: _made_in(before, name)):
+        cell = before.at(place)
+        for piece in reversed(cell.once(pieces) if cell is not None else ()):
+            if name in piece.defines:
+                yield piece
+            if name in piece.binds:
+                return
+
+
+def _is_set(before: EarlierCells, name: str) -> bool:
+    return any(name in cell.once(_set_names) for cell in before.setting(name))
+
+
+def _set_names(cell: PythonCell) -> frozenset[str]:
+    """Name what a cell sets, defines, or changes by an attribute or entry anywhere, what it imports left out."""
+    nodes = cell.nodes
+    defined = {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
+    stored = (n for n in nodes if isinstance(n, (ast.Name, *_PARTS)) and not isinstance(n.ctx, ast.Load))
+    return frozenset(defined | {n.id if isinstance(n, ast.Name) else _root(n) for n in stored})
+
+
+def _made_in(before: EarlierCells, name: str) -> tuple[int, ...]:
+    """List where earlier cells made the value of ``name``, from the last one to the one that binds it."""
+    found = []
+    for place in reversed(before.places_with(name)):
+        cell = before.at(place)
+        made = [piece for piece in (cell.once(pieces) if cell is not None else ()) if name in piece.defines]
+        if made:
+            found.append(place)
+        if any(name in piece.binds for piece in made):
+            break
+    return tuple(found)
 
 
 def failing_names(reader: Reader, call: ast.Call | None = None) -> frozenset[str]:
@@ -115,7 +156,7 @@ def failing_names(reader: Reader, call: ast.Call | None = None) -> frozenset[str
 def model_names(reader: Reader, call: ast.Call | None) -> frozenset[str]:
     """Name what holds the model whose method is called; everything that failed where no plain name of the cell does."""
     receiver = call.func.value if call is not None and isinstance(call.func, ast.Attribute) else None
-    while isinstance(receiver, (ast.Attribute, ast.Subscript)):
+    while isinstance(receiver, _PARTS):
         receiver = receiver.value
     if isinstance(receiver, ast.Name) and isinstance(reader.scopes.home(receiver), ast.Module):
         return frozenset({receiver.id})

@@ -108,7 +108,7 @@ def _shapes(reader: Reader, node: ast.expr) -> bool:
 
 def _of_earlier_cells(reader: Reader, setting: Setting, call: ast.Call | None) -> Setting | Unknown:
     facts = reader.facts
-    if not any(_may_name_a_batch(text) for text in facts.earlier_cells):
+    if not reader.notebook.before.has("def ", "lambda"):
         return setting
     data = {d.name for d in facts.datasets} | {v.name for v in facts.values}
     for piece in behind(reader, failing_names(reader, call), but=data):
@@ -158,11 +158,6 @@ def _value(reader: Reader, name: str) -> int | None:
 
 def _constant(expr: ast.expr) -> int | None:
     return expr.value if isinstance(expr, ast.Constant) and type(expr.value) is int else None
-
-
-def _may_name_a_batch(text: str) -> bool:
-    lower = text.lower()
-    return "def " in lower or "lambda" in lower
 
 
 def _batch_names(piece: Piece) -> Iterator[tuple[ast.expr, str, bool]]:

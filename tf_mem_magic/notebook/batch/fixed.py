@@ -23,8 +23,7 @@ def fixed_model(reader: Reader, call: ast.Call | None) -> tuple[str, ast.expr | 
 
     ``call`` is the call of Keras that failed; None: a loop of the cell's own.
     """
-    texts = (reader.cell.source, *reader.facts.earlier_cells)
-    if not any(FIXED_BATCH.search(text) for text in texts):
+    if not reader.notebook.matches(FIXED_BATCH, *_WORDS):
         return None
     for piece in _that_made_it(reader, model_names(reader, call)):
         here = piece.cell is reader.cell

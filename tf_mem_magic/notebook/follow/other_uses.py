@@ -89,7 +89,7 @@ def earlier(reader: Reader, expr: ast.expr, loads: list[ast.Name]) -> Setting | 
         elsewhere = stays_elsewhere(reader, expr.id)
         if elsewhere is not None:
             return elsewhere
-    elif any(word in cell for cell in reader.facts.earlier_cells for word in _FROZEN):
+    elif reader.notebook.before.has(*_FROZEN):
         return Setting(value, (reader.slot(expr, value),))
     first = min((reader.scopes.top_statement(n) for n in [*loads, expr]), key=lambda s: s.lineno)
     at = line_start(reader.cell, first)

@@ -133,7 +133,7 @@ class _Read:
         return found
 
 
-_LAST = _Read(characters=1 << 18)
+_LAST = _Read(characters=1 << 19)
 
 
 def read_cell(source: str) -> PythonCell | NotPython:

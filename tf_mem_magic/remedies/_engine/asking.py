@@ -10,6 +10,7 @@ from typing import cast
 from tf_mem_magic.core import troubles
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Proposal, Remedy
 from tf_mem_magic.notebook.bindings import names_back, names_of_lines, takes_apply
+from tf_mem_magic.notebook.earlier import earlier_cells
 from tf_mem_magic.remedies._engine.functions import TakenOver, put_back, take_over
 from tf_mem_magic.remedies._engine.modules import as_patch, in_modules
 from tf_mem_magic.remedies._engine.question import Answering, Ask
@@ -102,7 +103,8 @@ def _undone(context: Context, answer: Proposal | Declined) -> Proposal | Decline
     """
     if isinstance(answer, Declined) or answer.new_cell:
         return answer
-    texts = (answer.original, answer.source, *context.recording.facts.earlier_cells)
+    before = earlier_cells(context.recording.facts.earlier_cells)
+    texts = (answer.original, answer.source, *(before.texts[place] for place in before.places_with("apply")))
     if _APPLY in answer.source and any(takes_apply(text) for text in texts):
         return Declined(answer.key, answer.title, "the notebook uses the name `apply` for something of its own")
     local = [model.name for model in context.recording.facts.models if model.local]

@@ -102,7 +102,7 @@ def keras_since(major: int, minor: int) -> Check:
 @_check
 def no_strategy(ask: Ask) -> str:
     """Check that no cell uses a distribution strategy."""
-    found = any("Strategy(" in text for text in ask.texts)
+    found = ask.notebook.has("Strategy(")
     return "the training runs under a distribution strategy, with which it was not tested" if found else ""
 
 

@@ -14,6 +14,7 @@ from tf_mem_magic.core.units import size
 from tf_mem_magic.notebook.batch.behind import behind, has_method, model_names
 from tf_mem_magic.notebook.batch.search import BatchFound
 from tf_mem_magic.notebook.follow.reader import Reader
+from tf_mem_magic.notebook.model import read_notebook
 from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.guards import Check
@@ -45,6 +46,7 @@ _REFUSED = (
 _TESTED = (3, 12)
 """The oldest Keras that accumulation was tested with."""
 
+_MASKED = re.compile(r"mask_zero\s*=\s*True|padded_batch|ragged_batch")
 _OWN_LOSS = re.compile(r"def \w*loss\w*\(|lambda y_true|add_loss\(")
 
 
@@ -177,15 +179,15 @@ def exactness(
     facts: Facts, cell: PythonCell, found: BatchFound, call: ast.Call | None, total: int, batch: int
 ) -> tuple[Preserves, tuple[str, ...]]:
     """Say whether each update is that of the original batch, and why not."""
-    texts = (cell.source, *facts.earlier_cells)
+    notebook = read_notebook(cell.source, facts.earlier_cells)
     model = facts.model(found.receiver or "")
     layers = {layer for m in ((model,) if model else facts.models) for layer in m.layers}
     caveats = [
         f"{name} sees the smaller batches one by one: for it, it is not the same effective batch."
         for name in _UPDATES_STATISTICS
-        if name in layers or (not layers and any(name in text for text in texts))
+        if name in layers or (not layers and notebook.has(name))
     ]
-    if "Masking" in layers or any(re.search(r"mask_zero\s*=\s*True|padded_batch|ragged_batch", t) for t in texts):
+    if "Masking" in layers or notebook.matches(_MASKED, "mask_zero", "padded_batch", "ragged_batch"):
         caveats.append(
             "Padding and masks differ between the smaller batches, so their means weigh a little differently."
         )
@@ -208,7 +210,7 @@ def costs(facts: Facts, found: BatchFound, cell: PythonCell) -> tuple[str, ...]:
             f"Keras gives {model.optimizer or 'the optimizer'} an id that occurs several times in a batch as several "
             "gradients of an `Embedding`; accumulated they are one, so its weights train differently."
         )
-    if any(_OWN_LOSS.search(text) for text in (cell.source, *facts.earlier_cells)):
+    if read_notebook(cell.source, facts.earlier_cells).matches(_OWN_LOSS, "loss", "lambda y_true"):
         caveats.append("A loss of your own must be a mean over samples: parts of another would not average to it.")
     if "callbacks" in cell.source:
         caveats.append("Callbacks that count batches see more of them.")

@@ -105,7 +105,7 @@ def _lines(ask: Ask) -> list[int]:
 def _kept_results(ask: Ask, device: str) -> dict[str, int]:
     """Give the lists and dicts of what ``fit`` gave in this cell, with the bytes of the models behind it."""
     facts, found = ask.facts, dict[str, int]()
-    if any(_ASKS_MODEL.search(text) for text in ask.texts):
+    if ask.notebook.matches(_ASKS_MODEL, "model"):
         return {}  # a History may be asked for its model
     for value in facts.values:
         name, bracket, _ = value.name.partition("[")

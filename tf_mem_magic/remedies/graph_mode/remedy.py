@@ -42,7 +42,7 @@ _KERAS_METHODS = ("call", "train_step", "test_step", "compute_loss", "compute_me
 def propose(ask: Ask) -> Proposal:
     """Offer a graph where the cell trains eagerly and its step does the same as one."""
     cell, facts = ask.cell, ask.facts
-    if any("run_functions_eagerly(" in text for text in ask.texts):
+    if ask.notebook.has("run_functions_eagerly("):
         raise RefusedError("tf.config.run_functions_eagerly is used: take that out, and graphs are graphs again")
     no_strategy.saying("the training runs under a distribution strategy")(ask)
     edits, title, undo = _of_keras(cell, facts) or _of_step(cell, facts)

@@ -106,7 +106,7 @@ def _change_in_place(ask: Ask, place: Computing, policy: str) -> Change:
         raise RefusedError(
             f"what gives the outputs of `{place.model}` is not known, and your own loop needs them in 32 bits"
         )
-    earlier = any("tf.function" in text for text in ask.facts.earlier_cells)
+    earlier = ask.notebook.before.has("tf.function")
     if place.own_loop and earlier and "tf.function" not in ask.source and not place.by_keras:
         raise RefusedError("the training step may be a tf.function of an earlier cell, which keeps the old precision")
     at = first_place(ask, place)

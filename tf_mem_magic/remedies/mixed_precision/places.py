@@ -81,7 +81,7 @@ def _seen_built(ask: Ask, model: str) -> bool:
 def _own_step(ask: Ask, facts: ModelFacts | None) -> bool:
     if facts is not None and facts.own_step is not None:
         return facts.own_step
-    return any("def train_step(self" in text for text in ask.texts)
+    return ask.notebook.has("def train_step(self")
 
 
 def _statement(ask: Ask) -> ast.stmt | None:

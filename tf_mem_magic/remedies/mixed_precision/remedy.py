@@ -164,7 +164,7 @@ def _device(facts: Facts, diagnosis: Diagnosis | None) -> DeviceFacts:
 
 
 def _scales_loss(ask: Ask) -> bool:
-    return any("scale_loss" in text or "LossScaleOptimizer" in text for text in ask.texts)
+    return ask.notebook.has("scale_loss", "LossScaleOptimizer")
 
 
 def _layer_caveats(model: ModelFacts | None) -> tuple[str, ...]:

@@ -7,9 +7,8 @@ import ast
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies.rematerialize.blocks import Block, why_not_reached
-from tf_mem_magic.remedies.rematerialize.structure import Structure, names_called
+from tf_mem_magic.remedies.rematerialize.structure import WHOLE, Structure, names_called
 
-_WHOLE = frozenset({"Input", "InputLayer", "Model", "Sequential", "compile", "fit"})
 _STRUCTURE = frozenset({"get_layer", "load_weights", "load_model", "clone_model", "layers"})
 
 
@@ -41,7 +40,7 @@ def _parts(one: ast.FunctionDef, notebook: Structure) -> list[ast.FunctionDef]:
 def _adds_layers(one: ast.FunctionDef, notebook: Structure) -> bool:
     """Whether a function makes two layers of Keras at least, alone or with what it calls, and no whole model."""
     calls = [n for part in _parts(one, notebook) for n in ast.walk(part) if isinstance(n, ast.Call)]
-    whole = any(called_name(call) in _WHOLE for call in calls)
+    whole = any(called_name(call) in WHOLE for call in calls)
     return not whole and sum(notebook.names.is_layer(call) for call in calls) > 1
 
 

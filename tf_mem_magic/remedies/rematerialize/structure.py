@@ -5,13 +5,15 @@ from __future__ import annotations
 import ast
 from functools import cached_property
 
+from tf_mem_magic.notebook.earlier import EarlierCells
 from tf_mem_magic.notebook.model import Notebook
 from tf_mem_magic.notebook.origins import KerasNames
-from tf_mem_magic.notebook.text.cell import PythonCell, read_cell, words_of
-from tf_mem_magic.notebook.text.mask import NotPython
+from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.uses import called_name
 
 Definition = ast.ClassDef | ast.FunctionDef
+WHOLE = frozenset({"Input", "InputLayer", "Model", "Sequential", "compile", "fit"})
+"""What a function calls that makes a whole model, and no block of one."""
 _REPEATS = (ast.For, ast.While, ast.ListComp, ast.GeneratorExp)
 
 
@@ -58,29 +60,40 @@ class Structure:
     @cached_property
     def cells_with_blocks(self) -> tuple[PythonCell, ...]:
         """The earlier cells that may define a block, newest first: layers of Keras in something that is used again."""
-        texts = self.notebook.before.texts
-        by_word: dict[str, set[int]] = {}
-        for number, text in enumerate(texts):
-            for word in words_of(text):
-                by_word.setdefault(word, set()).add(number)
-        known: set[str] = set()
-        ahead = ["keras", "tensorflow"]
-        found: set[int] = set()
-        while ahead:
-            word = ahead.pop()
-            for number in by_word.get(word, set()) - found:
-                found.add(number)
-                ahead += self.notebook.before.named(number) - known
-                known |= self.notebook.before.named(number)
-        cells = []
-        for number in sorted(found, reverse=True):
-            names = self.notebook.before.named(number)
-            again = (
-                n for n in names if len(by_word[n]) > 1 or n in self.notebook.cell.words or texts[number].count(n) > 1
-            )
-            if any(again):
-                cells.append(read_cell(texts[number]))
-        return tuple(cell for cell in cells if not isinstance(cell, NotPython))
+        before, own = self.notebook.before, self.notebook.cell.words
+        found = before.once("cells with blocks", lambda: _may_define_blocks(before))
+        cells = (before.at(place) for place, again, names in found if again or not own.isdisjoint(names))
+        return tuple(cell for cell in cells if cell is not None)
+
+
+def _may_define_blocks(before: EarlierCells) -> tuple[tuple[int, bool, frozenset[str]], ...]:
+    """List where earlier cells may define a block, newest first: whether cells use it again, and the names that may be.
+
+    That is a layer class with a ``call``, or a function that adds layers and makes no whole model itself.
+    """
+    found = []
+    for place, made in sorted(before.reached_from("keras", "tensorflow").items(), reverse=True):
+        text = before.texts[place]
+        if not made or "def " not in text:
+            continue
+        cell = before.at(place)
+        names = made & cell.once(_blocks_of) if cell is not None else frozenset[str]()
+        if names:
+            again = any(text.count(name) > 1 or len(before.places_with(name)) > 1 for name in names)
+            found.append((place, again, names))
+    return tuple(found)
+
+
+def _blocks_of(cell: PythonCell) -> frozenset[str]:
+    """Name the classes with a ``call`` and the functions without a whole model that a cell defines at its top level."""
+    classes = (s for s in cell.tree.body if isinstance(s, ast.ClassDef))
+    functions = (s for s in cell.tree.body if isinstance(s, ast.FunctionDef))
+    return frozenset(
+        (
+            *(s.name for s in classes if any(isinstance(f, ast.FunctionDef) and f.name == "call" for f in s.body)),
+            *(s.name for s in functions if (called := names_called(s)) and called.isdisjoint(WHOLE)),
+        )
+    )
 
 
 def names_called(node: ast.AST) -> set[str]:
