@@ -13,6 +13,7 @@ from tests.notebook_cells import NotebookCell
 from tests.remedies.test_edits import KNOWN, facts_of
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording, Series
 from tf_mem_magic.explain import explain
+from tf_mem_magic.notebook.text import cell
 from tf_mem_magic.notebook.text.cell import DEEPEST, read_cell
 from tf_mem_magic.notebook.text.mask import NotPython
 
@@ -97,7 +98,7 @@ def failed(source, earlier=()):
 def counted(monkeypatch):
     """Count what is parsed, and the nodes whose children are visited."""
     counts = {"parses": 0, "visits": 0}
-    parse, children = ast.parse, ast.iter_child_nodes
+    parse, children, faster = ast.parse, ast.iter_child_nodes, cell.children
 
     def counting_parse(*arguments, **more):
         counts["parses"] += 1
@@ -107,7 +108,13 @@ def counted(monkeypatch):
         counts["visits"] += 1
         return children(node)
 
+    def counting_faster(node):
+        counts["visits"] += 1
+        return faster(node)
+
     with monkeypatch.context() as patch:
+        for module in [m for m in [*sys.modules.values()] if getattr(m, "children", None) is faster]:
+            patch.setattr(module, "children", counting_faster)
         patch.setattr(ast, "parse", counting_parse)
         patch.setattr(ast, "iter_child_nodes", counting_children)
         yield counts
@@ -149,6 +156,25 @@ def test_a_second_question_about_the_same_run_reads_nothing_again(monkeypatch):
     second, _ = work(monkeypatch, source, earlier)
     assert first["parses"] > 0
     assert second["parses"] == 0
+
+
+@pytest.mark.parametrize("kind", ["plain", "models", "imports"])
+def test_another_cell_after_the_same_ones_reads_nothing_of_them_again(monkeypatch, kind):
+    block = {"plain": PLAIN, "models": MODELS, "imports": "import numpy as np\nimport keras\n" + PLAIN}[kind]
+    earlier = tuple(block.format(f"same_{kind}_{n}") for n in range(300))
+    work(monkeypatch, CELL.format(f"first {kind}"), earlier)
+    alone, _ = work(monkeypatch, CELL.format(f"alone {kind}"))
+    second, _ = work(monkeypatch, CELL.format(f"second {kind}"), earlier)
+    assert second["parses"] <= alone["parses"] + 3
+    assert second["visits"] <= 1.2 * alone["visits"] + 500
+
+
+def test_a_notebook_that_grew_by_a_cell_reads_that_one_only(monkeypatch):
+    earlier = tuple(MODELS.format(f"grown_{n}") for n in range(300))
+    work(monkeypatch, CELL.format("before it grew"), earlier)
+    alone, _ = work(monkeypatch, CELL.format("grown alone"))
+    grown, _ = work(monkeypatch, CELL.format("grown"), (*earlier, MODELS.format("grown_last")))
+    assert grown["parses"] <= alone["parses"] + 5
 
 
 RECURSIVE = """%%tfmem

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TypeVar, cast
 
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell, words_of
@@ -18,6 +18,7 @@ _DEFINED = re.compile(r"\b(?:class|def)\s+([^\W\d]\w*)")
 _ALIAS = re.compile(
     r"(?:^|[;:]|%time)[ \t]*([^\W\d]\w*)[ \t]*=[ \t(\\\n]*[^\W\d][\w.]*[ \t)]*(?=$|[;#\\\r])", re.MULTILINE
 )
+_BODY = re.compile(r"^((?:async[ \t]+def|def|class)[ \t]+\w+).*(?:\n(?:[ \t].*)?(?=\n|\Z))*", re.MULTILINE)
 _WORD = re.compile(r"[^\W\d]\w*")
 
 _MOST_QUESTIONS = 4096
@@ -33,16 +34,10 @@ def _imported(text: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=4096)
-def _named(text: str) -> frozenset[str]:
-    """Give the names that a text may import, define, or make another name of something."""
-    return _imported(text) | _given_names(text)
-
-
-@lru_cache(maxsize=4096)
 def _imports(text: str) -> tuple[frozenset[str], ...]:
     """Give the words of each part of a text's imports, those of the module that it is imported from with them."""
     return tuple(
-        frozenset(_WORD.findall(f"{module} {part}"))
+        frozenset(_WORD.findall(f"{module} {part}")) - {"as"}
         for module, bracket, line in _FROM_IMPORTED.findall(text)
         for part in (bracket or line).split(",")
     )
@@ -52,6 +47,25 @@ def _imports(text: str) -> tuple[frozenset[str], ...]:
 def _given_names(text: str) -> frozenset[str]:
     """Give the names that a text may define, or make another name of something."""
     return frozenset((*_DEFINED.findall(text), *_ALIAS.findall(text)))
+
+
+@lru_cache(maxsize=4096)
+def _on_top(text: str) -> str:
+    """Give a text without the functions and classes that begin at its left edge; their names stay.
+
+    Where a line at the left edge stands inside of one, more is left than that.
+    """
+    return _BODY.sub(r"\1", text) if "def " in text or "class " in text else text
+
+
+def _may_stand_on_top(name: str, text: str) -> bool:
+    """Whether a text has a name outside of the bodies of functions and classes."""
+    return name in words_of(_on_top(text))
+
+
+def _may_bind_on_top(name: str, text: str) -> bool:
+    """Whether a statement of the cell itself may set a name, none of a function or class."""
+    return _may_stand_on_top(name, text) and _may_bind(name, _on_top(text))
 
 
 def _may_bind(name: str, text: str) -> bool:
@@ -65,7 +79,8 @@ def _alone(name: str) -> re.Pattern[str]:
 
 
 def _may_set(name: str, text: str) -> bool:
-    """Whether a text may set a name, or an attribute of it, otherwise than by importing it."""
+    """Whether a text may set a name of the notebook, or an attribute of it, otherwise than by importing it."""
+    text = text if "global" in text else _on_top(text)
     rest = _IMPORTED.sub("", text) if "import" in text and name in _imported(text) else text
     return _may_bind(name, rest) or _changed(name).search(rest) is not None
 
@@ -80,8 +95,11 @@ def _may_import(name: str, text: str) -> bool:
 
 
 def _may_name(name: str, text: str) -> bool:
-    if "import" in text and name in _imported(text):
-        return True
+    return _may_import(name, text) or _may_give(name, text)
+
+
+def _may_give(name: str, text: str) -> bool:
+    """Whether a text may define a name, or make it another name of something."""
     written = (f"{name} ", f"{name}=", f"{name}\t", f"{name}\\", f"def {name}", f"class {name}")
     return any(one in text for one in written) and _given(name).search(text) is not None
 
@@ -91,6 +109,10 @@ def _given(name: str) -> re.Pattern[str]:
     """Give what finds the definition of a name, or a statement that makes it another name of something."""
     alias = rf"(?:^|[;:]|%time)[ \t]*{name}[ \t]*=[ \t(\\\n]*[^\W\d][\w.]*[ \t)]*(?=$|[;#\\\r])"
     return re.compile(rf"\b(?:class|def)\s+{name}\b|{alias}", re.MULTILINE)
+
+
+def _stands(text: str, cell: str) -> bool:
+    return text in cell
 
 
 class _Known:
@@ -161,7 +183,7 @@ class EarlierCells:
 
     def has(self, *texts: str) -> bool:
         """Tell whether one of ``texts`` stands in a cell, as it is written."""
-        return any(self._cut(self._known.having(("has", text), lambda cell, text=text: text in cell)) for text in texts)
+        return any(self._cut(self._known.having(("has", text), partial(_stands, text))) for text in texts)
 
     def matches(self, pattern: re.Pattern[str], *literals: str) -> bool:
         """Tell whether a pattern is found in a cell; looked for only where one of ``literals``, if any, stands."""
@@ -189,13 +211,20 @@ class EarlierCells:
         """List the cells that may set one of ``names``, in their functions too."""
         return self._cells(self._together([self._known.where(_may_bind, name) for name in names]))
 
-    def binding_newest_first(self, name: str) -> Iterator[PythonCell]:
-        """Yield the cells of :meth:`binding`, the last one first: what is not asked for is not parsed."""
-        return self._one_by_one(reversed(self._cut(self._known.where(_may_bind, name))))
+    def binding_on_top(self, name: str) -> Iterator[tuple[int, PythonCell]]:
+        """Yield the cells of which a statement itself may set a name, and their places: the last one first.
 
-    def setting(self, name: str) -> tuple[PythonCell, ...]:
-        """List the cells that may set a name, in their functions too, otherwise than by importing it."""
-        return self._cells(self._cut(self._known.where(_may_set, name)))
+        They are parsed as they are asked for.
+        """
+        return self._numbered(reversed(self._cut(self._known.where(_may_bind_on_top, name))))
+
+    def standing_on_top(self, name: str) -> Iterator[tuple[int, PythonCell]]:
+        """Yield the cells that have a name outside of their functions and classes, the last one first."""
+        return self._numbered(reversed(self._cut(self._known.where(_may_stand_on_top, name))))
+
+    def setting_newest_first(self, name: str) -> Iterator[PythonCell]:
+        """Yield the cells that may set a name of the notebook otherwise than by importing it, the last one first."""
+        return (cell for _, cell in self._numbered(reversed(self._cut(self._known.where(_may_set, name)))))
 
     def importing(self, *words: str) -> tuple[PythonCell, ...]:
         """List the cells with one of ``words`` in an import."""
@@ -206,17 +235,18 @@ class EarlierCells:
         return self._cells(self._together([self._known.where(_may_name, name) for name in names]))
 
     def places_naming(self, name: str) -> list[int]:
-        """List where among :attr:`texts` the cells of :meth:`naming` stand."""
-        return self._cut(self._known.where(_may_name, name))
+        """List where among :attr:`texts` the cells of :meth:`naming` stand that do more than import the name."""
+        return self._cut(self._known.where(_may_give, name))
 
-    def named(self, place: int) -> frozenset[str]:
-        """Give the names that the cell at a place of :attr:`texts` may import or define."""
-        return _named(self.texts[place])
+    def importing_newest_first(self, name: str) -> Iterator[tuple[int, PythonCell]]:
+        """Yield the cells with a name in an import and their places, the last one first: parsed as they are asked."""
+        return self._numbered(reversed(self._cut(self._known.where(_may_import, name))))
 
-    def reached_from(self, *words: str) -> dict[int, frozenset[str]]:
+    def reached_from(self, *words: str) -> tuple[dict[int, frozenset[str]], frozenset[str]]:
         """Give where the cells stand that use ``words``, or names that come of them, with the names that they make.
 
-        A name comes of a word that is imported with it, or that stands in the text that defines it.
+        A name comes of a word that is imported with it, or that stands in the text that defines it. What comes second
+        are all these words and names.
         """
         known, ahead = set(words), list(words)
         found: dict[int, frozenset[str]] = {}
@@ -228,7 +258,7 @@ class EarlierCells:
                     found[place] = _given_names(text).union(*imported)
                     ahead += found[place] - known
                     known |= found[place]
-        return found
+        return found, frozenset(known)
 
     def at(self, place: int) -> PythonCell | None:
         """Give the cell at a place of :attr:`texts`; None where it is no Python."""
@@ -240,10 +270,10 @@ class EarlierCells:
         return self._cells(range(len(self.texts)))
 
     def _cells(self, places: Iterable[int]) -> tuple[PythonCell, ...]:
-        return tuple(self._one_by_one(places))
+        return tuple(cell for _, cell in self._numbered(places))
 
-    def _one_by_one(self, places: Iterable[int]) -> Iterator[PythonCell]:
-        return (cell for place in places if (cell := self.at(place)) is not None)
+    def _numbered(self, places: Iterable[int]) -> Iterator[tuple[int, PythonCell]]:
+        return ((place, cell) for place in places if (cell := self.at(place)) is not None)
 
     def _together(self, found: list[list[int]]) -> list[int]:
         if len(found) == 1:

@@ -155,13 +155,13 @@ class Notebook:
 
     def function(self, name: str) -> Function | None:
         """Find the function or class ``name`` as the cell that ran reaches it; None where no cell defines it."""
-        own = (self.cell,) if name in self.cell.words else ()
-        for cell in (*own, *self.before.binding_newest_first(name)):
-            statement = cell.once(last_bindings).get(name)
-            if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                return Function(statement, cell, cell is not self.read)
-            if statement is not None:
-                return None
+        cell: PythonCell | None = self.cell
+        if name not in self.cell.words or name not in self.cell.once(last_bindings):
+            place = self.before.once(("binds", name), lambda: _last_binding(self.before, name))
+            cell = None if place is None else self.before.at(place)
+        statement = None if cell is None else cell.once(last_bindings)[name]
+        if cell is not None and isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            return Function(statement, cell, cell is not self.read)
         return None
 
     def takes(self, name: str) -> bool:
@@ -190,6 +190,11 @@ class Notebook:
         """Refuse where a cell uses the name ``apply``, which a changed cell imports, for something of its own."""
         if self.takes("apply"):
             raise RefusedError("the notebook uses the name `apply` for something of its own")
+
+
+def _last_binding(before: EarlierCells, name: str) -> int | None:
+    """Find where the last earlier cell stands that binds ``name`` by a statement of its own."""
+    return next((at for at, cell in before.binding_on_top(name) if name in cell.once(last_bindings)), None)
 
 
 def receiver(call: ast.Call) -> str:

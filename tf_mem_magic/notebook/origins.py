@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.notebook.earlier import EarlierCells, earlier_cells
-from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
-from tf_mem_magic.notebook.text.mask import NotPython
+from tf_mem_magic.notebook.text.cell import PythonCell
 
 _BUILDERS = ("keras.layers.", "keras.models.", "keras.applications.", "keras.Sequential", "keras.Model", "keras.Input")
 _NO_BUILDERS = ("keras.layers.Layer", "keras.models.save_model")
@@ -21,12 +22,14 @@ LOADERS = frozenset({"load_model", "model_from_json", "clone_model", "from_confi
 class _Named:
     """What a cell says of names: imports, other names, classes with their bases, in the order of the tree's nodes.
 
-    ``functions`` come with what they call. ``roots`` are, for each name, the names on which its meaning depends.
+    ``functions`` come with what they call. ``roots`` are, for each name, the names on which its meaning depends;
+    ``imported`` the names that it imports.
     """
 
     events: tuple[tuple[str, ast.expr | str | list[ast.expr]], ...]
     functions: tuple[tuple[str, tuple[ast.expr, ...]], ...]
     roots: dict[str, frozenset[str]]
+    imported: frozenset[str]
 
 
 class KerasNames:
@@ -82,16 +85,10 @@ class KerasNames:
 
     def handle(self, before: ast.stmt) -> str | None:
         """Give the expression that surely means the module ``keras`` just before a top-level statement."""
-        imports = self.before.importing("keras", "tensorflow", "api", "src")
-        meant = {n for c in imports for s in c.once(statement_names) for n, o in s.imported.items() if _is_handle(o)}
-        index = self.cell.tree.body.index(before)
-        own = self.cell.once(statement_names)[:index]
-        meant |= {n for s in own for n, origin in s.imported.items() if _is_handle(origin)}
-        bound: dict[str, str] = {}
-        for statement in [s for c in self.before.binding(*meant) for s in c.once(statement_names)] + [*own]:
-            for name in statement.stored & meant:
-                bound.pop(name, None)
-            bound.update((n, o) for n, o in statement.imported.items() if n in meant)
+        own = self.cell.once(statement_names)[: self.cell.tree.body.index(before)]
+        bound = dict(self.before.once("handles", lambda: _handles(self.before)))
+        meant = {*bound, *(n for s in own for n, origin in s.imported.items() if _is_handle(origin))}
+        _bind_all(bound, own, meant)
         for name, origin in bound.items():
             if _plain(origin) == "keras":
                 return name
@@ -124,20 +121,17 @@ class KerasNames:
                 continue
             self._asked.add(one)
             queue += self.cell.once(_named).roots.get(one, ())
-            for place in self.before.places_naming(one):
-                cell = read_cell(self.before.texts[place])
-                if not isinstance(cell, NotPython):
-                    queue += cell.once(_named).roots.get(one, ())
-                    if place not in self._places and one in cell.once(_named).roots:
-                        self._places.add(place)
-                        self._learnt = False
+            roots, places = self.before.once(("named", one), partial(_naming, self.before, one))
+            queue += roots
+            self._learnt = self._learnt and self._places.issuperset(places)
+            self._places.update(places)
         if not self._learnt:
             self._learnt = True
             self._origins.clear()
             self._builders.clear()
             for place in sorted(self._places):
-                cell = read_cell(self.before.texts[place])
-                if not isinstance(cell, NotPython):
+                cell = self.before.at(place)
+                if cell is not None:
                     self._learn_cell(cell.once(_named))
             self._learn_cell(self.cell.once(_named))
 
@@ -171,6 +165,40 @@ class KerasNames:
         return origin.startswith(_BUILDERS) and not origin.startswith(_NO_BUILDERS)
 
 
+def _handles(before: EarlierCells) -> dict[str, str]:
+    """Give what the names hold after the earlier cells that one of them imports as ``keras`` or ``tensorflow``."""
+    imports = before.importing("keras", "tensorflow", "api", "src")
+    meant = {n for c in imports for s in c.once(statement_names) for n, o in s.imported.items() if _is_handle(o)}
+    bound: dict[str, str] = {}
+    _bind_all(bound, (s for cell in before.binding(*meant) for s in cell.once(statement_names)), meant)
+    return bound
+
+
+def _bind_all(bound: dict[str, str], statements: Iterable[StatementNames], meant: set[str]) -> None:
+    """Note in ``bound`` what statements make of the names ``meant``: imported, or something else."""
+    for statement in statements:
+        for name in statement.stored & meant:
+            bound.pop(name, None)
+        bound.update((n, o) for n, o in statement.imported.items() if n in meant)
+
+
+def _naming(before: EarlierCells, name: str) -> tuple[frozenset[str], tuple[int, ...]]:
+    """Give the names on which the meaning of ``name`` depends in earlier cells, and the places that say what it means.
+
+    Of those that import it only the last one counts.
+    """
+    roots, places = set[str](), set[int]()
+    for place in before.places_naming(name):
+        cell = before.at(place)
+        named = cell.once(_named) if cell is not None else None
+        if named is not None and name in named.roots:
+            roots |= named.roots[name]
+            places.add(place)
+    imported = (place for place, cell in before.importing_newest_first(name) if name in cell.once(_named).imported)
+    places.update(itertools.islice(imported, 1))
+    return frozenset(roots), tuple(places)
+
+
 @dataclass(frozen=True, slots=True)
 class StatementNames:
     """The names that one top-level statement sets, in what it defines too, and those it imports, with their origin."""
@@ -188,9 +216,11 @@ def _named(cell: PythonCell) -> _Named:
     events: list[tuple[str, ast.expr | str | list[ast.expr]]] = []
     functions: list[tuple[str, tuple[ast.expr, ...]]] = []
     roots: dict[str, set[str]] = {}
+    imported: set[str] = set()
     for node in cell.nodes:
         for name, origin in _imports(node).items():
             events.append((name, origin))
+            imported.add(name)
             roots.setdefault(name, set())
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             root = _parts(node.value)[1]
@@ -204,7 +234,8 @@ def _named(cell: PythonCell) -> _Named:
             called = tuple(call.func for statement in node.body for call in _calls(statement))
             functions.append((node.name, called))
             roots.setdefault(node.name, set()).update(_parts(func)[1] for func in called)
-    return _Named(tuple(events), tuple(functions), {name: frozenset(found - {""}) for name, found in roots.items()})
+    depends = {name: frozenset(found - {""}) for name, found in roots.items()}
+    return _Named(tuple(events), tuple(functions), depends, frozenset(imported))
 
 
 def _parts(node: ast.AST) -> tuple[list[str], str]:

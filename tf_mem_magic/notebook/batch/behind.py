@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
+from tf_mem_magic.notebook.bindings import read_first
 from tf_mem_magic.notebook.earlier import EarlierCells
 from tf_mem_magic.notebook.follow.reader import Reader
-from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.cell import PythonCell, walk
 
 _PARTS = (ast.Attribute, ast.Subscript)
 _MOST_PIECES = 400
@@ -29,15 +31,17 @@ class Piece:
         The names that it sets, defines or changes by a method.
     binds : frozenset of str
         Those of them that hold nothing older after it.
-    words : frozenset of str
-        The names that it reads, in functions too.
     """
 
     statement: ast.stmt
     cell: PythonCell
     defines: frozenset[str]
     binds: frozenset[str]
-    words: frozenset[str]
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """The names whose earlier value it may read, in functions too."""
+        return frozenset(read_first([self.statement]))
 
 
 def pieces(cell: PythonCell) -> tuple[Piece, ...]:
@@ -46,16 +50,15 @@ def pieces(cell: PythonCell) -> tuple[Piece, ...]:
 
 
 def _piece(cell: PythonCell, statement: ast.stmt) -> Piece:
-    names = [n for n in ast.walk(statement) if isinstance(n, ast.Name)]
-    words = frozenset(n.id for n in names if isinstance(n.ctx, ast.Load))
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         own = frozenset({statement.name})
-        return Piece(statement, cell, own, own, words)
-    stored = {n.id for n in names if not isinstance(n.ctx, ast.Load)}
-    changed = {_root(n) for n in ast.walk(statement) if _changes(n)}
+        return Piece(statement, cell, own, own)
+    nodes = list(walk(statement))
+    stored = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    changed = {_root(n) for n in nodes if _changes(n)}
     targets = statement.targets if isinstance(statement, ast.Assign) else []
     binds = {n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name) and n.id in stored}
-    return Piece(statement, cell, frozenset(stored | changed - {""}), frozenset(binds), words)
+    return Piece(statement, cell, frozenset(stored | changed - {""}), frozenset(binds))
 
 
 def _changes(node: ast.AST) -> bool:
@@ -119,7 +122,7 @@ def _of(reader: Reader, name: str) -> Iterator[Piece]:
 
 
 def _is_set(before: EarlierCells, name: str) -> bool:
-    return any(name in cell.once(_set_names) for cell in before.setting(name))
+    return any(name in cell.once(_set_names) for cell in before.setting_newest_first(name))
 
 
 def _set_names(cell: PythonCell) -> frozenset[str]:
@@ -133,9 +136,8 @@ def _set_names(cell: PythonCell) -> frozenset[str]:
 def _made_in(before: EarlierCells, name: str) -> tuple[int, ...]:
     """List where earlier cells made the value of ``name``, from the last one to the one that binds it."""
     found = []
-    for place in reversed(before.places_with(name)):
-        cell = before.at(place)
-        made = [piece for piece in (cell.once(pieces) if cell is not None else ()) if name in piece.defines]
+    for place, cell in before.standing_on_top(name):
+        made = [piece for piece in cell.once(pieces) if name in piece.defines]
         if made:
             found.append(place)
         if any(name in piece.binds for piece in made):

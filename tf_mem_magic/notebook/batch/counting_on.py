@@ -14,7 +14,7 @@ from tf_mem_magic.notebook.follow.other_uses import follows_at_run_time
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown, merge
 from tf_mem_magic.notebook.follow.resolve import resolve
 from tf_mem_magic.notebook.scopes import Scopes
-from tf_mem_magic.notebook.text.cell import line_start
+from tf_mem_magic.notebook.text.cell import PythonCell, line_start
 from tf_mem_magic.notebook.uses import SHAPES, called_name, is_batch_name, role
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -114,11 +114,10 @@ def _of_earlier_cells(reader: Reader, setting: Setting, call: ast.Call | None) -
     for piece in behind(reader, failing_names(reader, call), but=data):
         if piece.cell is reader.cell:
             continue
-        sizes = (n for n in ast.walk(piece.statement) if isinstance(n, ast.Attribute))
-        own = next((n for n in sizes if _is_own_size(piece.cell.scopes, n)), None)
+        own = piece.cell.once(_first_own_sizes).get(piece.statement)
         if own is not None:
             return _elsewhere(f"self.{own.attr}", setting.value)
-        for node, name, is_default in _batch_names(piece):
+        for node, name, is_default in piece.cell.once(_batch_names).get(piece.statement, ()):
             value = _value(reader, name)
             if name in setting.names or (value is not None and value != setting.value):
                 continue
@@ -160,23 +159,41 @@ def _constant(expr: ast.expr) -> int | None:
     return expr.value if isinstance(expr, ast.Constant) and type(expr.value) is int else None
 
 
-def _batch_names(piece: Piece) -> Iterator[tuple[ast.expr, str, bool]]:
-    """Yield the batch sizes of the notebook that a function or class reads: the node, its name, whether a default.
+def _first_own_sizes(cell: PythonCell) -> dict[ast.stmt, ast.Attribute]:
+    """Give the statements of a cell that define a class which makes something of its batch's size, and where first."""
+    found: dict[ast.stmt, ast.Attribute] = {}
+    if "self" in cell.words:
+        for statement in cell.tree.body:
+            sizes = (n for n in ast.walk(statement) if isinstance(n, ast.Attribute) and _is_own_size(cell.scopes, n))
+            found.update((statement, size) for size in itertools.islice(sizes, 1))
+    return found
+
+
+def _batch_names(cell: PythonCell) -> dict[ast.stmt, list[tuple[ast.expr, str, bool]]]:
+    """List for each statement the batch sizes of the notebook that its functions read: node, name, whether a default.
 
     In a body the name is read when the function runs; a default was read when the function was defined.
     """
-    scopes = piece.cell.scopes
-    for node in ast.walk(piece.statement):
+    found: dict[ast.stmt, list[tuple[ast.expr, str, bool]]] = {}
+    if any(map(is_batch_name, cell.words)):
+        for statement in cell.tree.body:
+            found[statement] = list(_batch_names_in(cell.scopes, statement))
+    return found
+
+
+def _batch_names_in(scopes: Scopes, statement: ast.stmt) -> Iterator[tuple[ast.expr, str, bool]]:
+    for node in ast.walk(statement):
         if not isinstance(node, (ast.Name, ast.Attribute)) or not isinstance(node.ctx, ast.Load):
+            continue
+        if not is_batch_name(node.id if isinstance(node, ast.Name) else node.attr):
             continue
         root: ast.expr = node
         while isinstance(root, ast.Attribute):
             root = root.value
         if not isinstance(root, ast.Name) or not isinstance(scopes.home(root), ast.Module):
             continue
-        name = node.id if isinstance(node, ast.Name) else node.attr
         function = next((above for above in scopes.up(node) if isinstance(above, _FUNCTIONS)), None)
-        if function is not None and is_batch_name(name) and root.id != "self":
+        if function is not None and root.id != "self":
             yield node, ast.unparse(node), isinstance(scopes.scope_of(node), ast.Module)
 
 

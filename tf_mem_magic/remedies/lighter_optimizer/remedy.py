@@ -12,13 +12,13 @@ from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Choice, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import size
+from tf_mem_magic.notebook.earlier import earlier_cells
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compiled_with, learning_rate, made_by
 from tf_mem_magic.notebook.origins import KerasNames
-from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell, insert_line, read_cell, words_of
+from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell, insert_line, words_of
 from tf_mem_magic.notebook.text.edits import Editor
-from tf_mem_magic.notebook.text.mask import NotPython
 from tf_mem_magic.remedies._engine.guards import device_memory, keras_3, smaller_than_device, uses_keras
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.lighter_optimizer.earlier_compile import compiled_earlier
@@ -212,11 +212,11 @@ def _constructor(cell: PythonCell, made: OptimizerMade, name: str, module: str =
 
 def _patch(facts: Facts, model: str, share: _Share) -> str:
     """Give the change of the earlier cell that compiles the model, to copy; empty where that is not sure."""
-    for index in range(len(facts.earlier_cells) - 1, -1, -1):
-        if "compile" not in words_of(facts.earlier_cells[index]):
-            continue
-        cell = read_cell(facts.earlier_cells[index])
-        if isinstance(cell, NotPython) or not compile_calls(cell.tree, model):
+    before = earlier_cells(facts.earlier_cells)
+    near = set.intersection(*(set(before.places_with(word)) for word in ("compile", *words_of(model))))
+    for index in sorted(near, reverse=True):
+        cell = before.at(index)
+        if cell is None or not compile_calls(cell.tree, model):
             continue
         made = compiled_with(Reader(cell, facts), KerasNames(cell, facts.earlier_cells[:index]), model)
         if isinstance(made, str) or not made.plain_rate:

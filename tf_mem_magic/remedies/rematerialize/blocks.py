@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from tf_mem_magic.notebook.origins import KerasNames
@@ -39,15 +39,21 @@ class Block:
         return self.definition.name
 
 
-def find_blocks(tree: ast.Module, notebook: Structure) -> tuple[Block, ...]:
-    """List the layer classes that ``tree`` defines and the notebook makes more than once, outermost ones only."""
-    layers = [n for n in tree.body if isinstance(n, ast.ClassDef) and _is_layer(n, notebook.names)]
+def find_blocks(tree: ast.Module, notebook: Structure, held: Container[str] = ()) -> tuple[Block, ...]:
+    """List the layer classes that ``tree`` defines and the notebook makes more than once, outermost ones only.
+
+    ``held`` are the layers of the model where they are known: other classes are left out then.
+    """
+    classes = [n for n in tree.body if isinstance(n, ast.ClassDef)]
+    if held and not any(n.name in held for n in classes):
+        return ()
+    layers = [n for n in classes if _is_layer(n, notebook.names)]
     repeated = [n for n in layers if notebook.class_of(n.name) is n and notebook.is_repeated(n.name)]
     inside = {name for outer in repeated for name in names_called(outer) if name != outer.name}
     found = []
     for one in repeated:
         calls = [f for f in one.body if isinstance(f, ast.FunctionDef) and f.name == "call"]
-        if len(calls) == 1 and one.name not in inside:
+        if len(calls) == 1 and one.name not in inside and (not held or one.name in held):
             found.append(Block(one, calls[0], _why_not(one, calls[0], notebook)))
     return tuple(found)
 

@@ -98,13 +98,13 @@ def _check_training(ask: Ask) -> None:
 def _blocks(tree: ast.Module, structure: Structure, place: TrainingPlace) -> list[Block]:
     """List the blocks of the model that is trained; layer classes that it does not hold are left out where known."""
     layers = place.facts.layers if place.facts is not None else ()
-    classes = [block for block in find_blocks(tree, structure) if not layers or block.name in layers]
-    return [*classes, *find_function_blocks(tree, structure)]
+    return [*find_blocks(tree, structure, layers), *find_function_blocks(tree, structure)]
 
 
 def _elsewhere(structure: Structure, place: TrainingPlace) -> RefusedError:
     """Say why no block of the cell can be changed, with a patch where an earlier cell defines one."""
-    for cell in structure.cells_with_blocks:
+    layers = place.facts.layers if place.facts is not None else ()
+    for cell in structure.cells_with_blocks(layers):
         blocks = _blocks(cell.tree, structure, place)
         safe = [block for block in blocks if not block.reason]
         if safe:

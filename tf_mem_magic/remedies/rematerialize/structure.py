@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
-from functools import cached_property
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 
 from tf_mem_magic.notebook.earlier import EarlierCells
 from tf_mem_magic.notebook.model import Notebook
 from tf_mem_magic.notebook.origins import KerasNames
-from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.cell import PythonCell, children, walk
 from tf_mem_magic.notebook.uses import called_name
 
 Definition = ast.ClassDef | ast.FunctionDef
@@ -52,53 +53,72 @@ class Structure:
     def is_repeated(self, name: str) -> bool:
         """Whether something called ``name`` is made in a loop, or in two places."""
         if name not in self._repeated:
-            counted = [cell.once(_called) for cell in self.notebook.cells_with(name)]
-            places = sum(places.get(name, 0) for places, _ in counted)
-            self._repeated[name] = places > 1 or any(name in in_loops for _, in_loops in counted)
+            before = self.notebook.before
+            counted = before.once(("called", name), lambda: _times_called(name, before.with_word(name)))
+            self._repeated[name] = counted + _times_called(name, (self.notebook.cell,)) > 1
         return self._repeated[name]
 
-    @cached_property
-    def cells_with_blocks(self) -> tuple[PythonCell, ...]:
-        """The earlier cells that may define a block, newest first: layers of Keras in something that is used again."""
+    def cells_with_blocks(self, held: Collection[str]) -> Iterator[PythonCell]:
+        """Yield the earlier cells that may define a block, newest first: layers in something that is used again.
+
+        ``held`` are the layers of the model where they are known: other classes do not matter then.
+        """
         before, own = self.notebook.before, self.notebook.cell.words
-        found = before.once("cells with blocks", lambda: _may_define_blocks(before))
-        cells = (before.at(place) for place, again, names in found if again or not own.isdisjoint(names))
-        return tuple(cell for cell in cells if cell is not None)
+        for one in before.once("cells with blocks", lambda: _may_define_blocks(before)):
+            names = one.functions | (one.classes.intersection(held) if held else one.classes)
+            if names and (one.is_used_again or not own.isdisjoint(names)):
+                cell = before.at(one.place)
+                if cell is not None:
+                    yield cell
 
 
-def _may_define_blocks(before: EarlierCells) -> tuple[tuple[int, bool, frozenset[str]], ...]:
-    """List where earlier cells may define a block, newest first: whether cells use it again, and the names that may be.
+@dataclass(frozen=True, slots=True)
+class _MayDefine:
+    """An earlier cell that may define blocks, by its place among them: layer classes, functions that add layers."""
 
-    That is a layer class with a ``call``, or a function that adds layers and makes no whole model itself.
-    """
+    place: int
+    classes: frozenset[str]
+    functions: frozenset[str]
+    is_used_again: bool
+
+
+def _may_define_blocks(before: EarlierCells) -> tuple[_MayDefine, ...]:
+    """List the earlier cells that may define a block, newest first."""
     found = []
-    for place, made in sorted(before.reached_from("keras", "tensorflow").items(), reverse=True):
+    reached, known = before.reached_from("keras", "tensorflow")
+    for place, made in sorted(reached.items(), reverse=True):
         text = before.texts[place]
         if not made or "def " not in text:
             continue
         cell = before.at(place)
-        names = made & cell.once(_blocks_of) if cell is not None else frozenset[str]()
+        parts = cell.once(_blocks_of) if cell is not None else {}
+        names = frozenset(n for n, (_, reads) in parts.items() if n in made and not known.isdisjoint(reads))
         if names:
             again = any(text.count(name) > 1 or len(before.places_with(name)) > 1 for name in names)
-            found.append((place, again, names))
+            classes = frozenset(name for name in names if parts[name][0])
+            found.append(_MayDefine(place, classes, names - classes, again))
     return tuple(found)
 
 
-def _blocks_of(cell: PythonCell) -> frozenset[str]:
-    """Name the classes with a ``call`` and the functions without a whole model that a cell defines at its top level."""
-    classes = (s for s in cell.tree.body if isinstance(s, ast.ClassDef))
-    functions = (s for s in cell.tree.body if isinstance(s, ast.FunctionDef))
-    return frozenset(
-        (
-            *(s.name for s in classes if any(isinstance(f, ast.FunctionDef) and f.name == "call" for f in s.body)),
-            *(s.name for s in functions if (called := names_called(s)) and called.isdisjoint(WHOLE)),
-        )
-    )
+def _blocks_of(cell: PythonCell) -> dict[str, tuple[bool, frozenset[str]]]:
+    """Give classes with a ``call`` and functions without a whole model: whether it is a class, and what it reads."""
+    found: dict[str, tuple[bool, frozenset[str]]] = {}
+    for one in cell.tree.body:
+        if isinstance(one, ast.ClassDef):
+            may_be = any(isinstance(f, ast.FunctionDef) and f.name == "call" for f in one.body)
+        elif isinstance(one, ast.FunctionDef):
+            may_be = names_called(one).isdisjoint(WHOLE)
+        else:
+            continue
+        if may_be:
+            reads = frozenset(n.id for n in walk(one) if isinstance(n, ast.Name)) - {one.name}
+            found[one.name] = (isinstance(one, ast.ClassDef), reads)
+    return found
 
 
 def names_called(node: ast.AST) -> set[str]:
     """Give the last names of everything that the node's text calls."""
-    return {called_name(n) for n in ast.walk(node) if isinstance(n, ast.Call)}
+    return {called_name(n) for n in walk(node) if isinstance(n, ast.Call)}
 
 
 def _definitions(cell: PythonCell) -> dict[str, list[Definition]]:
@@ -107,6 +127,12 @@ def _definitions(cell: PythonCell) -> dict[str, list[Definition]]:
         if isinstance(statement, (ast.ClassDef, ast.FunctionDef)):
             found.setdefault(statement.name, []).append(statement)
     return found
+
+
+def _times_called(name: str, cells: Iterable[PythonCell]) -> int:
+    """Count the places where cells call a name; one in a loop counts as two."""
+    counted = [cell.once(_called) for cell in cells]
+    return sum(places.get(name, 0) + 2 * (name in in_loops) for places, in_loops in counted)
 
 
 def _called(cell: PythonCell) -> tuple[dict[str, int], frozenset[str]]:
@@ -122,5 +148,5 @@ def _called(cell: PythonCell) -> tuple[dict[str, int], frozenset[str]]:
         in_loop = in_loop or isinstance(node, _REPEATS)
         if in_loop and isinstance(node, ast.Call):
             inside.add(called_name(node))
-        ahead += [(child, in_loop) for child in ast.iter_child_nodes(node)]
+        ahead += [(child, in_loop) for child in children(node)]
     return places, frozenset(inside)
