@@ -94,3 +94,45 @@ def test_names_that_other_code_reads_are_found_in_what_holds_it(source, expected
     module = types.ModuleType("__main__")
     exec(HOLDERS, module.__dict__)
     assert used_by_others(source, vars(module), {"known"}) == expected
+
+
+READERS = """
+batch = 64
+class Own:
+    def __init__(self):
+        self.batch = 32
+    def __len__(self):
+        return 100 // self.batch
+class Local:
+    def call(self, x):
+        batch = x.shape[0]
+        return x.reshape((batch, -1))
+def closed():
+    batch = 8
+    def inner():
+        return batch
+    return inner
+class Really:
+    def call(self, x):
+        return [x.reshape((batch, -1)) for _ in range(3)]
+def written():
+    global batch
+    batch = 8
+own, local = Own(), Local()
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("own", ()),
+        ("local", ()),
+        ("closed()()", ()),
+        ("Really()", ("batch",)),
+        ("written()", ("batch",)),
+    ],
+)
+def test_an_attribute_or_a_local_of_the_same_name_reads_no_global(source, expected):
+    module = types.ModuleType("__main__")
+    exec(READERS, module.__dict__)
+    assert tuple(n for n in used_by_others(source, vars(module), ()) if n == "batch") == expected

@@ -521,4 +521,131 @@ PLAIN = [
     ]
 ]  # fmt: skip
 
-CASES = [*OTHERS, *FEWER, *STEPS, *GENERATORS, *HELPERS, *FALSE, *INFERENCE, *DRAWN, *PLAIN]
+FLOW = "gen = ImageDataGenerator().flow(x_train, y_train, batch_size=64)"
+WINDOW = """class Window:
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+    @property
+    def train(self):
+        return tf.data.Dataset.from_tensor_slices((self.x, self.y)).batch(64)
+    def make(self, which):
+        return self.train
+window = Window(x_train, y_train)
+sets = {"train": window.train}"""
+RUN = """def run(model):
+    history = model.fit(x_train, y_train, batch_size=batch_size, epochs=2)
+    return history"""
+OWN_SIZE = """class Patches:
+    def __init__(self, n):
+        self.batch_size = n
+    def call(self, x):
+        batch_size = len(x)
+        return x.reshape((batch_size, 8))
+patches = Patches(4)"""
+
+COUNTED_STEPS = [
+    Case("counted", name, cell, (MODEL, *earlier), 32, has=has, reason=reason, accumulates=True)
+    for name, cell, earlier, has, reason in [
+        ("a part of an epoch", "model.fit(train_ds, steps_per_epoch=int(0.1 * len(train_ds)))  # <-", (DS,),
+         "2 * int(0.1 * len(train_ds))", ""),
+        ("a half of an epoch", "model.fit(train_ds, steps_per_epoch=len(train_ds) // 2)  # <-", (DS,),
+         "2 * (len(train_ds) // 2)", ""),
+        ("a part of both", "model.fit(train_ds, steps_per_epoch=int(0.2 * len(train_ds)), validation_data=val_ds,\n"
+         "          validation_steps=int(0.5 * len(val_ds)))  # <-", (DS, DS.replace("train_ds", "val_ds")),
+         "validation_steps=2 * int(0.5 * len(val_ds))", ""),
+        ("rounded up", "steps = int(np.ceil(len(train_ds) / 3))\nmodel.fit(train_ds, steps_per_epoch=steps)  # <-", (DS,),
+         "2 * steps", ""),
+        ("of an earlier cell", "model.fit(train_ds, steps_per_epoch=setup.steps)  # <-",
+         (ENDLESS, "class setup:\n    steps = len(x_train) // 64"), "", ""),
+        ("a dataset made here", "ds = tf.data.Dataset.from_tensor_slices((x_train, y_train)).batch(64)\n"
+         "model.fit(ds, steps_per_epoch=int(0.5 * len(ds)))  # <-", (), "batch(32)", ""),
+        ("a generator that counts itself", "model.fit(gen, steps_per_epoch=len(gen) // 2)  # <-", (FLOW,),
+         "gen.batch_size = 32", ""),
+    ]
+] + [
+    Case("counted", "by samples, in evaluate", "model.evaluate(train_ds, steps=len(x_train) // size)  # <-",
+         (MODEL, DS, "size = 64"), 32, has="steps=len(x_train) // 32"),
+    Case("counted", "by samples, in predict", "model.predict(train_ds, steps=len(x_train) // 64)  # <-", (MODEL, ENDLESS), 32,
+         has="// 32"),
+    Case("counted", "by a function that may look at the batch",
+         "batch_size = 64\nds = tf.data.Dataset.from_tensor_slices((x_train, y_train)).batch(batch_size).repeat()\n"
+         "model.fit(ds, steps_per_epoch=steps_of(x_train))  # <-",
+         (MODEL, "def steps_of(x):\n    return len(x) // batch_size", "batch_size = 64"), reason="cannot be followed"),
+]  # fmt: skip
+
+OLDER = [
+    Case("older", "fit_generator", "model.fit_generator(gen, steps_per_epoch=100, epochs=2)  # <-", (MODEL, FLOW), 32,
+         has="steps_per_epoch=200"),
+    Case("older", "fit_generator, by its name", "h = model.fit_generator(generator=gen, steps_per_epoch=len(gen))  # <-",
+         (MODEL, FLOW), 32, has="gen.batch_size = 32"),
+    Case("older", "fit_generator, made here", FLOW + "\nmodel.fit_generator(gen, steps_per_epoch=50)  # <-", (MODEL,), 32,
+         has="steps_per_epoch=100"),
+    Case("older", "evaluate_generator", "model.evaluate_generator(gen, steps=50)  # <-", (MODEL, FLOW), 32, has="steps=100"),
+    Case("older", "predict_generator", "model.predict_generator(gen)  # <-", (MODEL, FLOW), 32),
+    Case("older", "a generator function of an earlier cell", "model.fit_generator(gen, steps_per_epoch=10)  # <-",
+         (MODEL, "def batches():\n    while True:\n        yield x_train[:64], y_train[:64]", "gen = batches()"),
+         reason="earlier cell"),
+]  # fmt: skip
+
+SEEN = [
+    Case("seen", "a property", "model.fit(window.train, epochs=2)  # <-", (MODEL, WINDOW), 32, has="window.train.rebatch(32)"),
+    Case("seen", "a method", "model.fit(window.make('train'))  # <-", (MODEL, WINDOW), 32, has=".make('train').rebatch(32)"),
+    Case("seen", "an entry", "model.fit(sets['train'], epochs=2)  # <-", (MODEL, WINDOW), 32,
+         has="sets['train'].rebatch(32)"),
+    Case("seen", "under a condition", "if True:\n    ds = train_ds\nelse:\n    ds = None\nmodel.fit(ds)  # <-", (MODEL, DS), 32,
+         has="ds.rebatch(32)"),
+    Case("seen", "a model that counts on the batch", "model.fit(window.train)  # <-",
+         ("BATCH_SIZE = 64", WINDOW, GAN_STEP, "model = GAN()\nmodel.compile()"), reason="BATCH_SIZE"),
+    Case("seen", "a dict of an earlier cell", "model.fit(x_train, y_train, **config)  # <-",
+         (MODEL, "config = dict(batch_size=64, epochs=2)"), 32, has='**{**config, "batch_size": 32}'),
+    Case("seen", "a dict literal of an earlier cell", "model.fit(x_train, y_train, verbose=0, **config)  # <-",
+         (MODEL, "config = {'epochs': 2, 'batch_size': 64}"), 32, has='**{**config, "batch_size": 32}'),
+    Case("seen", "a dict of an earlier cell without a batch size", "model.fit(x_train, y_train, **config)  # <-",
+         (MODEL, "config = dict(epochs=2)"), 16, has="batch_size=16", before=32),
+    Case("seen", "a dict that was changed since", "model.fit(x_train, y_train, **config)  # <-",
+         (MODEL, "config = dict(batch_size=64)", "config['epochs'] = 2"), reason="cannot be followed"),
+    Case("seen", "a dict that says the data", "model.fit(**config)  # <-", (MODEL, "config = dict(x=x_train, batch_size=64)"),
+         reason="cannot be followed"),
+    Case("seen", "a dict with steps", "model.fit(train_ds, **config)  # <-", (MODEL, DS, "config = dict(steps_per_epoch=10)"),
+         reason="cannot be followed"),
+]  # fmt: skip
+
+REACHED = [
+    Case("reached", "an attribute and a local of that name elsewhere", "net = model\nrun(net)\npatches.call(x_test)  # <-",
+         (MODEL, "batch_size = 64", OWN_SIZE, RUN), 32, has="batch_size = 32"),
+    Case("reached", "a function of this cell around one of an earlier cell",
+         "def go():\n    h = run(model)\n    return h\ngo()  # <-", (MODEL, "batch_size = 64", RUN), 32, has="batch_size = 32"),
+    Case("reached", "a function of this cell around a number of an earlier one",
+         "def go(rate):\n    return train(rate)\ngo(0.1)  # <-",
+         (MODEL, "def train(rate):\n    model.compile()\n    return model.fit(x_train, y_train, batch_size=64)"), 32),
+    Case("reached", "another class that does read it", "run(model)\nother.call(x_test)  # <-",
+         (MODEL, "batch_size = 64", "class Other:\n    def call(self, x):\n        return x.reshape((batch_size, 8))\nother = Other()", RUN),
+         reason="`batch_size`"),
+    Case("reached", "one sample in a function of an earlier cell", "text = extend(x_test)  # <-",
+         (MODEL, "def extend(x):\n    for _ in range(3):\n        y = model.predict(x[:1])\n    return y"),
+         reason="in `extend` computes one sample", limit=0),
+    Case("reached", "one sample, two functions deep", "y = play(3)  # <-",
+         (MODEL, "def act(x):\n    return model.predict(np.expand_dims(x, 0))", "def play(n):\n    return [act(img) for _ in range(n)]"),
+         reason="in `act` computes one sample", limit=0),
+    Case("reached", "one sample by a shape", "x = x_test[0]\nx = x.reshape((1,) + x.shape)\nx /= 255\nmodel.predict(x)  # <-", (MODEL,),
+         reason="one sample", limit=0),
+    Case("reached", "a loop over something else than data", "for hp in candidates:\n    y = model(hp)  # <-",
+         (MODEL, "candidates = [x_test, x_test]"), reason="no batch size was found", before=200),
+]  # fmt: skip
+
+
+CASES = [
+    *OTHERS,
+    *FEWER,
+    *STEPS,
+    *GENERATORS,
+    *HELPERS,
+    *FALSE,
+    *INFERENCE,
+    *DRAWN,
+    *PLAIN,
+    *COUNTED_STEPS,
+    *OLDER,
+    *SEEN,
+    *REACHED,
+]

@@ -20,7 +20,7 @@ from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
 from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.facts.functions import find_functions
 from tf_mem_magic.facts.scalars import find_scalars
-from tf_mem_magic.facts.uses import used_by_others, used_names
+from tf_mem_magic.facts.uses import defined_names, used_by_others, used_names
 from tf_mem_magic.notebook.text.cell import read_cell
 
 WHOLE = 6400
@@ -63,7 +63,7 @@ class Arr:
             raise ValueError(f"shapes {self.shape} and {theirs} do not go together")
         return self
 
-    __add__ = __sub__ = __mul__ = __truediv__ = __radd__ = __rsub__ = __rmul__ = __pow__ = _with
+    __add__ = __sub__ = __mul__ = __truediv__ = __itruediv__ = __radd__ = __rsub__ = __rmul__ = __pow__ = _with
 
     def __gt__(self, other):
         return self
@@ -275,6 +275,15 @@ def _models(notes):
             self._run("predict", x, batch_size, steps, True)
             return Arr(WHOLE, 1)
 
+        def fit_generator(self, generator, steps_per_epoch=None, epochs=1, validation_data=None, **_):
+            return self.fit(generator, steps_per_epoch=steps_per_epoch, validation_data=validation_data)
+
+        def evaluate_generator(self, generator, steps=None, **_):
+            return self.evaluate(generator, steps=steps)
+
+        def predict_generator(self, generator, steps=None, **_):
+            return self.predict(generator, steps=steps)
+
         def predict_on_batch(self, x):
             notes.compute(len(x))
             return Arr(len(x), 1)
@@ -437,8 +446,8 @@ class Notebook:
             scalars=find_scalars(whole, self.names),
             used=used_names(plain, self.names),
             functions=functions,
-            read_elsewhere=used_by_others(plain, self.names, ()),
-            used_besides=used_by_others(whole, self.names, {f.name for f in functions}),
+            read_elsewhere=used_by_others(plain, self.names, defined_names(plain)),
+            used_besides=used_by_others(whole, self.names, {f.name for f in functions} | defined_names(plain)),
         )
 
     def _datasets(self, own):

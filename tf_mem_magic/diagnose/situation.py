@@ -23,7 +23,10 @@ _UPDATE = re.compile(r"(?:^|/)(?:Assign(?:Add|Sub)?VariableOp|Resource(?:Sparse)
 _GRAPH = re.compile(r"/|^__inference|^(?:Stateful)?PartitionedCall")
 _TO_DEVICE = re.compile(r"_EagerConst|^Const$|_Recv|_HostRecv|CopyToDevice")
 _CONVERTS = frozenset({"convert_to_eager_tensor", "convert_to_tensor", "_constant_eager_impl", "from_tensor_slices"})
-_RUNS_MODELS = frozenset({"fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch"})
+_RUNS_MODELS = frozenset(
+    "fit evaluate predict train_on_batch test_on_batch predict_on_batch fit_generator evaluate_generator "
+    "predict_generator".split()
+)
 
 LITTLE = 0.05
 """Share of the limit below which what may depend on the batch is nothing that matters (weights and slots fill it)."""

@@ -260,7 +260,7 @@ def _uses(_: Facts, look: _Look) -> dict[str, Any]:
         "used": used_names(plain, namespace),
         "functions": functions,
         "read_elsewhere": used_by_others(plain, namespace, defined_names(plain)),
-        "used_besides": used_by_others(whole, namespace, {function.name for function in functions}),
+        "used_besides": used_by_others(whole, namespace, {f.name for f in functions} | defined_names(plain)),
         "scalars": find_scalars(whole, namespace),
         "repeatable": tuple(name for name in written if is_repeatable(own[name])),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dis
 import re
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
@@ -48,7 +49,7 @@ def used_by_others(source: str, namespace: Mapping[str, Any], known: Collection[
     """List the names that ``source`` reaches through other code than the functions ``known``, in alphabetical order.
 
     ``source`` holds the text of the ``known`` functions; what is left is code that nobody can see there: methods,
-    closures, decorated functions.
+    closures, decorated functions. Only what reads the global counts, not an attribute or a local of that name.
     """
     found: set[str] = set()
     seen = set(known)
@@ -59,7 +60,7 @@ def used_by_others(source: str, namespace: Mapping[str, Any], known: Collection[
             continue
         seen.add(name)
         for code in _codes(namespace[name]):
-            words = {word for word in _words(code) if word in namespace}
+            words = {word for word in _globals(code) if word in namespace}
             found |= words
             queue += sorted(words - seen)
     return tuple(sorted(found))
@@ -126,4 +127,15 @@ def _words(code: CodeType) -> Iterator[str]:
         one = todo.pop()
         yield from one.co_names
         yield from one.co_freevars
+        todo += (constant for constant in one.co_consts if type(constant) is CodeType)
+
+
+def _globals(code: CodeType) -> Iterator[str]:
+    """Yield the global names of a code and of those within it; an attribute or a local of the same name is another."""
+    todo = [code]
+    while todo:
+        one = todo.pop()
+        for instruction in dis.get_instructions(one):
+            if instruction.opname.endswith(("_GLOBAL", "_NAME", "_GLOBALS")):
+                yield str(instruction.argval)
         todo += (constant for constant in one.co_consts if type(constant) is CodeType)

@@ -9,8 +9,9 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.uses import KERAS
 
-_CALLS = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
+_CALLS = (*KERAS, "train_on_batch", "test_on_batch", "predict_on_batch")
 
 
 @dataclass(frozen=True, slots=True)

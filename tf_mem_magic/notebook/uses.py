@@ -14,8 +14,18 @@ Role = Literal["site", "coupled", "free", "other"]
 BATCHERS = {"batch": 0, "padded_batch": 0, "ragged_batch": 0, "rebatch": 0}
 """Dataset methods that take the batch size, and its position."""
 
-KERAS = {"fit": 2, "evaluate": 2, "predict": 1}
-"""Keras methods that take ``batch_size``, and its position."""
+KERAS: dict[str, int | None] = {
+    "fit": 2,
+    "evaluate": 2,
+    "predict": 1,
+    "fit_generator": None,
+    "evaluate_generator": None,
+    "predict_generator": None,
+}
+"""Keras methods that take ``batch_size``, and its position; None: an older method, whose data come in batches."""
+
+FITS = ("fit", "fit_generator")
+"""The methods that train."""
 
 _BATCH_WORDS = frozenset(
     {"bs", "bsz", "batch", "mbs", "minibatch", "global_batch", "train_batch", "val_batch", "test_batch", "mini_batch"}

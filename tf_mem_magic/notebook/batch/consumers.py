@@ -7,21 +7,21 @@ import ast
 from tf_mem_magic.notebook.follow import calls as calls_of
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
 from tf_mem_magic.notebook.scopes import position
-from tf_mem_magic.notebook.uses import KERAS, called_name
+from tf_mem_magic.notebook.uses import FITS, KERAS, called_name
 
 
 def keras_calls(reader: Reader) -> list[ast.Call] | Unknown:
     """List the Keras calls that may have failed: those on the failing lines, else every ``fit``."""
     calls = [n for n in reader.calls_of(*KERAS) if isinstance(n.func, ast.Attribute)]
     calls.sort(key=position)
-    all_calls = [c for c in calls if called_name(c) == "fit"]
+    all_calls = [c for c in calls if called_name(c) in FITS]
     if reader.lines:
         calls = [c for c in calls if reader.covers(c)]
         calls = [c for c in calls if not any(above in calls for above in reader.scopes.up(c))]
         in_function = [c for c in calls if not isinstance(reader.scopes.scope_of(c), ast.Module)]
         calls = in_function or calls or _trained_by_fit(reader, all_calls)
     else:
-        calls = [c for c in calls if called_name(c) == "fit"]
+        calls = [c for c in calls if called_name(c) in FITS]
     calls = [c for c in calls if not _is_own_method(reader, c)]
     keras = [c for c in calls if not _is_other(reader, c)]
     if calls and not keras:

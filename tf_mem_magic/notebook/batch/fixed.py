@@ -28,7 +28,7 @@ def fixed_model(reader: Reader, call: ast.Call | None) -> tuple[str, ast.expr | 
     for piece in _that_made_it(reader, model_names(reader, call)):
         here = piece.cell is reader.cell
         for node in ast.walk(piece.statement):
-            if not isinstance(node, ast.Call):
+            if not isinstance(node, ast.Call) or not _may_be_a_layer(node):
                 continue
             size = _size(node)
             if size is not None and here:
@@ -44,6 +44,11 @@ def _that_made_it(reader: Reader, names: frozenset[str]) -> list[Piece]:
     if any(names & piece.binds for piece in found):
         return found
     return [piece for cell in reader.notebook.cells_with(*_WORDS) for piece in cell.once(pieces)]
+
+
+def _may_be_a_layer(call: ast.Call) -> bool:
+    """Tell layers, and what makes them, from other functions that take such an argument: ``tf.eye(batch_shape=…)``."""
+    return called_name(call)[:1].isupper() or called_name(call) == "partial"
 
 
 def _size(call: ast.Call) -> ast.expr | None:

@@ -21,6 +21,12 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 _STEP = re.compile(r"(?i)step|train|model|net$|on_batch|predict|generator|discriminator|encoder|decoder")
 
 
+_DATA = re.compile(r"(?i)data|(?:^|_)ds(?:_|$|\d)|load|gen|batch|iter|pipeline|train(?!able)|valid|test|split")
+_BATCH = re.compile(
+    r"(?i)^(?:x|y|xs|ys|x_\w+|y_\w+|bx|by|xb|yb|images?|imgs?|labels?|inputs?|targets?|inp|tar|features)$|batch"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Looped:
     """The batch size of a loop; ``infers``: what failed surely computes no gradients."""
@@ -150,7 +156,22 @@ def _of_loop(reader: Reader, loop: ast.For | ast.AsyncFor | ast.While) -> Settin
     if isinstance(source, ast.Call) and called_name(source) == "zip":
         return _first_trace(reader, source.args)
     traced = trace(reader, source)
+    if isinstance(traced, Unknown) and not _may_be_data(reader, source, loop.target):
+        return _first_trace(reader, nexts)
     return traced if isinstance(traced, (Setting, Unknown)) else None
+
+
+def _may_be_data(reader: Reader, source: ast.expr, target: ast.expr) -> bool:
+    """Tell whether a loop may go over batches of data, by how they are named."""
+    if isinstance(source, ast.Name) and reader.facts.dataset(source.id) is not None:
+        return True
+    names = [n.id for n in ast.walk(target) if isinstance(n, ast.Name)]
+    words = [
+        n.id if isinstance(n, ast.Name) else n.attr
+        for n in ast.walk(source)
+        if isinstance(n, (ast.Name, ast.Attribute))
+    ]
+    return any(_DATA.search(word) for word in words) or any(_BATCH.search(name) for name in names)
 
 
 def _first_trace(reader: Reader, exprs: list[ast.expr]) -> Setting | Unknown | None:

@@ -20,6 +20,9 @@ _FILLED = {"zeros": 0, "ones": 0, "empty": 0, "full": 0, "fill": 0, "random": 0,
 _DRAWN = {"normal": (0, 2), "uniform": (0, 2), "randint": (2, 2), "truncated_normal": (0, 2), "integers": (2, 2)}
 """Makers of random arrays: where the shape stands in TensorFlow and Keras, and where in NumPy."""
 
+_MOST_BINDINGS = 100
+"""A name that is bound more often is not followed."""
+
 _NUMPY = ("np.random", "numpy.random", "rng", "random_state")
 
 
@@ -48,11 +51,11 @@ def _count(reader: Reader, expr: ast.expr) -> int | None:
 
 
 def _of_name(reader: Reader, name: ast.Name) -> int | None:
-    found = reader.bindings(name)
+    found = [b for b in reader.bindings(name) if not isinstance(b.node, ast.AugAssign)]  # ``x /= 255`` keeps them
     known = next((v.shape for v in reader.facts.values if v.name == name.id and v.shape), None)
     if not found:
         return known[0] if known else None
-    chosen = reader.reaching(name)
+    chosen = reader.scopes.reaching(name, found) if len(found) < _MOST_BINDINGS else None
     loops = [b for b in found if b.kind == "loop"]
     if chosen is None and len(loops) == len(found) == 1:
         return _of_element(reader, loops[0])
@@ -171,6 +174,8 @@ def _shape(call: ast.Call, method: bool = False) -> ast.expr | None:
 
 
 def _first_of(reader: Reader, shape: ast.expr | None) -> int | None:
+    while isinstance(shape, ast.BinOp) and isinstance(shape.op, ast.Add):
+        shape = shape.left  # (1,) + x.shape
     if isinstance(shape, (ast.List, ast.Tuple)):
         shape = shape.elts[0] if shape.elts else None
     return None if shape is None else _whole(evaluate(reader, shape))

@@ -8,22 +8,19 @@ from dataclasses import dataclass, replace
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.batch import loops
-from tf_mem_magic.notebook.batch.consumers import is_unlisted, keras_calls
+from tf_mem_magic.notebook.batch.consumers import keras_calls
 from tf_mem_magic.notebook.batch.counting_on import with_all_that_count_on_it
-from tf_mem_magic.notebook.batch.datasets import Arrays, Traced, default_argument, trace
+from tf_mem_magic.notebook.batch.datasets import default_argument
 from tf_mem_magic.notebook.batch.fixed import fixed_model, shape_with
+from tf_mem_magic.notebook.batch.keras_call import is_another, setting_of_an_earlier_dict, setting_of_data
 from tf_mem_magic.notebook.batch.samples import count_samples
-from tf_mem_magic.notebook.batch.steps import Steps, argument, find_divisors, find_steps, scale
+from tf_mem_magic.notebook.batch.steps import Steps, argument, find_divisors, find_steps, first_argument, scale
 from tf_mem_magic.notebook.batch.validation import Validation, find_validation
 from tf_mem_magic.notebook.follow.entries import double_star
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
-from tf_mem_magic.notebook.follow.resolve import resolve
 from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell, first_statement, insert_line
 from tf_mem_magic.notebook.text.edits import Editor
 from tf_mem_magic.notebook.uses import KERAS, called_name
-
-KERAS_DEFAULT = 32
-"""The batch size of Keras's fit, evaluate and predict on arrays where none is given (keras Trainer documentation)."""
 
 _MOST_CALLS = 50
 """More calls of Keras than these are not compared with each other."""
@@ -180,18 +177,21 @@ def set_batch(found: BatchFound, batch: int, more: tuple[CellEdit, ...] = ()) ->
 
 
 def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> BatchFound | Unknown:
-    method = called_name(call)
+    older = called_name(call)
+    method = older.removesuffix("_generator")
     if any(isinstance(a, ast.Starred) for a in call.args):
         return Unknown(f"the arguments in line {call.lineno} cannot be followed")
     extra = double_star(reader, call)
-    if isinstance(extra, Unknown):
+    outside = setting_of_an_earlier_dict(reader, call, method) if isinstance(extra, Unknown) else None
+    if isinstance(extra, Unknown) and outside is None:
         return extra
-    given = argument(call, extra, "batch_size", KERAS[method])
+    extra = None if isinstance(extra, Unknown) else extra
+    given = argument(call, extra, "batch_size", KERAS[older]) if older == method else None
     seen = next((b.batch for b in reader.facts.batches if b.method == method), None)
-    setting = _of_data(reader, call, method, extra, given, seen)
+    setting = outside if isinstance(outside, Setting) else setting_of_data(reader, call, method, extra, given, seen)
     if isinstance(setting, Unknown):
         return setting
-    if seen is not None and (seen % setting.value if setting.per_replica else seen != setting.value):
+    if is_another(reader, seen, setting, None if setting.datasets else first_argument(call, extra)):
         return Unknown(f"the cell seems to say {setting.value}, but Keras used batches of {seen}")
     receiver = call.func.value  # type: ignore[attr-defined]
     name = receiver.id if isinstance(receiver, ast.Name) else None
@@ -216,7 +216,7 @@ def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> Bat
         seen,
         whole.per_replica,
         validation.slots,
-        find_steps(reader, call, extra, replace(whole, slots=slots)),
+        find_steps(reader, call, extra, replace(whole, slots=slots), validation.setting),
         whole.names,
         (*whole.notes, *validation.notes),
         validation.batch,
@@ -236,7 +236,7 @@ def _of_validation(
 ) -> BatchFound:
     """Describe the batch size of the validation in ``fit``, where that alone failed."""
     assert validation.batch is not None
-    steps = find_steps(reader, call, extra, setting)
+    steps = find_steps(reader, call, extra, setting, validation.setting)
     return BatchFound(
         reader.cell,
         validation.batch,
@@ -282,56 +282,3 @@ def _fewer_samples(
     at = default_argument(reader, call, samples).slots[0] if given is None else reader.slot(given, samples)
     note = f"The call gets {samples} samples, fewer than its batch size of {setting.value}."
     return BatchFound(reader.cell, samples, (at,), method, notes=(note,), infers=method != "fit", of_samples=True)
-
-
-def _of_data(
-    reader: Reader, call: ast.Call, method: str, extra: ast.expr | None, given: ast.expr | None, seen: int | None
-) -> Setting | Unknown:
-    data = argument(call, extra, "x", 0)
-    target = None if method == "predict" else argument(call, extra, "y", 1)
-    if isinstance(target, ast.Constant) and target.value is None:
-        target = None
-    if data is None:
-        return Unknown(f"`{method}` in line {call.lineno} does not plainly say its data")
-    sources = {b.source for b in reader.facts.batches if b.method == method}
-    traced: Traced = Arrays() if target is not None or sources == {"arrays"} else trace(reader, data)
-    if isinstance(traced, Setting):
-        return traced
-    if isinstance(traced, Unknown) and count_samples(reader, data) is not None:
-        traced = Arrays()
-    if isinstance(traced, Unknown) and (given is None or not _surely_no_dataset(reader, data, sources)):
-        return traced
-    if given is not None and not _is_none(given):
-        found = resolve(reader, given)
-        return found if isinstance(found, Setting) else _as_seen(reader, given, seen, found)
-    receiver = call.func.value  # type: ignore[attr-defined]
-    known = isinstance(receiver, ast.Name) and reader.facts.model(receiver.id) is not None
-    if reader.facts.tensorflow is not None and not known and (not sources or is_unlisted(reader, receiver)):
-        return Unknown(f"whether `{ast.unparse(receiver)}` is a Keras model is not known")
-    if given is not None:
-        return Setting(KERAS_DEFAULT, (reader.slot(given, KERAS_DEFAULT),))
-    return default_argument(reader, call, KERAS_DEFAULT)
-
-
-def _as_seen(reader: Reader, given: ast.expr, seen: int | None, refused: Unknown) -> Setting | Unknown:
-    """Write a number at the call where its batch size is computed there, and Keras was seen to use a number."""
-    computed = given
-    if isinstance(given, ast.Name):
-        chosen = reader.reaching(given)
-        if chosen is None or chosen.kind != "assign" or chosen.value is None:
-            return refused
-        computed = chosen.value
-    kept = isinstance(computed, ast.Subscript) and not isinstance(getattr(computed.slice, "value", None), int)
-    if seen is None or kept or not isinstance(computed, (ast.Call, ast.BinOp, ast.Subscript, ast.IfExp)):
-        return refused
-    return Setting(seen, (reader.slot(given, seen),))
-
-
-def _is_none(expr: ast.expr) -> bool:
-    return isinstance(expr, ast.Constant) and expr.value is None
-
-
-def _surely_no_dataset(reader: Reader, data: ast.expr, sources: set[str]) -> bool:
-    if sources or not isinstance(data, ast.Name) or reader.facts.tensorflow is None:
-        return False
-    return reader.facts.dataset(data.id) is None and any(v.name == data.id for v in reader.facts.values)

@@ -13,7 +13,10 @@ from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot
 from tf_mem_magic.notebook.follow.resolve import resolve
 from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell
-from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.notebook.uses import FITS, called_name
+
+STEPS = ("steps_per_epoch", "validation_steps")
+"""The arguments of ``fit`` that count steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,8 @@ class Steps:
         They are exactly one pass over the data, which is what Keras does where none are given.
     samples : int or None
         They are one pass over so many samples.
+    stays : bool
+        The value is not known, but is surely the same after the edit: it may be multiplied.
     """
 
     name: str
@@ -39,6 +44,7 @@ class Steps:
     value: int | None
     whole: bool = False
     samples: int | None = None
+    stays: bool = False
 
 
 def scale(cell: PythonCell, steps: Steps, old: int, new: int, edits: list[CellEdit]) -> str:
@@ -55,6 +61,12 @@ def scale(cell: PythonCell, steps: Steps, old: int, new: int, edits: list[CellEd
     factor, remainder = divmod(old, new)
     if factor == 1 and not remainder:
         return ""
+    if steps.value is None and steps.stays and not remainder:
+        start, end = cell.start(steps.expr), cell.end(steps.expr)
+        plain = isinstance(steps.expr, (ast.Name, ast.Call, ast.Attribute, ast.Subscript))
+        edits += [CellEdit(start, start, f"{factor} * {'' if plain else '('}")]
+        edits += [] if plain else [CellEdit(end, end, ")")]
+        return f"`{steps.name}` becomes {factor} times as many, so that it covers as many samples as before."
     if steps.value is None:
         where = f"in line {steps.expr.lineno} "
         if steps.name == "validation_steps":
@@ -72,11 +84,17 @@ def scale(cell: PythonCell, steps: Steps, old: int, new: int, edits: list[CellEd
     return f"`{steps.name}` becomes {count}, so that it covers as many samples as before."
 
 
-def find_steps(reader: Reader, call: ast.Call, extra: ast.expr | None, setting: Setting) -> tuple[Steps, ...]:
-    """Find the numbers of steps that do not follow the batch size by themselves."""
+def find_steps(
+    reader: Reader, call: ast.Call, extra: ast.expr | None, setting: Setting, validation: Setting | None = None
+) -> tuple[Steps, ...]:
+    """Find the numbers of steps that do not follow the batch size by themselves.
+
+    ``validation`` is where the batch size of the validation data is set; None: they have none of their own.
+    """
     found = []
-    data = argument(call, extra, "x", 0)
-    for name in ("steps_per_epoch", "validation_steps") if called_name(call) == "fit" else ("steps",):
+    data = first_argument(call, extra)
+    changed = setting.names | (validation.names if validation else frozenset())
+    for name in STEPS if called_name(call) in FITS else ("steps",):
         expr = argument(call, extra, name, None)
         if expr is None or (isinstance(expr, ast.Constant) and expr.value is None):
             continue
@@ -84,10 +102,13 @@ def find_steps(reader: Reader, call: ast.Call, extra: ast.expr | None, setting: 
         if counted is not None:
             found.append(_one_pass(reader, name, expr, counted, data))
         elif not _follows(reader, expr, setting):
+            if name == "validation_steps" and validation is not None and _follows(reader, expr, validation):
+                continue
             value = evaluate(reader, expr)
             if value is None and isinstance(expr, (ast.Attribute, ast.Subscript)):
                 value = reader.scalar(reader.cell.text(expr))
-            found.append(Steps(name, expr, int(value) if value is not None and value == int(value) else None))
+            whole = int(value) if value is not None and value == int(value) else None
+            found.append(Steps(name, expr, whole, stays=whole is None and _stays(reader, expr, changed)))
     return tuple(found)
 
 
@@ -126,7 +147,7 @@ def find_divisors(
     It may stand there as a number, as a name of an earlier cell, or, where the steps have a name, in what that is set
     to. ``given`` is the expression that is the batch size and is replaced at the call only.
     """
-    expr = argument(call, extra, "steps_per_epoch", None)
+    expr = argument(call, extra, "steps_per_epoch" if called_name(call) in FITS else "steps", None)
     found = []
     for divisor in _divisors(reader, expr) if expr is not None else ():
         if reader.written(divisor) in setting.names:
@@ -192,6 +213,42 @@ def _is_following(reader: Reader, expr: ast.expr, setting: Setting) -> bool:
     return False
 
 
+_ARITHMETIC = frozenset({"int", "round", "len", "min", "max", "ceil", "floor", "float", "abs", "sum"})
+_MODULES = frozenset({"math", "np", "numpy"})
+
+
+def _stays(reader: Reader, expr: ast.expr, changed: frozenset[str]) -> bool:
+    """Tell whether ``expr`` surely has the same value after the edit, which sets the names ``changed``.
+
+    It is made of numbers, of names that earlier cells set, and of arithmetic of these; what belongs to an object that
+    the edit changes may follow it.
+    """
+    return bool(reader.once("stays", expr, changed, lambda: _is_staying(reader, expr, changed)))
+
+
+def _is_staying(reader: Reader, expr: ast.expr, changed: frozenset[str]) -> bool:
+    if isinstance(expr, ast.Constant):
+        return True
+    if isinstance(expr, ast.Name):
+        if any(name == expr.id or name.startswith((f"{expr.id}.", f"{expr.id}[")) for name in changed):
+            return False
+        if not reader.bindings(expr):
+            return True
+        chosen = reader.reaching(expr)
+        sure = chosen is not None and chosen.kind == "assign" and chosen.value is not None
+        return sure and _stays(reader, chosen.value, changed)  # type: ignore[union-attr, arg-type]
+    if isinstance(expr, (ast.Attribute, ast.Subscript)):
+        index = expr.slice if isinstance(expr, ast.Subscript) else None
+        return (index is None or isinstance(index, ast.Constant)) and _stays(reader, expr.value, changed)
+    if isinstance(expr, ast.BinOp):
+        return _stays(reader, expr.left, changed) and _stays(reader, expr.right, changed)
+    if isinstance(expr, ast.Call) and called_name(expr) in _ARITHMETIC and not expr.keywords:
+        owner = expr.func.value if isinstance(expr.func, ast.Attribute) else None
+        plain = owner is None or (isinstance(owner, ast.Name) and owner.id in _MODULES)
+        return plain and all(_stays(reader, given, changed) for given in expr.args)
+    return False
+
+
 def _is_set(reader: Reader, data: ast.expr, setting: Setting) -> bool:
     """Tell whether ``data`` are those whose batches the edit makes smaller, where they are made."""
     traced = trace(reader, data)
@@ -205,3 +262,9 @@ def argument(call: ast.Call, extra: ast.expr | None, name: str, index: int | Non
     if found is None and index is not None and index < len(call.args):
         found = call.args[index]
     return found if found is not None or extra is None else dict_value(extra, name)
+
+
+def first_argument(call: ast.Call, extra: ast.expr | None) -> ast.expr | None:
+    """Return the data that a call of Keras computes on; Keras's older methods call them ``generator``."""
+    found = argument(call, extra, "x", 0)
+    return found if found is not None else argument(call, extra, "generator", None)

@@ -25,12 +25,15 @@ class Validation:
         Their batch size where the edit changes it; None: it stays.
     imports : tuple of str
         Lines that the edit needs at the top.
+    setting : Setting or None
+        What their batch size is, with the names that change with it; None: they have none of their own.
     """
 
     slots: tuple[Slot, ...] = ()
     notes: tuple[str, ...] = ()
     batch: int | None = None
     imports: tuple[str, ...] = ()
+    setting: Setting | None = None
 
 
 def find_validation(reader: Reader, call: ast.Call, extra: ast.expr | None, setting: Setting) -> Validation:
@@ -47,7 +50,8 @@ def find_validation(reader: Reader, call: ast.Call, extra: ast.expr | None, sett
         if traced.per_replica != setting.per_replica:
             return Validation(notes=("The validation data keep their batch size.",))
         slots = tuple(s for s in traced.slots if s not in setting.slots)
-        return Validation(slots, traced.notes if slots else (), traced.value, traced.imports if slots else ())
+        notes, imports = (traced.notes, traced.imports) if slots else ((), ())
+        return Validation(slots, notes, traced.value, imports, traced)
     if isinstance(traced, Unknown):
         return Validation(notes=(f"The validation data keep their batch size: {traced.reason}.",))
     # Keras validates arrays with fit's own batch_size.

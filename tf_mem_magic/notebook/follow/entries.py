@@ -143,3 +143,35 @@ def double_star(reader: Reader, call: ast.Call) -> ast.expr | Unknown | None:
         return expr
     plain = isinstance(expr, ast.Call) and called_name(expr) == "dict" and not expr.args
     return expr if plain and all(k.arg for k in expr.keywords) else unknown  # type: ignore[attr-defined]
+
+
+def dict_of_an_earlier_cell(reader: Reader, call: ast.Call) -> tuple[ast.expr, ast.expr] | None:
+    """Return what stands behind ``**``, a name, and the dict literal that an earlier cell set it to; else None.
+
+    Nothing else may set or change that name, and all its keys must be plain.
+    """
+    stars = [k.value for k in call.keywords if k.arg is None]
+    name = stars[0] if len(stars) == 1 else None
+    if not isinstance(name, ast.Name) or reader.bindings(name) or name.id in entries(reader).stored_into:
+        return None
+    if name.id in entries(reader).mutated:
+        return None
+    found: list[ast.expr] = []
+    for cell in reader.notebook.earlier_with(name.id):
+        for node in cell.nodes:
+            owner = node.value if isinstance(node, (ast.Attribute, ast.Subscript)) else None
+            named = isinstance(owner, ast.Name) and owner.id == name.id
+            if named and (isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Load)):  # type: ignore[attr-defined]
+                return None
+            if not isinstance(node, ast.Name) or node.id != name.id or isinstance(node.ctx, ast.Load):
+                continue
+            above = cell.scopes.parents.get(node)
+            if not isinstance(above, ast.Assign) or above not in cell.tree.body or above.targets != [node]:
+                return None
+            found.append(above.value)
+    made = found[0] if len(found) == 1 else None
+    plain = isinstance(made, ast.Dict) and all(isinstance(k, ast.Constant) for k in made.keys)
+    called = isinstance(made, ast.Call) and called_name(made) == "dict" and not made.args
+    if called and not all(k.arg for k in made.keywords):  # type: ignore[union-attr]
+        return None
+    return (name, made) if made is not None and (plain or called) else None

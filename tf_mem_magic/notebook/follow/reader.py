@@ -26,7 +26,7 @@ _MOST_BINDINGS = 100
 """A name that is bound more often is set in more than one place: which of them counts is not asked."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-Question = Literal["resolve", "evaluate", "trace", "entry", "follows", "samples"]
+Question = Literal["resolve", "evaluate", "trace", "entry", "follows", "samples", "stays"]
 _Answer = TypeVar("_Answer")
 
 

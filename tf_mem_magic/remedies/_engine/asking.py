@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import cast
@@ -11,12 +11,11 @@ from tf_mem_magic.core import troubles
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Proposal, Remedy
 from tf_mem_magic.notebook.bindings import names_back, names_of_lines, takes_apply
 from tf_mem_magic.notebook.earlier import earlier_cells
-from tf_mem_magic.remedies._engine.functions import TakenOver, put_back, take_over
+from tf_mem_magic.remedies._engine.functions import TakenOver, in_cell_and_functions, put_back, take_over
 from tf_mem_magic.remedies._engine.modules import as_patch, in_modules
 from tf_mem_magic.remedies._engine.question import Answering, Ask
 
 _APPLY = "from tf_mem_magic import apply"
-_LINE = re.compile(r"\blines? \d")
 
 
 class Question:
@@ -71,18 +70,22 @@ def _asked_further(remedy: Remedy, question: Question, answers: Answer) -> Answe
     whole = _answers(remedy, taken.context, question.inside)
     proposals = [p for p in whole if isinstance(p, Proposal) and not p.new_cell]
     found = [put_back(taken, context, proposal, in_helpers) for proposal in proposals]
-    good = tuple(_undone(taken.context, p) for p in found if p is not None)
-    return good or _with_patch(remedy, context, _nearer(answers, whole) if taken.led else answers)
+    good = tuple(_undone(taken.context, p) for p in found if isinstance(p, Proposal))
+    if good:
+        return good
+    refused = [Declined(remedy.KEY, remedy.TITLE, reason) for reason in found if isinstance(reason, str)]
+    declined = [a for a in whole if isinstance(a, Declined)] if taken.led else []
+    return _with_patch(remedy, context, _nearer(taken, answers, (*refused[:1], *declined)))
 
 
-def _nearer(answers: Answer, whole: Answer) -> Answer:
+def _nearer(taken: TakenOver, answers: Answer, whole: Sequence[Declined]) -> Answer:
     """Choose between the declines for a cell and those for it with the functions that led to the error.
 
-    Those have seen more, but lines of that text are nobody's, and a patch is for the cell where the code stands.
+    Those have seen more; a patch is for the cell where the code stands.
     """
-    declined = [answer for answer in (*answers, *whole) if isinstance(answer, Declined)]
-    told = any(_LINE.search(answer.reason) or answer.patch for answer in declined)
-    return answers if told or len(declined) < len(answers) + len(whole) else whole
+    if not whole or len(whole) != len(answers) or any(isinstance(a, Declined) and a.patch for a in (*answers, *whole)):
+        return answers
+    return tuple(replace(answer, reason=in_cell_and_functions(taken, answer.reason)) for answer in whole)
 
 
 def _with_patch(remedy: Remedy, context: Context, answers: Answer) -> Answer:

@@ -60,23 +60,29 @@ def take_over(context: Context) -> TakenOver | None:
     return TakenOver(_context(context, cell, source, at, blocks, functions, own), blocks, led)
 
 
-def put_back(taken: TakenOver, context: Context, proposal: Proposal, in_helpers: bool = False) -> Proposal | None:
+def put_back(taken: TakenOver, context: Context, proposal: Proposal, in_helpers: bool = False) -> Proposal | str:
     """Give a proposal for the cell with all functions as one for the cell itself, with those that must be new.
 
     New are functions that the edit changed, those that read what has changed when they are defined, and those that
-    ``tf.function`` has traced: a trace keeps what its names held. None where they cannot be told apart, where code that
-    cannot be seen reads what the edit sets, or where the failing model may not come from the function that is changed
-    (``in_helpers``: what the edit changes may lie in any function that the cell runs).
+    ``tf.function`` has traced: a trace keeps what its names held. A reason where they cannot be told apart, where code
+    that cannot be seen reads what the edit sets, or where the failing model may not come from the function that is
+    changed (``in_helpers``: what the edit changes may lie in any function that the cell runs).
     """
     facts = context.recording.facts
     news = _news(taken, proposal.source)
     if not _reaches_the_model(taken, context, news, in_helpers):
-        return None
+        changed = ", ".join(f"`{f.name}`" for f, _ in taken.blocks if f.name in news)
+        return f"it would change {changed or 'a function'} of an earlier cell, and what failed may not come from it"
     kept = _kept(taken, news)
     source = _without(taken, proposal.source, kept)
     choices = [(choice, _without(taken, choice.source, kept)) for choice in proposal.choices]
-    if source is None or isinstance(read_cell(source), NotPython) or news & set(facts.used_besides):
-        return None
+    besides = sorted(news & set(facts.used_besides))
+    if besides:
+        return (
+            f"code of an earlier cell, which this cell runs, reads `{besides[0]}` too, and would not follow the change"
+        )
+    if source is None or isinstance(read_cell(source), NotPython):
+        return "the functions of earlier cells that it would change cannot be told apart"
     return replace(
         proposal,
         source=source,
@@ -86,6 +92,39 @@ def put_back(taken: TakenOver, context: Context, proposal: Proposal, in_helpers:
         caveats=tuple(_LINES.sub("", caveat) for caveat in (*proposal.caveats, *_caveats(kept))),
         taken_over=tuple(f.source for f in kept),
     )
+
+
+_TOLD = re.compile(r"(?P<inside>\bin )?\blines? (?P<numbers>\d+(?:, \d+)*)(?! of an earlier cell)")
+"""Lines that a reason names."""
+
+
+def in_cell_and_functions(taken: TakenOver, reason: str) -> str:
+    """Say a reason about the cell with the functions in front by the lines of the cell, and the functions' names."""
+    first = min((taken.context.cell.source.find(block) for _, block in taken.blocks), default=-1)
+    if first < 0:
+        return reason
+    above = taken.context.cell.source.count("\n", 0, first)
+
+    def said(found: re.Match[str]) -> str:
+        places = list(dict.fromkeys(_place(taken, int(n) - above) for n in found["numbers"].split(", ")))
+        lines = [str(p + above) for p in places if isinstance(p, int)]
+        names = [f"`{p}`" for p in places if isinstance(p, str)]
+        counted = [f"line{'s' if len(lines) > 1 else ''} {', '.join(lines)}"] if lines else []
+        is_aside = reason[: found.start()].endswith("(")
+        return ("in " if found["inside"] or (is_aside and names) else "") + " and ".join([*counted, *names])
+
+    return _TOLD.sub(said, reason)
+
+
+def _place(taken: TakenOver, line: int) -> str | int:
+    """Name the function that a line lies in, counted from the first; else give the line as if none stood in front."""
+    first, count = 1, 0
+    for function, block in taken.blocks:
+        count = block.count("\n") or block.count("\r")
+        if first <= line < first + count:
+            return function.name
+        first += count
+    return line if line < 1 else line - (first - 1)
 
 
 def _caveats(kept: Sequence[FunctionFacts]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from tf_mem_magic.notebook.training import TrainingPlace, find_training
 from tf_mem_magic.notebook.uses import called_name
 
 INFERENCE = frozenset({"predict", "evaluate", "predict_on_batch", "test_on_batch"})
-TRAINING = frozenset({"fit", "train_on_batch"})
+TRAINING = frozenset({"fit", "fit_generator", "train_on_batch"})
 
 
 class Ask:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.notebook.bindings import bound_anew, read_first
 from tf_mem_magic.notebook.text.cell import PythonCell, parse
+from tf_mem_magic.notebook.text.mask import split_lines
 from tf_mem_magic.notebook.uses import called_name
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -18,6 +19,9 @@ _LATER = (*_FUNCTIONS, ast.Lambda, ast.GeneratorExp)
 _LEAVES = (ast.Continue, ast.Break, ast.Return, ast.Raise)
 _OPTIMIZER = re.compile(r"\boptimizers\b|\b(?:Ada\w+|Nadam|SGD|RMSprop|Lion|Ftrl|Lamb|Muon)\b")
 _DYNAMIC = re.compile(r"\b(?:globals|locals|vars|eval|exec|user_ns|run_cell|get_ipython)\b")
+_NAMES_NOTHING = re.compile(r"\s*(?:%(?:matplotlib|config|autosave|precision)\b[^{$]*|![^{$]*|[^%!{$]*)$")
+"""Lines of magics and of the shell that read no name of the notebook; a shell's line may go on in the next."""
+
 _PLAIN_WITH = re.compile(r"(?:scope|device|GradientTape|open|tqdm|bar)\(")
 """Contexts that surely let exceptions through."""
 
@@ -81,7 +85,9 @@ def _catches(statement: ast.stmt, inside: bool = False) -> bool:
 def _hidden(cell: PythonCell, rest: Sequence[ast.stmt]) -> bool:
     """Tell whether a line that only IPython reads stands among the statements: it may name anything."""
     last = rest[-1].end_lineno or rest[-1].lineno
-    return any(rest[0].lineno <= line <= last for line in cell.hidden)
+    lines = split_lines(cell.source)
+    within = [lines[line - 1] for line in cell.hidden if rest[0].lineno <= line <= min(last, len(lines))]
+    return not all(_NAMES_NOTHING.match(line) for line in within)
 
 
 def _bound_to_later_code(rest: Sequence[ast.stmt]) -> set[str]:
