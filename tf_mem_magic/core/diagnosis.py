@@ -36,7 +36,22 @@ class Part:
     names: tuple[str, ...] = ()
 
 
-SituationKind = Literal["weight", "slots", "weights-fill", "constant", "eager-data", "one-sample", "growing"]
+SituationKind = Literal[
+    "weight",
+    "slots",
+    "weights-fill",
+    "constant",
+    "eager-data",
+    "outputs",
+    "one-sample",
+    "growing",
+    "validation",
+    "jacobian",
+    "one-tape",
+    "in-pieces",
+    "pipeline",
+    "callback",
+]
 """What a failed request was for, where that decides what can help; :mod:`tf_mem_magic.diagnose.situation` tells."""
 
 
@@ -49,8 +64,11 @@ class Situation:
     kind : str
         ``weight`` (a layer's weight was being made), ``slots`` (the optimizer's values), ``weights-fill`` (both fill
         the device), ``constant`` (an array was copied to the device as a whole), ``eager-data`` (an operation on all
-        rows at once, outside any model), ``one-sample`` (inference on a single sample), ``growing`` (a list or dict of
-        the notebook that a loop filled with tensors).
+        rows at once, outside any model), ``outputs`` (what ``predict`` keeps of all batches), ``one-sample`` (a single
+        sample), ``growing`` (a list or dict of the notebook that a loop filled with tensors), ``validation`` (that of a
+        training which itself fits), ``jacobian`` (all rows of a Jacobian at once), ``one-tape`` (a gradient tape that
+        records all rounds of a loop), ``in-pieces`` (memory that an earlier failure left in pieces), ``pipeline``
+        (what a pipeline of ``tf.data`` holds), ``callback`` (what a callback computes beside the training).
     text : str
         One sentence that says so.
     advice : str

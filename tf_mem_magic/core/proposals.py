@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from tf_mem_magic.core.diagnosis import Diagnosis
@@ -192,7 +192,8 @@ class Context:
     """All that a remedy is asked with.
 
     ``points`` are earlier runs of this cell, oldest first. ``picked`` are the names that a person has ticked
-    (:class:`Pick`); None: nobody has, and the remedy ticks what it would.
+    (:class:`Pick`); None: nobody has, and the remedy ticks what it would. ``applied`` is what the changes that the cell
+    has already, beside the one that is asked for, do to memory.
     """
 
     cell: Cell
@@ -200,6 +201,7 @@ class Context:
     diagnosis: Diagnosis | None = None
     points: tuple[Point, ...] = ()
     picked: tuple[str, ...] | None = None
+    applied: Effect = field(default_factory=Effect)
 
 
 Answer = tuple[Proposal | Declined, ...]

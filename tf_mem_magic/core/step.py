@@ -159,6 +159,8 @@ class StepFacts:
     cache : int
         Bytes of the processor's last-level cache, by which kernels on the CPU size their temporaries; 0: the step ran
         on another device, or it is unknown.
+    data : tuple of tuple of (int or None)
+        The shapes of what the step drew from the data, as they were when it failed.
     """
 
     function: str = ""
@@ -173,6 +175,7 @@ class StepFacts:
     why_not: str = ""
     seconds: float = 0.0
     cache: int = 0
+    data: tuple[tuple[int | None, ...], ...] = ()
 
     @property
     def steps(self) -> tuple[Step, ...]:

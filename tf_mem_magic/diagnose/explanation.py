@@ -11,7 +11,7 @@ from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.recording import Dump, Frame, Recording
 from tf_mem_magic.core.units import Unit, brief_unit, duration, size
 from tf_mem_magic.diagnose.breakdown import HOST, discarded, find_leftovers
-from tf_mem_magic.diagnose.places import at_top_level, is_cell_file
+from tf_mem_magic.diagnose.places import HOOK, at_top_level, is_cell_file
 
 _LONGEST_CODE = 100
 _TRIFLE = 0.01
@@ -45,7 +45,7 @@ def lines(
     """Explain a diagnosis; ``frames`` are the user's own, outermost first, ``role`` what the memory was for."""
     why = (_needed(diagnosis, role, dump), _cause(recording, diagnosis), _how_known(dump, disguised))
     return Lines(
-        happened=_happened(recording, diagnosis.device),
+        happened=_happened(recording, diagnosis.device, frames),
         place=place(recording.cell.source, frames, recording.cell.script),
         why=tuple(sentence for sentence in why if sentence),
     )
@@ -53,9 +53,13 @@ def lines(
 
 def with_situation(lines: Lines, situation: Situation) -> Lines:
     """Say what was being made: in the place of what was needed where it tells that too, else after it."""
-    why = lines.why[1:] if situation.kind in ("weight", "eager-data") and lines.why else lines.why
+    why = lines.why[1:] if situation.kind in _SAYS_THE_SIZE and lines.why else lines.why
     kept = [sentence for sentence in why if "alone is more than" not in sentence]
     return replace(lines, why=(situation.text, *kept) if why is not lines.why else (*lines.why, situation.text))
+
+
+_SAYS_THE_SIZE = ("weight", "eager-data", "pipeline")
+"""Situations whose own sentence says what was asked for, and how much of it there is."""
 
 
 def is_in_pieces(dump: Dump, requested: int, limit: int | None = None) -> bool:
@@ -105,7 +109,7 @@ def _code(source: str, line: int) -> str:
     return code if len(code) <= _LONGEST_CODE else code[: _LONGEST_CODE - 1] + "…"
 
 
-def _happened(recording: Recording, device: str) -> str:
+def _happened(recording: Recording, device: str, frames: Sequence[Frame]) -> str:
     where = "of the machine itself" if device == HOST else f"on {device}"
     took = duration(recording.seconds)
     if recording.status == "killed":
@@ -113,6 +117,9 @@ def _happened(recording: Recording, device: str) -> str:
     if recording.host_full is not None:
         return f"Interrupted after {took}{progress(recording.facts)}, before host memory ran out."
     memory = "Out of host memory" if device == HOST else f"Out of memory {where}"
+    hook = next((f.function for f in reversed(frames) if HOOK.fullmatch(f.function)), None)
+    if hook is not None and recording.facts.epochs_done is not None:
+        return f"{memory} after {took}, in `{hook}` of a callback, epoch {recording.facts.epochs_done + 1}."
     return f"{memory} after {took}{progress(recording.facts)}."
 
 

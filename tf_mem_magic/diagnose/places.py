@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable, Sequence
 
@@ -10,6 +11,12 @@ from tf_mem_magic.core.recording import Frame
 _CELL_FILE = re.compile(r"<ipython-input-\d+-|[\\/]ipykernel_\d+[\\/]\d+\.py$")
 _FRAME_LINE = re.compile(r'^\s*File "(?P<file>[^"\n]+)", line (?P<line>\d+), in (?P<function>[^\n]+?)\s*\*?\s*$', re.M)
 _STACK = re.compile(r"defined at \(most recent call last\):|^in user code:|^Traceback \(most recent call last\):", re.M)
+
+
+HOOK = re.compile(r"on_(?:epoch|batch|train|test|predict|(?:train|test|predict)_batch)_(?:begin|end)")
+"""Methods of a callback, which Keras calls beside its own steps."""
+
+_LOOPS = (ast.For, ast.AsyncFor, ast.While)
 
 
 def is_cell_file(file: str) -> bool:
@@ -58,3 +65,26 @@ def deeper_frames(live: Sequence[Frame], told: Iterable[Frame]) -> tuple[Frame, 
 def in_comprehension(frame: Frame) -> bool:
     """Say whether the frame is a comprehension's: Python before 3.12 gives it one of its own."""
     return frame.function in ("<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>")
+
+
+def tape_around_loop(source: str, line: int | None) -> bool:
+    """Say whether ``line`` (from 1) of a cell stands in a loop that a ``with`` of a gradient tape encloses."""
+    rows = source.splitlines()
+    if line is None or not 0 < line <= len(rows) or "Tape(" not in source:
+        return False
+    # Lines that only IPython reads are no Python; where they stand inside of statements nothing is said.
+    plain = ["" if row.lstrip().startswith(("%", "!")) else row for row in rows]
+    try:
+        tree = ast.parse("\n".join(plain))
+    except (SyntaxError, ValueError):
+        return False
+    return any(
+        isinstance(loop, _LOOPS) and loop.lineno < line <= (loop.end_lineno or loop.lineno)
+        for tape in ast.walk(tree)
+        if isinstance(tape, ast.With) and any(_opens_tape(item.context_expr) for item in tape.items)
+        for loop in ast.walk(tape)
+    )
+
+
+def _opens_tape(made: ast.expr) -> bool:
+    return isinstance(made, ast.Call) and ast.unparse(made.func).rpartition(".")[2] == "GradientTape"

@@ -31,7 +31,10 @@ def propose(ask: Ask) -> Proposal:
     situation = diagnosis.situation if diagnosis is not None else None
     if diagnosis is None or situation is None or situation.kind != "growing":
         raise RefusedError("no list of tensors that grew in this cell filled the memory")
-    grown = max((g for g in ask.facts.grown if g.device == diagnosis.device), key=lambda g: g.bytes)
+    lists = [g for g in ask.facts.grown if g.device == diagnosis.device]
+    if not lists:
+        raise RefusedError("it was a list of models that grew, not one of tensors")
+    grown = max(lists, key=lambda g: g.bytes)
     name = grown.name
     if not name.isidentifier():
         raise RefusedError(f"`{name}` is no plain name")

@@ -21,9 +21,10 @@ from tf_mem_magic.facts import names
 from tf_mem_magic.facts.frames import local_names
 from tf_mem_magic.facts.models import array_bytes, find_models, find_optimizers, training_of
 from tf_mem_magic.memory.rewrites import as_run
-from tf_mem_magic.trace.flatten import Flat, Flattener, TooLargeError
+from tf_mem_magic.trace.flatten import TooLargeError
 from tf_mem_magic.trace.functions import find_graph, function_named_in
 from tf_mem_magic.trace.read import read_step
+from tf_mem_magic.trace.sizes import at_length, data_of, failed_shape, fixed, flatten_at
 
 SECONDS = 3.0
 """Seconds of processor time after which reading a step is given up: on a busy machine they take longer."""
@@ -88,12 +89,14 @@ def _observe(
         return StepFacts(function, op, why_not="the step runs on several devices")
     arguments = _arguments(error, graph)
     batch = _batch(graph, arguments, batches)
-    flat = _flatten(graph, arguments, batch, batch, deadline)
+    flat, length = at_length(graph, arguments, batch, failed_shape(messages), deadline)
+    if flat is None:
+        return StepFacts(function, op, batch, why_not="how long the samples of the failing batch were is not known")
     steps = [as_run(read_step(flat))]
     other = batch // 2 if batch is not None and batch >= 2 and _is_of_any_batch(graph) else None
     if other is not None:
         try:
-            steps.append(as_run(read_step(_flatten(graph, arguments, batch, other, deadline))))
+            steps.append(as_run(read_step(flatten_at(graph, arguments, batch, other, deadline, length))))
         except Exception:
             other = None
     variables, layers, optimizers = _keras(error, namespace, graph)
@@ -108,6 +111,7 @@ def _observe(
         optimizers=optimizers,
         compiled=flat.compiled,
         cache=_cache() if any("device:CPU" in text for text in messages) else 0,
+        data=data_of(flat),
     )
 
 
@@ -148,7 +152,7 @@ def _arguments(error: BaseException, graph: Any) -> list[tuple[int, ...] | None]
         given = [t for t in graph.inputs if id(t) not in _captured(graph)]
         if len(tensors) < len(given) or not given:
             continue
-        found = [_fixed(t.shape) for t in tensors[-len(given) :]]
+        found = [fixed(t.shape) for t in tensors[-len(given) :]]
         if all(_agrees(t.shape, shape) for t, shape in zip(given, found)):
             for i, shape in enumerate(found):
                 shapes[i] = shape
@@ -186,13 +190,6 @@ def _captured(graph: Any) -> set[int]:
     return {id(inner) for _, inner in graph.captures}
 
 
-def _fixed(shape: Any) -> tuple[int, ...] | None:
-    try:
-        return tuple(int(n) for n in shape)
-    except (TypeError, ValueError):
-        return None
-
-
 def _agrees(traced: Any, real: tuple[int, ...] | None) -> bool:
     return real is not None and (traced.rank is None or traced.is_compatible_with(real))
 
@@ -224,29 +221,6 @@ def _is_of_any_batch(graph: Any) -> bool:
     data += [t for t in graph.inputs if id(t) not in captured and t.dtype.name not in ("resource", "variant")]
     ranked = [t for t in data if t.shape.rank]
     return bool(ranked) and all(t.shape[0] is None for t in ranked)
-
-
-def _flatten(
-    graph: Any, arguments: list[tuple[int, ...] | None], batch: int | None, wanted: int | None, deadline: float
-) -> Flat:
-    import tensorflow as tf
-
-    def resize(shape: Any) -> Any:
-        if shape.rank and shape[0] is None and wanted is not None:
-            return tf.TensorShape([wanted, *shape[1:]])
-        return shape
-
-    place = {id(t): i for i, t in enumerate(graph.inputs)}
-
-    def real(old: Any) -> Any:
-        known = arguments[place[id(old)]]
-        if known is None:
-            return resize(old.shape)
-        if known and known[0] == batch and wanted is not None:
-            known = (wanted, *known[1:])
-        return tf.TensorShape(known)
-
-    return Flattener(resize, deadline, real).flatten(graph)
 
 
 def _keras(

@@ -197,8 +197,13 @@ def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> Bat
     name = receiver.id if isinstance(receiver, ast.Name) else None
     validating = method == "fit" and reader.facts.validating
     validation = find_validation(reader, call, extra, setting)
-    if validating and validation.slots and validation.batch is not None:
-        return _of_validation(reader, call, extra, setting, validation, name)
+    if validating and validation.batch is not None:
+        if not validation.slots and extra is None:
+            # Keras validates arrays in batches of the training's size, unless it is told another.
+            slots = default_argument(reader, call, validation.batch, "validation_batch_size").slots
+            validation = replace(validation, slots=slots)
+        if validation.slots:
+            return _of_validation(reader, call, extra, setting, validation, name)
     fewer = _fewer_samples(reader, call, extra, method, setting, shape)
     if fewer is not None:
         return fewer if isinstance(fewer, Unknown) else replace(fewer, receiver=name, call=call)

@@ -42,7 +42,8 @@ def changed_context(context: Context, proposal: Proposal) -> Context | str:
         environment=tuple({**dict(facts.environment), **dict(proposal.environment)}.items()),
         batches=_promised(facts.batches, next((n for name, n in proposal.expects if "batch" in name), None)),
     )
-    return replace(changed, recording=replace(changed.recording, facts=facts), points=())
+    applied = context.applied if proposal.effect is None else context.applied.then(proposal.effect)
+    return replace(changed, recording=replace(changed.recording, facts=facts), points=(), applied=applied)
 
 
 def moved_context(context: Context, source: str, moved: Mapping[int, int]) -> Context:

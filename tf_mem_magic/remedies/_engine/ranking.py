@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal
 from tf_mem_magic.remedies._engine.asking import Question, ask
 from tf_mem_magic.remedies._engine.combine import PRESERVES, changed_context, merge
@@ -19,7 +20,45 @@ def propose_all(context: Context) -> Answer:
     """
     question = Question(context)
     answers = [_possible(answer, context) for remedy in all_remedies() for answer in ask(remedy, question)]
-    return tuple(sorted((with_estimate(answer, context) for answer in answers), key=_ranking(context)))
+    ranked = sorted((with_estimate(answer, context) for answer in answers), key=_ranking(context))
+    together = _together(context, ranked)
+    return (together, *ranked) if together is not None else tuple(ranked)
+
+
+def _together(context: Context, ranked: Sequence[Proposal | Declined]) -> Proposal | None:
+    """Put two changes together where neither is expected to fit alone, and both together are.
+
+    What makes room beside the step comes first, so that the batch is chosen for the room that there is then.
+    """
+    limit = context.diagnosis.limit if context.diagnosis is not None else None
+    proposals = [answer for answer in ranked if isinstance(answer, Proposal)]
+    if limit is None or any(_fits(one, limit) < 2 for one in proposals if not one.new_cell):
+        return None
+    held = [answer.settings for answer in ranked if isinstance(answer, Declined) and answer.settings is not None]
+    able = [one for one in (*proposals, *held) if one.effect is not None and one.takes_effect == "rerun"]
+    makes_room = [one for one in able if one.effect is not None and _makes_room(one.effect)]
+    smaller = [one for one in able if one.effect is not None and one.effect.batch is not None]
+    others = [one for one in proposals if one in able and one not in makes_room and one not in smaller]
+    pairs = [(a, b) for first, second in ((makes_room, smaller), (makes_room, others), (others, smaller))
+             for a in first for b in second]  # fmt: skip
+    for one, other in sorted(pairs, key=lambda pair: [_rank(two)[1:] for two in pair])[:_MOST_PAIRS]:
+        steps = _one_after_another(context, (one.key, other.key))
+        if isinstance(steps, Declined):
+            continue
+        merged = merge(steps, f"{one.key}+{other.key}", _titles(steps))
+        whole = with_estimate(merged, context)
+        if isinstance(whole, Proposal) and _fits(replace(whole, answers_cause=False), limit) == 0:
+            return replace(whole, why=f"Neither fits alone. {whole.why}")
+    return None
+
+
+_MOST_PAIRS = 6
+"""Pairs of changes that are tried together: each asks two remedies once more."""
+
+
+def _makes_room(effect: Effect) -> bool:
+    """Whether a change frees memory beside the step and leaves the step as it is."""
+    return bool(effect.released or effect.to_host) or effect.slots is not None
 
 
 def _possible(answer: Proposal | Declined, context: Context) -> Proposal | Declined:
@@ -44,21 +83,24 @@ def propose_after_success(context: Context) -> Answer:
 
 
 def _ranking(context: Context) -> Callable[[Proposal | Declined], tuple[int, ...]]:
-    """Rank as ever, but what the step's own operations say does not fit comes after what may."""
+    """Rank what is expected to fit first, or is made for the cause; then what may fit; last what does not."""
     limit = context.diagnosis.limit if context.diagnosis is not None else None
 
     def rank(answer: Proposal | Declined) -> tuple[int, ...]:
-        first, *rest = _rank(answer)
-        is_too_much = (
-            isinstance(answer, Proposal)
-            and answer.effect is not None
-            and answer.estimate is not None
-            and limit is not None
-            and answer.estimate.word(limit) == "no"
-        )
-        return (first, int(is_too_much), *rest)
+        declined, *rest = _rank(answer)
+        if isinstance(answer, Declined):
+            return (declined, *rest)
+        return (declined, int(answer.new_cell), _fits(answer, limit), *rest)
 
     return rank
+
+
+def _fits(answer: Proposal, limit: int | None) -> int:
+    """Give 0 for what is expected to fit, or is made for the cause; 1 for what may; 2 for what does not."""
+    word = answer.estimate.word(limit) if answer.estimate is not None and limit is not None else ""
+    if word == "no":
+        return 2
+    return 0 if answer.answers_cause or word in ("fits", "likely") else 1
 
 
 def _rank(answer: Proposal | Declined) -> tuple[int, ...]:
@@ -68,8 +110,13 @@ def _rank(answer: Proposal | Declined) -> tuple[int, ...]:
     # A cell of its own does not help the one that failed. Between two that keep as much, the one whose effect the
     # rerun can check comes first. What changes the training comes after all that keeps it.
     changes = answer.preserves == "nothing"
-    first = (answer.new_cell, not answer.answers_cause, changes, answer.takes_effect == "restart", answer.doubtful)
-    return (0, *map(int, first), rank, int(not answer.expects))
+    first = (not answer.answers_cause, changes, answer.takes_effect == "restart", answer.doubtful)
+    return (0, *map(int, first), rank, int(not answer.expects), _costs(answer))
+
+
+def _costs(answer: Proposal) -> int:
+    """Give 1 for what makes each step slower, 0 else."""
+    return int(bool(answer.cost))
 
 
 def combine(context: Context, keys: tuple[str, ...]) -> Proposal | Declined:

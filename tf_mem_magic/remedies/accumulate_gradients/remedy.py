@@ -10,6 +10,7 @@ from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.proposals import Estimate, Proposal, RefusedError
 from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.estimate import estimate_peak, half_or_less, largest_power_of_two
+from tf_mem_magic.diagnose.expected import largest_batch
 from tf_mem_magic.notebook.batch.search import BatchFound, set_batch
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
 from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compiled_with, made_by
@@ -57,7 +58,7 @@ def propose(ask: Ask) -> Proposal:
     before = already(ask, found)
     # Where the cell accumulates already, the sums are there.
     sums = 0 if before else sums_of(facts, found)
-    batch, estimate = _choose(ask, found, sums)
+    batch, estimate = _choose(ask, found, sums, Effect(accumulates=not before))
     doubt = weigh(ask.diagnosis, sums, found.value, batch)
     steps = found.value // batch
     place = _place(ask, found, steps, before)
@@ -81,6 +82,8 @@ def propose(ask: Ask) -> Proposal:
 
 
 def _check(ask: Ask, found: BatchFound) -> None:
+    if found.method == "validation" or ask.facts.validating:
+        raise RefusedError("it ran out in the validation, which computes no gradients: the training itself fits")
     if found.infers:
         what = f"`{found.method}`" if found.call is not None else "the loop that ran out"
         raise RefusedError(f"{what} computes no gradients: a smaller batch alone gives the same result")
@@ -93,11 +96,15 @@ def _check(ask: Ask, found: BatchFound) -> None:
         raise RefusedError("the cell calls train_on_batch, and which calls make one update is not known")
 
 
-def _choose(ask: Ask, found: BatchFound, sums: int) -> tuple[int, Estimate | None]:
+def _choose(ask: Ask, found: BatchFound, sums: int, sums_kept: Effect) -> tuple[int, Estimate | None]:
     """Choose the size of a part: the largest divisor of the batch that may fit, at most half of it."""
     limit = ask.diagnosis.limit if ask.diagnosis else None
     below = min([found.value, *(p.batch for p in ask.points if not p.fitted)])
     most = half_or_less(ask.diagnosis, found.value, below, sums)
+    if ask.diagnosis is not None:
+        # What the step itself tells comes first; where it tells that not even one sample fits, half is tried.
+        kept = ask.context.applied.then(sums_kept)
+        most = largest_batch(ask.recording, ask.diagnosis, found.value, below, kept) or most
     if limit:
         most = largest_power_of_two(ask.points, limit - sums, found.value) or most
     most = min(most, found.value // 2)

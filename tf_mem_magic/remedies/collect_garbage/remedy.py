@@ -6,7 +6,7 @@ import ast
 import re
 from dataclasses import replace
 
-from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.diagnosis import Diagnosis, Situation
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
@@ -19,6 +19,7 @@ from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell, insert_line
 from tf_mem_magic.notebook.text.on_top import insert_on_top
 from tf_mem_magic.remedies._engine.guards import diagnosed
 from tf_mem_magic.remedies._engine.question import Ask, remedy
+from tf_mem_magic.remedies.collect_garbage.models import KeptModels, kept_models
 from tf_mem_magic.remedies.collect_garbage.rounds import Rounds, find_rounds
 
 KEY = "collect-garbage"
@@ -38,6 +39,8 @@ def propose(ask: Ask) -> Proposal:
     assert diagnosis is not None  # its guard
     made = discarded(ask.recording, diagnosis.device)
     kept = _kept_results(ask, diagnosis.device)
+    if models := kept_models(ask, diagnosis):
+        return _weights_instead(ask, models)
     held = made + sum(kept.values())
     if not held or held < WORTH_NAMING * (diagnosis.limit or 0):
         raise RefusedError(_nothing(facts, diagnosis.device))
@@ -73,6 +76,33 @@ def propose(ask: Ask) -> Proposal:
         why=_WHY,
         answers_cause=diagnosis.cause == "leftovers" or bool(results),
         effect=Effect(released=held),
+    )
+
+
+def _weights_instead(ask: Ask, models: KeptModels) -> Proposal:
+    """Keep the weights of earlier rounds' models in place of the models."""
+    cell = ask.cell
+    found = find_rounds(cell, ask.facts, _lines(ask))
+    if isinstance(found, str):
+        raise RefusedError(found)
+    weights = CellEdit(cell.end(models.entry), cell.end(models.entry), ".get_weights()")
+    changed = ask.edit().edit(*_edits(cell, found, ()), weights).source()
+    return Proposal(
+        key=KEY,
+        title=f"Keep the weights in `{models.name}`, not the models",
+        source=changed,
+        original=ask.source,
+        preserves="same results",
+        caveats=(
+            f"The entries of `{models.name}` become lists of arrays, in the computer's memory: make a model and call "
+            "its `set_weights` to use one again.",
+            "The optimizers of earlier rounds are gone.",
+            _MOMENT,
+            _NEEDS,
+        ),
+        why=f"`{models.name}` holds {models.count} models: {size(models.bytes, brief_unit([models.bytes]))}.",
+        answers_cause=True,
+        effect=Effect(released=models.bytes),
     )
 
 
@@ -143,6 +173,7 @@ for fold in range(5):
     model = build()
     model.fit(x, y)
 """
+_KEPT = Situation("growing", "`models` keeps 3 models of this cell.", helps=(KEY,), reason="`models` fills the memory")
 _MODEL = ModelFacts("model", ("Dense",), weight_bytes=1 << 20, device="CPU:0")
 
 
@@ -157,6 +188,7 @@ def _example(
     values: tuple[NamedValue, ...] = (),
     used: tuple[str, ...] = (),
     declined: bool = False,
+    situation: Situation | None = None,
 ) -> Example:
     frame = Frame("In[5]", line - 1, "<module>", in_cell=True, is_user=True)
     facts = Facts(models=models, values=values, used=used)
@@ -169,6 +201,7 @@ def _example(
         discarded=(("allocator:CPU:0", made),) if made else (),
     )
     diagnosis = Diagnosis("CPU:0", line=line, in_use=98 << 20, limit=100 << 20, requested=4 << 20, cause="leftovers")
+    diagnosis = replace(diagnosis, situation=situation)
     return Example(name, Context(cell, recording, diagnosis), expect, declined)
 
 
@@ -212,6 +245,26 @@ EXAMPLES: tuple[Example, ...] = (
         "keep what they measured",
         made=0,
         models=tuple(replace(_MODEL, name=f"models[{i}]") for i in range(3)),
+        declined=True,
+    ),
+    _example(
+        "a list of models that is only filled",
+        "%%tfmem\nfrom tf_mem_magic import apply\nmodels = []\nfor fold in range(5):\n    model = None\n"
+        "    apply.collect_garbage()\n    model = build()\n    model.fit(x, y)\n"
+        "    models.append(model.get_weights())\n",
+        _LOOP.replace("for fold", "models = []\nfor fold") + "    models.append(model)\n",
+        5,
+        made=0,
+        models=(_MODEL, *(replace(_MODEL, name=f"models[{i}]") for i in range(3))),
+        situation=_KEPT,
+    ),
+    _example(
+        "a list of models that is read",
+        "does more with it",
+        _LOOP + "    models.append(model)\nprint(len(models))\n",
+        made=0,
+        models=(_MODEL, *(replace(_MODEL, name=f"models[{i}]") for i in range(3))),
+        situation=_KEPT,
         declined=True,
     ),
     _example("one model", "no second model", "%%tfmem\nmodel = build()\nmodel.fit(x, y)\n", 3, declined=True),

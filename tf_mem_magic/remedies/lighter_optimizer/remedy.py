@@ -12,6 +12,7 @@ from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Choice, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import size
+from tf_mem_magic.diagnose.expected import expected
 from tf_mem_magic.notebook.earlier import earlier_cells
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader
@@ -116,6 +117,7 @@ def _compiled_again(ask: Ask, share: _Share, lighter: Sequence[str]) -> Proposal
 
 
 def _proposal(ask: Ask, share: _Share, before: str, ways: Sequence[tuple[str, str]]) -> Proposal:
+    ways = _fitting_first(ask, ways)
     title, source = ways[0]
     return Proposal(
         key=KEY,
@@ -129,8 +131,26 @@ def _proposal(ask: Ask, share: _Share, before: str, ways: Sequence[tuple[str, st
             f"of {size(share.total)}. {title} would keep {size(_KEEPS[title] * share.weights)}."
         ),
         choices=tuple(Choice(name, changed, _NOTES[name]) for name, changed in ways[1:]),
-        effect=Effect(optimizer=title.split()[0].lower(), slots=_KEEPS[title]),
+        effect=_effect(title),
     )
+
+
+def _effect(name: str) -> Effect:
+    return Effect(optimizer=name.split()[0].lower(), slots=_KEEPS[name])
+
+
+def _fitting_first(ask: Ask, ways: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """Put the first that is expected to fit in front, or, where none is, the one that keeps least."""
+    diagnosis = ask.diagnosis
+    limit = diagnosis.limit if diagnosis is not None else None
+    if diagnosis is None or limit is None:
+        return ways
+    peaks = {name: expected(ask.recording, diagnosis, ask.context.applied.then(_effect(name))) for name, _ in ways}
+    if all(peak is None for peak in peaks.values()):
+        return ways
+    fits = [way for way in ways if (peak := peaks[way[0]]) is not None and peak.high <= limit]
+    best = fits[0] if fits else min(ways, key=lambda way: _KEEPS[way[0]])
+    return [best, *(way for way in ways if way != best)]
 
 
 def _share(model: ModelFacts, diagnosis: Diagnosis | None) -> _Share:

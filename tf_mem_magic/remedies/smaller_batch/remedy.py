@@ -61,8 +61,15 @@ def propose(ask: Ask) -> Proposal:
         why=_why(ask, found, batch, estimate),
         expects=_expects(found, batch),
         undo="\n".join(found.undo),
-        effect=None if found.method == "validation" else Effect(batch=(found.value, batch)),
+        answers_cause=found.method == "validation",
+        effect=Effect(batch=(found.value, batch)) if _is_of_the_step(ask, found) else None,
     )
+
+
+def _is_of_the_step(ask: Ask, found: BatchFound) -> bool:
+    """Tell whether the batch is that of the step which is known: a validation has one of its own."""
+    step = ask.facts.step
+    return found.method != "validation" or (step is not None and step.batch == found.value)
 
 
 def _trains_too(ask: Ask, found: BatchFound) -> bool:
@@ -100,9 +107,9 @@ def _choose(ask: Ask, found: BatchFound) -> tuple[int, Estimate | None]:
     """Choose the next batch size: the largest power of two expected to fit, else half, or less if half cannot do."""
     points, below = _points(ask, found), _below(ask, found)
     batch = half_or_less(ask.diagnosis, found.value, below)
-    if ask.diagnosis is not None and found.method != "validation" and not found.per_replica:
+    if ask.diagnosis is not None and _is_of_the_step(ask, found) and not found.per_replica:
         # What the step itself tells comes first; where it tells that not even one sample fits, half is tried.
-        batch = largest_batch(ask.recording, ask.diagnosis, found.value, below) or batch
+        batch = largest_batch(ask.recording, ask.diagnosis, found.value, below, ask.context.applied) or batch
     limit = ask.diagnosis.limit if ask.diagnosis else None
     if limit:
         batch = largest_power_of_two(points, limit, found.value) or batch

@@ -14,7 +14,7 @@ from tf_mem_magic.notebook.bindings import assigned_names
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.text.cell import apply_edits, read_cell
 from tf_mem_magic.notebook.text.mask import NotPython
-from tf_mem_magic.remedies._engine.guards import host_memory
+from tf_mem_magic.remedies._engine.guards import Check, host_memory
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.stream_data.array_calls import gives_arrays, stream_call
 from tf_mem_magic.remedies.stream_data.pipelines import stream_pipelines
@@ -22,7 +22,14 @@ from tf_mem_magic.remedies.stream_data.streaming import IMPORT, Change
 
 KEY = "stream-data"
 TITLE = "Stream the data"
-GUARDS = (host_memory.saying("it was not the computer's own memory that ran out, and this saves no other"),)
+
+
+def _not_of_data(ask: Ask) -> str:
+    situation = ask.diagnosis.situation if ask.diagnosis is not None else None
+    return "" if situation is not None and situation.kind == "pipeline" else host_memory.why(ask)
+
+
+GUARDS = (Check("of_data", _not_of_data, "it was not the computer's own memory that ran out, and this saves no other"),)
 
 
 @remedy(KEY, TITLE, GUARDS)

@@ -1,0 +1,187 @@
+"""Data, results and single samples that do not fit, whatever the batch."""
+
+from __future__ import annotations
+
+import re
+from math import prod
+
+from tf_mem_magic.core.diagnosis import Diagnosis, Situation
+from tf_mem_magic.core.recording import Frame, Recording
+from tf_mem_magic.core.units import brief_unit, size
+from tf_mem_magic.diagnose.situation_keys import CREATES, HELD, ROOM, RUNS_MODELS
+
+_GRAPH = re.compile(r"/|^__inference|^(?:Stateful)?PartitionedCall")
+_TO_DEVICE = re.compile(r"_EagerConst|^Const$|_Recv|_HostRecv|CopyToDevice")
+_LARGE = 0.1
+"""Share of the limit from which one result is what did not fit; a smaller one only met a device that others fill."""
+
+_CONVERTS = frozenset({"convert_to_eager_tensor", "convert_to_tensor", "_constant_eager_impl", "from_tensor_slices"})
+
+
+def constant(diagnosis: Diagnosis, frames: list[Frame]) -> Situation | None:
+    """Find an array that was copied to the device as a whole before anything was computed with it."""
+    if not diagnosis.device.startswith("GPU"):
+        return None
+    converts = any(f.function in _CONVERTS for f in frames) and not any(f.function in RUNS_MODELS for f in frames)
+    named = _TO_DEVICE.search(diagnosis.op or "") is not None
+    if not (converts and (named or not diagnosis.op)):
+        return None
+    slices = any(f.function in ("from_tensor_slices", "from_tensors") for f in frames)
+    what = "`from_tensor_slices` copies the whole array" if slices else "The whole array was copied"
+    needs = f" ({size(diagnosis.requested, brief_unit([diagnosis.requested]))})" if diagnosis.requested else ""
+    return Situation(
+        "constant",
+        f"{what}{needs} to {diagnosis.device} before the first step.",
+        helps=("keep-on-host", *(ROOM if diagnosis.cause == "other-process" else (*HELD, "other-gpu"))),
+        reason="it ran out while an array was copied to the device as a whole, which this does not change",
+    )
+
+
+def outputs(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
+    """Find a ``predict`` whose results fill the device: Keras keeps those of all batches and joins them at the end."""
+    batches = {seen.batch for seen in recording.facts.batches if seen.method == "predict"}
+    if not batches or {seen.method for seen in recording.facts.batches} != {"predict"}:
+        return None
+    shape = diagnosis.shape or ()
+    joining = (diagnosis.op or "").startswith("Concat") and bool(shape) and shape[0] > max(batches)
+    if joining and diagnosis.requested:
+        needs = f"are joined there: {list(shape)} {diagnosis.dtype or ''}".rstrip()
+        needs += f", {size(diagnosis.requested, brief_unit([diagnosis.requested]))} once more"
+    else:
+        held = alike(recording, diagnosis)
+        if held is None:
+            return None
+        count, each = held
+        needs = f"fill it: {count} of {size(each, brief_unit([each]))} each so far"
+    return Situation(
+        "outputs",
+        f"`predict` keeps the results of all batches on {diagnosis.device}, and they {needs}.",
+        "Predict some of the rows at a time: the results then lie in the computer's memory.",
+        helps=("outputs-to-host", *ROOM),
+        reason="it is the results of `predict` that fill the memory, and they take the same with this",
+    )
+
+
+def pipeline(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
+    """Find a pipeline of ``tf.data`` that holds many elements at once: a shuffle buffer, a cache, a long queue."""
+    if not diagnosis.device.startswith("CPU") or all(_DRAWS.search(one.message) is None for one in recording.errors):
+        return None
+    held = alike(recording, diagnosis)
+    if held is None:
+        return None
+    count, each = held
+    return Situation(
+        "pipeline",
+        f"The data pipeline holds {count:,} tensors of {size(each, brief_unit([each]))} each: a shuffle buffer, a "
+        "cache or a queue of `tf.data` fills it.",
+        "Shuffle before the data are loaded or made large, or in a smaller buffer; put a cache into a file.",
+        "data.shuffle(1000)  # instead of as many as there are samples",
+        helps=("stream-data", *ROOM),
+        reason="it is elements that the data pipeline holds which fill the memory, and they take the same with this",
+    )
+
+
+_DRAWS = re.compile(r"\bIteratorGetNext\b|__IteratorGetNext_")
+
+_ALIKE = 8
+"""Chunks of one size from which they are taken for as many elements, or results of as many batches."""
+
+_MOST_ALIKE = 0.5
+"""Share of the bytes in use that they must hold before they are what filled the device."""
+
+
+def alike(recording: Recording, diagnosis: Diagnosis, least: int = _ALIKE) -> tuple[int, int] | None:
+    """Give number and size of equal chunks that hold most of the memory; None where there are none."""
+    chunks = [chunk for dump in recording.dumps[-1:] for chunk in dump.chunks]
+    if not chunks or not diagnosis.in_use:
+        return None
+    requested, _, count = max(chunks, key=lambda chunk: chunk[0] * chunk[2])
+    return (count, requested) if count >= least and requested * count >= _MOST_ALIKE * diagnosis.in_use else None
+
+
+def one_sample(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
+    """Find inference or training that ran out on a single sample, of which no batch takes less."""
+    methods = {seen.method for seen in recording.facts.batches}
+    shape, op = diagnosis.shape or (), diagnosis.op or ""
+    if not methods or diagnosis.layer is None or len(shape) < 3 or shape[0] != 1:
+        return None
+    values = f"{' × '.join(map(str, shape[1:]))} values in one layer"
+    if methods <= {"predict", "evaluate"} and "gradient" not in op:
+        return Situation(
+            "one-sample",
+            f"One sample alone needs it ({values}): no batch takes less.",
+            "Give the model the picture in tiles that overlap, or compute this call on the CPU.",
+            rules_out=("smaller-batch", "accumulate-gradients"),
+            reason="it is one sample that does not fit, and no batch takes less",
+        )
+    if {seen.batch for seen in recording.facts.batches} != {1}:
+        return None
+    pairs = len(shape) >= 3 and shape[-1] == shape[-2] > 1
+    shorter = "shorter: half the length takes a quarter of that" if pairs else "smaller"
+    return Situation(
+        "one-sample",
+        f"One sample alone needs it ({values}), with what is kept of the other layers for its gradients.",
+        f"Cut the samples into parts, or make them {shorter}. Both make other training data.",
+        rules_out=("smaller-batch", "accumulate-gradients"),
+        reason="it is one sample that does not fit, and no batch takes less",
+    )
+
+
+def eager(recording: Recording, diagnosis: Diagnosis, frames: list[Frame]) -> Situation | None:
+    """Find one operation on all rows at once, outside any model, training step or graph."""
+    functions = {f.function for f in frames}
+    outside = functions & (RUNS_MODELS | {"gradient", "apply_gradients", "minimize", "build", "_initialize"} | CREATES)
+    in_layer = any(re.search(r"keras/src/(?:layers|models)/", f.file.replace("\\", "/")) for f in frames)
+    shape = diagnosis.shape or ()
+    if not diagnosis.op or _GRAPH.search(diagnosis.op) or outside or in_layer or len(shape) < 2:
+        return None
+    if recording.facts.batches or recording.facts.epochs_done is not None:
+        return None  # inside one of Keras's methods, whose own frames the error leaves out
+    if (diagnosis.requested or 0) < _LARGE * (diagnosis.limit or 0):
+        return None
+    if any(f.function == "__call__" and "polymorphic" in f.file for f in frames):
+        return None
+    needs = (
+        size(diagnosis.requested, brief_unit([diagnosis.requested])) if diagnosis.requested else "more than was free"
+    )
+    advice, code = _instead(recording, diagnosis)
+    return Situation(
+        "eager-data",
+        f"The result of one operation on all rows, {list(shape)} {diagnosis.dtype or ''}".rstrip() + f", is {needs}.",
+        advice,
+        code,
+        helps=("rows-in-chunks", "cpu-offload", "keep-on-host", *ROOM),
+        reason="it ran out in an operation on the data, outside any model, which this does not change",
+    )
+
+
+def _instead(recording: Recording, diagnosis: Diagnosis) -> tuple[str, str]:
+    """Say how to do without a result for all rows at once, by the operation."""
+    shape = diagnosis.shape or ()
+    if diagnosis.op == "OneHot":
+        return (
+            f"Keep the integer labels: a sparse loss needs no one-hot copy of {prod(shape):,} numbers.",
+            'model.compile(optimizer, loss="sparse_categorical_crossentropy")  # with the integer labels',
+        )
+    if len(shape) >= 3 and shape[0] == shape[1] and shape[0] > 1:
+        return (
+            f"All {shape[0]:,} × {shape[1]:,} pairs are held with {prod(shape[2:]):,} values each: compute some rows "
+            "of them at a time, and keep only what is reduced.",
+            _pairs(recording, shape),
+        )
+    return (f"Do it for a few of the {shape[0]:,} rows at a time, or in the data set's `.map`, after `.batch`.", "")
+
+
+def _pairs(recording: Recording, shape: tuple[int, ...]) -> str:
+    """Write the squared distances of all pairs in rows, where the name of the array is known."""
+    wanted = (shape[0], *shape[2:])
+    names = [value.name for value in recording.facts.values if value.shape == wanted and value.name.isidentifier()]
+    if len(names) != 1 or len(shape) != 3:
+        return ""
+    x = names[0]
+    step = max(1, min(128, shape[0] // 8))
+    return (
+        f"rows = range(0, len({x}), {step})\n"
+        f"parts = [tf.reduce_sum(({x}[i : i + {step}, None] - {x}[None]) ** 2, -1) for i in rows]\n"
+        "distances = tf.concat(parts, 0)"
+    )

@@ -1,0 +1,62 @@
+"""A list that the cell fills with the models of its rounds, and that nothing else in it reads."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.proposals import RefusedError
+from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies._engine.question import Ask
+
+
+@dataclass(frozen=True, slots=True)
+class KeptModels:
+    """A list of models: its ``name``, how many it holds, their ``bytes``, and the ``entry`` that is appended."""
+
+    name: str
+    count: int
+    bytes: int
+    entry: ast.Name
+
+
+def kept_models(ask: Ask, diagnosis: Diagnosis) -> KeptModels | None:
+    """Find the list of models that fills the device; None where no list does.
+
+    Refused where the list is read in the cell: what it holds is not changed then.
+    """
+    situation = diagnosis.situation
+    if situation is None or situation.kind != "growing":
+        return None
+    held: dict[str, list[int]] = {}
+    for model in ask.facts.models:
+        root, bracket, _ = model.name.partition("[")
+        if bracket and model.is_new and not model.local and model.device == diagnosis.device:
+            held.setdefault(root, []).append(model.weight_bytes + model.optimizer_bytes)
+    if not held:
+        return None
+    name, sizes = max(held.items(), key=lambda entry: sum(entry[1]))
+    entry = _appended(ask.cell, name)
+    if entry is None:
+        what = f"`{name}` keeps {len(sizes)} models of this cell"
+        raise RefusedError(f"{what}, and the cell does more with it than to append one: keep what they measured")
+    return KeptModels(name, len(sizes), sum(sizes), entry)
+
+
+def _appended(cell: PythonCell, name: str) -> ast.Name | None:
+    """Give the name that the cell appends to a list, in the only line that does anything with the list but make it."""
+    appends = [
+        call
+        for call in cell.calls
+        if called_name(call) == "append"
+        and isinstance(call.func, ast.Attribute)
+        and isinstance(call.func.value, ast.Name)
+        and call.func.value.id == name
+    ]
+    reads = [n for n in cell.nodes if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load)]
+    if len(appends) != 1 or len(reads) != 1 or len(appends[0].args) != 1:
+        return None
+    entry = appends[0].args[0]
+    return entry if isinstance(entry, ast.Name) else None

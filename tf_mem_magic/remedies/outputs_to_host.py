@@ -1,0 +1,139 @@
+"""Outputs to host: what ``predict`` gives is kept in the computer's memory, part by part."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from tf_mem_magic.core.diagnosis import Diagnosis, Situation
+from tf_mem_magic.core.facts import BatchSeen, Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
+from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies._engine.examples import example
+from tf_mem_magic.remedies._engine.guards import apply_is_free, device_memory, keras_3, python
+from tf_mem_magic.remedies._engine.question import Ask, remedy
+
+KEY = "outputs-to-host"
+TITLE = "Keep predictions in the computer's memory"
+GUARDS = (device_memory, python, keras_3, apply_is_free)
+
+_SHARE = 1 / 8
+"""Share of the device's memory that the results of one part may take: Keras holds them twice when it joins them."""
+
+_PASSED_ON = frozenset({"batch_size", "verbose", "callbacks"})
+_WHY = "Keras keeps the results of all batches on the device until `predict` ends, and joins them there."
+
+
+@remedy(KEY, TITLE, GUARDS)
+def propose(ask: Ask) -> Proposal:
+    """Offer it where the results of `predict` filled the device, on arrays that can be cut into parts."""
+    diagnosis = ask.diagnosis
+    situation = diagnosis.situation if diagnosis is not None else None
+    if diagnosis is None or situation is None or situation.kind != "outputs":
+        raise RefusedError("it was not the results of `predict` that filled the memory")
+    calls = [c for c in ask.failing if called_name(c) == "predict" and isinstance(c.func, ast.Attribute)]
+    if len(calls) != 1:
+        raise RefusedError("the call of `predict` that ran out was not found in the cell")
+    call = calls[0]
+    assert isinstance(call.func, ast.Attribute)
+    receiver = ask.cell.text(call.func.value)
+    if ask.facts.model(receiver) is None:
+        raise RefusedError(f"`{receiver}` is not known to be a Keras model")
+    data = _data(ask, call)
+    rows, batch = _rows(ask.facts, diagnosis, data)
+    if rows >= (data.shape or (0,))[0]:
+        raise RefusedError(f"a part would be as large as all of `{data.name}`")
+    rest = "".join(f", {k.arg}={ask.cell.text(k.value)}" for k in call.keywords if k.arg != "x")
+    rest = f"{', batch_size=' + ask.cell.text(call.args[1]) if len(call.args) > 1 else ''}{rest}"
+    edit = ask.edit().replace(call, f"apply.predict_in_parts({receiver}, {data.name}, {rows}{rest})")
+    statement = next(s for s in ask.cell.tree.body if s.lineno <= call.lineno <= (s.end_lineno or s.lineno))
+    return Proposal(
+        key=KEY,
+        title=f"Predict {rows} rows at a time",
+        source=edit.before(statement, apply=True).source(),
+        original=ask.source,
+        preserves="same results",
+        caveats=(
+            f"The batches stay at {batch} rows; each part shows a progress bar of its own.",
+            "The changed cell needs tf_mem_magic.",
+        ),
+        why=_WHY,
+        answers_cause=True,
+    )
+
+
+def _data(ask: Ask, call: ast.Call) -> NamedValue:
+    """Give the array that ``predict`` is called on; refuse where it is none, or more is given than can be passed on."""
+    given = [*call.args[:1], *(k.value for k in call.keywords if k.arg == "x")]
+    if len(given) != 1 or not isinstance(given[0], ast.Name):
+        raise RefusedError("what `predict` is given is no plain name")
+    others = [k.arg or "**" for k in call.keywords if k.arg not in _PASSED_ON and k.arg != "x"]
+    if others or len(call.args) > 2 or any(isinstance(one, ast.Starred) for one in call.args):
+        raise RefusedError(f"`predict` is given more than its batch size ({', '.join(others) or 'by position'})")
+    name = given[0].id
+    value = next((v for v in ask.facts.values if v.name == name), None)
+    if value is None or not value.shape:
+        raise RefusedError(f"`{name}` is no array whose rows are known")
+    return value
+
+
+def _rows(facts: Facts, diagnosis: Diagnosis, data: NamedValue) -> tuple[int, int]:
+    """Give the rows of a part, a multiple of the batch, and the batch."""
+    batch = next((seen.batch for seen in facts.batches if seen.method == "predict"), 32)
+    rows = (data.shape or (1,))[0]
+    shape = diagnosis.shape or ()
+    joined = bool(shape) and shape[0] == rows
+    # Where it ran out before the results were joined, what was in use is the results of some of the rows.
+    each = (diagnosis.requested or 0) / rows if joined else (diagnosis.in_use or 0) / rows
+    room = _SHARE * (diagnosis.limit or 0)
+    most = int(room / each) if each and room else rows // 8
+    return max(most // batch, 1) * batch, batch
+
+
+def _example(name: str, cell: str, expect: str, declined: bool = False, **more: Any) -> Example:
+    situation = more.pop("situation", Situation("outputs", "`predict` keeps the results of all batches on GPU:0."))
+    diagnosis = Diagnosis(
+        "GPU:0",
+        requested=400 << 19,
+        shape=(400, 128, 128, 8),
+        op="ConcatV2",
+        line=2,
+        limit=300 << 20,
+        situation=situation,
+    )
+    given: dict[str, Any] = {
+        "models": (ModelFacts("model"),),
+        "values": (NamedValue("x", 400 * 12288, "numpy.ndarray", shape=(400, 32, 32, 3), dtype="float32"),),
+        "batches": (BatchSeen("predict", 4, "arrays"),),
+    }
+    return example(name, cell, expect, declined=declined, diagnosis=diagnosis, **{**given, **more})
+
+
+_PREDICT = "%%tfmem\npred = model.predict(x, batch_size=4, verbose=0)\n"
+_IMPORT = "%%tfmem\nfrom tf_mem_magic import apply\n"
+
+EXAMPLES: tuple[Example, ...] = (
+    _example(
+        "many large results",
+        _PREDICT,
+        _IMPORT + "pred = apply.predict_in_parts(model, x, 72, batch_size=4, verbose=0)\n",
+    ),
+    _example(
+        "the batch by position, in an expression",
+        "%%tfmem\nbest = model.predict(x, 4).argmax(-1)\n",
+        _IMPORT + "best = apply.predict_in_parts(model, x, 72, batch_size=4).argmax(-1)\n",
+    ),
+    _example("a dataset", _PREDICT.replace("(x", "(ds"), "`ds` is no array", declined=True),
+    _example("a part of an array", _PREDICT.replace("(x", "(x[:9]"), "no plain name", declined=True),
+    _example("steps", _PREDICT.replace("verbose=0", "steps=9"), "more than its batch size (steps)", declined=True),
+    _example("an ordinary batch", _PREDICT, "not the results of `predict`", declined=True, situation=None),
+    _example("not a model", _PREDICT.replace("model.", "net."), "`net` is not known", declined=True),
+    _example("in a function", "%%tfmem\npred = run(model)\n", "call of `predict`", declined=True),
+    _example(
+        "one batch is all",
+        _PREDICT,
+        "as large as all",
+        declined=True,
+        batches=(BatchSeen("predict", 400, "arrays"),),
+    ),
+)

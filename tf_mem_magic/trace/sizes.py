@@ -1,0 +1,81 @@
+"""A graph that ran, rebuilt at the sizes that its data had: the batch, and the length of samples that may be any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tf_mem_magic.diagnose.errortext import read_error
+from tf_mem_magic.trace.flatten import Flat, Flattener
+
+
+def failed_shape(messages: Iterable[str]) -> tuple[int, ...]:
+    """Give the shape of the tensor for which memory ran out; empty where no message tells."""
+    return next((shape for text in messages if (shape := read_error(text).shape)), ())
+
+
+def at_length(
+    graph: Any,
+    arguments: list[tuple[int, ...] | None],
+    batch: int | None,
+    failed: tuple[int, ...],
+    deadline: float,
+) -> tuple[Flat | None, int | None]:
+    """Rebuild a graph at the failing batch; where its samples may be of any length, at the length that they had.
+
+    That is one of the numbers in the shape of the tensor that failed, and the right one brings a tensor of that shape
+    about. None where no number does.
+    """
+    flat = flatten_at(graph, arguments, batch, batch, deadline)
+    if all(None not in shape[1:] for shape in data_of(flat)):
+        return flat, None
+    for length in sorted({n for n in failed if n > 1}, reverse=True):
+        flat = flatten_at(graph, arguments, batch, batch, deadline, length)
+        shapes = (t.shape for op in flat.graph.get_operations() for t in op.outputs)
+        if any(fixed(shape) == failed for shape in shapes if shape.rank == len(failed)):
+            return flat, length
+    return None, None
+
+
+def data_of(flat: Flat) -> tuple[tuple[int | None, ...], ...]:
+    """List the shapes of the data that a step draws."""
+    drawn = [t for op in flat.graph.get_operations() if op.type.startswith("IteratorGetNext") for t in op.outputs]
+    return tuple(tuple(t.shape.as_list()) for t in drawn if t.shape.rank)
+
+
+def flatten_at(
+    graph: Any,
+    arguments: list[tuple[int, ...] | None],
+    batch: int | None,
+    wanted: int | None,
+    deadline: float,
+    length: int | None = None,
+) -> Flat:
+    """Rebuild a graph at the batch size ``wanted``, its samples of the ``length`` where that may be any."""
+    import tensorflow as tf
+
+    def resize(shape: Any) -> Any:
+        if shape.rank and shape[0] is None and wanted is not None:
+            inner = [length if n is None and length is not None else n for n in shape.as_list()[1:]]
+            return tf.TensorShape([wanted, *inner])
+        return shape
+
+    place = {id(t): i for i, t in enumerate(graph.inputs)}
+
+    def real(old: Any) -> Any:
+        known = arguments[place[id(old)]]
+        if known is None:
+            return resize(old.shape)
+        if known and known[0] == batch and wanted is not None:
+            known = (wanted, *known[1:])
+        return tf.TensorShape(known)
+
+    return Flattener(resize, deadline, real).flatten(graph)
+
+
+def fixed(shape: Any) -> tuple[int, ...] | None:
+    """Give a shape as numbers; None where one of them is not known."""
+    try:
+        return tuple(int(n) for n in shape)
+    except (TypeError, ValueError):
+        return None
