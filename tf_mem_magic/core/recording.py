@@ -183,6 +183,7 @@ class Recording:
     when the cell began, the bytes that Python's collector gave back after it, by series name; a rerun starts without.
     ``discarded``: the same of what the cell itself had made and nothing held any more when it failed.
     ``failed_requests``: what the allocator said on stderr about requests that got no memory, oldest first.
+    ``failed_before``: runs that had run out of memory in this kernel before.
     """
 
     cell: Cell
@@ -202,6 +203,7 @@ class Recording:
     garbage: tuple[tuple[str, int], ...] = ()
     discarded: tuple[tuple[str, int], ...] = ()
     failed_requests: tuple[FailedRequest, ...] = ()
+    failed_before: int = 0
 
     @property
     def caught(self) -> tuple[FailedRequest, ...]:

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.core.diagnosis import Diagnosis, Situation
+from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import Facts
+from tf_mem_magic.core.proposals import Estimate
 from tf_mem_magic.core.recording import Dump, Frame, Recording
 from tf_mem_magic.core.units import Unit, brief_unit, duration, size
 from tf_mem_magic.diagnose.breakdown import HOST, discarded, find_leftovers
+from tf_mem_magic.diagnose.expected import expected
 from tf_mem_magic.diagnose.places import HOOK, at_top_level, is_cell_file
 
 _LONGEST_CODE = 100
@@ -18,6 +21,8 @@ _TRIFLE = 0.01
 """Share of what the cell left below which what earlier cells left is not worth a word."""
 
 _LONGEST_LIST = 4
+_MATTERS = 0.1
+"""Share of the limit from which what earlier cells left is said beside another cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +223,13 @@ def _cause(recording: Recording, diagnosis: Diagnosis) -> str:
     if diagnosis.cause == "other-process":
         return _others(recording, diagnosis.device)
     if diagnosis.cause == "leftovers":
-        return _left(recording, diagnosis.device)
+        own = find_leftovers(recording, diagnosis.device).sure + discarded(recording, diagnosis.device)
+        whole = expected(recording, diagnosis, Effect(released=own))
+        too_much = whole is not None and diagnosis.limit is not None and whole.word(diagnosis.limit) == "no"
+        return _left(recording, diagnosis.device, whole if too_much else None)
+    beside = _left_beside(recording, diagnosis)
+    if beside:
+        return beside
     alone = diagnosis.larger_than_device and diagnosis.cause == "too-big"
     if not alone or diagnosis.requested is None:
         return ""
@@ -234,7 +245,7 @@ def _others(recording: Recording, device: str) -> str:
     return f"Other processes hold {held} of this card ({_listed(names)}): without them the request would have fitted."
 
 
-def _left(recording: Recording, device: str) -> str:
+def _left(recording: Recording, device: str, whole: Estimate | None = None) -> str:
     left, own = find_leftovers(recording, device), discarded(recording, device)
     unit = brief_unit([left.bytes, own])
     garbage = f"{size(own, unit)} were garbage: what this cell had made before and nothing uses any more."
@@ -247,8 +258,29 @@ def _left(recording: Recording, device: str) -> str:
         return f"{garbage} Without that the request would have fitted."
     told = f"Earlier cells left {' and '.join(parts)} on {device}"
     if own:
-        return f"{told}. {garbage} Without both the request would have fitted."
-    return f"{told}: without that the request would have fitted."
+        return f"{told}. {garbage} Without both the request would have fitted{_but(whole)}."
+    return f"{told}: without that the request would have fitted{_but(whole)}."
+
+
+def _but(whole: Estimate | None) -> str:
+    """Say that the step needs more than the request that failed, where that is known."""
+    return f", but not the whole step: about {size((whole.low + whole.high) // 2)}" if whole is not None else ""
+
+
+def _left_beside(recording: Recording, diagnosis: Diagnosis) -> str:
+    """Say what earlier cells left, where that is not the whole cause but a part of it that matters."""
+    limit, in_use, requested = diagnosis.limit, diagnosis.in_use, diagnosis.requested
+    if diagnosis.device == HOST or not limit or in_use is None or requested is None:
+        return ""
+    left = find_leftovers(recording, diagnosis.device)
+    missing = in_use + requested - left.named - limit
+    if not left.names or left.named < _MATTERS * limit or missing <= 0:
+        return ""
+    unit = brief_unit([left.named])
+    return (
+        f"Earlier cells left {size(left.named, unit)} in {_listed(left.names, ', ')}; without that {size(missing)} "
+        "would still be missing."
+    )
 
 
 def _listed(names: Sequence[str], joint: str = "; ") -> str:

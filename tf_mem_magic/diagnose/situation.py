@@ -8,7 +8,7 @@ from tf_mem_magic.core.diagnosis import Diagnosis, Situation
 from tf_mem_magic.core.recording import Frame, Recording
 from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.diagnose.places import HOOK, tape_around_loop
-from tf_mem_magic.diagnose.situation_data import alike, constant, eager, one_sample, outputs, pipeline
+from tf_mem_magic.diagnose.situation_data import alike, constant, eager, jacobian, one_sample, outputs, pipeline
 from tf_mem_magic.diagnose.situation_keys import ROOM
 from tf_mem_magic.diagnose.situation_weights import filled_by_weights, weight_made
 
@@ -30,12 +30,14 @@ def find_situation(recording: Recording, diagnosis: Diagnosis) -> Situation | No
         _growing(recording, diagnosis),
         _models_kept(recording, diagnosis),
         filled_by_weights(diagnosis),
+        jacobian(diagnosis),
         constant(diagnosis, frames),
         pipeline(recording, diagnosis),
         _callback(diagnosis, frames),
         outputs(recording, diagnosis),
         _validation(recording, diagnosis),
         _one_tape(recording, diagnosis),
+        _in_pieces(recording, diagnosis),
         one_sample(recording, diagnosis),
         eager(recording, diagnosis, frames),
     ):
@@ -102,7 +104,15 @@ def _callback(diagnosis: Diagnosis, frames: Sequence[Frame]) -> Situation | None
         f"It ran out in `{hook}` of a callback, beside the training, which itself fitted.",
         advice,
         code,
-        rules_out=("smaller-batch", "accumulate-gradients", "rematerialize", "freeze-base-layers", "graph-mode"),
+        rules_out=(
+            "smaller-batch",
+            "accumulate-gradients",
+            "rematerialize",
+            "freeze-base-layers",
+            "graph-mode",
+            "mixed-precision",
+            "lighter-optimizer",
+        ),
         reason=f"it ran out in `{hook}` of a callback, and the training itself fitted",
     )
 
@@ -154,3 +164,22 @@ def _one_tape(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
 
 _ROUNDS = 3
 """Equal chunks from which a tape has surely kept those of several rounds."""
+
+
+def _in_pieces(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
+    """Find a pool that lies in pieces since a run before this one ran out of memory."""
+    requested, in_use, limit = diagnosis.requested, diagnosis.in_use, diagnosis.limit
+    if not recording.failed_before or diagnosis.cause != "fragmentation" or in_use is None or not limit:
+        return None
+    if requested is None or in_use > _MOSTLY_FREE * limit:
+        return None
+    unit = brief_unit([limit])
+    return Situation(
+        "in-pieces",
+        f"{unit.text(limit - in_use)} of {size(limit, unit)} are free, in pieces that an earlier run left which ran "
+        "out in this kernel: in a fresh one there is one piece.",
+    )
+
+
+_MOSTLY_FREE = 0.5
+"""Share of the limit in use up to which it is the pieces, and not the step itself, that leave no room."""

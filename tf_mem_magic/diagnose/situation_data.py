@@ -99,6 +99,22 @@ def alike(recording: Recording, diagnosis: Diagnosis, least: int = _ALIKE) -> tu
     return (count, requested) if count >= least and requested * count >= _MOST_ALIKE * diagnosis.in_use else None
 
 
+def jacobian(diagnosis: Diagnosis) -> Situation | None:
+    """Find a Jacobian whose rows are computed side by side (TensorFlow's ``pfor``)."""
+    if not re.search(r"(?:^|/)pfor(?:/|$)", diagnosis.op or ""):
+        return None
+    rows = diagnosis.shape[0] if diagnosis.shape else 0
+    many = f" ({rows:,} of them)" if rows > 1 else ""
+    return Situation(
+        "jacobian",
+        f"The rows of a Jacobian{many} are computed at once, each by a backward pass of its own.",
+        "Compute them one after the other, or for fewer samples at a time.",
+        "jac = tape.jacobian(y, x, experimental_use_pfor=False)  # with tf.GradientTape(persistent=True)",
+        helps=("jacobian-row-by-row", "smaller-batch", *ROOM),
+        reason="it is the rows of a Jacobian, all at once, that fill the memory",
+    )
+
+
 def one_sample(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
     """Find inference or training that ran out on a single sample, of which no batch takes less."""
     methods = {seen.method for seen in recording.facts.batches}

@@ -11,7 +11,7 @@ import re
 import sys
 import tokenize
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, Literal
@@ -192,7 +192,9 @@ def known_at_once(devices: Sequence[DeviceFacts] = (), earlier_cells: Sequence[s
 
 def _live(facts: Facts, look: _Look) -> dict[str, Any]:
     namespace, before, running = look.namespace, look.before, look.ended == "running"
-    pairs = names.reachable(namespace)
+    in_use = _in_use(look)
+    # A model or an array that two names hold is known by the one that the cell writes.
+    pairs = sorted(names.reachable(namespace), key=lambda pair: not in_use(pair[0]))
     kept = names.history(namespace)
     inner = list(local_names(look.exception))
     local = [(name, value) for name, value in inner if name not in namespace]
@@ -210,6 +212,7 @@ def _live(facts: Facts, look: _Look) -> dict[str, Any]:
         lambda model: before.steps_of(training_of(model, optimizers)) if before.had(model) else None,
         before.had,
         (lambda one: before.steps_of([one])) if running else steps_of,
+        in_use,
     )
     described = tuple(
         _probed(replace(one, local=id(model) in of_functions), model, look)
@@ -220,7 +223,11 @@ def _live(facts: Facts, look: _Look) -> dict[str, Any]:
         "models": described,
         "datasets": tuple(replace(one, is_new=not before.had(value)) for one, value in found),
         "values": (
-            *find_values(names.own_names(namespace) + kept, before.held, variables_of(models, optimizers)),
+            *find_values(
+                sorted(names.own_names(namespace), key=lambda pair: not in_use(pair[0])) + kept,
+                before.held,
+                variables_of(models, optimizers),
+            ),
             *describe_left_optimizers(named_optimizers, models, before.held),
             *describe_kept_models([*pairs, *kept], models, before.held),
         ),
@@ -229,6 +236,21 @@ def _live(facts: Facts, look: _Look) -> dict[str, Any]:
         "sessions": _open_sessions(pairs, before),
         "shadowed": tuple(dict.fromkeys(name for name, _ in others)),
     }
+
+
+def _in_use(look: _Look) -> Callable[[str], bool]:
+    """Give what tells whether a cell that failed uses a name: it writes it, or the code that it reaches does."""
+    if look.ended != "failed":
+        return lambda _: False
+    plain = _plain_python(look.source)
+    words = {word for word in _WORD.findall(plain) if word in look.namespace}
+    words |= set(used_names(plain, look.namespace))
+
+    def is_used(name: str) -> bool:
+        root = _WORD.match(name)
+        return root is not None and root[0] in words
+
+    return is_used
 
 
 def _is_about_a_model(facts: Facts, look: _Look) -> bool:

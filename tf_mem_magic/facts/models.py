@@ -82,10 +82,15 @@ def describe_models(
     steps_before: Callable[[Any], int | None],
     existed: Callable[[Any], bool],
     count_steps: Callable[[Any], int],
+    in_use: Callable[[str], bool] = lambda _: False,
 ) -> tuple[ModelFacts, ...]:
-    """Describe models; a variable that several of them share is counted with the largest, so that sums are true."""
+    """Describe models; a variable that several of them share is counted once, so that sums are true.
+
+    It counts with the largest of those that the cell uses (``in_use`` tells by their names), else with the largest:
+    what a model in use shares with another is in use.
+    """
     counted: set[int] = set()
-    order = sorted(models, key=lambda pair: -len(_variables(pair[1])))
+    order = sorted(models, key=lambda pair: (not in_use(pair[0]), -len(_variables(pair[1]))))
     facts = {}
     for name, model in order:
         early = _bytes_once((v for v in _variables(model) if existed(v)), set(counted))

@@ -178,6 +178,8 @@ class CellRun:
         files = frozenset(n for n, number in compiled.items() if number == count or self._compiled.get(n) != number)
         told = self._capture.tell(error, files, count, was_cancelled(error, self._task))
         recording = with_step(with_garbage(told), error, self.host.shell.user_ns)
+        failed = sum(report.status == "oom" for report in self.host.reports)
+        recording = replace(recording, failed_before=failed)
         # Offered once for each model: whoever trains it again knows by then.
         models = {(model.name, model.weight_bytes) for model in deployable(recording)[:1]} - self.host.deployed
         deploys = bool(models) and (self.run.rerun is None or self.run.rerun.continues)

@@ -1,0 +1,54 @@
+"""Fresh kernel: restart it and run this cell as it is, where the memory of this one lies in pieces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tf_mem_magic.core.diagnosis import Diagnosis, Situation
+from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
+from tf_mem_magic.remedies._engine.examples import example
+from tf_mem_magic.remedies._engine.guards import device_memory, smaller_than_device
+from tf_mem_magic.remedies._engine.question import Ask, remedy
+
+KEY = "fresh-kernel"
+TITLE = "Fresh kernel"
+GUARDS = (device_memory, smaller_than_device)
+
+_WHY = (
+    "The allocator never gives back what it took from the device, and cannot join pieces that it took one by one: "
+    "only a new process begins with one piece."
+)
+
+
+@remedy(KEY, TITLE, GUARDS)
+def propose(ask: Ask) -> Proposal:
+    """Offer it where more than half of the device is free, in pieces since an earlier failure."""
+    situation = ask.diagnosis.situation if ask.diagnosis is not None else None
+    if situation is None or situation.kind != "in-pieces":
+        raise RefusedError("no earlier failure left the memory in pieces, as far as is known")
+    return Proposal(
+        key=KEY,
+        title="Restart and run this cell as it is",
+        source=ask.source,
+        original=ask.source,
+        preserves="same results",
+        takes_effect="restart",
+        why=_WHY,
+        answers_cause=True,
+    )
+
+
+def _example(name: str, expect: str, situation: Situation | None, declined: bool = False, **more: Any) -> Example:
+    given = {"in_use": 40 << 20, "limit": 200 << 20, "requested": 64 << 20, "cause": "fragmentation", **more}
+    diagnosis = Diagnosis("GPU:0", line=2, situation=situation, **given)
+    return example(name, _FIT, expect, declined=declined, diagnosis=diagnosis)
+
+
+_FIT = "%%tfmem\nmodel.fit(x, y, batch_size=16)\n"
+_PIECES = Situation("in-pieces", "160 of 200 MiB are free, in pieces.")
+
+EXAMPLES: tuple[Example, ...] = (
+    _example("in pieces since an earlier failure", _FIT, _PIECES),
+    _example("a first failure", "no earlier failure", None, declined=True),
+    _example("one allocation larger than the device", "larger than the device", _PIECES, True, requested=300 << 20),
+)
