@@ -9,6 +9,7 @@ from tf_mem_magic.core.lineage import Lineage, measured_of
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Point
 from tf_mem_magic.core.recording import Cell, ErrorText, FailedRequest, Frame, Recording, Series
+from tf_mem_magic.core.step import StepFacts
 from tf_mem_magic.explain import AFTER_XLA, combined, explain
 
 MIB = 1 << 20
@@ -238,3 +239,54 @@ def test_a_function_that_is_traced_again_and_again_is_said(before, after, said):
     outcome = explain(Recording(Cell("for i in range(300): step(x, i)"), status="ok", facts=facts))
     told = [notice for notice in outcome.notices if notice.startswith("`step` was traced")]
     assert [f"{after - before} times" in notice for notice in told] == [True] * said
+
+
+def fitted_from(begun, ended, peak, limit=200):
+    """Give a run that fitted, from so many MiB in use to so many, under a limit."""
+    series = Series("allocator:GPU:0", (0.0, 1.0), (begun * MIB, ended * MIB), peak * MIB, "counter", limit * MIB)
+    levels = (("allocator:GPU:0", begun * MIB),), (("allocator:GPU:0", ended * MIB),)
+    return Recording(Cell("step()"), 1.0, (series,), before=levels[0], after=levels[1])
+
+
+def next_run_told(first, second):
+    return [one for one in explain(second, previous=first).notices if "the next would need" in one]
+
+
+def test_a_cell_that_leaves_more_behind_each_time_is_told_when_the_next_run_will_not_fit():
+    assert next_run_told(fitted_from(50, 90, 150), fitted_from(90, 130, 190)) == [
+        "Each run of this cell leaves about 40.0 MiB more on GPU:0: the next would need 230 of 200 MiB."
+    ]
+
+
+def test_what_still_fits_or_was_left_once_only_is_not_foretold():
+    assert next_run_told(fitted_from(10, 50, 110), fitted_from(50, 90, 150)) == []
+    assert next_run_told(fitted_from(90, 91, 190), fitted_from(90, 130, 190)) == []
+    assert next_run_told(None, fitted_from(90, 130, 190)) == []
+
+
+def test_batches_at_which_a_caught_failure_happened_are_named():
+    requests = (FailedRequest("GPU_0_bfc", 64 * MIB, "Tile"), FailedRequest("GPU_0_bfc", 32 * MIB, "Conv2D"))
+    facts = Facts(full_at=(BatchSeen("fit", 128, "arrays"), BatchSeen("fit", 64, "arrays")))
+    run = Recording(Cell("x"), failed_requests=requests, facts=facts)
+    told = explain(run).notices
+    assert told[0].startswith("Memory ran out on GPU:0 at batches of 128 and 64, and your code caught the error: 2 req")
+
+
+def test_a_failure_after_steps_that_fitted_says_what_was_different():
+    step = StepFacts(batch=16, data=((16, 900), (16,)), length=900)
+    known = {"epochs_done": 0, "steps_done": 10, "batches": (BatchSeen("fit", 16, "tf.data"),)}
+    assert (
+        "10 steps before it fitted; the samples of this batch are 900 long."
+        in explain(oom(step=step, **known)).diagnosis.text
+    )
+    uneven = replace(step, length=None, data=((7, 900), (7,)))
+    assert "this batch has 7 samples instead of 16." in explain(oom(step=uneven, **known)).diagnosis.text
+    first = {**known, "steps_done": 0}
+    assert "before it fitted" not in explain(oom(step=step, **first)).diagnosis.text
+
+
+def test_leftovers_are_told_beside_another_cause_and_with_what_would_still_be_missing():
+    left = NamedValue("cache", 30 * MIB, "tf.Tensor", "GPU:0")
+    text = explain(oom(TEXT.replace("64,1024", "64,10240,20"), values=(left,))).diagnosis.text
+    assert "Earlier cells left 30.0 MiB in cache; without that" in text
+    assert "would still be missing." in text

@@ -20,6 +20,9 @@ from tf_mem_magic.notebook.rerun.again import choices_again
 from tf_mem_magic.notebook.rerun.changes import find_changes
 from tf_mem_magic.remedies._engine.combine import changed_context
 from tf_mem_magic.remedies._engine.ranking import combine, propose_after_success, propose_all
+from tf_mem_magic.remedies.smaller_batch.remedy import KEY as SMALLER
+from tf_mem_magic.remedies.smaller_batch.step_up import KEY as LARGER
+from tf_mem_magic.remedies.smaller_batch.step_up import step_up
 
 RETRACED = 10
 """Traces of one function in one cell from which it is said: a few belong to a training (other shapes, validation)."""
@@ -39,11 +42,13 @@ def explain(
     notices: tuple[str, ...] = (),
     measured: tuple[Measured, ...] = (),
     deploys: bool = True,
+    previous: Recording | None = None,
 ) -> Outcome:
     """Say what happened in a run, why, and what can be done.
 
     ``lineage`` holds the earlier runs where a remedy led to this one, its proposal included; ``measured`` what other
     runs of the notebook measured: those that differed in nothing but the batch size are points for an estimate.
+    ``previous`` is the run of the same cell before this one, where nothing was changed between them.
     ``deploys``: after a run that went well, offer to make its model smaller; not where a remedy wrote the cell itself.
     """
     lineage, since = lineage or Lineage(), troubles.mark()
@@ -52,6 +57,7 @@ def explain(
     if outcome.diagnosis is None and (seen := last_seen(recording)):
         outcome = replace(outcome, notices=(*notices, f"When it was last seen: {seen}"))
     outcome = replace(outcome, notices=(*outcome.notices, *retraced(recording)))
+    outcome = replace(outcome, notices=(*outcome.notices, *next_run(outcome, previous)))
     if recording.caught:
         outcome = replace(outcome, notices=(*outcome.notices, caught(recording)))
     if recording.status == "killed" and recording.facts.partial:
@@ -94,6 +100,34 @@ def retraced(recording: Recording) -> tuple[str, ...]:
     )
 
 
+def next_run(outcome: Outcome, previous: Recording | None) -> tuple[str, ...]:
+    """Say that the next run of the cell will not fit, where two runs of it left more behind each."""
+    recording = outcome.recording
+    main = recording.main
+    if previous is None or main is None or main.peak is None or not main.limit or main.device is None:
+        return ()
+    if (recording.status, previous.status) != ("ok", "ok"):
+        return ()
+    left = [_left(one, main.name) for one in (previous, recording)]
+    before, after = dict(recording.before).get(main.name), dict(recording.after).get(main.name)
+    if before is None or after is None or min(left) < max(LEFT_BEHIND, max(left) // 2):
+        return ()
+    need = after + main.peak - before
+    if need <= main.limit:
+        return ()
+    unit = brief_unit([main.limit])
+    names = [f"`{name}`" for name, _ in outcome.leftovers[:3]]
+    where = f" ({', '.join(names)})" if names else ""
+    return (
+        f"Each run of this cell leaves about {size(left[-1], unit)} more on {main.device}{where}: the next would need "
+        f"{unit.text(need)} of {size(main.limit, unit)}.",
+    )
+
+
+def _left(recording: Recording, name: str) -> int:
+    return max(dict(recording.after).get(name, 0) - dict(recording.before).get(name, 0), 0)
+
+
 def caught(recording: Recording) -> str:
     """Say that memory ran out though the cell ended well, and what was asked for in vain."""
     requests = recording.caught
@@ -107,7 +141,10 @@ def caught(recording: Recording) -> str:
         told = f"a request of {amount}{f' for {op}' if op else ''} got no memory"
     else:
         told = f"{len(requests)} requests of {amount} got no memory{f', the largest for {op}' if op else ''}"
-    return f"Memory ran out{where}, and your code caught the error: {told}."
+    full_at = recording.facts.full_at
+    batches = list(dict.fromkeys(str(seen.batch) for seen in full_at))
+    at = f" at {'batch' if len(batches) == 1 else 'batches of'} {' and '.join(batches)}" if batches else ""
+    return f"Memory ran out{where}{at}, and your code caught the error: {told}."
 
 
 def combined(
@@ -151,9 +188,23 @@ def _going_on(outcome: Outcome, lineage: Lineage, measured: tuple[Measured, ...]
         return replace(outcome, offered=untried(outcome, before), declined=_retold(outcome, before))
     if status == "ok":
         on_top = (_completed(p, outcome) for p in more_room(outcome, lineage, measured))
-        found = {p.source: p for p in (*untried(outcome, before), *on_top) if not p.picks}
+        up = larger(outcome, lineage)
+        found = {p.source: p for p in (*up, *untried(outcome, before), *on_top) if not p.picks}
         return replace(outcome, further=tuple(sorted(found.values(), key=lambda p: bool(p.instead_of))))
     return outcome
+
+
+def larger(outcome: Outcome, lineage: Lineage) -> tuple[Proposal, ...]:
+    """Offer a step back up where a smaller batch fitted with room; none where another change was made."""
+    full, applied = _full(lineage), lineage.applied
+    if full is None or applied is None or applied.key not in (SMALLER, LARGER):
+        return ()
+    try:
+        found = step_up(context_of(full, Lineage()), outcome.recording)
+    except Exception as error:
+        troubles.note("whether a larger batch fits could not be told", error)
+        return ()
+    return () if found is None else (replace(found, choices=_choices_again(found, outcome)),)
 
 
 def _with_changes(lineage: Lineage) -> Outcome | None:

@@ -40,6 +40,22 @@ def situation(name: str, **changes):
         ("one_hot_eager", "eager-data", "The result of one operation on all rows, [500, 64, 8000] float32, is 977 MiB"),
         ("resize_eager", "eager-data", "The result of one operation on all rows, [600, 224, 224, 3] float32"),
         ("pairwise", "eager-data", "The result of one operation on all rows, [1200, 1200, 64] float32"),
+        (
+            "validation",
+            "validation",
+            "The training of this epoch fitted; its validation needs more, in batches of 1,000",
+        ),
+        ("kfold_list", "growing", "`models` keeps 9 models of this cell, with their optimizers: 216 of the 24"),
+        ("predict_concat", "outputs", "`predict` keeps the results of all batches on CPU:0, and they are joined there"),
+        ("shuffle_buffer", "pipeline", "The data pipeline holds 1,321 tensors of 192 KiB each"),
+        ("epoch_end", "callback", "It ran out in `on_epoch_end` of a callback, beside the training"),
+        ("tape_over_loop", "one-tape", "One gradient tape records all rounds of the loop"),
+        ("jacobian", "jacobian", "The rows of a Jacobian (256 of them) are computed at once"),
+        (
+            "long_attention",
+            "one-sample",
+            "One sample alone needs it (8 × 2048 × 2048 values in one layer), with what is",
+        ),
     ],
 )
 def test_what_was_being_made_is_told(name, kind, words):
@@ -136,3 +152,95 @@ def test_a_list_that_a_loop_filled_is_named_with_its_entries_and_bytes():
 )
 def test_a_small_list_one_in_host_memory_or_a_single_entry_is_no_cause(facts):
     assert situation("validation", facts=replace(facts, validating=False)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("validation", "smaller-batch"),
+        ("kfold_list", "collect-garbage"),
+        ("predict_concat", "outputs-to-host"),
+        ("longer", "accumulate-gradients"),
+        ("leftovers_and_batch", "free-leftovers+accumulate-gradients"),
+        ("weights_adam", "lighter-optimizer"),
+        ("big_picture", "in-tiles"),
+        ("resize_eager", "rows-in-chunks"),
+        ("jacobian", "jacobian-row-by-row"),
+    ],
+)
+def test_the_first_button_is_the_one_that_was_seen_to_fit(name, first):
+    assert explain(recording(name)).offered[0].key == first
+
+
+@pytest.mark.parametrize("name", ["epoch_end", "tape_over_loop"])
+def test_what_only_the_code_itself_can_change_has_no_button_but_lines_to_copy(name):
+    outcome = explain(recording(name))
+    assert outcome.offered == ()
+    assert outcome.diagnosis is not None
+    assert outcome.diagnosis.situation is not None
+    assert outcome.diagnosis.situation.code
+
+
+def test_a_tape_that_is_opened_in_the_loop_is_none_around_it():
+    cell = recording("tape_over_loop").cell
+    inside = "%%tfmem\nfor xb, yb in data:\n    with tf.GradientTape() as tape:\n        total = net(xb)\n"
+    assert situation("tape_over_loop", cell=replace(cell, source=inside)) is None
+
+
+def test_a_shuffled_pipeline_of_few_elements_is_not_what_filled_the_memory():
+    full = recording("shuffle_buffer")
+    few = tuple(replace(dump, chunks=((4, 256, 3),)) for dump in full.dumps)
+    found = situation("shuffle_buffer", dumps=few)
+    assert found is None or found.kind != "pipeline"
+
+
+def test_results_that_fill_the_device_before_they_are_joined_are_told_too():
+    full = recording("predict_concat")
+    errors = tuple(
+        replace(one, message=one.message.replace("ConcatV2", "Conv2D").replace("400,128", "4,128"))
+        for one in full.errors
+    )
+    found = situation("predict_concat", errors=errors)
+    assert found is not None
+    assert found.kind == "outputs"
+    assert "of 2.0 MiB each so far" in found.text
+
+
+def test_samples_of_any_length_are_simulated_at_the_length_that_failed():
+    step = recording("longer").facts.step
+    assert step is not None
+    assert step.data == ((16, 900), (16,))
+    estimate = explain(recording("longer")).offered[0].estimate
+    assert estimate is not None
+    assert estimate.high <= 250 << 20
+
+
+def test_leftovers_without_which_the_step_would_not_fit_either_are_said_to_be_so():
+    told = explain(recording("leftovers_and_batch")).diagnosis
+    assert told is not None
+    assert "would have fitted, but not the whole step: about" in told.text
+
+
+def test_two_changes_are_one_button_only_where_neither_fits_alone():
+    offered = explain(recording("leftovers_and_batch")).offered
+    limit = 300 << 20
+    assert offered[0].estimate.word(limit) in ("fits", "likely")
+    assert {one.estimate.word(limit) for one in offered[1:]} == {"no"}
+    assert 'apply.free("old")' in offered[0].source
+    assert all("+" not in one.key for name in ("validation", "longer") for one in explain(recording(name)).offered)
+
+
+def test_a_pool_in_pieces_since_a_failure_gets_a_fresh_kernel_first_and_a_first_failure_does_not():
+    full = recording("validation")
+    dump = replace(full.dumps[0], in_use=60 << 20, pool=250 << 20, largest_free=70 << 20)
+    errors = tuple(
+        replace(one, message=one.message.replace("[1000,64,64,32]", "[200,64,64,32]")) for one in full.errors
+    )
+    pieces = replace(full, dumps=(dump,), errors=errors, facts=replace(full.facts, validating=False))
+    again = explain(replace(pieces, failed_before=1))
+    assert again.diagnosis is not None
+    assert again.diagnosis.situation is not None
+    assert again.diagnosis.situation.kind == "in-pieces"
+    assert again.offered[0].key == "fresh-kernel"
+    assert again.offered[0].takes_effect == "restart"
+    assert all(one.key != "fresh-kernel" for one in explain(pieces).offered)

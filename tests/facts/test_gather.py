@@ -454,3 +454,30 @@ print("FOUND" + json.dumps([told.steps, told.steps_before, told.is_new]))
 @pytest.mark.tf
 def test_a_model_that_is_compiled_anew_begins_at_no_steps():
     assert [1, 0, False] == found_by(COMPILED_ANEW, None)
+
+
+def test_an_array_with_two_names_is_known_by_the_one_that_the_failed_cell_uses():
+    array = np.zeros(1 << 20)
+    names = {"a": array, "used": array}
+    assert [v.name for v in gather_facts(names, snapshot(names), "f(used)").values] == ["used"]
+    assert [v.name for v in gather_facts(names, snapshot(names), "f(x)").values] == ["a"]
+
+
+def test_a_variable_that_models_share_counts_for_the_one_in_use():
+    from types import SimpleNamespace
+
+    from tf_mem_magic.facts.models import describe_models
+
+    backbone, head, old_head = (SimpleNamespace(shape=(n,), dtype=SimpleNamespace(itemsize=4)) for n in (100, 1, 50))
+    more = SimpleNamespace(shape=(1,), dtype=SimpleNamespace(itemsize=4))
+    new, old = SimpleNamespace(weights=[backbone, head]), SimpleNamespace(weights=[backbone, old_head, more])
+
+    def sizes(used):
+        models = [("old", old), ("new", new)]
+        found = describe_models(
+            models, [], lambda _: None, lambda _: True, lambda _: 0, *([lambda name: name == used] if used else [])
+        )
+        return {one.name: one.weight_bytes for one in found}
+
+    assert sizes("new") == {"new": 404, "old": 204}
+    assert sizes(None) == {"old": 604, "new": 4}

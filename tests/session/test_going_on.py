@@ -92,7 +92,8 @@ def test_after_a_rerun_that_fitted_there_is_more_room_on_top_of_it_and_other_cha
     assert (top, place) == ("On top of this change, for more room", "In place of this change")
     assert "Batch 16" in [p.title for p in on_top]
     assert all("batch_size=64" not in p.source for p in on_top)
-    assert all("batch_size=64" in p.source or p.key == "accumulate-gradients" for p in instead)
+    others = [p for p in instead if p.key not in ("accumulate-gradients", "larger-batch")]
+    assert all("batch_size=64" in p.source for p in others)
     assert "smaller-batch" not in keys(instead)
     assert (after.offered, after.edits) == ((), ())
     assert "On top of this change, for more room:\n" in render_text(after)
@@ -143,3 +144,29 @@ def test_what_can_be_had_under_other_settings_replaces_the_cell_as_it_is_now():
     settings = [d.settings for d in after.declined if d.settings is not None]
     assert settings
     assert {p.replaces for p in settings} == {after.recording.cell.source}
+
+
+def stepped_up(peak, limit=200 * MIB):
+    """Give the step up that is offered after batch 32 fitted with a peak, where 64 had run out."""
+    before = ran_out()
+    proposal = next(p for p in before.applicable if p.key == "smaller-batch")
+    series = (replace(before.recording.series[0], peak=peak, values=(MIB, peak), limit=limit),)
+    facts = replace(before.recording.facts, batches=(BatchSeen("fit", 32, "arrays"),), models=(MODEL,))
+    run = replace(before.recording, cell=Cell(proposal.source), status="ok", errors=(), series=series, facts=facts)
+    full = replace(before.recording, series=(replace(before.recording.series[0], limit=limit),))
+    lineage = Lineage().finished(explain(full)).applying(proposal)
+    return [p for p in explain(run, lineage).further if p.key == "larger-batch"]
+
+
+def test_after_a_batch_that_fitted_with_room_the_next_larger_one_that_surely_fits_is_offered():
+    limit = 200 * MIB
+    found = stepped_up(limit // 2)
+    assert [p.title for p in found] == ["Batch 48"]
+    assert "batch_size=48" in found[0].source
+    assert found[0].instead_of == CELL.replace("64", "32")
+    assert found[0].estimate.high == limit // 2 * 48 // 32
+    assert found[0].estimate.word(limit) in ("fits", "likely")
+
+
+def test_without_room_there_is_no_step_up():
+    assert stepped_up(160 * MIB) == []

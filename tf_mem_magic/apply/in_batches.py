@@ -9,7 +9,8 @@ def in_batches(model: Any, x: Any, batch_size: int, **keywords: Any) -> Any:
     """Call ``model(x[i:i + batch_size])`` for all of ``x``, and join the results.
 
     ``model(x)`` computes all samples at once, however many there are; only the results of a few samples need the
-    memory of the layers between at the same time here. The results are tensors, as those of ``model(x)`` are.
+    memory of the layers between at the same time here. The results are tensors, as those of ``model(x)`` are; until
+    all are there they lie in the computer's memory, so that the device holds them once. No gradient flows through.
 
     Parameters
     ----------
@@ -32,6 +33,7 @@ def in_batches(model: Any, x: Any, batch_size: int, **keywords: Any) -> Any:
     ValueError
         If ``batch_size`` is below 1, ``x`` has no samples, or a result does not have one entry for each sample.
     """
+    import numpy as np
     import tensorflow as tf
 
     if batch_size < 1:
@@ -47,5 +49,7 @@ def in_batches(model: Any, x: Any, batch_size: int, **keywords: Any) -> Any:
             length = leaf.shape[0] if leaf.shape.rank else None
             if length != expected:
                 raise ValueError(f"a result has {length} entries for {expected} samples, so the calls cannot be joined")
-        results.append(result)
-    return results[0] if len(results) == 1 else tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *results)
+        # A copy: on a CPU what `numpy` gives is the tensor's own memory, which would stay in use.
+        results.append(tf.nest.map_structure(lambda leaf: np.array(leaf.numpy()), result))
+        del result, leaf
+    return tf.nest.map_structure(lambda *parts: tf.convert_to_tensor(np.concatenate(parts)), *results)

@@ -210,6 +210,17 @@ class TracedFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class BuildingFacts:
+    """The weight that a layer of Keras was making: the layer's ``name`` and class, the weight's own name and size."""
+
+    name: str
+    kind: str
+    weight: str = ""
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything a remedy may know beside the recording; numbers, names and text only.
 
@@ -230,7 +241,8 @@ class Facts:
     that; so what is missing here is not known. ``step`` is the step that was running when memory ran out (None: it was
     not read). ``grown`` are the containers of tensors that grew during the cell, ``traced`` the functions under
     ``tf.function`` that were traced in it, ``inputs`` the arrays and tensors that the lines on the way to the error
-    read, the innermost first, each under the text that stands there.
+    read, the innermost first, each under the text that stands there. ``building`` is the weight that was being made
+    while the allocator waited for memory, ``full_at`` the batches that Keras was using each time it did.
     """
 
     tensorflow: str | None = None
@@ -261,6 +273,8 @@ class Facts:
     grown: tuple[GrownFacts, ...] = ()
     traced: tuple[TracedFacts, ...] = ()
     inputs: tuple[NamedValue, ...] = ()
+    building: BuildingFacts | None = None
+    full_at: tuple[BatchSeen, ...] = ()
 
     def model(self, name: str) -> ModelFacts | None:
         """Find the model that ``name`` holds, in whichever quotes; None where it is not sure which it means."""

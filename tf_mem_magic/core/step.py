@@ -161,6 +161,8 @@ class StepFacts:
         on another device, or it is unknown.
     data : tuple of tuple of (int or None)
         The shapes of what the step drew from the data, as they were when it failed.
+    length : int or None
+        How long the samples of that batch were, where the step takes samples of any length.
     """
 
     function: str = ""
@@ -176,6 +178,7 @@ class StepFacts:
     seconds: float = 0.0
     cache: int = 0
     data: tuple[tuple[int | None, ...], ...] = ()
+    length: int | None = None
 
     @property
     def steps(self) -> tuple[Step, ...]:

@@ -126,7 +126,7 @@ def largest_batch(
     limit = diagnosis.limit
     if limit is None or expected(recording, diagnosis, Effect(batch=(batch, max(below // 2, 1)))) is None:
         return None
-    sizes = _sizes(below)
+    sizes = batch_sizes(below)
     # A smaller batch never needs more, and each answer costs a walk through the step.
     first, last = 0, len(sizes)
     while first < last:
@@ -140,7 +140,7 @@ def largest_batch(
     return sizes[first] if first < len(sizes) else 0
 
 
-def _sizes(below: int) -> list[int]:
+def batch_sizes(below: int) -> list[int]:
     """List the batch sizes to try, largest first: powers of two, and three quarters of them (96, 192, …)."""
     powers = [2**n for n in range(below.bit_length())]
     between = [3 * power // 4 for power in powers if power >= 32] + [3 * powers[-1] // 2 if below > 16 else 0]

@@ -48,7 +48,12 @@ def lines(
     disguised: bool,
 ) -> Lines:
     """Explain a diagnosis; ``frames`` are the user's own, outermost first, ``role`` what the memory was for."""
-    why = (_needed(diagnosis, role, dump), _cause(recording, diagnosis), _how_known(dump, disguised))
+    why = (
+        _needed(diagnosis, role, dump),
+        _cause(recording, diagnosis),
+        _different(recording.facts),
+        _how_known(dump, disguised),
+    )
     return Lines(
         happened=_happened(recording, diagnosis.device, frames),
         place=place(recording.cell.source, frames, recording.cell.script),
@@ -139,6 +144,24 @@ def progress(facts: Facts) -> str:
         return f", in {epoch}"
     step = "the first step" if facts.steps_done == 0 else f"step {facts.steps_done + 1}"
     return f", in {step} of {epoch}"
+
+
+def _different(facts: Facts) -> str:
+    """Say what was different this time where steps before it had fitted; empty where none had, or nothing tells."""
+    before = facts.steps_done or 0
+    if facts.validating or facts.epochs_done is None or not (before or facts.epochs_done):
+        return ""
+    step = facts.step
+    usual = next((seen.batch for seen in facts.batches if seen.method == "fit"), None)
+    told = []
+    if step is not None and step.length is not None:
+        told.append(f"the samples of this batch are {step.length:,} long")
+    if step is not None and step.data and usual is not None and step.data[0][0] not in (None, usual):
+        told.append(f"this batch has {step.data[0][0]:,} samples instead of {usual:,}")
+    if not told:
+        return ""
+    fitted = f"{before:,} steps before it fitted" if before > 1 else "what came before it fitted"
+    return f"{fitted[0].upper()}{fitted[1:]}; {' and '.join(told)}."
 
 
 def _needed(diagnosis: Diagnosis, role: str | None, dump: Dump | None) -> str:

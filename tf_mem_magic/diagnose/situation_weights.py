@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 from tf_mem_magic.core.diagnosis import Diagnosis, Situation
@@ -38,7 +39,11 @@ def weight_made(recording: Recording, diagnosis: Diagnosis, frames: list[Frame])
     paths = [(f.file.replace("\\", "/"), f.function) for f in frames]
     by_keras = any("keras/src/" in path and not path.endswith("traceback_utils.py") for path, _ in paths)
     op = diagnosis.op or ""
-    made = any(function in CREATES for _, function in paths) or op in ("VarHandleOp", "VariableV2")
+    building = recording.facts.building
+    made = building is not None or any(f in CREATES for _, f in paths) or op in ("VarHandleOp", "VariableV2")
+    if building is not None and diagnosis.shape is None:
+        # Keras lost the error itself, and went on without the weight.
+        diagnosis = replace(diagnosis, shape=building.shape, dtype=diagnosis.dtype or building.dtype)
     if not made and not (by_keras and op in _INITIALIZES):
         return None
     if any("/optimizers/" in path for path, _ in paths):
@@ -46,7 +51,10 @@ def weight_made(recording: Recording, diagnosis: Diagnosis, frames: list[Frame])
         reason = "it ran out while the optimizer's own values were made, and those do not shrink with this"
         return Situation("slots", text, helps=("lighter-optimizer", *ROOM), reason=reason)
     owner = _owner(recording, diagnosis)
-    what = f"The kernel of {owner}" if len(diagnosis.shape or ()) > 1 else f"A weight of {owner}"
+    if building is not None:
+        owner = f"`{building.name}` ({'an' if building.kind[:1] in 'AEIOU' else 'a'} {building.kind} layer)"
+    named = building.weight if building is not None else ""
+    what = f"The {named or 'kernel'} of {owner}" if named or len(diagnosis.shape or ()) > 1 else f"A weight of {owner}"
     alone = f"{what}{_described(diagnosis)}"
     if diagnosis.larger_than_device and diagnosis.limit is not None:
         text = f"{alone}, which is more than the device has ({size(diagnosis.limit, brief_unit([diagnosis.limit]))})."

@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core import troubles
-from tf_mem_magic.core.facts import BatchSeen, Facts, merge_devices
+from tf_mem_magic.core.facts import BatchSeen, BuildingFacts, Facts, merge_devices
 from tf_mem_magic.core.recording import Cell, Dump, ErrorText, HostFull, Recording, Status
 from tf_mem_magic.diagnose.oom import find_oom
+from tf_mem_magic.facts.building import observe_building
 from tf_mem_magic.facts.fit import observe_all
 from tf_mem_magic.facts.gather import Before, Ended, gather_facts, snapshot
 from tf_mem_magic.record.dumps import DumpWatch
@@ -74,6 +75,9 @@ class Capture:
         self._keep_weights, self._goes_on = keep_weights, goes_on
         self.before: Before = snapshot({})
         self._batches: MutableSequence[BatchSeen] = []
+        self._full_at: MutableSequence[BatchSeen] = []
+        self._building: BuildingFacts | None = None
+        self._is_waiting = False
         self._thread = threading.get_ident()
         self._notices: list[str] = []
         self._ended = False
@@ -233,11 +237,16 @@ class Capture:
         batches = tuple(dict.fromkeys((*self._batches, *facts.batches)))
         if self._keep_weights:
             facts = replace(facts, models=tuple(_mark_kept(m, self._namespace) for m in facts.models))
-        return replace(facts, batches=batches)
+        building = self._building if error is not None else None
+        return replace(facts, batches=batches, building=building, full_at=tuple(self._full_at))
 
     def _tick(self, live: Live) -> None:
         if len(self._batches) < MOST_BATCHES:
             self._observe()
+        if (live.waiting is not None) != self._is_waiting:
+            self._is_waiting = live.waiting is not None
+            if self._is_waiting:
+                self._observe_wait()
         if self._on_tick is not None:
             self._on_tick(live)
 
@@ -247,6 +256,14 @@ class Capture:
         for seen in observe_all(frame):
             if seen not in self._batches:
                 self._batches.append(seen)
+
+    def _observe_wait(self) -> None:
+        """Note what is being made, and in which batches, as the allocator begins to wait for memory."""
+        frame = sys._current_frames().get(self._thread)
+        self._building = observe_building(frame)
+        seen = next(iter(observe_all(frame)), None)
+        if seen is not None and len(self._full_at) < MOST_BATCHES:
+            self._full_at.append(seen)
 
 
 def _status(

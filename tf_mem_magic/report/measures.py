@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tf_mem_magic.core.outcome import Outcome
-from tf_mem_magic.core.recording import Series
+from tf_mem_magic.core.recording import Recording, Series
 from tf_mem_magic.core.units import Unit, brief_unit, duration, size
 
 OFF_SCALE = 4
@@ -16,12 +16,39 @@ def focus(outcome: Outcome) -> Series | None:
     if outcome.comparison is not None and outcome.comparison.after is not None:
         return outcome.comparison.after
     if diagnosis is None:
-        return recording.main
+        return _that_mattered(recording)
     if diagnosis.device == "host":
         return recording.get("host:rss") or recording.main
     names = (f"{kind}:{diagnosis.device}" for kind in ("allocator", "process", "device"))
     found = [series for series in map(recording.get, names) if series is not None]
     return found[0] if found else recording.main
+
+
+def _that_mattered(recording: Recording) -> Series | None:
+    """Find the series of a run that went well: the device's, or the host's where the device was idle beside it."""
+    main, host = recording.main, recording.get("host:rss")
+    if main is None or host is None or main is host or not main.limit:
+        return main
+    trained = any(model.steps > (model.steps_before or 0) for model in recording.facts.models)
+    device, own = _grown(recording, main), _grown(recording, host)
+    idle = device <= _IDLE * main.limit and not trained and not recording.facts.batches
+    return host if idle and own >= max(_MUCH, _TIMES * device) else main
+
+
+_IDLE = 0.01
+"""Share of its limit by which a device's bytes in use may grow and still be called idle."""
+
+_MUCH = 64 << 20
+"""Bytes by which host memory must grow beside an idle device to be what a report is about."""
+
+_TIMES = 10
+"""How many times what the device took the host must have taken."""
+
+
+def _grown(recording: Recording, series: Series) -> int:
+    """Give the bytes by which a series rose above its start; 0 where that is not known."""
+    start = dict(recording.before).get(series.name, series.values[0] if series.values else None)
+    return max(series.peak - start, 0) if series.peak is not None and start is not None else 0
 
 
 def limit_of(outcome: Outcome) -> int | None:

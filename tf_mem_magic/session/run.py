@@ -187,7 +187,9 @@ class CellRun:
         notices += self._check_settings(recording)
         place = troubles.mark()
         try:
-            outcome = explain(recording, self.run.lineage, notices, self.host.measured, deploys)
+            previous = self.host.growth.previous(recording)
+            notices += self.host.growth.notice(recording) if recording.status == "ok" else ()
+            outcome = explain(recording, self.run.lineage, notices, self.host.measured, deploys, previous)
         except Exception as problem:
             troubles.tell("could not explain this cell", problem)
             outcome = Outcome(recording, notices=notices)

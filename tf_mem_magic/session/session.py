@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tf_mem_magic.session.commands.growth import Growth
 from tf_mem_magic.session.state import KEPT_RUNS, LiveRun, RanCell, Register, Rerun, Run
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Session:
         What runs measured about their batch size.
     deployed : set of (str, int)
         The models, by name and bytes, that were offered to be made smaller for deployment.
+    growth : Growth
+        What names held after the last watched runs.
     reports : deque of Report
         The last reports worth keeping, oldest first.
     prepared_for : str
@@ -66,6 +69,7 @@ class Session:
         self.resumed: Resumed | None = None
         self._pool: SourcePool | None = None
         self.deployed: set[tuple[str, int]] = set()
+        self.growth = Growth()
         self._keeps = False
 
     @property
@@ -180,6 +184,7 @@ class Session:
             from tf_mem_magic.session.plans import drop_plan
 
             drop_plan(run.run.rerun.identity if run.run.rerun else "")
+        self.growth.note(report.recording)
         point = measured_of(report.outcome)
         self.measured = (*self.measured, *((point,) if point else ()))[-KEPT_POINTS:]
         self.register.finished(run)

@@ -112,6 +112,7 @@ def _observe(
         compiled=flat.compiled,
         cache=_cache() if any("device:CPU" in text for text in messages) else 0,
         data=data_of(flat),
+        length=length,
     )
 
 

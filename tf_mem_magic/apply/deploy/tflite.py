@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -92,9 +93,24 @@ def _convert(folder: Path) -> None:
     command = [sys.executable, "-c", _CONVERT, str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        last = said[-1][:400] if said else f"it ended with {done.returncode}"
-        raise RuntimeError(f"TensorFlow Lite could not convert this model: {last}")
+        raise RuntimeError(f"TensorFlow Lite could not convert this model: {_why(done.stderr, done.returncode)}")
+
+
+_MISSING = re.compile(r"failed to legalize operation '(?:tfl?\.)?(\w+)'|error: '(?:tfl?\.)(\w+)' op")
+_LISTED = re.compile(r"(?:Flex|Custom|TF Select) ops: ([\w, ]+)")
+
+
+def _why(said: str, code: int) -> str:
+    """Put what the converter said last in a sentence: the operations without a kernel, where it names them."""
+    ops = [name for one in _LISTED.findall(said) for name in re.findall(r"\w+", one)]
+    ops += [one or other for one, other in _MISSING.findall(said)]
+    if ops:
+        return f"it has no kernel for {', '.join(sorted(set(ops)))}."
+    if code < 0:
+        return f"the converter's process was ended by signal {-code}."
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    last = next((line for line in reversed(lines) if not line.startswith("^")), f"it ended with {code}")
+    return re.sub(r"^[\w.]+(?:Error|Exception): ", "", last)[:400]
 
 
 def _load(path: Path) -> tuple[Any, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.report.measures import amount
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from tf_mem_magic.session.session import Session
 
 MOST_NAMES = 20
+
+SMALLEST = 1 << 20
+"""Bytes below which what no name holds is not worth a line."""
 
 
 def status_text(session: Session) -> str:
@@ -29,10 +33,42 @@ def status_text(session: Session) -> str:
         unit = brief_unit([value, limit or 0])
         lines.append(f"{label:<{width}}  {size(value, unit):>10}{f' of {size(limit, unit)}' if limit else ''}")
     lines += [f"{entry.name}: not measured ({entry.reason})" for entry in missing]
-    held = held_names(gather_facts(namespace, snapshot(namespace), ""))
+    facts = gather_facts(namespace, snapshot(namespace), "")
+    held = held_names(facts)
     if held:
         lines += ["held by name:", *table(held), "%tfmem free NAME lets go of one."]
+    in_use = {name.partition(":")[2]: value for name, value, _ in found if name.startswith("allocator:")}
+    lines += [*unnamed(facts, in_use), *growing(session, facts), *traced_often(namespace)]
     return "\n".join(lines)
+
+
+def unnamed(facts: Facts, in_use: Mapping[str, int]) -> list[str]:
+    """Say what is in use on each device that no name holds."""
+    lines = []
+    for device, value in in_use.items():
+        named = sum(v.bytes for v in facts.values if v.device == device)
+        named += sum(m.weight_bytes + m.optimizer_bytes for m in facts.models if m.device == device)
+        if value - named >= SMALLEST:
+            lines.append(f"no name holds {size(value - named)} of {device}: %tfmem free collects what nothing needs.")
+    return lines
+
+
+def growing(session: Session, facts: Facts) -> list[str]:
+    """List what grew from cell to cell, by name."""
+    from tf_mem_magic.session.commands.growth import words
+
+    grown = words(session.growth.grown(facts))
+    return ["grew from cell to cell:", *(f"  {line}" for line in grown)] if grown else []
+
+
+def traced_often(namespace: Mapping[str, Any]) -> list[str]:
+    """Name the functions under ``tf.function`` that were traced again and again: each trace keeps a graph."""
+    from tf_mem_magic.explain import RETRACED
+    from tf_mem_magic.facts.growth import find_traced
+    from tf_mem_magic.facts.names import reachable
+
+    often = [one for one in find_traced(reachable(namespace), {}) if one.after >= RETRACED]
+    return [f"{one.name} was traced {one.after} times: each trace keeps a graph of its own." for one in often]
 
 
 def table(held: list[tuple[str, int, str]]) -> list[str]:
