@@ -110,3 +110,14 @@ def test_what_is_not_offered_is_a_count_and_has_its_reasons_only_with_everything
 def test_a_comparison_shows_before_and_after_one_above_the_other():
     lines = [line[:9] for line in render_text(gallery.fits_now()).splitlines()]
     assert lines.index("  after  ") == lines.index("  before ") + 1
+
+
+def test_advice_stands_with_its_lines_to_copy_each_in_a_row_of_its_own():
+    from tests.diagnose.test_situation import recording
+    from tf_mem_magic.explain import explain
+
+    told = render_text(explain(recording("pairwise")))
+    assert "keep only what is reduced:\n    rows = range(0, len(emb), 128)\n    parts = [" in told
+    one = render_text(explain(recording("one_hot_eager")))
+    assert "numbers:" in one
+    assert ".:" not in told + one

@@ -11,7 +11,7 @@ from tf_mem_magic.report.html.markup import plain
 from tf_mem_magic.report.html.page import expected_heading
 from tf_mem_magic.report.printable import printable
 from tf_mem_magic.report.tries import tries_text
-from tf_mem_magic.report.view import Bar, ReportView, view_of
+from tf_mem_magic.report.view import Bar, ReportView, Said, view_of
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
@@ -38,7 +38,7 @@ def render_text(
     lines = _wrapped(f"{view.mark} {view.headline}", width, "", "  ") + _wrapped(view.left, width)
     if not view.is_quiet:
         for said in view.said:
-            lines += _wrapped(f"{said.text}:  {said.code}" if said.code else said.text, width)
+            lines += _said(said, width)
     if view.status != "ok" and view.changes:
         lines += _wrapped(f"This run already did: {' '.join(view.changes)}", width)
     lines += _choices(view, width, everything)
@@ -93,6 +93,16 @@ def _choice(choice: ChoiceView, width: int, widest: int, everything: bool) -> li
     for remark in (*choice.settings, *choice.remarks):
         lines += _wrapped(remark, width, "     - ", "       ")
     return lines + [f"     {row}" for row in choice.diff.splitlines()[2:] if row[:1] in "+-"]
+
+
+def _said(said: Said, width: int) -> list[str]:
+    """Give a line under the headline; code of several lines, or that is to be copied whole, stands below it."""
+    if not said.code:
+        return _wrapped(said.text, width)
+    rows = said.code.splitlines()
+    if len(rows) == 1:
+        return _wrapped(f"{said.text.removesuffix('.')}:  {said.code}", width)
+    return [*_wrapped(f"{said.text.removesuffix('.')}:", width), *(f"    {row}" for row in rows)]
 
 
 def _expected(expected: Expected | None) -> str:

@@ -221,7 +221,8 @@ def _said(outcome: Outcome) -> tuple[Said, ...]:
     if layers:
         lines.append(Said(layers))
     situation = outcome.diagnosis.situation if outcome.diagnosis is not None else None
-    if situation is not None and situation.advice and not outcome.offered:
+    is_made_for = any(proposal.answers_cause for proposal in outcome.offered)
+    if situation is not None and situation.advice and not is_made_for:
         lines.append(Said(situation.advice, situation.code))
     if runs:
         lines.append(Said(f"Runs of this cell: {runs}"))

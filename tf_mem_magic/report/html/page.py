@@ -21,7 +21,7 @@ from tf_mem_magic.report.html.markup import (
     raw,
     table,
 )
-from tf_mem_magic.report.view import DumpTable, ReportView, view_of
+from tf_mem_magic.report.view import DumpTable, ReportView, Said, view_of
 
 _CELL = "text-align:left;vertical-align:top;padding:4px 12px 2px 0;overflow-wrap:anywhere;max-width:none"
 _TONES = {
@@ -80,10 +80,18 @@ def _head(view: ReportView) -> str:
     if not view.is_quiet:
         said = f'<span style="font-weight:600;font-size:1.15em">{said}</span>'
     left = f' <span style="display:inline-block;margin-left:12px">{prose(view.left)}</span>' if view.left else ""
-    lines = [prose(each.text) + (f": {code_words(each.code)}" if each.code else "") for each in view.said]
+    lines = [_with_code(each) for each in view.said]
     if view.is_quiet:
         lines = []
     return f'<div class="tfmem-headline">{sign} {said}{left}</div>' + "".join(map(line, lines))
+
+
+def _with_code(said: Said) -> str:
+    """Give a line under the headline with its code, which stands below where it has several lines."""
+    if not said.code:
+        return prose(said.text)
+    code = code_to_copy(said.code) if "\n" in said.code else f" {code_words(said.code)}"
+    return f"{prose(said.text.removesuffix('.'))}:{code}"
 
 
 def _rest(view: ReportView) -> str:
