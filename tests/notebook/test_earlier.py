@@ -102,6 +102,28 @@ ON_TOP = (
     "del x",
     "x += 1",
     "[x for x in y]",
+    "f([x for x in y])",
+    "f(lambda x: 1)",
+    "f(x := 1)",
+    "f(y); x = 1",
+    "del(x)",
+    "from m import(x, y)",
+    "with f() as(x, y): pass",
+    "for(x) in y: pass",
+    "if(x := 1): pass",
+    "f(g(y)) ; x = 1",
+    "a[f(1)], x = 1, 2",
+    "(f(1).a, x) = y",
+    "f(y)[x] = 1; x = 2",
+    "print('('); x = 1",
+    "print('f('); x = 1",
+    "y = 1  # f(\nx = 1",
+    "f(y, x=1); x = 2",
+    "(y, x) = f(z)",
+    "for y, x in f(z): pass",
+    "with f(y) as (z, x): pass",
+    "f(\n    y,\n); x = 1",
+    "f(x[0]).y = x = 1",
 )
 
 
@@ -118,7 +140,7 @@ def test_a_cell_that_makes_or_changes_what_a_name_holds_is_among_those_that_may(
     cell = read_cell(text)
     assert isinstance(cell, PythonCell)
     if any("x" in piece.defines for piece in pieces(cell)):
-        assert [0] == numbers(cells(text).standing_on_top("x"))
+        assert [0] == numbers(cells(text).making("x"))
 
 
 @pytest.mark.parametrize(
@@ -140,6 +162,15 @@ def test_a_cell_that_sets_a_name_or_a_part_of_it_is_among_those_that_may(text):
 
 @pytest.mark.parametrize("text", ["import x", "from m import x", "y = x.f(axis=0)", "import x as x\nx.seed(1)"])
 def test_what_only_imports_or_uses_a_name_does_not_set_it(text):
+    assert [] == [*cells(text).setting_newest_first("x")]
+
+
+@pytest.mark.parametrize(
+    "text", ["f(x)", "m.fit(x, y, epochs=2)", "z = m.fit(y, x)", "f(y, x=1)", "a[0] = f(1, x)", "f(g(y) - x)"]
+)
+def test_a_name_that_is_only_an_argument_is_neither_set_nor_changed(text):
+    assert [] == numbers(cells(text).binding_on_top("x"))
+    assert [] == numbers(cells(text).making("x"))
     assert [] == [*cells(text).setting_newest_first("x")]
 
 

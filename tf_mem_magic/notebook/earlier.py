@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TypeVar, cast
 
@@ -19,6 +21,12 @@ _ALIAS = re.compile(
     r"(?:^|[;:]|%time)[ \t]*([^\W\d]\w*)[ \t]*=[ \t(\\\n]*[^\W\d][\w.]*[ \t)]*(?=$|[;#\\\r])", re.MULTILINE
 )
 _BODY = re.compile(r"^((?:async[ \t]+def|def|class)[ \t]+\w+).*(?:\n(?:[ \t].*)?(?=\n|\Z))*", re.MULTILINE)
+_CALL = re.compile(r"(\b(?:def|class)[ \t]+)?\b([^\W\d]\w*)\s*\(")
+_LOOPS = frozenset({"for", "while"})
+_GOES_ON_AT_THE_EDGE = ('"""', "'''", "\\\n")
+"""What may let a function go on at the left edge of a cell."""
+_UNSURE = re.compile(r"[\"'#]|\b(?:for|as|del|import|lambda)\b")
+"""What a line may have before a name that makes it uncertain whether a call is open there."""
 _WORD = re.compile(r"[^\W\d]\w*")
 
 _MOST_QUESTIONS = 4096
@@ -34,13 +42,19 @@ def _imported(text: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=4096)
-def _imports(text: str) -> tuple[frozenset[str], ...]:
-    """Give the words of each part of a text's imports, those of the module that it is imported from with them."""
+def import_parts(text: str) -> tuple[str, ...]:
+    """List the parts of a text's imports, one for each name, with the module that it is imported from in front."""
     return tuple(
-        frozenset(_WORD.findall(f"{module} {part}")) - {"as"}
+        f"{module} {part.strip()}"
         for module, bracket, line in _FROM_IMPORTED.findall(text)
         for part in (bracket or line).split(",")
     )
+
+
+@lru_cache(maxsize=4096)
+def _imports(text: str) -> tuple[frozenset[str], ...]:
+    """Give the words of each part of a text's imports, those of the module that it is imported from with them."""
+    return tuple(frozenset(_WORD.findall(part)) - {"as"} for part in import_parts(text))
 
 
 @lru_cache(maxsize=4096)
@@ -58,14 +72,82 @@ def _on_top(text: str) -> str:
     return _BODY.sub(r"\1", text) if "def " in text or "class " in text else text
 
 
-def _may_stand_on_top(name: str, text: str) -> bool:
-    """Whether a text has a name outside of the bodies of functions and classes."""
-    return name in words_of(_on_top(text))
+@dataclass(frozen=True, slots=True)
+class DefinitionText:
+    """A function or class that begins at the left edge of a cell: its name, and all words that may be in it."""
+
+    name: str
+    is_class: bool
+    reads: frozenset[str]
+
+
+@lru_cache(maxsize=4096)
+def definitions_of(text: str) -> tuple[DefinitionText, ...]:
+    """List the functions and classes of a cell, by its text alone."""
+    if "def " not in text and "class " not in text:
+        return ()
+    whole = words_of(text) if any(mark in text for mark in _GOES_ON_AT_THE_EDGE) else None
+    found = []
+    for one in _BODY.finditer(text):
+        name = one[1].split()[-1]
+        reads = whole if whole is not None else frozenset(_WORD.findall(one[0][len(one[1]) :]))
+        found.append(DefinitionText(name, one[1].startswith("class"), reads - {name}))
+    return tuple(found)
+
+
+@lru_cache(maxsize=4096)
+def _calls(text: str) -> Counter[str]:
+    """Count the places where a text may call each name: it stands before a bracket, and is not defined there."""
+    return Counter(name for defined, name in _CALL.findall(text) if not defined)
+
+
+def _may_be_called_often(name: str, text: str) -> bool:
+    """Whether a text may call a name in a loop, or in a function or class, which may run more than once."""
+    calls, top = _calls(text)[name], _on_top(text)
+    return calls > 0 and (_calls(top)[name] < calls or not _LOOPS.isdisjoint(words_of(top)))
+
+
+def _may_make_on_top(name: str, text: str) -> bool:
+    """Whether a statement of the cell itself may set a name or change what it holds, none of a function or class."""
+    top = _on_top(text)
+    return name in words_of(top) and _is_more_than_given(_word(name), top)
 
 
 def _may_bind_on_top(name: str, text: str) -> bool:
     """Whether a statement of the cell itself may set a name, none of a function or class."""
-    return _may_stand_on_top(name, text) and _may_bind(name, _on_top(text))
+    top = _on_top(text)
+    return name in words_of(top) and _is_more_than_given(_alone(name), top)
+
+
+@lru_cache(maxsize=256)
+def _word(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![.\w]){name}\b")
+
+
+def _opens_a_call(before: str) -> bool:
+    """Whether the innermost bracket that a part of a line leaves open is that of a call, for certain."""
+    closed = 0
+    for at in range(len(before) - 1, 0, -1):
+        if before[at] == ")":
+            closed += 1
+        elif before[at] == "(":
+            if not closed:
+                return (before[at - 1].isalnum() or before[at - 1] == "_") and _UNSURE.search(before) is None
+            closed -= 1
+    return False
+
+
+def _is_more_than_given(places: re.Pattern[str], text: str) -> bool:
+    """Whether a name stands anywhere but as an argument of a call, where nothing is set.
+
+    It is one where the line opens a call before it that it has not closed; what is written in a way that this cannot
+    tell counts as more.
+    """
+    for found in places.finditer(text):
+        before = text[text.rfind("\n", 0, found.start()) + 1 : found.start()]
+        if not _opens_a_call(before) or text[found.end() : found.end() + 4].lstrip().startswith(":="):
+            return True
+    return False
 
 
 def _may_bind(name: str, text: str) -> bool:
@@ -82,7 +164,7 @@ def _may_set(name: str, text: str) -> bool:
     """Whether a text may set a name of the notebook, or an attribute of it, otherwise than by importing it."""
     text = text if "global" in text else _on_top(text)
     rest = _IMPORTED.sub("", text) if "import" in text and name in _imported(text) else text
-    return _may_bind(name, rest) or _changed(name).search(rest) is not None
+    return _is_more_than_given(_alone(name), rest) or _changed(name).search(rest) is not None
 
 
 @lru_cache(maxsize=256)
@@ -218,9 +300,9 @@ class EarlierCells:
         """
         return self._numbered(reversed(self._cut(self._known.where(_may_bind_on_top, name))))
 
-    def standing_on_top(self, name: str) -> Iterator[tuple[int, PythonCell]]:
-        """Yield the cells that have a name outside of their functions and classes, the last one first."""
-        return self._numbered(reversed(self._cut(self._known.where(_may_stand_on_top, name))))
+    def making(self, name: str) -> Iterator[tuple[int, PythonCell]]:
+        """Yield the cells of which a statement itself may make or change what a name holds, the last one first."""
+        return self._numbered(reversed(self._cut(self._known.where(_may_make_on_top, name))))
 
     def setting_newest_first(self, name: str) -> Iterator[PythonCell]:
         """Yield the cells that may set a name of the notebook otherwise than by importing it, the last one first."""
@@ -228,7 +310,15 @@ class EarlierCells:
 
     def importing(self, *words: str) -> tuple[PythonCell, ...]:
         """List the cells with one of ``words`` in an import."""
-        return self._cells(self._together([self._known.where(_may_import, word) for word in words]))
+        return self._cells(self.places_importing(*words))
+
+    def places_importing(self, *words: str) -> list[int]:
+        """List where among :attr:`texts` the cells of :meth:`importing` stand."""
+        return self._together([self._known.where(_may_import, word) for word in words])
+
+    def places_setting(self, *names: str) -> list[int]:
+        """List where cells stand that may set one of ``names`` otherwise than by importing it."""
+        return self._together([self._known.where(_may_set, name) for name in names])
 
     def naming(self, *names: str) -> tuple[PythonCell, ...]:
         """List the cells that may import or define one of ``names``, or make it another name of something."""
@@ -259,6 +349,12 @@ class EarlierCells:
                     ahead += found[place] - known
                     known |= found[place]
         return found, frozenset(known)
+
+    def may_call_again(self, name: str) -> bool:
+        """Tell whether cells may call a name in more than one place, or in a loop or function."""
+        near = [self.texts[place] for place in self._cut(self._known.with_word(name))]
+        places = sum(_calls(text)[name] for text in near)
+        return places > 1 or any(_may_be_called_often(name, text) for text in near)
 
     def at(self, place: int) -> PythonCell | None:
         """Give the cell at a place of :attr:`texts`; None where it is no Python."""

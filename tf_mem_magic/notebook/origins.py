@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tf_mem_magic.core.facts import Facts
-from tf_mem_magic.notebook.earlier import EarlierCells, earlier_cells
+from tf_mem_magic.notebook.earlier import EarlierCells, earlier_cells, import_parts
 from tf_mem_magic.notebook.text.cell import PythonCell
 
 _BUILDERS = ("keras.layers.", "keras.models.", "keras.applications.", "keras.Sequential", "keras.Model", "keras.Input")
@@ -167,10 +167,19 @@ class KerasNames:
 
 def _handles(before: EarlierCells) -> dict[str, str]:
     """Give what the names hold after the earlier cells that one of them imports as ``keras`` or ``tensorflow``."""
-    imports = before.importing("keras", "tensorflow", "api", "src")
-    meant = {n for c in imports for s in c.once(statement_names) for n, o in s.imported.items() if _is_handle(o)}
+    imports = before.places_importing("keras", "tensorflow", "api", "src")
+    # Cells with the same imports mean the same by them: one is read of each kind, here and in a row below.
+    each = (before.at(place) for place in {import_parts(before.texts[place]): place for place in imports}.values())
+    named = (s for cell in each if cell is not None for s in cell.once(statement_names))
+    meant = {name for s in named for name, origin in s.imported.items() if _is_handle(origin)}
     bound: dict[str, str] = {}
-    _bind_all(bound, (s for cell in before.binding(*meant) for s in cell.once(statement_names)), meant)
+    setting, last = set(before.places_setting(*meant)), None
+    for place in sorted({*imports, *setting, *before.places_importing(*meant)}):
+        parts = import_parts(before.texts[place])
+        cell = before.at(place) if place in setting or parts != last else None
+        last = None if place in setting else parts
+        if cell is not None:
+            _bind_all(bound, cell.once(statement_names), meant)
     return bound
 
 

@@ -136,7 +136,7 @@ def _set_names(cell: PythonCell) -> frozenset[str]:
 def _made_in(before: EarlierCells, name: str) -> tuple[int, ...]:
     """List where earlier cells made the value of ``name``, from the last one to the one that binds it."""
     found = []
-    for place, cell in before.standing_on_top(name):
+    for place, cell in before.making(name):
         made = [piece for piece in cell.once(pieces) if name in piece.defines]
         if made:
             found.append(place)

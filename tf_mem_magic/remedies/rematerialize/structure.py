@@ -6,7 +6,7 @@ import ast
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from tf_mem_magic.notebook.earlier import EarlierCells
+from tf_mem_magic.notebook.earlier import EarlierCells, definitions_of
 from tf_mem_magic.notebook.model import Notebook
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.notebook.text.cell import PythonCell, children, walk
@@ -66,7 +66,7 @@ class Structure:
         before, own = self.notebook.before, self.notebook.cell.words
         for one in before.once("cells with blocks", lambda: _may_define_blocks(before)):
             names = one.functions | (one.classes.intersection(held) if held else one.classes)
-            if names and (one.is_used_again or not own.isdisjoint(names)):
+            if names & (one.used_again | own):
                 cell = before.at(one.place)
                 if cell is not None:
                     yield cell
@@ -74,46 +74,36 @@ class Structure:
 
 @dataclass(frozen=True, slots=True)
 class _MayDefine:
-    """An earlier cell that may define blocks, by its place among them: layer classes, functions that add layers."""
+    """An earlier cell that may define blocks, as its text has it.
+
+    Attributes
+    ----------
+    place : int
+        Where it stands among the earlier cells.
+    classes, functions : frozenset of str
+        Those that may be layers with a ``call``, or add layers.
+    used_again : frozenset of str
+        Those of them that earlier cells may call more than once.
+    """
 
     place: int
     classes: frozenset[str]
     functions: frozenset[str]
-    is_used_again: bool
+    used_again: frozenset[str]
 
 
 def _may_define_blocks(before: EarlierCells) -> tuple[_MayDefine, ...]:
-    """List the earlier cells that may define a block, newest first."""
+    """List the earlier cells that may define a block, newest first; none of them is parsed for that."""
     found = []
     reached, known = before.reached_from("keras", "tensorflow")
     for place, made in sorted(reached.items(), reverse=True):
-        text = before.texts[place]
-        if not made or "def " not in text:
-            continue
-        cell = before.at(place)
-        parts = cell.once(_blocks_of) if cell is not None else {}
-        names = frozenset(n for n, (_, reads) in parts.items() if n in made and not known.isdisjoint(reads))
-        if names:
-            again = any(text.count(name) > 1 or len(before.places_with(name)) > 1 for name in names)
-            classes = frozenset(name for name in names if parts[name][0])
-            found.append(_MayDefine(place, classes, names - classes, again))
+        parts = [p for p in definitions_of(before.texts[place]) if p.name in made and not known.isdisjoint(p.reads)]
+        classes = frozenset(p.name for p in parts if p.is_class and "call" in p.reads)
+        functions = frozenset(p.name for p in parts if not p.is_class)
+        if classes or functions:
+            again = frozenset(name for name in classes | functions if before.may_call_again(name))
+            found.append(_MayDefine(place, classes, functions, again))
     return tuple(found)
-
-
-def _blocks_of(cell: PythonCell) -> dict[str, tuple[bool, frozenset[str]]]:
-    """Give classes with a ``call`` and functions without a whole model: whether it is a class, and what it reads."""
-    found: dict[str, tuple[bool, frozenset[str]]] = {}
-    for one in cell.tree.body:
-        if isinstance(one, ast.ClassDef):
-            may_be = any(isinstance(f, ast.FunctionDef) and f.name == "call" for f in one.body)
-        elif isinstance(one, ast.FunctionDef):
-            may_be = names_called(one).isdisjoint(WHOLE)
-        else:
-            continue
-        if may_be:
-            reads = frozenset(n.id for n in walk(one) if isinstance(n, ast.Name)) - {one.name}
-            found[one.name] = (isinstance(one, ast.ClassDef), reads)
-    return found
 
 
 def names_called(node: ast.AST) -> set[str]:
