@@ -32,8 +32,8 @@ def numbers(found) -> list[int]:
 
 def test_a_notebook_that_grew_asks_only_the_new_cells_of_a_word(monkeypatch):
     asked = []
-    matters = earlier._may_bind
-    monkeypatch.setattr(earlier, "_may_bind", lambda name, text: asked.append(text) or matters(name, text))
+    matters = earlier.may_bind
+    monkeypatch.setattr(earlier, "may_bind", lambda name, text: asked.append(text) or matters(name, text))
     assert 1 == len(cells("x = 1", "y = 2").binding("x"))
     assert 2 == len(cells("x = 1", "y = 2", "x = 3").binding("x"))
     assert ["x = 1", "x = 3"] == asked

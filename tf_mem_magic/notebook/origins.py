@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from tf_mem_magic.core.facts import Facts
-from tf_mem_magic.notebook.earlier import EarlierCells, earlier_cells, import_parts
+from tf_mem_magic.notebook.earlier import EarlierCells, earlier_cells
 from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.outline import import_parts
 
 _BUILDERS = ("keras.layers.", "keras.models.", "keras.applications.", "keras.Sequential", "keras.Model", "keras.Input")
 _NO_BUILDERS = ("keras.layers.Layer", "keras.models.save_model")

@@ -6,10 +6,11 @@ import ast
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from tf_mem_magic.notebook.earlier import EarlierCells, definitions_of
+from tf_mem_magic.notebook.earlier import EarlierCells
 from tf_mem_magic.notebook.model import Notebook
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.notebook.text.cell import PythonCell, children, walk
+from tf_mem_magic.notebook.text.outline import definitions_of
 from tf_mem_magic.notebook.uses import called_name
 
 Definition = ast.ClassDef | ast.FunctionDef
