@@ -166,10 +166,12 @@ def _changed(name: str) -> re.Pattern[str]:
 
 
 def may_import(name: str, text: str) -> bool:
+    """Whether a text has a name in an import."""
     return "import" in text and name in _imported(text)
 
 
 def may_name(name: str, text: str) -> bool:
+    """Whether a text may import or define a name, or make it another name of something."""
     return may_import(name, text) or may_give(name, text)
 
 
