@@ -543,6 +543,36 @@ OWN_SIZE = """class Patches:
         return x.reshape((batch_size, 8))
 patches = Patches(4)"""
 
+ROWS = [
+    *(
+        Case("rows", name, cell, (MODEL, *earlier), 2, has="batch_size=2", before=32, limit=4)
+        for name, cell, earlier in [
+            ("a default of a helper", "show(model)  # <-",
+             ("def show(net, images=x_test, n_images=5):\n    return net.predict(images[:n_images])",)),
+            ("a number given to a helper", "show(model, 5)  # <-",
+             ("def show(net, n, images=x_test):\n    return net.predict(images[:n])",)),
+            ("a default of this cell", "def show(net, n=5):\n    return net.predict(x_test[:n])  # <-\nshow(model)", ()),
+            ("a dict of some rows", "model.predict(dict({'x': x_test[:5]}))  # <-", ()),
+        ]
+    ),
+    *(
+        Case("rows", name, cell, (MODEL, *earlier), reason="computes one sample", limit=0)
+        for name, cell, earlier in [
+            ("a text made a row", "tokens = vectorizer([text])\nmodel.predict(tokens)  # <-",
+             ("text = 'a'\ndef vectorizer(texts):\n    return np.zeros((len(texts), 8))",)),
+            ("two of them", "a, b = encode([text]), encode([text])\nfor i in range(2):\n    t = tokenize([text])\n"
+             "    model.predict([tokenize([text]), t])  # <-",
+             ("text = 'a'\ndef tokenize(texts):\n    return np.zeros((len(texts), 8))\nencode = tokenize",)),
+        ]
+    ),
+    Case("rows", "a validation that is smaller already", "model.fit(gen, validation_data=val_gen)  # <-",
+         (MODEL, FLOW, FLOW.replace("gen", "val_gen").replace("64", "32")), 32, has="gen.batch_size = 32"),
+    Case("rows", "validation datasets that are smaller already", "model.fit(train_ds, validation_data=val_ds)  # <-",
+         (MODEL, DS, DS.replace("train_ds", "val_ds").replace("64", "16")), 32, has="validation_data=val_ds)"),
+    Case("rows", "a loop of steps over random batches", "for step in range(n_steps):\n    xb, yb = random_batch(x_train, y_train)\n"
+         "    model.train_on_batch(xb, yb)  # <-", (MODEL, RANDOM, "n_steps = len(x_train) // 64"), 32, has="batch_size=32"),
+]  # fmt: skip
+
 COUNTED_STEPS = [
     Case("counted", name, cell, (MODEL, *earlier), 32, has=has, reason=reason, accumulates=True)
     for name, cell, earlier, has, reason in [
@@ -644,6 +674,7 @@ CASES = [
     *INFERENCE,
     *DRAWN,
     *PLAIN,
+    *ROWS,
     *COUNTED_STEPS,
     *OLDER,
     *SEEN,

@@ -68,6 +68,18 @@ def test_what_is_drawn_stays_or_is_told(case):
     assert told or names.names["drawn"] == changed.names["drawn"]
 
 
+def test_validation_that_is_smaller_already_is_left_alone():
+    case = next(c for c in CASES if c.name == "a validation that is smaller already")
+    answer = answers(case)["smaller-batch"]
+    assert ("val_gen.batch_size" not in answer.source, [c for c in answer.caveats if "val_gen" in c]) == (True, [])
+
+
+def test_a_loop_that_goes_on_taking_as_many_steps_is_told():
+    case = next(c for c in CASES if c.name == "a loop of steps over random batches")
+    told = "The loop in line 1 takes as many steps as before, each with fewer samples."
+    assert told in answers(case)["smaller-batch"].caveats
+
+
 @pytest.mark.parametrize("case", [c for c in [*EDITED, *REFUSED] if c.values[0].accumulates is not None])
 def test_accumulation_keeps_the_effective_batch_or_says_why_not(case):
     answer, right = answers(case)["accumulate-gradients"], case.accumulates

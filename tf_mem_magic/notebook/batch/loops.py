@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tf_mem_magic.notebook.batch.datasets import draws_a_batch, trace
 from tf_mem_magic.notebook.batch.inference import only_infers
 from tf_mem_magic.notebook.batch.named import of_names
 from tf_mem_magic.notebook.batch.samples import count_samples
+from tf_mem_magic.notebook.batch.steps import follows
 from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.entries import batch_keyword
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown, merge
@@ -80,6 +81,8 @@ def _part_of_a_batch(reader: Reader, setting: Setting) -> Unknown | None:
             counts = [count_samples(reader, argument) for argument in call.args[:1]]
             if counts[0] is None or counts[0] >= setting.value or not _is_step(reader, call):
                 continue
+            if follows(reader, call.args[0], setting):
+                continue  # half a batch from each side
             got = "one sample" if counts[0] == 1 else f"{counts[0]} samples"
             return Unknown(
                 f"`{reader.written(call.func)}` in line {call.lineno} computes {got} of each batch of {setting.value}, "
@@ -152,13 +155,21 @@ def _of_loop(reader: Reader, loop: ast.For | ast.AsyncFor | ast.While) -> Settin
     if isinstance(source, ast.Call) and called_name(source) in ("range", "trange"):
         if len(source.args) == 3 and isinstance(loop.target, ast.Name):
             return _sliced(reader, loop, source.args[2], loop.target.id)
-        return _first_trace(reader, nexts)
+        drawn = _first_trace(reader, nexts)
+        counts = isinstance(drawn, Setting) and not any(follows(reader, a, drawn) for a in source.args)
+        return _with_steps(drawn, loop) if counts and isinstance(drawn, Setting) else drawn
     if isinstance(source, ast.Call) and called_name(source) == "zip":
         return _first_trace(reader, source.args)
     traced = trace(reader, source)
     if isinstance(traced, Unknown) and not _may_be_data(reader, source, loop.target):
         return _first_trace(reader, nexts)
     return traced if isinstance(traced, (Setting, Unknown)) else None
+
+
+def _with_steps(setting: Setting, loop: ast.For | ast.AsyncFor) -> Setting:
+    """Say that a loop over a number of steps goes on taking so many."""
+    note = f"The loop in line {loop.lineno} takes as many steps as before, each with fewer samples."
+    return replace(setting, notes=(*setting.notes, note))
 
 
 def _may_be_data(reader: Reader, source: ast.expr, target: ast.expr) -> bool:

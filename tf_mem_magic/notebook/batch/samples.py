@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 from tf_mem_magic.notebook.batch.datasets import trace
 from tf_mem_magic.notebook.follow.evaluate import evaluate
@@ -12,6 +13,12 @@ from tf_mem_magic.notebook.uses import called_name
 
 _SAME = frozenset("astype numpy copy to_numpy cast preprocess_input float identity normalize normalise".split())
 """Calls that change each sample and keep their number; as a method they are about their owner."""
+
+_TABLE_ROWS = {"head": 5, "tail": 5, "sample": 1}
+"""Methods of tables that give so many rows where no number is given (pandas)."""
+
+_ENCODES = re.compile(r"(?i)vectori[sz]|tokeni[sz]|encod|embed|preprocess|texts_to|pad_sequences|lookup")
+"""Names of what makes one row of each text of a list."""
 
 _OF_LIST = frozenset({"array", "asarray", "constant", "convert_to_tensor", "stack", "tensor"})
 _FILLED = {"zeros": 0, "ones": 0, "empty": 0, "full": 0, "fill": 0, "random": 0, "random_sample": 0}
@@ -45,7 +52,7 @@ def _count(reader: Reader, expr: ast.expr) -> int | None:
         return count_samples(reader, expr.elts[0])
     if isinstance(expr, ast.Dict) and expr.values:
         return count_samples(reader, expr.values[0])
-    if isinstance(expr, ast.Attribute) and expr.attr == "values":
+    if isinstance(expr, ast.Attribute) and expr.attr in ("values", "iloc", "loc"):
         return count_samples(reader, expr.value)
     return None
 
@@ -140,6 +147,15 @@ def _of_call(reader: Reader, call: ast.Call) -> int | None:
     if name == "expand_dims" and call.args:
         axis = next((k.value for k in call.keywords if k.arg == "axis"), call.args[1] if len(call.args) > 1 else None)
         return 1 if axis is not None and evaluate(reader, axis) == 0 else None
+    if name in _TABLE_ROWS and owner is not None:
+        given = call.args[0] if call.args else next((k.value for k in call.keywords if k.arg == "n"), None)
+        if given is None:
+            return None if call.keywords else _TABLE_ROWS[name]
+        return _whole(evaluate(reader, given))
+    if name in ("dict", "list", "DataFrame", "pad_sequences") and call.args:
+        return count_samples(reader, call.args[0])
+    if _ENCODES.search(name) and len(call.args) == 1 and isinstance(call.args[0], (ast.List, ast.Tuple)):
+        return len(call.args[0].elts)
     if name == "reshape":
         return _first_of(reader, _shape(call, method=True))
     if name in _OF_LIST and call.args and isinstance(call.args[0], (ast.List, ast.Tuple)):

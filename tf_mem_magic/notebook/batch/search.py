@@ -58,6 +58,8 @@ class BatchFound:
         Sentences for the user.
     validation_batch : int or None
         The batch size of the validation data.
+    validation_notes : tuple of str
+        Sentences for the user where that is changed too.
     imports : tuple of str
         Lines that the edit needs at the top.
     infers : bool
@@ -80,6 +82,7 @@ class BatchFound:
     names: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     validation_batch: int | None = None
+    validation_notes: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
     infers: bool = False
     call: ast.Call | None = None
@@ -161,8 +164,9 @@ def set_batch(found: BatchFound, batch: int, more: tuple[CellEdit, ...] = ()) ->
     """
     cell = found.cell
     edits = [*more, *(slot.edit(batch) for slot in found.slots)]
-    edits += [slot.edit(min(slot.value, batch)) for slot in found.validation]
-    notes = list(found.notes)
+    larger = [slot for slot in found.validation if slot.value > batch]
+    edits += [slot.edit(batch) for slot in larger]
+    notes = [*found.notes, *(found.validation_notes if larger else ())]
     if found.imports:
         edits.append(insert_line(cell, first_statement(cell), *found.imports))
     for steps in found.steps:
@@ -223,8 +227,9 @@ def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> Bat
         validation.slots,
         find_steps(reader, call, extra, replace(whole, slots=slots), validation.setting),
         whole.names,
-        (*whole.notes, *validation.notes),
+        (*whole.notes, *(() if validation.slots else validation.notes)),
         validation.batch,
+        validation.notes if validation.slots else (),
         tuple(dict.fromkeys((*whole.imports, *validation.imports))),
         infers=method != "fit",
         call=call,

@@ -101,8 +101,8 @@ def find_steps(
         counted = _counted(reader, expr, setting)
         if counted is not None:
             found.append(_one_pass(reader, name, expr, counted, data))
-        elif not _follows(reader, expr, setting):
-            if name == "validation_steps" and validation is not None and _follows(reader, expr, validation):
+        elif not follows(reader, expr, setting):
+            if name == "validation_steps" and validation is not None and follows(reader, expr, validation):
                 continue
             value = evaluate(reader, expr)
             if value is None and isinstance(expr, (ast.Attribute, ast.Subscript)):
@@ -187,7 +187,7 @@ def _number(reader: Reader, expr: ast.expr) -> int | None:
     return value if isinstance(value, int) else reader.scalar(reader.cell.text(expr))
 
 
-def _follows(reader: Reader, expr: ast.expr, setting: Setting) -> bool:
+def follows(reader: Reader, expr: ast.expr, setting: Setting) -> bool:
     """Tell whether ``expr`` is computed from the batch size that is edited, or from the data themselves."""
     key = (setting.names, setting.slots)
     return bool(reader.once("follows", expr, key, lambda: _is_following(reader, expr, setting)))
@@ -208,7 +208,7 @@ def _is_following(reader: Reader, expr: ast.expr, setting: Setting) -> bool:
             return True
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
             chosen = reader.reaching(node)
-            if chosen is not None and chosen.value is not None and _follows(reader, chosen.value, setting):
+            if chosen is not None and chosen.value is not None and follows(reader, chosen.value, setting):
                 return True
     return False
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 
-from tf_mem_magic.notebook.follow.reader import Reader
+from tf_mem_magic.notebook.follow import calls
+from tf_mem_magic.notebook.follow.reader import Reader, Unknown
 
 
 def evaluate(reader: Reader, expr: ast.expr) -> int | float | None:
@@ -23,6 +24,10 @@ def _evaluate(reader: Reader, expr: ast.Name | ast.UnaryOp | ast.Call | ast.BinO
         if not found:
             return reader.scalar(expr.id)
         chosen = reader.reaching(expr)
+        if chosen is not None and chosen.kind == "param":
+            given = calls.argument_exprs(reader, chosen)
+            numbers = set() if isinstance(given, Unknown) else {evaluate(reader, one) for one in given}
+            return numbers.pop() if len(numbers) == 1 else None
         if chosen is None or chosen.value is None or chosen.kind != "assign":
             return None
         return evaluate(reader, chosen.value)
