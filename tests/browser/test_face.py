@@ -176,9 +176,8 @@ def test_after_run_all_the_first_three_buttons_are_in_view(story):
     assert story["buttons"] == [True, True, True]
 
 
-def test_before_anything_is_opened_there_are_at_most_a_hundred_and_fifty_words(story):
-    # Ninety are the goal; estimates, layers and what filled the memory came after that was reached.
-    assert len(story["words"]) <= 150, " ".join(story["words"])
+def test_before_anything_is_opened_there_are_at_most_ninety_words(story):
+    assert len(story["words"]) <= 90, " ".join(story["words"])
 
 
 @pytest.mark.parametrize("theme", ["faint", "JupyterLab Dark", "JupyterLab Dark High Contrast"])

@@ -333,14 +333,14 @@ def test_the_paragraph_says_what_happened_where_what_was_needed_and_the_level():
     expected = (
         "Out of memory on GPU:0 after 12.0 s, in the first step of epoch 1.\n"
         "Line 2 of your cell: model.fit(x, y, batch_size=256)\n"
-        "The activations of conv2d_4 needed 1.5 GiB more ([256, 112, 112, 128] float32); "
+        "Activations of conv2d_4 needed 1.5 GiB more ([256,112,112,128] float32); "
         "1.0 of 15.0 GiB were free."
     )
     assert expected == diagnose(recording(facts=facts)).text
 
 
 def test_the_detail_leaves_out_what_a_headline_says():
-    expected = "The activations of conv2d_4 needed 1.5 GiB more ([256, 112, 112, 128] float32); "
+    expected = "Activations of conv2d_4 needed 1.5 GiB more ([256,112,112,128] float32); "
     assert expected + "1.0 of 15.0 GiB were free." == diagnose(recording()).detail
 
 

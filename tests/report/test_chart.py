@@ -23,7 +23,7 @@ def failed(in_use: float, requested: float, limit: float = 15.0, largest: float 
 
 def test_the_failed_request_stands_on_what_was_in_use():
     cap = chart_of(failed(14.2, 1.5)).cap
-    assert (round(cap.base / GIB, 1), round(cap.end / GIB, 1), cap.label) == (14.2, 15.7, "✗ +1.5 GiB")
+    assert (round(cap.base / GIB, 1), round(cap.end / GIB, 1), cap.label) == (14.2, 15.7, "✗ needed")
 
 
 @pytest.mark.parametrize("in_use", [5, 10, 13.4])

@@ -34,8 +34,8 @@ def test_what_is_kept_is_said_in_plain_words():
 
 
 def test_a_restart_is_a_cost_beside_the_button():
-    slow = dataclasses.replace(gallery.proposals()[2], cost="slower on a CPU")
-    assert choice_view(slow, gallery.out_of_memory()).cost == "slower on a CPU, restarts the kernel"
+    slow = dataclasses.replace(gallery.proposals()[2], cost="slower on CPU")
+    assert choice_view(slow, gallery.out_of_memory()).cost == "slower on CPU, restarts the kernel"
 
 
 def test_what_is_not_offered_is_a_count():

@@ -423,9 +423,10 @@ def test_a_closed_panel_takes_no_more_moments():
     assert [] == d.sent
 
 
-def test_what_the_run_already_did_is_told_before_anything_that_is_folded():
-    page = re.sub("<details.*?</details>", "", rest_html(view_of(rich(CELL, CHANGED))))
-    assert "This run already did" in page
+def test_what_the_run_already_changed_is_named_before_anything_is_opened():
+    page = rest_html(view_of(rich(CELL, CHANGED)))
+    named = next(line for line in re.findall("<summary[^>]*>(.*?)</summary>", page) if "Already changed" in line)
+    assert ">model</code>" in named
 
 
 HOSTILE = "<script>alert(1)</script>"
@@ -456,7 +457,7 @@ def test_a_row_without_an_estimate_has_an_empty_place_beside_one_that_has(driven
 
 def test_where_no_row_has_an_estimate_there_is_no_column_for_them(driven):
     text = driven(outcome(CELL, proposal("k", "t", CHANGED, CELL))).text()
-    assert ('tfmem-unseen">peak to expect' in text, 'tfmem-unseen">keeps' in text) == (False, True)
+    assert ('tfmem-unseen">expected peak' in text, 'tfmem-unseen">keeps' in text) == (False, True)
 
 
 def test_a_row_opens_to_its_name_its_reasons_and_what_the_estimate_rests_on():
@@ -473,8 +474,8 @@ def test_the_diff_shows_what_goes_and_what_comes():
 
 
 def test_a_cost_that_decides_stands_in_the_row(driven):
-    text = driven(outcome(CELL, proposal("k", "t", CHANGED, CELL, cost="slower on a CPU"))).text()
-    assert text.index("same model, other gradients") < text.index("<b>slower on a CPU</b>") < text.index("<pre")
+    text = driven(outcome(CELL, proposal("k", "t", CHANGED, CELL, cost="slower on CPU"))).text()
+    assert text.index("same model, other gradients") < text.index("<b>slower on CPU</b>") < text.index("<pre")
 
 
 def test_only_three_changes_are_seen_before_anything_is_opened(driven):

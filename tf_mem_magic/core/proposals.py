@@ -95,7 +95,7 @@ class Proposal:
     taken_over : tuple of str
         Definitions of earlier cells that ``source`` begins with, changed, as they were before.
     cost : str
-        What decides against it, in a few words that stand beside its button: ``slower on a CPU``. Empty: nothing.
+        What decides against it, in a few words that stand beside its button: ``slower on CPU``. Empty: nothing.
     technique : str
         What the field calls it, for whoever wants to read on: ``Mixed precision``. The engine fills it in.
     effect : Effect or None

@@ -205,10 +205,10 @@ def _amount(value: int, unit: Unit) -> str:
 
 
 def _who(diagnosis: Diagnosis, role: str | None) -> str:
-    """Say what the memory was for, as the beginning of a sentence: ``"The activations of conv2d_4"``."""
+    """Say what the memory was for, as the beginning of a sentence: ``"Activations of conv2d_4"``."""
     what = "it"
     if role in ("activations", "gradients"):
-        what = f"the {role} of {diagnosis.layer}"
+        what = f"{role} of {diagnosis.layer}"
     elif role == "input":
         what = "the input pipeline"
     elif role == "temporary":
@@ -225,8 +225,8 @@ def _who(diagnosis: Diagnosis, role: str | None) -> str:
 
 
 def _shape(diagnosis: Diagnosis) -> str:
-    """Give the tensor's shape and type: ``" ([256, 112, 112, 128] float32)"``."""
-    shape = f"[{', '.join(map(str, diagnosis.shape))}]" if diagnosis.shape else ""
+    """Give the tensor's shape and type: ``" ([256,112,112,128] float32)"``, as TensorFlow's own errors write it."""
+    shape = f"[{','.join(map(str, diagnosis.shape))}]" if diagnosis.shape else ""
     told = " ".join(part for part in (shape, diagnosis.dtype) if part)
     return f" ({told})" if told else ""
 

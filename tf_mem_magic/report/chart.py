@@ -50,7 +50,10 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """A request that failed: from ``base`` to ``end``, in bytes, as far as it is drawn; ``label`` says all of it."""
+    """A request that failed: from ``base`` to ``end``, in bytes, as far as it is drawn.
+
+    Where that is not all of it, ``label`` says how much it is.
+    """
 
     base: int
     end: int
@@ -153,7 +156,6 @@ def request_drawn(outcome: Outcome, highest: int) -> Cap | None:
         return None
     requested, limit = diagnosis.requested, diagnosis.limit
     base = diagnosis.in_use if diagnosis.in_use is not None else highest
-    label = f"✗ +{amount(requested, unit_of(outcome))}"
     if limit is not None and base + requested <= limit:
         dump = next(iter(outcome.recording.dumps[-1:]), None)
         usable = dump.largest_free if dump is not None and dump.largest_free is not None else 0
@@ -161,7 +163,8 @@ def request_drawn(outcome: Outcome, highest: int) -> Cap | None:
     end = base + requested
     if not diagnosis.larger_than_device:
         end = min(end, max(int(_MORE * max(highest, limit or 0, base)), base + 1))
-    return Cap(base, end, label)
+    is_whole = end == base + requested
+    return Cap(base, end, "✗ needed" if is_whole else f"✗ +{amount(requested, unit_of(outcome))}")
 
 
 def _limit_words(limit: int | None, near: bool, unit: Unit) -> str:

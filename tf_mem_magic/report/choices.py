@@ -54,7 +54,7 @@ class ChoiceView:
     keeps : str
         What stays as it was, in plain words.
     cost : str
-        What decides against it, in a few words (``slower on a CPU``), or that it restarts the kernel; may be empty.
+        What decides against it, in a few words (``slower on CPU``), or that it restarts the kernel; may be empty.
     expected : Expected or None
         None: nothing tells.
     technique : str

@@ -8,7 +8,8 @@ from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.report.chart import Chart, Curve
 from tf_mem_magic.report.choices import ChoiceView, Expected
 from tf_mem_magic.report.html.markup import plain
-from tf_mem_magic.report.html.page import expected_heading
+from tf_mem_magic.report.html.page import EXPECTED
+from tf_mem_magic.report.measures import capital
 from tf_mem_magic.report.printable import printable
 from tf_mem_magic.report.tries import tries_text
 from tf_mem_magic.report.view import Bar, ReportView, Said, view_of
@@ -59,7 +60,8 @@ def _choices(view: ReportView, width: int, everything: bool) -> list[str]:
     if rows:
         if view.choices:
             estimated = any(choice.expected for choice in rows)
-            head = f"{view.heading}. {expected_heading(view)}:" if estimated else f"{view.heading}:"
+            expected = capital(f"{EXPECTED}, limit {view.limit}" if view.limit else EXPECTED)
+            head = f"{view.heading}. {expected}:" if estimated else f"{view.heading}:"
             lines += ["", *_wrapped(head, width)]
         widest = min(max(len(plain(choice.button)) for choice in rows), max(width // 2, 24))
         for choice in rows:
@@ -158,7 +160,7 @@ def _filled(bar: Bar, width: int) -> list[str]:
         lines += _wrapped(
             f"{share.amount:>{widest}}  {share.label}", width, f"  {full:<{room}} ", " " * (room + widest + 5)
         )
-    return lines
+    return lines + _wrapped(plain(bar.layers), width)
 
 
 def _folded(view: ReportView, width: int, everything: bool) -> list[str]:

@@ -28,6 +28,9 @@ MOST_STDERR = 12_000
 MOST_GROUPS = 12
 """Operations of an allocator's dump that are listed."""
 
+MOST_OF_IT, MOST_MAIN = 0.5, 2
+"""The largest parts of what filled the memory are named at once, until they are this share of it, or so many."""
+
 TRIFLE = 0.05 * 2**20
 """Bytes that would be shown as "< 0.1 MiB": not worth a row."""
 
@@ -42,10 +45,15 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What filled the memory: ``shares``, largest first, under a ``heading``."""
+    """What filled the memory: ``shares``, largest first, under a ``heading``.
+
+    ``main`` of them are named at once, the others where it is opened; ``layers`` is a sentence, empty where unknown.
+    """
 
     heading: str
     shares: tuple[Share, ...]
+    main: int = 1
+    layers: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +94,7 @@ class ReportView:
     further : tuple of Group
         What else could be changed after a rerun that fitted, folded behind ``further_label``.
     changes : tuple of str
-        What the run that failed had already done, one sentence each.
+        What the run that failed had already done, one sentence each, folded behind ``changes_label``.
     leftovers : tuple of (str, str)
         Names that still hold what the run made, with their size in words.
     declined : tuple of DeclinedView
@@ -121,6 +129,7 @@ class ReportView:
     further: tuple[Group, ...]
     further_label: str
     changes: tuple[str, ...]
+    changes_label: str
     leftovers: tuple[tuple[str, str], ...]
     declined: tuple[DeclinedView, ...]
     declined_label: str
@@ -182,6 +191,7 @@ def view_of(outcome: Outcome) -> ReportView:
         further=_further(outcome),
         further_label=sentences.further_heading(outcome),
         changes=tuple(change.text for change in outcome.changes),
+        changes_label=sentences.changes_label(outcome),
         leftovers=tuple((name, amount(size)) for name, size in outcome.leftovers),
         declined=tuple(declined_view(declined, outcome) for declined in outcome.declined),
         declined_label=not_offered(outcome.declined),
@@ -217,9 +227,6 @@ def _said(outcome: Outcome) -> tuple[Said, ...]:
     if where:
         lines.append(Said(where, code))
     lines += [Said(text) for text in (sentences.paragraph(outcome), *sentences.neighbours(outcome)) if text]
-    layers = sentences.largest_layers(outcome)
-    if layers:
-        lines.append(Said(layers))
     situation = outcome.diagnosis.situation if outcome.diagnosis is not None else None
     is_made_for = any(proposal.answers_cause for proposal in outcome.offered)
     if situation is not None and situation.advice and not is_made_for:
@@ -231,7 +238,12 @@ def _said(outcome: Outcome) -> tuple[Said, ...]:
 
 def _bar(outcome: Outcome) -> Bar | None:
     shares = sentences.breakdown(outcome)
-    return Bar(sentences.breakdown_heading(outcome), shares) if shares else None
+    if not shares:
+        return None
+    main, named = 0, 0.0
+    while named < MOST_OF_IT and main < min(MOST_MAIN, len(shares)):
+        named, main = named + shares[main].fraction, main + 1
+    return Bar(sentences.breakdown_heading(outcome), shares, main, sentences.largest_layers(outcome))
 
 
 def _dumps(outcome: Outcome) -> tuple[DumpTable, ...]:

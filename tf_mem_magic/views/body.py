@@ -117,7 +117,9 @@ class Body:
         if self._below:
             words = "Run a changed copy below. The cell itself keeps the old code: copy the change into it."
         columns = controls.text(head_of_columns(self._view, self._estimated))
-        return controls.row(controls.text(words, "tfmem-head"), columns, name="tfmem-choice-row")
+        row = controls.row(controls.text(words, "tfmem-head"), columns, name="tfmem-choice-row")
+        row.add_class("tfmem-heads")
+        return row
 
     def _together(self, answer: Proposal | Declined) -> Any:
         if isinstance(answer, Declined):

@@ -237,7 +237,9 @@ class Panel:
     def _undone(self, said: str) -> None:
         """Leave one button: to run the old code. The choices were about the other."""
         original, self._is_undone = self._original, True
-        again = controls.button("Run again", "Run the cell with its old code", lambda: self._run_again(original))
+        again = controls.button(
+            "Run again", "Run the cell with its old code", lambda: self._run_again(original), accent=True
+        )
         self._body = None
         controls.fill(self._choices, controls.row(again))
         self._bridge.frozen = self.freeze_html()

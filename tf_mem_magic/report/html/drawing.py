@@ -7,8 +7,9 @@ from itertools import groupby
 
 from tf_mem_magic.report.chart import COLUMNS, Chart, Curve
 from tf_mem_magic.report.choices import UNKNOWN, Expected
-from tf_mem_magic.report.html.markup import FAINT, LINE, escaped, prose
+from tf_mem_magic.report.html.markup import FAINT, LINE, escaped, fold, line, prose
 from tf_mem_magic.report.palette import BEFORE, FAILED, PARTS, SERIES
+from tf_mem_magic.report.sentences import Share
 from tf_mem_magic.report.view import Bar
 
 _HEIGHT = 92
@@ -25,8 +26,8 @@ _BOXES = "display:flex;align-items:flex-end;overflow:hidden"
 _WIDE = "max-width:700px"
 
 
-def chart_html(chart: Chart, words: str) -> str:
-    """Draw a timeline; ``words`` describe it for those who cannot see it."""
+def chart_html(chart: Chart, words: str, *, timed: bool = True) -> str:
+    """Draw a timeline; ``words`` describe it for those who cannot see it, ``timed``: the end of time is written."""
     edge = chart.limit if chart.limit is not None else chart.top
     above = round(_HEIGHT * (chart.top - edge) / chart.top)
     below = _HEIGHT - above
@@ -44,7 +45,7 @@ def chart_html(chart: Chart, words: str) -> str:
     drawn += "".join(_line(curve, below / edge, below, chart.cap is not None) for curve in chart.lines)
     frame = f"{_WIDE};margin:2px 0;border-left:{LINE};border-bottom:{LINE}"
     picture = f'<div role="img" aria-label="{escaped(words)}" style="{frame}">{drawn}</div>'
-    return f'<div style="margin:6px 0">{_legend(chart)}{picture}{_times(chart)}</div>'
+    return f'<div style="margin:6px 0">{_legend(chart)}{picture}{_times(chart) if timed else ""}</div>'
 
 
 def _cap(base: int, end: int, scale: float, most: int) -> str:
@@ -107,23 +108,29 @@ def _times(chart: Chart) -> str:
 
 
 def bar_html(bar: Bar) -> str:
-    """Draw what filled the memory: one bar in parts, their names and sizes below."""
+    """Draw what filled the memory: one bar in parts, and what most of it was; opened, every part and its layers."""
     parts = "".join(
         f'<span style="display:inline-block;vertical-align:top;height:12px;width:{100 * share.fraction:.2f}%;'
         f"box-sizing:border-box;border-right:1px solid rgba(127,127,127,0.15);"
         f'background:{PARTS.get(share.kind, PARTS["other"])}"></span>'
         for share in bar.shares
     )
-    names = "".join(
+    named = [_part_named(share) for share in bar.shares if share.fraction >= _WORTH_NAMING]
+    first = "".join(named[: bar.main])
+    rest = f"<div>{''.join(named)}</div>" if len(named) > bar.main else ""
+    opened = line(prose(bar.heading)) + rest + line(prose(bar.layers))
+    return (
+        f'<div style="margin:6px 0 10px"><div style="{_STRIP};{_WIDE};border-radius:2px;margin:2px 0" role="img" '
+        f'aria-label="{escaped(bar.heading)}">{parts}</div>{fold(first, opened)}</div>'
+    )
+
+
+def _part_named(share: Share) -> str:
+    """Name a part of the bar behind its colour."""
+    return (
         f'<span style="display:inline-block;margin-right:14px" title="{escaped(share.basis)}">'
         f'<span style="color:{PARTS.get(share.kind, PARTS["other"])}" aria-hidden="true">■</span> '
         f"{prose(share.label)} <b>{escaped(share.amount)}</b></span>"
-        for share in bar.shares
-        if share.fraction >= _WORTH_NAMING
-    )
-    return (
-        f'<div style="margin:6px 0 10px"><div style="{_STRIP};{_WIDE};border-radius:2px;margin:2px 0" role="img" '
-        f'aria-label="{escaped(bar.heading)}">{parts}</div><div>{names}</div></div>'
     )
 
 

@@ -76,11 +76,16 @@ def line(body: str, style: str = "") -> str:
 
 def folded(summary: str, body: str, about: str = "") -> str:
     """Fold ``body`` behind a line; ``about`` makes its name unique for who hears it. Empty without a body."""
+    name = f' aria-label="{escaped(plain(f"{summary}: {about}"))}"' if about else ""
+    return fold(prose(summary), body, name)
+
+
+def fold(summary: str, body: str, name: str = "") -> str:
+    """Fold ``body`` behind a line of HTML; ``name`` are attributes of that line. Empty without a body."""
     if not body:
         return ""
-    name = f' aria-label="{escaped(plain(f"{summary}: {about}"))}"' if about else ""
     return (
-        f'<details style="margin:3px 0"><summary style="cursor:pointer"{name}>{prose(summary)}</summary>'
+        f'<details style="margin:3px 0"><summary style="cursor:pointer"{name}>{summary}</summary>'
         f'<div style="margin:2px 0 6px 14px">{body}</div></details>'
     )
 

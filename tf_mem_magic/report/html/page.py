@@ -14,6 +14,7 @@ from tf_mem_magic.report.html.markup import (
     diff,
     escaped,
     explained_once,
+    fold,
     folded,
     line,
     plain,
@@ -31,6 +32,9 @@ _TONES = {
     "killed": "var(--jp-error-color1,#d9362f)",
     "interrupted": "var(--jp-warn-color1,#c26a12)",
 }
+EXPECTED, KEPT = "expected peak", "keeps"
+"""Heads of the columns beside the changes."""
+
 _PAGE = (
     "color:inherit;line-height:1.45;max-width:860px;overflow-wrap:anywhere;"
     "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:var(--jp-ui-font-size1,13px)"
@@ -95,7 +99,9 @@ def _with_code(said: Said) -> str:
 
 
 def _rest(view: ReportView) -> str:
-    chart = chart_html(view.chart, view.picture_words) if view.chart else ""
+    # The time that the headline tells is that of the whole chart: said once.
+    timed = view.chart is not None and view.chart.end_label not in view.headline
+    chart = chart_html(view.chart, view.picture_words, timed=timed) if view.chart else ""
     bar = bar_html(view.bar) if view.bar else ""
     original = code_to_copy(view.original) if view.original else ""
     told = "".join(map(line, map(prose, (*view.notes, *view.peaks))))
@@ -106,7 +112,7 @@ def _rest(view: ReportView) -> str:
     )
     if view.is_quiet:
         return beside(folded("timeline", chart), *folds)
-    return changes_html(view.changes if view.status != "ok" else ()) + chart + bar + beside(*folds)
+    return (changes_html(view) if view.status != "ok" else "") + chart + bar + beside(*folds)
 
 
 def _dumps(view: ReportView) -> str:
@@ -118,10 +124,9 @@ def _dump(dump: DumpTable) -> str:
     return line(prose(dump.summary)) + listed + line(escaped(dump.more))
 
 
-def changes_html(changes: tuple[str, ...]) -> str:
-    """Say what the run had already done before it failed."""
-    said = "; ".join(prose(change.rstrip(".")) for change in changes)
-    return line(f"<b>This run already did:</b> {said}.") if changes else ""
+def changes_html(view: ReportView) -> str:
+    """Name what the run had already changed before it failed; opened, say what a rerun meets."""
+    return folded(view.changes_label, "".join(line(prose(change)) for change in view.changes))
 
 
 # Rows of choices: as a table where nobody can click, and piece by piece for the panel.
@@ -153,22 +158,23 @@ def _group(view: ReportView, group: Group) -> str:
 
 
 def _table(view: ReportView, rows: tuple[ChoiceView, ...], estimated: bool) -> str:
-    heads = [prose(view.heading), *([prose(expected_heading(view))] if estimated else []), "Keeps"]
+    heads = [prose(view.heading), *([expected_heading(view)] if estimated else []), KEPT]
     head = "".join(f'<th scope="col" style="{_CELL};font-weight:600">{text}</th>' for text in heads)
     style = "width:100%;margin:6px 0 4px;border-collapse:collapse;table-layout:fixed;font-size:inherit;border:0"
-    body = "".join(_row(choice, estimated) for choice in rows)
+    body = "".join(_row(choice, estimated, choice.opens if choice is rows[0] else "") for choice in rows)
     return (
         f'<table style="{style}"><thead style="border-bottom:{LINE}"><tr style="background:none">{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>"
     )
 
 
-def _row(choice: ChoiceView, estimated: bool) -> str:
+def _row(choice: ChoiceView, estimated: bool, opens: str) -> str:
     cost = line(prose(choice.cost)) if choice.cost else ""
     cells = [f"<b>{prose(choice.button)}</b>{cost}", *([expected_html(choice.expected)] if estimated else [])]
     cells.append(escaped(choice.keeps))
     row = "".join(f'<td style="{_CELL}">{text}</td>' for text in cells)
-    more = folded(choice.opens, details_html(choice) + _copies(choice), choice.button)
+    name = f' aria-label="{escaped(plain(f"{choice.opens}: {choice.button}"))}"'
+    more = fold(opens, details_html(choice) + _copies(choice), name)
     bottom = f"{_CELL};border-bottom:{LINE};padding-bottom:6px"
     return (
         f'<tr style="background:none">{row}</tr>'
@@ -198,14 +204,15 @@ def _way(way: Choice) -> str:
 
 
 def expected_heading(view: ReportView) -> str:
-    """Head the column of estimates: ``"Peak to expect (limit 14.7 GiB)"``."""
-    return f"Peak to expect (limit {view.limit})" if view.limit else "Peak to expect"
+    """Head the column of estimates; what they are to stay under is told on hovering."""
+    limit = f' title="The limit is {escaped(view.limit)}"' if view.limit else ""
+    return f"<span{limit}>{EXPECTED}</span>"
 
 
 def head_of_columns(view: ReportView, estimated: bool) -> str:
-    """Head what stands beside the buttons."""
-    first = f"<span>{prose(_small(expected_heading(view)))}</span>" if estimated else ""
-    return f'<div class="tfmem-facts">{first} <span>keeps</span></div>'
+    """Head what stands beside the buttons; what is kept says so itself."""
+    first = expected_heading(view) if estimated else ""
+    return f'<div class="tfmem-facts">{first} <span class="tfmem-unseen">{KEPT}</span></div>'
 
 
 def facts_html(choice: ChoiceView, estimated: bool) -> str:
@@ -218,9 +225,9 @@ def facts_html(choice: ChoiceView, estimated: bool) -> str:
     if choice.proposal.new_cell and choice.remarks:
         about = prose(choice.remarks[0])
     hidden = '<span class="tfmem-unseen">{}: </span>'
-    first = f"<span>{hidden.format('peak to expect') if estimated else ''}{about}</span>" if about else ""
+    first = f"<span>{hidden.format(EXPECTED) if estimated else ''}{about}</span>" if about else ""
     cost = f"<b>{prose(choice.cost)}</b>" if choice.cost else ""
-    kept = f"<span>{hidden.format('keeps')}{escaped(choice.keeps)}{', ' if cost else ''}{cost}</span>"
+    kept = f"<span>{hidden.format(KEPT)}{escaped(choice.keeps)}{', ' if cost else ''}{cost}</span>"
     return f'<div class="tfmem-facts">{first} {kept}</div>'
 
 
@@ -245,8 +252,3 @@ def declined_html(declined: DeclinedView) -> str:
     other = line(f"Under other settings: {prose(declined.settings.button)}") if declined.settings else ""
     patch = f"<div>A change elsewhere that would help, to copy:</div>{code_to_copy(declined.patch)}"
     return line(f"<b>{prose(declined.title)}</b>: {prose(declined.reason)}") + other + (patch if declined.patch else "")
-
-
-def _small(text: str) -> str:
-    """Begin a text with a small letter; what stands in it, units among it, stays as it is."""
-    return text[:1].lower() + text[1:]
