@@ -382,19 +382,23 @@ def test_garbage_of_the_cell_is_a_part_of_its_own_and_its_cause():
 
 
 def test_fragmentation_is_told_by_both_numbers():
-    expected = "; 3.0 GiB were free, but in pieces of at most 1.0."
+    expected = "; 3.0 GiB were free, in pieces of at most 1.0."
     assert last_sentence(dumps=(dump(in_use=12 * GIB),)).endswith(expected)
 
 
 def test_that_the_last_bytes_of_a_full_pool_were_in_pieces_is_told_too():
     nearly = dump(in_use=37 * GIB, limit=40 * GIB, pool=40 * GIB)
-    assert last_sentence(dumps=(nearly,)).endswith("; 3.0 GiB were free, but in pieces of at most 1.0.")
+    assert last_sentence(dumps=(nearly,)).endswith("; 3.0 GiB were free, in pieces of at most 1.0.")
 
 
-def test_what_the_pool_has_not_taken_yet_is_told_where_it_would_have_done_with_the_rest():
-    half = dump(in_use=13 * GIB, limit=15 * GIB, pool=14 * GIB)
-    told = "; 2.0 GiB were free, but in pieces of at most 1.0 and 1.0 of them not yet taken from the device."
-    assert last_sentence(dumps=(half,)).endswith(told)
+def test_what_the_pool_has_not_taken_yet_is_told_where_that_is_the_larger_piece():
+    most = dump(in_use=13 * GIB, limit=16 * GIB, pool=int(14.6 * GIB))
+    assert last_sentence(dumps=(most,)).endswith("; 3.0 GiB were free, 1.4 of them not yet taken from the device.")
+
+
+def test_a_piece_that_was_nearly_enough_is_not_said_to_be_as_large_as_the_request():
+    nearly = dump(in_use=12 * GIB, largest_free=int(1.53 * GIB) - 1000)
+    assert last_sentence(dumps=(nearly,)).endswith("; 3.0 GiB were free, in pieces of just under 1.5.")
 
 
 def test_a_request_above_the_limit_is_said_to_be_that():

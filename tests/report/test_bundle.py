@@ -18,7 +18,20 @@ GITHUB = (
     "blockquote dl dt dd kbd q samp var hr ruby rt rp li tr td th s strike summary details caption figure figcaption "
     "abbr bdo cite dfn mark small source span time wbr"
 ).split()
-"""The elements that GitHub's cleaning keeps (github/html-pipeline, sanitization_filter.rb); styles it drops."""
+"""The elements that GitHub's cleaning keeps, by its documentation (html-pipeline's sanitization filter)."""
+
+ATTRIBUTES = {
+    "*": "align alt aria-describedby aria-hidden aria-label aria-labelledby border colspan dir headers height id lang "
+    "name open role rowspan scope span summary tabindex title valign value width".split(),
+    "a": ["href"],
+    "img": ["src", "longdesc"],
+}
+"""The attributes that it keeps, of those that pages like ours could have: no style, no class, no data: address."""
+
+
+def cleaned(html: str) -> str:
+    """Give HTML as GitHub's viewer of notebooks shows it."""
+    return bleach.clean(html, tags=GITHUB, attributes=ATTRIBUTES, protocols=["http", "https", "mailto"], strip=True)
 
 
 def in_a_notebook(outcome) -> list[dict]:
@@ -44,9 +57,34 @@ def test_the_three_outputs_say_all_and_nothing_twice(name):
 @pytest.mark.parametrize("name", gallery.OUTCOMES)
 def test_where_styles_are_dropped_every_word_is_still_there(name):
     html = whole_bundle(gallery.OUTCOMES[name]())["text/html"]
-    cleaned = bleach.clean(html, tags=GITHUB, attributes=["title", "colspan", "scope"], strip=True)
-    told = [re.sub("<[^>]*>", " ", text).split() for text in (html, cleaned)]
+    told = [re.sub("<[^>]*>", " ", text).split() for text in (html, cleaned(html))]
     assert told[0] == told[1]
+
+
+def test_github_shows_what_happened_what_can_be_done_and_the_timeline():
+    head, choices, rest = (cleaned(bundle["text/html"]) for bundle in in_a_notebook(gallery.out_of_memory()))
+    assert "Out of memory on GPU:0 after 12.3 s" in head
+    assert [title in choices for title in ("<b>Batch 128</b>", "<b>16-bit compute</b>")] == [True, True]
+    assert "7.0–8.1 GiB <b>fits</b>" in choices
+    shown = re.findall("<pre>(.*?)</pre>", rest, re.S)[0].splitlines()
+    assert (len(shown), "█" in shown[1]) == (4, True)
+    assert shown[-1] == "in use on GPU:0: 0 to 15.7 GiB, over 12.3 s, limit 14.7 GiB"
+    assert "style=" not in head + choices + rest
+
+
+def test_where_styles_are_kept_the_timeline_of_characters_is_not_seen():
+    rest = rest_bundle(gallery.out_of_memory())["text/html"]
+    assert re.findall("<pre[^>]*>[^<]*█", rest) == re.findall('<pre style="display:none">[^<]*█', rest) != []
+
+
+def test_an_exported_page_has_the_words_the_choices_and_one_chart():
+    nbconvert = pytest.importorskip("nbconvert")
+    outputs = [nbformat.v4.new_output("display_data", bundle) for bundle in in_a_notebook(gallery.out_of_memory())]
+    cell = nbformat.v4.new_code_cell("model.fit()", outputs=outputs)
+    page, _ = nbconvert.HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    assert "Out of memory on GPU:0 after 12.3 s" in page
+    assert (page.count("<b>Batch 128</b>"), page.count('aria-label="Timeline')) == (1, 1)
+    assert "<img" not in page.split("<body")[1]
 
 
 def test_in_a_pdf_the_chart_is_a_picture_and_the_words_are_text():

@@ -30,7 +30,7 @@ def test_a_proposal_without_an_estimate_has_none():
 
 def test_what_is_kept_is_said_in_plain_words():
     keeps = [choice_view(proposal, gallery.out_of_memory()).keeps for proposal in gallery.proposals()]
-    assert keeps == ["same model, other gradients", "slightly different numbers", "same training"]
+    assert keeps == ["other gradients", "slightly different numbers", "same training"]
 
 
 def test_a_restart_is_a_cost_beside_the_button():

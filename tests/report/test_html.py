@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tests import gallery
+from tf_mem_magic.report.choices import KEEPS
 from tf_mem_magic.report.html.markup import code_words, escaped, prose
 from tf_mem_magic.report.html.page import head_html, render_html
 from tf_mem_magic.report.view import view_of
@@ -44,6 +45,21 @@ class Page(HTMLParser):
         self.words += data
 
 
+class Closed(Page):
+    """What is seen before anything is opened."""
+
+    def handle_starttag(self, tag, attrs):
+        super().handle_starttag("unseen" if ("style", "display:none") in attrs else tag, attrs)
+
+    def handle_endtag(self, tag):
+        super().handle_endtag("unseen" if self._open[-1] == "unseen" else tag)
+
+    def handle_data(self, data):
+        inside = self._open[self._open.index("details") :] if "details" in self._open else []
+        if "unseen" not in self._open and (not inside or inside[1:2] == ["summary"]):
+            self.words += f" {data}"
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_only_quiet_tags_stand_in_a_report(name):
     assert set(Page(render_html(ALL[name]())).tags) - ALLOWED == set()
@@ -54,6 +70,12 @@ def test_no_attribute_can_run_anything(name):
     page = Page(render_html(ALL[name]()))
     harmless = {"style", "title", "alt", "src", "class", "role", "scope", "colspan", "aria-label", "aria-hidden"}
     assert {attribute for _, attribute, _ in page.attributes} - harmless == set()
+
+
+@pytest.mark.parametrize("name", gallery.OUTCOMES)
+def test_before_anything_is_opened_there_are_at_most_ninety_words(name):
+    words = [word for word in Closed(render_html(gallery.OUTCOMES[name]())).words.split() if re.search(r"\w", word)]
+    assert len(words) <= 90, " ".join(words)
 
 
 def test_hostile_text_is_shown_as_it_was_written():
@@ -91,7 +113,7 @@ def test_the_report_never_speaks_of_buttons():
 def test_a_proposal_shows_title_estimate_what_it_keeps_caveat_diff_and_the_whole_cell():
     words = Page(render_html(gallery.out_of_memory())).words
     proposal = gallery.proposals()[0]
-    parts = (proposal.title, "7.0–8.1 GiB fits", proposal.preserves, *proposal.caveats, proposal.source)
+    parts = (proposal.title, "7.0–8.1 GiB fits", KEEPS[proposal.preserves], *proposal.caveats, proposal.source)
     diff = ("-model.fit(x, y, batch_size=256, epochs=3)", "+model.fit(x, y, batch_size=128, epochs=3)")
     assert [part for part in (*parts, *diff, proposal.estimate.basis) if part not in words] == []
 

@@ -30,7 +30,7 @@ def test_a_change_is_a_patch_of_the_file():
 def test_the_text_says_what_happened_and_shows_the_patch():
     text = script_text(outcome(HALF), "train.py")
     assert text.startswith("✗ Out of memory")
-    assert "1. Batch 128 (same model, other gradients):\n--- train.py\n" in text
+    assert "1. Batch 128 (other gradients):\n--- train.py\n" in text
 
 
 def test_no_command_of_a_notebook_is_named():

@@ -87,7 +87,7 @@ def test_thinning_keeps_the_highest_and_the_lowest_value():
 
 def test_a_choice_is_one_line_with_its_number_what_to_expect_and_what_it_keeps():
     lines = render_text(gallery.out_of_memory(), 120).splitlines()
-    told = "  1. Batch 128                             7.0–8.1 GiB ▓▓▓▓▓░░░░ fits · same model, other gradients"
+    told = "  1. Batch 128                             7.0–8.1 GiB ▓▓▓▓▓░░░░ fits · other gradients"
     assert told in lines
 
 

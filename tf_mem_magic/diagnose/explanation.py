@@ -184,19 +184,20 @@ def _needed(diagnosis: Diagnosis, role: str | None, dump: Dump | None) -> str:
             held = f"{_amount(free, own)} of {size(limit, unit)} were free"
             held += ", not quite enough" if own.text(free) == own.text(requested) else ""
         elif dump is not None and is_in_pieces(dump, requested, limit):
-            held = _pieces(dump, free, own, limit)
+            held = _pieces(dump, requested, free, own, limit)
     return f"{needed}; {held}." if held else f"{needed}."
 
 
-def _pieces(dump: Dump, free: int, unit: Unit, limit: int) -> str:
-    """Say why free memory that was enough in all did not do: it was in pieces, some of it not the pool's yet."""
+def _pieces(dump: Dump, requested: int, free: int, unit: Unit, limit: int) -> str:
+    """Say why free memory that was enough in all did not do: it was in pieces, or some of it not the pool's yet."""
     untaken = max(limit - dump.pool, 0) if dump.pool is not None else 0
-    told = []
-    if dump.largest_free:
-        told.append(f"in pieces of at most {unit.text(dump.largest_free)}")
-    if untaken > _TRIFLE * limit:
-        told.append(f"{unit.text(untaken)} of them not yet taken from the device")
-    return f"{size(free, unit)} were free, but {' and '.join(told) if told else 'not in one piece'}"
+    largest = dump.largest_free or 0
+    if untaken > largest:
+        return f"{size(free, unit)} were free, {unit.text(untaken)} of them not yet taken from the device"
+    if not largest:
+        return f"{size(free, unit)} were free, not in one piece"
+    most = "just under" if unit.text(largest) == unit.text(requested) else "at most"
+    return f"{size(free, unit)} were free, in pieces of {most} {unit.text(largest)}"
 
 
 def _amount(value: int, unit: Unit) -> str:

@@ -13,7 +13,7 @@ KEEPS: dict[Preserves, str] = {
     "same results": "same training",
     "same effective batch": "same average per step",
     "close numerics": "slightly different numbers",
-    "same model, other gradients": "same model, other gradients",
+    "same model, other gradients": "other gradients",
     "nothing": "changes the training",
 }
 """What a change keeps, in plain words."""

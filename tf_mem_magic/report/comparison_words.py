@@ -49,7 +49,9 @@ def result(outcome: Outcome) -> str:
     sentence += "." if sentence else ""
     if comparison.status_before in ("oom", "killed"):
         # Its peak: where memory was in pieces, the request that failed may have met much less in use.
-        held = f", peak {amount(before.peak, unit)} {quantity(before)}" if before and before.peak is not None else ""
+        held = f", peak {amount(before.peak, unit)}" if before and before.peak is not None else ""
+        if held and before and (comparison.after is None or before.name != comparison.after.name):
+            held += f" {quantity(before)}"
         sentence += f" Before: {STATUS_WORDS[comparison.status_before]}{held}."
     elif before is not None and before.peak is not None:
         sentence += f" Before: {peak_words(before, unit, limit, when=False)}."

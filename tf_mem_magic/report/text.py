@@ -5,16 +5,14 @@ from __future__ import annotations
 import textwrap
 
 from tf_mem_magic.core.outcome import Outcome
-from tf_mem_magic.report.chart import Chart, Curve
+from tf_mem_magic.report.blocks import drawn, scale
+from tf_mem_magic.report.chart import Chart
 from tf_mem_magic.report.choices import ChoiceView, Expected
 from tf_mem_magic.report.html.markup import plain
 from tf_mem_magic.report.html.page import EXPECTED
-from tf_mem_magic.report.measures import capital
 from tf_mem_magic.report.printable import printable
 from tf_mem_magic.report.tries import tries_text
 from tf_mem_magic.report.view import Bar, ReportView, Said, view_of
-
-_BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def render_text(
@@ -60,8 +58,8 @@ def _choices(view: ReportView, width: int, everything: bool) -> list[str]:
     if rows:
         if view.choices:
             estimated = any(choice.expected for choice in rows)
-            expected = capital(f"{EXPECTED}, limit {view.limit}" if view.limit else EXPECTED)
-            head = f"{view.heading}. {expected}:" if estimated else f"{view.heading}:"
+            expected = f"{EXPECTED}, limit {view.limit}" if view.limit else EXPECTED
+            head = f"{view.heading} ({expected}):" if estimated else f"{view.heading}:"
             lines += ["", *_wrapped(head, width)]
         widest = min(max(len(plain(choice.button)) for choice in rows), max(width // 2, 24))
         for choice in rows:
@@ -119,35 +117,8 @@ def _expected(expected: Expected | None) -> str:
 
 
 def _chart(chart: Chart, width: int) -> list[str]:
-    """Draw the timeline; before and after, one above the other on the same axes."""
-    lines = [""]
-    for curve in reversed(chart.curves):
-        label = f"{curve.name:<7}" if len(chart.curves) > 1 else ""
-        room = width - len(label) - 4
-        rows = _rows(_spread(curve, room), chart.top, 1 if label else 3)
-        lines += [f"  {label}{row}".rstrip() for row in rows[:-1]]
-        lines.append(f"  {label}{rows[-1].rstrip()} {curve.mark}".rstrip())
-    ceiling = f"the {chart.limit_label.replace('limit ', 'limit, ')}" if chart.limit == chart.top else chart.top_label
-    beyond = f", {chart.limit_label}" if chart.limit_label and chart.limit != chart.top else ""
-    return lines + _wrapped(f"{chart.about}: 0 to {ceiling}, over {chart.end_label}{beyond}", width)
-
-
-def _spread(curve: Curve, room: int) -> list[int | None]:
-    """Give a curve in ``room`` places, each the largest of the columns that it covers."""
-    count = len(curve.columns)
-    spans = [
-        curve.columns[i * count // room : max((i + 1) * count // room, i * count // room + 1)] for i in range(room)
-    ]
-    return [max((value for value in span if value is not None), default=None) for span in spans]
-
-
-def _rows(body: list[int | None], top: int, rows: int) -> list[str]:
-    """Draw values as ``rows`` lines of eighth-blocks, the highest line first; something is never drawn as nothing."""
-    eighths = [None if v is None else max(1 if v else 0, round(v / top * rows * 8)) for v in body]
-    return [
-        "".join(" " if e is None else _BLOCKS[min(8, max(0, e - row * 8))] for e in eighths)
-        for row in reversed(range(rows))
-    ]
+    """Draw the timeline, and say what is drawn."""
+    return ["", *(f"  {row}" for row in drawn(chart, width - 4)), *_wrapped(scale(chart), width)]
 
 
 def _filled(bar: Bar, width: int) -> list[str]:

@@ -73,7 +73,7 @@ class Body:
         view = self._view
         parts, folds = [], []
         if view.choices:
-            if self._estimated or self._below or view.heading != FIRST_HEADING:
+            if self._below or view.heading != FIRST_HEADING:
                 parts.append(self._heading())
             tickable = len(view.choices) > 1
             rows = [self._choice(c, accent=i == 0, tickable=tickable) for i, c in enumerate(view.choices)]

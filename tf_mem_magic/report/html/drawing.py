@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
+from tf_mem_magic.report import blocks
 from tf_mem_magic.report.chart import COLUMNS, Chart, Curve
 from tf_mem_magic.report.choices import UNKNOWN, Expected
 from tf_mem_magic.report.html.markup import FAINT, LINE, escaped, fold, line, prose
@@ -14,6 +15,9 @@ from tf_mem_magic.report.view import Bar
 
 _HEIGHT = 92
 """Pixels of the chart's box."""
+
+_BLOCKS_WIDE = 60
+"""Characters of the timeline that is seen where styles are dropped."""
 
 _CAP = 4
 """Columns that the failed request takes, at the end of time."""
@@ -45,7 +49,14 @@ def chart_html(chart: Chart, words: str, *, timed: bool = True) -> str:
     drawn += "".join(_line(curve, below / edge, below, chart.cap is not None) for curve in chart.lines)
     frame = f"{_WIDE};margin:2px 0;border-left:{LINE};border-bottom:{LINE}"
     picture = f'<div role="img" aria-label="{escaped(words)}" style="{frame}">{drawn}</div>'
-    return f'<div style="margin:6px 0">{_legend(chart)}{picture}{_times(chart) if timed else ""}</div>'
+    picture += (_times(chart) if timed else "") + _in_blocks(chart)
+    return f'<div style="margin:6px 0">{_legend(chart)}{picture}</div>'
+
+
+def _in_blocks(chart: Chart) -> str:
+    """Draw the timeline once more, of characters: seen only where a viewer drops every style, as GitHub's does."""
+    rows = "\n".join((*blocks.drawn(chart, _BLOCKS_WIDE), blocks.scale(chart)))
+    return f'<pre style="display:none">{escaped(rows)}</pre>'
 
 
 def _cap(base: int, end: int, scale: float, most: int) -> str:
@@ -140,14 +151,14 @@ def expected_html(expected: Expected | None) -> str:
         return f'<span title="{UNKNOWN}" aria-label="not known" role="img" style="cursor:help">┄┄</span>'
     words = escaped(expected.range) + (f" <b>{escaped(expected.word)}</b>" if expected.word else "")
     if expected.low is None or expected.high is None:
-        return f'<span title="{escaped(expected.basis)}">{words}</span>'
+        return f'<span title="expected peak: {escaped(expected.basis)}">{words}</span>'
     low, high = (56 * min(1.0, max(0.0, share)) for share in (expected.low, expected.high))
     frame = (
         f"display:inline-block;width:56px;height:8px;vertical-align:middle;border:{LINE};background:{FAINT};{_STRIP}"
     )
     parts = _part(low, "") + _part(max(high - low, 1), ";opacity:0.5")
     bar = f'<span aria-hidden="true" style="{frame}">{parts}</span>'
-    return f'<span title="{escaped(expected.basis)}">{words} {bar}</span>'
+    return f'<span title="expected peak: {escaped(expected.basis)}">{words} {bar}</span>'
 
 
 def _part(width: float, more: str) -> str:
