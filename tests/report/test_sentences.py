@@ -138,8 +138,7 @@ def test_a_rerun_that_fits_says_so_with_both_numbers_and_the_estimate():
     outcome = gallery.fits_now()
     assert (sentences.headline(outcome), rerun.result(outcome)) == (
         "Batch 128: it fits",
-        "Peak 7.6 of 14.7 GiB in use on GPU:0 (52 %); expected 7.0–8.1 GiB. "
-        "Before: out of memory, peak 14.2 GiB.",
+        "Peak 7.6 of 14.7 GiB in use on GPU:0 (52 %); expected 7.0–8.1 GiB. Before: out of memory, peak 14.2 GiB.",
     )
 
 
