@@ -150,3 +150,14 @@ def test_an_edit_that_harms_the_cell_is_refused(source, reason):
     first = {"from": CellEdit(0, 0, "y = 1\n"), "x = [": CellEdit(4, len(source), "2"), "x = 1": CellEdit(4, 5, "")}
     refused = apply_edits(cell, [next(edit for start, edit in first.items() if source.startswith(start))])
     assert reason in refused.reason
+
+
+def test_what_libraries_hang_on_nodes_that_all_trees_share_is_no_part_of_a_cell():
+    shared = ast.parse("a").body[0].value.ctx
+    shared.parent = ast.parse("a.b = c(d)")  # as `executing` does, by which IPython shows tracebacks
+    try:
+        found = read_cell("best[n] = model_of_a_round")
+        assert not isinstance(found, NotPython)
+        assert len(found.nodes) == len(list(ast.walk(ast.parse("best[n] = model_of_a_round"))))
+    finally:
+        del shared.parent

@@ -195,9 +195,15 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def children(node: ast.AST) -> list[ast.AST]:
-    """List the children of a node as :func:`ast.iter_child_nodes` does, in a third of the time."""
+    """List the children of a node as :func:`ast.iter_child_nodes` does, in half of the time.
+
+    Only what the grammar knows: Python gives one ``ast.Load()`` to all trees, and libraries hang their own attributes
+    on nodes (``executing``, by which IPython shows tracebacks, sets ``parent``).
+    """
     found: list[ast.AST] = []
-    for value in node.__dict__.values():
+    held = node.__dict__
+    for name in node._fields:
+        value = held.get(name)
         if isinstance(value, ast.AST):
             found.append(value)
         elif type(value) is list:
