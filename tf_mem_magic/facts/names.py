@@ -45,11 +45,12 @@ _LARGEST_KEY = 1 << 63
 
 def own_names(namespace: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """List the names that the user gave, with their values; IPython's own names are left out."""
-    return [(n, v) for n, v in list(namespace.items()) if type(n) is str and not _is_hidden(n)]
+    pairs = list(namespace.items())
+    return [(n, v) for n, v in pairs if type(n) is str and n not in _IPYTHONS and not (n[:1] == "_" and _is_hidden(n))]
 
 
 def _is_hidden(name: str) -> bool:
-    return name in _IPYTHONS or (name[:1] == "_" and _HIDDEN.fullmatch(name) is not None)
+    return _HIDDEN.fullmatch(name) is not None
 
 
 def history(namespace: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -34,6 +34,9 @@ _PLAIN += (types.ModuleType, types.FunctionType)
 _NOTHING_TO_COUNT = frozenset(map(id, _PLAIN))
 """Types known at a glance, by identity: a vocabulary or a history holds thousands of such values."""
 
+_SINGLE = _NOTHING_TO_COUNT - set(map(id, (list, dict, tuple)))
+"""Those of them that hold nothing else: names of them are passed over."""
+
 _MOST_VALUES = 500
 """Values that are described, the largest: a report names a few."""
 
@@ -55,6 +58,8 @@ def find_values(
     most = share(len(Kinds(_CONTAINERS).pick(pairs)), _MOST_INSIDE, _FEWEST_ENTRIES, _MOST_ENTRIES)
     found: list[tuple[int, str, Any, _Held]] = []
     for name, value in pairs:
+        if id(type(value)) in _SINGLE:
+            continue
         blocks = {held[0]: held for held in _blocks(value, kinds, dull, most) if held[0] not in counted}
         if blocks:
             counted.update(blocks)
