@@ -36,6 +36,16 @@ def test_what_has_no_rows_or_different_ones_is_refused(model, x, rows):
         predict_in_parts(model, x, rows)
 
 
+def test_of_a_dataset_each_batch_is_a_part(model):
+    import tensorflow as tf
+
+    x = np.random.default_rng(0).random((10, 4), dtype="float32")
+    data = tf.data.Dataset.from_tensor_slices((x, np.zeros(10))).batch(4)
+    np.testing.assert_allclose(predict_in_parts(model, data)["a"], model.predict(x, verbose=0)["a"], rtol=1e-6)
+    with pytest.raises(ValueError, match="no batches"):
+        predict_in_parts(model, data.take(0))
+
+
 def test_a_model_called_in_batches_gives_one_tensor_of_its_own_type(model):
     import tensorflow as tf
 

@@ -6,7 +6,7 @@ import ast
 from typing import Any
 
 from tf_mem_magic.core.diagnosis import Diagnosis, Situation
-from tf_mem_magic.core.facts import BatchSeen, Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.examples import example
@@ -39,22 +39,30 @@ def propose(ask: Ask) -> Proposal:
     receiver = ask.cell.text(call.func.value)
     if ask.facts.model(receiver) is None:
         raise RefusedError(f"`{receiver}` is not known to be a Keras model")
-    data = _data(ask, call)
-    rows, batch = _rows(ask.facts, diagnosis, data)
-    if rows >= (data.shape or (0,))[0]:
-        raise RefusedError(f"a part would be as large as all of `{data.name}`")
-    rest = "".join(f", {k.arg}={ask.cell.text(k.value)}" for k in call.keywords if k.arg != "x")
-    rest = f"{', batch_size=' + ask.cell.text(call.args[1]) if len(call.args) > 1 else ''}{rest}"
-    edit = ask.edit().replace(call, f"apply.predict_in_parts({receiver}, {data.name}, {rows}{rest})")
+    name = _given(call)
+    dataset = ask.facts.dataset(name)
+    if dataset is not None:
+        title, told = "Predict a batch at a time", "No progress bar is shown."
+        arguments = _of_dataset(dataset, call)
+    else:
+        data = _data(ask, name)
+        rows, batch = _rows(ask.facts, diagnosis, data)
+        if rows >= (data.shape or (0,))[0]:
+            raise RefusedError(f"a part would be as large as all of `{name}`")
+        rest = "".join(f", {k.arg}={ask.cell.text(k.value)}" for k in call.keywords if k.arg != "x")
+        rest = f"{', batch_size=' + ask.cell.text(call.args[1]) if len(call.args) > 1 else ''}{rest}"
+        title, arguments = f"Predict {rows} rows at a time", f"{name}, {rows}{rest}"
+        told = f"The batches stay at {batch} rows; each part shows a progress bar of its own."
+    edit = ask.edit().replace(call, f"apply.predict_in_parts({receiver}, {arguments})")
     statement = next(s for s in ask.cell.tree.body if s.lineno <= call.lineno <= (s.end_lineno or s.lineno))
     return Proposal(
         key=KEY,
-        title=f"Predict {rows} rows at a time",
+        title=title,
         source=edit.before(statement, apply=True).source(),
         original=ask.source,
         preserves="same results",
         caveats=(
-            f"The batches stay at {batch} rows; each part shows a progress bar of its own.",
+            told,
             "The changed cell needs tf_mem_magic.",
         ),
         why=_WHY,
@@ -62,15 +70,28 @@ def propose(ask: Ask) -> Proposal:
     )
 
 
-def _data(ask: Ask, call: ast.Call) -> NamedValue:
-    """Give the array that ``predict`` is called on; refuse where it is none, or more is given than can be passed on."""
+def _given(call: ast.Call) -> str:
+    """Name what ``predict`` is called on; refuse where more is given than can be passed on."""
     given = [*call.args[:1], *(k.value for k in call.keywords if k.arg == "x")]
     if len(given) != 1 or not isinstance(given[0], ast.Name):
         raise RefusedError("what `predict` is given is no plain name")
     others = [k.arg or "**" for k in call.keywords if k.arg not in _PASSED_ON and k.arg != "x"]
     if others or len(call.args) > 2 or any(isinstance(one, ast.Starred) for one in call.args):
         raise RefusedError(f"`predict` is given more than its batch size ({', '.join(others) or 'by position'})")
-    name = given[0].id
+    return given[0].id
+
+
+def _of_dataset(dataset: DatasetFacts, call: ast.Call) -> str:
+    """Give the arguments for a dataset, each of whose batches is a part."""
+    if dataset.kind != "tf.data" or dataset.cardinality is None:
+        raise RefusedError(f"`{dataset.name}` is no dataset of `tf.data` that is known to end")
+    if any(k.arg == "callbacks" for k in call.keywords) or len(call.args) > 1:
+        raise RefusedError("`predict` is given callbacks, or a batch size beside a dataset")
+    return dataset.name
+
+
+def _data(ask: Ask, name: str) -> NamedValue:
+    """Give the array of that name; refuse where it is none."""
     value = next((v for v in ask.facts.values if v.name == name), None)
     if value is None or not value.shape:
         raise RefusedError(f"`{name}` is no array whose rows are known")
@@ -123,7 +144,27 @@ EXAMPLES: tuple[Example, ...] = (
         "%%tfmem\nbest = model.predict(x, 4).argmax(-1)\n",
         _IMPORT + "best = apply.predict_in_parts(model, x, 72, batch_size=4).argmax(-1)\n",
     ),
-    _example("a dataset", _PREDICT.replace("(x", "(ds"), "`ds` is no array", declined=True),
+    _example(
+        "a dataset",
+        "%%tfmem\npred = model.predict(ds, verbose=0)\n",
+        _IMPORT + "pred = apply.predict_in_parts(model, ds)\n",
+        datasets=(DatasetFacts("ds", batch=4, cardinality=150),),
+    ),
+    _example(
+        "a dataset without an end",
+        "%%tfmem\npred = model.predict(ds, verbose=0)\n",
+        "known to end",
+        datasets=(DatasetFacts("ds", batch=4),),
+        declined=True,
+    ),
+    _example(
+        "a dataset and callbacks",
+        "%%tfmem\npred = model.predict(ds, callbacks=[c])\n",
+        "is given callbacks",
+        datasets=(DatasetFacts("ds", batch=4, cardinality=150),),
+        declined=True,
+    ),
+    _example("something else", _PREDICT.replace("(x", "(z"), "`z` is no array", declined=True),
     _example("a part of an array", _PREDICT.replace("(x", "(x[:9]"), "no plain name", declined=True),
     _example("steps", _PREDICT.replace("verbose=0", "steps=9"), "more than its batch size (steps)", declined=True),
     _example("an ordinary batch", _PREDICT, "not the results of `predict`", declined=True, situation=None),
