@@ -290,3 +290,23 @@ def test_leftovers_are_told_beside_another_cause_and_with_what_would_still_be_mi
     text = explain(oom(TEXT.replace("64,1024", "64,10240,20"), values=(left,))).diagnosis.text
     assert "Earlier cells left 30.0 MiB in cache; without that" in text
     assert "would still be missing." in text
+
+
+def test_what_a_cell_left_that_no_name_holds_is_said_where_it_matters():
+    told = "No name holds 40.0 MiB of what this cell left on GPU:0: `%tfmem free` collects what nothing needs."
+    assert told in explain(fitted_from(10, 50, 60)).notices
+    assert explain(fitted_from(10, 20, 60)).notices == ()
+    values = (NamedValue("z", 40 * MIB, "tf.Tensor", "GPU:0", "cell"),)
+    held = replace(fitted_from(10, 50, 60), facts=Facts(values=values))
+    assert explain(held).notices == ()
+    slots = ModelFacts("model", weight_bytes=MIB, earlier_bytes=MIB, optimizer_bytes=39 * MIB, device="GPU:0")
+    assert explain(replace(fitted_from(10, 50, 60), facts=Facts(models=(slots,)))).notices == ()
+
+
+def test_a_cell_that_caught_a_failure_is_offered_no_deployment():
+    model = ModelFacts("model", ("Dense",), weight_bytes=MIB, steps=3, steps_before=0, copyable=True, quantizable=MIB)
+    facts = Facts("2.21.0", "3.15.1", True, models=(model,))
+    run = Recording(Cell("model.fit(x, y)"), facts=facts)
+    assert explain(run).new_cells
+    caught = replace(run, failed_requests=(FailedRequest("GPU_0_bfc", 64 * MIB, "Tile"),))
+    assert explain(caught).new_cells == ()

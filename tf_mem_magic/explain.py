@@ -57,14 +57,14 @@ def explain(
     if outcome.diagnosis is None and (seen := last_seen(recording)):
         outcome = replace(outcome, notices=(*notices, f"When it was last seen: {seen}"))
     outcome = replace(outcome, notices=(*outcome.notices, *retraced(recording)))
-    outcome = replace(outcome, notices=(*outcome.notices, *next_run(outcome, previous)))
+    outcome = replace(outcome, notices=(*outcome.notices, *next_run(outcome, previous), *unnamed(recording)))
     if recording.caught:
         outcome = replace(outcome, notices=(*outcome.notices, caught(recording)))
     if recording.status == "killed" and recording.facts.partial:
         outcome = replace(outcome, notices=(*outcome.notices, LITTLE_KNOWN))
     elif recording.status in ("oom", "killed"):
         answers = propose_all(context_of(outcome, lineage, measured))
-    elif recording.status == "ok" and deploys and deployable(recording):
+    elif recording.status == "ok" and deploys and not recording.caught and deployable(recording):
         answers = propose_after_success(context_of(outcome, lineage, measured))
     outcome = replace(
         outcome,
@@ -122,6 +122,32 @@ def next_run(outcome: Outcome, previous: Recording | None) -> tuple[str, ...]:
         f"Each run of this cell leaves about {size(left[-1], unit)} more on {main.device}{where}: the next would need "
         f"{unit.text(need)} of {size(main.limit, unit)}.",
     )
+
+
+def unnamed(recording: Recording) -> tuple[str, ...]:
+    """Say what a run that went well left on its device that no name holds, where that is a part that matters.
+
+    Everything that names may hold of it is taken off: what the cell made, and what it may have added to models.
+    """
+    main = recording.main
+    if recording.status != "ok" or main is None or main.device is None or not main.limit or recording.facts.partial:
+        return ()
+    facts, device = recording.facts, main.device
+    held = sum(v.bytes for v in facts.values if v.origin == "cell" and v.device == device)
+    held += sum(m.weight_bytes - m.earlier_bytes + m.optimizer_bytes for m in facts.models if m.device == device)
+    left = _left(recording, main.name) - held
+    if left < max(UNNAMED * main.limit, MUCH_UNNAMED):
+        return ()
+    return (
+        f"No name holds {size(left)} of what this cell left on {device}: `%tfmem free` collects what nothing needs.",
+    )
+
+
+UNNAMED = 0.05
+"""Share of the limit from which it is said that no name holds what a cell left."""
+
+MUCH_UNNAMED = 16 << 20
+"""Bytes from which it is."""
 
 
 def _left(recording: Recording, name: str) -> int:
