@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -175,9 +176,7 @@ class Lab:
         """Shut every kernel down and close the page."""
         self.page.context.close()
         url = f"http://127.0.0.1:{self.port}/api/kernels"
-        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-            kernels = json.load(answer)
-        for kernel in kernels:
+        for kernel in wait_until(lambda: _kernels(url), "the server lists its kernels")[0]:
             request = urllib.request.Request(f"{url}/{kernel['id']}", method="DELETE")
             urllib.request.urlopen(request, timeout=PATIENCE).close()
 
@@ -215,7 +214,9 @@ class Lab:
         )
 
     def run(self, index: int) -> None:
-        """Run a cell and wait for its end."""
+        """Run a cell and wait for its end; not before the kernel is done with others, whose error would drop this one."""
+        idle = f"() => {_NOTEBOOK}.sessionContext.session?.kernel?.status === 'idle'"
+        wait_until(lambda: self.page.evaluate(idle), "the kernel is idle")
         before = self.count(index)
         self.start(index)
         wait_until(lambda: self.count(index) not in (None, before) and not self.is_running(index), f"cell {index} ends")
@@ -272,6 +273,15 @@ class Lab:
     def shot(self, path: Path) -> None:
         """Take a picture of the page."""
         self.page.screenshot(path=str(path))
+
+
+def _kernels(url: str) -> tuple[list[Any]] | None:
+    """List a server's kernels; None where it cannot tell, as while one of them dies."""
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            return (json.load(answer),)
+    except urllib.error.HTTPError:
+        return None
 
 
 def wait_until(holds: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:

@@ -82,8 +82,8 @@ def test_without_restart_the_plan_is_kept_and_resume_takes_it_up(ran_out):
     fit = FIT.replace("model.fit", "model.compile('adam', 'mse', jit_compile=True)\nmodel.fit")
     resume = "%load_ext tf_mem_magic\n%tfmem resume"
     hide = "hide(s, 'restartKernel'); hide(s.session.kernel, 'restart');"
-    lab = ran_out(hide, "Batch 8192", fit, resume)
-    lab.click("Batch 8192")
+    lab = ran_out(hide, "Batch 4096", fit, resume)
+    lab.click("Batch 4096")
     lab.page.get_by_text("Restart the kernel, then run %tfmem resume.").wait_for()
     assert fit == lab.source(3)
     lab.page.reload()  # the page has its restart again

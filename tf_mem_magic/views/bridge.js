@@ -180,8 +180,8 @@ function render({ model, el }) {
     strip.end();
     root.classList.add("tfmem-ready");
     nameToggles(root);
-    if (wasRunning || page.awaited.has(cell)) showReport(cell, { failed: model.get("failed"), began: wasRunning ? began : 0 });
-    else foldErrors(cell, model.get("failed"));
+    if (wasRunning || page.awaited.has(cell)) showReport(cell, { failed: model.get("failed"), began: wasRunning ? began : 0, owner: model });
+    else foldErrors(cell, model.get("failed"), model);
   };
   let whenSettled = null;
   const arrival = setInterval(() => {
@@ -192,7 +192,7 @@ function render({ model, el }) {
     root.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes Enter and Escape for the notebook
     const cell = cellOf(root);
     page.places.set(model.get("view_id"), cell);
-    stop = followErrors(cell, () => (model.get("running") ? null : model.get("failed")));
+    stop = followErrors(cell, () => (model.get("running") ? null : model.get("failed")), model);
     toggles = new MutationObserver(() => nameToggles(root));
     toggles.observe(root, { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] });
     if (model.get("running")) focusStrip(cell, strip.node);

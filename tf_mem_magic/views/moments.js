@@ -14,6 +14,7 @@ const FULL = /ResourceExhausted|OOM when allocating|[Oo]ut of memory|RESOURCE_EX
 if (page.scrolled === undefined) {
   page.scrolled = -Infinity;
   page.awaited = new WeakMap(); // cells in which a click's run is under way, by their node
+  page.folded = new WeakMap(); // which panel has folded an error
   const note = () => (page.scrolled = performance.now());
   for (const kind of ["wheel", "touchmove"]) document.addEventListener(kind, note, { capture: true, passive: true });
   document.addEventListener("keydown", (event) => SCROLLING.has(event.key) && note(), true);
@@ -144,12 +145,12 @@ function focusStrip(cell, strip) {
 }
 
 // The report stands: it comes into view, once, unless the person has scrolled since the run began.
-function showReport(cell, { failed, began }) {
+function showReport(cell, { failed, began, owner }) {
   const awaited = page.awaited.get(cell);
   page.awaited.delete(cell);
   sayNothing(cell);
   letHeightGo(cell);
-  foldErrors(cell, failed);
+  foldErrors(cell, failed, owner);
   if (!failed && !awaited) return;
   const since = Math.max(began, awaited?.since ?? 0);
   const until = performance.now() + SETTLING;
@@ -172,17 +173,21 @@ function showReport(cell, { failed, began }) {
 }
 
 // A traceback takes a few lines until it is opened. Only here: the notebook holds it whole. One that may be about
-// memory is folded as it arrives, so that the page does not jump; `isFull` says later what it was.
-function foldErrors(cell, isFull = null) {
+// memory is folded as it arrives, so that the page does not jump; `isFull` says later what it was. A cell may hold
+// several panels (a rerun inside it), each with its `owner`: one opens only what it has folded itself, or two of them
+// would undo each other's work for good.
+function foldErrors(cell, isFull, owner) {
   for (const output of outputsOf(cell)?.querySelectorAll(ERROR) ?? []) {
     const text = output.querySelector("pre");
     const lines = text ? text.textContent.split("\n").length : 0;
     const button = output.querySelector(".tfmem-open");
     if (isFull === false) {
+      if (page.folded.get(output) !== owner) continue;
       output.classList.remove("tfmem-error");
       button?.remove();
     } else if (!button && lines > 8 && (isFull || FULL.test(text.textContent))) {
       output.classList.add("tfmem-error");
+      page.folded.set(output, owner);
       const open = element("button", "tfmem-open", `▸ the original error, ${lines} lines`);
       open.type = "button";
       open.setAttribute("aria-expanded", "false");
@@ -197,12 +202,12 @@ function foldErrors(cell, isFull = null) {
 }
 
 // Follow the outputs of the panel's cell while it lives; gives the function that stops that.
-function followErrors(cell, isFull) {
+function followErrors(cell, isFull, owner) {
   const outputs = outputsOf(cell);
   if (!outputs) return () => {};
-  const observer = new MutationObserver(() => foldErrors(cell, isFull()));
+  const observer = new MutationObserver(() => foldErrors(cell, isFull(), owner));
   observer.observe(outputs, { childList: true, subtree: true });
-  foldErrors(cell, isFull());
+  foldErrors(cell, isFull(), owner);
   return () => observer.disconnect();
 }
 

@@ -139,6 +139,10 @@ def test_a_request_that_was_too_big_only_for_what_was_left_is_no_reason_to_decli
     assert isinstance(ask(BUILD.format('"adam"'), requested=300, in_use=300, cause="too-big"), Proposal)
 
 
+def test_a_program_of_xla_that_is_larger_than_the_device_is_no_reason_to_decline():
+    assert isinstance(ask(BUILD.format('"adam"'), requested=501, cause="too-big", jit=True), Proposal)
+
+
 def test_a_model_compiled_earlier_comes_with_a_patch_to_copy():
     compiled = 'model.compile("adam", "mse")'
     answer = ask("model.fit(x, y)", earlier=(IMPORTS, compiled))

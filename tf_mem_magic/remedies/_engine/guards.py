@@ -68,8 +68,11 @@ def not_of_others(ask: Ask) -> str:
 
 @_check
 def smaller_than_device(ask: Ask) -> str:
-    """Check that the one allocation that failed would fit on the empty device."""
-    too_large = ask.diagnosis is not None and ask.diagnosis.larger_than_device
+    """Check that the one tensor that failed would fit on the empty device.
+
+    A program that XLA compiled takes the memory of all its tensors in one piece, which shrinks with any of them.
+    """
+    too_large = ask.diagnosis is not None and ask.diagnosis.larger_than_device and not ask.diagnosis.jit
     return "one allocation alone is larger than the device, and it is needed with this too" if too_large else ""
 
 
