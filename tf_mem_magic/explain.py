@@ -11,10 +11,9 @@ from tf_mem_magic.core.outcome import Change, Outcome
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.tag import dropped_lines
-from tf_mem_magic.core.units import brief_unit, size, size_range
 from tf_mem_magic.diagnose.cause import diagnose, last_seen
 from tf_mem_magic.diagnose.comparison import compare
-from tf_mem_magic.diagnose.dump import device_of
+from tf_mem_magic.diagnose.notices import LEFT_BEHIND, caught, next_run, retraced, unnamed
 from tf_mem_magic.diagnose.places import at_top_level
 from tf_mem_magic.notebook.rerun.again import choices_again
 from tf_mem_magic.notebook.rerun.changes import find_changes
@@ -23,13 +22,6 @@ from tf_mem_magic.remedies._engine.ranking import combine, propose_after_success
 from tf_mem_magic.remedies.smaller_batch.remedy import KEY as SMALLER
 from tf_mem_magic.remedies.smaller_batch.step_up import KEY as LARGER
 from tf_mem_magic.remedies.smaller_batch.step_up import step_up
-
-RETRACED = 10
-"""Traces of one function in one cell from which it is said: a few belong to a training (other shapes, validation)."""
-
-LEFT_BEHIND = 1 << 20
-"""Bytes below which what a run left behind is not worth a word."""
-
 
 LITTLE_KNOWN = "What the notebook's names held is not known, because the kernel died so early: nothing is offered."
 
@@ -88,89 +80,6 @@ def _changes(recording: Recording) -> tuple[Change, ...]:
     except Exception as error:
         troubles.note("what the run already changed could not be told", error)
         return ()
-
-
-def retraced(recording: Recording) -> tuple[str, ...]:
-    """Say which functions under ``tf.function`` were traced again and again: each trace keeps a graph of its own."""
-    often = [one for one in recording.facts.traced if one.after - one.before >= RETRACED]
-    return tuple(
-        f"`{one.name}` was traced {one.after - one.before} times in this cell: each new Python value of an argument, "
-        "or new shape, makes a graph of its own, which stays in memory. Give it tensors (`tf.constant(i)`) instead."
-        for one in often
-    )
-
-
-def next_run(outcome: Outcome, previous: Recording | None) -> tuple[str, ...]:
-    """Say that the next run of the cell will not fit, where two runs of it left more behind each."""
-    recording = outcome.recording
-    main = recording.main
-    if previous is None or main is None or main.peak is None or not main.limit or main.device is None:
-        return ()
-    if (recording.status, previous.status) != ("ok", "ok"):
-        return ()
-    left = [_left(one, main.name) for one in (previous, recording)]
-    before, after = dict(recording.before).get(main.name), dict(recording.after).get(main.name)
-    if before is None or after is None or min(left) < max(LEFT_BEHIND, max(left) // 2):
-        return ()
-    need = after + main.peak - before
-    if need <= main.limit:
-        return ()
-    unit = brief_unit([main.limit])
-    names = [f"`{name}`" for name, _ in outcome.leftovers[:3]]
-    where = f" ({', '.join(names)})" if names else ""
-    return (
-        f"Each run of this cell leaves about {size(left[-1], unit)} more on {main.device}{where}: the next would need "
-        f"{unit.text(need)} of {size(main.limit, unit)}.",
-    )
-
-
-def unnamed(recording: Recording) -> tuple[str, ...]:
-    """Say what a run that went well left on its device that no name holds, where that is a part that matters.
-
-    Everything that names may hold of it is taken off: what the cell made, and what it may have added to models.
-    """
-    main = recording.main
-    if recording.status != "ok" or main is None or main.device is None or not main.limit or recording.facts.partial:
-        return ()
-    facts, device = recording.facts, main.device
-    held = sum(v.bytes for v in facts.values if v.origin == "cell" and v.device == device)
-    held += sum(m.weight_bytes - m.earlier_bytes + m.optimizer_bytes for m in facts.models if m.device == device)
-    left = _left(recording, main.name) - held
-    if left < max(UNNAMED * main.limit, MUCH_UNNAMED):
-        return ()
-    return (
-        f"No name holds {size(left)} of what this cell left on {device}: `%tfmem free` collects what nothing needs.",
-    )
-
-
-UNNAMED = 0.05
-"""Share of the limit from which it is said that no name holds what a cell left."""
-
-MUCH_UNNAMED = 16 << 20
-"""Bytes from which it is."""
-
-
-def _left(recording: Recording, name: str) -> int:
-    return max(dict(recording.after).get(name, 0) - dict(recording.before).get(name, 0), 0)
-
-
-def caught(recording: Recording) -> str:
-    """Say that memory ran out though the cell ended well, and what was asked for in vain."""
-    requests = recording.caught
-    devices = sorted({device for one in requests if (device := device_of(one.allocator))})
-    where = f" on {' and '.join(devices)}" if devices else ""
-    sizes = [one.bytes for one in requests]
-    low, high, unit = min(sizes), max(sizes), brief_unit(sizes)
-    amount = size(low, unit) if low == high else size_range(low, high, unit)
-    op = max(requests, key=lambda one: one.bytes).op
-    if len(requests) == 1:
-        told = f"a request of {amount}{f' for {op}' if op else ''} got no memory"
-    else:
-        told = f"{len(requests)} requests of {amount} got no memory{f', the largest for {op}' if op else ''}"
-    full_at = recording.facts.full_at
-    batches = list(dict.fromkeys(str(seen.batch) for seen in full_at))
-    at = f" at {'batch' if len(batches) == 1 else 'batches of'} {' and '.join(batches)}" if batches else ""
-    return f"Memory ran out{where}{at}, and your code caught the error: {told}."
 
 
 def combined(

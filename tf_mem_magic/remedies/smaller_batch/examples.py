@@ -55,6 +55,15 @@ EXAMPLES = (
         "%%tfmem\nmodel.fit(x, y, batch_size=64, validation_data=(v, w), validation_batch_size=2048)",
     ),
     Example(
+        "a validation in batches of the training's size",
+        _context(
+            "%%tfmem\nmodel.fit(x, y, batch_size=64, validation_data=(v, w))",
+            Facts(batches=(BatchSeen("fit", 64, "arrays"),), validating=True),
+            2,
+        ),
+        "%%tfmem\nmodel.fit(x, y, batch_size=64, validation_data=(v, w), validation_batch_size=32)",
+    ),
+    Example(
         "a model called on all samples",
         _context(
             "%%tfmem\nfeatures = model(images)",

@@ -63,7 +63,7 @@ def growing(session: Session, facts: Facts) -> list[str]:
 
 def traced_often(namespace: Mapping[str, Any]) -> list[str]:
     """Name the functions under ``tf.function`` that were traced again and again: each trace keeps a graph."""
-    from tf_mem_magic.explain import RETRACED
+    from tf_mem_magic.diagnose.notices import RETRACED
     from tf_mem_magic.facts.growth import find_traced
     from tf_mem_magic.facts.names import reachable
 
