@@ -26,13 +26,13 @@ def propose_all(context: Context) -> Answer:
 
 
 def _together(context: Context, ranked: Sequence[Proposal | Declined]) -> Proposal | None:
-    """Put two changes together where neither is expected to fit alone, and both together are.
+    """Put two changes together where none is expected to fit alone, and both together are.
 
     What makes room beside the step comes first, so that the batch is chosen for the room that there is then.
     """
     limit = context.diagnosis.limit if context.diagnosis is not None else None
     proposals = [answer for answer in ranked if isinstance(answer, Proposal)]
-    if limit is None or any(_fits(one, limit) < 2 for one in proposals if not one.new_cell):
+    if limit is None or any(_fits(one, limit) == 0 for one in proposals if not one.new_cell):
         return None
     held = [answer.settings for answer in ranked if isinstance(answer, Declined) and answer.settings is not None]
     able = [one for one in (*proposals, *held) if one.effect is not None and one.takes_effect == "rerun"]
@@ -48,7 +48,8 @@ def _together(context: Context, ranked: Sequence[Proposal | Declined]) -> Propos
         merged = merge(steps, f"{one.key}+{other.key}", _titles(steps))
         whole = with_estimate(merged, context)
         if isinstance(whole, Proposal) and _fits(replace(whole, answers_cause=False), limit) == 0:
-            return replace(whole, why=f"Neither fits alone. {whole.why}")
+            alone = "fits alone" if all(_fits(two, limit) == 2 for two in (one, other)) else "is sure to fit alone"
+            return replace(whole, why=f"Neither {alone}. {whole.why}")
     return None
 
 
