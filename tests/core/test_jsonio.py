@@ -165,3 +165,10 @@ OOM = ErrorText(
     "by allocator cpu",
     (Frame("<ipython-input-1-a>", 1, "<module>", True, True),),
 )
+
+
+@pytest.mark.parametrize("field", ["peak", "limit"])
+def test_a_series_of_fewer_than_no_bytes_is_refused(saved, field):
+    series = Series("host:rss", (0.0,), (1,), **{"peak": 1, field: -1})
+    with pytest.raises(UnreadableFileError, match="fewer than 0 bytes"):
+        load(saved(encode(explain(replace(PLAIN, series=(series,))))))

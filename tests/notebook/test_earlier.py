@@ -157,12 +157,12 @@ def test_what_only_a_function_or_class_has_inside_binds_nothing_of_the_notebook(
 
 @pytest.mark.parametrize("text", ["def f():\n    global x\n    x = 1", "x.a = 1", "x['a'] = 1", "x.b.c = 2", "x = 1"])
 def test_a_cell_that_sets_a_name_or_a_part_of_it_is_among_those_that_may(text):
-    assert 1 == len([*cells(text).setting_newest_first("x")])
+    assert 1 == len([*cells(text).setting("x")])
 
 
 @pytest.mark.parametrize("text", ["import x", "from m import x", "y = x.f(axis=0)", "import x as x\nx.seed(1)"])
 def test_what_only_imports_or_uses_a_name_does_not_set_it(text):
-    assert [] == [*cells(text).setting_newest_first("x")]
+    assert [] == [*cells(text).setting("x")]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_what_only_imports_or_uses_a_name_does_not_set_it(text):
 def test_a_name_that_is_only_an_argument_is_neither_set_nor_changed(text):
     assert [] == numbers(cells(text).binding_on_top("x"))
     assert [] == numbers(cells(text).making("x"))
-    assert [] == [*cells(text).setting_newest_first("x")]
+    assert [] == [*cells(text).setting("x")]
 
 
 def test_cells_are_parsed_as_they_are_asked_for(monkeypatch):

@@ -268,3 +268,23 @@ def test_a_live_error_is_judged_and_placed(live, case):
     # Python before 3.12 gives a comprehension a frame of its own.
     lines = [f.line for f in live[case][0].frames if f.in_cell and f.function != "<listcomp>"]
     assert (case != "absurd_shape", PLACES[case]) == (found is not None, lines)
+
+
+@pytest.mark.parametrize("raised", ["SystemExit", "GeneratorExit", "RuntimeError", "type('Odd', (BaseException,), {})"])
+def test_an_error_that_raises_when_it_is_asked_has_no_message(raised):
+    (text,) = texts(f"class Mute(Exception):\n    def __str__(self): raise {raised}\nraise Mute()")
+    assert ("Mute", "") == (text.type, text.message)
+
+
+@pytest.mark.parametrize("field", ["exceptions", "__notes__"])
+@pytest.mark.parametrize("raised", ["SystemExit", "ValueError"])
+def test_a_part_of_an_error_that_raises_when_it_is_asked_for_is_left_out(field, raised):
+    made = f"class Odd(Exception):\n    @property\n    def {field}(self): raise {raised}\nraise Odd('told')"
+    (text,) = texts(made)
+    assert ("Odd", "told") == (text.type, text.message)
+
+
+def test_a_stop_while_an_error_is_asked_goes_through():
+    error = run("class Slow(Exception):\n    def __str__(self): raise KeyboardInterrupt\nraise Slow()")
+    with pytest.raises(KeyboardInterrupt):
+        to_error_texts(error)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.kernel import bfc
@@ -7,6 +9,7 @@ from tests.script import found_by
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import ModelFacts
 from tf_mem_magic.core.proposals import Declined, Proposal
+from tf_mem_magic.core.recording import ErrorText, Frame
 from tf_mem_magic.remedies import freeze_base_layers
 from tf_mem_magic.remedies._engine.examples import example
 from tf_mem_magic.remedies._engine.ranking import propose_all
@@ -55,6 +58,14 @@ def test_a_pretrained_base_is_frozen_before_the_model_is_built(base):
         ("chooses itself", "base = ResNet50(False)\nsetattr(base, 'trainable', False)\n" + MODEL + FIT),
         ("chooses itself", "base = ResNet50(False)\n" + MODEL.replace("Dense(3)", "Dense(3, trainable=True)") + FIT),
         ("function of an earlier cell", "base = ResNet50(False)\nhalf(base)\n" + MODEL + FIT),
+        ("chooses itself", "base = ResNet50(False)\nsetattr(base, chosen, False)\n" + MODEL + FIT),
+        ("chooses itself", "base = ResNet50(False)\nbase.trainable &= False\n" + MODEL + FIT),
+        ("function of an earlier cell", "base = ResNet50(False)\nprepare(base)\n" + MODEL + FIT),
+        ("function of an earlier cell", "base = ResNet50(False)\nthaw(base)\n" + MODEL + FIT),
+        ("which no cell defines", "from mylib import freeze\nbase = ResNet50(False)\nfreeze(base)\n" + MODEL + FIT),
+        ("which no cell defines", "base = ResNet50(False)\nmylib.freeze(base, until=9)\n" + MODEL + FIT),
+        ("which no cell defines", "base = ResNet50(False)\nfor l in base.layers: freeze(l)\n" + MODEL + FIT),
+        ("which no cell defines", "base = ResNet50(False)\n" + MODEL + "freeze(model)\n" + FIT),
         ("loads weights", "base = ResNet50(False)\nbase.load_weights('w.h5')\n" + MODEL + FIT),
         ("more than one base", "base = ResNet50(False)\nother = ResNet50(False)\n" + MODEL + FIT),
         ("a statement of its own", "model = build(base := ResNet50(False))\n" + FIT),
@@ -66,9 +77,54 @@ def test_a_pretrained_base_is_frozen_before_the_model_is_built(base):
     ],
 )
 def test_it_declines_with_the_reason(reason, source):
-    found = answer(source, "def half(net):\n    net.layers[0].trainable = False")
+    half = "def half(net):\n    net.layers[0].trainable = False"
+    found = answer(
+        source, half, "def prepare(net):\n    half(net)", "thaw = lambda net: setattr(net, 'trainable', True)"
+    )
     assert isinstance(found, Declined), found.diff
     assert reason in found.reason
+
+
+@pytest.mark.parametrize("call", ["train(model, x)", "for a in x: step(a)", "run()"])
+def test_a_function_of_the_notebook_that_trains_is_training(call):
+    defined = (
+        "def train(m, x):\n    m.fit(x)\n",
+        "def step(a):\n    with tf.GradientTape() as t: pass\n",
+        "def run():\n    train(model, x)\n",
+    )
+    source = f"base = ResNet50(False)\n{MODEL}" + f'model.compile("adam", "mse")\n{call}\n'
+    models = (ModelFacts("model", ("Functional", "Dense"), "Adam"),)
+    diagnosis = Diagnosis("GPU:0", line=len(source.splitlines()))
+    asked = example("", source, "", diagnosis=diagnosis, models=models, earlier_cells=(IMPORTS, *defined)).context
+    (found,) = freeze_base_layers.propose(asked)
+    assert "does not train" not in getattr(found, "reason", "")
+
+
+@pytest.mark.parametrize("last", ["out = model(x)\n", "preds = score(model, x)\n", "model.save('m.keras')\n"])
+def test_what_ran_out_beside_the_training_is_no_reason_to_freeze(last):
+    source = f"base = ResNet50(False)\n{MODEL}{FIT}{last}"
+    asked = example(
+        "", source, "", diagnosis=Diagnosis("GPU:0", line=len(source.splitlines())),
+        models=(ModelFacts("model", ("Functional", "Dense"), "Adam"),), earlier_cells=(IMPORTS,),
+    ).context  # fmt: skip
+    (found,) = freeze_base_layers.propose(asked)
+    assert isinstance(found, Declined), found.diff
+    assert "which does not train `model`" in found.reason
+
+
+def test_the_frames_tell_what_ran_where_a_line_both_trains_and_predicts():
+    source = f"base = ResNet50(False)\n{MODEL}" + 'model.compile("adam", "mse")\nmodel.fit(x, y); model.predict(x)\n'
+    known = context(source)
+    frames = (Frame("cell.py", 4, "<module>", True, True), Frame("trainer.py", 9, "predict"))
+    recording = replace(known.recording, errors=(ErrorText("ResourceExhaustedError", "", frames),))
+    (found,) = freeze_base_layers.propose(replace(known, recording=recording))
+    assert "outside training, in `predict`" in found.reason
+
+
+def test_a_head_on_the_output_of_the_base_and_what_prints_it_are_no_reason():
+    head = "out = layers.Dense(3)(layers.GlobalAveragePooling2D()(base.output))\nmodel = keras.Model(base.input, out)\n"
+    found = answer(f"base = ResNet50(False)\nprint(len(base.layers))\n{head}{FIT}")
+    assert isinstance(found, Proposal), found
 
 
 def test_what_another_cell_chooses_for_another_model_is_no_reason():

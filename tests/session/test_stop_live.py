@@ -74,6 +74,7 @@ def test_a_task_that_the_cell_cancels_itself_is_no_stop(kernel):
         "class Mute(Exception):\n    def __str__(self): return 1\nraise Mute()",
         "class Mute(Exception):\n    def __str__(self): raise RuntimeError\nawait asyncio.sleep(0)\nraise Mute()",
         "await asyncio.sleep(0)\nraise ValueError('lone \\udcff surrogate')",
+        "class Mute(Exception):\n    def __str__(self): raise SystemExit\nraise Mute()",
         "class Odd(Exception):\n    def _render_traceback_(self): return ['\\udcff']\nraise Odd()",
     ],
 )

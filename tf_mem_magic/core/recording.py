@@ -248,7 +248,7 @@ class Recording:
                 return f"{series.name} has {len(series.times)} times and {len(series.values)} values"
             if any(map(gt, series.times, series.times[1:])) or not all(map(isfinite, series.times)):
                 return f"the times of {series.name} do not ascend"
-            if min(series.values, default=0) < 0:
+            if min(*series.values, series.peak or 0, series.limit or 0, 0) < 0:
                 return f"{series.name} has fewer than 0 bytes"
         return ""
 

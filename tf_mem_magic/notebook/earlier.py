@@ -143,7 +143,7 @@ class EarlierCells:
         """Yield the cells of which a statement itself may make or change what a name holds, the last one first."""
         return self._numbered(reversed(self._cut(self._known.where(may_make_on_top, name))))
 
-    def setting_newest_first(self, name: str) -> Iterator[PythonCell]:
+    def setting(self, name: str) -> Iterator[PythonCell]:
         """Yield the cells that may set a name of the notebook otherwise than by importing it, the last one first."""
         return (cell for _, cell in self._numbered(reversed(self._cut(self._known.where(may_set, name)))))
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from functools import partial
 from types import FrameType, TracebackType
+from typing import Any, TypeVar
 
 from tf_mem_magic.core.recording import ErrorText, Frame
 from tf_mem_magic.diagnose.places import deeper_frames, frames_in_message
 from tf_mem_magic.facts.frames import is_user_file
+
+T = TypeVar("T")
 
 MOST_ERRORS = 32
 """A chain or group longer than this is cut: nobody reads further, and a loop of retries can be very long."""
@@ -47,7 +51,7 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
         if origin is not None:
             waiting.append(origin)
         # Exception groups exist since Python 3.11; their members are told by this attribute.
-        members = getattr(error, "exceptions", None)
+        members: Any = _asked(partial(getattr, error, "exceptions", None), None)
         if isinstance(members, tuple):
             waiting.extend(m for m in reversed(members) if isinstance(m, BaseException))
 
@@ -72,14 +76,21 @@ def _to_text(error: BaseException, cell_files: Collection[str]) -> ErrorText:
 
 
 def _message(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:
-        text = ""
-    notes = getattr(error, "__notes__", None)
+    text = _asked(lambda: str(error), "")
+    notes: Any = _asked(lambda: getattr(error, "__notes__", None), None)
     if isinstance(notes, list):
         text = "\n".join([text, *(note for note in notes if isinstance(note, str))])
     return text.encode("utf-8", "backslashreplace").decode("utf-8")  # a lone surrogate can be neither shown nor saved
+
+
+def _asked(question: Callable[[], T], otherwise: T) -> T:
+    """Ask an exception something, which may run the user's code; whatever that raises is no answer, but for a Stop."""
+    try:
+        return question()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return otherwise
 
 
 def _frames(traceback: TracebackType | None, cell_files: Collection[str]) -> tuple[Frame, ...]:

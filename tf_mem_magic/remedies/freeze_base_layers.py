@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import ModelFacts
 from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
-from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.cell import PythonCell, walk
 from tf_mem_magic.notebook.text.edits import argument
+from tf_mem_magic.notebook.text.outline import definitions_of
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.examples import example
 from tf_mem_magic.remedies._engine.guards import (
@@ -19,7 +21,7 @@ from tf_mem_magic.remedies._engine.guards import (
     smaller_than_device,
     training,
 )
-from tf_mem_magic.remedies._engine.question import Ask, remedy
+from tf_mem_magic.remedies._engine.question import TRAINING, Ask, remedy
 
 KEY = "freeze-base-layers"
 TITLE = "Freeze base layers"
@@ -34,6 +36,11 @@ GUARDS = (
 _ORIGIN = "keras.applications."
 WEIGHTS = {"MobileNet": 5, "MobileNetV2": 3, "MobileNetV3": 4, "NASNet": 2, "ConvNeXt": 2}
 """The position of ``weights`` in the constructors that begin so; in all others it is the second argument."""
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_TRAINS = TRAINING | {"GradientTape", "apply_gradients", "minimize"}
+_ADDS = frozenset({"add", "append", "extend"})
+_HARMLESS = frozenset("print len type isinstance id list tuple enumerate zip reversed sum".split())
 
 _WHY = (
     "A base that is not trained needs no gradients, no optimizer state, and nothing kept in the forward pass for the "
@@ -51,8 +58,10 @@ def propose(ask: Ask) -> Proposal:
     """Offer it where the cell makes a base of ``keras.applications`` with weights, and a model with layers on it."""
     name, made, call = _find_base(ask)
     model_made_here(ask)
+    _check_place(ask)
     _check_weights(ask, name, call)
     _check_choice(ask, name)
+    _check_hands(ask, name)
     _check_head(ask, name, made)
     body = ask.cell.tree.body
     after = body[body.index(made) + 1]
@@ -88,6 +97,17 @@ def _is_base(ask: Ask, call: ast.Call) -> bool:
     return origin.startswith(_ORIGIN) and origin.rpartition(".")[2][:1].isupper()
 
 
+def _check_place(ask: Ask) -> None:
+    """See that what ran out trains: by itself, or by a function that the notebook defines."""
+    line, model = ask.line, ask.place.model
+    statement = next((s for s in ask.cell.tree.body if line and s.lineno <= line <= (s.end_lineno or s.lineno)), None)
+    if statement is None or isinstance(statement, _DEFINITIONS):
+        return
+    words = {word for n in walk(statement) for word in (getattr(n, "id", ""), getattr(n, "attr", ""))}
+    if _reached(ask, words).isdisjoint(_TRAINS):
+        raise RefusedError(f"it ran out of memory in line {line}, which does not train `{model}` as far as cells show")
+
+
 def _check_weights(ask: Ask, name: str, call: ast.Call) -> None:
     kind = ask.names.origin(call.func).rpartition(".")[2]
     longest = max((begin for begin in WEIGHTS if kind.startswith(begin)), key=len, default="")
@@ -107,21 +127,86 @@ def _check_choice(ask: Ask, name: str) -> None:
         raise RefusedError("the cell loads weights, so the base may not be what it was pretrained to be")
     if ask.cell.once(_chooses):
         raise RefusedError("the cell chooses itself what is trained")
-    for cell in ask.notebook.earlier_with("trainable"):
-        if cell.once(_chooses) and any(getattr(s, "name", "") in ask.cell.words for s in cell.tree.body):
-            raise RefusedError(f"a function of an earlier cell may choose what of `{name}` is trained")
+    choosing = {one for cell in ask.notebook.earlier_with("trainable", "setattr") for one in cell.once(_choosing)}
+    if choosing and not choosing.isdisjoint(_reached(ask, ask.cell.words)):
+        raise RefusedError(f"a function of an earlier cell may choose what of `{name}` is trained")
+
+
+def _reached(ask: Ask, words: Iterable[str]) -> set[str]:
+    """Give ``words``, and those of the functions and classes of the notebook's cells that they name, in turn."""
+    defined: dict[str, set[str]] = {}
+    for text in ask.texts:
+        for one in definitions_of(text):
+            defined.setdefault(one.name, set()).update(one.reads)
+    reached = set(words)
+    ahead = [*reached]
+    while ahead:
+        more = defined.get(ahead.pop(), set()) - reached
+        reached |= more
+        ahead += more
+    return reached
 
 
 def _chooses(cell: PythonCell) -> bool:
-    """Tell whether a cell says somewhere what is trained: by ``trainable`` as an attribute, an argument or a text."""
-    for node in cell.nodes:
-        if isinstance(node, ast.Attribute) and node.attr == "trainable" and not isinstance(node.ctx, ast.Load):
+    return any(map(_says_what_is_trained, cell.nodes))
+
+
+def _choosing(cell: PythonCell) -> frozenset[str]:
+    """Name the functions and classes of a cell that say what is trained."""
+    found = (s for s in cell.tree.body if any(map(_says_what_is_trained, walk(s))))
+    named = {s.name if isinstance(s, _DEFINITIONS) else _lambda_of(s) for s in found}
+    return frozenset(named - {""})
+
+
+def _lambda_of(statement: ast.stmt) -> str:
+    if isinstance(statement, ast.Assign) and any(isinstance(n, ast.Lambda) for n in walk(statement.value)):
+        return next((t.id for t in statement.targets if isinstance(t, ast.Name)), "")
+    return ""
+
+
+def _says_what_is_trained(node: ast.AST) -> bool:
+    """Tell whether a node says what is trained: by ``trainable`` as an attribute, an argument or a text."""
+    if isinstance(node, ast.Attribute):
+        return node.attr == "trainable" and not isinstance(node.ctx, ast.Load)
+    if isinstance(node, ast.keyword):
+        return node.arg == "trainable"
+    if isinstance(node, ast.Call) and called_name(node) in ("setattr", "__setattr__"):
+        return not all(isinstance(one, ast.Constant) for one in node.args[-2:-1])
+    return isinstance(node, ast.Constant) and node.value == "trainable"
+
+
+def _check_hands(ask: Ask, name: str) -> None:
+    """See that before the training nothing gets the base or the model that no cell shows: it may choose as well."""
+    body = ask.cell.tree.body
+    nodes = [n for s in body[: body.index(ask.place.top)] for n in walk(s)]
+    watched = {name, ask.place.model}
+    for node in nodes:
+        if isinstance(node, (ast.For, ast.comprehension)) and not watched.isdisjoint(_names(node.iter)):
+            watched |= _names(node.target)
+    for call in (n for n in nodes if isinstance(n, ast.Call)):
+        given = [*call.args, *(k.value for k in call.keywords)]
+        if watched.isdisjoint(set[str]().union(*map(_names, given))) or _is_shown(ask, call):
+            continue
+        by = f"`{ask.cell.text(call.func)}`, which no cell defines,"
+        raise RefusedError(f"{by} may choose what of `{name}` is trained")
+
+
+def _is_shown(ask: Ask, call: ast.Call) -> bool:
+    """Whether it is known what a function does with a model: Keras's, Python's, or one that a cell defines."""
+    if isinstance(call.func, ast.Name):
+        word = call.func.id
+        here = ask.cell.scopes.of(ask.cell.scopes.home(call.func), word)
+        if word in _HARMLESS or any(one.kind != "import" for one in here) or any(ask.notebook.before.setting(word)):
             return True
-        if isinstance(node, ast.keyword) and node.arg == "trainable":
-            return True
-        if isinstance(node, ast.Constant) and node.value == "trainable":
-            return True
-    return False
+    elif isinstance(call.func, ast.Attribute) and called_name(call) in _ADDS:
+        return True
+    elif not isinstance(call.func, ast.Attribute):
+        return True  # a layer that is made and called at once
+    return ask.names.origin(call.func).startswith(("keras", "tensorflow"))
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {n.id for n in walk(node) if isinstance(n, ast.Name)}
 
 
 def _check_head(ask: Ask, name: str, made: ast.Assign) -> None:

@@ -145,7 +145,11 @@ class Hooks:
 
 
 class _Contained:
-    """A context in which an error of ours becomes one line: the person's cell is never affected."""
+    """A context in which an error of ours becomes one line: the person's cell is never affected.
+
+    Also one that ends more than a cell, such as the exit that an object of the user's raises when it is looked at. A
+    Stop goes through.
+    """
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -154,7 +158,7 @@ class _Contained:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, _trace: Any) -> bool:
-        if not isinstance(error, Exception):
+        if error is None or isinstance(error, KeyboardInterrupt):
             return False
         troubles.tell(self._what, error)
         return True

@@ -142,7 +142,7 @@ class CellRun:
             return self._climb(stop)
         except StoppedError:
             return False
-        except Exception:
+        except BaseException:  # an error of the user's own that ends more than a cell: nothing of ours may stay
             self._capture.abandon()
             raise
         finally:

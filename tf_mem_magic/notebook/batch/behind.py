@@ -122,7 +122,7 @@ def _of(reader: Reader, name: str) -> Iterator[Piece]:
 
 
 def _is_set(before: EarlierCells, name: str) -> bool:
-    return any(name in cell.once(_set_names) for cell in before.setting_newest_first(name))
+    return any(name in cell.once(_set_names) for cell in before.setting(name))
 
 
 def _set_names(cell: PythonCell) -> frozenset[str]:

@@ -143,8 +143,9 @@ class Ask:
 
         The validation in ``fit`` belongs to the training.
         """
-        ran = {called_name(call) for call in self.failing}
-        ran |= {frame.function for error in self.recording.errors for frame in error.frames}
+        ran = {frame.function for error in self.recording.errors for frame in error.frames} & (TRAINING | INFERENCE)
+        if not ran:  # where the frames tell it, another call in the same line tells nothing
+            ran = {called_name(call) for call in self.failing}
         return "" if ran & TRAINING else min(ran & INFERENCE, default="")
 
     def edit(self) -> Editor:
