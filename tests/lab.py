@@ -184,6 +184,14 @@ class Lab:
         """Restart the kernel, as by the menu after its question was answered."""
         self.page.evaluate(f"() => {_NOTEBOOK}.sessionContext.restartKernel().then(() => null)")
 
+    def execute(self, code: str) -> dict[str, Any]:
+        """Run code in the kernel, beside the notebook; give its reply."""
+        request = "{code, silent: true, store_history: false}"
+        return self.page.evaluate(
+            f"(code) => {_NOTEBOOK}.sessionContext.session.kernel.requestExecute({request}).done.then((r) => r.content)",
+            code,
+        )
+
     def hide(self, script: str) -> None:
         """Hide something of the page from the panel, once a cell has run.
 

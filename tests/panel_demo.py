@@ -14,8 +14,10 @@ from tf_mem_magic.core.live import Live, LiveSeries
 from tf_mem_magic.core.outcome import Attempt, Change, Comparison, Outcome
 from tf_mem_magic.core.proposals import Choice, Declined, Estimate, Proposal
 from tf_mem_magic.core.recording import Cell, Recording, Series
-from tf_mem_magic.views.actions import NotebookCell, ReplayCell
+from tf_mem_magic.session.restarts.replaying import begin_code
+from tf_mem_magic.views.actions import NotebookCell, Ordered, ReplayCell
 from tf_mem_magic.views.panel import Panel
+from tf_mem_magic.views.replay import Order, Step
 
 GIB = 2**30
 NOTES: list[tuple[Any, ...]] = []
@@ -58,9 +60,12 @@ class NotingActions:
             for c in before
         )
 
-    def prepare_restart(self, proposal: Proposal, ticked: tuple[str, ...] | None = None) -> str:
+    def prepare_restart(self, proposal: Proposal, ticked: tuple[str, ...] | None = None, page: str = "") -> Ordered:
         NOTES.append(("prepare_restart", proposal.key))
-        return proposal.prologue
+        steps = [Step(each, "", each) for each in ticked or ()]
+        steps.append(Step("", proposal.original, "this cell"))
+        order = Order("plan", proposal.title, proposal.key, tuple(steps), proposal.original, proposal.source, page)
+        return Ordered(order, proposal.prologue + "\n" + begin_code(order))
 
     def when_idle(self, work: Any) -> None:
         work()

@@ -258,7 +258,7 @@ def test_a_replay_stops_at_the_first_error_and_says_so(lab, notebook):
         lab.run(index)
     lab.click("Grow on demand")
     lab.click("Restart and run these 3 cells")
-    lab.page.get_by_role("alert").filter(has_text="cell 2 of the notebook did not finish").wait_for()
+    lab.page.get_by_role("alert").filter(has_text="its replay stopped at cell 2 of 3").wait_for()
     lab.wait_for_text(1, "AssertionError")
     assert "prepared first" not in lab.output_text(2)
     assert "Error displaying widget" not in lab.output_text(2)

@@ -11,7 +11,7 @@ from tf_mem_magic.core.proposals import Context, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.remedies._engine.ranking import propose_all
 from tf_mem_magic.remedies.async_allocator import KEY, propose
-from tf_mem_magic.session.restart import prologue_for
+from tf_mem_magic.session.restarts.restart import prologue_for
 
 SOURCE = "%%tfmem\nmodel.fit(x, y, batch_size=64)\n"
 

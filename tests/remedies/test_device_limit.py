@@ -10,7 +10,7 @@ from tf_mem_magic.core.proposals import Context
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import GIB, MIB
 from tf_mem_magic.remedies.device_limit import propose
-from tf_mem_magic.session.restart import prologue_for
+from tf_mem_magic.session.restarts.restart import prologue_for
 
 SOURCE = "%%tfmem\nmodel.fit(x, y)\n"
 OTHER = ProcessFacts(4121, "alice", 10 * GIB)

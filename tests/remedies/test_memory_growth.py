@@ -12,7 +12,7 @@ from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
 from tf_mem_magic.core.proposals import Context, Declined
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.remedies.memory_growth import propose
-from tf_mem_magic.session.restart import prologue_for
+from tf_mem_magic.session.restarts.restart import prologue_for
 
 SOURCE = "%%tfmem\nmodel.fit(x, y)\n"
 

@@ -16,7 +16,7 @@ from tf_mem_magic.core.proposals import Context, Declined
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import GIB, MIB
 from tf_mem_magic.remedies.other_gpu import propose
-from tf_mem_magic.session.restart import prologue_for
+from tf_mem_magic.session.restarts.restart import prologue_for
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = "%%tfmem\nmodel.fit(x, y)\n"

@@ -161,12 +161,18 @@ class TestWithRealTools:
     @pytest.mark.oldest
     def test_a_night_job_passes_and_later_cells_run(self, tmp_path, tool):
         pytest.importorskip(tool, reason=f"{tool} is not installed here")
-        done = execute(tmp_path, [SETUP, DATA, "%%tfmem\n" + BODY, "open('reached', 'w').close()"], tool)
+        named = "%%tfmem\nBATCH = 16384\n" + BODY.replace("batch_size=16384", "batch_size=BATCH")
+        done = execute(tmp_path, [SETUP, DATA, named, "open('reached', 'w').write(str(BATCH))"], tool)
         assert done.returncode == 0, done.stderr
-        assert (tmp_path / "reached").exists()
+        assert (tmp_path / "reached").read_text() == "8192"
         outputs = json.loads((tmp_path / "out.ipynb").read_text())["cells"][2]["outputs"]
         assert [o for o in outputs if o["output_type"] == "error"] == []
-        assert any("batch_size=8192" in "".join(o.get("data", {}).get("text/plain", "")) for o in outputs)
+        told = next(o["data"] for o in outputs if "application/json" in o.get("data", {}))
+        text = "".join(told["text/plain"])
+        remark = "`BATCH` was 16384 and is 8192 now, and cells after this one read it."
+        assert remark in text.partition("Changed without a click: ")[2].partition("The cell as it ran:")[0]
+        assert "BATCH = 8192" in text.partition("The cell as it ran:")[2]
+        assert [remark] == told["application/json"]["remarks"]
 
     def test_a_night_job_that_cannot_be_saved_fails_with_its_own_error_once(self, tmp_path, tool):
         pytest.importorskip(tool, reason=f"{tool} is not installed here")

@@ -18,8 +18,9 @@ from tf_mem_magic.report.html.page import NO_END, choices_html, details_html, re
 from tf_mem_magic.report.strip import clock, main_series, tick_message
 from tf_mem_magic.report.view import view_of
 from tf_mem_magic.views import panel as panel_module
-from tf_mem_magic.views.actions import ReplayCell
+from tf_mem_magic.views.actions import Ordered, ReplayCell
 from tf_mem_magic.views.panel import Panel
+from tf_mem_magic.views.replay import Order, Step
 
 CELL, CHANGED = "batch = 256", "batch = 128"
 
@@ -44,9 +45,10 @@ class Notes(NotingActions):
     def checklist(self, proposal, cells):
         return tuple(ReplayCell(c.cell_id, c.source, True) for c in cells)
 
-    def prepare_restart(self, proposal, ticked=None):
+    def prepare_restart(self, proposal, ticked=None, page=""):
         self.notes.append(("prepare_restart", proposal.key))
-        return "prologue"
+        steps = tuple(Step(each, "", "") for each in ticked or ())
+        return Ordered(Order("plan", proposal.title, proposal.key, steps, CELL, CELL, page), "prologue")
 
     def dismissed(self):
         self.notes.append(("dismissed",))
@@ -344,7 +346,9 @@ def test_a_restart_shows_the_cells_that_would_be_replayed(driven):
     assert "Restart and run these 3 cells" in d.buttons()
     next(w for w in d.widgets() if type(w).__name__ == "Checkbox").value = False
     d.buttons()["Restart and run these 2 cells"].click()
-    assert ("restart", "prologue", ["b"]) == tuple(d.sent[-1][name] for name in ("op", "prologue", "cells"))
+    sent = d.sent[-1]
+    assert ("restart", "prologue", "p1") == (sent["op"], sent["prologue"], sent["order"]["driver"])
+    assert ["b"] == [step["id"] for step in sent["order"]["steps"]]
 
 
 def test_cancelling_a_restart_brings_the_choices_back(driven):

@@ -84,7 +84,7 @@ def changed_cell_bundle(
     bundle["text/plain"] += f"\n\n{told}\n{source}"
     bundle["text/html"] += f"<div>{escaped(told)}</div>{code_to_copy(source)}"
     changes = [{"remedy": key, "title": title} for key, title in applied]
-    return {**bundle, **_record(outcome, changes, source)}
+    return {**bundle, **_record(outcome, changes, source, remarks)}
 
 
 def tried_bundle(outcome: Outcome) -> dict[str, Any]:
@@ -98,12 +98,15 @@ def tried_bundle(outcome: Outcome) -> dict[str, Any]:
     return {**bundle, **_record(outcome, [], outcome.recording.cell.source)}
 
 
-def _record(outcome: Outcome, changes: list[dict[str, str]], source: str) -> dict[str, Any]:
+def _record(
+    outcome: Outcome, changes: list[dict[str, str]], source: str, remarks: tuple[str, ...] = ()
+) -> dict[str, Any]:
     from tf_mem_magic.report.tries import tries_json
 
     record = {
         "status": outcome.recording.status,
         "changes": changes,
+        "remarks": list(remarks),
         "tries": tries_json(outcome),
         "source": source,
     }

@@ -11,7 +11,7 @@ from tf_mem_magic.notebook.rerun.replay import Replay
 from tf_mem_magic.session.state import How, LiveRun, Rerun
 
 if TYPE_CHECKING:
-    from tf_mem_magic.views.actions import NotebookCell, ReplayCell
+    from tf_mem_magic.views.actions import NotebookCell, Ordered, ReplayCell
 
 
 class PanelActions:
@@ -88,20 +88,20 @@ class PanelActions:
 
     def checklist(self, proposal: Proposal, cells: tuple[NotebookCell, ...]) -> tuple[ReplayCell, ...]:
         """Give the cells before this one, with what to know about replaying each."""
-        from tf_mem_magic.session.restart import checklist
+        from tf_mem_magic.session.restarts.restart import checklist
         from tf_mem_magic.views.actions import ReplayCell
 
         self._listed = checklist(self._run, cells)
         return tuple(ReplayCell(r.cell.cell_id, r.cell.source, r.ticked, r.cell.seconds, r.flags) for r in self._listed)
 
-    def prepare_restart(self, proposal: Proposal, ticked: tuple[str, ...] | None = None) -> str:
-        """Save the plan, with the ticks that the person left; give the prologue for the new kernel."""
-        from tf_mem_magic.session.restart import prepare_restart
+    def prepare_restart(self, proposal: Proposal, ticked: tuple[str, ...] | None = None, page: str = "") -> Ordered:
+        """Save the plan, with the ticks that the person left; say what the page has to do."""
+        from tf_mem_magic.session.restarts.restart import prepare_restart
 
         if ticked is None:
-            return prepare_restart(self._run, proposal)
+            return prepare_restart(self._run, proposal, page=page)
         replay = tuple(replace(one, ticked=one.cell.cell_id in ticked) for one in self._listed)
-        return prepare_restart(self._run, proposal, replay)
+        return prepare_restart(self._run, proposal, replay, page)
 
     def _rerun(self, source: str, key: str, how: How) -> Rerun | None:
         """Make the rerun that ``source`` is for the remedy ``key``; None where no remedy has that key."""

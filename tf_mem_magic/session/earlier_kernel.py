@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tf_mem_magic.session.restarts.plans import Plan
     from tf_mem_magic.session.session import Session
 
 
@@ -30,7 +31,7 @@ def _take_up_plan(session: Session) -> str:
     session.take_up_plan()
     if session.prepared_for or not _has_files("plans"):
         return ""
-    from tf_mem_magic.session.plans import find_plans, this_notebook
+    from tf_mem_magic.session.restarts.plans import find_plans, this_notebook
 
     found = find_plans(this_notebook(session.shell))
     if found.problem:
@@ -38,6 +39,7 @@ def _take_up_plan(session: Session) -> str:
     if "tensorflow" in sys.modules:
         return ""
     if found.plan is not None:
+        _let_page_tell(session, found.plan)
         return f"A restart was planned here ({found.plan.proposal.title}): %tfmem resume runs its cells."
     if not found.others:
         return ""
@@ -45,6 +47,17 @@ def _take_up_plan(session: Session) -> str:
     return (
         f"In this folder a restart was planned ({plan.described}): if it is this notebook's, %tfmem resume {plan.name}."
     )
+
+
+def _let_page_tell(session: Session, plan: Plan) -> None:
+    """Let the page tell what the notebook's cells are now, before anybody asks to resume."""
+    from tf_mem_magic.views.slots import is_attended
+
+    if not is_attended(session.shell):
+        return
+    from tf_mem_magic.session.restarts.replaying import order_of, replace_by
+
+    replace_by(session.shell, order_of(plan), "planned")
 
 
 def _take_up_death(session: Session) -> Iterator[str]:

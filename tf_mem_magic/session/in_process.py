@@ -130,7 +130,7 @@ def rerun_in_process(run: LiveRun, key: str) -> Report:
         have = ", ".join(p.key for p in offered) or "none"
         raise LookupError(f"the remedy {key!r} is not offered for this run; offered: {have}")
     if proposal.takes_effect == "restart":
-        from tf_mem_magic.session.restart import RestartPlannedError, plan_restart
+        from tf_mem_magic.session.restarts.restart import RestartPlannedError, plan_restart
 
         raise RestartPlannedError(plan_restart(run, proposal))
     refusal = refusal_here(host.shell, proposal.source)

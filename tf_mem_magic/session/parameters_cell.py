@@ -8,16 +8,14 @@ source, so another notebook's cell can only be taken for it where both say the s
 
 from __future__ import annotations
 
-import ast
 import json
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tf_mem_magic.notebook.text.mask import Masked, mask
+from tf_mem_magic.notebook.rerun.parameters import changed_values, reads_any
 from tf_mem_magic.views.slots import parent_tags
 
 _PARAMETERS = frozenset({"parameters", "injected-parameters"})
@@ -142,20 +140,20 @@ def _plain(source: str | list[str]) -> str:
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
-def changed_parameters(original: str, source: str) -> tuple[str, ...]:
-    """Say which names at the top of a cell hold another constant now, where cells after it read them or may do so.
+def changed_parameters(original: str, source: str, earlier: Sequence[str] = ()) -> tuple[str, ...]:
+    """Say which numbers and texts a changed cell sets otherwise, where cells after it read them or may do so.
 
-    The notebook keeps the old cell, and what it calls a batch size is no more what the later cells get.
+    The notebook keeps the old cell, and what it calls a batch size is no more what the later cells get. ``earlier`` are
+    the sources of the cells that ran before it.
     """
-    before, after = _constants(original), _constants(source)
-    changed = [name for name in before if name in after and before[name] != after[name]]
+    changed = changed_values(original, source, earlier)
     later = later_cells(original) if changed else None
     said = []
-    for name in changed:
-        value = f"`{name}` was {before[name]} and is {after[name]} now"
+    for one in changed:
+        value = f"`{one.name}` was {one.before} and is {one.after} now"
         if later is None:
             said.append(f"{value}, also for cells after this one.")
-        elif any(re.search(rf"\b{re.escape(name)}\b", cell) for cell in later):
+        elif reads_any(one.root, later, (*earlier, source)):
             said.append(f"{value}, and cells after this one read it.")
     return tuple(said)
 
@@ -180,19 +178,3 @@ def _code_cells(path: Path) -> list[str]:
         return ["".join(one) if isinstance(one, list) else str(one) for one in sources]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
-
-
-def _constants(source: str) -> dict[str, str]:
-    """Give the names that top-level lines of a cell set to a number or a text, as they are written."""
-    masked = mask(source)
-    if not isinstance(masked, Masked):
-        return {}
-    try:
-        body = ast.parse(masked.python).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}
-    found: dict[str, str] = {}
-    for node in body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-            found |= {target.id: ast.unparse(node.value) for target in node.targets if isinstance(target, ast.Name)}
-    return found

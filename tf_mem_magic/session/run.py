@@ -202,7 +202,7 @@ class CellRun:
         rerun = self.run.rerun
         if rerun is None or rerun.how != "restart":
             return ()
-        from tf_mem_magic.session.restart import why_not_set
+        from tf_mem_magic.session.restarts.restart import why_not_set
 
         reason = why_not_set(rerun.proposal, recording.facts)
         if not reason:
@@ -281,7 +281,8 @@ class CellRun:
         report = Report(replace(last.report.outcome, tries=tuple(ladder.tries)), last.rerun_here)
         self.host.keep(report)
         effective = last.run.lineage.effective
-        remarks = changed_parameters(self.run.cell.source, last.run.cell.source)
+        earlier = self.host.earlier_sources(self.run.cell.source)
+        remarks = changed_parameters(self.run.cell.source, last.run.cell.source, earlier)
         self._presenter.tell_changes(report, tuple((p.key, p.title) for p in effective), remarks)
         self._deliver(report)
         return True

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tf_mem_magic.core.lineage import Measured
     from tf_mem_magic.core.options import Options
     from tf_mem_magic.record.pool import SourcePool
-    from tf_mem_magic.session.resume import Resumed
+    from tf_mem_magic.session.restarts.resume import Resumed
     from tf_mem_magic.session.run import CellRun
 
 KEPT_CELLS = 400
@@ -114,17 +114,29 @@ class Session:
         from tf_mem_magic.views.slots import rerun_identity
 
         self.take_up_plan()
-        return self.register.take(info.raw_cell or "", rerun_identity(self.shell, info), self.cell_id(info))
+        identity, cell_id = rerun_identity(self.shell, info), self.cell_id(info)
+        return self.register.take(info.raw_cell or "", identity, cell_id) or self._planned_here(identity, cell_id)
+
+    def _planned_here(self, identity: str | None, cell_id: str | None) -> Rerun | None:
+        """Find the plan that this kernel was prepared for, where its cell runs once more: after it was repaired."""
+        if not self.prepared_for or (identity != self.prepared_for and not cell_id):
+            return None
+        from tf_mem_magic.session.restarts.plans import get_plan
+        from tf_mem_magic.session.restarts.resume import rerun_of
+
+        plan = get_plan(self.prepared_for)
+        is_meant = plan is not None and (identity == plan.identity or cell_id == plan.cell_id)
+        return rerun_of(plan) if plan is not None and is_meant else None
 
     def take_up_plan(self) -> None:
         """Take up the plan of the restart that brought this kernel about: its prologue has left its identity."""
-        from tf_mem_magic.session.plans import CARRIED
+        from tf_mem_magic.session.restarts.plans import CARRIED
 
         identity = os.environ.pop(CARRIED, "")
         if not identity:
             return
-        from tf_mem_magic.session.plans import get_plan
-        from tf_mem_magic.session.resume import rerun_of
+        from tf_mem_magic.session.restarts.plans import get_plan
+        from tf_mem_magic.session.restarts.resume import rerun_of
 
         self.prepared_for = identity
         plan = get_plan(identity)
@@ -180,15 +192,25 @@ class Session:
 
         is_asked_for = run.run.cell.tagged or run.run.rerun is not None
         self.keep(report, is_asked_for or is_worth_keeping(report))
-        if run.run.how == "restart" and report.comparison is not None and report.status in ("ok", "oom"):
-            from tf_mem_magic.session.plans import drop_plan
-
-            drop_plan(run.run.rerun.identity if run.run.rerun else "")
+        if run.run.rerun is not None and run.run.how == "restart":
+            self._after_restart(report, run.run.rerun.identity)
         self.growth.note(report.recording)
         point = measured_of(report.outcome)
         self.measured = (*self.measured, *((point,) if point else ()))[-KEPT_POINTS:]
         self.register.finished(run)
         self.register.announce_copies(report.outcome.applicable, run.run)
+
+    def _after_restart(self, report: Report, identity: str) -> None:
+        """Give up the plan of a restart once its comparison stands."""
+        from tf_mem_magic.session.restarts.plans import drop_plan
+        from tf_mem_magic.session.restarts.replaying import replaying_of
+
+        if report.comparison is None or report.status not in ("ok", "oom"):
+            return
+        drop_plan(identity)
+        replaying = replaying_of(self.shell, identity)
+        if replaying is not None:
+            replaying.over(report)
 
     def keep(self, report: Report, is_worth_it: bool = True) -> None:
         """Make a report the last one; one that is not worth keeping only until there is another."""

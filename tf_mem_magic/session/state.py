@@ -265,8 +265,10 @@ class Register:
         if due is not None and due.source == source:
             self._due = None
             found: Rerun | None = due
+        elif identity and identity in self._announced:
+            found = self._announced[identity]
         else:
-            found = self._announced.get(identity or "") or self._copies.get(_plain(source))
+            found = self._copies.get(_plain(source))
             meant = found.from_run.cell.cell_id if found is not None and found.how == "restart" else None
             if meant and cell_id and meant != cell_id:
                 return None

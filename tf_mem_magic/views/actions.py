@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tf_mem_magic.core.proposals import Declined, Proposal
+from tf_mem_magic.views.replay import Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,14 @@ class ReplayCell:
     ticked: bool
     seconds: float | None = None
     flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """A restart that the page is to make: what it replays, and the code that the new kernel runs silently first."""
+
+    order: Order
+    prologue: str
 
 
 class Actions(Protocol):
@@ -65,10 +74,11 @@ class Actions(Protocol):
     def checklist(self, proposal: Proposal, cells: tuple[NotebookCell, ...]) -> tuple[ReplayCell, ...]:
         """Give the cells before this one that a restart would replay."""
 
-    def prepare_restart(self, proposal: Proposal, ticked: tuple[str, ...] | None = None) -> str:
-        """Save the plan of a restart to disk; give the prologue to run silently in the new kernel.
+    def prepare_restart(self, proposal: Proposal, ticked: tuple[str, ...] | None = None, page: str = "") -> Ordered:
+        """Save the plan of a restart to disk; say what the page has to do.
 
         ``ticked`` are the ids of the cells that the person left ticked on the checklist; None: there was none.
+        ``page`` is the page that will run them.
         """
 
     def when_idle(self, work: Callable[[], None]) -> None:

@@ -93,7 +93,7 @@ function initialize({ model }) {
       if (restarting) return;
       restarting = true;
       try {
-        await restartAndReplay(model, order);
+        await restartAndReplay(model, order.order, order.prologue);
       } catch (error) {
         notice(error instanceof Refusal ? error.message : `The restart did not work (${error?.message ?? error}).`);
         throw error;

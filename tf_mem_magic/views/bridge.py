@@ -8,7 +8,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-_SCRIPTS = ("notebook.js", "notice.js", "strip.js", "moments.js", "bridge.js")
+_SCRIPTS = ("notebook.js", "notice.js", "strip.js", "moments.js", "replay.js", "bridge.js")
 
 
 @lru_cache(maxsize=1)

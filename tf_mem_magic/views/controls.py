@@ -110,7 +110,7 @@ class Checklist:
             self._boxes.append(box)
             rows.append(row(box, text(_about(cell), "tfmem-beside")))
         self._count()
-        words = "The kernel restarts: everything in its memory is lost. "
+        words = "The notebook is saved and the kernel restarts: everything in its memory is lost. "
         words += "The ticked cells run first, then this one:" if cells else "Then this cell runs."
         foot = row(self._go, button("Cancel", "Do not restart", cancel))
         self.widget = column(text(words, "tfmem-head"), *rows, foot, name="tfmem-checklist")

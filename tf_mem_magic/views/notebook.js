@@ -12,6 +12,10 @@ const page = (globalThis[Symbol.for("tf_mem_magic")] ??= {
   spoken: new Set(),
   wrapped: new WeakSet(),
   places: new Map(),
+  replays: new Set(),
+  driving: new Set(),
+  saving: new WeakMap(),
+  replayed: new WeakMap(),
 });
 
 class Refusal extends Error {}
@@ -145,34 +149,6 @@ function addMessage(message, outputs, displays) {
   }
 }
 
-// Restart without a dialog, prepare the new kernel, run the ticked cells, then the cell with its remedy.
-async function restartAndReplay(model, order) {
-  const context = contextOf(model);
-  const target = locateUnchanged(context, order.cell_id, order.original);
-  const id = target.shared.id;
-  const cells = context.model.sharedModel.cells;
-  const ids = order.cells.filter((each) => each !== id);
-  if (ids.some((each) => !cells.some((cell) => cell.id === each)))
-    throw new Refusal("A cell of the list is no longer in this notebook. Nothing was restarted.");
-  const session = context.sessionContext;
-  if (session.restartKernel) await session.restartKernel();
-  else await session.session.kernel.restart();
-  const kernel = session.session.kernel;
-  const ready = await kernel.requestExecute({ code: order.prologue, silent: true, store_history: false }, true).done;
-  if (ready.content.status !== "ok")
-    return notice(`The kernel was restarted, but it could not be prepared (${ready.content.ename}: ${ready.content.evalue}). No cell was run.`);
-  for (const each of ids) {
-    const place = locate(context, each, "");
-    const reply = await runCell(place, kernel, sourceOf(place.shared), {});
-    if (reply.status !== "ok")
-      return notice(`The kernel was restarted, but cell ${place.index + 1} of the notebook did not finish. The cells after it were not run. Repair it, then run %tfmem resume.`);
-  }
-  const place = locateUnchanged(context, id, order.original);
-  if (order.source !== order.original) place.shared.setSource(order.source);
-  const reply = await runCell(place, kernel, order.source, { tfmem: { key: order.key } });
-  if (reply.status === "aborted" || reply.status === "gone") notice("The kernel was restarted, but the changed cell did not run. Run it again.");
-}
-
 function eachOutput(context, visit) {
   const cells = context.model.cells;
   for (let i = 0; i < cells.length; i++) {
@@ -215,7 +191,9 @@ function saveStatically(notebook) {
   };
   notebook.toJSON = function () {
     const saved = toJSON.call(notebook);
-    const cells = saved.cells.map((cell) => (cell.outputs ? { ...cell, outputs: cell.outputs.map(standIn) } : cell));
+    const running = page.replayed.get(notebook); // the cell of a replay that runs while this is saved, and what to say
+    const outputsOf = (cell) => [...(running && cell.id === running.id ? [running.mark] : []), ...cell.outputs.map(standIn)];
+    const cells = saved.cells.map((cell) => (cell.outputs ? { ...cell, outputs: outputsOf(cell) } : cell));
     return { ...saved, cells };
   };
 }

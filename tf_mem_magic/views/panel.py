@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from html import escape
 from typing import Any
 
@@ -212,9 +213,8 @@ class Panel:
         def restart() -> None:
             controls.fill(self._extra)
             self._work("Restarting the kernel …")
-            prologue = self._actions.prepare_restart(proposal, checklist.ticked)
-            fields = {"source": proposal.source, "original": proposal.replaces, "cells": list(checklist.ticked)}
-            self._send("restart", proposal.key, **fields, prologue=prologue)
+            ordered = self._actions.prepare_restart(proposal, checklist.ticked, self._page or "")
+            self._send("restart", proposal.key, order=asdict(ordered.order), prologue=ordered.prologue)
 
         def cancel() -> None:
             controls.fill(self._extra)

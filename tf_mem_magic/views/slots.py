@@ -76,12 +76,17 @@ def rerun_identity(shell: Any, info: Any) -> str | None:
 
     IPython passes the message's metadata on since version 9 (``info.cell_meta``); older ones leave it with the kernel.
     """
+    identity = our_metadata(shell, info).get("rerun")
+    return str(identity) if identity else None
+
+
+def our_metadata(shell: Any, info: Any) -> Mapping[str, Any]:
+    """Give what our own script in the page sent along with the request that runs the cell; empty for a person's."""
     for metadata in (getattr(info, "cell_meta", None), _parent_metadata(shell)):
         ours = metadata.get("tfmem") if isinstance(metadata, Mapping) else None
-        identity = ours.get("rerun") if isinstance(ours, Mapping) else None
-        if identity:
-            return str(identity)
-    return None
+        if isinstance(ours, Mapping) and ours:
+            return ours
+    return {}
 
 
 def _parent_metadata(shell: Any) -> Mapping[str, Any]:

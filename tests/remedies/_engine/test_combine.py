@@ -22,7 +22,7 @@ from tf_mem_magic.notebook.text.cell import read_cell
 from tf_mem_magic.remedies._engine.combine import changed_context, merge
 from tf_mem_magic.remedies._engine.ranking import combine, propose_all
 from tf_mem_magic.remedies._engine.registry import all_remedies
-from tf_mem_magic.session.restart import prologue_for
+from tf_mem_magic.session.restarts.restart import prologue_for
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -87,7 +87,7 @@ def _doctor(session: Session, _: Command) -> None:
 
 
 def _resume(session: Session, command: Command) -> None:
-    from tf_mem_magic.session.resume import forget, resume
+    from tf_mem_magic.session.restarts.resume import forget, resume
 
     name = next(iter(command.names), "")
     print(forget(session, name) if command.forget else resume(session, name))

@@ -60,7 +60,7 @@ def apply(session: Session, which: str) -> None:
     """
     report = _kept(session)[-1]
     proposal = find_choice(report, which)
-    from tf_mem_magic.session.restart import RestartPlannedError
+    from tf_mem_magic.session.restarts.restart import RestartPlannedError
 
     try:
         report.rerun(proposal.key)

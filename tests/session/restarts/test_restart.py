@@ -13,7 +13,7 @@ from tf_mem_magic.core.lineage import Lineage
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.recording import Cell, Recording, Series
-from tf_mem_magic.session import plans, restart
+from tf_mem_magic.session.restarts import plans, restart
 from tf_mem_magic.session.clicks import PanelActions
 from tf_mem_magic.session.state import RanCell, Run
 from tf_mem_magic.views.actions import NotebookCell, ReplayCell
@@ -61,7 +61,7 @@ def test_where_the_plan_cannot_be_kept_the_prologue_still_works_and_says_so(tmp_
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TFMEM_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "")
-    exec(restart.prepare_restart(a_run(), GROW), {})
+    exec(restart.prepare_restart(a_run(), GROW).prologue, {})
     assert "true" == os.environ["TF_FORCE_GPU_ALLOW_GROWTH"]
     assert "could not be kept" in capsys.readouterr().out
 
@@ -75,12 +75,12 @@ def kept():
 
 
 def test_a_restart_is_prepared_with_a_plan():
-    prologue = restart.prepare_restart(a_run(), GROW)
+    ordered = restart.prepare_restart(a_run(), GROW)
     plan = kept()
-    assert (GROW, Lineage((OUTCOME,)), prologue, "this", os.getpid()) == (
+    assert (GROW, Lineage((OUTCOME,)), True, "this", os.getpid()) == (
         plan.proposal,
         plan.lineage,
-        plan.prologue,
+        ordered.prologue.startswith(plan.prologue),
         plan.cell_id,
         plan.pid,
     )
@@ -121,7 +121,7 @@ def test_the_prologue_brings_back_what_the_users_cells_had_set():
     code = (
         "import os\n"
         "os.environ.update(TF_GPU_ALLOCATOR='x', XLA_FLAGS='--a \"b\"', HOME_MADE='1', TF_BFC_MEMORY_DUMP='/tmp/d')\n"
-        "from tf_mem_magic.session.restart import changed_environment\n"
+        "from tf_mem_magic.session.restarts.restart import changed_environment\n"
         "print(changed_environment())"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "TF_STARTED_WITH": "1"}

@@ -55,9 +55,21 @@ class Owner:
         return same_kernel or (bool(self.notebook) and self.notebook == plan.owner.notebook)
 
     def may_own(self, plan: Plan) -> bool:
-        """Tell whether a plan may be this notebook's: neither has a name, and both work in the same folder."""
+        """Tell whether a plan may be this notebook's: of the same folder, and neither has a name, or its own is gone.
+
+        A notebook that is no longer there may have been renamed.
+        """
         nameless = not self.notebook and not plan.owner.notebook
-        return not self.owns(plan) and nameless and self.folder == plan.owner.folder
+        return not self.owns(plan) and (nameless or plan.owner.is_gone) and self.folder == plan.owner.folder
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the notebook's file is surely no longer there."""
+        path = Path(self.notebook or os.devnull)
+        try:
+            return path.suffix == ".ipynb" and path.is_absolute() and path.parent.is_dir() and not path.exists()
+        except OSError:
+            return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,7 @@ class Plan:
         """Its title, where it was made and when, for the user."""
         made = time.strftime("%d %b %H:%M", time.localtime(self.time))
         where = f", {os.path.basename(self.owner.notebook)}" if self.owner.notebook else ""
+        where += ", which is gone" if where and self.owner.is_gone else ""
         return f"{self.proposal.title}, planned {made}{where}"
 
     def is_old(self, now: float | None = None) -> bool:
@@ -201,6 +214,8 @@ def find_plans(me: Owner, now: float | None = None) -> Found:
             if me.owns(plan):
                 problem = problem or f"the plan of a restart ({plan.described}) is older than a day and was dropped"
                 path.unlink(missing_ok=True)
+        elif me.owns(plan) and plan.owner.is_gone and me.kernel != plan.owner.kernel:
+            problem = problem or f"the notebook of a planned restart is gone ({plan.described}), so nothing was run"
         elif me.owns(plan):
             own.append(plan)
         elif me.may_own(plan):

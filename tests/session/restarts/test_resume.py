@@ -32,7 +32,7 @@ _proposal = Proposal("async-allocator", "Restart with it", _cell, _cell, "same r
                      environment=(("TF_RESUMED", "1"),))
 _actions = PanelActions(_live)
 _ = _actions.checklist(_proposal, tuple(NotebookCell(*c) for c in {cells!r}))
-_prologue = _actions.prepare_restart(_proposal, {ticked!r})
+_prologue = _actions.prepare_restart(_proposal, {ticked!r}).prologue
 """
 COMPARED = (
     "(lambda c: c and (c.key, c.status_before, c.status_after))(__import__('tf_mem_magic').last_report().comparison)"
@@ -46,6 +46,8 @@ class Folder:
     def __init__(self, path, notebook: str = "mine.ipynb") -> None:
         self.path, self.notebook = path, notebook
         path.mkdir(parents=True, exist_ok=True)
+        if notebook:
+            self.save()
 
     def kernel(self, **env: str) -> Kernel:
         named = {"JPY_SESSION_NAME": str(self.path / self.notebook)} if self.notebook else {}
@@ -293,15 +295,184 @@ def test_a_terminal_plans_and_resumes_too(tmp_path):
     )
 
 
-def test_a_damaged_plan_is_one_sentence(tmp_path):
-    folder = Folder(tmp_path)
+NBCLIENT = """import sys
+import nbclient, nbformat
+cells = open(sys.argv[1]).read().split("# ---\\n")
+book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+try:
+    nbclient.NotebookClient(book, timeout=120, kernel_name="python3").execute()
+    print("passed")
+except nbclient.exceptions.CellExecutionError:
+    print("failed")
+for cell in book.cells:
+    for output in cell.outputs:
+        print(output.get("text", "") or "".join(output.get("traceback", ())))
+print("widgets" in book.metadata)
+"""
+
+
+def in_nbclient(folder: Folder, *cells: str) -> str:
+    """Run a notebook by nbclient, which knows no name of it; give its outputs as text."""
+    (folder.path / "client.py").write_text(NBCLIENT)
+    (folder.path / "cells.txt").write_text("# ---\n".join(f"{cell}\n" for cell in cells))
+    env = dict(os.environ, TFMEM_CACHE=str(folder.path / "cache"), PYTHONPATH=str(ROOT), IPYTHONDIR=str(folder.path))
+    env.pop("JPY_SESSION_NAME", None)
+    command = [sys.executable, "client.py", "cells.txt"]
+    done = subprocess.run(command, cwd=folder.path, env=env, capture_output=True, text=True, check=True, timeout=120)
+    return ANSI.sub("", done.stdout)
+
+
+def test_nbclient_plans_and_resumes_and_a_refused_resume_fails_the_job(tmp_path):
+    folder = Folder(tmp_path, notebook="")
+    (folder.path / "there.txt").write_text("")
+    guarded = "try:\n    get_ipython().run_cell(" + repr(CELLS["last"]) + ")\nexcept BaseException: pass"
+    earlier = [CELLS[name] for name in TICKED]
+    planned = in_nbclient(folder, *earlier, guarded, PLAN.format(cells=[], ticked=()), ASK)
+    assert "Restart with it: planned. Restart the kernel, then run %load_ext tf_mem_magic and %tfmem resume " in planned
+    assert (True, 1) == (planned.startswith("failed\n"), len(folder.plans))
+    name = planned.partition("and %tfmem resume ")[2].partition(".\n")[0]
+    resumed = in_nbclient(folder, LOAD, f"%tfmem resume {name}", "print('result', result)")
+    assert (True, True, False) == (
+        resumed.startswith("passed\n"),
+        "result 7" in resumed,
+        resumed.endswith("True\n"),
+    )
+    refused = in_nbclient(folder, LOAD, f"%tfmem resume {name}")
+    assert (True, True) == (refused.startswith("failed\n"), "there is no plan" in refused)
+
+
+def test_a_front_end_with_a_person_but_no_page_resumes_too(planned):
+    folder, path, data = planned
+    path.write_bytes(data)
+    with folder.kernel() as kernel:
+        kernel.allow_stdin = True  # as jupyter console does
+        kernel.run(LOAD)
+        ran = kernel.run("%tfmem resume")
+        assert ("ok", 7) == (ran.status, kernel.value("result"))
+        assert "— cell 3 of 5: " in ran.out
+    (folder.path / "ran.txt").unlink()
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    """A notebook with a plan, and what is in the plan's file."""
+    folder = Folder(tmp_path_factory.mktemp("planned"))
     with folder.kernel() as kernel:
         run_out(kernel, folder)
-    (folder.path / "cache" / "plans" / folder.plans[0]).write_bytes(b"{")
+    (folder.path / "there.txt").write_text("")
+    path = folder.path / "cache" / "plans" / folder.plans[0]
+    return folder, path, path.read_bytes()
+
+
+def older(data: bytes) -> bytes:
+    made = json.loads(data)
+    return json.dumps({**made, "time": made["time"] - 25 * 3600}).encode()
+
+
+BAD = {
+    "damaged": (lambda data: data[:100], "the plan of a restart was dropped, because the file is truncated or damaged"),
+    "of a newer version": (
+        lambda data: data.replace(b'"schema": 1', b'"schema": 99'),
+        "the plan of a restart was dropped, because the file was written by a newer tf_mem_magic",
+    ),
+    "of an older version": (
+        lambda data: data.replace(b'"identity"', b'"other"'),
+        "the plan of a restart was dropped, because ",
+    ),
+    "older than a day": (older, "is older than a day and was dropped"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_plan_that_cannot_be_used_is_one_sentence_and_nothing_is_replayed(planned, what):
+    folder, path, data = planned
+    change, words = BAD[what]
+    for cells in ((LOAD, "%tfmem resume"), (f"{LOAD}\n%tfmem resume",)):
+        path.write_bytes(change(data))
+        with folder.kernel() as kernel:
+            ran = [kernel.run(cell) for cell in cells]
+        said = "".join(one.out for one in ran)
+        assert (1, True) == (said.count("\n"), words.lower() in said.lower()), said
+        assert ("error", 1, False) == (ran[-1].status, ran[-1].err.count("\n"), folder.has("ran.txt"))
+        assert not path.exists()
+
+
+def test_the_plan_of_a_notebook_that_is_gone_is_one_sentence_and_nothing_is_replayed(planned):
+    folder, path, data = planned
+    path.write_bytes(data)
+    (folder.path / folder.notebook).unlink()
+    try:
+        with folder.kernel() as kernel:
+            told, ran = kernel.run(LOAD).out, kernel.run("%tfmem resume")
+    finally:
+        folder.save()
+    assert told.startswith("The notebook of a planned restart is gone (Restart with it, planned ")
+    assert ("error", 1, 1) == (ran.status, told.count("\n"), ran.err.count("\n"))
+    assert "the notebook of a planned restart is gone" in ran.err
+    assert not folder.has("ran.txt")
+
+
+def test_a_renamed_notebook_in_a_new_kernel_is_offered_the_plan_by_name_and_date(planned):
+    folder, path, data = planned
+    path.write_bytes(data)
+    (folder.path / "mine.ipynb").rename(folder.path / "new.ipynb")
+    folder.notebook = "new.ipynb"
+    try:
+        with folder.kernel() as kernel:
+            told = kernel.run(LOAD).out
+            assert "(Restart with it, planned " in told
+            assert "mine.ipynb, which is gone): if it is this notebook's, %tfmem resume async-allocator-" in told
+            assert ("error", False) == (kernel.run("%tfmem resume").status, folder.has("ran.txt"))
+            assert "ok" == kernel.run(told.partition("this notebook's, ")[2].strip().removesuffix(".")).status
+            assert (7, ("async-allocator", "oom", "ok")) == (kernel.value("result"), kernel.value(COMPARED))
+    finally:
+        (folder.path / "ran.txt").unlink(missing_ok=True)
+        (folder.path / "new.ipynb").rename(folder.path / "mine.ipynb")
+        folder.notebook = "mine.ipynb"
+
+
+@pytest.mark.tf
+def test_a_startup_file_that_imports_tensorflow_is_one_sentence_and_nothing_is_replayed(planned):
+    folder, path, data = planned
+    path.write_bytes(data)
+    startup = folder.path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "first.py").write_text("import tensorflow")
+    prologue = json.loads(data)["prologue"]
+    with folder.kernel(IPYTHONDIR=str(folder.path / "ipython")) as kernel:
+        ran = kernel.run(prologue)
+        assert "RuntimeError: TensorFlow is already imported here, by a startup file perhaps" in ran.errors[0]
+        kernel.run(LOAD)
+        ran = kernel.run("%tfmem resume")
+        assert ("error", 1) == (ran.status, ran.err.count("\n"))
+        assert "TensorFlow is already imported in this kernel" in ran.err
+        assert not folder.has("ran.txt")
+    assert path.exists()
+
+
+def test_cells_that_ran_before_the_extension_came_do_not_run_again(planned):
+    folder, path, data = planned
+    path.write_bytes(data)
     with folder.kernel() as kernel:
-        told = kernel.run(LOAD).out
-        assert (1, True) == (told.count("\n"), told.startswith("The plan of a restart was dropped, because "))
-        assert ("error", False) == (kernel.run("%tfmem resume").status, folder.has("ran.txt"))
+        kernel.run(CELLS["once"])
+        assert "error" == kernel.run(CELLS["needs"].replace("there.txt", "nowhere.txt")).status
+        ran = kernel.run(f"{LOAD}\n%tfmem resume")
+        assert ("ok", 1, 7) == (ran.status, folder.ran(), kernel.value("result"))
+        assert "needed" in ran.out
+    (folder.path / "ran.txt").unlink()
+
+
+def test_a_cell_that_failed_before_the_extension_came_runs_again(planned):
+    folder, path, data = planned
+    path.write_bytes(data)
+    (folder.path / "there.txt").unlink()
+    with folder.kernel() as kernel:
+        kernel.run(CELLS["once"])
+        assert "error" == kernel.run(CELLS["needs"]).status
+        (folder.path / "there.txt").write_text("")
+        ran = kernel.run(f"{LOAD}\n%tfmem resume")
+        assert ("ok", True, 1) == (ran.status, "needed" in ran.out, folder.ran())
+    (folder.path / "ran.txt").unlink()
 
 
 def test_a_kernel_that_cannot_be_prepared_says_why_and_runs_nothing(tmp_path):

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.notebook.rerun.replay import EarlierCell, Replay, choose_replay
-from tf_mem_magic.session.plans import CARRIED, Plan, PlanError, save_plan, this_notebook
+from tf_mem_magic.session.restarts.plans import CARRIED, Plan, PlanError, save_plan, this_notebook
 from tf_mem_magic.session.state import Rerun
 
 if TYPE_CHECKING:
     from tf_mem_magic.session.state import Host, LiveRun
-    from tf_mem_magic.views.actions import NotebookCell
+    from tf_mem_magic.views.actions import NotebookCell, Ordered
 
 _KEPT_VARIABLES = ("TF_", "XLA_", "CUDA_", "NVIDIA_", "KERAS_", "HIP_", "ROCR_")
 _OURS = ("TF_BFC_MEMORY_DUMP",)
@@ -50,18 +50,26 @@ def checklist(run: LiveRun, cells: tuple[NotebookCell, ...]) -> tuple[Replay, ..
     return choose_replay(cell for cell in known if cell.ran_as is not None)
 
 
-def prepare_restart(run: LiveRun, proposal: Proposal, replay: tuple[Replay, ...] | None = None) -> str:
-    """Keep the plan of a restart on disk; give the code that the new kernel must run first.
+def prepare_restart(
+    run: LiveRun, proposal: Proposal, replay: tuple[Replay, ...] | None = None, page: str = ""
+) -> Ordered:
+    """Keep the plan of a restart on disk; say what the page has to do, and what the new kernel runs first.
 
-    ``replay`` are the earlier cells, ticked as the person left them. Where the plan cannot be kept the restart works
-    all the same, only the comparison with the runs before it is lost: the prologue then says so.
+    ``replay`` are the earlier cells, ticked as the person left them; ``page`` is the page that will run them. Where the
+    plan cannot be kept the restart works all the same, only the comparison with the runs before it is lost: the
+    prologue then says so.
     """
+    from tf_mem_magic.session.restarts.replaying import begin_code, order_of
+    from tf_mem_magic.views.actions import Ordered
+
     plan = make_plan(run, proposal, replay)
+    order = order_of(plan, page)
+    prologue = plan.prologue + begin_code(order)
     try:
         save_plan(plan)
     except PlanError as problem:
-        return f"{plan.prologue}print({str(problem)!r})\n"
-    return plan.prologue
+        prologue += f"print({str(problem)!r})\n"
+    return Ordered(order, prologue)
 
 
 def plan_restart(run: LiveRun, proposal: Proposal) -> str:

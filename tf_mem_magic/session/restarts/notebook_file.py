@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tf_mem_magic.session.plans import Owner
+from tf_mem_magic.session.restarts.plans import Owner
 
 _MOST_BYTES = 64 * 2**20
 """A larger notebook is not read."""
