@@ -16,7 +16,16 @@ from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.notebook.rerun.replay import EarlierCell, Replay
 from tf_mem_magic.session.restarts import plans
-from tf_mem_magic.session.restarts.plans import Owner, Plan, PlanError, drop_plan, find_plans, get_plan, save_plan, this_notebook
+from tf_mem_magic.session.restarts.plans import (
+    Owner,
+    Plan,
+    PlanError,
+    drop_plan,
+    find_plans,
+    get_plan,
+    save_plan,
+    this_notebook,
+)
 
 CELL = "%%tfmem\nmodel.fit(x)"
 GROW = Proposal("memory-growth", "Restart with memory growth", CELL, CELL, "same results", takes_effect="restart")

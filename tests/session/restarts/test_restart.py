@@ -13,8 +13,8 @@ from tf_mem_magic.core.lineage import Lineage
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.recording import Cell, Recording, Series
-from tf_mem_magic.session.restarts import plans, restart
 from tf_mem_magic.session.clicks import PanelActions
+from tf_mem_magic.session.restarts import plans, restart
 from tf_mem_magic.session.state import RanCell, Run
 from tf_mem_magic.views.actions import NotebookCell, ReplayCell
 
