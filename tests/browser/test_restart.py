@@ -264,3 +264,23 @@ def test_a_kernel_that_cannot_be_prepared_runs_nothing_and_says_so(lab, opened):
     assert "" == notebook.banner
     assert "cell 5 of 5 was not run: the kernel could not be prepared" in lab.output_text(4)
     wait_until(lambda: "could not be prepared" in notebook.saved(1), "the file says it too")
+
+
+def test_after_a_persons_own_restart_resume_takes_cells_as_the_page_has_them_unsaved(lab, opened):
+    notebook = opened("own")
+    planned = lab.execute("_live.report.rerun('async-allocator')")
+    assert ("error", "RestartPlannedError") == (planned["status"], planned["ename"])
+    lab.restart()
+    lab.command("notebook:clear-all-cell-outputs")
+    lab.set_source(5, "%load_ext tf_mem_magic")
+    lab.run(5)
+    assert "A restart was planned here (Restart with it): %tfmem resume runs its cells." in lab.output_text(5)
+    lab.set_source(3, "value = 11")
+    told = "from tf_mem_magic.session.restarts.replaying import replaying_of as _of\n"
+    told += "assert (_of(get_ipython()).page_cells or {}).get('cell-3') == 'value = 11'"
+    wait_until(lambda: lab.execute(told)["status"] == "ok", "the page has told its cells")
+    assert "value = 7" in (lab.folder / "own.ipynb").read_text()
+    lab.set_source(5, "%tfmem resume")
+    lab.run(5)
+    assert "result 11" in lab.output_text(5)
+    assert [0, 1, 2, 4] == notebook.ran

@@ -101,6 +101,23 @@ def test_without_names_a_plan_of_the_folder_is_only_offered():
     assert () == find_plans(Owner("kernel-2", "", "/home/other")).others
 
 
+def test_the_plan_of_a_notebook_that_is_gone_is_offered_in_its_folder_and_used_by_its_kernel_alone(tmp_path):
+    gone = str(tmp_path / "gone.ipynb")
+    save_plan(a_plan(owner=Owner("kernel-1", gone, str(tmp_path))))
+    renamed = find_plans(Owner("kernel-2", str(tmp_path / "new.ipynb"), str(tmp_path)))
+    assert (None, ["memory-growth-aaaa"], "") == (renamed.plan, [p.name for p in renamed.others], renamed.problem)
+    assert "gone.ipynb, which is gone" in renamed.others[0].described
+    same = find_plans(Owner("kernel-2", gone, str(tmp_path)))
+    assert (None, (), True) == (same.plan, same.others, "the notebook of a planned restart is gone" in same.problem)
+    assert find_plans(Owner("kernel-1", "", "")).plan is not None
+
+
+def test_where_a_name_is_no_path_nobody_says_that_it_is_gone():
+    assert not Owner("k", "notebooks/a.ipynb", "/home/me").is_gone
+    assert not Owner("k", "/no/such/folder/a.ipynb", "/home/me").is_gone
+    assert not Owner("k", "terminal in /home/me", "/home/me").is_gone
+
+
 def test_a_plan_of_this_very_process_is_not_for_it():
     save_plan(a_plan(pid=os.getpid()))
     assert find_plans(MINE).plan is None
