@@ -28,8 +28,10 @@ async function drive(model, context, send) {
   if (page.driving.has(plan)) return;
   page.driving.add(plan);
   const ran = new Set();
+  let now = 0;
   try {
     for (const n of steps.keys()) {
+      now = n;
       const replay = stateOf(model);
       if (replay.state !== "replaying" || replay.driver !== page.id) return;
       if (ran.has(n) || replay.done.includes(n)) continue;
@@ -50,6 +52,9 @@ async function drive(model, context, send) {
       if (reply.status !== "ok") return;
       ran.add(n);
     }
+  } catch (error) {
+    console.error("tf_mem_magic", error);
+    send({ op: "stuck", step: now, reason: `The page could not run it (${error?.message ?? error}).` });
   } finally {
     page.replayed.delete(context.model);
     page.driving.delete(plan);
@@ -84,8 +89,9 @@ function initialize({ model }) {
   };
   const leads = () => model.get("driver") === page.id;
   let box = null;
+  let said = "";
   let saved = "";
-  let waited = "";
+  let telling = null;
 
   const tellStop = () => {
     const replay = stateOf(model);
@@ -106,20 +112,19 @@ function initialize({ model }) {
     showBanner(context, plan, bannerWords(replay));
     const marks = refreshMarks(context, replay);
     const told = `${replay.state} ${replay.failed}`;
-    if (box && told !== box.dataset.told) {
-      box.remove();
+    if (told !== said) {
+      clearTimeout(telling);
+      telling = null;
+      box?.remove();
       box = null;
     }
-    const isLast = replay.failed === replay.steps.length - 1;
+    said = told;
     if (replay.state === "stopped" && replay.failed >= 0 && !box && (isNew || leads() || marks)) {
       // The last cell's own report may say that it still runs out of memory: then there is nothing to go on with.
-      if (isLast && waited !== told) setTimeout(() => model.get("state") === "stopped" && show(isNew), SETTLES);
-      else {
-        tellStop();
-        box.dataset.told = told;
-      }
+      const isLast = replay.failed === replay.steps.length - 1;
+      if (!isLast) tellStop();
+      else telling ??= setTimeout(() => model.get("state") === "stopped" && !box && tellStop(), SETTLES);
     }
-    waited = told;
     // The last word is kept: what a page that is gone has shown is not in the file.
     if (["stopped", "done"].includes(replay.state) && (leads() || marks) && saved !== told) saveNotebook(context);
     saved = told;
@@ -148,7 +153,9 @@ function initialize({ model }) {
   context.model.sharedModel.changed?.connect(onEdit);
 
   const asking = setInterval(() => {
-    if (model.get("state") === "replaying" && !leads() && !context.isDisposed) send({ op: "take" });
+    if (model.get("state") !== "replaying" || context.isDisposed) return;
+    if (!leads()) send({ op: "take" });
+    else if (model.get("running") < 0) drive(model, context, send); // where a person ran its cell anew meanwhile
   }, ASKS);
   const onLeave = () => leads() && send({ op: "left" });
   addEventListener("pagehide", onLeave);
