@@ -77,7 +77,7 @@ def find_leftovers(recording: Recording, device: str) -> Leftovers:
     unnamed = _unnamed(recording, device, sized)
     held = sum(size for _, size in left)
     # A scalar is not named as the holder of what no name holds.
-    names = tuple(n for n, size in left if not unnamed or size >= _TRIFLE * (held + unnamed))
+    names = tuple(n for n, size in left if size and (not unnamed or size >= _TRIFLE * (held + unnamed)))
     return Leftovers(names, held, unnamed, data)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from tf_mem_magic.core.diagnosis import Diagnosis, Situation
@@ -135,10 +136,16 @@ def _models_kept(recording: Recording, diagnosis: Diagnosis) -> Situation | None
         f"`{name}` keeps {len(sizes)} models of this cell, with their optimizers: {unit.text(sum(sizes))} of the "
         f"{size(diagnosis.in_use, unit)} in use.",
         f"Keep in `{name}` what the models measured, or their weights, and let go of each before the next is made.",
-        f"{name}.append(model.get_weights())  # in the computer's memory",
+        f"{name}{_filled(recording.cell.source, name)}  # in the computer's memory",
         ("collect-garbage", *ROOM),
         reason=f"`{name}` fills the memory with models, one after the other, and would with this too",
     )
+
+
+def _filled(source: str, name: str) -> str:
+    """Write how the weights of a model go where the cell puts the model."""
+    in_dict = re.search(rf"\b{re.escape(name)}\[([^\]\n]+)\]\s*=[^=]", source)
+    return f"[{in_dict[1]}] = model.get_weights()" if in_dict else ".append(model.get_weights())"
 
 
 _MODELS = 3

@@ -1,4 +1,4 @@
-"""A list that the cell fills with the models of its rounds, and that nothing else in it reads."""
+"""A list or dict that the cell fills with the models of its rounds, and that nothing else in it reads."""
 
 from __future__ import annotations
 
@@ -38,25 +38,39 @@ def kept_models(ask: Ask, diagnosis: Diagnosis) -> KeptModels | None:
     if not held:
         return None
     name, sizes = max(held.items(), key=lambda entry: sum(entry[1]))
-    entry = _appended(ask.cell, name)
+    entry = _kept_at(ask.cell, name)
     if entry is None:
         what = f"`{name}` keeps {len(sizes)} models of this cell"
-        raise RefusedError(f"{what}, and the cell does more with it than to append one: keep what they measured")
+        raise RefusedError(f"{what}, and the cell does more with it than to add one: keep what they measured")
     return KeptModels(name, len(sizes), sum(sizes), entry)
 
 
-def _appended(cell: PythonCell, name: str) -> ast.Name | None:
-    """Give the name that the cell appends to a list, in the only line that does anything with the list but make it."""
-    appends = [
-        call
+def _kept_at(cell: PythonCell, name: str) -> ast.Name | None:
+    """Give the name that the cell appends to a list, or sets in a dict, in the only line that fills it.
+
+    None where anything else in the cell reads the list or dict.
+    """
+    entries = [
+        call.args[0]
         for call in cell.calls
         if called_name(call) == "append"
         and isinstance(call.func, ast.Attribute)
-        and isinstance(call.func.value, ast.Name)
-        and call.func.value.id == name
+        and _is_named(call.func.value, name)
+        and len(call.args) == 1
     ]
-    reads = [n for n in cell.nodes if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load)]
-    if len(appends) != 1 or len(reads) != 1 or len(appends[0].args) != 1:
+    entries += [
+        node.value
+        for node in cell.nodes
+        if isinstance(node, ast.Assign)
+        and len(node.targets) == 1
+        and isinstance(node.targets[0], ast.Subscript)
+        and _is_named(node.targets[0].value, name)
+    ]
+    reads = [n for n in cell.nodes if _is_named(n, name) and isinstance(getattr(n, "ctx", None), ast.Load)]
+    if len(entries) != 1 or len(reads) != 1:
         return None
-    entry = appends[0].args[0]
-    return entry if isinstance(entry, ast.Name) else None
+    return entries[0] if isinstance(entries[0], ast.Name) else None
+
+
+def _is_named(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name

@@ -259,6 +259,16 @@ EXAMPLES: tuple[Example, ...] = (
         situation=_KEPT,
     ),
     _example(
+        "a dict of models that is only filled",
+        "%%tfmem\nfrom tf_mem_magic import apply\nbest = {}\nfor n in (8, 16):\n    model = None\n"
+        "    apply.collect_garbage()\n    model = build(n)\n    model.fit(x, y)\n    best[n] = model.get_weights()\n",
+        "%%tfmem\nbest = {}\nfor n in (8, 16):\n    model = build(n)\n    model.fit(x, y)\n    best[n] = model\n",
+        5,
+        made=0,
+        models=(_MODEL, *(replace(_MODEL, name=f"best[{i}]") for i in range(3))),
+        situation=_KEPT,
+    ),
+    _example(
         "a list of models that is read",
         "does more with it",
         _LOOP + "    models.append(model)\nprint(len(models))\n",
