@@ -2,7 +2,7 @@
 
 import pytest
 
-from tf_mem_magic.notebook.bindings import assigned_names, read_first_names, rebuilt_names
+from tf_mem_magic.notebook.read_first import assigned_names, read_first_names, rebuilt_names
 
 
 @pytest.mark.parametrize(

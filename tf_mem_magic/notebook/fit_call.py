@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import RefusedError
-from tf_mem_magic.notebook.bindings import assigned_names
 from tf_mem_magic.notebook.model import read_notebook
+from tf_mem_magic.notebook.read_first import assigned_names
 from tf_mem_magic.notebook.text.cell import PythonCell
 
 ARGUMENTS = (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.facts.kinds import is_a
-from tf_mem_magic.notebook.bindings import assigned_names, rebuilt_names
+from tf_mem_magic.notebook.read_first import assigned_names, rebuilt_names
 from tf_mem_magic.release.counted import bytes_in_use, collect, gained, listed, words
 from tf_mem_magic.release.errors import forget_error
 

@@ -11,9 +11,9 @@ from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.notebook.origins import KerasNames, tensorflow_name
-from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell, apply_edits, read_cell
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 from tf_mem_magic.notebook.text.mask import NotPython
-from tf_mem_magic.notebook.text.under import put_under
+from tf_mem_magic.notebook.text.ranges import CellEdit, apply_edits, put_under
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tf_mem_magic.core.diagnosis import Diagnosis, Situation
 from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
-from tf_mem_magic.notebook.text.cell import insert_argument
+from tf_mem_magic.notebook.text.ranges import insert_argument
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.examples import example
 from tf_mem_magic.remedies._engine.guards import device_memory, python

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_mem_magic.notebook.text.cell import CellEdit, apply_edits, insert_argument, insert_line, read_cell, shares_line
+from tf_mem_magic.notebook.text.cell import read_cell
 from tf_mem_magic.notebook.text.mask import NotPython
+from tf_mem_magic.notebook.text.ranges import CellEdit, apply_edits, insert_argument, insert_line, shares_line
 
 
 def first_call(cell):

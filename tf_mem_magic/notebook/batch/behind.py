@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from tf_mem_magic.notebook.bindings import read_first
 from tf_mem_magic.notebook.earlier import EarlierCells
 from tf_mem_magic.notebook.follow.reader import Reader
+from tf_mem_magic.notebook.read_first import read_first
 from tf_mem_magic.notebook.text.cell import PythonCell, walk
 
 _PARTS = (ast.Attribute, ast.Subscript)

@@ -14,7 +14,8 @@ from tf_mem_magic.notebook.follow.other_uses import follows_at_run_time
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown, merge
 from tf_mem_magic.notebook.follow.resolve import resolve
 from tf_mem_magic.notebook.scopes import Scopes
-from tf_mem_magic.notebook.text.cell import PythonCell, line_start
+from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.ranges import line_start
 from tf_mem_magic.notebook.uses import SHAPES, called_name, is_batch_name, role
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)

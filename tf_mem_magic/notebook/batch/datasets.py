@@ -14,7 +14,7 @@ from tf_mem_magic.notebook.follow.entries import batch_keyword, dict_value, doub
 from tf_mem_magic.notebook.follow.reader import Function, Reader, Setting, Slot, Unknown, merge
 from tf_mem_magic.notebook.follow.resolve import resolve
 from tf_mem_magic.notebook.scopes import Binding
-from tf_mem_magic.notebook.text.cell import insert_argument
+from tf_mem_magic.notebook.text.ranges import insert_argument
 from tf_mem_magic.notebook.uses import BATCHERS, called_name, is_batch_name
 
 _KEEP = frozenset(

@@ -7,7 +7,7 @@ import ast
 from tf_mem_magic.core.facts import DatasetFacts
 from tf_mem_magic.notebook.batch.generators import reads_its_batch_anew
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
-from tf_mem_magic.notebook.text.cell import line_start
+from tf_mem_magic.notebook.text.ranges import line_start
 from tf_mem_magic.notebook.uses import called_name
 
 IMPORT = "import tensorflow as tf"

@@ -18,8 +18,9 @@ from tf_mem_magic.notebook.batch.steps import Steps, argument, find_divisors, fi
 from tf_mem_magic.notebook.batch.validation import Validation, find_validation
 from tf_mem_magic.notebook.follow.entries import double_star
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
-from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell, first_statement, insert_line
+from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.edits import Editor
+from tf_mem_magic.notebook.text.ranges import CellEdit, first_statement, insert_line
 from tf_mem_magic.notebook.uses import KERAS, called_name
 
 _MOST_CALLS = 50

@@ -12,7 +12,8 @@ from tf_mem_magic.notebook.follow.entries import dict_value
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot
 from tf_mem_magic.notebook.follow.resolve import resolve
-from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell
+from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.ranges import CellEdit
 from tf_mem_magic.notebook.uses import FITS, called_name
 
 STEPS = ("steps_per_epoch", "validation_steps")

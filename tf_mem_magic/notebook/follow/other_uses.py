@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
-from tf_mem_magic.notebook.text.cell import PythonCell, line_start
+from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.ranges import line_start
 from tf_mem_magic.notebook.uses import called_name, is_batch_name, role
 
 _FROZEN = ("frozen=True", "namedtuple", "NamedTuple", "Frozen", "MappingProxyType")

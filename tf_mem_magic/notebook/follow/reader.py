@@ -13,7 +13,8 @@ from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.notebook.model import Notebook, read_notebook
 from tf_mem_magic.notebook.origins import reaches_tensorflow
 from tf_mem_magic.notebook.scopes import Binding, Scopes
-from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell
+from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.ranges import CellEdit
 from tf_mem_magic.notebook.uses import Role, called_name, role
 
 MOST_STEPS = 5_000

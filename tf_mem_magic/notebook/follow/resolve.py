@@ -10,7 +10,7 @@ from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.other_uses import blocked, drawn_too, earlier, stays_elsewhere
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown, merge
 from tf_mem_magic.notebook.scopes import Binding, position
-from tf_mem_magic.notebook.text.cell import line_start, shares_line
+from tf_mem_magic.notebook.text.ranges import line_start, shares_line
 from tf_mem_magic.notebook.uses import is_batch_name
 
 _HARMLESS = ("tensorflow", "keras", "numpy", "matplotlib", "math", "typing")

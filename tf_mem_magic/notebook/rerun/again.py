@@ -7,15 +7,9 @@ from collections.abc import Iterator
 
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Choice
-from tf_mem_magic.notebook.text.cell import (
-    CellEdit,
-    PythonCell,
-    apply_edits,
-    insert_argument,
-    insert_line,
-    read_cell,
-)
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 from tf_mem_magic.notebook.text.mask import NotPython
+from tf_mem_magic.notebook.text.ranges import CellEdit, apply_edits, insert_argument, insert_line
 
 
 def choices_again(source: str, facts: Facts) -> tuple[Choice, ...]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.outcome import Change
-from tf_mem_magic.notebook.bindings import assigned_names, read_first_names
 from tf_mem_magic.notebook.earlier import earlier_cells
+from tf_mem_magic.notebook.read_first import assigned_names, read_first_names
 from tf_mem_magic.notebook.rerun.effects import dotted, effects_of
 from tf_mem_magic.notebook.text.cell import parse
 

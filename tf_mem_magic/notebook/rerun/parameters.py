@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tf_mem_magic.notebook.bindings import read_first
+from tf_mem_magic.notebook.read_first import read_first
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 
 _LONGEST = 60

@@ -1,4 +1,4 @@
-"""A cell read as Python, and edits of its text: ranges replaced, lines inserted, everything else kept."""
+"""A cell read as Python, once for each text: its tree, its nodes, and where they stand in the cell."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import tokenize
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TypeVar, cast
@@ -21,18 +21,6 @@ _WORD = re.compile(r"[^\W\d]\w*")
 
 DEEPEST = 200
 """The most levels that a tree may have. Python's limit is near 1000 calls, and each level takes up to three."""
-
-_BETWEEN = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
-"""Tokens that are no part of a statement."""
-
-
-@dataclass(frozen=True, slots=True)
-class CellEdit:
-    """Characters ``start`` to ``end`` of the cell become ``text``; an insertion has ``start == end``."""
-
-    start: int
-    end: int
-    text: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,120 +209,3 @@ def _parse(python: str) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(python)
-
-
-def apply_edits(cell: PythonCell, edits: Iterable[CellEdit]) -> str | NotPython:
-    """Give the cell's text after ``edits``.
-
-    Refused where they overlap, touch a masked line, take a comment away, or break the cell.
-    """
-    ordered = sorted(set(edits), key=lambda edit: (edit.start, edit.end, edit.text))
-    parts, at = [], 0
-    for edit in ordered:
-        if edit.start < at:
-            return NotPython("two changes touch the same place of the cell")
-        if edit.end > edit.start and _lines_of(cell, edit) & cell.hidden:
-            return NotPython("the change lies in a line that is no plain Python")
-        parts += [cell.source[at : edit.start], edit.text]
-        at = edit.end
-    changed = "".join(parts) + cell.source[at:]
-    after = read_cell(changed)
-    if isinstance(after, NotPython):
-        return NotPython("the change would break the cell in a place where it is unusually written")
-    if not _future_is_first(after.tree):
-        return NotPython("a line would stand before `from __future__`, which must come first")
-    if _comments(cell) != _comments(after):
-        return NotPython("a comment stands inside what would be replaced")
-    return changed
-
-
-def insert_line(cell: PythonCell, before: ast.stmt, *lines: str) -> CellEdit:
-    """Insert lines of their own before the statement ``before``, at the indentation of the line that it is in."""
-    at = line_start(cell, before)
-    rest = cell.source[at : statement_start(cell, before)]
-    indent = rest[: len(rest) - len(rest.lstrip())]
-    return CellEdit(at, at, "".join(f"{indent}{line}{cell.newline}" for line in lines))
-
-
-def line_start(cell: PythonCell, statement: ast.stmt) -> int:
-    """Give where the line that holds a statement starts, where another line can be put before it.
-
-    That is Python's idea of a line: it may begin above, where a text or a bracket that ends before the statement began.
-    """
-    top = min([statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", []))])
-    first, fresh = 1, True
-    for token in cell.tokens:
-        if token.type not in _BETWEEN and fresh and token.start[0] <= top:
-            first = token.start[0]
-        fresh = token.type == tokenize.NEWLINE or (fresh and token.type in _BETWEEN)
-    return cell.starts[first - 1]
-
-
-def shares_line(cell: PythonCell, statement: ast.stmt) -> bool:
-    """Whether other code stands before a statement in its line: a line put before it would run before that too."""
-    before = cell.source[line_start(cell, statement) : statement_start(cell, statement)].strip()
-    return before not in ("", "%time", "@")
-
-
-def first_statement(cell: PythonCell) -> ast.stmt:
-    """Give the first statement before which code may stand: after a docstring, ``from __future__`` and magics."""
-    body = cell.tree.body
-    rest = [
-        s
-        for i, s in enumerate(body)
-        if not (isinstance(s, ast.ImportFrom) and s.module == "__future__")
-        and not (i == 0 and isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
-        and s.lineno not in cell.hidden
-    ]
-    return (rest or body)[0]
-
-
-def _future_is_first(tree: ast.Module) -> bool:
-    """Whether ``from __future__`` stands where Python takes it: after a docstring, before all else."""
-    future = [isinstance(s, ast.ImportFrom) and s.module == "__future__" for s in tree.body]
-    first = int(bool(tree.body) and isinstance(tree.body[0], ast.Expr) and isinstance(tree.body[0].value, ast.Constant))
-    return all(future[first : len(future) - future[::-1].index(True)]) if any(future) else True
-
-
-def _comments(cell: PythonCell) -> list[str]:
-    if "#" not in cell.python:
-        return []
-    return [token.string for token in cell.tokens if token.type == tokenize.COMMENT]
-
-
-def statement_start(cell: PythonCell, statement: ast.stmt) -> int:
-    """Give where a statement starts, its decorators included."""
-    decorators = getattr(statement, "decorator_list", [])
-    return min([cell.start(statement), *(cell.start(d) for d in decorators)])
-
-
-def insert_argument(cell: PythonCell, call: ast.Call, text: str) -> CellEdit:
-    """Insert an argument as the last one of ``call``, before its closing bracket."""
-    last = None
-    close = (call.end_lineno, call.end_col_offset)
-    for token in cell.tokens:
-        line = cell.lines[token.end[0] - 1] if token.end[0] <= len(cell.starts) else ""
-        if (token.end[0], len(line[: token.end[1]].encode("utf-8", "surrogatepass"))) == close and token.string == ")":
-            break
-        if token.type not in _BETWEEN:
-            last = token
-    else:
-        return _insert_in_text(cell, call, text)
-    if last is None:
-        raise ValueError("the call's closing bracket was not found")
-    at = cell.starts[last.end[0] - 1] + last.end[1]
-    lead = "" if last.string == "(" else " " if last.string == "," else ", "
-    return CellEdit(at, at, f"{lead}{text}")
-
-
-def _insert_in_text(cell: PythonCell, call: ast.Call, text: str) -> CellEdit:
-    """Insert an argument in a call inside an f-string, which before Python 3.12 is one token without comments."""
-    before = cell.source[: cell.end(call) - 1].rstrip()
-    lead = "" if before.endswith("(") else " " if before.endswith(",") else ", "
-    return CellEdit(len(before), len(before), f"{lead}{text}")
-
-
-def _lines_of(cell: PythonCell, edit: CellEdit) -> set[int]:
-    first = sum(start <= edit.start for start in cell.starts)
-    last = sum(start < edit.end for start in cell.starts)
-    return set(range(first, last + 1))

@@ -6,10 +6,17 @@ import ast
 from collections.abc import Sequence
 
 from tf_mem_magic.core.proposals import RefusedError
-from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell, apply_edits, insert_argument, insert_line, shares_line
+from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.mask import NotPython
-from tf_mem_magic.notebook.text.on_top import insert_on_top
-from tf_mem_magic.notebook.text.under import put_under
+from tf_mem_magic.notebook.text.ranges import (
+    CellEdit,
+    apply_edits,
+    insert_argument,
+    insert_line,
+    insert_on_top,
+    put_under,
+    shares_line,
+)
 from tf_mem_magic.notebook.uses import called_name
 
 IMPORT = "from tf_mem_magic import apply"

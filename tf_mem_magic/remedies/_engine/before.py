@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from tf_mem_magic.notebook.text.cell import shares_line
+from tf_mem_magic.notebook.text.ranges import shares_line
 from tf_mem_magic.notebook.training import binds_model
 from tf_mem_magic.remedies._engine.question import Ask
 

@@ -18,8 +18,9 @@ from tf_mem_magic.core.recording import ErrorText, Frame
 from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.notebook.batch.fixed import FIXED_BATCH
 from tf_mem_magic.notebook.bindings import assigned, evaluated_names
-from tf_mem_magic.notebook.text.cell import PythonCell, first_statement, line_start, read_cell
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 from tf_mem_magic.notebook.text.mask import NotPython
+from tf_mem_magic.notebook.text.ranges import first_statement, line_start
 from tf_mem_magic.remedies._engine.combine import moved_context, moved_lines, split_lines
 
 _WORD = re.compile(r"[^\W\d]\w*")

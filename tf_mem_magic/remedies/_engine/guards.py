@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from tf_mem_magic.core.facts import untested_keras
 from tf_mem_magic.core.proposals import RefusedError
-from tf_mem_magic.notebook.text.cell import shares_line
+from tf_mem_magic.notebook.text.ranges import shares_line
 from tf_mem_magic.notebook.training import binds_model
 from tf_mem_magic.remedies._engine.question import Ask
 

@@ -15,7 +15,8 @@ from tf_mem_magic.notebook.batch.behind import behind, has_method, model_names
 from tf_mem_magic.notebook.batch.search import BatchFound
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.model import read_notebook
-from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell
+from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.ranges import CellEdit
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.guards import Check
 from tf_mem_magic.remedies._engine.question import Ask

@@ -14,8 +14,9 @@ from tf_mem_magic.diagnose.expected import largest_batch
 from tf_mem_magic.notebook.batch.search import BatchFound, set_batch
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
 from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compiled_with, made_by
-from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell, insert_argument, insert_line, shares_line
+from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.edits import SHARED
+from tf_mem_magic.notebook.text.ranges import CellEdit, insert_argument, insert_line, shares_line
 from tf_mem_magic.remedies._engine.guards import python
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.accumulate_gradients.accumulation import (

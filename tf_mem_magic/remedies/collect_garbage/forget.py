@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from tf_mem_magic.core.facts import Facts
-from tf_mem_magic.notebook.bindings import bound_anew, read_first
+from tf_mem_magic.notebook.read_first import bound_anew, read_first
 from tf_mem_magic.notebook.text.cell import PythonCell, parse
 from tf_mem_magic.notebook.text.mask import split_lines
 from tf_mem_magic.notebook.uses import called_name

@@ -15,8 +15,8 @@ from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.diagnose.breakdown import discarded
 from tf_mem_magic.diagnose.cause import WORTH_NAMING
-from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell, insert_line
-from tf_mem_magic.notebook.text.on_top import insert_on_top
+from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.ranges import CellEdit, insert_line, insert_on_top
 from tf_mem_magic.remedies._engine.guards import diagnosed
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.collect_garbage.models import KeptModels, kept_models

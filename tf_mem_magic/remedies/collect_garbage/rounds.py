@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tf_mem_magic.core.facts import Facts
-from tf_mem_magic.notebook.bindings import bound_anew
-from tf_mem_magic.notebook.text.cell import PythonCell, shares_line
+from tf_mem_magic.notebook.read_first import bound_anew
+from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.ranges import shares_line
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies.collect_garbage.forget import forgettable, walk_own
 

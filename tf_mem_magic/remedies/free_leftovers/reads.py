@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from tf_mem_magic.core.facts import FunctionFacts
-from tf_mem_magic.notebook.bindings import rebuilt_names
+from tf_mem_magic.notebook.read_first import rebuilt_names
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 from tf_mem_magic.notebook.text.mask import split_lines
 

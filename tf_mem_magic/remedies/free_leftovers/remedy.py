@@ -15,7 +15,7 @@ from tf_mem_magic.core.proposals import Choice, Context, Declined, Example, Pick
 from tf_mem_magic.core.recording import Cell, Recording, Series
 from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.cause import WORTH_NAMING
-from tf_mem_magic.notebook.bindings import rebuilt_names
+from tf_mem_magic.notebook.read_first import rebuilt_names
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.guards import diagnosed, python

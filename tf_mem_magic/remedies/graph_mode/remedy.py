@@ -11,7 +11,8 @@ from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.notebook.origins import reaches_tensorflow
-from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell, insert_line, parse, shares_line
+from tf_mem_magic.notebook.text.cell import PythonCell, parse
+from tf_mem_magic.notebook.text.ranges import CellEdit, insert_line, shares_line
 from tf_mem_magic.notebook.training import binds_model
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.guards import device_memory, no_strategy, smaller_than_device

@@ -18,8 +18,9 @@ from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compiled_with, learning_rate, made_by
 from tf_mem_magic.notebook.origins import KerasNames
-from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell, insert_line, words_of
+from tf_mem_magic.notebook.text.cell import PythonCell, words_of
 from tf_mem_magic.notebook.text.edits import Editor
+from tf_mem_magic.notebook.text.ranges import CellEdit, insert_line
 from tf_mem_magic.remedies._engine.guards import device_memory, keras_3, smaller_than_device, uses_keras
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.lighter_optimizer.earlier_compile import compiled_earlier

@@ -9,7 +9,7 @@ from tf_mem_magic.core.facts import ModelFacts
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.model import receiver
 from tf_mem_magic.notebook.scopes import arguments
-from tf_mem_magic.notebook.text.cell import shares_line
+from tf_mem_magic.notebook.text.ranges import shares_line
 from tf_mem_magic.notebook.training import binds_model
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.before import LOOPS, before_loops

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.notebook.scopes import Scopes
-from tf_mem_magic.notebook.text.cell import CellEdit, PythonCell
+from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.edits import Editor
+from tf_mem_magic.notebook.text.ranges import CellEdit
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 

@@ -9,8 +9,7 @@ from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.core.units import size
 from tf_mem_magic.notebook.follow.calls import argument_exprs
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
-from tf_mem_magic.notebook.text.cell import CellEdit, insert_argument
-from tf_mem_magic.notebook.text.on_top import insert_on_top
+from tf_mem_magic.notebook.text.ranges import CellEdit, insert_argument, insert_on_top
 from tf_mem_magic.remedies.stream_data.streaming import (
     IMPORT,
     MAPPED_NOTE,

@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 
 from tf_mem_magic.notebook.follow.reader import Reader
-from tf_mem_magic.notebook.text.cell import CellEdit
+from tf_mem_magic.notebook.text.ranges import CellEdit
 from tf_mem_magic.remedies.stream_data.array_calls import LITTLE
 from tf_mem_magic.remedies.stream_data.dataset_chains import Chain, Chains, method
 from tf_mem_magic.remedies.stream_data.streaming import (

@@ -10,10 +10,11 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.notebook.bindings import assigned_names
 from tf_mem_magic.notebook.follow.reader import Reader
-from tf_mem_magic.notebook.text.cell import apply_edits, read_cell
+from tf_mem_magic.notebook.read_first import assigned_names
+from tf_mem_magic.notebook.text.cell import read_cell
 from tf_mem_magic.notebook.text.mask import NotPython
+from tf_mem_magic.notebook.text.ranges import apply_edits
 from tf_mem_magic.remedies._engine.guards import Check, host_memory
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.stream_data.array_calls import gives_arrays, stream_call

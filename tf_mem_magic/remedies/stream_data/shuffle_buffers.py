@@ -7,7 +7,7 @@ import ast
 from tf_mem_magic.notebook.follow.calls import defined
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader
-from tf_mem_magic.notebook.text.cell import CellEdit
+from tf_mem_magic.notebook.text.ranges import CellEdit
 from tf_mem_magic.remedies.stream_data.dataset_chains import Chain, Chains, method
 
 MANY = 1000

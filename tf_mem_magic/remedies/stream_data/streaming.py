@@ -12,7 +12,7 @@ from tf_mem_magic.core.proposals import Preserves
 from tf_mem_magic.notebook.earlier import earlier_cells
 from tf_mem_magic.notebook.follow.calls import argument_exprs
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
-from tf_mem_magic.notebook.text.cell import CellEdit, insert_argument
+from tf_mem_magic.notebook.text.ranges import CellEdit, insert_argument
 
 MAPPED_NOTE = (
     "The file is read as batches need it. What was read still counts as memory of the process, but the system can "

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tf_mem_magic.core.recording import Cell
-from tf_mem_magic.notebook.bindings import bound_anew
+from tf_mem_magic.notebook.read_first import bound_anew
 from tf_mem_magic.notebook.rerun.replay import telling_line
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 from tf_mem_magic.session.restarts.notebook_file import saved_cells
