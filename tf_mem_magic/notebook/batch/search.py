@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, replace
 
-from tf_mem_magic.core.facts import Facts
+from tf_mem_magic.core.facts import BatchSeen, Facts
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.batch import loops
 from tf_mem_magic.notebook.batch.consumers import keras_calls
@@ -13,6 +13,7 @@ from tf_mem_magic.notebook.batch.counting_on import with_all_that_count_on_it
 from tf_mem_magic.notebook.batch.datasets import default_argument
 from tf_mem_magic.notebook.batch.fixed import fixed_model, shape_with
 from tf_mem_magic.notebook.batch.keras_call import is_another, setting_of_an_earlier_dict, setting_of_data
+from tf_mem_magic.notebook.batch.methods import behind_a_method
 from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.batch.steps import Steps, argument, find_divisors, find_steps, first_argument, scale
 from tf_mem_magic.notebook.batch.validation import Validation, find_validation
@@ -126,7 +127,8 @@ def find_batch(
         return _checked(reader, whole[0])
     looped = loops.find(reader)
     if isinstance(looped, Unknown):
-        return looped
+        method = behind_a_method(reader)
+        return looped if method is None else _of_a_method(reader, *method)
     setting = with_all_that_count_on_it(reader, looped.setting, None)
     if isinstance(setting, Unknown):
         return setting
@@ -143,6 +145,26 @@ def find_batch(
             infers=looped.infers,
         ),
     )
+
+
+def _of_a_method(reader: Reader, setting: Setting, seen: BatchSeen) -> BatchFound | Unknown:
+    """Describe the batch size of a training inside a method of the notebook's own class."""
+    whole = with_all_that_count_on_it(reader, setting, None)
+    if isinstance(whole, Unknown):
+        return whole
+    infers = seen.method not in ("fit", "fit_generator")
+    found = BatchFound(
+        reader.cell,
+        whole.value,
+        whole.slots,
+        seen.method,
+        seen=seen.batch,
+        names=whole.names,
+        notes=whole.notes,
+        imports=whole.imports,
+        infers=infers,
+    )
+    return _checked(reader, found)
 
 
 def _checked(reader: Reader, found: BatchFound) -> BatchFound | Unknown:
