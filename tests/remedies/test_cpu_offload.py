@@ -40,10 +40,10 @@ def ask(source, line=None, *, new=False, jit=False, earlier=(IMPORTS,), device="
     ("source", "reason"),
     [
         ("hist = model.fit(x, y)", "training belongs on the GPU"),
-        ("def f():\n    return model.predict(x)\nf()", "in a function, and what else"),
+        ("def f():\n    return model.predict(x)\nf()", "ran out in `f`, and what else"),
         ("for e in range(3):\n    train(model)\n    s = model.evaluate(x, y)", "it also calls `train`"),
-        ("for e in range(3):\n    model.fit(x, y)\n    s = model.evaluate(x, y)", "also calls `fit`"),
-        ("with tf.GradientTape() as tape:\n    out = model(x)", "also calls `GradientTape`"),
+        ("for e in range(3):\n    model.fit(x, y)\n    s = model.evaluate(x, y)", "calls `fit`"),
+        ("with tf.GradientTape() as tape:\n    out = model(x)", "calls `GradientTape`"),
         ("loss = step(model(x))", "it also calls `step`"),
         ("with tf.device('GPU:0'):\n    out = model.predict(x)", "places its work on devices itself"),
         ("s = tf.distribute.MirroredStrategy()\nout = model.predict(x)", "a distribution strategy"),

@@ -560,6 +560,8 @@ ROWS = [
         for name, cell, earlier in [
             ("a text made a row", "tokens = vectorizer([text])\nmodel.predict(tokens)  # <-",
              ("text = 'a'\ndef vectorizer(texts):\n    return np.zeros((len(texts), 8))",)),
+            ("a list of one text", "sentence = ['granny is here']\nsequences = texts_to_sequences(sentence)\nmodel.predict(sequences)  # <-",
+             ("def texts_to_sequences(texts):\n    return np.zeros((len(texts), 8))",)),
             ("two of them", "a, b = encode([text]), encode([text])\nfor i in range(2):\n    t = tokenize([text])\n"
              "    model.predict([tokenize([text]), t])  # <-",
              ("text = 'a'\ndef tokenize(texts):\n    return np.zeros((len(texts), 8))\nencode = tokenize",)),
@@ -593,6 +595,16 @@ COUNTED_STEPS = [
          "gen.batch_size = 32", ""),
     ]
 ] + [
+    Case("counted", "the validation's samples by the old batch",
+         "validation_steps = val_gen.n // batch_size\nmodel.fit(gen, validation_data=val_gen, steps_per_epoch=gen.n // batch_size,\n"
+         "          validation_steps=validation_steps)  # <-",
+         (MODEL, "batch_size = 64", FLOW, FLOW.replace("gen", "val_gen")), 32, has="validation_steps=2 * validation_steps"),
+    Case("counted", "the validation's samples by the old batch, at the call",
+         "model.fit(gen, validation_data=val_gen, validation_steps=val_gen.samples // 64)  # <-",
+         (MODEL, FLOW, FLOW.replace("gen", "val_gen")), 32, has="2 * (val_gen.samples // 64)"),
+    Case("counted", "the validation's samples by a number of an earlier cell",
+         "model.fit(train_ds, validation_data=val_ds, validation_steps=len(x_test) // bs)  # <-",
+         (MODEL, "bs = 64", DS, DS.replace("train_ds", "val_ds")), 32, has="validation_steps="),
     Case("counted", "by samples, in evaluate", "model.evaluate(train_ds, steps=len(x_train) // size)  # <-",
          (MODEL, DS, "size = 64"), 32, has="steps=len(x_train) // 32"),
     Case("counted", "by samples, in predict", "model.predict(train_ds, steps=len(x_train) // 64)  # <-", (MODEL, ENDLESS), 32,

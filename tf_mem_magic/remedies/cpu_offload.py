@@ -131,7 +131,8 @@ def _find_work(ask: Ask) -> _Work:
         raise RefusedError("the statement that ran out of memory was not found in the cell")
     statement = cell.tree.body[places[0]]
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        raise RefusedError("it ran out in a function, and what else calls it is not certain")
+        name = f"the class `{statement.name}`" if isinstance(statement, ast.ClassDef) else f"`{statement.name}`"
+        raise RefusedError(f"it ran out in {name}, and what else calls that is not certain")
     calls = [node for node in ast.walk(statement) if isinstance(node, ast.Call)]
     trains = sorted({called_name(call) for call in calls} & _TRAINING)
     if "fit" in trains and facts.validating:
@@ -139,9 +140,7 @@ def _find_work(ask: Ask) -> _Work:
     if trains:
         more = any("Embedding" in model.layers for model in facts.models)
         also = "; an Embedding kept on the CPU has its optimizer's state on the GPU all the same" if more else ""
-        raise RefusedError(
-            f"the statement that ran out also calls `{trains[0]}`, and training belongs on the GPU{also}"
-        )
+        raise RefusedError(f"the statement that ran out calls `{trains[0]}`, and training belongs on the GPU{also}")
     keras = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr in _INFERENCE and _model(c, facts)]
     direct = [c for c in calls if isinstance(c.func, ast.Name) and facts.model(c.func.id)]
     if keras and direct:

@@ -47,7 +47,8 @@ def propose(ask: Ask) -> Proposal:
         called = ast.unparse(other.func)
         raise RefusedError(f"the statement also calls `{called}`, and where that computes is not known")
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        raise RefusedError("it ran out in a function, and what else calls it is not certain")
+        name = f"the class `{statement.name}`" if isinstance(statement, ast.ClassDef) else f"`{statement.name}`"
+        raise RefusedError(f"it ran out in {name}, and what else calls that is not certain")
     found = tensorflow_name(ask.names, place)
     if found is None:
         raise RefusedError("what `tf` means in this cell is not certain")

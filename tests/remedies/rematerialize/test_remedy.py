@@ -350,6 +350,16 @@ def test_in_16_bits_rounding_is_named(policy, said):
     assert said is any("16 bits" in caveat for caveat in answer.caveats)
 
 
+def test_tapes_of_a_training_step_do_not_count_where_a_loop_trains_without_keras():
+    gan = "class Gan(keras.Model):\n    def train_step(self, x):\n        with tf.GradientTape() as a, tf.GradientTape() as b: ..."
+    source = BLOCK + BUILD + LOOP
+    facts = Facts(keras="3.15.1", earlier_cells=("import keras\nimport tensorflow as tf", gan))
+    cell = Cell(source)
+    diagnosis = Diagnosis("GPU:0", line=len(source.splitlines()))
+    (answer,) = propose(Context(cell, Recording(cell, status="oom", facts=facts), diagnosis))
+    assert "more than one GradientTape" not in getattr(answer, "reason", "")
+
+
 @pytest.mark.parametrize(
     ("earlier", "own_step", "counts"),
     [

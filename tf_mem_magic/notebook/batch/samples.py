@@ -154,8 +154,8 @@ def _of_call(reader: Reader, call: ast.Call) -> int | None:
         return _whole(evaluate(reader, given))
     if name in ("dict", "list", "DataFrame", "pad_sequences") and call.args:
         return count_samples(reader, call.args[0])
-    if _ENCODES.search(name) and len(call.args) == 1 and isinstance(call.args[0], (ast.List, ast.Tuple)):
-        return len(call.args[0].elts)
+    if _ENCODES.search(name) and len(call.args) == 1:
+        return _count_texts(reader, call.args[0])
     if name == "reshape":
         return _first_of(reader, _shape(call, method=True))
     if name in _OF_LIST and call.args and isinstance(call.args[0], (ast.List, ast.Tuple)):
@@ -172,6 +172,15 @@ def _of_call(reader: Reader, call: ast.Call) -> int | None:
         given = call.args[0] if call.args and (is_module or owner is None or not method) else owner
         return None if given is None else count_samples(reader, given)
     return None
+
+
+def _count_texts(reader: Reader, expr: ast.expr) -> int | None:
+    """Count the texts of a list that stands there, or that a name surely holds."""
+    if isinstance(expr, ast.Name):
+        chosen = reader.reaching(expr)
+        listed = None if chosen is None or chosen.kind != "assign" else chosen.value
+        return len(listed.elts) if isinstance(listed, ast.List) and listed.elts else None
+    return len(expr.elts) if isinstance(expr, (ast.List, ast.Tuple)) and expr.elts else None
 
 
 def _shape(call: ast.Call, method: bool = False) -> ast.expr | None:

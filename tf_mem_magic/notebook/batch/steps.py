@@ -216,6 +216,8 @@ def _is_following(reader: Reader, expr: ast.expr, setting: Setting) -> bool:
 
 _ARITHMETIC = frozenset({"int", "round", "len", "min", "max", "ceil", "floor", "float", "abs", "sum"})
 _MODULES = frozenset({"math", "np", "numpy"})
+_OF_SAMPLES = frozenset({"n", "samples", "shape", "num_examples", "filenames", "labels", "classes"})
+"""What data tell of their samples, whatever their batches."""
 
 
 def _stays(reader: Reader, expr: ast.expr, changed: frozenset[str]) -> bool:
@@ -238,6 +240,8 @@ def _is_staying(reader: Reader, expr: ast.expr, changed: frozenset[str]) -> bool
         chosen = reader.reaching(expr)
         sure = chosen is not None and chosen.kind == "assign" and chosen.value is not None
         return sure and _stays(reader, chosen.value, changed)  # type: ignore[union-attr, arg-type]
+    if isinstance(expr, ast.Attribute) and expr.attr in _OF_SAMPLES and isinstance(expr.value, ast.Name):
+        return True
     if isinstance(expr, (ast.Attribute, ast.Subscript)):
         index = expr.slice if isinstance(expr, ast.Subscript) else None
         return (index is None or isinstance(index, ast.Constant)) and _stays(reader, expr.value, changed)
