@@ -88,7 +88,8 @@ def test_the_quickstart_is_fixed_by_one_click_and_survives_being_saved(folder):
         lab.run(6)
         status, peak = lab.output_text(6).split()
         assert status == "ok"
-        assert f"Peak {round(int(peak) / MIB)} of 600 MiB" in told
+        # On a machine this busy the counter may be asked too late: then the peak is a lower bound, and says so.
+        assert f"{round(int(peak) / MIB)} of 600 MiB" in told.partition("Peak ")[2][:20]
 
         lab.click("Undo")
         wait_until(lambda: "batch_size=256" in lab.source(fit), "the old code is back")
