@@ -12,8 +12,11 @@ from tf_mem_magic.core.units import brief_unit, size
 TYPICAL = 0.08
 """How far a straight line through two batch sizes was off for five of six measured models, up to 8 times the batch."""
 
-REPEAT = 0.06
-"""How far the peaks of two equal runs lay apart at most in nearly all that were measured."""
+REPEAT = 0.1
+"""How far the peaks of two equal runs lay apart at most: 0.06 in nearly all that were measured, 0.094 on a busy CPU."""
+
+NOISE = 0.03
+"""How far one run's peak lies from the mean of equal runs: about a third of :data:`REPEAT`."""
 
 WORST = 0.89
 """How much the sixth needed beyond its line at 8 times the batch (the line said 47 % too little)."""
@@ -36,7 +39,8 @@ def estimate_peak(points: Iterable[Point], batch: int) -> Estimate | None:
     -------
     Estimate or None
         Bytes. None without two completed runs at different batch sizes. The range is that of a straight line
-        through the two nearest, wider the farther ``batch`` lies from them, and never against a measured run: more
+        through the two nearest, wider the farther ``batch`` lies from them (what the line itself may miss, and what
+        the noise of its two points comes to there), and never against a measured run: more
         samples never need less. None also above the completed batches where a larger one ran out that the line says
         needs less: small batches may all need the same, while weights are made or updated, and tell nothing then.
     """
@@ -57,8 +61,10 @@ def estimate_peak(points: Iterable[Point], batch: int) -> Estimate | None:
 
     if batch > second and any(p.peak > widest(p.batch) for p in points if not p.fitted and p.batch > batch):
         return None
-    low = line * (1 - TYPICAL * (1 + _doublings_away(batch, first, second)))
-    high = widest(batch)
+    share = (batch - first) / (second - first)
+    noise = NOISE * (abs(1 - share) * peaks[first] + abs(share) * peaks[second])
+    low = line * (1 - TYPICAL * (1 + _doublings_away(batch, first, second))) - noise
+    high = widest(batch) + noise
     smaller = [p.peak * (1 - REPEAT) if p.fitted else p.peak for p in points if p.batch <= batch]
     larger = [peak * (1 + REPEAT) for b, peak in peaks.items() if b >= batch]
     low = max([low, *smaller])
