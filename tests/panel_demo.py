@@ -10,10 +10,10 @@ import time
 from typing import Any
 
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.live import Live, LiveSeries
 from tf_mem_magic.core.outcome import Attempt, Change, Comparison, Outcome
 from tf_mem_magic.core.proposals import Choice, Declined, Estimate, Proposal
 from tf_mem_magic.core.recording import Cell, Recording, Series
+from tf_mem_magic.report.picture.live import Live, LiveSeries
 from tf_mem_magic.session.restarts.replaying import begin_code
 from tf_mem_magic.views.actions import NotebookCell, Ordered, ReplayCell
 from tf_mem_magic.views.panel import Panel

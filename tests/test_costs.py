@@ -14,12 +14,12 @@ from types import SimpleNamespace
 import pytest
 
 from tests.kernel import Kernel
-from tf_mem_magic.core.live import Live
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.facts.names import reachable
 from tf_mem_magic.facts.values import find_values
 from tf_mem_magic.report.bundle import whole_bundle
+from tf_mem_magic.report.picture.live import Live
 from tf_mem_magic.report.sentences import SHORT, has_timeline
 from tf_mem_magic.session import warm
 from tf_mem_magic.session.run import CellRun
@@ -145,7 +145,7 @@ def test_the_warm_up_imports_what_the_report_needs_and_says_nothing(tmp_path):
     )
     wanted = {
         "matplotlib.backends.backend_agg",
-        "tf_mem_magic.report.figure",
+        "tf_mem_magic.report.picture.figure",
         "tf_mem_magic.remedies.smaller_batch.remedy",
         "tf_mem_magic.report.html",
         "tf_mem_magic.release.release",

@@ -86,7 +86,7 @@ class Report:
 
     def figure(self) -> Figure:
         """Draw the timeline; a matplotlib ``Figure`` that belongs to no window."""
-        from tf_mem_magic.report.figure import draw
+        from tf_mem_magic.report.picture.figure import draw
 
         return draw(self._outcome)
 

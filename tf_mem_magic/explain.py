@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tf_mem_magic.core import troubles
-from tf_mem_magic.core.deployable import deployable
 from tf_mem_magic.core.lineage import Lineage, Measured, measured_of
 from tf_mem_magic.core.outcome import Change, Outcome
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.tag import dropped_lines
+from tf_mem_magic.diagnose.breakdown import deployable
 from tf_mem_magic.diagnose.cause import diagnose, last_seen
 from tf_mem_magic.diagnose.comparison import compare
 from tf_mem_magic.diagnose.notices import LEFT_BEHIND, caught, next_run, retraced, unnamed

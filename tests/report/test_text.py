@@ -7,7 +7,7 @@ import pytest
 from tests import gallery
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.recording import Cell, Recording, Series
-from tf_mem_magic.report.curve import columns, thinned
+from tf_mem_magic.report.picture.curve import columns, thinned
 from tf_mem_magic.report.printable import printable, visible
 from tf_mem_magic.report.text import render_text
 

@@ -8,11 +8,11 @@ import pytest
 
 from tests.panel_demo import outcome, proposal
 from tests.views.test_panel import CELL, CHANGED, Driven, driven, ticks  # noqa: F401  (a fixture)
-from tf_mem_magic.core.deployable import deployable
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.options import Options
 from tf_mem_magic.core.proposals import Choice, Declined
 from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.diagnose.breakdown import deployable
 from tf_mem_magic.explain import explain
 from tf_mem_magic.remedies._engine import ranking as remedies
 from tf_mem_magic.report.html.page import choices_html, head_html, render_html

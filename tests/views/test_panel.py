@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 
 from tests.panel_demo import GIB, NotingActions, live_at, outcome, proposal, reran, rich
-from tf_mem_magic.core.live import Live, LiveSeries
 from tf_mem_magic.core.outcome import Attempt, Change, Outcome
 from tf_mem_magic.core.proposals import Declined, Estimate, Pick
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.report.choices import choice_view
 from tf_mem_magic.report.html.page import NO_END, choices_html, details_html, rest_html
-from tf_mem_magic.report.strip import clock, main_series, tick_message
+from tf_mem_magic.report.picture.live import Live, LiveSeries
+from tf_mem_magic.report.picture.strip import clock, main_series, tick_message
 from tf_mem_magic.report.view import view_of
 from tf_mem_magic.views import panel as panel_module
 from tf_mem_magic.views.actions import Ordered, ReplayCell

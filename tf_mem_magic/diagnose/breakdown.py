@@ -143,3 +143,13 @@ def _models(facts: Facts, device: str) -> list[ModelFacts]:
 
 def _values(facts: Facts, device: str) -> list[NamedValue]:
     return [v for v in facts.values if (v.device or HOST) == device]
+
+
+def deployable(recording: Recording) -> tuple[ModelFacts, ...]:
+    """List the Keras models that the cell trained, then those it made, then those it only names."""
+    source = recording.cell.source
+    models = [m for m in recording.facts.models if not m.local]
+    trained = [m for m in models if m.steps > (m.steps_before or 0)]
+    made = [m for m in models if m.is_new]
+    named = [m for m in models if mentions(source, m.name)]
+    return tuple(dict.fromkeys((*trained, *made, *named)))

@@ -25,8 +25,8 @@ from tf_mem_magic.record.store.file import open_store
 from tf_mem_magic.record.traceback import to_error_texts
 
 if TYPE_CHECKING:
-    from tf_mem_magic.core.live import Live
     from tf_mem_magic.record.pool import SourcePool
+    from tf_mem_magic.report.picture.live import Live
 
 MOST_BATCHES = 8
 """Batch sizes noted of one run: more than a few mean a loop that nobody reads."""

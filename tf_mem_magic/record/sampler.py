@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tf_mem_magic.core import units
-from tf_mem_magic.core.live import Live, LiveSeries
 from tf_mem_magic.core.recording import LimitBasis, MissingSource, PeakBasis, Series
 from tf_mem_magic.core.timeline import LIVE_BUCKETS, Timeline
 from tf_mem_magic.record.dumps import DumpWatch
 from tf_mem_magic.record.pool import OpenSource, SourcePool
 from tf_mem_magic.record.stderr import StderrCapture
 from tf_mem_magic.record.store.file import Store
+from tf_mem_magic.report.picture.live import Live, LiveSeries
 
 INTERVAL = 0.01
 _BUDGET = 0.008

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tf_mem_magic.report.chart import Chart, Curve
+from tf_mem_magic.report.picture.chart import Chart, Curve
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 

@@ -10,8 +10,8 @@ import base64
 import json
 from typing import Any
 
-from tf_mem_magic.core.live import Live
 from tf_mem_magic.core.outcome import Outcome
+from tf_mem_magic.report.picture.live import Live
 
 PICTURE = "image/png"
 
@@ -62,7 +62,7 @@ def picture(outcome: Outcome, *, titled: bool = False) -> dict[str, str]:
 
     if not has_timeline(outcome):
         return {}
-    from tf_mem_magic.report.figure import draw_png
+    from tf_mem_magic.report.picture.figure import draw_png
 
     return {PICTURE: base64.b64encode(draw_png(outcome, titled=titled)).decode("ascii")}
 
@@ -125,7 +125,7 @@ def undone_bundle(said: str) -> dict[str, str]:
 def running_bundle(live: Live) -> dict[str, str]:
     """Say that the cell is running and what its memory is: what is left where the job is killed."""
     from tf_mem_magic.report.html.markup import escaped
-    from tf_mem_magic.report.strip import summary
+    from tf_mem_magic.report.picture.strip import summary
 
     text = f"● {summary(live)}"
     return {"text/html": f"<div>{escaped(text)}</div>", "text/plain": text}

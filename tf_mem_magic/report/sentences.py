@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tf_mem_magic.core.deployable import deployable
 from tf_mem_magic.core.diagnosis import Part
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.recording import Dump, Series
 from tf_mem_magic.core.units import Unit, brief_unit
+from tf_mem_magic.diagnose.breakdown import deployable
 from tf_mem_magic.diagnose.explanation import progress
 from tf_mem_magic.report import comparison_words as rerun
 from tf_mem_magic.report.comparison_words import MARKS, STATUS_WORDS

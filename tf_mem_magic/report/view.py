@@ -9,7 +9,6 @@ from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.recording import Status
 from tf_mem_magic.report import comparison_words as rerun
 from tf_mem_magic.report import sentences
-from tf_mem_magic.report.chart import Chart, chart_of
 from tf_mem_magic.report.choices import (
     SHOWN,
     ChoiceView,
@@ -20,6 +19,7 @@ from tf_mem_magic.report.choices import (
     not_offered,
 )
 from tf_mem_magic.report.measures import amount, limit_of, unit_of
+from tf_mem_magic.report.picture.chart import Chart, chart_of
 from tf_mem_magic.report.sentences import Share
 
 MOST_STDERR = 12_000

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core import troubles
-from tf_mem_magic.core.deployable import deployable
 from tf_mem_magic.core.lineage import Lineage
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Proposal
+from tf_mem_magic.diagnose.breakdown import deployable
 from tf_mem_magic.record.capture import Capture
 from tf_mem_magic.record.held_stop import HeldStop, StoppedError
 from tf_mem_magic.session.clicks import PanelActions
@@ -22,10 +22,10 @@ from tf_mem_magic.session.stop import current_task, was_cancelled
 
 if TYPE_CHECKING:
     from tf_mem_magic.api import Report
-    from tf_mem_magic.core.live import Live
     from tf_mem_magic.core.options import Options
     from tf_mem_magic.core.recording import Recording
     from tf_mem_magic.facts.gather import Before
+    from tf_mem_magic.report.picture.live import Live
     from tf_mem_magic.session.auto import HeldError
     from tf_mem_magic.session.session import Session
     from tf_mem_magic.session.state import LiveRun, Run

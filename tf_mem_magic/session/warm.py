@@ -9,7 +9,7 @@ from functools import lru_cache
 from tf_mem_magic.core import troubles
 from tf_mem_magic.core.recording import Cell, Recording
 
-_FIGURE = ("matplotlib.figure", "matplotlib.backends.backend_agg", "tf_mem_magic.report.figure")
+_FIGURE = ("matplotlib.figure", "matplotlib.backends.backend_agg", "tf_mem_magic.report.picture.figure")
 
 
 @lru_cache(maxsize=1)

@@ -12,12 +12,12 @@ from dataclasses import asdict
 from html import escape
 from typing import Any
 
-from tf_mem_magic.core.live import Live
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Declined, Proposal
 from tf_mem_magic.report.html.markup import plain
 from tf_mem_magic.report.html.page import NO_END, choices_html
-from tf_mem_magic.report.strip import tick_message
+from tf_mem_magic.report.picture.live import Live
+from tf_mem_magic.report.picture.strip import tick_message
 from tf_mem_magic.report.view import view_of
 from tf_mem_magic.views import controls
 from tf_mem_magic.views.actions import Actions, NotebookCell

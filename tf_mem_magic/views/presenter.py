@@ -8,10 +8,10 @@ from tf_mem_magic.views.slots import Slot, can_show, is_attended
 
 if TYPE_CHECKING:
     from tf_mem_magic.api import Report
-    from tf_mem_magic.core.live import Live
     from tf_mem_magic.core.options import Options
     from tf_mem_magic.core.outcome import Outcome
     from tf_mem_magic.core.recording import Cell
+    from tf_mem_magic.report.picture.live import Live
     from tf_mem_magic.views.actions import Actions
 
 LIVE_AFTER = 0.5

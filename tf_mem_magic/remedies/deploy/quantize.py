@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from tf_mem_magic.core.deployable import deployable
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts, release
 from tf_mem_magic.core.proposals import Choice, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import unit_for
+from tf_mem_magic.diagnose.breakdown import deployable
 from tf_mem_magic.notebook.samples import calls_of, find_sample
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.remedies._engine.guards import apply_is_free, keras_since, python

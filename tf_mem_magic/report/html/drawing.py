@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from tf_mem_magic.report import blocks
-from tf_mem_magic.report.chart import COLUMNS, Chart, Curve
 from tf_mem_magic.report.choices import UNKNOWN, Expected
 from tf_mem_magic.report.html.markup import FAINT, LINE, escaped, fold, line, prose
-from tf_mem_magic.report.palette import BEFORE, FAILED, PARTS, SERIES
+from tf_mem_magic.report.picture.chart import COLUMNS, Chart, Curve
+from tf_mem_magic.report.picture.palette import BEFORE, FAILED, PARTS, SERIES
 from tf_mem_magic.report.sentences import Share
 from tf_mem_magic.report.view import Bar
 

@@ -10,7 +10,7 @@ from tests import gallery
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.recording import Cell, Recording, Series
 from tf_mem_magic.core.units import GIB, MIB
-from tf_mem_magic.report.chart import COLUMNS, chart_of
+from tf_mem_magic.report.picture.chart import COLUMNS, chart_of
 
 
 def failed(in_use: float, requested: float, limit: float = 15.0, largest: float | None = None) -> Outcome:

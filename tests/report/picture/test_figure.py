@@ -17,8 +17,8 @@ from tests import gallery
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.recording import Cell, Recording, Series
 from tf_mem_magic.core.units import GIB, MIB
-from tf_mem_magic.report import palette
-from tf_mem_magic.report.figure import draw, draw_png
+from tf_mem_magic.report.picture import palette
+from tf_mem_magic.report.picture.figure import draw, draw_png
 
 ALL = {**gallery.OUTCOMES, "hostile": gallery.hostile}
 COLOURS = {*palette.SERIES.values(), *palette.PARTS.values(), palette.LIMIT, palette.FAILED, palette.TEXT}
@@ -171,7 +171,7 @@ import sys, matplotlib
 settings = lambda: list(dict.items(matplotlib.rcParams))  # looking up "backend" itself would choose one
 before = settings()
 from tests import gallery
-from tf_mem_magic.report.figure import draw_png
+from tf_mem_magic.report.picture.figure import draw_png
 draw_png(gallery.fits_now())
 draw_png(gallery.out_of_memory())
 print("matplotlib.pyplot" in sys.modules, settings() == before)

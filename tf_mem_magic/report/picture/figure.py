@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.recording import Series
 from tf_mem_magic.core.units import Unit, brief_unit
-from tf_mem_magic.report import palette
-from tf_mem_magic.report.chart import Cap, request_drawn
 from tf_mem_magic.report.comparison_words import MARKS, STATUS_WORDS
-from tf_mem_magic.report.curve import thinned
 from tf_mem_magic.report.measures import OFF_SCALE, amount, focus, limit_of, peak_moment, unit_of
+from tf_mem_magic.report.picture import palette
+from tf_mem_magic.report.picture.chart import Cap, request_drawn
+from tf_mem_magic.report.picture.curve import thinned
 from tf_mem_magic.report.sentences import headline, mark
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.recording import Series
 from tf_mem_magic.core.units import Unit
-from tf_mem_magic.report.curve import columns
 from tf_mem_magic.report.measures import OFF_SCALE, amount, focus, limit_of, peak_moment, quantity, took, unit_of
+from tf_mem_magic.report.picture.curve import columns
 
 COLUMNS = 100
 """Places of a chart that is drawn of columns."""

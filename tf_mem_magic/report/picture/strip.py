@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tf_mem_magic.core import units
-from tf_mem_magic.core.live import Live, LiveSeries
+from tf_mem_magic.report.picture.live import Live, LiveSeries
 
 NEAR = 0.9
 """Share of the limit from which the strip turns amber."""
