@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tf_mem_magic.core.lineage import Measured
     from tf_mem_magic.core.options import Options
     from tf_mem_magic.record.pool import SourcePool
+    from tf_mem_magic.session.restarts.plans import Plan
     from tf_mem_magic.session.restarts.resume import Resumed
     from tf_mem_magic.session.run import CellRun
 
@@ -54,6 +55,8 @@ class Session:
         The last reports worth keeping, oldest first.
     prepared_for : str
         The identity of the plan whose prologue has run in this kernel; empty: none has.
+    planned : Plan or None
+        That plan, until its comparison stands.
     resumed : Resumed or None
         How far ``%tfmem resume`` has come.
     """
@@ -66,6 +69,7 @@ class Session:
         self.ran_cells: deque[RanCell] = deque(maxlen=KEPT_CELLS)
         self.measured: tuple[Measured, ...] = ()
         self.prepared_for = ""
+        self.planned: Plan | None = None
         self.resumed: Resumed | None = None
         self._pool: SourcePool | None = None
         self.deployed: set[tuple[str, int]] = set()
@@ -119,14 +123,12 @@ class Session:
 
     def _planned_here(self, identity: str | None, cell_id: str | None) -> Rerun | None:
         """Find the plan that this kernel was prepared for, where its cell runs once more: after it was repaired."""
-        if not self.prepared_for or (identity != self.prepared_for and not cell_id):
+        plan = self.planned
+        if plan is None or (identity != plan.identity and (not cell_id or cell_id != plan.cell_id)):
             return None
-        from tf_mem_magic.session.restarts.plans import get_plan
         from tf_mem_magic.session.restarts.resume import rerun_of
 
-        plan = get_plan(self.prepared_for)
-        is_meant = plan is not None and (identity == plan.identity or cell_id == plan.cell_id)
-        return rerun_of(plan) if plan is not None and is_meant else None
+        return rerun_of(plan)
 
     def take_up_plan(self) -> None:
         """Take up the plan of the restart that brought this kernel about: its prologue has left its identity."""
@@ -139,9 +141,9 @@ class Session:
         from tf_mem_magic.session.restarts.resume import rerun_of
 
         self.prepared_for = identity
-        plan = get_plan(identity)
-        if plan is not None:
-            self.register.announce(rerun_of(plan))
+        self.planned = get_plan(identity)
+        if self.planned is not None:
+            self.register.announce(rerun_of(self.planned))
 
     def run_cell(self, source: str, cell_id: str = "") -> Any:
         """Run a cell of the notebook from here, under its own name where IPython takes one; give IPython's result."""
@@ -208,6 +210,7 @@ class Session:
         if report.comparison is None or report.status not in ("ok", "oom"):
             return
         drop_plan(identity)
+        self.planned = None
         replaying = replaying_of(self.shell, identity)
         if replaying is not None:
             replaying.over(report)

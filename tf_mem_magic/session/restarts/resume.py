@@ -87,7 +87,7 @@ def forget(session: Session, name: str = "") -> str:
     """Forget the plan; give one sentence."""
     plan = _find(session, name)
     drop_plan(plan.identity)
-    session.resumed = None
+    session.resumed = session.planned = None
     return f"Forgotten: {plan.described}."
 
 
