@@ -150,10 +150,14 @@ function initialize({ model }) {
   const onEdit = () => {
     waiting ??= setTimeout(tellCells, 50);
   };
-  context.model.sharedModel.changed?.connect(onEdit);
+  // The signal for what stands in cells, and one for cells that come and go; where a page has neither, it is looked at.
+  const edits = [context.model.contentChanged, context.model.sharedModel.changed].filter(Boolean);
+  for (const signal of edits) signal.connect(onEdit);
 
   const asking = setInterval(() => {
-    if (model.get("state") !== "replaying" || context.isDisposed) return;
+    if (context.isDisposed) return;
+    if (toldCells) tellCells();
+    if (model.get("state") !== "replaying") return;
     if (!leads()) send({ op: "take" });
     else if (model.get("running") < 0) drive(model, context, send); // where a person ran its cell anew meanwhile
   }, ASKS);
@@ -179,7 +183,7 @@ function initialize({ model }) {
     context.sessionContext?.statusChanged?.disconnect(onStatus);
     showBanner(context, plan, "");
     removeEventListener("pagehide", onLeave);
-    context.model?.sharedModel?.changed?.disconnect(onEdit);
+    for (const signal of edits) signal.disconnect(onEdit);
   };
 }
 
