@@ -216,3 +216,46 @@ def test_files_stay_small():
         if (lines := len(file.read_text(encoding="utf-8").splitlines())) > 350
     }
     assert long == {}
+
+
+SENTENCES = frozenset("reason title why caveat caveats notice notices advice heading sentence label".split())
+READERS = frozenset("startswith endswith replace partition rpartition split find index count removeprefix".split())
+PATTERNS = frozenset("search match fullmatch findall finditer sub split".split())
+READ = {"remedies._engine.functions": 2}
+"""Modules that read sentences of ours as data, and how often. To be mended, not added to."""
+
+
+def is_sentence(node: ast.AST) -> bool:
+    return getattr(node, "attr", getattr(node, "id", "")) in SENTENCES
+
+
+def reads_a_sentence(node: ast.AST) -> bool:
+    """Tell whether a node asks what words a sentence for people has, by its name."""
+    if isinstance(node, ast.Compare):
+        contains = any(isinstance(one, (ast.In, ast.NotIn)) for one in node.ops)
+        return (
+            contains
+            and isinstance(node.left, (ast.Constant, ast.JoinedStr))
+            and any(map(is_sentence, node.comparators))
+        )
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    asked = node.func.attr in READERS and is_sentence(node.func.value)
+    return asked or (node.func.attr in PATTERNS and any(map(is_sentence, node.args)))
+
+
+@pytest.mark.parametrize(
+    "code", ["'alone' in one.reason", "'a' not in sentence", "why.replace('a', 'b')", "p.sub(said, reason)"]
+)
+def test_what_reads_a_sentence_is_seen(code):
+    assert any(map(reads_a_sentence, ast.walk(ast.parse(code))))
+
+
+def test_no_sentence_for_people_is_read_as_data():
+    found = Counter(
+        name.partition(".")[2]
+        for name, file in modules().items()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if reads_a_sentence(node)
+    )
+    assert found == READ

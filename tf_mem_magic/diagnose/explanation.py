@@ -27,11 +27,15 @@ _MATTERS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """``happened`` and ``place`` (None: unknown) are one sentence each, ``why`` the rest."""
+    """``happened`` and ``place`` (None: unknown) are one sentence each, ``why`` the rest.
+
+    ``of_size`` are those of ``why`` that tell what was asked for, and that it is too much by itself.
+    """
 
     happened: str
     place: str | None
     why: tuple[str, ...]
+    of_size: tuple[str, ...] = ()
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -48,24 +52,22 @@ def lines(
     disguised: bool,
 ) -> Lines:
     """Explain a diagnosis; ``frames`` are the user's own, outermost first, ``role`` what the memory was for."""
-    why = (
-        _needed(diagnosis, role, dump),
-        _cause(recording, diagnosis),
-        _different(recording.facts),
-        _how_known(dump, disguised),
-    )
+    needed, cause = _needed(diagnosis, role, dump), _cause(recording, diagnosis)
+    alone = "" if cause else _alone(diagnosis)
+    why = (needed, cause, alone, _different(recording.facts), _how_known(dump, disguised))
     return Lines(
         happened=_happened(recording, diagnosis.device, frames),
         place=place(recording.cell.source, frames, recording.cell.script),
         why=tuple(sentence for sentence in why if sentence),
+        of_size=tuple(sentence for sentence in (needed, alone) if sentence),
     )
 
 
 def with_situation(lines: Lines, situation: Situation) -> Lines:
     """Say what was being made: in the place of what was needed where it tells that too, else after it."""
-    why = lines.why[1:] if situation.kind in _SAYS_THE_SIZE and lines.why else lines.why
-    kept = [sentence for sentence in why if "alone is more than" not in sentence]
-    return replace(lines, why=(situation.text, *kept) if why is not lines.why else (*lines.why, situation.text))
+    if situation.kind not in _SAYS_THE_SIZE:
+        return replace(lines, why=(*lines.why, situation.text))
+    return replace(lines, why=(situation.text, *(one for one in lines.why if one not in lines.of_size)))
 
 
 _SAYS_THE_SIZE = ("weight", "eager-data", "pipeline")
@@ -251,9 +253,10 @@ def _cause(recording: Recording, diagnosis: Diagnosis) -> str:
         whole = expected(recording, diagnosis, Effect(released=own))
         too_much = whole is not None and diagnosis.limit is not None and whole.word(diagnosis.limit) == "no"
         return _left(recording, diagnosis.device, whole if too_much else None)
-    beside = _left_beside(recording, diagnosis)
-    if beside:
-        return beside
+    return _left_beside(recording, diagnosis)
+
+
+def _alone(diagnosis: Diagnosis) -> str:
     alone = diagnosis.larger_than_device and diagnosis.cause == "too-big"
     if not alone or diagnosis.requested is None:
         return ""

@@ -41,16 +41,16 @@ class OptimizerMade:
         return self.node if isinstance(self.node, ast.Call) else None
 
 
-def compiled_with(reader: Reader, names: KerasNames, model: str) -> OptimizerMade | str:
+def compiled_with(reader: Reader, names: KerasNames, model: str, where: str = "in this cell") -> OptimizerMade | str:
     """Find the optimizer of the cell's only ``model.compile(...)``; a text says why it was not found."""
     calls = compile_calls(reader.cell.tree, model)
     if len(calls) != 1:
-        return f"`{model}` is not compiled in this cell" if not calls else f"`{model}` is compiled more than once"
+        return f"`{model}` is not compiled {where}" if not calls else f"`{model}` is compiled more than once"
     call = calls[0]
     given = next((k.value for k in call.keywords if k.arg == "optimizer"), call.args[0] if call.args else None)
     if given is None or any(k.arg is None for k in call.keywords):
         return "`compile` does not plainly say its optimizer"
-    return made_by(reader, names, given)
+    return made_by(reader, names, given, where)
 
 
 def compile_calls(tree: ast.Module, model: str) -> list[ast.Call]:
@@ -59,13 +59,13 @@ def compile_calls(tree: ast.Module, model: str) -> list[ast.Call]:
     return [c for c in calls if called_name(c) == "compile" and ast.unparse(c.func.value) == model]  # type: ignore[attr-defined]
 
 
-def made_by(reader: Reader, names: KerasNames, given: ast.expr) -> OptimizerMade | str:
+def made_by(reader: Reader, names: KerasNames, given: ast.expr, where: str = "in this cell") -> OptimizerMade | str:
     """Follow an expression to the string or the call of a Keras class that makes the optimizer."""
     found = given
     if isinstance(given, ast.Name):
         chosen = reader.scopes.reaching(given, reader.bindings(given))
         if chosen is None or chosen.value is None:
-            return f"`{given.id}` is not made in this cell in a way that can be followed"
+            return f"`{given.id}` is not made {where} in a way that can be followed"
         found = chosen.value
     module = _module(reader, names, found)
     if isinstance(found, ast.Constant) and isinstance(found.value, str) and found.value.lower() in BY_STRING:

@@ -71,9 +71,10 @@ def _found(ask: Ask, cell: PythonCell, calls: list[ast.Call], model: str) -> Com
     if len(calls) != 1 or statement is None:
         raise RefusedError(f"`{model}` is compiled in a function, a loop or more than once in an earlier cell")
     call = calls[0]
-    made = compiled_with(Reader(cell, ask.facts), KerasNames(cell, ask.facts.earlier_cells), model)
+    names = KerasNames(cell, ask.facts.earlier_cells)
+    made = compiled_with(Reader(cell, ask.facts), names, model, "in the cell that compiles the model")
     if isinstance(made, str):
-        raise RefusedError(made.replace("in this cell", "in the cell that compiles the model"))
+        raise RefusedError(made)
     if not any(node is made.node for node in ast.walk(call)):
         raise RefusedError("a name of the notebook holds the optimizer, and what it keeps would stay with it")
     texts = (n for n in ast.walk(call) if isinstance(n, ast.Constant) and isinstance(n.value, str))
