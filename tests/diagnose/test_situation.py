@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tf_mem_magic.core.facts import GrownFacts
+from tf_mem_magic.core.facts import BuildingFacts, GrownFacts
 from tf_mem_magic.core.jsonio import decode
 from tf_mem_magic.core.recording import ErrorText, Recording
 from tf_mem_magic.diagnose.cause import diagnose
@@ -244,3 +244,12 @@ def test_a_pool_in_pieces_since_a_failure_gets_a_fresh_kernel_first_and_a_first_
     assert again.offered[0].key == "fresh-kernel"
     assert again.offered[0].takes_effect == "restart"
     assert all(one.key != "fresh-kernel" for one in explain(pieces).offered)
+
+
+def test_the_layer_that_was_being_built_is_named_also_where_keras_lost_the_error():
+    full = recording("lazy_net")
+    built = BuildingFacts("dense_2", "", "kernel", (65536, 2048), "float32")
+    found = situation("lazy_net", facts=replace(full.facts, building=built), status="oom")
+    assert found.text.startswith("The kernel of `dense_2`, [65536, 2048] float32, alone needs 512 MiB, which is more")
+    named = situation("lazy_net", facts=replace(full.facts, building=replace(built, kind="Dense")), status="oom")
+    assert named.text.startswith("The kernel of `dense_2` (a Dense layer), [65536, 2048] float32")

@@ -47,3 +47,13 @@ def test_a_layer_whose_name_cannot_be_read_is_left_out():
     space = {"look": lambda: observe_building(sys._getframe())}
     exec(compile(code, FILE, "exec"), space)
     assert space["add_weight"](types.SimpleNamespace(), (1,)) is None
+
+
+def test_a_weight_whose_value_is_made_later_is_told_by_its_path():
+    code = "def _deferred_initialize(self):\n    return look()\n"
+    space = {"look": lambda: observe_building(sys._getframe())}
+    exec(compile(code, "/venv/lib/keras/src/backend/tensorflow/core.py", "exec"), space)
+    variable = types.SimpleNamespace(_path="net/dense_2/kernel", _shape=(65536, 2048), _dtype="float32")
+    made = BuildingFacts("dense_2", "", "kernel", (65536, 2048), "float32")
+    assert space["_deferred_initialize"](variable) == made
+    assert space["_deferred_initialize"](types.SimpleNamespace(_path="kernel")) is None

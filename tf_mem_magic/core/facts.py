@@ -211,7 +211,10 @@ class TracedFacts:
 
 @dataclass(frozen=True, slots=True)
 class BuildingFacts:
-    """The weight that a layer of Keras was making: the layer's ``name`` and class, the weight's own name and size."""
+    """The weight that a layer of Keras was making: the layer's ``name`` and class, the weight's own name and size.
+
+    ``kind`` is empty where only the weight's path tells the layer.
+    """
 
     name: str
     kind: str

@@ -52,7 +52,8 @@ def weight_made(recording: Recording, diagnosis: Diagnosis, frames: list[Frame])
         return Situation("slots", text, helps=("lighter-optimizer", *ROOM), reason=reason)
     owner = _owner(recording, diagnosis)
     if building is not None:
-        owner = f"`{building.name}` ({'an' if building.kind[:1] in 'AEIOU' else 'a'} {building.kind} layer)"
+        article = "an" if building.kind[:1] in "AEIOU" else "a"
+        owner = f"`{building.name}`" + (f" ({article} {building.kind} layer)" if building.kind else "")
     named = building.weight if building is not None else ""
     what = f"The {named or 'kernel'} of {owner}" if named or len(diagnosis.shape or ()) > 1 else f"A weight of {owner}"
     alone = f"{what}{_described(diagnosis)}"

@@ -8,9 +8,16 @@ from typing import Any
 
 from tf_mem_magic.core.facts import BuildingFacts
 from tf_mem_magic.facts.kinds import is_exactly
+from tf_mem_magic.facts.names import stored
 
 _LAYER = os.path.join("keras", "src", "layers", "layer.py")
+_VARIABLES = tuple(
+    os.path.join("keras", "src", "backend", *parts) for parts in (("tensorflow", "core.py"), ("common", "variables.py"))
+)
 _MAKES = "add_weight"
+_MAKES_LATER = "_deferred_initialize"
+"""A model that is built while its step is traced gets its weights' values after that, without its layers' frames."""
+
 _WANTED = ("self", "shape", "name", "dtype")
 _MOST_FRAMES = 400
 
@@ -26,6 +33,8 @@ def observe_building(frame: FrameType | None) -> BuildingFacts | None:
                 return None
             if frame.f_code.co_name == _MAKES and frame.f_code.co_filename.endswith(_LAYER):
                 return _described(frame)
+            if frame.f_code.co_name == _MAKES_LATER and frame.f_code.co_filename.endswith(_VARIABLES):
+                return _of_a_variable(frame)
             frame = frame.f_back
     except Exception:  # the stack moves on while it is read
         return None
@@ -49,6 +58,20 @@ def _described(frame: FrameType) -> BuildingFacts | None:
         shape=_shape(found["shape"]),
         dtype=dtype if type(dtype) is str else None,
     )
+
+
+def _of_a_variable(frame: FrameType) -> BuildingFacts | None:
+    """Describe a variable by its path: ``net/dense/kernel``."""
+    snapshot = frame.f_locals
+    variable = snapshot.get("self")
+    if type(snapshot) is dict and frame.f_trace is None:
+        snapshot.clear()
+    held = stored(variable)
+    path, shape, dtype = (held.get(name) for name in ("_path", "_shape", "_dtype"))
+    parts = path.split("/") if type(path) is str else []
+    if len(parts) < 2:
+        return None
+    return BuildingFacts(parts[-2], "", parts[-1], _shape(shape), dtype if type(dtype) is str else None)
 
 
 def _shape(given: Any) -> tuple[int, ...] | None:

@@ -48,17 +48,20 @@ def found():
         return json.loads(ran.out.partition("FOUND")[2])
 
 
-def test_the_cell_that_ran_out_fits_in_two_parts(found):
-    assert ("oom", "ok", 2, True) == (found["before"], found["after"], found["steps"], found["peak"] <= found["limit"])
+def test_the_cell_that_ran_out_fits_in_a_few_parts(found):
+    assert ("oom", "ok", True) == (found["before"], found["after"], found["peak"] <= found["limit"])
+    assert found["steps"] in (2, 4)
 
 
 def test_the_source_that_ran_is_the_visible_edit(found):
-    call = "from tf_mem_magic import apply\napply.accumulate_gradients(model, 2)\n"
-    assert f"%%tfmem\n{call}model.fit(x, y, batch_size=4096, verbose=0)\n" == found["source"]
+    steps = found["steps"]
+    call = f"from tf_mem_magic import apply\napply.accumulate_gradients(model, {steps})\n"
+    assert f"%%tfmem\n{call}model.fit(x, y, batch_size={8192 // steps}, verbose=0)\n" == found["source"]
 
 
 def test_the_rerun_was_seen_to_use_the_smaller_batch(found):
-    assert [["batch", 4096, 4096]] == found["checks"]
+    part = 8192 // found["steps"]
+    assert [["batch", part, part]] == found["checks"]
 
 
 def test_undo_makes_the_optimizer_update_at_every_batch_again(found):
