@@ -44,8 +44,24 @@ def test_every_option_and_command_of_the_parsers_has_its_place(pages):
     assert "%tfmem doctor" in re.sub(r"<[^>]+>", "", (pages / "_generated" / "commands.html").read_text())
 
 
+def test_the_badges_say_what_setup_cfg_says():
+    pictures = pytest.importorskip("tests.pictures")
+    drawn = {name: (pictures.IMAGES / name).read_text(encoding="utf-8") for name in pictures.badges()}
+    assert drawn == pictures.badges()
+
+
+def test_the_pictures_are_small_and_the_animation_moves():
+    pictures = pytest.importorskip("PIL.Image")
+    folder = ROOT / "docs" / "images"
+    assert (folder / "click.gif").stat().st_size < 2_000_000
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 3_000_000
+    with pictures.open(folder / "click.gif") as moving:
+        assert moving.n_frames > 10
+
+
 def test_links_of_the_readme_lead_to_files():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if not link.startswith("http")]
+    links += re.findall(r'src="([^"]+)"', text)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []

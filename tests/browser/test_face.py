@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import mimetypes
 import os
+import re
 import time
 from pathlib import Path
 
@@ -133,6 +136,41 @@ def click(lab: Lab, seen: dict) -> None:
     lab.shot(lab.folder / "after.png")
 
 
+def scroll_during_a_failure(lab: Lab, index: int) -> float:
+    """Scroll to the top while a cell below is about to fail for real; give how far the page has moved afterwards."""
+    lab.page.set_viewport_size({"width": 1280, "height": 420})
+    lab.set_source(index, "%%tfmem\nimport time; time.sleep(4)\nnp.zeros(1 << 50)")
+    lab.start(index)
+    time.sleep(1)
+    lab.page.mouse.move(640, 300)
+    lab.page.mouse.wheel(0, -5000)
+    wait_until(lambda: "Out of memory" in lab.output_text(index) and not lab.is_running(index), "it has failed")
+    time.sleep(3)
+    return lab.page.evaluate("() => document.querySelector('.jp-WindowedPanel-outer').scrollTop")
+
+
+README_STYLE = """body { width: 838px; margin: 0; font: 16px/1.5 sans-serif } p, pre, ul { margin: 0 0 16px }
+h1 { font-size: 2em; margin: 0 0 16px; padding-bottom: 10px } pre { padding: 16px; font-size: 85%; line-height: 1.45 }
+code { font-size: 85% } pre code { font-size: 100% } img { max-width: 100% }"""
+
+
+def height_of_the_readme(lab: Lab) -> float:
+    """Measure what stands before "The commands", set as GitHub sets a README."""
+    from markdown_it import MarkdownIt
+
+    text = (harness.PROJECT / "README.md").read_text(encoding="utf-8").partition("## The commands")[0]
+    page = MarkdownIt("commonmark").render(text)
+    for path in set(re.findall(r'src="([^"]+)"', page)):
+        kind = mimetypes.guess_type(path)[0]
+        data = base64.b64encode((harness.PROJECT / path).read_bytes()).decode()
+        page = page.replace(f'src="{path}"', f'src="data:{kind};base64,{data}"')
+    tab = lab.page.context.new_page()
+    tab.set_content(f"<style>{README_STYLE}</style>{page}", wait_until="load")
+    height = tab.evaluate("() => document.documentElement.getBoundingClientRect().height")
+    tab.close()
+    return height
+
+
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
     with Lab(tmp_path_factory.mktemp("face"), env=bfc(150), size=(1280, 800)) as lab:
@@ -170,6 +208,12 @@ def story(tmp_path_factory):
         lab.wait_for_text(FIT + 1, "timeline")
         time.sleep(1)
         seen["quiet"] = lab.cell(FIT + 1, "c.node.querySelector('.jp-Cell-outputWrapper').style.cssText")
+        seen["taken back"] = scroll_during_a_failure(lab, FIT + 1)
+        lab.cell(FIT + 1, "(c.outputsScrolled = true, null)")
+        time.sleep(0.5)
+        hidden = "((o) => o.scrollHeight - o.clientHeight)(c.node.querySelector('.jp-OutputArea'))"
+        seen["set to scroll"] = lab.cell(FIT + 1, hidden)
+        seen["readme"] = height_of_the_readme(lab)
         lab.shut_down()
     return seen
 
@@ -247,6 +291,18 @@ def test_after_undo_one_button_is_left(story):
 
 def test_a_cell_that_went_well_holds_no_height_once_its_strip_is_gone(story):
     assert story["quiet"] == ""
+
+
+def test_what_the_person_scrolled_to_is_not_taken_away_by_a_failure(story):
+    assert story["taken back"] == 0
+
+
+def test_an_output_that_was_set_to_scroll_is_not_boxed_around_a_report(story):
+    assert story["set to scroll"] <= 2
+
+
+def test_the_readme_takes_one_and_a_half_screens_before_the_commands(story):
+    assert story["readme"] <= 1.5 * 900
 
 
 def test_a_saved_report_is_at_most_sixty_kilobytes_with_one_picture(story):
