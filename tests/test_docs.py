@@ -45,7 +45,7 @@ def test_every_option_and_command_of_the_parsers_has_its_place(pages):
 
 
 def test_the_badges_say_what_setup_cfg_says():
-    pictures = pytest.importorskip("tests.pictures")
+    pictures = pytest.importorskip("tests.browser.pictures")
     drawn = {name: (pictures.IMAGES / name).read_text(encoding="utf-8") for name in pictures.badges()}
     assert drawn == pictures.badges()
 

@@ -1,4 +1,4 @@
-"""Take the documentation's pictures anew: ``python -m tests.pictures`` writes them to ``docs/images``.
+"""Take the documentation's pictures anew: ``python -m tests.browser.pictures`` writes them to ``docs/images``.
 
 The quickstart runs in a real JupyterLab, driven in a real Chromium, and runs out of memory for real:
 
@@ -7,7 +7,7 @@ The quickstart runs in a real JupyterLab, driven in a real Chromium, and runs ou
 - ``click.gif``: from the one to the other;
 - ``licence.svg``, ``python.svg``, ``tensorflow.svg``: what ``setup.cfg`` says.
 
-``python -m tests.pictures --every FOLDER`` takes every moment in light, dark and high contrast and at three widths, to
+``python -m tests.browser.pictures --every FOLDER`` takes every moment in light, dark and high contrast and at three widths, to
 be looked at; ``--app notebook`` does so in Notebook 7. The packages are those of the tests; Pillow, which writes the
 pictures, comes with matplotlib.
 """
@@ -43,7 +43,7 @@ _MOST_WHILE_RUNNING = 14
 
 def main() -> None:
     """Take what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m tests.pictures", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.browser.pictures", description=__doc__)
     parser.add_argument("--every", type=Path, metavar="FOLDER", help="take every moment in every theme and width")
     parser.add_argument("--app", choices=["jupyterlab", "notebook"], default="jupyterlab", help="with --every: where")
     asked = parser.parse_args()
