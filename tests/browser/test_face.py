@@ -144,7 +144,7 @@ def scroll_during_a_failure(lab: Lab, index: int) -> float:
     time.sleep(1)
     lab.page.mouse.move(640, 300)
     lab.page.mouse.wheel(0, -5000)
-    wait_until(lambda: "Out of memory" in lab.output_text(index) and not lab.is_running(index), "it has failed")
+    wait_until(lambda: "Out of host memory" in str(lab.outputs(index)) and not lab.is_running(index), "it has failed")
     time.sleep(3)
     return lab.page.evaluate("() => document.querySelector('.jp-WindowedPanel-outer').scrollTop")
 

@@ -118,7 +118,7 @@ def _expected(expected: Expected | None) -> str:
 
 def _chart(chart: Chart, width: int) -> list[str]:
     """Draw the timeline, and say what is drawn."""
-    return ["", *(f"  {row}" for row in drawn(chart, width - 4)), *_wrapped(scale(chart), width)]
+    return ["", *(f"  {row}".rstrip() for row in drawn(chart, width - 4)), *_wrapped(scale(chart), width)]
 
 
 def _filled(bar: Bar, width: int) -> list[str]:

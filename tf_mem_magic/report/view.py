@@ -18,7 +18,7 @@ from tf_mem_magic.report.choices import (
     declined_view,
     not_offered,
 )
-from tf_mem_magic.report.measures import amount, limit_of, unit_of
+from tf_mem_magic.report.measures import amount, limit_of, took, unit_of
 from tf_mem_magic.report.picture.chart import Chart, chart_of
 from tf_mem_magic.report.sentences import Share
 
@@ -111,6 +111,8 @@ class ReportView:
         Folded: what the allocator told; ``raw`` is its text as it wrote it.
     original : str
         The cell as it was before the change; empty without one.
+    is_timed : bool
+        The headline already says the time that the timeline spans.
     picture_words : str
         The timeline in words, for those who cannot see it.
     """
@@ -141,6 +143,7 @@ class ReportView:
     dumps: tuple[DumpTable, ...]
     raw: str
     original: str
+    is_timed: bool
     picture_words: str
 
     @property
@@ -174,11 +177,13 @@ def view_of(outcome: Outcome) -> ReportView:
     recording, comparison = outcome.recording, outcome.comparison
     limit = limit_of(outcome)
     cells = tuple(outcome.new_cells)
+    headline = sentences.headline(outcome)
+    chart = chart_of(outcome) if sentences.has_timeline(outcome) else None
     return ReportView(
         status=recording.status,
         mark=sentences.mark(outcome),
         word=rerun.STATUS_WORDS[recording.status],
-        headline=sentences.headline(outcome),
+        headline=headline,
         is_quiet=sentences.is_quiet(outcome),
         left=sentences.left_behind(outcome) if recording.status not in ("oom", "killed") else "",
         said=_said(outcome),
@@ -195,7 +200,7 @@ def view_of(outcome: Outcome) -> ReportView:
         leftovers=tuple((name, amount(size)) for name, size in outcome.leftovers),
         declined=tuple(declined_view(declined, outcome) for declined in outcome.declined),
         declined_label=not_offered(outcome.declined),
-        chart=chart_of(outcome) if sentences.has_timeline(outcome) else None,
+        chart=chart,
         bar=_bar(outcome),
         peaks=sentences.other_peaks(outcome),
         notes=sentences.notes(outcome),
@@ -203,6 +208,7 @@ def view_of(outcome: Outcome) -> ReportView:
         dumps=_dumps(outcome),
         raw=_raw(recording.stderr),
         original=comparison.original if comparison is not None else "",
+        is_timed=chart is not None and took(recording.seconds) in headline and chart.seconds < 1.05 * recording.seconds,
         picture_words=sentences.describe(outcome),
     )
 

@@ -99,9 +99,7 @@ def _with_code(said: Said) -> str:
 
 
 def _rest(view: ReportView) -> str:
-    # The time that the headline tells is that of the whole chart: said once.
-    timed = view.chart is not None and view.chart.end_label not in view.headline
-    chart = chart_html(view.chart, view.picture_words, timed=timed) if view.chart else ""
+    chart = chart_html(view.chart, view.picture_words, timed=not view.is_timed) if view.chart else ""
     bar = bar_html(view.bar) if view.bar else ""
     original = code_to_copy(view.original) if view.original else ""
     told = "".join(map(line, map(prose, (*view.notes, *view.peaks))))

@@ -127,7 +127,7 @@ def chart_of(outcome: Outcome) -> Chart | None:
         top,
         limit if near else None,
         _limit_words(limit, near, unit),
-        amount(top, unit),
+        amount(top, unit if top < 1000 * unit.size else None),
         took(seconds),
         _peak_words(main, unit),
         quantity(main),
