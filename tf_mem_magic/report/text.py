@@ -5,10 +5,10 @@ from __future__ import annotations
 import textwrap
 
 from tf_mem_magic.core.outcome import Outcome
-from tf_mem_magic.report.blocks import drawn, scale
 from tf_mem_magic.report.choices import ChoiceView, Expected
 from tf_mem_magic.report.html.markup import plain
 from tf_mem_magic.report.html.page import EXPECTED
+from tf_mem_magic.report.picture.blocks import drawn, scale
 from tf_mem_magic.report.picture.chart import Chart
 from tf_mem_magic.report.printable import printable
 from tf_mem_magic.report.tries import tries_text

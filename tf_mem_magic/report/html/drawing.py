@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from tf_mem_magic.report import blocks
 from tf_mem_magic.report.choices import UNKNOWN, Expected
 from tf_mem_magic.report.html.markup import FAINT, LINE, escaped, fold, line, prose
+from tf_mem_magic.report.picture import blocks
 from tf_mem_magic.report.picture.chart import COLUMNS, Chart, Curve
 from tf_mem_magic.report.picture.palette import BEFORE, FAILED, PARTS, SERIES
 from tf_mem_magic.report.sentences import Share
