@@ -117,7 +117,7 @@ EXAMPLES: tuple[Example, ...] = (
     _example(
         "a function",
         "%%tfmem\ndef data():\n    return tf.data.Dataset.from_tensor_slices(x)\n\nd = data()\n",
-        "it ran out in a function",
+        "ran out in `data`",
         declined=True,
         line=3,
     ),

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from tests.kernel import bfc
 from tests.script import found_by
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.facts import Facts, ModelFacts
+from tf_mem_magic.core.facts import Facts, FunctionFacts, ModelFacts
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.remedies._engine.ranking import propose_all
 from tf_mem_magic.remedies.rematerialize.remedy import propose
 
 IMPORTS = "import keras\nimport tensorflow as tf\nfrom keras import layers\n"
@@ -380,3 +381,55 @@ def test_tapes_of_other_cells_do_not_count_where_keras_trains(earlier, own_step,
     (answer,) = propose(Context(cell, Recording(cell, status="oom", facts=facts), diagnosis))
     told = getattr(answer, "reason", "")
     assert ("more than one GradientTape" in told) is counts, told
+
+
+MLP = """def mlp(x, units):
+    x = layers.Dense(units, activation="gelu")(x)
+    return layers.Dropout(0.1)(x)"""
+RES = """def res_block(x):
+    y = layers.Conv1D(32, 3, padding="same", activation="relu")(x)
+    y = layers.BatchNormalization()(y)
+    return layers.Add()([x, y])"""
+MADE = """def build(depth=4):
+    h = inputs = keras.Input((64, 32))
+    for _ in range(depth):
+        h = {}
+    return keras.Model(inputs, layers.Dense(1)(h))"""
+
+
+@pytest.mark.parametrize(
+    ("functions", "built", "is_new", "block"),
+    [
+        ((("mlp", MLP), ("build", MADE.format("mlp(h, 64)"))), "model = build()\n", True, "mlp"),
+        ((("res_block", RES), ("build", MADE.format("res_block(h)"))), "depth = 6\nmodel = build(depth)\n", True, "res_block"),
+        (
+            (("res_block", RES),),
+            "h = inputs = keras.Input((64, 32))\nfor _ in range(4):\n    h = res_block(h)\n"
+            "model = keras.Model(inputs, layers.Dense(1)(h))\n",
+            True,
+            "res_block",
+        ),
+        ((("res_block", RES), ("build", MADE.format("res_block(h)"))), "", False, ""),
+    ],
+)  # fmt: skip
+def test_a_block_of_an_earlier_cell_is_defined_anew_where_this_cell_builds_the_model(functions, built, is_new, block):
+    earlier = ("import keras\nfrom keras import layers", *(text for _, text in functions))
+    made = tuple(FunctionFacts(name, text, f"/tmp/ipykernel_1/{name}.py", 1) for name, text in functions)
+    source = f"%%tfmem\n{built}{FIT}"
+    model = ModelFacts("model", ("Dense", "Functional"), steps_before=None if is_new else 3, steps=3, own_step=False)
+    facts = Facts("2.21.0", "3.15.1", True, models=(model,), functions=made, earlier_cells=earlier)
+    cell = Cell(source)
+    diagnosis = Diagnosis("GPU:0", line=len(source.splitlines()))
+    answer = next(
+        a
+        for a in propose_all(Context(cell, Recording(cell, status="oom", facts=facts), diagnosis))
+        if a.key == "rematerialize"
+    )
+    if block:
+        assert f"@apply.rematerialize\ndef {block}(" in answer.source, getattr(answer, "reason", "")
+        assert answer.source.endswith(built + FIT)
+        assert "def build" not in answer.source
+        assert answer.taken_over == (dict(functions)[block],)
+    else:
+        assert "in an earlier cell: change it there" in answer.reason
+        assert "@apply.rematerialize" in answer.patch

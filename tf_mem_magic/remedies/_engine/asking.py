@@ -63,9 +63,8 @@ def _asked_further(remedy: Remedy, question: Question, answers: Answer) -> Answe
     context, taken = question.context, question.taken
     if taken is None:
         return _with_patch(remedy, context, answers)
-    has_patch = any(isinstance(answer, Declined) and answer.patch for answer in answers)
     in_helpers = bool(getattr(remedy, "IN_HELPERS", False))
-    if not taken.led and (has_patch or not in_helpers):
+    if not taken.led and not in_helpers:
         return _with_patch(remedy, context, answers)
     whole = _answers(remedy, taken.context, question.inside)
     proposals = [p for p in whole if isinstance(p, Proposal) and not p.new_cell]

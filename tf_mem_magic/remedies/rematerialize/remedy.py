@@ -22,6 +22,8 @@ from tf_mem_magic.remedies.rematerialize.tapes import tapes_of
 
 KEY = "rematerialize"
 TITLE = "Rematerialize"
+IN_HELPERS = True
+"""The blocks may be functions of earlier cells: those of a model that this cell builds are defined anew in it."""
 
 GUARDS = (
     device_memory.saying("the computer's own memory ran out, not the memory that training steps use"),
