@@ -166,13 +166,14 @@ def test_a_small_list_one_in_host_memory_or_a_single_entry_is_no_cause(facts):
         ("big_picture", "in-tiles"),
         ("resize_eager", "rows-in-chunks"),
         ("jacobian", "jacobian-row-by-row"),
+        ("epoch_end", "callback-in-batches"),
     ],
 )
 def test_the_first_button_is_the_one_that_was_seen_to_fit(name, first):
     assert explain(recording(name)).offered[0].key == first
 
 
-@pytest.mark.parametrize("name", ["epoch_end", "tape_over_loop"])
+@pytest.mark.parametrize("name", ["pairwise", "tape_over_loop"])
 def test_what_only_the_code_itself_can_change_has_no_button_but_lines_to_copy(name):
     outcome = explain(recording(name))
     assert outcome.offered == ()
