@@ -140,6 +140,7 @@ def pointed(lab: Lab, failure: Image.Image) -> Iterator[tuple[Image.Image, int]]
         at = tuple(a + (b - a) * step / 6 for a, b in zip(start, end))
         yield with_pointer(failure, at), 80 if step < 6 else 900
     lab.click(BUTTON)
+    lab.page.mouse.move(2, 2)
 
 
 def with_pointer(picture: Image.Image, at: tuple[float, ...]) -> Image.Image:
