@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.text.cell import walk
 from tf_mem_magic.notebook.uses import called_name
 
 BY_STRING = {
@@ -55,7 +56,7 @@ def compiled_with(reader: Reader, names: KerasNames, model: str, where: str = "i
 
 def compile_calls(tree: ast.Module, model: str) -> list[ast.Call]:
     """List the calls of ``model.compile``."""
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
+    calls = [n for n in walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
     return [c for c in calls if called_name(c) == "compile" and ast.unparse(c.func.value) == model]  # type: ignore[attr-defined]
 
 

@@ -10,7 +10,7 @@ from functools import partial
 
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.notebook.earlier import EarlierCells, earlier_cells
-from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.cell import PythonCell, children, walk
 from tf_mem_magic.notebook.text.outline import import_parts
 
 _BUILDERS = ("keras.layers.", "keras.models.", "keras.applications.", "keras.Sequential", "keras.Model", "keras.Input")
@@ -279,7 +279,7 @@ def _imports(node: ast.AST) -> dict[str, str]:
 
 
 def _stored(statement: ast.stmt) -> list[str]:
-    return [n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)]
+    return [n.id for n in walk(statement) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)]
 
 
 def _calls(node: ast.AST) -> Iterator[ast.Call]:
@@ -292,7 +292,7 @@ def _calls(node: ast.AST) -> Iterator[ast.Call]:
         if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef)):
             ahead += [*one.decorator_list, *one.args.defaults]
         elif not isinstance(one, ast.Lambda):
-            ahead += ast.iter_child_nodes(one)
+            ahead += children(one)
 
 
 def _last(func: ast.expr) -> str:
