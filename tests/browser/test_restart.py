@@ -211,6 +211,9 @@ def test_a_cell_that_failed_is_repaired_in_the_page_and_goes_on_there(lab, opene
     alert.wait_for()
     lab.shot(lab.folder / "stopped.png")
     assert "cell 5 of 5 was not run, because cell 4 of 5 did not run through." in lab.output_text(4)
+    wait_until(lambda: "was not run" in notebook.saved(4), "the file says it too")
+    notebook.reload()
+    alert.wait_for()  # the new page says where it stopped, and goes on when it is told to
     lab.set_source(3, "value = 11")
     lab.page.locator(".tfmem-go-on").click()
     notebook.fits()
