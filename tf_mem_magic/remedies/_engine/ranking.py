@@ -41,7 +41,8 @@ def _together(context: Context, ranked: Sequence[Proposal | Declined]) -> Propos
     others = [one for one in proposals if one in able and one not in makes_room and one not in smaller]
     pairs = [(a, b) for first, second in ((makes_room, smaller), (makes_room, others), (others, smaller))
              for a in first for b in second]  # fmt: skip
-    for one, other in sorted(pairs, key=lambda pair: [_rank(two)[1:] for two in pair])[:_MOST_PAIRS]:
+    tried = min(max(_MOST_TEXT // max(len(context.cell.source), 1), 1), _MOST_PAIRS)
+    for one, other in sorted(pairs, key=lambda pair: [_rank(two)[1:] for two in pair])[:tried]:
         steps = _one_after_another(context, (one.key, other.key))
         if isinstance(steps, Declined):
             continue
@@ -54,7 +55,10 @@ def _together(context: Context, ranked: Sequence[Proposal | Declined]) -> Propos
 
 
 _MOST_PAIRS = 6
-"""Pairs of changes that are tried together: each asks two remedies once more."""
+"""Pairs of changes that are tried together: each asks two remedies once more, about a cell that is read anew."""
+
+_MOST_TEXT = 60_000
+"""Characters of cells that are read anew for that: in a long cell only the first pair is tried."""
 
 
 def _makes_room(effect: Effect) -> bool:
