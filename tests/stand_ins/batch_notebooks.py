@@ -560,6 +560,15 @@ ROWS = [
         for name, cell, earlier in [
             ("a text made a row", "tokens = vectorizer([text])\nmodel.predict(tokens)  # <-",
              ("text = 'a'\ndef vectorizer(texts):\n    return np.zeros((len(texts), 8))",)),
+            ("a list of one number", "model.predict([17.0])  # <-", ()),
+            ("a window that a loop makes longer",
+             "X = img[np.newaxis]\nfor k in range(3):\n    y = model.predict(X)  # <-\n    X = np.concatenate([X, y], axis=1)", ()),
+            ("a step of play beside one that learns",
+             "for episode in range(3):\n    obs = img\n    for step in range(2):\n        done = play(obs)  # <-\n"
+             "    if episode > 1:\n        learn(batch_size)",
+             ("batch_size = 64", "def choose(state):\n    return model.predict(state[np.newaxis])",
+              "def play(state):\n    return choose(state)",
+              "def learn(batch_size):\n    model.train_on_batch(x_train[:batch_size], y_train[:batch_size])")),
             ("a list of one text", "sentence = ['granny is here']\nsequences = texts_to_sequences(sentence)\nmodel.predict(sequences)  # <-",
              ("def texts_to_sequences(texts):\n    return np.zeros((len(texts), 8))",)),
             ("two of them", "a, b = encode([text]), encode([text])\nfor i in range(2):\n    t = tokenize([text])\n"

@@ -203,7 +203,7 @@ class Iterator(PyDataset):
 def _batches(x, batch_size, steps):
     """Yield the batches of one epoch."""
     if isinstance(x, (list, tuple)):
-        x = x[0]
+        x = Arr(len(x)) if isinstance(x[0], (int, float, str)) else x[0]
     if isinstance(x, dict):
         x = next(iter(x.values()))
     if isinstance(x, Arr):

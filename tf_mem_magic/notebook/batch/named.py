@@ -24,6 +24,8 @@ def of_names(reader: Reader, regions: Sequence[ast.stmt]) -> Setting | Unknown:
                 continue
             if isinstance(node, ast.Name) and _holds_data(reader, node):
                 continue
+            if reader.covers(region) and _is_another_step(reader, node):
+                continue
             one = resolve(reader, node)
             if isinstance(one, Unknown):
                 return one
@@ -31,6 +33,12 @@ def of_names(reader: Reader, regions: Sequence[ast.stmt]) -> Setting | Unknown:
     if not settings:
         return Unknown("no batch size was found in the lines that led to the error")
     return merge(settings)
+
+
+def _is_another_step(reader: Reader, node: ast.expr) -> bool:
+    """Say whether a call that gives nothing back, and did not fail, is handed the batch size: ``learn(batch_size)``."""
+    statement = reader.scopes.statement(node)
+    return isinstance(statement, ast.Expr) and not reader.covers(statement) and isinstance(statement.value, ast.Call)
 
 
 def _holds_data(reader: Reader, name: ast.Name) -> bool:

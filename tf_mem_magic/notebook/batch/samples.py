@@ -49,6 +49,8 @@ def _count(reader: Reader, expr: ast.expr) -> int | None:
         left = count_samples(reader, expr.left)
         return left if left is not None else count_samples(reader, expr.right)
     if isinstance(expr, (ast.List, ast.Tuple)) and expr.elts:
+        if all(isinstance(one, ast.Constant) for one in expr.elts):
+            return len(expr.elts)  # numbers or texts, not inputs
         return count_samples(reader, expr.elts[0])
     if isinstance(expr, ast.Dict) and expr.values:
         return count_samples(reader, expr.values[0])
@@ -72,8 +74,33 @@ def _of_name(reader: Reader, name: ast.Name) -> int | None:
         return count_samples(reader, chosen.value)
     if chosen is not None and isinstance(chosen.node, ast.Assign) and called_name_of(chosen.node.value) == "next":
         return _batch_of(reader, chosen.node.value)
+    if chosen is None and len(found) > 1:
+        return _of_each(reader, name, found)
     only = len(found) == 1 and isinstance(found[0].scope, ast.Module)
     return known[0] if known and only else None
+
+
+def _of_each(reader: Reader, name: ast.Name, found: list[Binding]) -> int | None:
+    """Count the samples of a name that a loop makes longer along another axis: what it begins with."""
+    if len(found) > _MOST_BINDINGS:
+        return None
+    counts: set[int | None] = set()
+    for binding in found:
+        if binding.kind != "assign" or binding.value is None:
+            return None
+        if not _makes_longer(reader, binding.value, name.id):
+            counts.add(count_samples(reader, binding.value))
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _makes_longer(reader: Reader, value: ast.expr, name: str) -> bool:
+    """Tell whether a value is ``concatenate([X, y], axis=1)``: the samples of ``X``, each longer."""
+    if called_name_of(value) not in ("concatenate", "concat", "append", "hstack") or not isinstance(value, ast.Call):
+        return False
+    axis = next((k.value for k in value.keywords if k.arg == "axis"), value.args[-1] if len(value.args) > 1 else None)
+    number = None if axis is None else evaluate(reader, axis)
+    same = any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(value))
+    return same and number is not None and number != 0
 
 
 def called_name_of(expr: ast.expr) -> str:
