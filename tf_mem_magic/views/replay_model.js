@@ -148,7 +148,9 @@ function initialize({ model }) {
     send({ op: "cells", cells });
   };
   const onEdit = () => {
-    waiting ??= setTimeout(tellCells, 50);
+    if (waiting !== null) return; // the first edit is told at once, those that follow it together
+    tellCells();
+    waiting = setTimeout(tellCells, 50);
   };
   // The signal for what stands in cells, and one for cells that come and go; where a page has neither, it is looked at.
   const edits = [context.model.contentChanged, context.model.sharedModel.changed].filter(Boolean);

@@ -26,6 +26,9 @@ QUIET = 3.0
 CELLS_WITHIN = 1.5
 """Seconds to wait for the page's cells, where the kernel can hear the page while it is busy."""
 
+EDIT_WITHIN = 0.3
+"""Seconds in which an edit that the page has seen reaches a busy kernel."""
+
 _ATTRIBUTE = "_tf_mem_magic_replaying"
 
 
@@ -73,10 +76,17 @@ class Replaying:
         return number % len(self._order.steps) in self.model.tried
 
     def wait_for_cells(self) -> None:
-        """Wait a moment for the page to tell its cells, where that can come to pass while a cell runs."""
+        """Wait a moment for the page to tell its cells, where that can come to pass while a cell runs.
+
+        An edit just before may still be on its way.
+        """
         kernel = getattr(self._shell, "kernel", None)
-        if self.page_cells is None and getattr(kernel, "_supports_kernel_subshells", False):
+        if not getattr(kernel, "_supports_kernel_subshells", False):
+            return
+        if self.page_cells is None:
             self._told.wait(CELLS_WITHIN)
+        else:
+            time.sleep(EDIT_WITHIN)
 
     def resuming(self) -> None:
         """Note that ``%tfmem resume`` runs the cells from now on."""
