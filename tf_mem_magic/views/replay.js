@@ -100,7 +100,7 @@ function showBanner(context, plan, words) {
   const top = inside === document.body ? 4 : bar ? bar.offsetTop + (isWide ? 1 : bar.offsetHeight + 4) : 4;
   box.style.cssText =
     `position:${inside === document.body ? "fixed" : "absolute"};top:${top}px;left:${isWide ? 54 : 50}%;transform:translateX(-50%);z-index:1000;` +
-    `max-width:${isWide ? "34%" : "calc(100% - 48px)"};box-sizing:border-box;padding:3px 12px;border-radius:4px;overflow:hidden;white-space:nowrap;text-overflow:ellipsis;` +
+    `max-width:${isWide ? "30%" : "calc(100% - 48px)"};box-sizing:border-box;padding:3px 12px;border-radius:4px;overflow:hidden;white-space:nowrap;text-overflow:ellipsis;` +
     "font:13px/1.45 var(--jp-ui-font-family,sans-serif);color:var(--jp-ui-font-color1,#222);background:var(--jp-layout-color1,#fff);" +
     "border:1px solid var(--jp-border-color1,#bbb);border-left:4px solid var(--jp-brand-color1,#1976d2);box-shadow:0 1px 6px rgba(0,0,0,.2)";
   const name = shown.length === 1 ? "" : `${context.path?.split("/").pop() ?? ""}: `;

@@ -19,7 +19,7 @@ function bannerWords(replay) {
   const next = replay.running >= 0 ? replay.running : [...replay.steps.keys()].find((n) => !replay.done.includes(n));
   if (next === undefined) return "";
   const isLast = next === replay.steps.length - 1;
-  return `${replay.title}: ${counted(replay, next)}${isLast ? ", the one that ran out of memory" : ""} · ${replay.steps[next].words}`;
+  return `${counted(replay, next)}${isLast ? ", the one that ran out of memory" : ""} · ${replay.title} · ${replay.steps[next].words}`;
 }
 
 // Run what has not run well yet, each cell as it is in the page now, as long as this page is the one that does.
