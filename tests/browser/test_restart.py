@@ -93,6 +93,12 @@ class Notebook:
         """Give what the file has as a cell's outputs."""
         return json.dumps(json.loads((self.lab.folder / f"{self.name}.ipynb").read_text())["cells"][index]["outputs"])
 
+    def knows(self, index: int, source: str) -> None:
+        """Wait until the kernel knows a cell as the page has it."""
+        code = "from tf_mem_magic.session.restarts.replaying import replaying_of as _of\n"
+        code += f"assert (_of(get_ipython()).page_cells or {{}}).get('cell-{index}') == {source!r}"
+        wait_until(lambda: self.lab.execute(code)["status"] == "ok", "the page has told its cells")
+
     def fits(self) -> None:
         self.lab.wait_for_text(4, "it fits")
 
@@ -240,6 +246,7 @@ def test_resume_takes_the_cells_as_the_page_has_them_and_strangers_are_offered_n
     lab.page = first
 
     lab.set_source(3, "value = 11")
+    notebook.knows(3, "value = 11")
     lab.set_source(5, "%tfmem resume")
     assert "value = 7" in (lab.folder / "resumed.ipynb").read_text()
     lab.run(5)
@@ -279,9 +286,7 @@ def test_after_a_persons_own_restart_resume_takes_cells_as_the_page_has_them_uns
     lab.run(5)
     assert "A restart was planned here (Restart with it): %tfmem resume runs its cells." in lab.output_text(5)
     lab.set_source(3, "value = 11")
-    told = "from tf_mem_magic.session.restarts.replaying import replaying_of as _of\n"
-    told += "assert (_of(get_ipython()).page_cells or {}).get('cell-3') == 'value = 11'"
-    wait_until(lambda: lab.execute(told)["status"] == "ok", "the page has told its cells")
+    notebook.knows(3, "value = 11")
     assert "value = 7" in (lab.folder / "own.ipynb").read_text()
     lab.set_source(5, "%tfmem resume")
     lab.run(5)
