@@ -197,8 +197,8 @@ def report_on(lab: Lab) -> Image.Image:
     """Give the report as it stands in the cell's output, from its headline to its chart."""
     lab.cell(FIT, "c.node.querySelector('.tfmem-report').scrollIntoView({block: 'start'})")
     time.sleep(0.5)
-    top, bottom = (lab.page.locator(part).first.bounding_box() for part in (".tfmem-report", ".tfmem-rest"))
-    clip = {"x": top["x"] - 8, "y": top["y"], "width": 740, "height": bottom["y"] + bottom["height"] - top["y"]}
+    top, bottom = (lab.page.locator(part).first.bounding_box() for part in (".tfmem-report", ".tfmem-rest [role=img]"))
+    clip = {"x": top["x"] - 8, "y": top["y"], "width": 740, "height": bottom["y"] + bottom["height"] + 20 - top["y"]}
     return Image.open(io.BytesIO(lab.page.screenshot(clip=clip))).convert("RGB")
 
 

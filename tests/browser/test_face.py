@@ -298,7 +298,8 @@ def test_what_the_person_scrolled_to_is_not_taken_away_by_a_failure(story):
 
 
 def test_an_output_that_was_set_to_scroll_is_not_boxed_around_a_report(story):
-    assert story["set to scroll"] <= 2
+    # The box would be 200 pixels high; margins may stand out a little.
+    assert story["set to scroll"] <= 40
 
 
 def test_the_readme_takes_one_and_a_half_screens_before_the_commands(story):
