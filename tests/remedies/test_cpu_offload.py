@@ -41,6 +41,18 @@ def ask(source, line=None, *, new=False, jit=False, earlier=(IMPORTS,), device="
     [
         ("hist = model.fit(x, y)", "training belongs on the GPU"),
         ("def f():\n    return model.predict(x)\nf()", "ran out in `f`, and what else"),
+        ("def run():\n    model.fit(x, y)\nrun()", "in `run`, which calls `fit`, and training belongs on the GPU"),
+        (
+            "def step():\n    model.train_on_batch(x, y)\nstep()",
+            "in `step`, which calls `train_on_batch`, and training",
+        ),
+        (
+            "def grads():\n    with tf.GradientTape() as t: a = model(x)\ngrads()",
+            "`GradientTape`, and gradients belong",
+        ),
+        ("for n in (1, 2):\n    model.compile('sgd'); model.fit(x, y)", "calls `fit`, and training belongs"),
+        ("with strategy:\n    model.build(); h = model.fit(x, y)", "calls `fit`, and training belongs"),
+        ("if train:\n    model.compile('sgd'); model.train_on_batch(x, y)", "calls `train_on_batch`, and training"),
         ("for e in range(3):\n    train(model)\n    s = model.evaluate(x, y)", "it also calls `train`"),
         ("for e in range(3):\n    model.fit(x, y)\n    s = model.evaluate(x, y)", "calls `fit`"),
         ("with tf.GradientTape() as tape:\n    out = model(x)", "calls `GradientTape`"),

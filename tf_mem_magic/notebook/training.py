@@ -51,8 +51,9 @@ def find_training(
     named = named or [m for m in facts.models if len(facts.models) == 1 and not m.local]
     if len(named) == 1:
         return TrainingPlace(top, top, named[0].name, named[0])
-    which = f"it could be any of {', '.join(f'`{m.name}`' for m in named)}" if named else "none of its names holds one"
-    return f"it is not sure which model the cell trains: {which}"
+    if not named:
+        return "no name in the statement that ran out of memory is known to hold a Keras model"
+    return f"it is not sure which model the cell trains: it could be any of {', '.join(f'`{m.name}`' for m in named)}"
 
 
 def _training_calls(cell: PythonCell) -> list[tuple[ast.stmt, ast.Call]]:

@@ -22,6 +22,8 @@ TITLE = "Compute on the CPU"
 
 _INFERENCE = {"evaluate": "Evaluate", "predict": "Predict", "test_on_batch": "Evaluate", "predict_on_batch": "Predict"}
 _TRAINING = frozenset({"fit", "train_on_batch", "GradientTape", "apply_gradients", "minimize", "compile", "build"})
+_PREPARES_TRAINING = frozenset({"compile", "build"})
+_VALIDATES = "`fit` ran out while it validated, and its validation runs where it trains"
 _MAKES = frozenset({"fit", "train_on_batch", "build", "load_weights", "load_model"})
 _CREATES = frozenset({"add_weight", "add_variable", "_initialize_with_initializer"})
 _PREPARES = ("tensorflow.image.", "tensorflow.math.", "tensorflow.linalg.", "tensorflow.signal.", "tensorflow.strings.")
@@ -132,15 +134,21 @@ def _find_work(ask: Ask) -> _Work:
     statement = cell.tree.body[places[0]]
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         name = f"the class `{statement.name}`" if isinstance(statement, ast.ClassDef) else f"`{statement.name}`"
+        if ask.gradients == "fit" and facts.validating:
+            raise RefusedError(_VALIDATES)
+        if ask.gradients:
+            raise RefusedError(f"it ran out in {name}, which calls `{ask.gradients}`{_belongs(ask.gradients)}")
         raise RefusedError(f"it ran out in {name}, and what else calls that is not certain")
     calls = [node for node in ast.walk(statement) if isinstance(node, ast.Call)]
-    trains = sorted({called_name(call) for call in calls} & _TRAINING)
+    called = [called_name(call) for call in (*ask.failing, *calls)]
+    trains = [name for name in called if name in _TRAINING]
+    trains = [name for name in trains if name not in _PREPARES_TRAINING] or trains
     if "fit" in trains and facts.validating:
-        raise RefusedError("`fit` ran out while it validated, and its validation runs where it trains")
+        raise RefusedError(_VALIDATES)
     if trains:
         more = any("Embedding" in model.layers for model in facts.models)
         also = "; an Embedding kept on the CPU has its optimizer's state on the GPU all the same" if more else ""
-        raise RefusedError(f"the statement that ran out calls `{trains[0]}`, and training belongs on the GPU{also}")
+        raise RefusedError(f"the statement that ran out calls `{trains[0]}`{_belongs(trains[0])}{also}")
     keras = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr in _INFERENCE and _model(c, facts)]
     direct = [c for c in calls if isinstance(c.func, ast.Name) and facts.model(c.func.id)]
     if keras and direct:
@@ -160,6 +168,11 @@ def _find_work(ask: Ask) -> _Work:
         raise RefusedError("what ran out is no evaluation, prediction or preparation of data that is known")
     _check_calls(names, calls, ())
     return _Work(places[0], "Prepare the data on the CPU")
+
+
+def _belongs(call: str) -> str:
+    """Say what belongs on the GPU: a tape may take gradients without training anything."""
+    return f", and {'gradients belong' if call == 'GradientTape' else 'training belongs'} on the GPU"
 
 
 def _model(call: ast.Call, facts: Facts) -> ModelFacts | None:

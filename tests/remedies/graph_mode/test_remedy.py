@@ -132,8 +132,40 @@ DECLINES = {
     "a graph by a call": (changed("losses = []\n", "losses = []\nstep = tf.function(step)\n"), "a graph already"),
     "handed on": (changed("losses = []\n", "losses = []\nsteps = [step]\n"), "not simply called"),
     "no function": (
-        "for a, b in data:\n    with tf.GradientTape() as tape:\n        loss = f(a)\n",
+        "for a, b in data:\n    with tf.GradientTape() as tape:\n        loss = f(a)\n"
+        "    w.assign_sub(0.1 * tape.gradient(loss, w))\n",
         "not one function",
+    ),
+    "weights updated by a sum": (
+        "with tf.GradientTape() as tape:\n    loss = f(image)\nimage += rate * tape.gradient(loss, image)\n",
+        "not one function",
+    ),
+    "gradients alone": (
+        "with tf.GradientTape() as tape:\n    z = f(w)\ntape.gradient(z, [w])\n",
+        "takes gradients, and no update of weights",
+    ),
+    "gradients of a picture": (
+        "def saliency(x):\n    with tf.GradientTape() as t:\n        out = model(x)\n    return t.gradient(out, x)\n"
+        "plt.imshow(saliency(x))\n",
+        "takes gradients, and no update of weights",
+    ),
+    "a counter beside gradients": (
+        "n = 0\nfor a in data:\n    n += 1\n    with tf.GradientTape() as t:\n        out = model(a)\n",
+        "takes gradients, and no update of weights",
+    ),
+    "gradients in a function": (
+        "def grads_of(a):\n    with tf.GradientTape() as t:\n        loss = f(a)\n    return t.gradient(loss, w)\n"
+        "for a in data:\n    optimizer.apply_gradients(zip(grads_of(a), w))\n",
+        "`grads_of` takes the gradients without `apply_gradients`",
+    ),
+    "a step without an optimizer": (
+        "def descend(a):\n    with tf.GradientTape() as t:\n        loss = f(a)\n"
+        "    w.assign_sub(0.1 * t.gradient(loss, w))\ndescend(x)\n",
+        "`descend` takes the gradients without `apply_gradients`",
+    ),
+    "two steps": (
+        STEP.format("") + STEP.format("").replace("step(", "other(") + "other(x, y)\n",
+        "more than one function takes a training step: `step`, `other`",
     ),
     "no loop": ("z = 1", "no training loop of its own"),
     "off": (COMPILED.replace("=True)", "=False)"), "or is off"),
@@ -231,3 +263,15 @@ def test_tensorflow_is_reached_by_whatever_name_an_earlier_cell_gave_it(imports)
     answer = ask(BUILD + STEP.format(""), earlier=(IMPORTS.replace("import tensorflow as tf\n", ""), imports))
     name = "tf" if "as tf" in imports else "tensorflow"
     assert f"@{name}.function" in answer.source
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        FIT + FIT,
+        "for rate in rates:\n    model.fit(x, y)\nmodel.fit(x, y, epochs=9)\n",
+        "first = model.fit(x, y)\nsecond = model.fit(x, y, initial_epoch=3)\n",
+    ],
+)
+def test_a_model_that_runs_eagerly_is_not_said_to_be_a_graph_where_it_is_fitted_twice(source):
+    assert "calls `fit` more than once" in ask(source, EAGER).reason

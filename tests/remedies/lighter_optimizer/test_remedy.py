@@ -188,3 +188,17 @@ def test_any_text_gets_an_answer(source):
 def test_a_comment_in_the_optimizer_is_not_thrown_away():
     answer = ask(BUILD.format("keras.optimizers.Adam(\n    1e-3,  # tuned\n)"))
     assert "a comment stands inside what would be replaced" == answer.reason
+
+
+@pytest.mark.parametrize("source", ["model.predict(x)", "out = model(x)", "scores = model.evaluate(x, y)"])
+def test_a_model_without_an_optimizer_is_said_to_be_compiled_with_none_that_is_known(source):
+    assert ask(source, optimizer=None).reason == "`model` is compiled with no optimizer that is known"
+
+
+@pytest.mark.parametrize("source", ["run(net, x)", "z = w * x", "with tf.GradientTape() as tape: z = f(w)"])
+def test_a_statement_without_a_known_model_is_not_said_to_train_one(source):
+    cell = Cell(source)
+    models = (ModelFacts("a", ("Dense",)), ModelFacts("b", ("Dense",)))
+    facts = Facts("2.21.0", "3.15.1", True, models=models, earlier_cells=(IMPORTS,))
+    (only,) = propose(Context(cell, Recording(cell, status="oom", facts=facts), Diagnosis("GPU:0", line=1)))
+    assert only.reason == "no name in the statement that ran out of memory is known to hold a Keras model"

@@ -148,12 +148,31 @@ class Ask:
             ran = {called_name(call) for call in self.failing}
         return "" if ran & TRAINING else min(ran & INFERENCE, default="")
 
+    @cached_property
+    def gradients(self) -> str:
+        """The call whose gradients ran out of memory (``fit``, ``GradientTape``); empty where it was not that."""
+        ran = {frame.function for error in self.recording.errors for frame in error.frames} & (TRAINING | INFERENCE)
+        ran = ran or {called_name(call) for call in self.failing} & (TRAINING | INFERENCE)
+        if ran:
+            return min(ran & TRAINING, default="")
+        taken = {called_name(call) for call in self.failing} & _TAKES_GRADIENTS
+        return "GradientTape" if taken or (self.line and _under_tape(self.cell, self.line)) else ""
+
     def edit(self) -> Editor:
         """Give an editor of the cell."""
         return self.notebook.edit()
 
 
 _NO_MODEL = "no model is known"
+_TAKES_GRADIENTS = frozenset({"GradientTape", "gradient", "apply_gradients"})
+
+
+def _under_tape(cell: PythonCell, line: int) -> bool:
+    """Whether ``line`` stands in a ``with`` that records on a tape."""
+    blocks = (n for n in cell.nodes if isinstance(n, ast.With) and n.lineno <= line <= (n.end_lineno or n.lineno))
+    opened = (item.context_expr for block in blocks for item in block.items)
+    return any(isinstance(call, ast.Call) and called_name(call) == "GradientTape" for call in opened)
+
 
 Body = Callable[[Ask], "Proposal | Declined | Iterable[Proposal | Declined]"]
 Guard = Callable[[Ask], None]

@@ -119,6 +119,10 @@ def _ran_out(ask: Ask) -> ModelFacts:
                 if getattr(call.func, "attr", "") in _INFERENCE:
                     return model
                 raise RefusedError("it makes a trained model smaller, not its training, which is what ran out here")
+    if ask.gradients:
+        raise RefusedError(f"it makes a trained model smaller for inference, and `{ask.gradients}` is what ran out")
+    if ask.inference:
+        raise RefusedError(f"`{ask.inference}` ran out of memory, and of which model it was called is not followed")
     raise RefusedError("it helps where `predict` or `evaluate` ran out of memory, and here that is not known")
 
 

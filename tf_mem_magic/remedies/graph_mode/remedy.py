@@ -36,6 +36,7 @@ _CAVEATS = (
     "Python inside runs when it is traced, not at each step.",
 )
 _EAGERLY = "run_eagerly"
+_UPDATES = frozenset({"apply_gradients", "apply", "minimize", "assign", "assign_add", "assign_sub"})
 _KERAS_METHODS = ("call", "train_step", "test_step", "compute_loss", "compute_metrics", "update_state", "result")
 
 
@@ -74,8 +75,10 @@ def _of_keras(cell: PythonCell, facts: Facts) -> _Change | None:
     models = [m for m in facts.models if m.name in names]
     if not fits:
         return None
-    if len(models) != 1 or len(fits) != 1 or not models[0].run_eagerly:
+    if not any(model.run_eagerly for model in models):
         raise RefusedError("Keras already runs this training as a graph, as far as is known")
+    if len(models) != 1 or len(fits) != 1:
+        raise RefusedError("the cell calls `fit` more than once, and which call ran out is not followed")
     _check_methods(cell, facts)
     at = next(s for s in cell.tree.body if fits[0] in set(ast.walk(s)))
     if isinstance(at, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or shares_line(cell, at):
@@ -129,9 +132,7 @@ def _of_step(cell: PythonCell, facts: Facts) -> _Change:
     """Put ``@tf.function`` on the one function of the cell that takes a training step."""
     steps = [n for n in cell.tree.body if isinstance(n, ast.FunctionDef) and _takes_step(n)]
     if len(steps) != 1:
-        if any("GradientTape" in ast.unparse(s) for s in cell.tree.body):
-            raise RefusedError("the training step is not one function of its own: put it in one to make it a graph")
-        raise RefusedError("the cell has no training loop of its own with a GradientTape")
+        raise RefusedError(_no_step(cell, steps))
     step = steps[0]
     if step.decorator_list:
         decorators = ", ".join(ast.unparse(d) for d in step.decorator_list)
@@ -167,8 +168,28 @@ def _calls_of(cell: PythonCell, step: ast.FunctionDef) -> list[ast.Call]:
     return calls
 
 
+def _no_step(cell: PythonCell, steps: list[ast.FunctionDef]) -> str:
+    """Say why the training step is not one function of the cell."""
+    if steps:
+        return f"more than one function takes a training step: {', '.join(f'`{s.name}`' for s in steps)}"
+    called = {called_name(call) for call in cell.calls}
+    if "GradientTape" not in called:
+        return "the cell has no training loop of its own with a GradientTape"
+    adds = any(isinstance(n, ast.AugAssign) and not isinstance(n.value, ast.Constant) for n in cell.nodes)
+    if not (called & _UPDATES or adds):
+        return "the cell takes gradients, and no update of weights by them can be seen"
+    holders = [n for n in cell.nodes if isinstance(n, ast.FunctionDef) and "GradientTape" in _called(n)]
+    if len(holders) == 1 and "apply_gradients" not in _called(holders[0]):
+        return f"`{holders[0].name}` takes the gradients without `apply_gradients`, so it may be no whole training step"
+    return "the training step is not one function of its own: put it in one to make it a graph"
+
+
+def _called(tree: ast.AST) -> set[str]:
+    return {called_name(node) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+
+
 def _takes_step(function: ast.FunctionDef) -> bool:
-    names = {called_name(n) for n in ast.walk(function) if isinstance(n, ast.Call)}
+    names = _called(function)
     looping = any(isinstance(n, (ast.For, ast.While)) for n in ast.walk(function))
     return {"GradientTape", "apply_gradients"} <= names and not looping
 

@@ -158,7 +158,7 @@ def _share(model: ModelFacts, diagnosis: Diagnosis | None) -> _Share:
     """Compare what the optimizer keeps with the device's limit, or else with what was in use."""
     name = model.optimizer
     if name is None:
-        raise RefusedError("the model's optimizer is not known")
+        raise RefusedError(f"`{model.name}` is compiled with no optimizer that is known")
     if name not in _SLOTS:
         raise RefusedError(f"{name} keeps little or nothing that a lighter optimizer would not")
     total = (diagnosis.limit or diagnosis.in_use or 0) if diagnosis is not None else 0

@@ -54,7 +54,7 @@ def propose(ask: Ask) -> Proposal:
     policy, caveats = _choose_policy(facts, ask.diagnosis)
     if loop and policy == "mixed_float16" and not _scales_loss(ask):
         raise RefusedError(
-            "float16 needs the loss to be scaled, and no loss scaling can be seen in the training loop "
+            "float16 needs gradients of a scaled loss, and no loss scaling can be seen where they are taken "
             "(optimizer.scale_loss, LossScaleOptimizer)"
         )
     others = sorted(trained(ask) - {place.model})
