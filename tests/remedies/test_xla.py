@@ -50,7 +50,7 @@ def ask(source, *, jit=True, new=False, device="GPU:0", compiled=False, **model)
         ("other.compile(jit_compile=True)\nmodel.fit(x)", "cannot be followed"),
         ("model.compile()\nmodel.compile()\nmodel.fit(x)", "more than once"),
         ("step(x)", "was not found in the cell"),
-        ("for model in nets:\n    model.fit(x)", "made or chosen in the loop"),
+        ("for model in nets:\n    model.fit(x)", "made or chosen in the statement that uses it"),
         ("model = pick(); model.fit(x)", "shares its line"),
         (OFF + "model.fit(x)", "sets `model.jit_compile` itself"),
         ('print(f"{model.fit(x)}")', OFF + 'print(f"{model.fit(x)}")'),
@@ -64,7 +64,7 @@ def test_where_xla_is_turned_off(source, edited):
 
 def test_a_model_made_and_trained_in_a_loop_is_refused():
     assert (
-        "made or chosen in the loop"
+        "made or chosen in the statement that uses it"
         in ask("for i in range(3):\n    model = build()\n    model.fit(x)", new=True).reason
     )
 
@@ -185,3 +185,16 @@ def test_the_losses_are_close(found):
 @pytest.mark.tf
 def test_undo_gives_back_the_setting(found):
     assert (True, False) == (found["off earlier"]["undone"], found["on earlier"]["undone"])
+
+
+@pytest.mark.parametrize(
+    ("source", "new", "reason"),
+    [
+        ("for k in folds:\n    model = build()\n    model.fit(x)", True, "`model` is made or chosen in the statement"),
+        ("while k:\n    model = models[k]\n    model.fit(x)", False, "`model` is made or chosen in the statement"),
+        ("for net, model in pairs:\n    model.predict(x)", False, "`model` is made or chosen in the statement"),
+        ("model = build()\nfor x in data:\n    model.predict(x)", True, "`model` is made in this cell"),
+    ],
+)
+def test_a_loop_says_whether_it_makes_the_model_or_only_uses_it(source, new, reason):
+    assert reason in ask(source, new=new).reason

@@ -88,8 +88,14 @@ def _before(ask: Ask) -> ast.stmt:
     place = ask.place
     if not any(isinstance(node, (ast.For, ast.AsyncFor, ast.While)) for node in ast.walk(place.top)):
         return place.statement
-    if place.facts is None or place.facts.is_new or binds_model(place.top, place.model):
-        raise RefusedError("the model is made or chosen in the loop that trains it")
+    if binds_model(place.top, place.model):
+        raise RefusedError(f"`{place.model}` is made or chosen in the statement that uses it")
+    if place.facts is None:
+        raise RefusedError(ask.why_unknown(place.model))
+    if place.facts.is_new:
+        raise RefusedError(
+            f"`{place.model}` is made in this cell, and whether before the loop that uses it is not followed"
+        )
     return place.top
 
 

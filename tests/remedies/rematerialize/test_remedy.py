@@ -433,3 +433,20 @@ def test_a_block_of_an_earlier_cell_is_defined_anew_where_this_cell_builds_the_m
     else:
         assert "in an earlier cell: change it there" in answer.reason
         assert "@apply.rematerialize" in answer.patch
+
+
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [
+        ("def run(net):\n    return net.fit(x, y)", "history = run(model)"),
+        ("def run(net):\n    for a, b in data:\n        net.train_on_batch(a, b)", "run(model)"),
+        (
+            "def run(net, n=3):\n    for k in range(n): net.fit(x, y)\n    return net",
+            "losses = [run(m) for m in models]",
+        ),
+    ],
+)
+def test_a_training_in_a_function_of_another_cell_is_not_said_to_be_none(function, call):
+    reason = ask(call, earlier=(IMPORTS, function), line=1).reason
+    assert "the cell does not train" not in reason
+    assert "the training is in a function of another cell" in reason

@@ -94,7 +94,16 @@ def _check_training(ask: Ask) -> None:
     if {called_name(c) for c in ask.failing} & INFERENCE:
         raise RefusedError("it ran out of memory outside training, where nothing is kept for a backward pass")
     if not {called_name(c) for c in ask.cell.calls} & TRAINING and not tapes:
+        if ask.gradients or any(_trains(ask, call) for call in ask.cell.calls):
+            raise RefusedError("the training is in a function of another cell, where this does not follow it")
         raise RefusedError("the cell does not train, and only training keeps results for a backward pass")
+
+
+def _trains(ask: Ask, call: ast.Call) -> bool:
+    """Whether what is called is a function of the notebook that trains by Keras."""
+    function = ask.notebook.function(called_name(call)) if isinstance(call.func, ast.Name) else None
+    nodes = ast.walk(function.node) if function is not None else ()
+    return any(isinstance(node, ast.Call) and called_name(node) in TRAINING for node in nodes)
 
 
 def _blocks(tree: ast.Module, structure: Structure, place: TrainingPlace) -> list[Block]:
