@@ -233,6 +233,38 @@ STEPS = [
     Case("steps", "so many batches of a dataset of this cell",
          "ds = tf.data.Dataset.from_tensor_slices((x_train, y_train)).batch(64)\nmodel.fit(ds.take(10))  # <-", (MODEL,), 32,
          accumulates=True),
+    *(
+        Case("steps", f"as many batches as the name says, {name}", cell, (*earlier, MODEL), 32, has=has)
+        for name, earlier, cell, has in [
+            ("in a loop", (f"{DS}.repeat()",),
+             "batch_size = 64\nsteps = 3 * (len(x_train) // batch_size)\nfor xb, yb in train_ds.take(steps):\n"
+             "    model.train_on_batch(xb, yb)  # <-", "train_ds.rebatch(32).take(steps)"),
+            ("enumerated", (f"{DS}.repeat()",),
+             "bs = 64\nfor i, (xb, yb) in enumerate(train_ds.take(len(x_train) // bs)):\n    model.train_on_batch(xb, yb)  # <-",
+             "train_ds.rebatch(32).take(len(x_train) // bs)"),
+            ("an earlier name in fit", ("BATCH_SIZE = 64", f"{DS}.repeat()"),
+             "n = len(x_train) // BATCH_SIZE\nmodel.fit(train_ds.take(n), epochs=2)  # <-", "train_ds.rebatch(32).take(n)"),
+            ("taken before the loop", (f"{DS}.repeat()",),
+             "batch_size = 64\nds = train_ds.take(len(x_train) // batch_size).prefetch(1)\nfor xb, yb in ds:\n"
+             "    model.train_on_batch(xb, yb)  # <-", "train_ds.rebatch(32).take(len(x_train) // batch_size).prefetch(1)"),
+            ("batched here", (), "batch_size = 64\n"
+             "ds = tf.data.Dataset.from_tensor_slices((x_train, y_train)).batch(batch_size).repeat()\n"
+             "for xb, yb in ds.take(len(x_train) // batch_size):\n    model.train_on_batch(xb, yb)  # <-",
+             "ds.take(len(x_train) // batch_size):"),
+        ]
+    ),
+    *(
+        Case("steps", f"so many batches of a size that has a name, {name}", f"{size}\nds = {made}\n{cell}", (MODEL, *earlier), 32, has=has)
+        for made in ["tf.data.Dataset.from_tensor_slices((x_train, y_train)).batch(batch_size)"]
+        for name, size, earlier, cell, has in [
+            ("a loop", "batch_size = 64", (), "for xb, yb in ds.take(20):\n    model.train_on_batch(xb, yb)  # <-", "ds.take(40)"),
+            ("fit", "batch_size = 64", (), "model.fit(ds.take(20))  # <-", "ds.take(40)"),
+            ("a name for the number", "batch_size = 64", ("steps = 20",), "model.fit(ds.take(steps))  # <-", "ds.take(2 * steps)"),
+            ("a number that is computed", "batch_size = 64", (), "model.fit(ds.take(10 + 10))  # <-", "ds.take(2 * (10 + 10))"),
+            ("all of them", "batch_size = 64", (), "model.fit(ds.take(-1))  # <-", "ds.take(-1)"),
+            ("validated too", "batch_size = 64", (), "model.fit(ds.take(20), validation_data=ds.take(5))  # <-", "ds.take(10)"),
+        ]
+    ),
     Case("steps", "directories and their samples",
          "batch_size = 64\ntrain = ImageDataGenerator().flow(x_train, y_train, batch_size=batch_size)\n"
          "val = ImageDataGenerator().flow(x_test, y_test, batch_size=batch_size)\n"

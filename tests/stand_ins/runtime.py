@@ -146,7 +146,9 @@ class Data:
         return Data(self.sizes * (count or 1), self.batched, count is None)
 
     def take(self, count):
-        sizes = itertools.islice(itertools.cycle(self.sizes) if self.endless else self.sizes, count)
+        sizes = itertools.islice(
+            itertools.cycle(self.sizes) if self.endless else self.sizes, None if count < 0 else count
+        )
         return Data(list(sizes), self.batched)
 
     def cardinality(self):

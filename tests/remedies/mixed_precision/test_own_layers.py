@@ -78,6 +78,35 @@ def test_a_layer_that_mixes_in_float32_tensors_is_found(name):
     assert "`Own` mixes in float32 tensors" in ask(own(*MIXES[name], REST)), name
 
 
+NEEDS_32 = {
+    "a Fourier transform by Keras": (
+        "", "x = ops.fft2((x, ops.zeros_like(x)))[0] + x\nreturn x", "ops.fft2(…)",
+    ),
+    "a spectrum by TensorFlow": ("", "return tf.abs(tf.signal.rfft(x))", "tf.signal.rfft(…)"),
+    "short frames": ("", "return self.frames(x)\n\ndef frames(self, x):\n    return tf.abs(tf.signal.stft(x, 4, 2))", "tf.signal.stft(…)"),
+    "a complex number": ("", "return tf.math.real(tf.complex(x, x))", "tf.complex(…)"),
+    "in a function beside it": ("", "return spectrum(x)", "tf.signal.fft2d(…)"),
+}  # fmt: skip
+SPECTRUM = "def spectrum(x):\n    return tf.math.real(tf.signal.fft2d(x))\n"
+
+
+@pytest.mark.parametrize("name", NEEDS_32)
+def test_a_layer_that_computes_what_16_bits_have_not_is_found(name):
+    init, call, told = NEEDS_32[name]
+    assert ask(own(init, call, SPECTRUM)) == f"`Own` computes `{told}`, which TensorFlow cannot do in 16 bits"
+
+
+@pytest.mark.parametrize(
+    ("function", "found"),
+    [("lambda x: tf.abs(tf.signal.rfft(x))", True), ("lambda x: np.fft.rfft(x)", False), ("lambda x: x.fft()", False)],
+)
+def test_a_lambda_layer_that_computes_what_16_bits_have_not_is_found(function, found):
+    reason = ask(f"{IMPORTS}layers.Lambda({function})", layers=("Lambda",))
+    assert reason == (
+        "a Lambda layer computes `tf.signal.rfft(…)`, which TensorFlow cannot do in 16 bits" if found else ""
+    )
+
+
 @pytest.mark.parametrize("name", GOES)
 def test_a_layer_that_follows_its_input_is_not_refused(name):
     assert ask(own(*GOES[name], REST)) == "", name

@@ -17,11 +17,15 @@ from tf_mem_magic.notebook.scopes import Binding
 from tf_mem_magic.notebook.text.ranges import insert_argument
 from tf_mem_magic.notebook.uses import BATCHERS, called_name, is_batch_name
 
-_KEEP = frozenset(
+KEEP = frozenset(
     "map prefetch cache shuffle repeat with_options filter take skip enumerate as_numpy_iterator get_next __iter__ "
     "shard snapshot ignore_errors take_while".split()
 )
-_COUNTS = frozenset({"take", "skip", "shard"})
+"""Methods of a dataset that hand on its batches as they are."""
+
+COUNTS = frozenset({"take", "skip", "shard"})
+"""Those of them that count batches."""
+
 _AROUND = frozenset(
     "iter next tqdm trange enumerate experimental_distribute_dataset list tuple experimental_distribute_values".split()
 )
@@ -113,7 +117,7 @@ def _hands_on(binding: Binding) -> bool:
     """Say whether a binding is ``ds = ds.map(f).prefetch(1)``: the same batches under the same name."""
     value = binding.value
     steps = 0
-    while isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in _KEEP:
+    while isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in KEEP:
         value, steps = value.func.value, steps + 1
     return steps > 0 and isinstance(value, ast.Name) and value.id == binding.name
 
@@ -147,7 +151,7 @@ def _call(reader: Reader, call: ast.Call) -> Traced:
     if name in _AROUND and call.args:
         return trace(reader, call.args[0])
     if isinstance(call.func, ast.Attribute):
-        if name in _KEEP:
+        if name in KEEP:
             return _kept(reader, call)
         again = split_again(reader, call) if name == "apply" else None
         if again is not None:
@@ -168,8 +172,8 @@ def _kept(reader: Reader, call: ast.Call) -> Traced:
     """Follow a chain of methods that hand on the batches as they are; what counts batches counts those of before."""
     counting: ast.Call | None = None
     inner: ast.expr = call
-    while isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr in _KEEP:
-        if inner.func.attr in _COUNTS:
+    while isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr in KEEP:
+        if inner.func.attr in COUNTS:
             counting = counting or inner
         inner = inner.func.value
     traced = trace(reader, inner)

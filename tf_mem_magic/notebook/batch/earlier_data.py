@@ -30,12 +30,9 @@ def earlier_dataset(reader: Reader, name: ast.Name, known: DatasetFacts) -> Sett
         after = f").apply({module or 'tf'}.data.experimental.assert_cardinality({{count}}))"
         slots = (Slot(known.batch, start, end, f"{name.id}.rebatch(", after, samples, name.id),)
         return Setting(known.batch, slots, imports=() if module else (IMPORT,))
-    notes: tuple[str, ...] = ()
-    if known.cardinality is not None:
-        unknown = f"TensorFlow no longer knows how many batches `{name.id}` has"
-        notes = (f"{unknown}: the first epoch shows no total, and Keras may warn that the input ran out.",)
-    slots = (Slot(known.batch, start, end, f"{name.id}.rebatch(", ")", dataset=name.id),)
-    return Setting(known.batch, slots, notes=notes)
+    uncounted = known.cardinality is not None
+    slots = (Slot(known.batch, start, end, f"{name.id}.rebatch(", ")", dataset=name.id, uncounted=uncounted),)
+    return Setting(known.batch, slots)
 
 
 def _by_attribute(reader: Reader, name: ast.Name, batch: int) -> Setting:

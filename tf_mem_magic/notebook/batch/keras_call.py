@@ -89,10 +89,8 @@ def _split_again(reader: Reader, data: ast.expr, seen: int, refused: Unknown) ->
     if not plain or reader.notebook.mentions(*_STRATEGIES):
         return refused
     written = reader.written(data)
-    known = f"TensorFlow no longer knows how many batches `{written}` has"
-    note = f"{known}: the first epoch shows no total, and Keras may warn that the input ran out."
     end = reader.cell.end(data)
-    return Setting(seen, (Slot(seen, end, end, ".rebatch(", ")", dataset=written),), notes=(note,))
+    return Setting(seen, (Slot(seen, end, end, ".rebatch(", ")", dataset=written, uncounted=True),))
 
 
 def _as_seen(reader: Reader, given: ast.expr, seen: int | None, refused: Unknown) -> Setting | Unknown:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from tf_mem_magic.core.facts import BatchSeen, Facts
 from tf_mem_magic.core.proposals import RefusedError
-from tf_mem_magic.notebook.batch import loops
+from tf_mem_magic.notebook.batch import lengths, loops
 from tf_mem_magic.notebook.batch.consumers import keras_calls
+from tf_mem_magic.notebook.batch.counted import with_counts
 from tf_mem_magic.notebook.batch.counting_on import with_all_that_count_on_it
 from tf_mem_magic.notebook.batch.datasets import default_argument
 from tf_mem_magic.notebook.batch.fixed import fixed_model, shape_with
@@ -132,12 +133,15 @@ def find_batch(
     setting = with_all_that_count_on_it(reader, looped.setting, None)
     if isinstance(setting, Unknown):
         return setting
+    slots = with_counts(reader, setting.slots, setting.names)
+    if isinstance(slots, Unknown):
+        return slots
     return _checked(
         reader,
         BatchFound(
             cell,
             setting.value,
-            setting.slots,
+            slots,
             per_replica=setting.per_replica,
             names=setting.names,
             notes=setting.notes,
@@ -152,15 +156,18 @@ def _of_a_method(reader: Reader, setting: Setting, seen: BatchSeen) -> BatchFoun
     whole = with_all_that_count_on_it(reader, setting, None)
     if isinstance(whole, Unknown):
         return whole
+    slots = with_counts(reader, whole.slots, whole.names)
+    if isinstance(slots, Unknown):
+        return slots
     infers = seen.method not in ("fit", "fit_generator")
     found = BatchFound(
         reader.cell,
         whole.value,
-        whole.slots,
+        slots,
         seen.method,
         seen=seen.batch,
         names=whole.names,
-        notes=whole.notes,
+        notes=(*whole.notes, *lengths.of_data(slots, seen.method, None, None, ())),
         imports=whole.imports,
         infers=infers,
     )
@@ -239,20 +246,28 @@ def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> Bat
         return whole
     divisors = find_divisors(reader, call, extra, whole, given)
     slots = tuple(dict.fromkeys((*whole.slots, *divisors)))
+    names = whole.names | (validation.setting.names if validation.setting else frozenset())
+    counted = with_counts(reader, slots, names, validation.slots)
+    validated = with_counts(reader, validation.slots, names, slots)
+    if isinstance(counted, Unknown) or isinstance(validated, Unknown):
+        return counted if isinstance(counted, Unknown) else validated
+    steps = find_steps(reader, call, extra, replace(whole, slots=slots), validation.setting)
+    told = lengths.of_data(counted, method, call, extra, steps)
+    validation_told = lengths.of_validation(validated, call, extra, steps)
     return BatchFound(
         reader.cell,
         whole.value,
-        slots,
+        counted,
         method,
         name,
         seen,
         whole.per_replica,
-        validation.slots,
-        find_steps(reader, call, extra, replace(whole, slots=slots), validation.setting),
+        validated,
+        steps,
         whole.names,
-        (*whole.notes, *(() if validation.slots else validation.notes)),
+        (*whole.notes, *told, *(() if validation.slots else validation.notes)),
         validation.batch,
-        validation.notes if validation.slots else (),
+        (*validation.notes, *validation_told) if validation.slots else (),
         tuple(dict.fromkeys((*whole.imports, *validation.imports))),
         infers=method != "fit",
         call=call,
@@ -269,7 +284,9 @@ def _of_validation(
 ) -> BatchFound:
     """Describe the batch size of the validation in ``fit``, where that alone failed."""
     assert validation.batch is not None
-    steps = find_steps(reader, call, extra, setting, validation.setting)
+    steps = tuple(
+        s for s in find_steps(reader, call, extra, setting, validation.setting) if s.name == "validation_steps"
+    )
     return BatchFound(
         reader.cell,
         validation.batch,
@@ -277,9 +294,9 @@ def _of_validation(
         "validation",
         name,
         per_replica=setting.per_replica,
-        steps=tuple(s for s in steps if s.name == "validation_steps"),
+        steps=steps,
         names=setting.names,
-        notes=validation.notes,
+        notes=(*validation.notes, *lengths.of_validation(validation.slots, call, extra, steps)),
         validation_batch=validation.batch,
         imports=validation.imports,
         call=call,

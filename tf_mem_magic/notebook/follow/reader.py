@@ -48,6 +48,10 @@ class Slot:
         The name of the dataset of an earlier cell that is split again here; empty: the batch itself is set.
     undo : str
         The line that sets back what the edit sets on an object of an earlier cell; empty: it sets nothing there.
+    counts : str
+        The number of batches that stands here, which grows as they shrink; empty: it is a batch size.
+    uncounted : bool
+        TensorFlow no longer knows how many batches the dataset that is split again here has.
     """
 
     value: int
@@ -58,13 +62,27 @@ class Slot:
     samples: int | None = None
     dataset: str = ""
     undo: str = ""
+    counts: str = ""
+    uncounted: bool = False
 
     def edit(self, batch: int) -> CellEdit:
         """Return the edit that sets the batch size to ``batch``."""
+        if self.counts:
+            return CellEdit(self.start, self.end, _as_many_samples(self.counts, self.value, batch))
         after = self.after
         if self.samples is not None:
             after = after.replace("{count}", str(-(-self.samples // batch)))
         return CellEdit(self.start, self.end, f"{self.before}{batch}{after}")
+
+
+def _as_many_samples(counts: str, old: int, new: int) -> str:
+    """Write how many batches of ``new`` have the samples of ``counts`` batches of ``old``; below 0: all of them."""
+    if counts.isdigit():
+        return str(-(-int(counts) * old // new))
+    if counts.startswith("-"):
+        return counts
+    counts = counts if counts.isidentifier() else f"({counts})"
+    return f"{old // new} * {counts}" if old % new == 0 else f"-(-{counts} * {old} // {new})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,9 @@ _TYPE_PLACE = {"ones": 1, "zeros": 1, "constant": 1, "convert_to_tensor": 1, "Va
 _FLOAT32 = re.compile(r"\bfloat(?:32|64)\b|\bfloatx\b")
 _TABLE = re.compile(r"(?i)adj|matri|mask|table|encoding|graph|kernel|laplac|coord|anchor|mean$|std$|var(?:iance)?$")
 _MULTIPLIES = frozenset({"matmul", "einsum", "tensordot", "sparse_dense_matmul", "dot", "batch_dot", "gather"})
+_ONLY_32_BITS = re.compile(r"i?r?fft(?:[23]d?|nd)?|i?stft|i?dct|i?mdct|complex")
+"""Fourier transforms and complex numbers, which TensorFlow makes of float32 and float64 only."""
+
 _MOST_FUNCTIONS = 60
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
@@ -53,6 +56,8 @@ def _of_class(notebook: Notebook, node: ast.ClassDef) -> str:
                 methods.setdefault(statement.name, statement)
         _attributes(notebook, one, tables, layers)
     for function in _followed(notebook, _forward(methods)):
+        if told := _needs_32_bits(names, function):
+            return f"`{node.name}` computes `{told}`, which TensorFlow cannot do in 16 bits"
         told = _in_function(names, function, tables, layers)
         if told:
             return f"`{node.name}` mixes in float32 tensors (`{told}`), and TensorFlow refuses to mix them with 16 bits"
@@ -83,6 +88,8 @@ def _of_lambdas(notebook: Notebook) -> str:
                 found = notebook.function(given.id)
                 starts += [found.node] if found is not None and not isinstance(found.node, ast.ClassDef) else []
             for function in _followed(notebook, starts):
+                if told := _needs_32_bits(names, function):
+                    return f"a Lambda layer computes `{told}`, which TensorFlow cannot do in 16 bits"
                 if told := _in_function(names, function, set(), set()):
                     return f"a Lambda layer mixes in float32 tensors (`{told}`), and TensorFlow refuses to mix them"
     return ""
@@ -164,13 +171,24 @@ def _in_function(names: KerasNames, function: Definition, tables: set[str], laye
     return ""
 
 
+def _needs_32_bits(names: KerasNames, function: Definition) -> str:
+    """Give the call in ``function`` that TensorFlow has for 32 bits and more only; empty: there is none."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and _ONLY_32_BITS.fullmatch(called_name(node)) and _is_of_tensorflow(names, node):
+            return f"{ast.unparse(node.func)}(…)"
+    return ""
+
+
+def _is_of_tensorflow(names: KerasNames, call: ast.Call) -> bool:
+    root = ast.unparse(call.func).partition(".")[0]
+    return names.meaning(root).partition(".")[0] in ("tensorflow", "keras")
+
+
 def _is_float_maker(names: KerasNames, node: ast.expr) -> bool:
     """Whether an expression is a call of TensorFlow or Keras that gives float32 tensors."""
     if not isinstance(node, ast.Call) or not isinstance(node.func, (ast.Attribute, ast.Name)):
         return False
-    root = ast.unparse(node.func).partition(".")[0]
-    origin = names.meaning(root).partition(".")[0]
-    if origin not in ("tensorflow", "keras"):  # an array of NumPy becomes what it meets
+    if not _is_of_tensorflow(names, node):  # an array of NumPy becomes what it meets
         return False
     if names.origin(node.func).startswith(("keras.layers", "keras.initializers", "keras.models")):
         return False

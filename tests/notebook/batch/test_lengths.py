@@ -1,0 +1,55 @@
+"""What is said where TensorFlow no longer knows how many batches a dataset has: only what is true of the call."""
+
+from __future__ import annotations
+
+import pytest
+
+from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts
+from tf_mem_magic.notebook.batch.search import BatchFound, find_batch, set_batch
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
+
+FACTS = Facts(
+    datasets=(DatasetFacts("train_ds", batch=64, cardinality=9), DatasetFacts("val_ds", batch=64, cardinality=5)),
+    models=(ModelFacts("model"),),
+)
+NO_TOTAL = "the first epoch shows no total, and Keras may warn that the input ran out."
+NO_PROGRESS = "its progress shows no total, and Keras may warn that the input ran out."
+EARLY = "where the steps of all epochs go past its end, one epoch ends early and Keras warns."
+VALIDATED = "Keras may warn that the input of the validation ran out."
+
+
+def told(source):
+    """Give what is said of the number of batches, by dataset."""
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    found = find_batch(cell, FACTS, frozenset(range(1, source.count("\n") + 2)))
+    assert isinstance(found, BatchFound), found
+    changed, notes = set_batch(found, 32)
+    assert ".rebatch(32)" in changed
+    known = [note.removeprefix("TensorFlow no longer knows how many batches ") for note in notes]
+    return [k for k, note in zip(known, notes, strict=True) if k != note]
+
+
+@pytest.mark.parametrize(
+    ("source", "right"),
+    [
+        ("model.fit(train_ds, epochs=3)", [f"`train_ds` has: {NO_TOTAL}"]),
+        ("model.fit(train_ds, steps_per_epoch=len(train_ds))", [f"`train_ds` has: {NO_TOTAL}"]),
+        ("model.fit(train_ds, steps_per_epoch=None)", [f"`train_ds` has: {NO_TOTAL}"]),
+        ("model.fit(train_ds, steps_per_epoch=3, epochs=2)", [f"`train_ds` has: {EARLY}"]),
+        ("model.fit(train_ds, epochs=2, steps_per_epoch=int(0.1 * len(train_ds)))", [f"`train_ds` has: {EARLY}"]),
+        ("model.evaluate(train_ds)", [f"`train_ds` has: {NO_PROGRESS}"]),
+        ("p = model.predict(train_ds, verbose=1)", [f"`train_ds` has: {NO_PROGRESS}"]),
+        ("model.evaluate(train_ds, steps=4)", []),
+        ("for x, y in train_ds:\n    train_step(x, y)", []),
+        ("for epoch in range(3):\n    for i, (x, y) in enumerate(train_ds):\n        model.train_on_batch(x, y)", []),
+        ("for batch in tqdm(train_ds):\n    with tf.GradientTape() as tape:\n        loss = model(batch)", []),
+        (
+            "model.fit(train_ds, validation_data=val_ds)",
+            [f"`train_ds` has: {NO_TOTAL}", f"`val_ds` has: {VALIDATED}"],
+        ),
+        ("model.fit(train_ds, validation_data=val_ds, validation_steps=2)", [f"`train_ds` has: {NO_TOTAL}"]),
+    ],
+)
+def test_what_is_unknown_is_told_where_it_shows(source, right):
+    assert told(source) == right
