@@ -144,6 +144,14 @@ FEWER = [
     ),
     Case("fewer", "one sample by a name", "one = np.expand_dims(img, 0)\nout = model.predict(one)  # <-", (MODEL,),
          reason="one sample", limit=0),
+    *(
+        Case("fewer", f"one sample put together, {images}",
+             f"for name in ['a', 'b']:\n    x = img * 1\n    x = np.expand_dims(x, axis=0)\n    images = {images}\n"
+             "    classes = model.predict(images, batch_size=10)  # <-", (MODEL,), reason="one sample", limit=0, accumulates="")
+        for images in ["np.vstack([x])", "np.concatenate((x,), axis=0)", "np.concatenate([x])"]
+    ),
+    Case("fewer", "two samples put together",
+         "pair = np.vstack([x_test[:1], x_test[5:6]])\nout = model.predict(pair)  # <-", (MODEL,), 1, limit=1, before=2),
     Case("fewer", "one sample of an earlier cell", "out = model.predict(one)  # <-",
          (MODEL, "one = x_test[:1]"), reason="one sample", limit=0),
     Case("fewer", "one sample in a loop", "for i in range(3):\n    out = model.predict(x_test[i:i + 1])  # <-", (MODEL,),

@@ -327,7 +327,8 @@ def stand_ins(notes):
     np = SimpleNamespace(
         random=random, zeros=_shaped(0), ones=_shaped(0), newaxis=None, arange=lambda n: Arr(n),
         expand_dims=lambda a, axis: Arr(1, *a.shape) if axis == 0 else a, array=lambda a, *_: Arr(len(a), 8),
-        concatenate=lambda a, *_: a[0], argmax=lambda a, *_: a, ceil=lambda n: float(-int(-n // 1)), mean=lambda *_: 0.0,
+        vstack=lambda a: Arr(sum(len(one) for one in a), *a[0].shape[1:]),
+        concatenate=lambda a, *_, **__: a[0], argmax=lambda a, *_: a, ceil=lambda n: float(-int(-n // 1)), mean=lambda *_: 0.0,
         stack=lambda a, *_: Arr(len(a), 8), reshape=lambda a, shape: a.reshape(shape),
     )  # fmt: skip
     tf = SimpleNamespace(

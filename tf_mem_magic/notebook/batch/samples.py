@@ -21,6 +21,7 @@ _ENCODES = re.compile(r"(?i)vectori[sz]|tokeni[sz]|encod|embed|preprocess|texts_
 """Names of what makes one row of each text of a list."""
 
 _OF_LIST = frozenset({"array", "asarray", "constant", "convert_to_tensor", "stack", "tensor"})
+_JOINED = frozenset({"vstack", "row_stack", "concatenate", "concat"})
 _FILLED = {"zeros": 0, "ones": 0, "empty": 0, "full": 0, "fill": 0, "random": 0, "random_sample": 0}
 """Makers of arrays, with the position of the shape."""
 
@@ -189,6 +190,8 @@ def _of_call(reader: Reader, call: ast.Call) -> int | None:
         return len(call.args[0].elts)
     if name in _OF_LIST and call.args:
         return count_samples(reader, call.args[0])
+    if name in _JOINED and call.args:
+        return _of_joined(reader, call)
     if name in ("randn", "rand") and call.args:
         return _whole(evaluate(reader, call.args[0]))
     if name in _FILLED or name in _DRAWN:
@@ -199,6 +202,14 @@ def _of_call(reader: Reader, call: ast.Call) -> int | None:
         given = call.args[0] if call.args and (is_module or owner is None or not method) else owner
         return None if given is None else count_samples(reader, given)
     return None
+
+
+def _of_joined(reader: Reader, call: ast.Call) -> int | None:
+    """Count single samples that are put together one below another: ``np.vstack([one])``."""
+    axis = next((k.value for k in call.keywords if k.arg == "axis"), call.args[1] if len(call.args) > 1 else None)
+    parts = call.args[0].elts if isinstance(call.args[0], (ast.List, ast.Tuple)) else []
+    below = axis is None or evaluate(reader, axis) == 0
+    return len(parts) if below and {count_samples(reader, part) for part in parts} == {1} else None
 
 
 def _count_texts(reader: Reader, expr: ast.expr) -> int | None:
