@@ -290,6 +290,22 @@ def test_a_function_that_something_else_holds_is_not_taken_over():
     assert [f.name for f, _ in take_over(through(context, (12, "run"))).blocks] == ["run", "loss"]
 
 
+SPECTRUM = (
+    "import keras\nfrom keras import layers, ops\nclass Spectrum(layers.Layer):\n"
+    "    def call(self, x):\n        return ops.real(ops.fft2((x, ops.zeros_like(x)))[0])"
+)
+
+
+@pytest.mark.parametrize("cell", ["h = run(net)", "run(model=net, epochs=1)", "for _ in [1]:\n    run(net)"])
+def test_why_the_model_cannot_is_told_also_where_a_function_calls_it_a_parameter(cell):
+    model = ModelFacts("net", ("Dense", "Spectrum"), form="functional", halving=2, own_layers=("Spectrum",))
+    called = next(i for i, line in enumerate(cell.splitlines(), 2) if "run(" in line)
+    context = failed(f"%%tfmem\n{cell}\n", (function(RUN, 10),), called, 12, models=(model,))
+    facts = replace(context.recording.facts, earlier_cells=(SPECTRUM, RUN))
+    refused = answer(replace(context, recording=replace(context.recording, facts=facts)), "mixed-precision")
+    assert refused.reason == "`Spectrum` computes `ops.fft2(…)`, which TensorFlow cannot do in 16 bits"
+
+
 def test_a_comprehension_or_a_function_inside_is_part_of_the_function():
     run = RUN.replace("model.fit(", "[model.fit(").replace("epochs=epochs)", "epochs=epochs) for _ in x]")
     context = failed("%%tfmem\nrun(model)\n", (function(run, 10),), 2, 12)

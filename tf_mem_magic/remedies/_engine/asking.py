@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import cast
 
 from tf_mem_magic.core import troubles
-from tf_mem_magic.core.proposals import Answer, Context, Declined, Proposal, Remedy
+from tf_mem_magic.core.proposals import Answer, Context, Declined, Proposal, RefusedError, Remedy
 from tf_mem_magic.notebook.bindings import names_back, names_of_lines, takes_apply
 from tf_mem_magic.notebook.earlier import earlier_cells
 from tf_mem_magic.remedies._engine.functions import TakenOver, in_cell_and_functions, put_back, take_over
@@ -73,8 +73,20 @@ def _asked_further(remedy: Remedy, question: Question, answers: Answer) -> Answe
     if good:
         return good
     refused = [Declined(remedy.KEY, remedy.TITLE, reason) for reason in found if isinstance(reason, str)]
-    declined = [a for a in whole if isinstance(a, Declined)] if taken.led else []
+    unknown = _unknown_inside(question) if in_helpers else ""
+    declined = [a for a in whole if isinstance(a, Declined) and a.reason != unknown] if taken.led else []
     return _with_patch(remedy, context, _nearer(taken, answers, (*refused[:1], *declined)))
+
+
+def _unknown_inside(question: Question) -> str:
+    """Give what is said of a model that the functions know as a parameter only, and the cell alone knows."""
+    inside = question.inside
+    try:
+        if inside is None or question.ask.place.facts is None or inside.place.facts is not None:
+            return ""
+        return inside.why_unknown(inside.place.model)
+    except RefusedError:
+        return ""
 
 
 def _nearer(taken: TakenOver, answers: Answer, whole: Sequence[Declined]) -> Answer:
