@@ -248,9 +248,11 @@ def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> Bat
     slots = tuple(dict.fromkeys((*whole.slots, *divisors)))
     names = whole.names | (validation.setting.names if validation.setting else frozenset())
     counted = with_counts(reader, slots, names, validation.slots)
+    if isinstance(counted, Unknown):
+        return counted
     validated = with_counts(reader, validation.slots, names, slots)
-    if isinstance(counted, Unknown) or isinstance(validated, Unknown):
-        return counted if isinstance(counted, Unknown) else validated
+    if isinstance(validated, Unknown):
+        return validated
     steps = find_steps(reader, call, extra, replace(whole, slots=slots), validation.setting)
     told = lengths.of_data(counted, method, call, extra, steps)
     validation_told = lengths.of_validation(validated, call, extra, steps)
