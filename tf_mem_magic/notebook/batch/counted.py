@@ -1,12 +1,13 @@
-"""Counts of batches in a chain of a dataset, ``ds.take(n)``: it goes on covering the samples that it covered."""
+"""Counts of batches: ``ds.take(n)`` goes on covering the samples that it covered; those that nobody knows any more."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from dataclasses import replace
 
 from tf_mem_magic.notebook.batch.datasets import COUNTS, KEEP, trace
-from tf_mem_magic.notebook.batch.steps import follows
+from tf_mem_magic.notebook.batch.steps import Steps, argument, follows
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
 from tf_mem_magic.notebook.uses import called_name
 
@@ -70,3 +71,39 @@ def _in_chain(reader: Reader, slot: Slot, call: ast.Call, setting: Setting) -> t
 
 def _given(call: ast.Call) -> list[ast.expr]:
     return [*call.args, *(k.value for k in call.keywords if k.arg in ("count", "num_shards"))]
+
+
+def unknown_counts(
+    slots: Iterable[Slot], method: str, call: ast.Call | None, extra: ast.expr | None, steps: Iterable[Steps]
+) -> tuple[str, ...]:
+    """Say of the data that ``method`` computes on what follows where TensorFlow no longer knows how many batches it has.
+
+    The number of steps is known where the call gives one.
+    """
+    given = call is not None and _gives(call, extra, "steps_per_epoch" if method == "fit" else "steps", steps)
+    if method != "fit":
+        effect = "" if given else "its progress shows no total, and Keras may warn that the input ran out"
+    elif given:
+        effect = "where the steps of all epochs go past its end, one epoch ends early and Keras warns"
+    else:
+        effect = "the first epoch shows no total, and Keras may warn that the input ran out"
+    return _notes(slots, effect)
+
+
+def unknown_in_validation(
+    slots: Iterable[Slot], call: ast.Call, extra: ast.expr | None, steps: Iterable[Steps]
+) -> tuple[str, ...]:
+    """Say it of the data that ``fit`` validates on: each validation begins anew, and shows no total anyway."""
+    given = _gives(call, extra, "validation_steps", steps)
+    return _notes(slots, "" if given else "Keras may warn that the input of the validation ran out")
+
+
+def _gives(call: ast.Call, extra: ast.expr | None, name: str, steps: Iterable[Steps]) -> bool:
+    expr = argument(call, extra, name, None)
+    none = expr is None or (isinstance(expr, ast.Constant) and expr.value is None)
+    return not none and not any(one.name == name and one.whole for one in steps)
+
+
+def _notes(slots: Iterable[Slot], effect: str) -> tuple[str, ...]:
+    names = dict.fromkeys(slot.dataset for slot in slots if slot.uncounted) if effect else ()
+    return tuple(f"TensorFlow no longer knows how many batches `{name}` has: {effect}." for name in names)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from tf_mem_magic.core.facts import BatchSeen, Facts
 from tf_mem_magic.core.proposals import RefusedError
-from tf_mem_magic.notebook.batch import lengths, loops
+from tf_mem_magic.notebook.batch import loops
 from tf_mem_magic.notebook.batch.consumers import keras_calls
-from tf_mem_magic.notebook.batch.counted import with_counts
+from tf_mem_magic.notebook.batch.counted import unknown_counts, unknown_in_validation, with_counts
 from tf_mem_magic.notebook.batch.counting_on import with_all_that_count_on_it
 from tf_mem_magic.notebook.batch.datasets import default_argument
 from tf_mem_magic.notebook.batch.fixed import fixed_model, shape_with
@@ -167,7 +167,7 @@ def _of_a_method(reader: Reader, setting: Setting, seen: BatchSeen) -> BatchFoun
         seen.method,
         seen=seen.batch,
         names=whole.names,
-        notes=(*whole.notes, *lengths.of_data(slots, seen.method, None, None, ())),
+        notes=(*whole.notes, *unknown_counts(slots, seen.method, None, None, ())),
         imports=whole.imports,
         infers=infers,
     )
@@ -254,8 +254,8 @@ def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> Bat
     if isinstance(validated, Unknown):
         return validated
     steps = find_steps(reader, call, extra, replace(whole, slots=slots), validation.setting)
-    told = lengths.of_data(counted, method, call, extra, steps)
-    validation_told = lengths.of_validation(validated, call, extra, steps)
+    told = unknown_counts(counted, method, call, extra, steps)
+    validation_told = unknown_in_validation(validated, call, extra, steps)
     return BatchFound(
         reader.cell,
         whole.value,
@@ -298,7 +298,7 @@ def _of_validation(
         per_replica=setting.per_replica,
         steps=steps,
         names=setting.names,
-        notes=(*validation.notes, *lengths.of_validation(validation.slots, call, extra, steps)),
+        notes=(*validation.notes, *unknown_in_validation(validation.slots, call, extra, steps)),
         validation_batch=validation.batch,
         imports=validation.imports,
         call=call,
