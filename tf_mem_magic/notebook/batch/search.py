@@ -9,8 +9,12 @@ from tf_mem_magic.core.facts import BatchSeen, Facts
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.batch import loops
 from tf_mem_magic.notebook.batch.consumers import keras_calls
-from tf_mem_magic.notebook.batch.counted import unknown_counts, unknown_in_validation, with_counts
-from tf_mem_magic.notebook.batch.counting_on import with_all_that_count_on_it
+from tf_mem_magic.notebook.batch.counting_on import (
+    unknown_counts,
+    unknown_in_validation,
+    with_all_that_count_on_it,
+    with_counts,
+)
 from tf_mem_magic.notebook.batch.datasets import default_argument
 from tf_mem_magic.notebook.batch.fixed import fixed_model, shape_with
 from tf_mem_magic.notebook.batch.keras_call import is_another, setting_of_an_earlier_dict, setting_of_data
