@@ -156,7 +156,7 @@ def test_data_that_can_be_read_only_once_are_named_before_a_rerun_fails_on_them(
     old = "%%tfmem\nmodel.fit(data, verbose=0);"
     last = notebook(SETUP, MODEL, "data = ((x, y) for _ in range(1))", old)
     told = run_to(lab, last, MIXED)
-    assert "data is a generator, which can be read only once" in told
+    assert "Used up: data, run the cell that makes it first" in told
     lab.click(MIXED)
     told = ended_with(lab, last, "the rerun stopped with ValueError, not an out-of-memory error")
     assert "empty generator" in told

@@ -91,7 +91,11 @@ class Notebook:
 
     def saved(self, index: int) -> str:
         """Give what the file has as a cell's outputs."""
-        return json.dumps(json.loads((self.lab.folder / f"{self.name}.ipynb").read_text())["cells"][index]["outputs"])
+        text = (self.lab.folder / f"{self.name}.ipynb").read_text()
+        try:
+            return json.dumps(json.loads(text)["cells"][index]["outputs"])
+        except json.JSONDecodeError:
+            return ""  # it is just being written
 
     def knows(self, index: int, source: str) -> None:
         """Wait until the kernel knows a cell as the page has it."""

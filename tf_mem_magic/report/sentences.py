@@ -40,9 +40,6 @@ FIRST_HEADING = "Changes"
 _SMALL = 0.02
 """Share of the bytes in use below which a part of a step, or a layer, is not named by itself."""
 
-_NAMED = 4
-"""Names that one line lists; the others are counted."""
-
 SHORT = 0.5
 """Seconds below which a run that went well has no timeline to speak of."""
 
@@ -246,14 +243,6 @@ def new_cell_heading(outcome: Outcome) -> str:
         return "Or run another cell: this one stays as it is"
     models = deployable(outcome.recording)
     return f"Make {f'`{models[0].name}`' if len(models) == 1 else 'a model'} smaller for deployment"
-
-
-def changes_label(outcome: Outcome) -> str:
-    """Name what the run that failed had already changed: ``"Already changed: `model`, perhaps `out.csv`"``."""
-    names = [("perhaps " if change.kind == "file" else "", change.name) for change in outcome.changes]
-    told = [f"{maybe}{name if ' ' in name else f'`{name}`'}" for maybe, name in names[:_NAMED]]
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"Already changed: {', '.join(told)}{more}" if told else ""
 
 
 def changes_heading(outcome: Outcome) -> str:

@@ -9,6 +9,7 @@ from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.recording import Status
 from tf_mem_magic.report import comparison_words as rerun
 from tf_mem_magic.report import sentences
+from tf_mem_magic.report.changed import changes_label
 from tf_mem_magic.report.choices import (
     SHOWN,
     ChoiceView,
@@ -196,7 +197,7 @@ def view_of(outcome: Outcome) -> ReportView:
         further=_further(outcome),
         further_label=sentences.further_heading(outcome),
         changes=tuple(change.text for change in outcome.changes),
-        changes_label=sentences.changes_label(outcome),
+        changes_label=changes_label(outcome),
         leftovers=tuple((name, amount(size)) for name, size in outcome.leftovers),
         declined=tuple(declined_view(declined, outcome) for declined in outcome.declined),
         declined_label=not_offered(outcome.declined),
