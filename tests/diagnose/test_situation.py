@@ -9,7 +9,7 @@ import pytest
 
 from tf_mem_magic.core.facts import BuildingFacts, GrownFacts
 from tf_mem_magic.core.jsonio import decode
-from tf_mem_magic.core.recording import ErrorText, Recording
+from tf_mem_magic.core.recording import ErrorText, Frame, Recording
 from tf_mem_magic.diagnose.cause import diagnose
 from tf_mem_magic.diagnose.oom import find_oom
 from tf_mem_magic.explain import explain
@@ -127,6 +127,32 @@ def test_a_weight_that_keras_lost_while_it_traced_is_an_out_of_memory():
 def test_the_same_words_prove_nothing_without_a_dump_or_from_elsewhere(change):
     lost = replace(recording("lazy_net"), **change)
     assert find_oom(lost.errors, lost.facts, lost.dumps) is None
+
+
+IN_USER_CODE = """in user code:
+
+    File "/tmp/ipykernel_1/81.py", line 8, in train_step  *
+        gradients = tape.gradient(loss, model.trainable_variables)
+    File "{0}", line 37, in handle
+        return self.value.handle
+
+    AttributeError: 'SymbolicTensor' object has no attribute 'handle'
+"""
+STEP = (Frame("/tmp/ipykernel_1/81.py", 8, "train_step", False, True),)
+
+
+@pytest.mark.parametrize(
+    ("file", "is_lost"),
+    [
+        ("/usr/lib/python3.11/site-packages/keras/src/backend/tensorflow/core.py", True),
+        ("C:\\Python\\site-packages\\keras\\src\\backend\\tensorflow\\core.py", True),
+        ("/home/me/my_layers.py", False),
+    ],
+)
+def test_a_weight_that_was_lost_in_a_function_of_the_users_own_is_recognised_by_the_message(file, is_lost):
+    error = ErrorText("AttributeError", IN_USER_CODE.format(file), STEP)
+    lost = replace(recording("lazy_net"), errors=(error,))
+    assert is_lost is (find_oom(lost.errors, lost.facts, lost.dumps) is not None)
 
 
 def test_the_computers_own_memory_is_no_situation_of_a_device():

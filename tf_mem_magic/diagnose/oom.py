@@ -48,6 +48,8 @@ _DISGUISED = re.compile(
 )
 # What an operation says that found no memory for its constant (constant_op.cc), such as an optimizer's zeros.
 _NO_ROOM_FOR_CONSTANT = "Cannot parse tensor from proto"
+# A frame as a message tells it.
+_TOLD_FILE = re.compile(r'^\s+File "([^"]+)", line \d+, in ', re.M)
 # What Keras raises after a weight could not be made while it traced a model: it goes on without the weight's value.
 _WEIGHT_MISSING = re.compile(
     r"'(?:SymbolicTensor|NoneType|KerasTensor)' object has no attribute '(?:handle|_handle|assign)'"
@@ -112,8 +114,15 @@ def _is_disguised(error: ErrorText) -> bool:
 
 def _lost_a_weight(error: ErrorText) -> bool:
     """Whether Keras met a weight that was never made; only a dump shows that memory was the reason."""
-    inside = any("keras/src/" in frame.file.replace("\\", "/") for frame in error.frames[-1:])
+    inside = "keras/src/" in _raised_in(error).replace("\\", "/")
     return error.type == "AttributeError" and inside and _WEIGHT_MISSING.search(error.message) is not None
+
+
+def _raised_in(error: ErrorText) -> str:
+    """Give the file that raised an error: AutoGraph tells it in the message, below frames of the user's code."""
+    told = _TOLD_FILE.findall(error.message)
+    files = [*(frame.file for frame in error.frames), *told]
+    return files[-1] if files else ""
 
 
 def _is_full(device: DeviceFacts) -> bool:
