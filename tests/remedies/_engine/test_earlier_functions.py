@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.kernel import Kernel, bfc
@@ -66,7 +68,8 @@ def test_a_fit_in_an_earlier_function_is_made_to_fit_by_a_copy_and_set_back(kern
 def test_without_a_click_too(kernel):
     got = kernel.run("%%tfmem --on-oom auto --keep any -o first\nprint(train())")
     assert (got.status, got.out, got.errors) == ("ok", "1\n", [])
-    assert "8192" in got.report_text
+    # How small depends on the peak of this very run.
+    assert re.search(r"(?:of|Batch) (?:8192|4096): it fits", got.report_text)
 
 
 def test_a_step_that_was_traced_with_a_name_of_an_earlier_cell_is_traced_anew(kernel):
