@@ -18,10 +18,7 @@ from tf_mem_magic.diagnose.places import at_top_level
 from tf_mem_magic.notebook.rerun.again import choices_again
 from tf_mem_magic.notebook.rerun.changes import find_changes
 from tf_mem_magic.remedies._engine.combine import changed_context
-from tf_mem_magic.remedies._engine.ranking import combine, propose_after_success, propose_all
-from tf_mem_magic.remedies.smaller_batch.remedy import KEY as SMALLER
-from tf_mem_magic.remedies.smaller_batch.step_up import KEY as LARGER
-from tf_mem_magic.remedies.smaller_batch.step_up import step_up
+from tf_mem_magic.remedies._engine.ranking import combine, propose_after_fit, propose_after_success, propose_all
 
 LITTLE_KNOWN = "What the notebook's names held is not known, because the kernel died so early: nothing is offered."
 
@@ -123,23 +120,22 @@ def _going_on(outcome: Outcome, lineage: Lineage, measured: tuple[Measured, ...]
         return replace(outcome, offered=untried(outcome, before), declined=_retold(outcome, before))
     if status == "ok":
         on_top = (_completed(p, outcome) for p in more_room(outcome, lineage, measured))
-        up = larger(outcome, lineage)
-        found = {p.source: p for p in (*up, *untried(outcome, before), *on_top) if not p.picks}
+        found = {p.source: p for p in (*after_fit(outcome, lineage), *untried(outcome, before), *on_top) if not p.picks}
         return replace(outcome, further=tuple(sorted(found.values(), key=lambda p: bool(p.instead_of))))
     return outcome
 
 
-def larger(outcome: Outcome, lineage: Lineage) -> tuple[Proposal, ...]:
-    """Offer a step back up where a smaller batch fitted with room; none where another change was made."""
+def after_fit(outcome: Outcome, lineage: Lineage) -> tuple[Proposal, ...]:
+    """Offer what the change that fitted leaves room for, such as a step back up after a smaller batch."""
     full, applied = _full(lineage), lineage.applied
-    if full is None or applied is None or applied.key not in (SMALLER, LARGER):
+    if full is None or applied is None:
         return ()
     try:
-        found = step_up(context_of(full, Lineage()), outcome.recording)
+        found = propose_after_fit(applied.key, context_of(full, Lineage()), outcome.recording)
     except Exception as error:
-        troubles.note("whether a larger batch fits could not be told", error)
+        troubles.note("what there is room for now could not be told", error)
         return ()
-    return () if found is None else (replace(found, choices=_choices_again(found, outcome)),)
+    return tuple(replace(one, choices=_choices_again(one, outcome)) for one in found)
 
 
 def _with_changes(lineage: Lineage) -> Outcome | None:

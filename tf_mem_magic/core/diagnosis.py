@@ -76,7 +76,8 @@ class Situation:
     code : str
         Lines to copy that do it; empty where there are none.
     helps : tuple of str or None
-        The keys of the remedies that can help; None: none is ruled out.
+        The keys of the remedies that can help, beside those which name this kind as what they are made for; None: none
+        is ruled out.
     rules_out : tuple of str
         Keys of remedies that cannot help.
     reason : str
@@ -92,11 +93,8 @@ class Situation:
     reason: str = ""
 
     def admits(self, key: str) -> bool:
-        """Whether the remedy ``key`` can help; of several joined by ``+``, whether one can."""
-        keys = key.split("+")
-        if self.helps is not None:
-            return any(one in self.helps for one in keys)
-        return any(one not in self.rules_out for one in keys)
+        """Whether the remedy ``key`` can help, as far as the situation knows it."""
+        return key in self.helps if self.helps is not None else key not in self.rules_out
 
 
 @dataclass(frozen=True, slots=True)

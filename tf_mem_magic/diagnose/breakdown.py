@@ -145,6 +145,16 @@ def _values(facts: Facts, device: str) -> list[NamedValue]:
     return [v for v in facts.values if (v.device or HOST) == device]
 
 
+def models_in_containers(facts: Facts, device: str) -> dict[str, tuple[int, ...]]:
+    """Give the bytes of each model that the cell made, weights and optimizer, by the list or dict that holds it."""
+    held: dict[str, tuple[int, ...]] = {}
+    for model in facts.models:
+        root, bracket, _ = model.name.partition("[")
+        if bracket and model.is_new and not model.local and model.device == device:
+            held[root] = (*held.get(root, ()), model.weight_bytes + model.optimizer_bytes)
+    return held
+
+
 def deployable(recording: Recording) -> tuple[ModelFacts, ...]:
     """List the Keras models that the cell trained, then those it made, then those it only names."""
     source = recording.cell.source

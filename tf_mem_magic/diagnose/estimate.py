@@ -16,7 +16,7 @@ REPEAT = 0.1
 """How far the peaks of two equal runs lay apart at most: 0.06 in nearly all that were measured, 0.094 on a busy CPU."""
 
 NOISE = 0.03
-"""How far one run's peak lies from the mean of equal runs: about a third of :data:`REPEAT`."""
+"""How far one run's peak is taken to lie from the mean of equal runs: a third of :data:`REPEAT`, unmeasured."""
 
 WORST = 0.89
 """How much the sixth needed beyond its line at 8 times the batch (the line said 47 % too little)."""

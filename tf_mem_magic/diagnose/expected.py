@@ -119,15 +119,14 @@ def saves_nothing(recording: Recording, diagnosis: Diagnosis, effect: Effect) ->
 def largest_batch(
     recording: Recording, diagnosis: Diagnosis, batch: int, below: int, extra: Effect | None = None
 ) -> int | None:
-    """Give the largest batch size under ``below`` that is expected to fit: a power of two, or a divisor like 96 of 192.
+    """Give the largest batch size under ``below`` that is expected to fit: a power of two, or three quarters of one.
 
     ``batch`` is the one that ran out. None where nothing can be estimated; 0 where not even one sample is expected to.
     """
     limit = diagnosis.limit
     if limit is None or expected(recording, diagnosis, Effect(batch=(batch, max(below // 2, 1)))) is None:
         return None
-    # A size that does not divide the old batch leaves an incomplete one, which code of the user's own may not take.
-    sizes = [one for one in batch_sizes(below) if one & (one - 1) == 0 or batch % one == 0]
+    sizes = batch_sizes(below)
     # A smaller batch never needs more, and each answer costs a walk through the step.
     first, last = 0, len(sizes)
     while first < last:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tf_mem_magic.core.diagnosis import Diagnosis, Situation
 from tf_mem_magic.core.recording import Frame, Recording
 from tf_mem_magic.core.units import brief_unit, size
+from tf_mem_magic.diagnose.breakdown import models_in_containers
 from tf_mem_magic.diagnose.places import HOOK, tape_around_loop
 from tf_mem_magic.diagnose.situation_data import alike, constant, eager, jacobian, one_sample, outputs, pipeline
 from tf_mem_magic.diagnose.situation_keys import ROOM
@@ -63,7 +64,7 @@ def _growing(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
     advice = f"Keep numbers instead of tensors in `{most.name}`, or only their sum or mean."
     code = f"{most.name}.append(value.numpy())  # in the computer's memory; or float(value) for a single number"
     reason = f"`{most.name}` fills the memory with tensors, round by round, and would with this too"
-    return Situation("growing", text, advice, code, ("list-to-host", *ROOM), reason=reason)
+    return Situation("growing", text, advice, code, ROOM, reason=reason)
 
 
 def _validation(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
@@ -120,11 +121,7 @@ def _callback(diagnosis: Diagnosis, frames: Sequence[Frame]) -> Situation | None
 
 def _models_kept(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
     """Find a list or dict that holds the models which the cell made, one after the other."""
-    held: dict[str, list[int]] = {}
-    for model in recording.facts.models:
-        root, bracket, _ = model.name.partition("[")
-        if bracket and model.is_new and not model.local and model.device == diagnosis.device:
-            held.setdefault(root, []).append(model.weight_bytes + model.optimizer_bytes)
+    held = models_in_containers(recording.facts, diagnosis.device)
     if not held or not diagnosis.in_use:
         return None
     name, sizes = max(held.items(), key=lambda entry: sum(entry[1]))
@@ -137,7 +134,7 @@ def _models_kept(recording: Recording, diagnosis: Diagnosis) -> Situation | None
         f"{size(diagnosis.in_use, unit)} in use.",
         f"Keep in `{name}` what the models measured, or their weights, and let go of each before the next is made.",
         f"{name}{_filled(recording.cell.source, name)}  # in the computer's memory",
-        ("collect-garbage", *ROOM),
+        ROOM,
         reason=f"`{name}` fills the memory with models, one after the other, and would with this too",
     )
 

@@ -32,7 +32,7 @@ def constant(diagnosis: Diagnosis, frames: list[Frame]) -> Situation | None:
     return Situation(
         "constant",
         f"{what}{needs} to {diagnosis.device} before the first step.",
-        helps=("keep-on-host", *(ROOM if diagnosis.cause == "other-process" else (*HELD, "other-gpu"))),
+        helps=ROOM if diagnosis.cause == "other-process" else (*HELD, "other-gpu"),
         reason="it ran out while an array was copied to the device as a whole, which this does not change",
     )
 
@@ -57,7 +57,7 @@ def outputs(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
         "outputs",
         f"`predict` keeps the results of all batches on {diagnosis.device}, and they {needs}.",
         "Predict some of the rows at a time: the results then lie in the computer's memory.",
-        helps=("outputs-to-host", *ROOM),
+        helps=ROOM,
         reason="it is the results of `predict` that fill the memory, and they take the same with this",
     )
 
@@ -76,7 +76,7 @@ def pipeline(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
         "cache or a queue of `tf.data` fills it.",
         "Shuffle before the data are loaded or made large, or in a smaller buffer; put a cache into a file.",
         "data.shuffle(1000)  # instead of as many as there are samples",
-        helps=("stream-data", *ROOM),
+        helps=ROOM,
         reason="it is elements that the data pipeline holds which fill the memory, and they take the same with this",
     )
 
@@ -110,7 +110,7 @@ def jacobian(diagnosis: Diagnosis) -> Situation | None:
         f"The rows of a Jacobian{many} are computed at once, each by a backward pass of its own.",
         "Compute them one after the other, or for fewer samples at a time.",
         "jac = tape.jacobian(y, x, experimental_use_pfor=False)  # with tf.GradientTape(persistent=True)",
-        helps=("jacobian-row-by-row", "smaller-batch", *ROOM),
+        helps=ROOM,
         reason="it is the rows of a Jacobian, all at once, that fill the memory",
     )
 
@@ -166,7 +166,7 @@ def eager(recording: Recording, diagnosis: Diagnosis, frames: list[Frame]) -> Si
         f"The result of one operation on all rows, {list(shape)} {diagnosis.dtype or ''}".rstrip() + f", is {needs}.",
         advice,
         code,
-        helps=("rows-in-chunks", "cpu-offload", "keep-on-host", *ROOM),
+        helps=ROOM,
         reason="it ran out in an operation on the data, outside any model, which this does not change",
     )
 

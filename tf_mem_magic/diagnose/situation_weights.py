@@ -49,7 +49,7 @@ def weight_made(recording: Recording, diagnosis: Diagnosis, frames: list[Frame])
     if any("/optimizers/" in path for path, _ in paths):
         text = f"It ran out while the optimizer's own values were made{_each(diagnosis)}."
         reason = "it ran out while the optimizer's own values were made, and those do not shrink with this"
-        return Situation("slots", text, helps=("lighter-optimizer", *ROOM), reason=reason)
+        return Situation("slots", text, helps=ROOM, reason=reason)
     owner = _owner(recording, diagnosis)
     if building is not None:
         article = "an" if building.kind[:1] in "AEIOU" else "a"
@@ -145,7 +145,7 @@ def filled_by_weights(diagnosis: Diagnosis) -> Situation | None:
         f"weights and the optimizer's values fill the device, and only {size(moving, brief_unit([moving]))} depend on "
         "what this changes"
     )
-    return Situation("weights-fill", text, helps=("lighter-optimizer", *ROOM), reason=reason)
+    return Situation("weights-fill", text, helps=ROOM, reason=reason)
 
 
 def _like_a_weight(diagnosis: Diagnosis) -> bool:

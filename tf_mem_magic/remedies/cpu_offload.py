@@ -6,7 +6,7 @@ import ast
 import re
 from dataclasses import dataclass
 
-from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.diagnosis import Diagnosis, SituationKind
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
@@ -19,6 +19,7 @@ from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "cpu-offload"
 TITLE = "Compute on the CPU"
+HELPS: tuple[SituationKind, ...] = ("eager-data",)
 
 _INFERENCE = {"evaluate": "Evaluate", "predict": "Predict", "test_on_batch": "Evaluate", "predict_on_batch": "Predict"}
 _TRAINING = frozenset({"fit", "train_on_batch", "GradientTape", "apply_gradients", "minimize", "compile", "build"})

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from tf_mem_magic.core.diagnosis import Diagnosis, Situation
-from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
+from tf_mem_magic.core.diagnosis import Diagnosis, Situation, SituationKind
+from tf_mem_magic.core.proposals import Example, Proposal
 from tf_mem_magic.remedies._engine.examples import example
-from tf_mem_magic.remedies._engine.guards import device_memory, smaller_than_device
+from tf_mem_magic.remedies._engine.guards import device_memory, situation, smaller_than_device
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "fresh-kernel"
 TITLE = "Fresh kernel"
-GUARDS = (device_memory, smaller_than_device)
+HELPS: tuple[SituationKind, ...] = ("in-pieces",)
+GUARDS = (
+    device_memory,
+    smaller_than_device,
+    situation(HELPS, "no earlier failure left the memory in pieces, as far as is known"),
+)
 
 _WHY = (
     "The allocator never gives back what it took from the device, and cannot join pieces that it took one by one: "
@@ -23,9 +28,6 @@ _WHY = (
 @remedy(KEY, TITLE, GUARDS)
 def propose(ask: Ask) -> Proposal:
     """Offer it where more than half of the device is free, in pieces since an earlier failure."""
-    situation = ask.diagnosis.situation if ask.diagnosis is not None else None
-    if situation is None or situation.kind != "in-pieces":
-        raise RefusedError("no earlier failure left the memory in pieces, as far as is known")
     return Proposal(
         key=KEY,
         title="Restart and run this cell as it is",

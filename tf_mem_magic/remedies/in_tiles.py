@@ -6,17 +6,18 @@ import ast
 from math import sqrt
 from typing import Any
 
-from tf_mem_magic.core.diagnosis import Diagnosis, Situation
+from tf_mem_magic.core.diagnosis import Diagnosis, Situation, SituationKind
 from tf_mem_magic.core.facts import ModelFacts
 from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.examples import example
-from tf_mem_magic.remedies._engine.guards import apply_is_free, device_memory, keras_3, python
+from tf_mem_magic.remedies._engine.guards import apply_is_free, device_memory, keras_3, python, situation
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "in-tiles"
 TITLE = "In tiles"
-GUARDS = (device_memory, python, keras_3, apply_is_free)
+HELPS: tuple[SituationKind, ...] = ("one-sample",)
+GUARDS = (device_memory, python, keras_3, apply_is_free, situation(HELPS, "it was not one large picture that ran out"))
 
 _LAYERS = frozenset(
     "InputLayer Activation ReLU LeakyReLU PReLU ELU Softmax BatchNormalization LayerNormalization Dropout "
@@ -41,9 +42,7 @@ _WHY = (
 def propose(ask: Ask) -> Proposal:
     """Offer it where `predict` ran out on one picture, with a model that looks at bounded parts of it."""
     diagnosis = ask.diagnosis
-    situation = diagnosis.situation if diagnosis is not None else None
-    if diagnosis is None or situation is None or situation.kind != "one-sample":
-        raise RefusedError("it was not one large picture that ran out")
+    assert diagnosis is not None  # its guard
     call = next((c for c in ask.failing if called_name(c) == "predict" and isinstance(c.func, ast.Attribute)), None)
     if call is None or not isinstance(call.func, ast.Attribute):
         raise RefusedError("the call of `predict` that ran out was not found in the cell")

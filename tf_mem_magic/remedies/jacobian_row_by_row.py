@@ -5,17 +5,18 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from tf_mem_magic.core.diagnosis import Diagnosis, Situation
+from tf_mem_magic.core.diagnosis import Diagnosis, Situation, SituationKind
 from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
 from tf_mem_magic.notebook.text.ranges import insert_argument
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.examples import example
-from tf_mem_magic.remedies._engine.guards import device_memory, python
+from tf_mem_magic.remedies._engine.guards import device_memory, python, situation
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "jacobian-row-by-row"
 TITLE = "Jacobian row by row"
-GUARDS = (device_memory, python)
+HELPS: tuple[SituationKind, ...] = ("jacobian",)
+GUARDS = (device_memory, python, situation(HELPS, "it was not the rows of a Jacobian that ran out"))
 
 _OPTION = "experimental_use_pfor"
 _WHY = "TensorFlow computes all rows of a Jacobian at once: as many backward passes side by side, with all they hold."
@@ -24,9 +25,6 @@ _WHY = "TensorFlow computes all rows of a Jacobian at once: as many backward pas
 @remedy(KEY, TITLE, GUARDS)
 def propose(ask: Ask) -> Proposal:
     """Offer it where the rows of a Jacobian ran out, on a tape that the cell opens."""
-    situation = ask.diagnosis.situation if ask.diagnosis is not None else None
-    if situation is None or situation.kind != "jacobian":
-        raise RefusedError("it was not the rows of a Jacobian that ran out")
     calls = [c for c in ask.failing if called_name(c) in ("jacobian", "batch_jacobian")]
     if len(calls) != 1 or not isinstance(calls[0].func, ast.Attribute):
         raise RefusedError("the call of `jacobian` that ran out was not found in the cell")

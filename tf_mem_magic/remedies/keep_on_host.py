@@ -5,17 +5,23 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from tf_mem_magic.core.diagnosis import Diagnosis, Situation
+from tf_mem_magic.core.diagnosis import Diagnosis, Situation, SituationKind
 from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
 from tf_mem_magic.notebook.origins import tensorflow_name
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.examples import example
-from tf_mem_magic.remedies._engine.guards import device_memory, no_strategy, python
+from tf_mem_magic.remedies._engine.guards import device_memory, no_strategy, python, situation
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "keep-on-host"
 TITLE = "Keep the data on the host"
-GUARDS = (device_memory, no_strategy, python)
+HELPS: tuple[SituationKind, ...] = ("constant",)
+GUARDS = (
+    device_memory,
+    no_strategy,
+    python,
+    situation(HELPS, "it was not an array copied to the device as a whole that ran out"),
+)
 
 _SLICES = frozenset({"from_tensor_slices", "from_tensors"})
 _METHODS = _SLICES | frozenset(
@@ -33,10 +39,6 @@ _WHY = (
 @remedy(KEY, TITLE, GUARDS)
 def propose(ask: Ask) -> Proposal:
     """Offer it where a data set of whole arrays was copied to a GPU before the first step."""
-    diagnosis = ask.diagnosis
-    situation = diagnosis.situation if diagnosis is not None else None
-    if situation is None or situation.kind != "constant":
-        raise RefusedError("it was not an array copied to the device as a whole that ran out")
     place = _place(ask)
     statement = ask.cell.tree.body[place]
     calls = [node for node in ast.walk(statement) if isinstance(node, ast.Call)]

@@ -5,18 +5,19 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from tf_mem_magic.core.diagnosis import Diagnosis, Situation
+from tf_mem_magic.core.diagnosis import Diagnosis, Situation, SituationKind
 from tf_mem_magic.core.facts import GrownFacts
 from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
 from tf_mem_magic.notebook.origins import tensorflow_name
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.examples import example
-from tf_mem_magic.remedies._engine.guards import device_memory, python
+from tf_mem_magic.remedies._engine.guards import device_memory, python, situation
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "list-to-host"
 TITLE = "Keep a list in the computer's memory"
-GUARDS = (device_memory, python)
+HELPS: tuple[SituationKind, ...] = ("growing",)
+GUARDS = (device_memory, python, situation(HELPS, "no list of tensors that grew in this cell filled the memory"))
 
 _TAPES = frozenset({"GradientTape", "ForwardAccumulator"})
 _WHY = (
@@ -28,9 +29,7 @@ _WHY = (
 def propose(ask: Ask) -> Proposal:
     """Offer it where a list that the cell fills with tensors in a loop holds the memory."""
     diagnosis = ask.diagnosis
-    situation = diagnosis.situation if diagnosis is not None else None
-    if diagnosis is None or situation is None or situation.kind != "growing":
-        raise RefusedError("no list of tensors that grew in this cell filled the memory")
+    assert diagnosis is not None  # its guard
     lists = [g for g in ask.facts.grown if g.device == diagnosis.device]
     if not lists:
         raise RefusedError("it was a list of models that grew, not one of tensors")

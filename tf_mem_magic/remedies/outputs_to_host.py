@@ -5,17 +5,24 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from tf_mem_magic.core.diagnosis import Diagnosis, Situation
+from tf_mem_magic.core.diagnosis import Diagnosis, Situation, SituationKind
 from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.examples import example
-from tf_mem_magic.remedies._engine.guards import apply_is_free, device_memory, keras_3, python
+from tf_mem_magic.remedies._engine.guards import apply_is_free, device_memory, keras_3, python, situation
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "outputs-to-host"
 TITLE = "Keep predictions in the computer's memory"
-GUARDS = (device_memory, python, keras_3, apply_is_free)
+HELPS: tuple[SituationKind, ...] = ("outputs",)
+GUARDS = (
+    device_memory,
+    python,
+    keras_3,
+    apply_is_free,
+    situation(HELPS, "it was not the results of `predict` that filled the memory"),
+)
 
 _SHARE = 1 / 8
 """Share of the device's memory that the results of one part may take: Keras holds them twice when it joins them."""
@@ -28,9 +35,7 @@ _WHY = "Keras keeps the results of all batches on the device until `predict` end
 def propose(ask: Ask) -> Proposal:
     """Offer it where the results of `predict` filled the device, on arrays that can be cut into parts."""
     diagnosis = ask.diagnosis
-    situation = diagnosis.situation if diagnosis is not None else None
-    if diagnosis is None or situation is None or situation.kind != "outputs":
-        raise RefusedError("it was not the results of `predict` that filled the memory")
+    assert diagnosis is not None  # its guard
     calls = [c for c in ask.failing if called_name(c) == "predict" and isinstance(c.func, ast.Attribute)]
     if len(calls) != 1:
         raise RefusedError("the call of `predict` that ran out was not found in the cell")

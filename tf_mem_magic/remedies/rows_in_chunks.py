@@ -5,17 +5,22 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from tf_mem_magic.core.diagnosis import Diagnosis, Situation
+from tf_mem_magic.core.diagnosis import Diagnosis, Situation, SituationKind
 from tf_mem_magic.core.facts import NamedValue
 from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
 from tf_mem_magic.notebook.text.edits import argument
 from tf_mem_magic.remedies._engine.examples import example
-from tf_mem_magic.remedies._engine.guards import device_memory, python
+from tf_mem_magic.remedies._engine.guards import device_memory, python, situation
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "rows-in-chunks"
 TITLE = "Rows in chunks"
-GUARDS = (device_memory, python)
+HELPS: tuple[SituationKind, ...] = ("eager-data",)
+GUARDS = (
+    device_memory,
+    python,
+    situation(HELPS, "it was no operation on all rows of an array, outside any model, that ran out"),
+)
 
 _IMAGE = (
     "resize resize_with_pad resize_with_crop_or_pad central_crop crop_to_bounding_box pad_to_bounding_box "
@@ -38,9 +43,7 @@ _WHY = "Each row's result depends on that row alone, so the rows need not be on 
 def propose(ask: Ask) -> Proposal:
     """Offer it where one function of all rows ran out whose rows surely do not depend on each other."""
     diagnosis = ask.diagnosis
-    situation = diagnosis.situation if diagnosis is not None else None
-    if diagnosis is None or situation is None or situation.kind != "eager-data":
-        raise RefusedError("it was no operation on all rows of an array, outside any model, that ran out")
+    assert diagnosis is not None  # its guard
     statement, call, target = _assigned(ask)
     rows = _rows(ask, call)
     if not diagnosis.shape or rows.shape is None or rows.shape[0] != diagnosis.shape[0]:

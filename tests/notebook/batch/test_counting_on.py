@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts
-from tf_mem_magic.notebook.batch.search import BatchFound, find_batch, set_batch
+from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
+from tf_mem_magic.notebook.batch.search import find_batch
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 
 FACTS = Facts(

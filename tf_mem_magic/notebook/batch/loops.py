@@ -6,8 +6,8 @@ import ast
 import re
 from dataclasses import dataclass, replace
 
+from tf_mem_magic.notebook.batch.consumers import only_infers
 from tf_mem_magic.notebook.batch.datasets import draws_a_batch, trace
-from tf_mem_magic.notebook.batch.inference import only_infers
 from tf_mem_magic.notebook.batch.named import of_names
 from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.batch.steps import follows

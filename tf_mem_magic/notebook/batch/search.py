@@ -1,12 +1,11 @@
-"""Find where the batch size that feeds the failing line is set, and set it to another value."""
+"""Find where the batch size that feeds the failing line is set."""
 
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tf_mem_magic.core.facts import BatchSeen, Facts
-from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.batch import loops
 from tf_mem_magic.notebook.batch.consumers import keras_calls
 from tf_mem_magic.notebook.batch.counting_on import (
@@ -17,93 +16,21 @@ from tf_mem_magic.notebook.batch.counting_on import (
 )
 from tf_mem_magic.notebook.batch.datasets import default_argument
 from tf_mem_magic.notebook.batch.fixed import fixed_model, shape_with
+from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.batch.keras_call import is_another, setting_of_an_earlier_dict, setting_of_data
 from tf_mem_magic.notebook.batch.methods import behind_a_method
 from tf_mem_magic.notebook.batch.samples import count_samples
-from tf_mem_magic.notebook.batch.steps import Steps, argument, find_divisors, find_steps, first_argument, scale
+from tf_mem_magic.notebook.batch.steps import argument, find_divisors, find_steps, first_argument
 from tf_mem_magic.notebook.batch.validation import Validation, find_validation
 from tf_mem_magic.notebook.follow.entries import double_star
-from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
+from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
 from tf_mem_magic.notebook.text.cell import PythonCell
-from tf_mem_magic.notebook.text.edits import Editor
-from tf_mem_magic.notebook.text.ranges import CellEdit, first_statement, insert_line
 from tf_mem_magic.notebook.uses import KERAS, called_name
 
 _MOST_CALLS = 50
 """More calls of Keras than these are not compared with each other."""
 
 _WHICH = "the cell trains more than once, and the error does not say which call failed"
-
-
-@dataclass(frozen=True, slots=True)
-class BatchFound:
-    """The batch size that feeds the failing line, and all that must change with it.
-
-    Attributes
-    ----------
-    cell : PythonCell
-        The cell.
-    value : int
-        The batch size, for one replica where ``per_replica``.
-    slots : tuple of Slot
-        The places that set it.
-    method : str
-        The method of Keras that runs, ``"validation"`` where only the validation in ``fit`` is meant, or ``"loop"``.
-    receiver : str or None
-        The name of the model.
-    seen : int or None
-        What Keras was observed to use.
-    per_replica : bool
-        It is multiplied by the number of replicas.
-    validation : tuple of Slot
-        The places that set the batch size of the validation data.
-    steps : tuple of Steps
-        Numbers of steps that must grow.
-    names : frozenset of str
-        The names that change with it.
-    notes : tuple of str
-        Sentences for the user.
-    validation_batch : int or None
-        The batch size of the validation data.
-    validation_notes : tuple of str
-        Sentences for the user where that is changed too.
-    imports : tuple of str
-        Lines that the edit needs at the top.
-    infers : bool
-        What failed surely computes no gradients.
-    call : ast.Call or None
-        The call of Keras; None for a loop.
-    of_samples : bool
-        The call gets no more samples than these, so its batch size is set there alone.
-    """
-
-    cell: PythonCell
-    value: int
-    slots: tuple[Slot, ...]
-    method: str = "loop"
-    receiver: str | None = None
-    seen: int | None = None
-    per_replica: bool = False
-    validation: tuple[Slot, ...] = ()
-    steps: tuple[Steps, ...] = ()
-    names: frozenset[str] = frozenset()
-    notes: tuple[str, ...] = ()
-    validation_batch: int | None = None
-    validation_notes: tuple[str, ...] = ()
-    imports: tuple[str, ...] = ()
-    infers: bool = False
-    call: ast.Call | None = None
-    of_samples: bool = False
-
-    @property
-    def undo(self) -> tuple[str, ...]:
-        """The lines that set back what the edit sets on objects of earlier cells."""
-        return tuple(slot.undo for slot in (*self.slots, *self.validation) if slot.undo)
-
-    def divisor_of(self, batch: int) -> int:
-        """Return the largest batch size up to ``batch`` that keeps numbers of steps whole."""
-        fixed = any(s.name != "validation_steps" and s.samples is None and not s.whole for s in self.steps)
-        return next(n for n in range(max(batch, 1), 0, -1) if not fixed or self.value % n == 0)
 
 
 def find_batch(
@@ -186,32 +113,6 @@ def _checked(reader: Reader, found: BatchFound) -> BatchFound | Unknown:
     if line is not None:
         return Unknown(f"line {line} has a shape that begins with {found.value} too, and may count on the batch")
     return found
-
-
-def set_batch(found: BatchFound, batch: int, more: tuple[CellEdit, ...] = ()) -> tuple[str, tuple[str, ...]]:
-    """Return the cell with the batch size set to ``batch`` and ``more`` edits, and the sentences that go with it.
-
-    Raises
-    ------
-    RefusedError
-        If an epoch would no longer see all samples, or the edit cannot be sure.
-    """
-    cell = found.cell
-    edits = [*more, *(slot.edit(batch) for slot in found.slots)]
-    larger = [slot for slot in found.validation if slot.value > batch]
-    edits += [slot.edit(batch) for slot in larger]
-    notes = [*found.notes, *(found.validation_notes if larger else ())]
-    if found.imports:
-        edits.append(insert_line(cell, first_statement(cell), *found.imports))
-    for steps in found.steps:
-        old = found.validation_batch if steps.name == "validation_steps" else found.value
-        note = "" if old is None else scale(cell, steps, old, min(old, batch), edits)
-        if note:
-            notes.append(note)
-    changed = Editor(cell).edit(*edits).source()
-    if changed == cell.source:
-        raise RefusedError("the change would leave the cell as it is")
-    return changed, tuple(dict.fromkeys(notes))
 
 
 def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> BatchFound | Unknown:

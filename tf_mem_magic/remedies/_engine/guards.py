@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from tf_mem_magic.core.diagnosis import SituationKind
 from tf_mem_magic.core.facts import untested_keras
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.text.ranges import shares_line
@@ -57,6 +58,11 @@ def host_memory(ask: Ask) -> str:
     if ask.diagnosis is None:
         return "it is not known which memory ran out"
     return "" if ask.host_ran_out else f"it was {ask.diagnosis.device} that ran out, not the computer's own memory"
+
+
+def situation(kinds: tuple[SituationKind, ...], words: str) -> Check:
+    """Give the check that it was one of these that ran out: a remedy made for them names them as its ``HELPS``."""
+    return Check("situation", lambda ask: "" if ask.situation in kinds else words)
 
 
 @_check

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
-from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.diagnosis import Diagnosis, SituationKind
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Point, Proposal, RefusedError
 from tf_mem_magic.core.recording import Recording
@@ -47,6 +47,12 @@ class Ask:
     def diagnosis(self) -> Diagnosis | None:
         """Why memory ran out; None where that is not known, or the run went well."""
         return self.context.diagnosis
+
+    @property
+    def situation(self) -> SituationKind | None:
+        """What was being made when memory ran out; None where nothing tells."""
+        found = self.diagnosis.situation if self.diagnosis is not None else None
+        return None if found is None else found.kind
 
     @property
     def points(self) -> tuple[Point, ...]:

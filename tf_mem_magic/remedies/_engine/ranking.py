@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from tf_mem_magic.core.effects import Effect
-from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal
+from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal, Remedy
+from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.remedies._engine.asking import Question, ask
 from tf_mem_magic.remedies._engine.combine import PRESERVES, changed_context, merge
 from tf_mem_magic.remedies._engine.estimating import with_estimate
@@ -19,7 +20,7 @@ def propose_all(context: Context) -> Answer:
     A remedy that raises is a decline that says so: the rest of the panel keeps working.
     """
     question = Question(context)
-    answers = [_possible(answer, context) for remedy in all_remedies() for answer in ask(remedy, question)]
+    answers = [_possible(answer, remedy, context) for remedy in all_remedies() for answer in ask(remedy, question)]
     ranked = sorted((with_estimate(answer, context) for answer in answers), key=_ranking(context))
     together = _together(context, ranked)
     return (together, *ranked) if together is not None else tuple(ranked)
@@ -66,10 +67,12 @@ def _makes_room(effect: Effect) -> bool:
     return bool(effect.released or effect.to_host) or effect.slots is not None
 
 
-def _possible(answer: Proposal | Declined, context: Context) -> Proposal | Declined:
+def _possible(answer: Proposal | Declined, remedy: Remedy, context: Context) -> Proposal | Declined:
     """Decline what cannot help with what was being made when memory ran out: one place for all remedies."""
     situation = context.diagnosis.situation if context.diagnosis is not None else None
     if situation is None or isinstance(answer, Declined) or answer.new_cell or situation.admits(answer.key):
+        return answer
+    if situation.kind in getattr(remedy, "HELPS", ()):
         return answer
     return Declined(answer.key, answer.title, situation.reason)
 
@@ -85,6 +88,13 @@ def propose_after_success(context: Context) -> Answer:
     known = [answer for answer in answers if isinstance(answer, Declined) or answer.new_cell]
     offers = any(isinstance(answer, Proposal) for answer in known)
     return tuple(sorted(known, key=_rank)) if offers else ()
+
+
+def propose_after_fit(applied: str, full: Context, fitted: Recording) -> tuple[Proposal, ...]:
+    """Ask the remedies what more they would do, now that the change ``applied`` has fitted where ``full`` had not."""
+    asked = [getattr(remedy, "after_fit", None) for remedy in all_remedies()]
+    answers = [after_fit(applied, full, fitted) for after_fit in asked if after_fit is not None]
+    return tuple(answer for answer in answers if answer is not None)
 
 
 def _ranking(context: Context) -> Callable[[Proposal | Declined], tuple[int, ...]]:

@@ -11,7 +11,7 @@ from tf_mem_magic.core.proposals import Estimate, Proposal, RefusedError
 from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.estimate import estimate_peak, half_or_less, largest_power_of_two
 from tf_mem_magic.diagnose.expected import largest_batch
-from tf_mem_magic.notebook.batch.search import BatchFound, set_batch
+from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
 from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compiled_with, made_by
 from tf_mem_magic.notebook.text.cell import PythonCell

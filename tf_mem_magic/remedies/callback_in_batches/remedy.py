@@ -6,19 +6,20 @@ import ast
 from collections.abc import Iterator
 from typing import Any
 
-from tf_mem_magic.core.diagnosis import Diagnosis, Situation
+from tf_mem_magic.core.diagnosis import Diagnosis, Situation, SituationKind
 from tf_mem_magic.core.facts import ModelFacts
 from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import ErrorText, Frame
 from tf_mem_magic.diagnose.places import HOOK
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.remedies._engine.examples import example
-from tf_mem_magic.remedies._engine.guards import apply_is_free, device_memory, keras_3, python
+from tf_mem_magic.remedies._engine.guards import apply_is_free, device_memory, keras_3, python, situation
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "callback-in-batches"
 TITLE = "Callback in batches"
-GUARDS = (device_memory, python, keras_3, apply_is_free)
+HELPS: tuple[SituationKind, ...] = ("callback",)
+GUARDS = (device_memory, python, keras_3, apply_is_free, situation(HELPS, "it was no callback that ran out"))
 
 ROWS = 32
 """Samples at a time: what Keras's own ``predict`` takes where it is told nothing."""
@@ -29,9 +30,6 @@ _WHY = "A model that is called like a function computes all samples at once; `pr
 @remedy(KEY, TITLE, GUARDS)
 def propose(ask: Ask) -> Proposal:
     """Offer it where a callback of the notebook's own class ran out in a direct call of the model."""
-    situation = ask.diagnosis.situation if ask.diagnosis is not None else None
-    if situation is None or situation.kind != "callback":
-        raise RefusedError("it was no callback that ran out")
     trained = [m for m in ask.facts.models if not m.local and m.steps > (m.steps_before or 0)]
     if not trained or not all(m.rowwise for m in trained):
         raise RefusedError("it is not known that the model computes each sample on its own")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.proposals import RefusedError
+from tf_mem_magic.diagnose.breakdown import models_in_containers
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.question import Ask
@@ -27,14 +28,9 @@ def kept_models(ask: Ask, diagnosis: Diagnosis) -> KeptModels | None:
 
     Refused where the list is read in the cell: what it holds is not changed then.
     """
-    situation = diagnosis.situation
-    if situation is None or situation.kind != "growing":
+    if ask.situation != "growing":
         return None
-    held: dict[str, list[int]] = {}
-    for model in ask.facts.models:
-        root, bracket, _ = model.name.partition("[")
-        if bracket and model.is_new and not model.local and model.device == diagnosis.device:
-            held.setdefault(root, []).append(model.weight_bytes + model.optimizer_bytes)
+    held = models_in_containers(ask.facts, diagnosis.device)
     if not held:
         return None
     name, sizes = max(held.items(), key=lambda entry: sum(entry[1]))

@@ -15,6 +15,7 @@ from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.diagnose.breakdown import discarded
 from tf_mem_magic.diagnose.cause import WORTH_NAMING
+from tf_mem_magic.diagnose.situation_keys import ROOM
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.ranges import CellEdit, insert_line, insert_on_top
 from tf_mem_magic.remedies._engine.guards import diagnosed
@@ -173,7 +174,7 @@ for fold in range(5):
     model = build()
     model.fit(x, y)
 """
-_KEPT = Situation("growing", "`models` keeps 3 models of this cell.", helps=(KEY,), reason="`models` fills the memory")
+_KEPT = Situation("growing", "`models` keeps 3 models.", helps=ROOM, reason="`models` fills the memory")
 _MODEL = ModelFacts("model", ("Dense",), weight_bytes=1 << 20, device="CPU:0")
 
 

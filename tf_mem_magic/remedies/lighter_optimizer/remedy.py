@@ -6,7 +6,7 @@ import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tf_mem_magic.core.diagnosis import Diagnosis, Part
+from tf_mem_magic.core.diagnosis import Diagnosis, Part, SituationKind
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Choice, Context, Example, Proposal, RefusedError
@@ -27,6 +27,7 @@ from tf_mem_magic.remedies.lighter_optimizer.earlier_compile import compiled_ear
 
 KEY = "lighter-optimizer"
 TITLE = "Lighter optimizer"
+HELPS: tuple[SituationKind, ...] = ("slots", "weights-fill")
 GUARDS = (
     uses_keras,
     keras_3.saying("this is Keras 2 (tf_keras); only optimizers of Keras 3 are changed"),

@@ -7,7 +7,8 @@ import re
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.core.units import brief_unit, size
-from tf_mem_magic.notebook.batch.search import BatchFound, find_batch
+from tf_mem_magic.notebook.batch.found import BatchFound
+from tf_mem_magic.notebook.batch.search import find_batch
 from tf_mem_magic.notebook.follow.reader import Unknown
 from tf_mem_magic.remedies._engine.guards import Check
 from tf_mem_magic.remedies._engine.question import Ask

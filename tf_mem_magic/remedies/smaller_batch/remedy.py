@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import ast
 
+from tf_mem_magic.core.diagnosis import SituationKind
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import Facts, ModelFacts
-from tf_mem_magic.core.proposals import Estimate, Point, Proposal, RefusedError
+from tf_mem_magic.core.proposals import Context, Estimate, Point, Proposal, RefusedError
+from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.diagnose.estimate import estimate_peak, half_or_less, largest_power_of_two
 from tf_mem_magic.diagnose.expected import largest_batch
 from tf_mem_magic.diagnose.places import is_cell_file
 from tf_mem_magic.notebook.batch.datasets import trace
-from tf_mem_magic.notebook.batch.search import BatchFound, set_batch
+from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
 from tf_mem_magic.remedies._engine.guards import python
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.smaller_batch.asked import failing_lines, fewer_samples_may_help, found_batch
 from tf_mem_magic.remedies.smaller_batch.direct_call import call_in_batches, find_direct_call
 from tf_mem_magic.remedies.smaller_batch.examples import EXAMPLES
+from tf_mem_magic.remedies.smaller_batch.step_up import KEY as LARGER
+from tf_mem_magic.remedies.smaller_batch.step_up import step_up
 
 KEY = "smaller-batch"
 TITLE = "Smaller batch"
+HELPS: tuple[SituationKind, ...] = ("jacobian",)
 GUARDS = (fewer_samples_may_help, python)
 IN_HELPERS = True
 """The batch size may be set in any function that the cell runs, also one that has returned before the error."""
@@ -64,6 +69,11 @@ def propose(ask: Ask) -> Proposal:
         answers_cause=found.method == "validation",
         effect=Effect(batch=(found.value, batch)) if _is_of_the_step(ask, found) else None,
     )
+
+
+def after_fit(applied: str, full: Context, fitted: Recording) -> Proposal | None:
+    """Offer a step back up where a smaller batch has fitted with room to spare."""
+    return step_up(full, fitted) if applied in (KEY, LARGER) else None
 
 
 def _is_of_the_step(ask: Ask, found: BatchFound) -> bool:
@@ -192,4 +202,4 @@ def _patch(ask: Ask) -> str:
     return ""
 
 
-__all__ = ["EXAMPLES", "GUARDS", "IN_HELPERS", "KEY", "TITLE", "propose"]
+__all__ = ["EXAMPLES", "GUARDS", "HELPS", "IN_HELPERS", "KEY", "TITLE", "after_fit", "propose"]

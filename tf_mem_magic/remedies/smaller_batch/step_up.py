@@ -7,7 +7,7 @@ from tf_mem_magic.core.proposals import Context, Estimate, Proposal, RefusedErro
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.expected import batch_sizes
-from tf_mem_magic.notebook.batch.search import set_batch
+from tf_mem_magic.notebook.batch.found import set_batch
 from tf_mem_magic.notebook.follow.reader import Unknown
 from tf_mem_magic.remedies._engine.question import Ask
 from tf_mem_magic.remedies.smaller_batch.asked import found_batch

@@ -6,7 +6,7 @@ import ast
 import difflib
 from dataclasses import replace
 
-from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.diagnosis import Diagnosis, SituationKind
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
@@ -23,11 +23,11 @@ from tf_mem_magic.remedies.stream_data.streaming import IMPORT, Change
 
 KEY = "stream-data"
 TITLE = "Stream the data"
+HELPS: tuple[SituationKind, ...] = ("pipeline",)
 
 
 def _not_of_data(ask: Ask) -> str:
-    situation = ask.diagnosis.situation if ask.diagnosis is not None else None
-    return "" if situation is not None and situation.kind == "pipeline" else host_memory.why(ask)
+    return "" if ask.situation in HELPS else host_memory.why(ask)
 
 
 GUARDS = (Check("of_data", _not_of_data, "it was not the computer's own memory that ran out, and this saves no other"),)

@@ -1,0 +1,57 @@
+"""The batch size that is proposed: any where Keras alone takes it, a divisor of the old one where other code does."""
+
+from __future__ import annotations
+
+import pytest
+
+from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, ScalarFact
+from tf_mem_magic.notebook.batch.found import BatchFound
+from tf_mem_magic.notebook.batch.search import find_batch
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
+
+FACTS = Facts(
+    datasets=(DatasetFacts("train_ds", batch=64, cardinality=9),),
+    models=(ModelFacts("model"),),
+    scalars=(ScalarFact("BATCH", 64),),
+)
+
+
+def proposed(source, wanted=48):
+    """Give the size that is proposed in the place of 64 where ``wanted`` would fit."""
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    found = find_batch(cell, FACTS, frozenset({source.count("\n") + 1}))
+    assert isinstance(found, BatchFound), found
+    assert found.value == 64
+    return found.divisor_of(wanted)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "model.fit(x, y, batch_size=64)",
+        "model.fit(x, y, 64, epochs=3)",
+        "history = model.fit(\n    x, y,\n    epochs=2,\n    batch_size=64)",
+        "x = np.zeros((512, 8))\np = model.predict(x, batch_size=64)",
+    ],
+)
+def test_where_the_number_stands_in_keras_own_call_any_size_will_do(source):
+    assert proposed(source) == 48
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        # Loops: half of the samples would be left out, or a step would get fewer than it was made for.
+        "BATCH = 64\nfor step in range(len(x) // BATCH):\n    model.train_on_batch(x[step * BATCH : (step + 1) * BATCH], y)",
+        "for i in range(0, len(x), 64):\n    model.train_on_batch(x[i : i + 64], y[i : i + 64])",
+        # A name may be read by functions of the notebook, such as one that makes noise for whole batches.
+        "BATCH = 64\nmodel.fit(x, y, batch_size=BATCH)",
+        # A data set that drops the rest would drop samples that the old batches had.
+        "ds = tf.data.Dataset.from_tensor_slices((x, y)).batch(64, drop_remainder=True)\nmodel.fit(ds)",
+        "model.fit(train_ds)",
+        "model.fit(x, y, batch_size=64, steps_per_epoch=10)",
+    ],
+)
+def test_where_other_code_takes_the_batches_they_stay_whole(source):
+    assert proposed(source) == 32

@@ -1,0 +1,124 @@
+"""The batch size that was found, with all that must change with it, and the cell with another value."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from tf_mem_magic.core.proposals import RefusedError
+from tf_mem_magic.notebook.batch.steps import Steps, scale
+from tf_mem_magic.notebook.follow.reader import Slot
+from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.edits import Editor
+from tf_mem_magic.notebook.text.ranges import CellEdit, first_statement, insert_line
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFound:
+    """The batch size that feeds the failing line, and all that must change with it.
+
+    Attributes
+    ----------
+    cell : PythonCell
+        The cell.
+    value : int
+        The batch size, for one replica where ``per_replica``.
+    slots : tuple of Slot
+        The places that set it.
+    method : str
+        The method of Keras that runs, ``"validation"`` where only the validation in ``fit`` is meant, or ``"loop"``.
+    receiver : str or None
+        The name of the model.
+    seen : int or None
+        What Keras was observed to use.
+    per_replica : bool
+        It is multiplied by the number of replicas.
+    validation : tuple of Slot
+        The places that set the batch size of the validation data.
+    steps : tuple of Steps
+        Numbers of steps that must grow.
+    names : frozenset of str
+        The names that change with it.
+    notes : tuple of str
+        Sentences for the user.
+    validation_batch : int or None
+        The batch size of the validation data.
+    validation_notes : tuple of str
+        Sentences for the user where that is changed too.
+    imports : tuple of str
+        Lines that the edit needs at the top.
+    infers : bool
+        What failed surely computes no gradients.
+    call : ast.Call or None
+        The call of Keras; None for a loop.
+    of_samples : bool
+        The call gets no more samples than these, so its batch size is set there alone.
+    """
+
+    cell: PythonCell
+    value: int
+    slots: tuple[Slot, ...]
+    method: str = "loop"
+    receiver: str | None = None
+    seen: int | None = None
+    per_replica: bool = False
+    validation: tuple[Slot, ...] = ()
+    steps: tuple[Steps, ...] = ()
+    names: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+    validation_batch: int | None = None
+    validation_notes: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+    infers: bool = False
+    call: ast.Call | None = None
+    of_samples: bool = False
+
+    @property
+    def undo(self) -> tuple[str, ...]:
+        """The lines that set back what the edit sets on objects of earlier cells."""
+        return tuple(slot.undo for slot in (*self.slots, *self.validation) if slot.undo)
+
+    def divisor_of(self, batch: int) -> int:
+        """Return the largest batch size up to ``batch`` that leaves steps and batches as whole as they were.
+
+        Keras itself copes with an incomplete last batch. A loop, a dataset that drops the rest, a step that makes its
+        noise for whole batches, and a number of steps do not: for them only a divisor of the old size is safe.
+        """
+        fixed = any(s.name != "validation_steps" and s.samples is None and not s.whole for s in self.steps)
+        free = not fixed and (self.of_samples or self._by_keras_alone)
+        return next(n for n in range(max(batch, 1), 0, -1) if free or self.value % n == 0)
+
+    @property
+    def _by_keras_alone(self) -> bool:
+        """Whether the number stands in the call of Keras, and nothing else changes with it."""
+        if self.call is None or self.names:
+            return False
+        first, last = self.cell.start(self.call), self.cell.end(self.call)
+        slots = (*self.slots, *self.validation)
+        return all(first <= s.start <= s.end <= last and not s.dataset and not s.counts for s in slots)
+
+
+def set_batch(found: BatchFound, batch: int, more: tuple[CellEdit, ...] = ()) -> tuple[str, tuple[str, ...]]:
+    """Return the cell with the batch size set to ``batch`` and ``more`` edits, and the sentences that go with it.
+
+    Raises
+    ------
+    RefusedError
+        If an epoch would no longer see all samples, or the edit cannot be sure.
+    """
+    cell = found.cell
+    edits = [*more, *(slot.edit(batch) for slot in found.slots)]
+    larger = [slot for slot in found.validation if slot.value > batch]
+    edits += [slot.edit(batch) for slot in larger]
+    notes = [*found.notes, *(found.validation_notes if larger else ())]
+    if found.imports:
+        edits.append(insert_line(cell, first_statement(cell), *found.imports))
+    for steps in found.steps:
+        old = found.validation_batch if steps.name == "validation_steps" else found.value
+        note = "" if old is None else scale(cell, steps, old, min(old, batch), edits)
+        if note:
+            notes.append(note)
+    changed = Editor(cell).edit(*edits).source()
+    if changed == cell.source:
+        raise RefusedError("the change would leave the cell as it is")
+    return changed, tuple(dict.fromkeys(notes))
