@@ -14,14 +14,29 @@ from tf_mem_magic.core import units
         (0, "0 B"),
         (512, "512 B"),
         (1536, "1.5 KiB"),
-        (100 * 2**20, "100.0 MiB"),
+        (100 * 2**20, "100 MiB"),
+        (512.4 * 2**20, "512 MiB"),
+        (99.96 * 2**20, "100 MiB"),
+        (1023 * 2**20, "1.0 GiB"),
         (8.1 * 2**30, "8.1 GiB"),
         (-3 * 2**20, "-3.0 MiB"),
-        (1020 * 2**30, "1020 GiB"),
+        (1020 * 2**30, "1.0 TiB"),
     ],
 )
 def test_sizes_are_told_in_binary_units(value, expected):
     assert units.size(value) == expected
+
+
+@given(st.integers(0, 999 * 2**40), st.integers(0, 999 * 2**40))
+def test_a_size_has_three_digits_at_most_in_whichever_unit_is_asked_for(value, other):
+    for words in (units.size(value), units.size(value, units.brief_unit([other])), units.size_range(other, value)):
+        assert all(sum(map(str.isdigit, number)) <= 3 for number in words.split(" ")[0].split("–")), words
+
+
+@given(st.floats(0, 59.9))
+def test_a_duration_below_a_minute_has_three_digits_at_most(seconds):
+    for words in (units.duration(seconds), units.milliseconds(seconds)):
+        assert sum(map(str.isdigit, words)) <= 3, words
 
 
 def test_a_range_has_one_unit():
@@ -40,7 +55,9 @@ def test_durations_are_told_as_a_clock_would(seconds, expected):
     assert units.duration(seconds) == expected
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(0.002134, "2.13 ms"), (0.02134, "21.3 ms"), (0.2134, "213 ms")])
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(0.002134, "2.13 ms"), (0.02134, "21.3 ms"), (0.2134, "213 ms"), (2.134, "2.13 s")]
+)
 def test_short_durations_are_told_in_milliseconds(seconds, expected):
     assert units.milliseconds(seconds) == expected
 

@@ -10,8 +10,10 @@ from tests import captured
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DatasetFacts, DeviceFacts, Facts, ModelFacts, NamedValue, ProcessFacts
 from tf_mem_magic.core.recording import Cell, Dump, ErrorText, Frame, Recording, Series
+from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose import explanation
 from tf_mem_magic.diagnose.cause import diagnose
+from tf_mem_magic.diagnose.explanation import needed
 
 MIB, GIB = 2**20, 2**30
 CELL = "/tmp/ipykernel_7/1.py"
@@ -342,6 +344,40 @@ def test_the_paragraph_says_what_happened_where_what_was_needed_and_the_level():
 def test_the_detail_leaves_out_what_a_headline_says():
     expected = "Activations of conv2d_4 needed 1.5 GiB more ([256,112,112,128] float32); "
     assert expected + "1.0 of 15.0 GiB were free." == diagnose(recording()).detail
+
+
+@pytest.mark.parametrize(
+    ("device", "requested", "in_use", "limit", "expected"),
+    [
+        ("GPU:0", 84 * MIB, 208 * MIB, 300 * MIB, "92.0 of 300 MiB were free, probably in smaller pieces."),
+        ("GPU:0", 20 * MIB, 10 * GIB, 12 * GIB, "2.0 of 12.0 GiB were free, probably in smaller pieces."),
+        (
+            "GPU:0",
+            40 * MIB,
+            12 * GIB - 50 * MIB,
+            12 * GIB,
+            "50.0 MiB of 12.0 GiB were free, probably in smaller pieces.",
+        ),
+        ("GPU:0", 84 * MIB, 250 * MIB, 300 * MIB, "50.0 of 300 MiB were free."),
+        ("host", 1 * GIB, 3 * GIB, 8 * GIB, "this process held 3.0 of 8.0 GiB, and the system gave no more."),
+    ],
+)
+def test_what_there_was_is_told_so_that_it_explains_the_failure_also_where_no_pieces_are_known(
+    device, requested, in_use, limit, expected
+):
+    assert (
+        needed(Diagnosis(device, requested, in_use=in_use, limit=limit)) == f"It needed {told(requested)}; {expected}"
+    )
+
+
+def told(requested):
+    return f"{size(requested)} more"
+
+
+def test_free_memory_of_another_order_than_the_request_has_a_unit_that_holds_it():
+    known = dump(limit=4 * GIB, in_use=2 * GIB, pool=2 * GIB + 1500 * MIB, largest_free=4 * MIB)
+    found = needed(Diagnosis("GPU:0", 900 * MIB, in_use=2 * GIB, limit=4 * GIB), None, known)
+    assert found == "It needed 0.9 GiB more; 2.0 GiB were free, 0.5 of them not yet taken from the device."
 
 
 def last_sentence(**changes):

@@ -81,6 +81,12 @@ def test_a_rerun_that_still_does_not_fit_tells_what_was_missing_before_and_now()
     assert expected == compare(BEFORE, now, PROPOSAL).text
 
 
+def test_a_rerun_that_met_enough_free_memory_is_told_what_was_free():
+    now = outcome("oom", 14 * GIB, 128, replace(NEEDED, requested=GIB, in_use=13 * GIB))
+    expected = "It needed 1.0 GiB more with 1.7 of 14.7 GiB free, probably in smaller pieces; before"
+    assert expected in compare(BEFORE, now, PROPOSAL).text
+
+
 def test_a_rerun_without_a_lower_peak_is_said_not_to_have_helped():
     found = compare(outcome("ok", 8 * GIB), outcome("ok", int(7.9 * GIB)), replace(PROPOSAL, estimate=None, expects=()))
     assert "Batch 128: it ran. Peak 7.9 GiB, was 8.0 GiB. It did not help." == found.text

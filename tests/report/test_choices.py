@@ -30,7 +30,7 @@ def test_a_proposal_without_an_estimate_has_none():
 
 def test_what_is_kept_is_said_in_plain_words():
     keeps = [choice_view(proposal, gallery.out_of_memory()).keeps for proposal in gallery.proposals()]
-    assert keeps == ["other gradients", "slightly different numbers", "same training"]
+    assert keeps == ["other gradients", "slightly different numbers", "same results"]
 
 
 def test_a_restart_is_a_cost_beside_the_button():
@@ -45,3 +45,10 @@ def test_what_is_not_offered_is_a_count():
 def test_what_can_be_had_under_other_settings_is_a_choice_of_its_own():
     declined = dataclasses.replace(gallery.DECLINED[0], settings=gallery.proposals()[0])
     assert declined_view(declined, gallery.out_of_memory()).settings.button == "Batch 128"
+
+
+def test_what_is_kept_is_true_of_a_prediction_and_of_a_new_cell_too():
+    predicted = Proposal("outputs-to-host", "In parts", "b", "a", "same results")
+    pruned = Proposal("prune", "Prune", "b", "a", "nothing", new_cell=True)
+    kept = [choice_view(proposal, gallery.out_of_memory()).keeps for proposal in (predicted, pruned)]
+    assert kept == ["same results", "another model; yours stays as it is"]

@@ -140,7 +140,7 @@ def test_what_the_panel_shows_is_not_told_above_it():
 
 def test_the_changes_come_before_the_chart_and_the_bar():
     page = render_html(gallery.out_of_memory())
-    order = ("It needed", "<b>Batch 128", 'role="img" aria-label="Timeline', 'aria-label="What filled')
+    order = ("needed 1.5 GiB more", "<b>Batch 128", 'role="img" aria-label="Timeline', 'aria-label="What filled')
     places = [page.index(part) for part in order]
     assert places == sorted(places)
 
@@ -155,7 +155,7 @@ def test_a_long_dump_is_cut_and_says_so():
     outcome = gallery.out_of_memory()
     recording = dataclasses.replace(outcome.recording, stderr="x" * 5_000_000)
     html = render_html(dataclasses.replace(outcome, recording=recording))
-    assert (len(html) < 60_000, "4988000 more characters are in the recording" in html) == (True, True)
+    assert (len(html) < 60_000, "… 4.8 MiB more of this text are in the recording" in html) == (True, True)
 
 
 def test_text_takes_the_pages_own_colour():

@@ -11,6 +11,7 @@ from tests import gallery
 from tf_mem_magic.api import Report, load
 from tf_mem_magic.core.facts import Facts, FunctionFacts, ModuleFacts, NamedValue, ScalarFact
 from tf_mem_magic.core.jsonio import encode
+from tf_mem_magic.core.recording import ErrorText
 from tf_mem_magic.report.html.page import render_html
 from tf_mem_magic.report.saved import shareable
 
@@ -30,10 +31,11 @@ def outcome():
         modules=(ModuleFacts("m.py", f"key = '{SECRET}'"),),
         values=(NamedValue(SECRET, 5, "ndarray"), NamedValue("old_model", 5, "Model")),
     )
-    return dataclasses.replace(base, recording=dataclasses.replace(base.recording, facts=facts))
+    errors = (ErrorText("ValueError", f"no table {SECRET}"), ErrorText("ResourceExhaustedError", f"OOM for {SECRET}"))
+    return dataclasses.replace(base, recording=dataclasses.replace(base.recording, facts=facts, errors=errors))
 
 
-def test_nothing_of_other_cells_of_strings_or_of_the_environment_is_saved():
+def test_nothing_of_other_cells_of_strings_of_errors_messages_or_of_the_environment_is_saved():
     assert SECRET.encode() not in encode(shareable(outcome()))
 
 

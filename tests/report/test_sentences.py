@@ -95,8 +95,14 @@ def test_an_unknown_place_is_left_out():
 
 def test_without_sentences_of_its_own_a_diagnosis_is_told_from_its_numbers():
     assert sentences.paragraph(gallery.out_of_memory()) == (
-        "It needed 1.5 GiB more for conv2d_4 [256, 112, 112, 128] float32; 14.2 of 14.7 GiB were in use on GPU:0."
+        "The layer conv2d_4 needed 1.5 GiB more ([256,112,112,128] float32); 0.5 of 14.7 GiB were free."
     )
+
+
+def test_a_level_below_the_limit_is_never_all_that_explains_a_failure():
+    diagnosis = Diagnosis("GPU:0", 84 * MIB, in_use=208 * MIB, limit=300 * MIB, text="Out.", detail="")
+    said = sentences.paragraph(outcome_of(status="oom", diagnosis=diagnosis))
+    assert said == "It needed 84.0 MiB more; 92.0 of 300 MiB were free, probably in smaller pieces."
 
 
 def test_other_processes_are_named_once():

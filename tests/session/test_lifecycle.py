@@ -286,7 +286,7 @@ def budget(tmp_path_factory):
 
 @pytest.mark.tf
 def test_a_budget_before_the_import_makes_a_real_out_of_memory(budget):
-    assert "TensorFlow will run on the CPU as if it had 128.0 MiB. Import it and go on.\n" == budget["before"]
+    assert "TensorFlow will run on the CPU as if it had 128 MiB. Import it and go on.\n" == budget["before"]
     assert ("error", ("oom", 128)) == budget["raised"]
 
 

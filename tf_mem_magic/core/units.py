@@ -13,61 +13,54 @@ _UNITS |= {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
 
 
 class Unit(NamedTuple):
-    """A unit of size: ``size`` in bytes and its ``name``; ``digits``: as many significant digits at most."""
+    """A unit of size: ``size`` in bytes and its ``name``."""
 
     size: int
     name: str
-    digits: int | None = None
 
     def text(self, value: float) -> str:
-        """Give ``value`` bytes in this unit, without the unit's name: ``"8.1"``."""
-        if self.size == 1:
-            return f"{value:.0f}"
+        """Give ``value`` bytes in this unit, without the unit's name, with one decimal below a hundred: ``"8.1"``."""
         scaled = value / self.size
-        if self.digits and round(abs(scaled), 1) >= 10 ** (self.digits - 1):
-            return f"{scaled:.0f}"
-        return f"{scaled:.1f}" if abs(scaled) < 1000 else f"{scaled:.0f}"
+        return f"{scaled:.0f}" if self.size == 1 or round(abs(scaled), 1) >= 100 else f"{scaled:.1f}"
+
+    def holds(self, value: float) -> bool:
+        """Tell whether three digits are enough for ``value`` bytes in this unit."""
+        return abs(value) < 999.5 * self.size
 
 
-def unit_for(values: Iterable[float]) -> Unit:
-    """Choose the one unit in which all of ``values`` (bytes) are shown: that of the largest.
+_SCALE = (Unit(1, "B"), Unit(KIB, "KiB"), Unit(MIB, "MiB"), Unit(GIB, "GiB"), Unit(TIB, "TiB"))
+
+
+def brief_unit(values: Iterable[float]) -> Unit:
+    """Choose the one unit in which all of ``values`` (bytes) are shown, with three digits at most: that of the largest.
 
     Within one comparison the unit never changes, so that numbers can be compared by eye.
     """
     largest = max((abs(v) for v in values), default=0)
-    for size, name in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
-        if largest >= size:
-            return Unit(size, name)
-    return Unit(1, "B")
-
-
-def brief_unit(values: Iterable[float]) -> Unit:
-    """Choose the unit for ``values`` (bytes) as :func:`unit_for` does, showing three significant digits at most."""
-    known = [abs(v) for v in values]
-    unit = unit_for(known)
-    if max(known, default=0) >= 999.5 * unit.size and unit.size < TIB:
-        unit = unit_for([unit.size * 1024])
-    return unit._replace(digits=3)
+    return next((unit for unit in _SCALE if unit.holds(largest)), _SCALE[-1])
 
 
 def size(value: float | None, unit: Unit | None = None) -> str:
-    """Give ``value`` bytes in words (``"8.1 GiB"``); an em dash where it is ``None``."""
+    """Give ``value`` bytes in words (``"8.1 GiB"``), three digits at most; an em dash where it is ``None``.
+
+    A ``unit`` that would take more digits gives way to a larger one.
+    """
     if value is None:
         return "—"
-    unit = unit or unit_for([value])
+    unit = unit if unit is not None and unit.holds(value) else brief_unit([value])
     return f"{unit.text(value)} {unit.name}"
 
 
 def size_range(low: float, high: float, unit: Unit | None = None) -> str:
     """Give a range of bytes in one unit: ``"7.0–8.1 GiB"``."""
-    unit = unit or unit_for([low, high])
+    unit = unit if unit is not None and unit.holds(high) else brief_unit([low, high])
     first, last = unit.text(low), unit.text(high)
     return f"{first} {unit.name}" if first == last else f"{first}–{last} {unit.name}"
 
 
 def duration(seconds: float) -> str:
     """Give a duration in words: ``"0.41 s"``, ``"12.3 s"``, ``"1:08"``, ``"2:03:04"``."""
-    if seconds < 10:
+    if round(seconds, 2) < 10:
         return f"{seconds:.2f} s"
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -77,9 +70,13 @@ def duration(seconds: float) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """Give a short duration in words: ``"2.13 ms"``, ``"213 ms"``."""
+    """Give a short duration in words: ``"2.13 ms"``, ``"213 ms"``; one of a second or more as any other."""
     value = seconds * 1000
-    return f"{value:.2f} ms" if value < 10 else f"{value:.1f} ms" if value < 100 else f"{value:.0f} ms"
+    if round(value) >= 1000:
+        return duration(seconds)
+    return (
+        f"{value:.2f} ms" if round(value, 2) < 10 else f"{value:.1f} ms" if round(value, 1) < 100 else f"{value:.0f} ms"
+    )
 
 
 def parse_size(text: str) -> int:

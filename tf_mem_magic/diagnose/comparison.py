@@ -8,6 +8,8 @@ from tf_mem_magic.core.outcome import Comparison, Outcome
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.recording import Recording, Series
 from tf_mem_magic.core.units import Unit, brief_unit, duration, size, size_range
+from tf_mem_magic.diagnose.breakdown import HOST
+from tf_mem_magic.diagnose.explanation import PROBABLY
 from tf_mem_magic.report.comparison_words import NO_STEP
 
 NOISE = 0.06
@@ -131,7 +133,10 @@ def _needed(before: Diagnosis | None, after: Diagnosis | None) -> str:
     unit = brief_unit(values)
     words = f"It needed {size(after.requested, unit)} more"
     if after.in_use is not None and after.limit is not None:
-        words += f" with {unit.text(after.in_use)} of {size(after.limit, unit)} in use"
+        free = after.limit - after.in_use
+        fitted = after.requested <= free and after.device != HOST
+        told = f"{unit.text(free)} of {size(after.limit, unit)} free, {PROBABLY}"
+        words += f" with {told if fitted else f'{unit.text(after.in_use)} of {size(after.limit, unit)} in use'}"
     if was is None or before is None:
         return f"{words}."
     held = f" with {size(before.in_use, unit)} in use" if before.in_use is not None else ""

@@ -52,14 +52,14 @@ def lines(
     disguised: bool,
 ) -> Lines:
     """Explain a diagnosis; ``frames`` are the user's own, outermost first, ``role`` what the memory was for."""
-    needed, cause = _needed(diagnosis, role, dump), _cause(recording, diagnosis)
+    wanted, cause = needed(diagnosis, role, dump), _cause(recording, diagnosis)
     alone = "" if cause else _alone(diagnosis)
-    why = (needed, cause, alone, _different(recording.facts), _how_known(dump, disguised))
+    why = (wanted, cause, alone, _different(recording.facts), _how_known(dump, disguised))
     return Lines(
         happened=_happened(recording, diagnosis.device, frames),
         place=place(recording.cell.source, frames, recording.cell.script),
         why=tuple(sentence for sentence in why if sentence),
-        of_size=tuple(sentence for sentence in (needed, alone) if sentence),
+        of_size=tuple(sentence for sentence in (wanted, alone) if sentence),
     )
 
 
@@ -166,7 +166,11 @@ def _different(facts: Facts) -> str:
     return f"{fitted[0].upper()}{fitted[1:]}; {' and '.join(told)}."
 
 
-def _needed(diagnosis: Diagnosis, role: str | None, dump: Dump | None) -> str:
+PROBABLY = "probably in smaller pieces"
+"""What is said of free memory that was enough in all, where nothing tells its pieces."""
+
+
+def needed(diagnosis: Diagnosis, role: str | None = None, dump: Dump | None = None) -> str:
     """Say what was needed and what there was, in numbers that show why it failed."""
     requested, in_use, limit = diagnosis.requested, diagnosis.in_use, diagnosis.limit
     level = [value for value in (in_use, limit) if value is not None]
@@ -179,27 +183,38 @@ def _needed(diagnosis: Diagnosis, role: str | None, dump: Dump | None) -> str:
         return f"{held[0].upper()}{held[1:]}." if held else ""
     # A request of another order than the rest gets a unit of its own: "0.0 GiB" would tell nothing.
     own = unit if level and float(unit.text(requested)) and requested < 1000 * unit.size else brief_unit([requested])
-    needed = f"{_who(diagnosis, role)} needed {size(requested, own)} more{_shape(diagnosis)}"
-    if diagnosis.device != HOST and in_use is not None and limit is not None:
+    wanted = f"{_who(diagnosis, role)} needed {size(requested, own)} more{_shape(diagnosis)}"
+    if in_use is not None and limit is not None:
         free = max(limit - in_use, 0)
-        if requested > free:
-            held = f"{_amount(free, own)} of {size(limit, unit)} were free"
+        if diagnosis.device == HOST:
+            held += ", and the system gave no more" if requested <= free else ""
+        elif requested > free:
+            held = f"{_of(free, own, limit, unit)} were free"
             held += ", not quite enough" if own.text(free) == own.text(requested) else ""
         elif dump is not None and is_in_pieces(dump, requested, limit):
             held = _pieces(dump, requested, free, own, limit)
-    return f"{needed}; {held}." if held else f"{needed}."
+        else:
+            held = f"{_of(free, own, limit, unit)} were free, {PROBABLY}"
+    return f"{wanted}; {held}." if held else f"{wanted}."
 
 
 def _pieces(dump: Dump, requested: int, free: int, unit: Unit, limit: int) -> str:
     """Say why free memory that was enough in all did not do: it was in pieces, or some of it not the pool's yet."""
     untaken = max(limit - dump.pool, 0) if dump.pool is not None else 0
     largest = dump.largest_free or 0
+    unit = unit if unit.holds(free) else brief_unit([free])
     if untaken > largest:
-        return f"{size(free, unit)} were free, {unit.text(untaken)} of them not yet taken from the device"
+        return f"{size(free, unit)} were free, {_amount(untaken, unit)} of them not yet taken from the device"
     if not largest:
         return f"{size(free, unit)} were free, not in one piece"
     most = "just under" if unit.text(largest) == unit.text(requested) else "at most"
-    return f"{size(free, unit)} were free, in pieces of {most} {unit.text(largest)}"
+    return f"{size(free, unit)} were free, in pieces of {most} {_amount(largest, unit)}"
+
+
+def _of(value: int, own: Unit, limit: int, unit: Unit) -> str:
+    """Give bytes beside a limit: in one unit where that tells something, else each in its own."""
+    own = own if own.holds(value) else unit
+    return f"{_amount(value, own) if own == unit else size(value, own)} of {size(limit, unit)}"
 
 
 def _amount(value: int, unit: Unit) -> str:

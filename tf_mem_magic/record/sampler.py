@@ -320,7 +320,7 @@ class Sampler:
             elif kind == "device" and f"allocator:{device}" in self._tracks:
                 continue
             if kind in ("allocator", "device", "host") and limit and track.value > _NEARLY_FULL * limit:
-                unit = units.unit_for([track.value, limit])
+                unit = units.brief_unit([track.value, limit])
                 who = "Host memory" if kind == "host" else device
                 return f"{who} is nearly full: {unit.text(track.value)} of {units.size(limit, unit)}."
         return ""

@@ -8,7 +8,7 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.core.units import GIB, MIB, size, unit_for
+from tf_mem_magic.core.units import GIB, MIB, brief_unit, size
 from tf_mem_magic.remedies._engine.cards import (
     RESTARTS,
     find_card,
@@ -42,7 +42,7 @@ def propose(ask: Ask) -> Proposal:
     _check(ask)
     chosen = _choose(ask, card)
     here, there = room(card) or 0, room(chosen) or 0
-    unit = unit_for([here, there])
+    unit = brief_unit([here, there])
     caveats = list(_CAVEATS)
     if card.compute_capability != chosen.compute_capability or card.hardware != chosen.hardware:
         caveats.append(f"It is a different card ({chosen.hardware or 'of unknown name'}), so its speed differs too.")
@@ -89,7 +89,7 @@ def _choose(ask: Ask, card: DeviceFacts) -> DeviceFacts:
         raise RefusedError("how much room the cards have is not known here")
     best = max(known, key=lambda one: room(one) or 0)
     there = room(best) or 0
-    unit = unit_for([here, there])
+    unit = brief_unit([here, there])
     if there <= here:
         raise RefusedError(f"{best.name} has no more room: {size(there, unit)}, {card.name} has {size(here, unit)}")
     diagnosis = ask.diagnosis

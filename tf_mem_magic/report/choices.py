@@ -10,13 +10,16 @@ from tf_mem_magic.core.units import brief_unit, size_range
 from tf_mem_magic.report.measures import limit_of, unit_of
 
 KEEPS: dict[Preserves, str] = {
-    "same results": "same training",
+    "same results": "same results",
     "same effective batch": "same average per step",
     "close numerics": "slightly different numbers",
     "same model, other gradients": "other gradients",
     "nothing": "changes the training",
 }
-"""What a change keeps, in plain words."""
+"""What a change keeps, in plain words; they hold for a training, a prediction and a preparation of data."""
+
+ANOTHER_MODEL = "another model; yours stays as it is"
+"""What a new cell keeps that makes a model which is not the same."""
 
 SHOWN = 3
 """Changes that are seen before anything is opened."""
@@ -125,7 +128,7 @@ def choice_view(proposal: Proposal, outcome: Outcome, number: int = 0) -> Choice
         proposal,
         number,
         proposal.title,
-        KEEPS[proposal.preserves],
+        ANOTHER_MODEL if proposal.new_cell and proposal.preserves == "nothing" else KEEPS[proposal.preserves],
         ", ".join(costs),
         expected_of(proposal, outcome),
         proposal.technique,

@@ -17,13 +17,14 @@ WARNING = (
 
 
 def shareable(outcome: Outcome) -> Outcome:
-    """Leave out of a report what it does not show: other cells, modules, texts, variables of the environment.
+    """Leave out what a report does not show: other cells, texts, errors' messages, the environment's variables.
 
     The cell itself stays, with what the proposed cells take over of others, for those are the report; of what names
     hold only those stay that the report names, and of constants the numbers that the cell reads.
     """
     recording = outcome.recording
-    kept = replace(recording, facts=_facts(outcome), stderr=recording.stderr[:MOST_STDERR])
+    errors = tuple(replace(error, message="") for error in recording.errors)
+    kept = replace(recording, facts=_facts(outcome), stderr=recording.stderr[:MOST_STDERR], errors=errors)
     return replace(outcome, recording=kept)
 
 

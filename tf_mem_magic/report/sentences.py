@@ -11,7 +11,7 @@ from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.recording import Dump, Series
 from tf_mem_magic.core.units import Unit, brief_unit
 from tf_mem_magic.diagnose.breakdown import deployable
-from tf_mem_magic.diagnose.explanation import progress
+from tf_mem_magic.diagnose.explanation import needed, progress
 from tf_mem_magic.report import comparison_words as rerun
 from tf_mem_magic.report.comparison_words import MARKS, STATUS_WORDS
 from tf_mem_magic.report.measures import amount, capital, focus, limit_of, of_limit, peak_words, took, unit_of
@@ -118,17 +118,7 @@ def paragraph(outcome: Outcome) -> str:
         return ""
     if diagnosis.detail:
         return " ".join(diagnosis.detail.splitlines())
-    unit = unit_of(outcome)
-    parts = []
-    if diagnosis.requested is not None:
-        shape = f" [{', '.join(map(str, diagnosis.shape))}] {diagnosis.dtype or ''}".rstrip() if diagnosis.shape else ""
-        what = diagnosis.layer or diagnosis.op
-        user = f" for {what}{shape}" if what else f" for a tensor{shape}" if shape else ""
-        parts.append(f"It needed {amount(diagnosis.requested, unit)} more{user}")
-    if diagnosis.in_use is not None:
-        where = "of host memory were in use" if diagnosis.device == "host" else f"were in use on {diagnosis.device}"
-        parts.append(f"{of_limit(diagnosis.in_use, diagnosis.limit, unit)} {where}")
-    return "; ".join(parts) + "." if parts else ""
+    return needed(diagnosis)
 
 
 def neighbours(outcome: Outcome) -> tuple[str, ...]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.recording import Status
+from tf_mem_magic.core.units import size
 from tf_mem_magic.report import comparison_words as rerun
 from tf_mem_magic.report import sentences
 from tf_mem_magic.report.changed import changes_label
@@ -23,8 +25,11 @@ from tf_mem_magic.report.measures import amount, limit_of, took, unit_of
 from tf_mem_magic.report.picture.chart import Chart, chart_of
 from tf_mem_magic.report.sentences import Share
 
-MOST_STDERR = 12_000
-"""Characters of the allocator's raw text that a report holds; the recording has the rest."""
+MOST_STDERR = 4_000
+"""Characters of the allocator's raw text that a report holds, counted as in HTML; the recording has the rest."""
+
+MOST_CODE, LEAST_CODE = 6_000, 160
+"""Characters of code that a report repeats in whole; of more, each change keeps its share of them, or the least."""
 
 MOST_GROUPS = 12
 """Operations of an allocator's dump that are listed."""
@@ -164,6 +169,17 @@ class ReportView:
         return (*self.choices, *cells, *(choice for group in self.further for choice in group.rows))
 
     @property
+    def room(self) -> int | None:
+        """The characters that each piece of code may take where it cannot all be repeated in whole; None: it can."""
+        choices = [c for c in self.numbered if c.diff]
+        ways = [way.source for choice in choices for way in choice.ways]
+        whole = [*ways, *(choice.source for choice in choices), self.original]
+        cut = [*ways, *(choice.diff for choice in choices), self.original, *(d.patch for d in self.declined)]
+        if sum(map(len, whole)) + sum(map(len, cut[len(ways) :])) <= MOST_CODE:
+            return None
+        return max(LEAST_CODE, MOST_CODE // sum(map(bool, cut)))
+
+    @property
     def announcement(self) -> str:
         """The one sentence that a screen reader speaks when the run has ended."""
         said = f"{self.headline}."
@@ -198,7 +214,7 @@ def view_of(outcome: Outcome) -> ReportView:
         further_label=sentences.further_heading(outcome),
         changes=tuple(change.text for change in outcome.changes),
         changes_label=changes_label(outcome),
-        leftovers=tuple((name, amount(size)) for name, size in outcome.leftovers),
+        leftovers=tuple((name, amount(held)) for name, held in outcome.leftovers),
         declined=tuple(declined_view(declined, outcome) for declined in outcome.declined),
         declined_label=not_offered(outcome.declined),
         chart=chart,
@@ -266,6 +282,9 @@ def _dumps(outcome: Outcome) -> tuple[DumpTable, ...]:
 
 
 def _raw(text: str) -> str:
-    if len(text) <= MOST_STDERR:
+    shown = text[:MOST_STDERR]
+    while len(escape(shown)) > MOST_STDERR:
+        shown = shown[: -(len(escape(shown)) - MOST_STDERR) // 5]
+    if shown == text:
         return text
-    return f"{text[:MOST_STDERR]}\n… {len(text) - MOST_STDERR} more characters are in the recording"
+    return f"{shown}\n… {size(len(text) - len(shown))} more of this text are in the recording"

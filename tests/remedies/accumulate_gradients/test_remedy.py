@@ -291,17 +291,17 @@ def weighed(other, requested=None, source=WEIGHED, **known):
 
 @pytest.mark.parametrize(
     ("other", "requested", "less"),
-    [(400, 100, "nothing that is seen"), (3000, None, "about 1000 B"), (1000, 2000, "about 1000 B")],
+    [(400, 100, "nothing that is seen"), (3000, None, "about 1.0 KiB"), (1000, 2000, "about 1.0 KiB")],
 )
 def test_sums_that_take_as_much_as_smaller_batches_save_are_declined_with_both_numbers(other, requested, less):
-    words = f"sums of gradients would take 1000 B, and batches of 32 save {less}: the peak would not fall"
+    words = f"sums of gradients would take 1.0 KiB, and batches of 32 save {less}: the peak would not fall"
     assert words == weighed(other, requested).reason
 
 
-@pytest.mark.parametrize(("other", "less"), [(3002, "1001 B"), (5000, "2.0 KiB")])
+@pytest.mark.parametrize(("other", "less"), [(3002, "1.0 KiB"), (5000, "2.0 KiB")])
 def test_sums_that_may_take_as_much_are_doubtful_with_both_numbers(other, less):
     answer = weighed(other)
-    words = f"The sums of gradients would take 1000 B, and batches of 32 save about {less}: while the sums are added"
+    words = f"The sums of gradients would take 1.0 KiB, and batches of 32 save about {less}: while the sums are added"
     assert (True, [True]) == (answer.doubtful, [words in c for c in answer.caveats if "may not fall" in c])
 
 

@@ -140,7 +140,7 @@ def test_a_models_own_variables_count_with_the_model_only():
 
 def test_a_list_of_models_is_one_name():
     answer = ask("go()", models=(model("nets[0]", steps=4, steps_before=4), model("nets[1]")))
-    assert (["nets"], "Let go of nets (128.0 MiB)") == (let_go(answer), answer.title)
+    assert (["nets"], "Let go of nets (128 MiB)") == (let_go(answer), answer.title)
 
 
 def test_a_trained_model_can_be_saved_first_and_the_line_passes_when_it_is_gone():
@@ -202,7 +202,7 @@ def test_the_edit_is_made_of_what_is_ticked(names):
 
 def test_what_is_ticked_is_let_go_even_where_it_is_not_enough_and_that_is_said():
     answer = ask("go()", numbers=(400, 1000, 1000), picked=("a",), **FOUND)
-    assert (["a"], "100.0 MiB would still be missing.") == (let_go(answer), answer.why)
+    assert (["a"], "100 MiB would still be missing.") == (let_go(answer), answer.why)
 
 
 @pytest.mark.parametrize("picked", [(), ("gone",), ("model",)])
@@ -219,11 +219,11 @@ def test_the_largest_names_are_offered_where_there_are_very_many():
 @pytest.mark.parametrize(
     ("numbers", "reason"),
     [
-        ((100, 1000, 1001), "hold there (a, b) is 50.0 MiB, of a limit of 1001 MiB: too little to matter"),
+        ((100, 1000, 1001), "hold there (a, b) is 50.0 MiB, of a limit of 1.0 GiB: too little to matter"),
         ((100, 1000, 1000), None),
         (
             (1001, None, None),
-            "hold there (a, b) is 50.0 MiB, of the 1001 MiB that were asked for: too little to matter",
+            "hold there (a, b) is 50.0 MiB, of the 1.0 GiB that were asked for: too little to matter",
         ),
         ((1000, None, None), None),
         ((None, None, None), None),

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from tf_mem_magic.apply.deploy._inference import count_samples, count_taken
-from tf_mem_magic.core.units import milliseconds, size, unit_for
+from tf_mem_magic.core.units import brief_unit, milliseconds, size
 
 _TIMES = 20
 
@@ -70,7 +70,7 @@ def evaluated_data(x: Any, y: Any, fit: dict[str, Any]) -> tuple[dict[str, Any],
 
 def compare(teacher: Measured, student: Measured, results: list[dict[str, float]], which: str) -> str:
     """Say what was measured, the teacher first."""
-    unit = unit_for([teacher.weights, student.weights])
+    unit = brief_unit([teacher.weights, student.weights])
     share = student.weights / teacher.weights if teacher.weights else 1.0
     lines = [
         "teacher → student",
@@ -81,7 +81,7 @@ def compare(teacher: Measured, student: Measured, results: list[dict[str, float]
     if teacher.took is None or student.took is None:
         lines.append("peak of that beside the weights: not counted by TensorFlow on this device")
     else:
-        unit = unit_for([teacher.took, student.took])
+        unit = brief_unit([teacher.took, student.took])
         lines.append(f"peak of that beside the weights: {unit.text(teacher.took)} → {size(student.took, unit)}")
     for name, value in results[0].items():
         lines.append(f"{name} on the {which} data: {value:.4g} → {results[1][name]:.4g}")

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tf_mem_magic.core.units import size, unit_for
+from tf_mem_magic.core.units import brief_unit, size
 
 RAMP = 2 / 3
 """Share of the training steps in which the sparsity rises; the rest trains what is left."""
@@ -61,7 +61,7 @@ class PruneReport:
         lines += [f"  {k.path}: {k.zeros / k.weights:.1%} of {k.weights:,}" for k in self.kernels[:_SHOWN]]
         if len(self.kernels) > _SHOWN:
             lines.append(f"  and {len(self.kernels) - _SHOWN} more kernels")
-        unit = unit_for([self.file])
+        unit = brief_unit([self.file])
         lines.append(f"The other {self.weights - total:,} numbers of the model were not pruned.")
         lines.append(
             f"The weights in an .npz file: {size(self.file, unit)}; compressed, {size(self.before, unit)} before and "

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from tf_mem_magic.apply.deploy._inference import count_samples, describe_error, first_samples, predict, weight_bytes
-from tf_mem_magic.core.units import size, unit_for
+from tf_mem_magic.core.units import brief_unit, size
 
 MODES = ("int8", "int4")
 
@@ -57,7 +57,7 @@ def quantize(model: Any, mode: str = "int8", sample: Any = None) -> Any:
     if not changed:
         raise ValueError(f"Keras can quantize none of the model's layers ({', '.join(kept)})")
     before, after = weight_bytes(model), weight_bytes(copy)
-    unit = unit_for([before, after])
+    unit = brief_unit([before, after])
     print(f"weights: {unit.text(before)} → {size(after, unit)} ({mode}: {', '.join(changed)})")
     if kept:
         print(f"not quantized: {', '.join(kept)}")
@@ -71,7 +71,7 @@ def quantize(model: Any, mode: str = "int8", sample: Any = None) -> Any:
         print("peak of predict: not counted by TensorFlow on this device")
     else:
         peaks = before + own.took, after + quantized.took
-        unit = unit_for(peaks)
+        unit = brief_unit(peaks)
         words = f"{unit.text(peaks[0])} → {size(peaks[1], unit)}, weights included"
         print(f"peak of predict on {count_samples(inputs)} samples: {words}")
     print(describe_error(own.outputs, quantized.outputs))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_mem_magic.apply.deploy._inference import describe_error, first_samples, flat_outputs, predict, weight_bytes
-from tf_mem_magic.core.units import size, unit_for
+from tf_mem_magic.core.units import brief_unit, size
 
 _CONVERT = """
 import sys
@@ -77,7 +77,7 @@ def tflite(model: Any, sample: Any = None) -> bytes:
         data = (folder / "model.tflite").read_bytes()
         seen = _load(folder / "outputs.npz") if arrays else ()
     before, after = weight_bytes(model), len(data)
-    unit = unit_for([before, after])
+    unit = brief_unit([before, after])
     print(f"weights {unit.text(before)} → TensorFlow Lite model {size(after, unit)}")
     if inputs is None:
         print("output error: not measured, because no sample was given")

@@ -8,7 +8,7 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts, release
 from tf_mem_magic.core.proposals import Choice, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
-from tf_mem_magic.core.units import unit_for
+from tf_mem_magic.core.units import brief_unit
 from tf_mem_magic.diagnose.breakdown import deployable
 from tf_mem_magic.notebook.samples import calls_of, find_sample
 from tf_mem_magic.notebook.text.cell import PythonCell
@@ -93,7 +93,7 @@ def _int8(context: Context, cell: PythonCell, model: ModelFacts, choices: tuple[
     facts = context.recording.facts
     sample = find_sample(cell, model.name, facts)
     after = model.weight_bytes - model.quantizable * 3 // 4
-    unit = unit_for([model.weight_bytes])
+    unit = brief_unit([model.weight_bytes])
     return Proposal(
         key=KEY,
         title=f"Quantize a copy of `{model.name}` to int8",
@@ -133,7 +133,7 @@ def _check_helps(model: ModelFacts, diagnosis: Diagnosis | None) -> None:
     if needed is None:
         raise RefusedError("it is not known how much more memory was needed, so neither whether smaller weights help")
     if saved < needed:
-        unit = unit_for([saved, needed])
+        unit = brief_unit([saved, needed])
         raise RefusedError(
             f"it would save {amount(saved, unit)} at most while the model predicts, and {amount(needed, unit)} more "
             "were needed"
@@ -258,7 +258,7 @@ EXAMPLES: tuple[Example, ...] = (
     Example(
         "activations that fill the memory",
         _known(_PREDICT, _MODEL, status="oom", line=2, requested=200 * _MIB),
-        "21.0 MiB at most while the model predicts, and 200.0 MiB more were needed",
+        "21.0 MiB at most while the model predicts, and 200 MiB more were needed",
         declined=True,
     ),
     Example(

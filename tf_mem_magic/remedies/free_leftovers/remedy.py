@@ -303,7 +303,7 @@ EXAMPLES: tuple[Example, ...] = (
         "what lies in host memory does not fill the card", "no name of earlier cells", device="GPU:1", declined=True
     ),
     _example("nothing ticked", "nothing is ticked", picked=(), declined=True),
-    _example("too little to matter", "is 542.0 MiB, of a limit of 40.0 GiB", limit=40 << 30, declined=True),
+    _example("too little to matter", "is 542 MiB, of a limit of 40.0 GiB", limit=40 << 30, declined=True),
     _example("not enough", "would still be missing", requested=2 << 30, declined=True),
     _example("names that cannot be followed", "cannot be followed", source="eval(text)\n", declined=True),
     _example("everything is needed", "does not need", source="f(old, cache, model)\n", values=(_CACHE,), declined=True),

@@ -96,9 +96,30 @@ def beside(*folds: str) -> str:
     return "".join(fold.replace('style="margin:3px 0"', side, 1) for fold in folds)
 
 
-def code_to_copy(source: str) -> str:
-    """Show code that one click selects."""
-    return f'<pre style="{_PRE};user-select:all">{escaped(source)}</pre>'
+def code_to_copy(source: str, room: int | None = None) -> str:
+    """Show code that one click selects; past ``room`` characters only how much more there is."""
+    rows = source.splitlines()
+    fit = _rows_within(rows, room, 0)
+    if len(fit) == len(rows):
+        return f'<pre style="{_PRE};user-select:all">{escaped(source)}</pre>'
+    return code_to_copy("\n".join(fit)) + line(_more(len(rows) - len(fit)))
+
+
+def _rows_within(rows: list[str], room: int | None, each: int) -> list[str]:
+    """Give the rows that ``room`` characters hold, one of them at least, where each takes ``each`` more."""
+    if room is None:
+        return rows
+    fit, left = [], room
+    for row in rows:
+        left -= len(row) + each
+        if left < 0:
+            break
+        fit.append(row)
+    return fit or [f"{row[:room]}…" for row in rows[:1]]
+
+
+def _more(count: int) -> str:
+    return f"… {count} more line{'s' * (count > 1)}"
 
 
 def raw(text: str) -> str:
@@ -106,13 +127,35 @@ def raw(text: str) -> str:
     return f'<pre style="{_PRE};max-height:300px;overflow-y:auto">{escaped(text)}</pre>'
 
 
-def diff(text: str) -> str:
-    """Show a unified diff line by line; its signs carry the meaning, the colour only helps."""
-    lines = "".join(
-        f'<span style="display:block;{_TINTS.get(row[:1], "")}">{escaped(row) or " "}</span>'
-        for row in text.splitlines()[2:]
+def diff(text: str, room: int | None = None) -> str:
+    """Show a unified diff line by line; its signs carry the meaning, the colour only helps.
+
+    Of what takes more than ``room`` characters of HTML only the changed lines stand there, as many as have room.
+    """
+    rows = text.splitlines()[2:]
+    if len(_rows_within(rows, room, _MARKED)) == len(rows):
+        return f'<pre style="{_PRE}">{_tinted(rows)}</pre>'
+    return changed_lines((("", text),), room)
+
+
+def changed_lines(diffs: tuple[tuple[str, str], ...], room: int | None) -> str:
+    """Show of unified diffs, each under its name, the changed lines alone, as many of each as ``room`` holds."""
+    shown, more = "", 0
+    for name, text in diffs:
+        rows = [row for row in text.splitlines()[2:] if row[:1] in _TINTS]
+        fit = _rows_within(rows, room, _MARKED)
+        shown, more = shown + _tinted(([name] if name else []) + fit), more + len(rows) - len(fit)
+    return f'<pre style="{_PRE}">{shown}</pre>{line(_more(more) if more else "")}'
+
+
+def _tinted(rows: list[str]) -> str:
+    return "".join(
+        f'<span style="display:block;{_TINTS.get(row[:1], "")}">{escaped(row) or " "}</span>' for row in rows
     )
-    return f'<pre style="{_PRE}">{lines}</pre>'
+
+
+_MARKED = 80
+"""Characters of HTML that mark a line of a diff."""
 
 
 def table(heads: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Choice
 from tf_mem_magic.report.choices import UNKNOWN, ChoiceView, DeclinedView, Group
@@ -9,6 +11,7 @@ from tf_mem_magic.report.html.drawing import bar_html, chart_html, expected_html
 from tf_mem_magic.report.html.markup import (
     LINE,
     beside,
+    changed_lines,
     code_to_copy,
     code_words,
     diff,
@@ -24,7 +27,7 @@ from tf_mem_magic.report.html.markup import (
 )
 from tf_mem_magic.report.view import DumpTable, ReportView, Said, view_of
 
-_CELL = "text-align:left;vertical-align:top;padding:4px 12px 2px 0;overflow-wrap:anywhere;max-width:none"
+_CELL = "text-align:left;vertical-align:top;padding:4px 12px 2px 0;max-width:none"
 _TONES = {
     "ok": "var(--jp-success-color1,#388e3c)",
     "oom": "var(--jp-error-color1,#d9362f)",
@@ -101,7 +104,7 @@ def _with_code(said: Said) -> str:
 def _rest(view: ReportView) -> str:
     chart = chart_html(view.chart, view.picture_words, timed=not view.is_timed) if view.chart else ""
     bar = bar_html(view.bar) if view.bar else ""
-    original = code_to_copy(view.original) if view.original else ""
+    original = code_to_copy(view.original, view.room) if view.original else ""
     told = "".join(map(line, map(prose, (*view.notes, *view.peaks))))
     folds = (
         folded("what filled it", bar) if view.is_quiet else "",
@@ -137,12 +140,16 @@ def _choices(view: ReportView) -> str:
         parts.append(_table(view, view.shown, estimated))
         parts.append(folded(f"{len(view.more)} more", _table(view, view.more, estimated)) if view.more else "")
     if view.cells is not None:
-        cells = "".join(map(_new_cell, view.cells.rows))
+        cells = "".join(_new_cell(choice, view.room) for choice in view.cells.rows)
         if view.status == "ok":
             cells += _declined(view)
         fold = folded(view.cells.heading, cells)
         parts.append(fold if view.status == "ok" else line(f"<b>{prose(view.cells.heading)}</b>") + cells)
     parts += [folded(group.heading, _group(view, group)) for group in view.further]
+    if view.room is not None and view.numbered:
+        parts.append(
+            line(f"The cell is long: only changed lines stand here. {code_words('%tfmem apply 1')} writes all.")
+        )
     if view.leftovers:
         names = ", ".join(f"{code_words(name)} {escaped(size)}" for name, size in view.leftovers)
         parts.append(line(f"Left in memory: {names}") if not view.is_quiet else "")
@@ -159,20 +166,20 @@ def _table(view: ReportView, rows: tuple[ChoiceView, ...], estimated: bool) -> s
     heads = [prose(view.heading), *([expected_heading(view)] if estimated else []), KEPT]
     head = "".join(f'<th scope="col" style="{_CELL};font-weight:600">{text}</th>' for text in heads)
     style = "width:100%;margin:6px 0 4px;border-collapse:collapse;table-layout:fixed;font-size:inherit;border:0"
-    body = "".join(_row(choice, estimated, choice.opens if choice is rows[0] else "") for choice in rows)
+    body = "".join(_row(choice, estimated, choice.opens if choice is rows[0] else "", view.room) for choice in rows)
     return (
         f'<table style="{style}"><thead style="border-bottom:{LINE}"><tr style="background:none">{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>"
     )
 
 
-def _row(choice: ChoiceView, estimated: bool, opens: str) -> str:
+def _row(choice: ChoiceView, estimated: bool, opens: str, room: int | None) -> str:
     cost = line(prose(choice.cost)) if choice.cost else ""
     cells = [f"<b>{prose(choice.button)}</b>{cost}", *([expected_html(choice.expected)] if estimated else [])]
     cells.append(escaped(choice.keeps))
     row = "".join(f'<td style="{_CELL}">{text}</td>' for text in cells)
     name = f' aria-label="{escaped(plain(f"{choice.opens}: {choice.button}"))}"'
-    more = fold(opens, details_html(choice) + _copies(choice), name)
+    more = fold(opens, details_html(choice, room) + _copies(choice, room), name)
     bottom = f"{_CELL};border-bottom:{LINE};padding-bottom:6px"
     return (
         f'<tr style="background:none">{row}</tr>'
@@ -180,25 +187,31 @@ def _row(choice: ChoiceView, estimated: bool, opens: str) -> str:
     )
 
 
-def _new_cell(choice: ChoiceView) -> str:
+def _new_cell(choice: ChoiceView, room: int | None) -> str:
     about = line(prose(choice.remarks[0])) if choice.remarks else ""
     said = line(f"Keeps: {escaped(choice.keeps)}")
     return f"<div><b>{prose(choice.button)}</b></div>{about}{said}" + folded(
-        choice.opens, details_html(choice) + _copies(choice), choice.button
+        choice.opens, details_html(choice, room) + _copies(choice, room), choice.button
     )
 
 
-def _copies(choice: ChoiceView) -> str:
-    """Give the whole changed cell, and what each further way makes of it, to copy."""
+def _copies(choice: ChoiceView, room: int | None) -> str:
+    """Give the whole changed cell, and what each further way makes of it, to copy; of long cells what changes."""
     if not choice.diff:
         return ""
     what = "The new cell" if choice.proposal.new_cell else "The changed cell"
-    return f"<div>{what}, to copy:</div>{code_to_copy(choice.source)}" + "".join(map(_way, choice.ways))
+    if room is None:
+        return f"<div>{what}, to copy:</div>{code_to_copy(choice.source)}" + "".join(map(_way, choice.ways))
+    ways = tuple((_label(way), replace(choice.proposal, source=way.source).diff) for way in choice.ways)
+    return changed_lines(ways, room) if ways else ""
 
 
 def _way(way: Choice) -> str:
-    note = f" ({prose(way.note)})" if way.note else ""
-    return f"<div>{prose(way.label)}{note}, to copy:</div>{code_to_copy(way.source)}"
+    return f"<div>{prose(_label(way))}, to copy:</div>{code_to_copy(way.source)}"
+
+
+def _label(way: Choice) -> str:
+    return f"{way.label} ({way.note})" if way.note else way.label
 
 
 def expected_heading(view: ReportView) -> str:
@@ -229,10 +242,10 @@ def facts_html(choice: ChoiceView, estimated: bool) -> str:
     return f'<div class="tfmem-facts">{first} {kept}</div>'
 
 
-def details_html(choice: ChoiceView) -> str:
+def details_html(choice: ChoiceView, room: int | None = None) -> str:
     """Give what a row opens to: the diff, what it is called, why and at what cost, and what the estimate rests on."""
     remarks = list(choice.remarks)
-    parts = [diff(choice.diff) if choice.diff else line("The cell itself stays as it is.")]
+    parts = [diff(choice.diff, room) if choice.diff else line("The cell itself stays as it is.")]
     parts += [line(f"Sets {code_words(setting)} before TensorFlow is imported") for setting in choice.settings]
     parts += [line(f"Also called: {prose(choice.technique.lower())}.")] if choice.technique else []
     basis = f"The estimate rests on: {prose(choice.expected.basis)}" if choice.expected else UNKNOWN
@@ -242,11 +255,11 @@ def details_html(choice: ChoiceView) -> str:
 
 
 def _declined(view: ReportView) -> str:
-    return "".join(map(declined_html, view.declined))
+    return "".join(declined_html(declined, view.room) for declined in view.declined)
 
 
-def declined_html(declined: DeclinedView) -> str:
+def declined_html(declined: DeclinedView, room: int | None = None) -> str:
     """Give one change that is not offered, with its reason, and the change elsewhere that would help."""
     other = line(f"Under other settings: {prose(declined.settings.button)}") if declined.settings else ""
-    patch = f"<div>A change elsewhere that would help, to copy:</div>{code_to_copy(declined.patch)}"
+    patch = f"<div>A change elsewhere that would help, to copy:</div>{code_to_copy(declined.patch, room)}"
     return line(f"<b>{prose(declined.title)}</b>: {prose(declined.reason)}") + other + (patch if declined.patch else "")
