@@ -99,7 +99,7 @@ class Notebook:
 
     def knows(self, index: int, source: str) -> None:
         """Wait until the kernel knows a cell as the page has it."""
-        code = "from tf_mem_magic.session.restarts.replaying import replaying_of as _of\n"
+        code = "from tf_mem_magic.session.restarts.at_work import replaying_of as _of\n"
         code += f"assert (_of(get_ipython()).page_cells or {{}}).get('cell-{index}') == {source!r}"
         wait_until(lambda: self.lab.execute(code)["status"] == "ok", "the page has told its cells")
 

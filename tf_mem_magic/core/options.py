@@ -78,6 +78,7 @@ class Command:
     count: int = 1
     everything: bool = False
     forget: bool = False
+    skip: bool = False
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -159,6 +160,7 @@ def line_parser() -> argparse.ArgumentParser:
     verbs.add_parser("doctor", help="check this environment: versions, sources of numbers, page")
     resume = verbs.add_parser("resume", help="after a restart: go on with the remedy that asked for it")
     resume.add_argument("names", nargs="?", metavar="PLAN", help="which, where it is not surely this notebook's")
+    resume.add_argument("--skip", action="store_true", help="go on without the cell that failed")
     resume.add_argument("--forget", action="store_true", help="forget the plan; nothing is run")
     return parser
 
@@ -198,6 +200,7 @@ def parse_line(line: str) -> Command:
         getattr(found, "count", 1),
         getattr(found, "everything", False),
         getattr(found, "forget", False),
+        getattr(found, "skip", False),
     )
 
 

@@ -12,6 +12,7 @@ from tf_mem_magic.core import troubles
 from tf_mem_magic.core.options import asks_for_help, cell_parser
 from tf_mem_magic.core.tag import find_tag
 from tf_mem_magic.record.held_stop import HeldStop
+from tf_mem_magic.session.restarts.at_work import replaying_of
 from tf_mem_magic.session.stop import StopAtStart, interrupt_result
 
 if TYPE_CHECKING:
@@ -24,12 +25,13 @@ STOPPED_LATE = "stopped while tf_mem_magic made its report; the cell itself had 
 class _Entry:
     """One cell on the stack: its info, when it began, and the run that watches it, if any."""
 
-    __slots__ = ("info", "inner_error", "raw", "run", "shared", "started", "thread")
+    __slots__ = ("info", "inner_error", "is_refused", "raw", "run", "shared", "started", "thread")
 
     def __init__(self, info: Any) -> None:
         self.info = weakref.ref(info)
         self.raw: str = info.raw_cell or ""
         self.run: CellRun | None = None
+        self.is_refused = False
         self.shared: _Entry | None = None
         self.started = time.monotonic()
         self.inner_error: BaseException | None = None
@@ -89,6 +91,10 @@ class Hooks:
         self._stack.append(entry)
         with _Contained("could not watch this cell"):
             outer = next((e for e in reversed(self._stack[:-1]) if e.run is not None), None)
+            replaying = replaying_of(self._session.shell)
+            if replaying is not None and replaying.refuses(info):
+                entry.is_refused = True
+                return
             options_text = find_tag(entry.raw)
             if options_text is not None and asks_for_help(options_text):
                 print(cell_parser().format_help())
@@ -114,7 +120,7 @@ class Hooks:
             entry.shared.inner_error = error
         count = getattr(result, "execution_count", None)
         info = getattr(result, "info", None) or entry.info()
-        if info is not None:
+        if info is not None and not entry.is_refused:
             self._session.ran(info, count, time.monotonic() - entry.started, error is None and result is not None)
         if entry.run is not None:
             with _Contained("could not report on this cell"):

@@ -59,6 +59,10 @@ class Session:
         That plan, until its comparison stands.
     resumed : Resumed or None
         How far ``%tfmem resume`` has come.
+    loaded_at : int
+        The execution count of the cell that loaded the extension.
+    error_before : BaseException or None
+        The last error of this kernel when the extension was loaded.
     """
 
     def __init__(self, shell: Any) -> None:
@@ -74,7 +78,10 @@ class Session:
         self._pool: SourcePool | None = None
         self.deployed: set[tuple[str, int]] = set()
         self.growth = Growth()
+        self.loaded_at = int(getattr(shell, "execution_count", 0) or 0)
+        self.error_before: BaseException | None = getattr(sys, "last_value", None)
         self._keeps = False
+        self._runs_as = ""
 
     @property
     def pool(self) -> SourcePool:
@@ -119,16 +126,35 @@ class Session:
 
         self.take_up_plan()
         identity, cell_id = rerun_identity(self.shell, info), self.cell_id(info)
-        return self.register.take(info.raw_cell or "", identity, cell_id) or self._planned_here(identity, cell_id)
+        source = info.raw_cell or ""
+        return self.register.take(source, identity, cell_id) or self._planned_here(source, identity, cell_id)
 
-    def _planned_here(self, identity: str | None, cell_id: str | None) -> Rerun | None:
+    def _planned_here(self, source: str, identity: str | None, cell_id: str | None) -> Rerun | None:
         """Find the plan that this kernel was prepared for, where its cell runs once more: after it was repaired."""
         plan = self.planned
-        if plan is None or (identity != plan.identity and (not cell_id or cell_id != plan.cell_id)):
+        if plan is None:
             return None
+        from tf_mem_magic.session.restarts.ran_here import is_last_cell
         from tf_mem_magic.session.restarts.resume import rerun_of
 
-        return rerun_of(plan)
+        named = identity == plan.identity or bool(cell_id and cell_id == plan.cell_id)
+        tried = self.resumed is not None and self.resumed.tried
+        if named or (tried and not plan.cell_id and is_last_cell(plan, source)):
+            return rerun_of(plan)
+        return None
+
+    def forget_plan(self, identity: str) -> None:
+        """Let go of a plan that is on disk no more: what was to come of it, and what replays it."""
+        from tf_mem_magic.session.restarts.at_work import replaying_of
+
+        self.register.forget(identity)
+        if self.planned is not None and self.planned.identity == identity:
+            self.planned = None
+        if self.resumed is not None and self.resumed.identity == identity:
+            self.resumed = None
+        replaying = replaying_of(self.shell, identity)
+        if replaying is not None:
+            replaying.drop()
 
     def take_up_plan(self) -> None:
         """Take up the plan of the restart that brought this kernel about: its prologue has left its identity."""
@@ -148,13 +174,11 @@ class Session:
     def run_cell(self, source: str, cell_id: str = "") -> Any:
         """Run a cell of the notebook from here, under its own name where IPython takes one; give IPython's result."""
         takes_name = bool(cell_id) and "cell_id" in inspect.signature(self.shell.run_cell).parameters
-        return self.shell.run_cell(source, store_history=True, **({"cell_id": cell_id} if takes_name else {}))
-
-    def has_run(self, cell_id: str, source: str) -> bool:
-        """Tell whether a cell's newest run in this kernel ended well; one without a name is known by its text."""
-        runs = (r for r in reversed(self.ran_cells) if (r.cell_id == cell_id if cell_id else r.source == source))
-        newest = next(runs, None)
-        return newest is not None and newest.succeeded
+        self._runs_as = cell_id
+        try:
+            return self.shell.run_cell(source, store_history=True, **({"cell_id": cell_id} if takes_name else {}))
+        finally:
+            self._runs_as = ""
 
     def carry_out(self, rerun: Rerun, *, store_history: bool = False) -> tuple[LiveRun | None, Any]:
         """Run a rerun's cell now; give its run (None: it did not begin) and IPython's result."""
@@ -174,7 +198,7 @@ class Session:
         """Give the notebook's id of the cell that runs."""
         from tf_mem_magic.views.slots import parent_cell_id
 
-        return getattr(info, "cell_id", None) or parent_cell_id(self.shell)
+        return getattr(info, "cell_id", None) or self._runs_as or parent_cell_id(self.shell)
 
     def ran(self, info: Any, count: int | None, seconds: float, succeeded: bool = True) -> None:
         """Note that a cell ran."""
@@ -204,8 +228,8 @@ class Session:
 
     def _after_restart(self, report: Report, identity: str) -> None:
         """Give up the plan of a restart once its comparison stands."""
+        from tf_mem_magic.session.restarts.at_work import replaying_of
         from tf_mem_magic.session.restarts.plans import drop_plan
-        from tf_mem_magic.session.restarts.replaying import replaying_of
 
         if report.comparison is None or report.status not in ("ok", "oom"):
             return

@@ -247,6 +247,12 @@ class Register:
                 if _plain(source) not in (_plain(proposal.original), _plain(proposal.replaces)):
                     self._add_copy(Rerun(proposal, run, "copy", source))
 
+    def forget(self, identity: str) -> None:
+        """Expect a rerun no more."""
+        self._announced.pop(identity, None)
+        for text in [text for text, copy in self._copies.items() if copy.identity == identity]:
+            del self._copies[text]
+
     def make_due(self, rerun: Rerun) -> None:
         """Note that we run this rerun ourselves, now."""
         self._due = rerun

@@ -12,11 +12,14 @@ import sys
 from typing import Any
 
 
-class StopAtStart(ast.NodeTransformer):
-    """Puts a ``KeyboardInterrupt`` in the place of a cell's code: IPython then ends the cell as it would for a Stop."""
+class EndAtStart(ast.NodeTransformer):
+    """Puts a statement that raises in the place of a cell's code: IPython then ends the cell as failed.
 
-    def __init__(self, shell: Any) -> None:
-        self._shell = shell
+    IPython goes on with a cell whatever its hooks do: this is how one of them keeps it from running.
+    """
+
+    def __init__(self, shell: Any, code: str) -> None:
+        self._shell, self._code = shell, code
 
     def install(self) -> None:
         """Let it change the next cell that is compiled."""
@@ -34,11 +37,17 @@ class StopAtStart(ast.NodeTransformer):
         if not isinstance(node, ast.Module):
             return node
         line = getattr(node.body[0], "lineno", 1) if node.body else 1
-        name = ast.Name("KeyboardInterrupt", ast.Load())
-        raises = ast.Raise(name, None)
-        for one in (raises, name):
+        (raises,) = ast.parse(self._code).body
+        for one in ast.walk(raises):
             ast.copy_location(one, ast.Pass(lineno=line, col_offset=0, end_lineno=line, end_col_offset=0))
         return ast.Module([raises], node.type_ignores)
+
+
+class StopAtStart(EndAtStart):
+    """Ends a cell as IPython would for a Stop."""
+
+    def __init__(self, shell: Any) -> None:
+        super().__init__(shell, "raise KeyboardInterrupt")
 
 
 def interrupt_result(result: Any, shell: Any, why: str) -> None:

@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 _SCRIPTS = ("notebook.js", "notice.js", "replay.js", "replay_model.js")
 
-State = Literal["planned", "replaying", "resuming", "stopped", "done"]
+State = Literal["planned", "replaying", "resuming", "stopped", "done", "dropped"]
 """``planned``: nothing has run. ``replaying``: a page runs the cells. ``resuming``: ``%tfmem resume`` does.
 
-``stopped``: a cell failed or cannot be run. ``done``: the cell of the remedy has run.
+``stopped``: a cell failed or cannot be run. ``done``: the cell of the remedy has run. ``dropped``: the plan was given
+up.
 """
 
 

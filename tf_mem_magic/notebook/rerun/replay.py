@@ -25,17 +25,17 @@ _NOT_UNASKED = {"mounts", "installs", "deletes", "asks", "trains", "exits"}
 
 @dataclass(frozen=True, slots=True)
 class EarlierCell:
-    """A cell that a restart may replay.
+    """A cell that a restart may replay: one that ran in this kernel.
 
-    ``count`` is its execution count (None: it never ran), ``seconds`` its last duration (None: not seen).
-    ``ran_as`` is the source with which it last ran in this kernel, None where it did not run in it.
+    ``count`` is its execution count (None: not known), ``seconds`` its last duration (None: not seen).
+    ``ran_as`` is the source with which it last ran.
     """
 
     cell_id: str
     source: str
     count: int | None = None
     seconds: float | None = None
-    ran_as: str | None = None
+    ran_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,9 @@ def choose_replay(cells: Iterable[EarlierCell]) -> tuple[Replay, ...]:
 
     Cells that ran are ticked, except what should not happen unasked: mounting, installing, deleting, asking,
     long training, ending the kernel, and cells that are nothing but a shell command (what it did to the disk is
-    still there). Cells of imports and definitions are always ticked once they ran. Cells that never ran in this
-    kernel come last, not ticked.
+    still there). Cells of imports and definitions are always ticked.
     """
-    ordered = sorted(cells, key=lambda c: (c.ran_as is None, c.count or 0))
+    ordered = sorted(cells, key=lambda c: c.count or 0)
     functions: dict[str, tuple[Effect, ...]] = {}
     chosen: list[Replay] = []
     for cell in ordered:
@@ -77,8 +76,6 @@ def _judge(cell: EarlierCell, effects: tuple[Effect, ...]) -> Replay:
     if cell.seconds is not None and cell.seconds < LONG_SECONDS:
         kinds.discard("trains")
     flags = [text for kind, text in _FLAGS.items() if kind in kinds]
-    if cell.ran_as is None:
-        return Replay(cell, False, (*flags, "did not run in this kernel"))
     if cell.ran_as.strip() != cell.source.strip():
         flags.append("edited since it ran")
     if not cell.source.strip():

@@ -90,7 +90,7 @@ def _resume(session: Session, command: Command) -> None:
     from tf_mem_magic.session.restarts.resume import forget, resume
 
     name = next(iter(command.names), "")
-    print(forget(session, name) if command.forget else resume(session, name))
+    print(forget(session, name) if command.forget else resume(session, name, skip=command.skip))
 
 
 _BUILT_ON = ("resume",)

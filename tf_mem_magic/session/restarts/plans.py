@@ -16,6 +16,7 @@ from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.recording import SCHEMA
 from tf_mem_magic.notebook.rerun.replay import Replay
 from tf_mem_magic.record.store.folder import cache_folder, make_private
+from tf_mem_magic.views.slots import is_attended
 
 VALID_SECONDS = 24 * 3600.0
 """Age after which a plan is dropped: nobody remembers what it was for."""
@@ -38,9 +39,10 @@ class Owner:
     Attributes
     ----------
     kernel : str
-        The kernel's name, which stays the same when it is restarted (that of its connection file); empty: unknown.
+        The kernel's name, which stays the same when it is restarted (that of its connection file); a terminal's is
+        that of its process. Empty: unknown.
     notebook : str
-        The notebook as its front end calls it; empty: it does not tell.
+        The notebook as its front end calls it; empty: it does not tell, or there is none.
     folder : str
         The working folder.
     """
@@ -52,15 +54,25 @@ class Owner:
     def owns(self, plan: Plan) -> bool:
         """Tell whether a plan is surely this notebook's."""
         same_kernel = bool(self.kernel) and self.kernel == plan.owner.kernel
-        return same_kernel or (bool(self.notebook) and self.notebook == plan.owner.notebook)
+        return same_kernel or (bool(self.notebook) and self.place == plan.owner.place)
 
     def may_own(self, plan: Plan) -> bool:
         """Tell whether a plan may be this notebook's: of the same folder, and neither has a name, or its own is gone.
 
-        A notebook that is no longer there may have been renamed.
+        A notebook that is no longer there may have been renamed. One of the same name without a folder may be the same,
+        seen from another folder.
         """
-        nameless = not self.notebook and not plan.owner.notebook
-        return not self.owns(plan) and (nameless or plan.owner.is_gone) and self.folder == plan.owner.folder
+        if self.owns(plan):
+            return False
+        if self.folder != plan.owner.folder:
+            return bool(self.notebook) and self.notebook == plan.owner.notebook
+        return plan.owner.is_gone or not (self.notebook or plan.owner.notebook)
+
+    @property
+    def place(self) -> str:
+        """The notebook's name where it tells one notebook from every other: with the folder, where it has none."""
+        name = self.notebook
+        return name if not name or Path(name).is_absolute() else f"{self.folder}\0{name}"
 
     @property
     def is_gone(self) -> bool:
@@ -153,10 +165,10 @@ def this_notebook(shell: Any, environ: Mapping[str, str] = os.environ) -> Owner:
         folder = os.getcwd()
     except OSError:  # it was removed
         folder = ""
-    name = told if isinstance(told, str) else ""
     if kernel is None:
-        name = f"terminal in {folder}"
-    elif not name:
+        return Owner(f"process-{os.getpid()}-{_began():.2f}", "", folder)
+    name = told if isinstance(told, str) else ""
+    if not name and not is_attended(shell):  # the command line of a server names one notebook, and runs many
         name = _of_command_line()
     return Owner(Path(file).stem, name, folder)
 
@@ -248,7 +260,7 @@ def drop_plan(identity: str) -> None:
 
 def _path(plan: Plan) -> Path:
     owner = plan.owner
-    return _folder() / f"{_mark(owner.kernel)}{_mark(owner.notebook)}{plan.identity}.json"
+    return _folder() / f"{_mark(owner.kernel)}{_mark(owner.place)}{plan.identity}.json"
 
 
 def _mark(name: str) -> str:
@@ -257,7 +269,7 @@ def _mark(name: str) -> str:
 
 def _is_named_for(path: Path, me: Owner) -> bool:
     kernel, notebook = path.name[:12], path.name[12:24]
-    return (bool(me.kernel) and kernel == _mark(me.kernel)) or (bool(me.notebook) and notebook == _mark(me.notebook))
+    return (bool(me.kernel) and kernel == _mark(me.kernel)) or (bool(me.notebook) and notebook == _mark(me.place))
 
 
 def _tidy(kept: Path, owner: Owner) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.notebook.rerun.replay import telling_line
+from tf_mem_magic.session.restarts.at_work import ATTRIBUTE, replaying_of
+from tf_mem_magic.session.stop import EndAtStart
 from tf_mem_magic.views.replay import Order, Step, open_replay
 from tf_mem_magic.views.slots import our_metadata, parent_cell_id
 
@@ -29,7 +31,17 @@ CELLS_WITHIN = 1.5
 EDIT_WITHIN = 0.3
 """Seconds in which an edit that the page has seen reaches a busy kernel."""
 
-_ATTRIBUTE = "_tf_mem_magic_replaying"
+
+class ReplayedElsewhereError(RuntimeError):
+    """A page asked for a cell that another one runs, or has run: nothing was run."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+_REFUSE = f"""\
+raise __import__({__name__!r}, fromlist=["x"]).ReplayedElsewhereError(
+    "Another page has gone on with the replay meanwhile: nothing was run here.")"""
 
 
 class Replaying:
@@ -53,6 +65,9 @@ class Replaying:
         self._told = threading.Event()
         self._sign = time.monotonic()
         self._raw = ""
+        self._judged: Any = None
+        self._is_refused = False
+        self._refusal = EndAtStart(shell, _REFUSE)
         self.model = open_replay(order, state, self._on_message)
         shell.events.register("pre_run_cell", self._pre)
         shell.events.register("post_run_cell", self._post)
@@ -66,6 +81,16 @@ class Replaying:
     def is_driven(self) -> bool:
         """Whether a page is running its cells right now."""
         return self.state == "replaying" and bool(self.model.driver) and time.monotonic() - self._sign < QUIET
+
+    def refuses(self, info: Any) -> bool:
+        """Tell whether the cell that begins is one that a page may not run any more: then none of it runs.
+
+        A page may have stalled when it was about to send it, while another took over.
+        """
+        if self._judged is not info:
+            self._judged, self._is_refused = info, self._is_late(info)
+            (self._refusal.install if self._is_refused else self._refusal.remove)()
+        return self._is_refused
 
     def has_run(self, number: int) -> bool:
         """Tell whether the cell of that number (from 0) ran well."""
@@ -107,10 +132,11 @@ class Replaying:
         with self._lock, self.model.hold_trait_notifications():
             self._sign = time.monotonic()
             self.model.running = -1
+            # One that ran well and fails when it runs again is not done.
+            self.model.done = sorted({*self.model.done, number} if succeeded else {*self.model.done} - {number})
             if self.state == "planned":  # a person runs the cells, and nobody has asked for the restart's settings yet
-                self.model.done = sorted({*self.model.done, *([number] if succeeded else ())})
-            elif succeeded:
-                self.model.done = sorted({*self.model.done, number})
+                return
+            if succeeded:
                 self.model.failed, self.model.reason = -1, ""
                 if number == len(self._order.steps) - 1:
                     self.model.state = "done"
@@ -139,11 +165,17 @@ class Replaying:
                 self.model.report = {k: v for k, v in whole_bundle(report.outcome).items() if k.startswith("text/")}
             self.model.running, self.model.state = -1, "done"
 
+    def drop(self) -> None:
+        """Note that the plan was given up: pages say so, and nothing goes on."""
+        with self._lock, self.model.hold_trait_notifications():
+            self.model.running, self.model.failed, self.model.state = -1, -1, "dropped"
+
     def _next(self) -> int:
         return next(n for n in range(len(self._order.steps)) if n not in self.model.done)
 
     def close(self) -> None:
         """Take the hooks out and close what pages see."""
+        self._refusal.remove()
         for event, hook in (("pre_run_cell", self._pre), ("post_run_cell", self._post)):
             try:
                 self._shell.events.unregister(event, hook)
@@ -152,18 +184,27 @@ class Replaying:
         self.model.close()
 
     def _pre(self, info: Any) -> None:
-        if self.model.running >= 0 or self.state == "done":
+        if self.refuses(info) or self.model.running >= 0 or self.state in ("done", "dropped"):
             return
         number = self._number(info)
         if number is None:
             return
+        page = str(our_metadata(self._shell, info).get("page", ""))
+        if page and not self.model.driver:
+            self.model.driver = page
         self._raw = info.raw_cell or ""
-        page = our_metadata(self._shell, info).get("page")
-        if page and self.model.driver != page:
-            self.model.driver = str(page)
         self.began(number)
 
+    def _is_late(self, info: Any) -> bool:
+        """Tell whether a page's request for a cell has been overtaken: by another page, a stop, or the cell's own run."""
+        ours = our_metadata(self._shell, info)
+        if ours.get("replay") != self.plan or self.model.running >= 0:  # a person's, or one that the running cell runs
+            return False
+        is_its_own = self.model.driver in ("", str(ours.get("page", "")))
+        return self.state != "replaying" or not is_its_own or int(ours["step"]) in self.model.done
+
     def _post(self, result: Any) -> None:
+        self._refusal.remove()
         number = self.model.running
         if number < 0:
             return
@@ -182,11 +223,16 @@ class Replaying:
 
     def _on_message(self, message: Mapping[str, Any]) -> None:
         with self._lock:
+            if self.state in ("done", "dropped"):
+                return
             op, page = message.get("op"), str(message.get("page", ""))
             if op == "take":
                 self._take(page, bool(message.get("again")))
             elif op == "cells":
-                self.page_cells = {str(k): str(v) for k, v in message["cells"].items()}
+                told = {str(k): str(v) for k, v in message["cells"].items()}
+                kept = {} if message.get("whole", True) else self.page_cells or {}
+                gone = {str(k) for k in message.get("gone", ())}
+                self.page_cells = {k: v for k, v in {**kept, **told}.items() if k not in gone}
                 self._told.set()
             elif op == "left" and page == self.model.driver:
                 self.model.driver = ""
@@ -225,14 +271,8 @@ def replace_by(shell: Any, order: Order, state: State) -> Replaying:
     if old is not None:
         old.close()
     new = Replaying(shell, order, state)
-    setattr(shell, _ATTRIBUTE, new)
+    setattr(shell, ATTRIBUTE, new)
     return new
-
-
-def replaying_of(shell: Any, plan: str = "") -> Replaying | None:
-    """Give the replay of this kernel; with ``plan``, only where it is that plan's."""
-    found: Replaying | None = getattr(shell, _ATTRIBUTE, None)
-    return found if found is not None and plan in ("", found.plan) else None
 
 
 def order_of(plan: Plan, driver: str = "") -> Order:

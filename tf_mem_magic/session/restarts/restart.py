@@ -14,6 +14,7 @@ from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.notebook.rerun.replay import EarlierCell, Replay, choose_replay
 from tf_mem_magic.session.restarts.plans import CARRIED, Plan, PlanError, save_plan, this_notebook
 from tf_mem_magic.session.state import Rerun
+from tf_mem_magic.views.slots import can_show
 
 if TYPE_CHECKING:
     from tf_mem_magic.session.state import Host, LiveRun
@@ -47,7 +48,7 @@ def checklist(run: LiveRun, cells: tuple[NotebookCell, ...]) -> tuple[Replay, ..
     """
     others = (c for c in cells if c.cell_id != run.run.cell.cell_id)
     known = (_seen_cell(run.host, c.cell_id, c.source, c.count) for c in others)
-    return choose_replay(cell for cell in known if cell.ran_as is not None)
+    return choose_replay(cell for cell in known if cell is not None)
 
 
 def prepare_restart(
@@ -82,9 +83,9 @@ def plan_restart(run: LiveRun, proposal: Proposal) -> str:
     """
     plan = make_plan(run, proposal)
     save_plan(plan)
-    # A new kernel of a notebook without a name cannot know whose the plan is.
+    # A new kernel of a notebook without a name, or another terminal, cannot know whose the plan is.
     name = "" if plan.owner.notebook else f" {plan.name}"
-    again = "Restart the kernel" if plan.owner.kernel else "Start again"
+    again = "Restart the kernel" if can_show(run.host.shell) else "Start again"
     return f"{proposal.title}: planned. {again}, then run %load_ext tf_mem_magic and %tfmem resume{name}."
 
 
@@ -140,11 +141,16 @@ def changed_environment(environ: Mapping[str, str] = os.environ) -> dict[str, st
     }
 
 
+def unset_variable(proposal: Proposal, environ: Mapping[str, str] = os.environ) -> str:
+    """Say which of a remedy's variables is not set in this kernel; empty where all are."""
+    return next((f"{n} is not {v} in this kernel" for n, v in proposal.environment if environ.get(n) != v), "")
+
+
 def why_not_set(proposal: Proposal, facts: Facts, environ: Mapping[str, str] = os.environ) -> str:
     """Say what of a remedy's settings does not hold in this kernel; empty where all do, as far as can be read back."""
-    for name, value in proposal.environment:
-        if environ.get(name) != value:
-            return f"{name} is not {value} in this kernel"
+    unset = unset_variable(proposal, environ)
+    if unset:
+        return unset
     keys, cards = proposal.key.split("+"), [d for d in facts.devices if d.kind == "GPU"]
     if "memory-growth" in keys and not (cards and all(card.growth for card in cards)):
         return "memory growth is not on in this kernel"
@@ -175,10 +181,11 @@ def _ran_before(run: LiveRun) -> Iterable[EarlierCell]:
     return (*earlier.values(), *newest.values())
 
 
-def _seen_cell(host: Host, cell_id: str, source: str, count: int | None) -> EarlierCell:
+def _seen_cell(host: Host, cell_id: str, source: str, count: int | None) -> EarlierCell | None:
+    """Give a cell of the page as it last ran in this kernel; None where it did not."""
     ran = next((r for r in reversed(host.ran_cells) if r.cell_id == cell_id), None)
     if ran is not None:
         return EarlierCell(cell_id, source, ran.count, ran.seconds, ran.source)
     raw = host.shell.history_manager.input_hist_raw
     same = count is not None and 0 < count < len(raw) and raw[count].strip() == source.strip()
-    return EarlierCell(cell_id, source, count, None, source if same else None)
+    return EarlierCell(cell_id, source, count, None, source) if same else None

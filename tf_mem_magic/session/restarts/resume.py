@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tf_mem_magic.core.recording import Cell
-from tf_mem_magic.notebook.read_first import bound_anew
 from tf_mem_magic.notebook.rerun.replay import telling_line
-from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
-from tf_mem_magic.session.restarts.notebook_file import saved_cells
 from tf_mem_magic.session.restarts.plans import Found, Plan, drop_plan, find_plans, get_plan, this_notebook
+from tf_mem_magic.session.restarts.ran_here import as_it_is_now, last_cell, newest_run, planned_cell, ran_unseen
+from tf_mem_magic.session.restarts.restart import unset_variable, why_not_set
 from tf_mem_magic.session.state import Rerun, Run
 from tf_mem_magic.views.slots import is_attended
 
@@ -28,16 +27,19 @@ NOTHING = "there is nothing to resume: no remedy of this notebook asked for a re
 class Resumed:
     """How far a plan has come in this kernel: ``prepared`` its prologue ran, ``done`` the cells that ran well.
 
-    ``tried``: the cell of the remedy has been run with its change.
+    ``tried``: the cell of the remedy has been run with its change. ``failed``: the cell that stopped it, ``skipped``
+    those that the person went on without.
     """
 
     identity: str
     prepared: bool = False
     tried: bool = False
     done: set[int] = field(default_factory=set)
+    failed: int | None = None
+    skipped: set[int] = field(default_factory=set)
 
 
-def resume(session: Session, name: str = "") -> str:
+def resume(session: Session, name: str = "", *, skip: bool = False) -> str:
     """Run what the plan of a restart names, in this kernel; give one sentence.
 
     Cells run as they are in the notebook now, as far as its file tells or this kernel has seen. After a cell that
@@ -49,16 +51,21 @@ def resume(session: Session, name: str = "") -> str:
         The session.
     name : str
         Which plan, where it is not surely this notebook's.
+    skip : bool
+        Go on behind the cell that failed.
 
     Raises
     ------
     ValueError
-        With a sentence for the user: there is no plan, it comes too late, or one of its cells failed.
+        With a sentence for the user: there is no plan, it comes too late, one of its cells failed, or what it sets
+        does not hold.
     """
     plan = _find(session, name)
     resumed = session.resumed
     if resumed is None or resumed.identity != plan.identity:
         resumed = session.resumed = Resumed(plan.identity, session.prepared_for == plan.identity)
+    if skip:
+        _skip(resumed)
     if not resumed.prepared:
         _prepare(session, plan)
         resumed.prepared = True
@@ -66,6 +73,9 @@ def resume(session: Session, name: str = "") -> str:
     try:
         _run_cells(session, plan, resumed, replaying)
         source = _last_cell(session, plan, replaying)
+        unset = unset_variable(plan.proposal)
+        if unset:
+            raise ValueError(f"{unset}: a cell has changed it. The cell with the remedy was not run")
         print(f"— the cell with its remedy: {telling_line(source)}")
         resumed.tried = True
         with _told(replaying, sum(one.ticked for one in plan.replay)) as ended:
@@ -79,7 +89,11 @@ def resume(session: Session, name: str = "") -> str:
     if not result.success and live.report.status == "oom":
         raise ValueError(f"{plan.proposal.title}: the cell still runs out of memory")
     if not result.success:
-        raise ValueError("the cell with its remedy stopped. Repair it, then %tfmem resume runs it again")
+        again = "Repair it, then %tfmem resume runs it again" if plan.cell_id else "Run it repaired, as a cell"
+        raise ValueError(f"the cell with its remedy stopped. {again}")
+    unset = why_not_set(plan.proposal, live.report.recording.facts)
+    if unset:
+        raise ValueError(f"the cell ran, but {unset}: it says nothing about the remedy. The plan is kept")
     return f"Resumed: {plan.proposal.title}."
 
 
@@ -87,7 +101,7 @@ def forget(session: Session, name: str = "") -> str:
     """Forget the plan; give one sentence."""
     plan = _find(session, name)
     drop_plan(plan.identity)
-    session.resumed = session.planned = None
+    session.forget_plan(plan.identity)
     return f"Forgotten: {plan.described}."
 
 
@@ -147,7 +161,8 @@ def _prepare(session: Session, plan: Plan) -> None:
 
 def _follow(session: Session, plan: Plan) -> Replaying | None:
     """Let pages of the notebook follow how far it comes, and tell what its cells are now; None where there is none."""
-    from tf_mem_magic.session.restarts.replaying import order_of, replace_by, replaying_of
+    from tf_mem_magic.session.restarts.at_work import replaying_of
+    from tf_mem_magic.session.restarts.replaying import order_of, replace_by
 
     replaying = replaying_of(session.shell, plan.identity)
     if replaying is None and is_attended(session.shell):
@@ -178,9 +193,15 @@ def _run_cells(session: Session, plan: Plan, resumed: Resumed, replaying: Replay
     """Run the ticked cells that have not run well yet, in their order, each as it is now."""
     steps = [(number, one.cell) for number, one in enumerate(plan.replay) if one.ticked]
     for place, (number, cell) in enumerate(steps):
-        source = _as_it_is_now(session, replaying, cell.cell_id, cell.source)
-        has_run = replaying is not None and replaying.has_run(place)
-        if has_run or number in resumed.done or _has_run(session, cell.cell_id, source):
+        planned = planned_cell(plan, number)
+        source = as_it_is_now(session, replaying, planned)
+        newest = newest_run(session, planned)
+        if newest is not None:  # one that ran well and fails when it runs again is not done
+            has_run = newest.succeeded
+        else:
+            told = replaying is not None and replaying.has_run(place)
+            has_run = told or number in resumed.done or ran_unseen(session, planned, source)
+        if has_run or number in resumed.skipped:
             resumed.done.add(number)
             if replaying is not None:
                 replaying.ran_by_hand(place)
@@ -191,44 +212,22 @@ def _run_cells(session: Session, plan: Plan, resumed: Resumed, replaying: Replay
             result = session.run_cell(source, cell.cell_id)
             ended(result.success)
         if not result.success:
+            resumed.done.discard(number)
+            resumed.failed = number
+            again = "Repair it" if cell.cell_id else "Run it repaired, as a cell"
             raise ValueError(
-                f"stopped: {words} ({telling_line(source)}) failed. Repair it, then %tfmem resume goes on with it"
+                f"stopped: {words} ({telling_line(source)}) failed. {again}, then %tfmem resume goes on with it; "
+                "%tfmem resume --skip goes on without it"
             )
         resumed.done.add(number)
 
 
-def _has_run(session: Session, cell_id: str, source: str) -> bool:
-    """Tell whether a cell ran well in this kernel, also before the extension was loaded."""
-    return session.has_run(cell_id, source) or _ran_unseen(session, source)
-
-
-def _ran_unseen(session: Session, source: str) -> bool:
-    """Tell whether a cell of this text ran well while the extension was not there yet.
-
-    IPython's history has its text, since version 9 also whether it failed; before that, all that it binds is there.
-    """
-    history = session.shell.history_manager
-    seen = {ran.count for ran in session.ran_cells}
-    same = [n for n, text in enumerate(history.input_hist_raw) if text.strip() == source.strip() and n not in seen]
-    if not source.strip() or not same or same[-1] == session.shell.execution_count:
-        return False
-    failed = getattr(history, "exceptions", None)
-    if failed is not None:
-        return same[-1] not in failed
-    read = read_cell(source)
-    return isinstance(read, PythonCell) and bound_anew(read.tree.body) <= set(session.shell.user_ns)
-
-
-def _as_it_is_now(session: Session, replaying: Replaying | None, cell_id: str, source: str) -> str:
-    """Give a cell's source: as the page has it; else as its file has it or as it last ran here, whichever is newer."""
-    if replaying is not None and replaying.page_cells is not None and cell_id in replaying.page_cells:
-        return replaying.page_cells[cell_id]
-    owner = this_notebook(session.shell)
-    ran = next((ran for ran in reversed(session.ran_cells) if cell_id and ran.cell_id == cell_id), None)
-    saved = saved_cells(owner)
-    if saved is not None and cell_id in saved.by_id and (ran is None or saved.time >= ran.time):
-        return saved.by_id[cell_id]
-    return ran.source if ran is not None else source
+def _skip(resumed: Resumed) -> None:
+    """Go on without the cell that failed."""
+    if resumed.failed is None:
+        raise ValueError("there is nothing to skip: no cell has stopped it in this kernel")
+    resumed.skipped.add(resumed.failed)
+    resumed.failed = None
 
 
 def _last_cell(session: Session, plan: Plan, replaying: Replaying | None) -> str:
@@ -240,13 +239,14 @@ def _last_cell(session: Session, plan: Plan, replaying: Replaying | None) -> str
         If it was edited and the change that was proposed is not in it.
     """
     proposal = plan.proposal
-    now = _as_it_is_now(session, replaying, plan.cell_id or "", proposal.replaces).rstrip()
+    tried = session.resumed is not None and session.resumed.tried
+    tried = tried or (replaying is not None and replaying.was_tried(-1))
+    now = as_it_is_now(session, replaying, last_cell(plan), runs=tried).rstrip()
     if proposal.source.rstrip() == proposal.replaces.rstrip():
         return now
     if now in (proposal.replaces.rstrip(), proposal.source.rstrip()):
         return proposal.source
-    tried = session.resumed is not None and session.resumed.tried
-    if tried or (replaying is not None and replaying.was_tried(-1)):
+    if tried:
         return now
     raise ValueError(
         "the cell with its remedy was edited since it ran out of memory, so the change does not fit it any more. "
