@@ -6,7 +6,8 @@ const ARRIVES = 30000; // ms within which the new kernel's model of the replay m
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const counted = (replay, n) => `cell ${n + 1} of ${replay.steps.length}`;
 
-// Where the cell of a replay is now. Its id is what counts; a notebook without ids is read anew by its code.
+// Where the cell of a replay is now: the one with its id. An old notebook gives its cells new ids when it is opened, so
+// there it is the one with its code; the last one may have been changed as proposed already.
 function placeOfStep(context, replay, n) {
   const { id, source } = replay.steps[n];
   try {
@@ -18,7 +19,7 @@ function placeOfStep(context, replay, n) {
   }
 }
 
-// What is said in a cell that has not shown its own run; "" where there is nothing to say.
+// What is said in a cell that has not shown its own run.
 function wordsInCell(replay, n) {
   const { state, done, failed, running, resumed } = replay;
   const last = replay.steps.length - 1;
@@ -26,7 +27,9 @@ function wordsInCell(replay, n) {
   if (done.includes(n)) return "ran, but the page that ran it was closed or loaded anew: its output was not seen.";
   if (n === running) return "is running; the page that started it was closed or loaded anew, so its output is not seen.";
   if (state === "stopped" && n === failed && replay.tried.includes(n)) return "failed, but its error was not seen. Repair it, then go on.";
-  if (state === "stopped") return failed < 0 ? `was not run: ${replay.reason}` : `was not run, because ${counted(replay, failed)} did not run through.`;
+  if (state === "dropped") return "was not run: the plan was given up.";
+  if (state === "stopped" && (failed < 0 || n === failed)) return `was not run: ${replay.reason || "something stopped before it."}`;
+  if (state === "stopped") return `was not run, because ${counted(replay, failed)} ${replay.tried.includes(failed) ? "did not run through" : "could not be run"}.`;
   if (state === "done") return n === last ? "ran; its report was not seen." : "was not run.";
   return n === last ? "waits. If nothing runs any more: %load_ext tf_mem_magic, then %tfmem resume." : "waits.";
 }
@@ -39,8 +42,8 @@ function mark(replay, n, hasOld, said = wordsInCell(replay, n)) {
   const box = element("div", "tfmem-waits");
   box.style.cssText = "padding:2px 8px;border-left:3px solid var(--jp-warn-color1,#b86e00);font:13px/1.45 var(--jp-ui-font-family,sans-serif)";
   const strong = element("b", "", counted(replay, n));
-  const [before, after] = words.split(counted(replay, n), 2);
-  box.append(`⟳ ${before}`, strong, `${after}${old}`);
+  const at = words.length - said.length - 1;
+  box.append(`⟳ ${words.slice(0, at - strong.textContent.length)}`, strong, `${words.slice(at)}${old}`);
   return {
     output_type: "display_data",
     data: { "text/html": box.outerHTML, "text/plain": `⟳ ${words}${old}` },
@@ -130,6 +133,17 @@ async function saveNotebook(context) {
   if (saving.again) await saveNotebook(context);
 }
 
+// Run the prologue; say why that did not work, "" where it did.
+async function prepare(kernel, prologue) {
+  try {
+    const { content } = await kernel.requestExecute({ code: prologue, silent: true, store_history: false }, true).done;
+    return content.status === "ok" ? "" : content.ename ? `${content.ename}: ${content.evalue}` : "it was stopped";
+  } catch (error) {
+    console.warn("tf_mem_magic", error); // the kernel died, or was restarted once more
+    return "it went away meanwhile";
+  }
+}
+
 // Restart without a dialog and prepare the new kernel. Its model of the replay then reaches the page and goes on
 // (replay_model.js): the page can be loaded anew at any time.
 async function restartAndReplay(model, order, prologue) {
@@ -156,10 +170,8 @@ async function restartAndReplay(model, order, prologue) {
     stop("the restart did not work.");
     throw error;
   }
-  const kernel = context.sessionContext.session.kernel;
-  const ready = await kernel.requestExecute({ code: prologue, silent: true, store_history: false }, true).done;
-  if (ready.content.status !== "ok") {
-    const why = `${ready.content.ename}: ${ready.content.evalue}`;
+  const why = await prepare(context.sessionContext.session.kernel, prologue);
+  if (why) {
     stop(`the kernel could not be prepared (${why}).`);
     return notice(`The kernel was restarted, but it could not be prepared (${why}). No cell was run.`);
   }

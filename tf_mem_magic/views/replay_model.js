@@ -3,6 +3,8 @@
 
 const ASKS = 1500; // ms between the questions of a page that would take over
 const SETTLES = 1000; // ms after which the report of the last cell stands
+const COUNTS = 5000; // ms within which the kernel's word that a cell has run follows its reply
+const GATHERS = 150; // ms for which edits are gathered before they are told
 const FIELDS = ["plan", "title", "key", "began", "steps", "original", "source", "driver", "state", "running", "failed", "reason", "done", "tried", "resumed", "report"];
 
 const stateOf = (model) => Object.fromEntries(FIELDS.map((name) => [name, model.get(name)]));
@@ -27,14 +29,13 @@ async function drive(model, context, send) {
   const { plan, steps } = stateOf(model);
   if (page.driving.has(plan)) return;
   page.driving.add(plan);
-  const ran = new Set();
   let now = 0;
   try {
     for (const n of steps.keys()) {
       now = n;
       const replay = stateOf(model);
       if (replay.state !== "replaying" || replay.driver !== page.id) return;
-      if (ran.has(n) || replay.done.includes(n)) continue;
+      if (replay.done.includes(n)) continue;
       let place, source;
       try {
         place = placeOfStep(context, replay, n);
@@ -50,7 +51,9 @@ async function drive(model, context, send) {
       saveNotebook(context);
       if (reply.status === "aborted") send({ op: "stuck", step: n, reason: "A cell before it in the queue failed." });
       if (reply.status !== "ok") return;
-      ran.add(n);
+      for (const until = performance.now() + COUNTS; !model.get("done").includes(n); await pause(20)) {
+        if (model.get("state") !== "replaying" || performance.now() > until) return;
+      }
     }
   } catch (error) {
     console.error("tf_mem_magic", error);
@@ -92,6 +95,7 @@ function initialize({ model }) {
   let said = "";
   let saved = "";
   let telling = null;
+  const isOver = () => ["done", "dropped"].includes(model.get("state"));
 
   const tellStop = () => {
     const replay = stateOf(model);
@@ -111,14 +115,14 @@ function initialize({ model }) {
     const replay = stateOf(model);
     showBanner(context, plan, bannerWords(replay));
     const marks = refreshMarks(context, replay);
-    const told = `${replay.state} ${replay.failed}`;
-    if (told !== said) {
+    const stand = `${replay.state} ${replay.failed}`;
+    if (stand !== said) {
       clearTimeout(telling);
       telling = null;
       box?.remove();
       box = null;
     }
-    said = told;
+    said = stand;
     if (replay.state === "stopped" && replay.failed >= 0 && !box && (isNew || leads() || marks)) {
       // The last cell's own report may say that it still runs out of memory: then there is nothing to go on with.
       const isLast = replay.failed === replay.steps.length - 1;
@@ -126,8 +130,8 @@ function initialize({ model }) {
       else telling ??= setTimeout(() => model.get("state") === "stopped" && !box && tellStop(), SETTLES);
     }
     // The last word is kept: what a page that is gone has shown is not in the file.
-    if (["stopped", "done"].includes(replay.state) && (leads() || marks) && saved !== told) saveNotebook(context);
-    saved = told;
+    if (["stopped", "done", "dropped"].includes(replay.state) && (leads() || marks) && saved !== stand) saveNotebook(context);
+    saved = stand;
   };
   const onChange = () => {
     show(false);
@@ -135,22 +139,23 @@ function initialize({ model }) {
   };
   model.on(FIELDS.map((name) => `change:${name}`).join(" "), onChange);
 
-  // The notebook's cells as they are now, for %tfmem resume.
+  // The notebook's cells as they are now, for %tfmem resume: all of them once, then those that changed.
   let waiting = null;
-  let toldCells = "";
+  let told = null;
   const tellCells = () => {
     waiting = null;
-    if (context.isDisposed || model.get("state") === "done") return;
+    if (context.isDisposed || isOver()) return;
     const code = context.model.sharedModel.cells.filter((cell) => cell.cell_type === "code");
-    const cells = Object.fromEntries(code.map((cell) => [cell.id, sourceOf(cell)]));
-    if (JSON.stringify(cells) === toldCells) return;
-    toldCells = JSON.stringify(cells);
-    send({ op: "cells", cells });
+    const now = new Map(code.map((cell) => [cell.id, sourceOf(cell)]));
+    const cells = Object.fromEntries([...now].filter(([id, source]) => told?.get(id) !== source));
+    const gone = [...(told?.keys() ?? [])].filter((id) => !now.has(id));
+    if (!told || gone.length || Object.keys(cells).length) send({ op: "cells", cells, gone, whole: !told });
+    told = now;
   };
   const onEdit = () => {
-    if (waiting !== null) return; // the first edit is told at once, those that follow it together
+    if (waiting !== null || isOver()) return; // the first edit is told at once, those that follow it together
     tellCells();
-    waiting = setTimeout(tellCells, 50);
+    waiting = setTimeout(tellCells, GATHERS);
   };
   // The signal for what stands in cells, and one for cells that come and go; where a page has neither, it is looked at.
   const edits = [context.model.contentChanged, context.model.sharedModel.changed].filter(Boolean);
@@ -158,7 +163,7 @@ function initialize({ model }) {
 
   const asking = setInterval(() => {
     if (context.isDisposed) return;
-    if (toldCells) tellCells();
+    if (told) tellCells();
     if (model.get("state") !== "replaying") return;
     if (!leads()) send({ op: "take" });
     else if (model.get("running") < 0) drive(model, context, send); // where a person ran its cell anew meanwhile
@@ -173,7 +178,7 @@ function initialize({ model }) {
     box?.remove();
     showBanner(context, plan, "");
     const replay = stateOf(model);
-    if (replay.state !== "done") refreshMarks(context, { ...replay, state: "stopped", failed: -1, running: -1, reason: "the kernel was restarted again." });
+    if (!isOver()) refreshMarks(context, { ...replay, state: "stopped", failed: -1, running: -1, reason: "the kernel was restarted again." });
   };
   context.sessionContext?.statusChanged?.connect(onStatus);
 

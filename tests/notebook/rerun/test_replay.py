@@ -63,11 +63,6 @@ def test_cells_come_in_the_order_in_which_they_ran():
     assert ["a", "b"] == [r.cell.cell_id for r in choose_replay(cells)]
 
 
-def test_a_cell_that_never_ran_here_comes_last_and_is_not_ticked():
-    stale = EarlierCell("s", "x = 1", 1)
-    assert [(True, ()), (False, ("did not run in this kernel",))] == verdict(stale, ran("y = 1", 5))
-
-
 def test_a_cell_edited_since_it_ran_says_so():
     assert [(True, ("edited since it ran",))] == verdict(EarlierCell("a", "x = 2", 1, None, "x = 1"))
 

@@ -184,6 +184,23 @@ def test_a_kernel_is_known_by_its_connection_file():
     assert Owner("kernel-4711", "a.ipynb", os.getcwd()) == me
 
 
-def test_a_terminal_is_known_by_its_folder():
+def test_a_terminal_is_known_by_its_process():
     me = this_notebook(SimpleNamespace(user_ns={}), {})
-    assert ("", f"terminal in {os.getcwd()}") == (me.kernel, me.notebook)
+    assert (True, "", os.getcwd()) == (me.kernel.startswith(f"process-{os.getpid()}-"), me.notebook, me.folder)
+
+
+def test_a_terminals_plan_is_offered_to_another_in_its_folder_and_replaces_none_of_it():
+    mine, theirs = Owner("process-1-1.0", "", "/home/me"), Owner("process-2-2.0", "", "/home/me")
+    save_plan(a_plan(owner=mine))
+    save_plan(a_plan("b" * 32, owner=theirs))
+    found = find_plans(Owner("process-3-3.0", "", "/home/me"))
+    assert (None, {"memory-growth-aaaa", "memory-growth-bbbb"}) == (found.plan, {plan.name for plan in found.others})
+    assert a_plan().identity == find_plans(mine).plan.identity
+
+
+def test_notebooks_of_one_name_in_two_folders_have_their_own_plans():
+    here, there = Owner("kernel-1", "Untitled.ipynb", "/home/me/a"), Owner("kernel-2", "Untitled.ipynb", "/home/me/b")
+    save_plan(a_plan(owner=here))
+    save_plan(a_plan("b" * 32, owner=there))
+    found = find_plans(replace(here, kernel="kernel-9"))
+    assert ("a" * 32, ["b" * 32]) == (found.plan.identity, [plan.identity for plan in found.others])

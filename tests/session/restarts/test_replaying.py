@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from tf_mem_magic.session.restarts import replaying as module
-from tf_mem_magic.session.restarts.replaying import begin_code, replace_by, replaying_of
+from tf_mem_magic.session.restarts.at_work import replaying_of
+from tf_mem_magic.session.restarts.replaying import begin_code, replace_by
 from tf_mem_magic.views.replay import Order, Step
 
 STEPS = (Step("a", "x = 1", "x = 1"), Step("b", "y = 2", "y = 2"), Step("last", "%%tfmem\nfit()", "fit()"))
@@ -21,6 +22,7 @@ class Shell:
         self.hooks = {"pre_run_cell": [], "post_run_cell": []}
         self.events = self
         self.user_ns = {}
+        self.ast_transformers = []
 
     def register(self, event, hook):
         self.hooks[event].append(hook)
@@ -113,6 +115,69 @@ def test_no_page_takes_over_while_another_runs_the_cells(shell, replay, monkeypa
     assert "page-2" == take(replay, "page-2")
 
 
+def is_refused(shell, replay, **tfmem):
+    """Tell whether a page's request is refused; leave the shell as after that cell."""
+    info = shell.begin("x = 1", "a", replay="plan-1", **tfmem)
+    refused = bool(shell.ast_transformers)
+    assert refused == replay.refuses(info)
+    shell.end(info, not refused)
+    assert [] == shell.ast_transformers
+    return refused
+
+
+def test_a_page_that_stalled_runs_nothing_once_another_has_taken_over(shell, replay, monkeypatch):
+    quiet(replay, monkeypatch)
+    take(replay, "page-2")
+    assert is_refused(shell, replay, step=0, page="page-1")
+    assert ([], -1, "replaying") == (replay.model.done, replay.model.running, replay.state)
+    assert not is_refused(shell, replay, step=0, page="page-2")
+    assert [0] == replay.model.done
+
+
+def test_a_page_runs_no_cell_twice_and_none_after_a_stop(shell, replay):
+    assert not is_refused(shell, replay, step=0, page="page-1")
+    assert is_refused(shell, replay, step=0, page="page-1")
+    shell.run("y = 2", "b", success=False)
+    assert is_refused(shell, replay, step=1, page="page-1")
+
+
+def test_what_a_person_runs_is_never_refused(shell, replay):
+    shell.run("x = 1", "a")
+    info = shell.begin("x = 1", "a")
+    assert ([], False) == (shell.ast_transformers, replay.refuses(info))
+    shell.end(info)
+
+
+def test_a_refused_cell_ends_with_one_sentence_and_runs_nothing():
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+    replay = replace_by(shell, ORDER, "replaying")
+    replay.refuses = lambda info: replay._refusal.install() or True
+    result = shell.run_cell("ran_late = 1")
+    replay.close()
+    assert "ran_late" not in shell.user_ns
+    assert ["Another page has gone on with the replay meanwhile: nothing was run here."] == (
+        result.error_in_exec._render_traceback_()
+    )
+
+
+def test_a_done_cell_that_fails_when_it_runs_again_is_not_done(shell, replay):
+    shell.run("x = 1", "a")
+    shell.run("y = 2", "b")
+    shell.run("x = 1 / 0", "a", success=False)
+    assert ([1], 0, "stopped") == (replay.model.done, replay.model.failed, replay.state)
+
+
+def test_a_plan_that_was_given_up_goes_on_in_no_page(shell, replay):
+    shell.run("x = 1", "a", success=False)
+    replay.drop()
+    take(replay, "page-1", again=True)
+    shell.run("x = 1", "a")
+    assert ("dropped", [], -1) == (replay.state, replay.model.done, replay.model.failed)
+    assert is_refused(shell, replay, step=1, page="page-1")
+
+
 def test_a_page_that_says_that_it_leaves_is_followed_at_once(replay):
     replay._on_message({"op": "left", "page": "page-9"})
     assert "page-1" == take(replay, "page-2")
@@ -140,6 +205,14 @@ def test_the_page_tells_what_its_cells_are_now(replay):
     assert replay.page_cells is None
     replay._on_message({"op": "cells", "page": "page-1", "cells": {"a": "x = 5"}})
     assert {"a": "x = 5"} == replay.page_cells
+
+
+def test_later_the_page_tells_only_what_has_changed(replay):
+    replay._on_message({"op": "cells", "page": "page-1", "cells": {"a": "1", "b": "2"}, "gone": [], "whole": True})
+    replay._on_message({"op": "cells", "page": "page-1", "cells": {"c": "3"}, "gone": ["a"], "whole": False})
+    assert {"b": "2", "c": "3"} == replay.page_cells
+    replay._on_message({"op": "cells", "page": "page-2", "cells": {"b": "5"}, "gone": [], "whole": True})
+    assert {"b": "5"} == replay.page_cells
 
 
 def test_resume_is_told_apart_from_a_page(shell, replay, monkeypatch):

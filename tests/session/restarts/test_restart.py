@@ -70,7 +70,7 @@ def kept():
     """Give the notebook's plan as another process finds it."""
     (path,) = plans.cache_folder().joinpath("plans").iterdir()
     plan = plans.decode(path.read_bytes(), plans.Plan)
-    assert plans.Owner(notebook="notebooks/a.ipynb").owns(plan)
+    assert plans.Owner("another kernel", "notebooks/a.ipynb", os.getcwd()).owns(plan)
     return plan
 
 
@@ -205,3 +205,22 @@ def test_a_limit_is_read_back_too():
     limit = replace(GROW, key="device-limit", environment=())
     assert "" == restart.why_not_set(limit, Facts(devices=(replace(STAYS, logical=True),)), {})
     assert "no device has a memory limit" in restart.why_not_set(limit, Facts(devices=(STAYS,)), {})
+
+
+@pytest.mark.parametrize(
+    ("key", "variable", "value"),
+    [("async-allocator", "TF_GPU_ALLOCATOR", "cuda_malloc_async"), ("other-gpu", "CUDA_VISIBLE_DEVICES", "1")],
+)
+def test_a_variable_that_a_cell_has_changed_is_told(key, variable, value):
+    chosen = replace(GROW, key=key, environment=((variable, value),))
+    assert "" == restart.why_not_set(chosen, Facts(), {variable: value})
+    for environ in ({}, {variable: ""}, {variable: "0"}):
+        assert f"{variable} is not {value} in this kernel" == restart.why_not_set(chosen, Facts(), environ)
+        assert restart.unset_variable(chosen, environ) == restart.why_not_set(chosen, Facts(), environ)
+
+
+def test_every_setting_of_several_is_read_back():
+    both = replace(GROW, key="memory-growth+device-limit", environment=())
+    set_ = DeviceFacts("GPU:0", growth=True, logical=True)
+    assert "" == restart.why_not_set(both, Facts(devices=(set_,)), {})
+    assert "no device has a memory limit" in restart.why_not_set(both, Facts(devices=(GROWS,)), {})

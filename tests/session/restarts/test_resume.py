@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from tests.kernel import ANSI, ROOT, Kernel
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 
 LOAD = "%load_ext tf_mem_magic"
+TODAY = time.strftime("%d %b ")
 CELLS = {
     "load": LOAD,
     "once": "import os, pathlib\nwith open('ran.txt', 'a') as file:\n    print('once', file=file)",
@@ -225,7 +227,7 @@ def test_without_a_name_a_restarted_kernel_knows_its_plan_and_a_stranger_is_only
         run_out(mine, folder)
         (folder.path / "there.txt").write_text("")
         offer = theirs.run(LOAD).out
-        assert offer.startswith("In this folder a restart was planned (Restart with it, planned ")
+        assert offer.startswith(f"In this folder a restart was planned (Restart with it, planned {TODAY}")
         assert ": if it is this notebook's, %tfmem resume async-allocator-" in offer
         refused = theirs.run("%tfmem resume")
         assert ("error", False) == (refused.status, folder.has("ran.txt"))
@@ -281,18 +283,70 @@ def in_a_terminal(folder: Folder, *cells: str) -> str:
     return ANSI.sub("", done.stdout + done.stderr)
 
 
-def test_a_terminal_plans_and_resumes_too(tmp_path):
+def test_a_terminal_plans_and_another_resumes_what_it_names(tmp_path):
     folder = Folder(tmp_path)
     (folder.path / "there.txt").write_text("")
     planned = in_a_terminal(folder, *CELLS.values(), PLAN.format(cells=[], ticked=()), ASK)
-    assert "Restart with it: planned. Start again, then run %load_ext tf_mem_magic and %tfmem resume." in planned
+    assert "Restart with it: planned. Start again, then run %load_ext tf_mem_magic and %tfmem resume async-a" in planned
+    name = re.search(r"%tfmem resume (async-allocator-\w+)\.", planned)[1]
     assert 1 == len(folder.plans)
-    resumed = in_a_terminal(folder, LOAD, "%tfmem resume", "print('result', result)", "%tfmem resume")
-    assert "A restart was planned here (Restart with it): %tfmem resume runs its cells." in resumed
-    assert ("result 7" in resumed, [True, True, True, False]) == (
-        True,
-        [line == "status True" for line in resumed.splitlines() if line.startswith("status ")],
+    resumed = in_a_terminal(
+        folder, LOAD, "%tfmem resume", f"%tfmem resume {name}", "print('result', result)", "%tfmem resume"
     )
+    offer = f"In this folder a restart was planned (Restart with it, planned {TODAY}"
+    assert f": if it is this notebook's, %tfmem resume {name}.\n" in resumed.partition(offer)[2]
+    assert "If one of these is this notebook's, name it: %tfmem resume " in resumed
+    assert ("result 7" in resumed, [True, False, True, True, False]) == (True, statuses(resumed))
+
+
+def statuses(out: str) -> list[bool]:
+    return [line == "status True" for line in out.splitlines() if line.startswith("status ")]
+
+
+def test_two_terminals_of_one_folder_keep_both_their_plans(tmp_path):
+    folder = Folder(tmp_path)
+    (folder.path / "there.txt").write_text("")
+    for _ in range(2):
+        in_a_terminal(folder, *CELLS.values(), PLAN.format(cells=[], ticked=()), ASK)
+    assert 2 == len(folder.plans)
+
+
+def test_a_cell_that_failed_in_a_terminal_is_run_repaired_and_goes_on(tmp_path):
+    folder = Folder(tmp_path)
+    (folder.path / "there.txt").write_text("")
+    in_a_terminal(folder, *CELLS.values(), PLAN.format(cells=[], ticked=()), ASK)
+    (folder.path / "there.txt").unlink()
+    (folder.path / "ran.txt").unlink()
+    name = f"async-allocator-{folder.plans[0][24:28]}"
+    resumed = in_a_terminal(
+        folder,
+        LOAD,
+        f"%tfmem resume {name}",
+        "assert not os.path.exists('there.txt'), 'there'\nprint('needed')",
+        "%tfmem resume",
+        "print('result', result)",
+    )
+    assert ([True, False, True, True, True], 1) == (statuses(resumed), folder.ran()), resumed
+    assert "Run it repaired, as a cell, then %tfmem resume goes on with it" in resumed
+    assert ("result 7" in resumed, "Resumed: Restart with it." in resumed) == (True, True)
+
+
+def test_a_cell_that_failed_can_be_gone_on_without(tmp_path):
+    folder = Folder(tmp_path)
+    (folder.path / "there.txt").write_text("")
+    in_a_terminal(folder, *CELLS.values(), PLAN.format(cells=[], ticked=()), ASK)
+    (folder.path / "there.txt").unlink()
+    name = f"async-allocator-{folder.plans[0][24:28]}"
+    resumed = in_a_terminal(
+        folder,
+        LOAD,
+        f"%tfmem resume {name} --skip",
+        f"%tfmem resume {name}",
+        "%tfmem resume --skip",
+        "print('result', result)",
+    )
+    assert "there is nothing to skip" in resumed
+    assert ([True, False, False, True, True], True) == (statuses(resumed), "result 7" in resumed), resumed
 
 
 NBCLIENT = """import sys
@@ -404,7 +458,7 @@ def test_the_plan_of_a_notebook_that_is_gone_is_one_sentence_and_nothing_is_repl
             told, ran = kernel.run(LOAD).out, kernel.run("%tfmem resume")
     finally:
         folder.save()
-    assert told.startswith("The notebook of a planned restart is gone (Restart with it, planned ")
+    assert told.startswith(f"The notebook of a planned restart is gone (Restart with it, planned {TODAY}")
     assert ("error", 1, 1) == (ran.status, told.count("\n"), ran.err.count("\n"))
     assert "the notebook of a planned restart is gone" in ran.err
     assert not folder.has("ran.txt")
@@ -418,7 +472,7 @@ def test_a_renamed_notebook_in_a_new_kernel_is_offered_the_plan_by_name_and_date
     try:
         with folder.kernel() as kernel:
             told = kernel.run(LOAD).out
-            assert "(Restart with it, planned " in told
+            assert f"(Restart with it, planned {TODAY}" in told
             assert "mine.ipynb, which is gone): if it is this notebook's, %tfmem resume async-allocator-" in told
             assert ("error", False) == (kernel.run("%tfmem resume").status, folder.has("ran.txt"))
             assert "ok" == kernel.run(told.partition("this notebook's, ")[2].strip().removesuffix(".")).status

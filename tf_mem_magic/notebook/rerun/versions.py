@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from difflib import SequenceMatcher
 
 from tf_mem_magic.core.tag import TAG, find_tag
-from tf_mem_magic.notebook.read_first import bound_anew
+from tf_mem_magic.notebook.read_first import bound_anew, rebuilt_names
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 
 LIKE = 0.6
@@ -36,7 +36,7 @@ def is_version(text: str, cell: str, others: Collection[str] = ()) -> bool:
     if any(_likeness(text, other) > like for other in others):
         return False
     binds = _binds(cell)
-    return like >= LIKE or (bool(binds) and binds <= _binds(text))
+    return like >= LIKE or (bool(binds) and binds <= rebuilt_names(text))
 
 
 def newest_version(texts: Sequence[str], cell: str, others: Collection[str] = ()) -> int | None:

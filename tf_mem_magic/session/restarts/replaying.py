@@ -196,7 +196,7 @@ class Replaying:
         self.began(number)
 
     def _is_late(self, info: Any) -> bool:
-        """Tell whether a page's request for a cell has been overtaken: by another page, a stop, or the cell's own run."""
+        """Tell whether a page's request for a cell comes after another page, a stop, or the cell's own run."""
         ours = our_metadata(self._shell, info)
         if ours.get("replay") != self.plan or self.model.running >= 0:  # a person's, or one that the running cell runs
             return False
