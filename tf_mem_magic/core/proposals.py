@@ -187,13 +187,18 @@ class Point:
     fitted: bool
 
 
+LineTitles = tuple[int | str, ...]
+"""What sentences call each line of a text that the person does not see: the line of their cell that it was, or the name
+of the function of an earlier cell that it belongs to. Empty: the person sees this text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """All that a remedy is asked with.
 
     ``points`` are earlier runs of this cell, oldest first. ``picked`` are the names that a person has ticked
     (:class:`Pick`); None: nobody has, and the remedy ticks what it would. ``applied`` is what the changes that the cell
-    has already, beside the one that is asked for, do to memory.
+    has already, beside the one that is asked for, do to memory. ``titles``: see :data:`LineTitles`.
     """
 
     cell: Cell
@@ -202,6 +207,7 @@ class Context:
     points: tuple[Point, ...] = ()
     picked: tuple[str, ...] | None = None
     applied: Effect = field(default_factory=Effect)
+    titles: LineTitles = ()
 
 
 Answer = tuple[Proposal | Declined, ...]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal
 
-from tf_mem_magic.core.proposals import RefusedError
+from tf_mem_magic.core.proposals import LineTitles, RefusedError
 from tf_mem_magic.notebook.bindings import last_bindings, takes_apply
 from tf_mem_magic.notebook.earlier import EarlierCells, earlier_cells
 from tf_mem_magic.notebook.origins import KerasNames
@@ -48,11 +48,12 @@ class Notebook:
 
     source: str
     earlier: tuple[str, ...] = ()
+    titles: LineTitles = ()
 
     @cached_property
     def read(self) -> PythonCell | NotPython:
         """The cell that ran, or why it cannot be read."""
-        return read_cell(self.source)
+        return read_cell(self.source, self.titles)
 
     @property
     def cell(self) -> PythonCell:
@@ -203,13 +204,13 @@ def receiver(call: ast.Call) -> str:
 
 
 @lru_cache(maxsize=16)
-def _notebook(source: str, earlier: tuple[str, ...]) -> Notebook:
-    return Notebook(source, earlier)
+def _notebook(source: str, earlier: tuple[str, ...], titles: LineTitles) -> Notebook:
+    return Notebook(source, earlier, titles)
 
 
-def read_notebook(source: str, earlier: Iterable[str] = ()) -> Notebook:
+def read_notebook(source: str, earlier: Iterable[str] = (), titles: LineTitles = ()) -> Notebook:
     """Give the notebook of a cell and the cells before it; the same texts give the same notebook."""
-    return _notebook(source, tuple(earlier))
+    return _notebook(source, tuple(earlier), titles)
 
 
 __all__ = ["IMPORT", "Function", "Notebook", "Use", "read_notebook", "receiver"]

@@ -101,11 +101,12 @@ def _check_place(ask: Ask) -> None:
     """See that what ran out trains: by itself, or by a function that the notebook defines."""
     line, model = ask.line, ask.place.model
     statement = next((s for s in ask.cell.tree.body if line and s.lineno <= line <= (s.end_lineno or s.lineno)), None)
-    if statement is None or isinstance(statement, _DEFINITIONS):
+    if line is None or statement is None or isinstance(statement, _DEFINITIONS):
         return
     words = {word for n in walk(statement) for word in (getattr(n, "id", ""), getattr(n, "attr", ""))}
     if _reached(ask, words).isdisjoint(_TRAINS):
-        raise RefusedError(f"it ran out of memory in line {line}, which does not train `{model}` as far as cells show")
+        where = ask.cell.told(line)
+        raise RefusedError(f"it ran out of memory in {where}, which does not train `{model}` as far as cells show")
 
 
 def _check_weights(ask: Ask, name: str, call: ast.Call) -> None:

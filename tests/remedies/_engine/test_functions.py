@@ -15,7 +15,9 @@ from tf_mem_magic.core.proposals import Context, Declined, Proposal
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
 from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.notebook.bindings import names_back
+from tf_mem_magic.remedies._engine.combine import moved_context
 from tf_mem_magic.remedies._engine.functions import put_back, take_over
+from tf_mem_magic.remedies._engine.question import Ask
 from tf_mem_magic.remedies._engine.ranking import combine, propose_all
 
 FILE = "/tmp/ipykernel_7/1.py"
@@ -197,7 +199,7 @@ def test_a_number_that_a_helper_reads_for_something_else_is_written_where_it_is_
     proposal = answer(context, "smaller-batch")
     assert proposal.source == source.replace("batch_size=BATCH", "batch_size=32")
     assert (proposal.taken_over, proposal.undo) == ((), "")
-    assert "`BATCH` stays 64: it is also used for something else." in proposal.caveats
+    assert "`BATCH` stays 64: it is also used for something else (in `other`)." in proposal.caveats
 
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -340,12 +342,31 @@ def test_a_model_that_only_a_function_holds_is_not_named_in_the_cell():
         assert isinstance(proposal, Declined) or "net" not in proposal.source
 
 
-def test_caveats_count_no_lines_that_nobody_sees():
+def test_sentences_call_lines_by_the_cell_and_by_the_functions_that_stand_in_front():
     taken = take_over(plain())
-    changed = taken.context.cell.source.replace("64", "32")
-    told = ("`B` stays 64: it is also used for something else (line 3).", "As before (lines 3, 14).")
-    back = put_back(taken, plain(), Proposal("a", "A", changed, "", "nothing", caveats=told))
-    assert back.caveats[:2] == ("`B` stays 64: it is also used for something else.", "As before.")
+    above = taken.context.cell.source.split("\n")
+    assert len(taken.context.titles) == len(above)
+    for line, title in zip(above, taken.context.titles):
+        if isinstance(title, int):
+            assert plain().cell.source.split("\n")[title - 1] == line
+        else:
+            assert title in {function.name for function, _ in taken.blocks}
+    cell = Ask(taken.context).cell
+    last = len(plain().cell.source.rstrip("\n").split("\n"))
+    places = [above.index(line) + 1 for line in (above[0], plain().cell.source.rstrip("\n").split("\n")[-1])]
+    assert cell.told(*places) == f"lines 1, {last}"
+    inside = [n for n, title in enumerate(taken.context.titles, 1) if isinstance(title, str)]
+    name = taken.context.titles[inside[0] - 1]
+    assert cell.told(1, *inside).startswith("line 1 and `")
+    assert cell.told(*inside[:2]) == f"`{name}`"
+
+
+def test_a_line_that_an_edit_puts_in_goes_by_the_line_above_it():
+    context = plain("%%tfmem\na = 1\nb = run(model)\n")
+    moved = moved_context(context, "%%tfmem\nimport c\na = 1\nb = run(model)\n", {1: 1, 2: 3, 3: 4, 4: 5})
+    assert moved.titles == (1, 1, 2, 3, 4)
+    again = moved_context(moved, "%%tfmem\nimport c\na = 1\nd = 3\nb = run(model)\n", {1: 1, 2: 2, 3: 3, 4: 5, 5: 6})
+    assert again.titles == (1, 1, 2, 2, 3, 4)
 
 
 @pytest.mark.parametrize("text", ['cfg["bs"]', "cfg['bs']"])

@@ -43,7 +43,9 @@ def _of_this_cell(reader: Reader, setting: Setting, call: ast.Call | None) -> Se
         one = resolve(reader, node) if coupled else Unknown("it is used for something else")
         joined = merge([setting, one]) if isinstance(one, Setting) else one
         if isinstance(joined, Unknown):
-            return Unknown(f"`{written}` in line {node.lineno} also counts on batches of {setting.value}: {_THERE}")
+            return Unknown(
+                f"`{written}` in {reader.cell.told(node)} also counts on batches of {setting.value}: {_THERE}"
+            )
         setting = joined
     for own in _own_sizes(reader):
         one = resolve(reader, own)
@@ -52,7 +54,9 @@ def _of_this_cell(reader: Reader, setting: Setting, call: ast.Call | None) -> Se
         joined = merge([setting, one]) if isinstance(one, Setting) else one
         if isinstance(joined, Unknown):
             written = reader.written(own)
-            return Unknown(f"`{written}` in line {own.lineno} also counts on batches of {setting.value}: {_THERE}")
+            return Unknown(
+                f"`{written}` in {reader.cell.told(own)} also counts on batches of {setting.value}: {_THERE}"
+            )
         setting = joined
     return setting
 
@@ -271,7 +275,7 @@ def _in_chain(reader: Reader, slot: Slot, call: ast.Call, setting: Setting) -> t
             continue
         given = _given(one)
         if called_name(one) == "shard" or len(given) != 1 or isinstance(given[0], ast.Starred):
-            return Unknown(f"`.{called_name(one)}(...)` in line {one.lineno} counts batches")
+            return Unknown(f"`.{called_name(one)}(...)` in {reader.cell.told(one)} counts batches")
         start, end = reader.cell.start(given[0]), reader.cell.end(given[0])
         found.append(Slot(slot.value, start, end, counts=reader.cell.text(given[0])))
     return tuple(found)

@@ -157,7 +157,7 @@ def _call(reader: Reader, call: ast.Call) -> Traced:
         if again is not None:
             return again
         if "bucket" in name or name in ("group_by_window", "unbatch", "window", "apply", "interleave", "flat_map"):
-            return Unknown(f"`.{name}(...)` in line {call.lineno} decides the batches")
+            return Unknown(f"`.{name}(...)` in {reader.cell.told(call)} decides the batches")
         if name in _ARRAY_METHODS:
             return Arrays()
     known = calls.defined(reader, call.func)
@@ -180,7 +180,7 @@ def _kept(reader: Reader, call: ast.Call) -> Traced:
     if counting is None or not isinstance(traced, Setting):
         return traced
     if traced.per_replica:
-        return Unknown(f"`.{called_name(counting)}(...)` in line {counting.lineno} counts batches")
+        return Unknown(f"`.{called_name(counting)}(...)` in {reader.cell.told(counting)} counts batches")
     at = reader.cell.end(counting)
     dataset = next((n.id for n in ast.walk(counting) if isinstance(n, ast.Name)), "the dataset")
     return Setting(traced.value, (Slot(traced.value, at, at, ".rebatch(", ")", dataset=dataset),))
@@ -191,13 +191,13 @@ def _batched(reader: Reader, call: ast.Call, name: str) -> Traced:
     if given is None and call.args and not isinstance(call.args[0], ast.Starred):
         given = call.args[0]
     if given is None:
-        return Unknown(f"`.{name}(...)` in line {call.lineno} does not plainly say its batch size")
+        return Unknown(f"`.{name}(...)` in {reader.cell.told(call)} does not plainly say its batch size")
     inner: ast.expr = call.func.value  # type: ignore[attr-defined]
     while isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and name != "rebatch":
         if inner.func.attr == "unbatch":
             break
         if inner.func.attr in BATCHERS:
-            return Unknown(f"the data in line {call.lineno} are batched twice")
+            return Unknown(f"the data in {reader.cell.told(call)} are batched twice")
         inner = inner.func.value
     return resolve(reader, given)
 
@@ -210,7 +210,7 @@ def _loader(reader: Reader, call: ast.Call, name: str) -> Traced:
     if any(isinstance(a, ast.Starred) for a in call.args) or (
         given is None and any(k.arg is None for k in call.keywords)
     ):
-        return Unknown(f"the arguments of `{name}` in line {call.lineno} cannot be followed")
+        return Unknown(f"the arguments of `{name}` in {reader.cell.told(call)} cannot be followed")
     if given is not None:
         return resolve(reader, given)
     return default_argument(reader, call, default)
@@ -298,7 +298,7 @@ def _foreign(reader: Reader, call: ast.Call, name: str) -> Traced:
         return helper
     if name in _ARRAY_CALLS and (isinstance(call.func, ast.Name) or _root_name(call.func) in _ARRAY_MODULES):
         return Arrays()
-    return Unknown(f"the data in line {call.lineno} are made by `{name}`, and how it batches is not known")
+    return Unknown(f"the data in {reader.cell.told(call)} are made by `{name}`, and how it batches is not known")
 
 
 def _earlier_helper(reader: Reader, call: ast.Call) -> Setting | Unknown | None:

@@ -32,7 +32,7 @@ def fixed_model(reader: Reader, call: ast.Call | None) -> tuple[str, ast.expr | 
                 continue
             size = _size(node)
             if size is not None and here:
-                return f"the model is built for one batch size only (line {node.lineno})", size
+                return f"the model is built for one batch size only {reader.cell.aside(node)}", size
             if not here and (size is not None or _is_stateful(node)):
                 return "an earlier cell builds a model for one batch size only", None
     return None
@@ -66,8 +66,8 @@ def _is_stateful(call: ast.Call) -> bool:
     return isinstance(given, ast.Constant) and given.value is True
 
 
-def shape_with(reader: Reader, batch: int) -> int | None:
-    """Find the line of a shape such as ``normal([64, 100])`` that begins with the batch size as a number."""
+def shape_with(reader: Reader, batch: int) -> ast.Call | None:
+    """Find a shape such as ``normal([64, 100])`` that begins with the batch size as a number."""
     for node in reader.cell.calls:
         if called_name(node) not in SHAPES:
             continue
@@ -76,5 +76,5 @@ def shape_with(reader: Reader, batch: int) -> int | None:
             numbers = [e.value if isinstance(e, ast.Constant) else None for e in sizes]
             # An image of 64 by 64 is no batch.
             if numbers[:1] == [batch] and numbers.count(batch) == 1:
-                return node.lineno
+                return node
     return None

@@ -53,7 +53,7 @@ def setting_of_data(
     if isinstance(target, ast.Constant) and target.value is None:
         target = None
     if data is None:
-        return Unknown(f"`{method}` in line {call.lineno} does not plainly say its data")
+        return Unknown(f"`{method}` in {reader.cell.told(call)} does not plainly say its data")
     sources = {b.source for b in reader.facts.batches if b.method == method}
     traced: Traced = Arrays() if target is not None or sources == {"arrays"} else trace(reader, data)
     if isinstance(traced, Setting):

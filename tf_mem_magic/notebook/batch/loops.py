@@ -85,8 +85,8 @@ def _part_of_a_batch(reader: Reader, setting: Setting) -> Unknown | None:
                 continue  # half a batch from each side
             got = "one sample" if counts[0] == 1 else f"{counts[0]} samples"
             return Unknown(
-                f"`{reader.written(call.func)}` in line {call.lineno} computes {got} of each batch of {setting.value}, "
-                "so a smaller batch would change nothing"
+                f"`{reader.written(call.func)}` in {reader.cell.told(call)} computes {got} of each batch of "
+                f"{setting.value}, so a smaller batch would change nothing"
             )
     return None
 
@@ -157,7 +157,7 @@ def _of_loop(reader: Reader, loop: ast.For | ast.AsyncFor | ast.While) -> Settin
             return _sliced(reader, loop, source.args[2], loop.target.id)
         drawn = _first_trace(reader, nexts)
         counts = isinstance(drawn, Setting) and not any(follows(reader, a, drawn) for a in source.args)
-        return _with_steps(drawn, loop) if counts and isinstance(drawn, Setting) else drawn
+        return _with_steps(reader, drawn, loop) if counts and isinstance(drawn, Setting) else drawn
     if isinstance(source, ast.Call) and called_name(source) == "zip":
         return _first_trace(reader, source.args)
     traced = trace(reader, source)
@@ -166,9 +166,9 @@ def _of_loop(reader: Reader, loop: ast.For | ast.AsyncFor | ast.While) -> Settin
     return traced if isinstance(traced, (Setting, Unknown)) else None
 
 
-def _with_steps(setting: Setting, loop: ast.For | ast.AsyncFor) -> Setting:
+def _with_steps(reader: Reader, setting: Setting, loop: ast.For | ast.AsyncFor) -> Setting:
     """Say that a loop over a number of steps goes on taking so many."""
-    note = f"The loop in line {loop.lineno} takes as many steps as before, each with fewer samples."
+    note = f"The loop in {reader.cell.told(loop)} takes as many steps as before, each with fewer samples."
     return replace(setting, notes=(*setting.notes, note))
 
 
@@ -205,11 +205,11 @@ def _sliced(reader: Reader, loop: ast.For | ast.AsyncFor, step: ast.expr, index:
             if isinstance(upper, ast.Call) and called_name(upper) == "min" and upper.args:
                 upper = next((a for a in upper.args if isinstance(a, ast.BinOp)), upper)
             if not (isinstance(upper, ast.BinOp) and isinstance(upper.op, ast.Add)):
-                return Unknown(f"the slice in line {node.upper.lineno} cannot be followed")
+                return Unknown(f"the slice in {reader.cell.told(node.upper)} cannot be followed")
             sides = [upper.left, upper.right]
             size = [s for s in sides if not (isinstance(s, ast.Name) and s.id == index)]
             if len(size) != 1:
-                return Unknown(f"the slice in line {upper.lineno} cannot be followed")
+                return Unknown(f"the slice in {reader.cell.told(upper)} cannot be followed")
             sizes.append(size[0])
     if not sizes:
         return None

@@ -109,9 +109,11 @@ def _checked(reader: Reader, found: BatchFound) -> BatchFound | Unknown:
     fixed = fixed_model(reader, found.call)
     if fixed is not None and (fixed[1] is None or reader.written(fixed[1]) not in found.names):
         return Unknown(fixed[0])
-    line = None if found.of_samples else shape_with(reader, found.value)
-    if line is not None:
-        return Unknown(f"line {line} has a shape that begins with {found.value} too, and may count on the batch")
+    shape = None if found.of_samples else shape_with(reader, found.value)
+    if shape is not None:
+        return Unknown(
+            f"{reader.cell.told(shape)} has a shape that begins with {found.value} too, and may count on the batch"
+        )
     return found
 
 
@@ -119,7 +121,7 @@ def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> Bat
     older = called_name(call)
     method = older.removesuffix("_generator")
     if any(isinstance(a, ast.Starred) for a in call.args):
-        return Unknown(f"the arguments in line {call.lineno} cannot be followed")
+        return Unknown(f"the arguments in {reader.cell.told(call)} cannot be followed")
     extra = double_star(reader, call)
     outside = setting_of_an_earlier_dict(reader, call, method) if isinstance(extra, Unknown) else None
     if isinstance(extra, Unknown) and outside is None:
@@ -230,8 +232,8 @@ def _fewer_samples(
         return None
     if samples < 2:
         return Unknown(
-            f"`{method}` in line {call.lineno} computes one sample, and no batch is smaller: a smaller sample, or "
-            "pieces of it one by one, would help"
+            f"`{method}` in {reader.cell.told(call)} computes one sample, and no batch is smaller: a smaller sample, "
+            "or pieces of it one by one, would help"
         )
     given = argument(call, extra, "batch_size", KERAS[method])
     if setting.datasets or (isinstance(given, ast.Constant) is False and given is not None and extra is not None):

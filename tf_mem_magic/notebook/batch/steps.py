@@ -69,7 +69,7 @@ def scale(cell: PythonCell, steps: Steps, old: int, new: int, edits: list[CellEd
         edits += [] if plain else [CellEdit(end, end, ")")]
         return f"`{steps.name}` becomes {factor} times as many, so that it covers as many samples as before."
     if steps.value is None:
-        where = f"in line {steps.expr.lineno} "
+        where = f"in {cell.told(steps.expr)} "
         if steps.name == "validation_steps":
             return f"`validation_steps` {where}cannot be followed: check that it still covers your data."
         raise RefusedError(

@@ -20,7 +20,7 @@ def argument_exprs(reader: Reader, binding: Binding) -> list[ast.expr] | Unknown
     for call in calls:
         one = bind(call, function, binding.name, skip=_is_method(reader, function))
         if one is None:
-            return Unknown(f"`{binding.name}` is not given in line {call.lineno} in a way that can be followed")
+            return Unknown(f"`{binding.name}` is not given in {reader.cell.told(call)} in a way that can be followed")
         if not _hands_itself_on(reader, call, function, one, binding.name):
             found.append(one)
     return found or Unknown(f"`{function.name}` is called only by itself")
@@ -100,7 +100,7 @@ def _calls(reader: Reader, function: Function) -> list[ast.Call] | Unknown:
             if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name) and parent.func.id == "super":
                 continue
             if not (isinstance(parent, ast.Call) and parent.func is load):
-                return Unknown(f"`{target.name}` is also used without being called (line {load.lineno})")
+                return Unknown(f"`{target.name}` is also used without being called {reader.cell.aside(load)}")
             calls.append(parent)
     within = [c for c in calls if reader.covers(c)]
     if not calls:

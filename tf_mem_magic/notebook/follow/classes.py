@@ -64,7 +64,7 @@ def _dataclass(
     if call is not None:
         names = [_field_name(n) for n in cls.body if isinstance(n, ast.AnnAssign)]
         if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
-            return Unknown(f"`{cls.name}` is made from values that cannot be followed (line {call.lineno})")
+            return Unknown(f"`{cls.name}` is made from values that cannot be followed {reader.cell.aside(call)}")
         given = dict_value(call, key)
         if given is None and key in names and names.index(key) < len(call.args):
             given = call.args[names.index(key)]
@@ -80,7 +80,7 @@ def argument_default(reader: Reader, call: ast.Call, key: str) -> Source | Unkno
     """Find the default that ``parse_args``, called without arguments, gives to ``key``."""
     given = [*call.args, *(k.value for k in call.keywords if k.arg == "args")]
     if given and not _is_empty(given[0]):
-        return Unknown(f"the arguments in line {call.lineno} are given, so the default may not apply")
+        return Unknown(f"the arguments in {reader.cell.told(call)} are given, so the default may not apply")
     found = [n for n in reader.calls_of("add_argument") if _destination(n) == key]
     if len(found) != 1:
         return Unknown(f"the argument {key!r} is not declared once in this cell")

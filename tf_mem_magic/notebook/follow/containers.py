@@ -33,7 +33,7 @@ def resolve_entry(reader: Reader, expr: ast.expr, resolve: Resolve) -> Setting |
         return _own_attribute(reader, expr, key, resolve)
     foreign = [t for t, _ in stores if reader.written(t) != written and not is_self(t)]
     if foreign or mutated(reader, owner):
-        return Unknown(f"`{written}` may be changed in line {foreign[0].lineno if foreign else owner.lineno}")
+        return Unknown(f"`{written}` may be changed in {reader.cell.told(foreign[0] if foreign else owner)}")
     if same:
         return _stored(reader, expr, same, resolve)
     root = _root(owner)
@@ -63,8 +63,8 @@ def _safe(reader: Reader, expr: ast.expr, inner: Setting | Unknown) -> Setting |
     others = [node for node, its in roles if its == "other"]
     if others:
         if any(its == "coupled" for _, its in roles):
-            return Unknown(f"`{written}` also decides something else (line {others[0].lineno})")
-        note = f"`{written}` stays {inner.value}: it is also used for something else (line {others[0].lineno})."
+            return Unknown(f"`{written}` also decides something else {reader.cell.aside(others[0])}")
+        note = f"`{written}` stays {inner.value}: it is also used for something else {reader.cell.aside(others[0])}."
         return Setting(inner.value, (reader.slot(expr, inner.value),), notes=(note,))
     known = reader.scalar(reader.cell.text(expr))
     if known is not None and not inner.per_replica and known != inner.value and not isinstance(expr, ast.Call):
@@ -94,7 +94,7 @@ def _from_earlier(reader: Reader, expr: ast.expr, root: ast.Name) -> Setting | U
         value = reader.scalar(reader.cell.text(expr))
         if value is None:
             return Unknown(f"`{written}` comes from an earlier cell, and its value is not known")
-        return Unknown(f"`{written}` also decides something else (line {others[0].lineno})")
+        return Unknown(f"`{written}` also decides something else {reader.cell.aside(others[0])}")
     loads: list[ast.Name] = reader.scopes.loads.get((reader.scopes.home(root), root.id), [])
     return earlier(reader, expr, loads)
 
@@ -128,7 +128,7 @@ def _entry_source(reader: Reader, owner: ast.expr, key: str) -> Source | Unknown
         return _of_name(reader, owner, key)
     if isinstance(owner, ast.Dict):
         value = dict_value(owner, key)
-        plain = f"the dict in line {owner.lineno} does not plainly say {key!r}"
+        plain = f"the dict in {reader.cell.told(owner)} does not plainly say {key!r}"
         return Unknown(plain) if value is None else Source(value)
     if isinstance(owner, ast.Call):
         return _of_call(reader, owner, key)
@@ -198,5 +198,5 @@ def _of_call(reader: Reader, call: ast.Call, key: str) -> Source | Unknown:
     if value is None and len(call.args) == 1 and isinstance(call.args[0], (ast.Dict, ast.Call)):
         value = dict_value(call.args[0], key)
     if value is None:
-        return Unknown(f"`{called_name(call)}` in line {call.lineno} does not plainly say {key!r}")
+        return Unknown(f"`{called_name(call)}` in {reader.cell.told(call)} does not plainly say {key!r}")
     return Source(value)

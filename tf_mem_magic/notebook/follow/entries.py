@@ -129,7 +129,7 @@ def double_star(reader: Reader, call: ast.Call) -> ast.expr | Unknown | None:
     stars = [k.value for k in call.keywords if k.arg is None]
     if not stars:
         return None
-    unknown = Unknown(f"`**{reader.written(stars[0])}` in line {call.lineno} cannot be followed")
+    unknown = Unknown(f"`**{reader.written(stars[0])}` in {reader.cell.told(call)} cannot be followed")
     expr = stars[0]
     if len(stars) > 1:
         return unknown

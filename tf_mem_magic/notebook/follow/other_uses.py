@@ -21,22 +21,21 @@ def blocked(reader: Reader, name: str, loads: list[ast.Name], use: ast.expr, val
     others = [load for load, its in roles if its == "other" and load not in drawn]
     if not others and not drawn:
         return None
-    lines = ", ".join(str(n) for n in sorted({load.lineno for load in (*others, *drawn)}))
+    where = reader.cell.aside(*others, *drawn)
     handed = is_batch_name(name) and any(_is_handed(reader, load) for load in others)
     coupled = any(its == "coupled" and load not in drawn for load, its in roles)
     if others and (handed or coupled or isinstance(use, ast.NamedExpr)):
-        return Unknown(f"`{name}` also decides something else (line {lines}), so changing it could change the model")
+        return Unknown(f"`{name}` also decides something else {where}, so changing it could change the model")
     if not others and (coupled or isinstance(use, ast.NamedExpr)):
         return None
-    note = f"`{name}` stays {value}: it is also used for something else (line {lines})."
+    note = f"`{name}` stays {value}: it is also used for something else {where}."
     return Setting(value, (reader.slot(use, value),), notes=(note,))
 
 
 def drawn_too(reader: Reader, name: str, loads: list[ast.Name]) -> tuple[str, ...]:
     """Say where a name that is set for all also decides what a figure shows."""
-    lines = sorted({load.lineno for load in loads if is_drawn(reader, load)})
-    listed = ", ".join(map(str, lines))
-    return (f"Line {listed} draws with `{name}` and will show less.",) if lines else ()
+    drawn = [load for load in loads if is_drawn(reader, load)]
+    return (f"What is drawn with `{name}` in {reader.cell.told(*drawn)} will show less.",) if drawn else ()
 
 
 _DRAWING = re.compile(r"(?i)^(?:plt|ax\w*|fig\w*|sns|pyplot|display)$")

@@ -162,7 +162,7 @@ class Reader:
     @cached_property
     def notebook(self) -> Notebook:
         """The cell and the cells before it."""
-        return read_notebook(self.cell.source, self.facts.earlier_cells)
+        return read_notebook(self.cell.source, self.facts.earlier_cells, self.cell.titles)
 
     def once(self, question: Question, node: ast.AST, key: object, work: Callable[[], _Answer]) -> _Answer | None:
         """Answer a question about ``node`` once; None where it waits for itself, or for too many others.

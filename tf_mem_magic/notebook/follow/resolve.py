@@ -22,11 +22,11 @@ def resolve(reader: Reader, expr: ast.expr) -> Setting | Unknown:
     if isinstance(expr, ast.Constant):
         return _constant(reader, expr)
     found = reader.once("resolve", expr, None, lambda: _resolve(reader, expr))
-    return _computed(expr) if found is None else found
+    return _computed(reader, expr) if found is None else found
 
 
-def _computed(expr: ast.expr) -> Unknown:
-    return Unknown(f"the batch size in line {expr.lineno} is computed when the cell runs")
+def _computed(reader: Reader, expr: ast.expr) -> Unknown:
+    return Unknown(f"the batch size in {reader.cell.told(expr)} is computed when the cell runs")
 
 
 def _resolve(reader: Reader, expr: ast.expr) -> Setting | Unknown:
@@ -45,12 +45,12 @@ def _resolve(reader: Reader, expr: ast.expr) -> Setting | Unknown:
         value = evaluate(reader, expr)
         if isinstance(value, int):
             return Setting(value, (reader.slot(expr, value),))
-    return _computed(expr)
+    return _computed(reader, expr)
 
 
 def _constant(reader: Reader, expr: ast.Constant) -> Setting | Unknown:
     if type(expr.value) is not int:
-        return Unknown(f"the batch size in line {expr.lineno} is no whole number")
+        return Unknown(f"the batch size in {reader.cell.told(expr)} is no whole number")
     return Setting(expr.value, (reader.slot(expr, expr.value),))
 
 
@@ -65,7 +65,7 @@ def _name(reader: Reader, expr: ast.Name) -> Setting | Unknown:
         return Unknown(f"`{expr.id}` is set in more than one place or only under a condition")
     star = _star_import_after(reader, chosen)
     if star is not None:
-        return Unknown(f"`{expr.id}` may be replaced by the import in line {star.lineno}")
+        return Unknown(f"`{expr.id}` may be replaced by the import in {reader.cell.told(star)}")
     if chosen.kind == "param":
         return _parameter(reader, chosen)
     if chosen.value is None:
@@ -139,7 +139,7 @@ def _replicas(reader: Reader, expr: ast.BinOp) -> Setting | Unknown | None:
         return replace(inner, per_replica=True)
     if isinstance(expr.op, ast.FloorDiv) and other is expr.left:
         return inner
-    return _computed(expr)
+    return _computed(reader, expr)
 
 
 def _definition_or_self(reader: Reader, expr: ast.expr) -> ast.expr:

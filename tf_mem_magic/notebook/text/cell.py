@@ -9,10 +9,11 @@ import tokenize
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TypeVar, cast
 
+from tf_mem_magic.core.proposals import LineTitles
 from tf_mem_magic.notebook.scopes import Scopes
 from tf_mem_magic.notebook.text.mask import NotPython, mask, split_lines
 
@@ -39,6 +40,8 @@ class PythonCell:
     skipped: int
     nodes: tuple[ast.AST, ...]
     """All nodes of the tree, in the order of :func:`ast.walk`."""
+    titles: LineTitles = ()
+    """What sentences call the lines, where this is not the text that the person sees; empty: by their numbers."""
 
     def once(self, part: Callable[[PythonCell], T]) -> T:
         """Give ``part`` of this cell, computed where it is asked for the first time."""
@@ -76,6 +79,20 @@ class PythonCell:
         """Give the line of the tree for a line as diagnoses count: blank lines at the top do not count there."""
         return None if diagnosed is None else diagnosed + self.skipped
 
+    def told(self, *places: ast.expr | ast.stmt | int) -> str:
+        """Say where nodes begin, or lines are, for a sentence: ``line 3``, ``lines 3, 5``, ``line 3 and `train` ``."""
+        numbers = sorted({place if isinstance(place, int) else place.lineno for place in places})
+        titles = [self.titles[n - 1] if n <= len(self.titles) else n for n in numbers]
+        lines = list(dict.fromkeys(str(title) for title in titles if isinstance(title, int)))
+        names = list(dict.fromkeys(f"`{title}`" for title in titles if isinstance(title, str)))
+        counted = [f"line{'s' if len(lines) > 1 else ''} {', '.join(lines)}"] if lines else []
+        return " and ".join([*counted, *names])
+
+    def aside(self, *places: ast.expr | ast.stmt) -> str:
+        """Say where ``places`` begin, in brackets: ``(line 3)``, ``(in `train`)``."""
+        told = self.told(*places)
+        return f"(in {told})" if "`" in told else f"({told})"
+
     def offset(self, line: int, column: int) -> int:
         """Give the place in the cell of a position of the tree (``column`` counts UTF-8 bytes)."""
         text = self.lines[line - 1] if line <= len(self.starts) else ""
@@ -102,31 +119,36 @@ class PythonCell:
 
 
 class _Read:
-    """The cells that were read last, by their text: a bounded number of characters, because trees are large."""
+    """The cells that were read last, by text and titles: a bounded number of characters, because trees are large."""
 
     def __init__(self, characters: int) -> None:
         self._most = characters
         self._held = 0
-        self._cells: OrderedDict[str, PythonCell | NotPython] = OrderedDict()
+        self._cells: OrderedDict[tuple[str, LineTitles], PythonCell | NotPython] = OrderedDict()
 
-    def read(self, source: str) -> PythonCell | NotPython:
-        """Give the cell of a text, read where it is not among those kept."""
-        found = self._cells.pop(source, None)
+    def read(self, source: str, titles: LineTitles = ()) -> PythonCell | NotPython:
+        """Give the cell of a text, read where it is not among those kept; with ``titles`` it shares the tree."""
+        found = self._cells.pop((source, titles), None)
         if found is None:
-            found = _read(source)
+            found = _titled(self.read(source), titles) if titles else _read(source)
             self._held += len(source)
-        self._cells[source] = found
+        self._cells[source, titles] = found
         while self._held > self._most and len(self._cells) > 1:
-            self._held -= len(self._cells.popitem(last=False)[0])
+            (text, _), _ = self._cells.popitem(last=False)
+            self._held -= len(text)
         return found
+
+
+def _titled(cell: PythonCell | NotPython, titles: LineTitles) -> PythonCell | NotPython:
+    return cell if isinstance(cell, NotPython) else replace(cell, titles=titles)
 
 
 _LAST = _Read(characters=1 << 19)
 
 
-def read_cell(source: str) -> PythonCell | NotPython:
-    """Parse a cell; where it is no Python, say why. The same text gives the same cell."""
-    return _LAST.read(source)
+def read_cell(source: str, titles: LineTitles = ()) -> PythonCell | NotPython:
+    """Parse a cell; where it is no Python, say why. The same text with the same titles gives the same cell."""
+    return _LAST.read(source, titles)
 
 
 def parse(source: str) -> ast.Module | None:

@@ -11,7 +11,7 @@ from tf_mem_magic.core import troubles
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Proposal, RefusedError, Remedy
 from tf_mem_magic.notebook.bindings import names_back, names_of_lines, takes_apply
 from tf_mem_magic.notebook.earlier import earlier_cells
-from tf_mem_magic.remedies._engine.functions import TakenOver, in_cell_and_functions, put_back, take_over
+from tf_mem_magic.remedies._engine.functions import TakenOver, put_back, take_over
 from tf_mem_magic.remedies._engine.modules import as_patch, in_modules
 from tf_mem_magic.remedies._engine.question import Answering, Ask
 
@@ -75,7 +75,7 @@ def _asked_further(remedy: Remedy, question: Question, answers: Answer) -> Answe
     refused = [Declined(remedy.KEY, remedy.TITLE, reason) for reason in found if isinstance(reason, str)]
     unknown = _unknown_inside(question) if in_helpers else ""
     declined = [a for a in whole if isinstance(a, Declined) and a.reason != unknown] if taken.led else []
-    return _with_patch(remedy, context, _nearer(taken, answers, (*refused[:1], *declined)))
+    return _with_patch(remedy, context, _nearer(answers, (*refused[:1], *declined)))
 
 
 def _unknown_inside(question: Question) -> str:
@@ -89,14 +89,14 @@ def _unknown_inside(question: Question) -> str:
         return ""
 
 
-def _nearer(taken: TakenOver, answers: Answer, whole: Sequence[Declined]) -> Answer:
+def _nearer(answers: Answer, whole: Sequence[Declined]) -> Answer:
     """Choose between the declines for a cell and those for it with the functions that led to the error.
 
     Those have seen more; a patch is for the cell where the code stands.
     """
     if not whole or len(whole) != len(answers) or any(isinstance(a, Declined) and a.patch for a in (*answers, *whole)):
         return answers
-    return tuple(replace(answer, reason=in_cell_and_functions(taken, answer.reason)) for answer in whole)
+    return tuple(whole)
 
 
 def _with_patch(remedy: Remedy, context: Context, answers: Answer) -> Answer:

@@ -11,7 +11,7 @@ from itertools import combinations
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import BatchSeen
-from tf_mem_magic.core.proposals import Context, Declined, Preserves, Proposal
+from tf_mem_magic.core.proposals import Context, Declined, LineTitles, Preserves, Proposal
 from tf_mem_magic.core.recording import ErrorText, Frame
 from tf_mem_magic.core.tag import dropped_lines
 
@@ -61,7 +61,26 @@ def moved_context(context: Context, source: str, moved: Mapping[int, int]) -> Co
     errors = tuple(_moved_error(error, moved, dropped) for error in recording.errors)
     diagnosis = None if diagnosis is None else _moved_diagnosis(diagnosis, moved, head, dropped)
     cell = replace(context.cell, source=source)
-    return replace(context, cell=cell, recording=replace(recording, cell=cell, errors=errors), diagnosis=diagnosis)
+    return replace(
+        context,
+        cell=cell,
+        recording=replace(recording, cell=cell, errors=errors),
+        diagnosis=diagnosis,
+        titles=_moved_titles(context, source, moved),
+    )
+
+
+def _moved_titles(context: Context, source: str, moved: Mapping[int, int]) -> LineTitles:
+    """Call each line of the new text what it was called; what the edit has put in goes by the line above it."""
+    came = {new: old for old, new in moved.items()}
+    titles: list[int | str] = []
+    for line in range(1, len(split_lines(source)) + 1):
+        old = came.get(line)
+        if old is None:
+            titles.append(titles[-1] if titles else 1)
+        else:
+            titles.append(context.titles[old - 1] if old <= len(context.titles) else old)
+    return tuple(titles)
 
 
 def merge(steps: Sequence[Proposal], key: str, title: str) -> Proposal | Declined:

@@ -24,8 +24,6 @@ from tf_mem_magic.notebook.text.ranges import first_statement, line_start
 from tf_mem_magic.remedies._engine.combine import moved_context, moved_lines, split_lines
 
 _WORD = re.compile(r"[^\W\d]\w*")
-_LINES = re.compile(r" \(lines? [\d, ]+\)")
-"""Where a caveat counts lines, it counts those of a text that nobody sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,42 +88,9 @@ def put_back(taken: TakenOver, context: Context, proposal: Proposal, in_helpers:
         original=context.cell.source,
         choices=tuple(replace(choice, source=changed) for choice, changed in choices if changed is not None),
         undo="\n".join(code for code in (proposal.undo, *(f.source for f in kept)) if code),
-        caveats=tuple(_LINES.sub("", caveat) for caveat in (*proposal.caveats, *_caveats(kept))),
+        caveats=(*proposal.caveats, *_caveats(kept)),
         taken_over=tuple(f.source for f in kept),
     )
-
-
-_TOLD = re.compile(r"(?P<inside>\bin )?\blines? (?P<numbers>\d+(?:, \d+)*)(?! of an earlier cell)")
-"""Lines that a reason names."""
-
-
-def in_cell_and_functions(taken: TakenOver, reason: str) -> str:
-    """Say a reason about the cell with the functions in front by the lines of the cell, and the functions' names."""
-    first = min((taken.context.cell.source.find(block) for _, block in taken.blocks), default=-1)
-    if first < 0:
-        return reason
-    above = taken.context.cell.source.count("\n", 0, first)
-
-    def said(found: re.Match[str]) -> str:
-        places = list(dict.fromkeys(_place(taken, int(n) - above) for n in found["numbers"].split(", ")))
-        lines = [str(p + above) for p in places if isinstance(p, int)]
-        names = [f"`{p}`" for p in places if isinstance(p, str)]
-        counted = [f"line{'s' if len(lines) > 1 else ''} {', '.join(lines)}"] if lines else []
-        is_aside = reason[: found.start()].endswith("(")
-        return ("in " if found["inside"] or (is_aside and names) else "") + " and ".join([*counted, *names])
-
-    return _TOLD.sub(said, reason)
-
-
-def _place(taken: TakenOver, line: int) -> str | int:
-    """Name the function that a line lies in, counted from the first; else give the line as if none stood in front."""
-    first, count = 1, 0
-    for function, block in taken.blocks:
-        count = block.count("\n") or block.count("\r")
-        if first <= line < first + count:
-            return function.name
-        first += count
-    return line if line < 1 else line - (first - 1)
 
 
 def _caveats(kept: Sequence[FunctionFacts]) -> tuple[str, ...]:
@@ -166,18 +131,20 @@ def _context(
     added = sum(len(split_lines(block)) - 1 for _, block in blocks)
     moved = moved_context(context, source, {n: n + added * (n > above) for n in range(1, len(old) + 1)})
     places: dict[tuple[str, int], int] = {}
+    titles = list(moved.titles)
     line = above + 1
     for function, block in blocks:
-        count = len(split_lines(function.source))
+        count, taken = len(split_lines(function.source)), len(split_lines(block)) - 1
         places.update({(function.file, function.line + i): line + i for i in range(count)})
-        line += len(split_lines(block)) - 1
+        titles[line - 1 : line - 1 + taken] = [function.name] * taken
+        line += taken
     for function in functions:
         if function.name in own:
             first = own[function.name].lineno + added
             there = split_lines(source)[first - 1 : (own[function.name].end_lineno or 0) + added]
             same = moved_lines(split_lines(function.source), there)
             places.update({(function.file, function.line + n - 1): first + m - 1 for n, m in same.items()})
-    return _with_frames(moved, places)
+    return _with_frames(replace(moved, titles=tuple(titles)), places)
 
 
 def _with_frames(context: Context, places: Mapping[tuple[str, int], int]) -> Context:

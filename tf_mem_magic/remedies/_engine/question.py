@@ -72,7 +72,7 @@ class Ask:
     @cached_property
     def notebook(self) -> Notebook:
         """The cell and the cells before it."""
-        return read_notebook(self.source, self.facts.earlier_cells)
+        return read_notebook(self.source, self.facts.earlier_cells, self.context.titles)
 
     @property
     def cell(self) -> PythonCell:

@@ -180,7 +180,7 @@ def exactness(
     facts: Facts, cell: PythonCell, found: BatchFound, call: ast.Call | None, total: int, batch: int
 ) -> tuple[Preserves, tuple[str, ...]]:
     """Say whether each update is that of the original batch, and why not."""
-    notebook = read_notebook(cell.source, facts.earlier_cells)
+    notebook = read_notebook(cell.source, facts.earlier_cells, cell.titles)
     model = facts.model(found.receiver or "")
     layers = {layer for m in ((model,) if model else facts.models) for layer in m.layers}
     caveats = [
@@ -211,7 +211,7 @@ def costs(facts: Facts, found: BatchFound, cell: PythonCell) -> tuple[str, ...]:
             f"Keras gives {model.optimizer or 'the optimizer'} an id that occurs several times in a batch as several "
             "gradients of an `Embedding`; accumulated they are one, so its weights train differently."
         )
-    if read_notebook(cell.source, facts.earlier_cells).matches(_OWN_LOSS, "loss", "lambda y_true"):
+    if read_notebook(cell.source, facts.earlier_cells, cell.titles).matches(_OWN_LOSS, "loss", "lambda y_true"):
         caveats.append("A loss of your own must be a mean over samples: parts of another would not average to it.")
     if "callbacks" in cell.source:
         caveats.append("Callbacks that count batches see more of them.")

@@ -137,7 +137,7 @@ def _names(facts: Facts, in_function: bool) -> set[str]:
 def _checked(cell: PythonCell, found: Rounds) -> Rounds | str:
     shared = next((one.statement for one in found.places if shares_line(cell, one.statement)), None)
     if shared is not None:
-        return f"in line {shared.lineno} other code stands before the statement that makes the model"
+        return f"in {cell.told(shared)} other code stands before the statement that makes the model"
     return found
 
 
