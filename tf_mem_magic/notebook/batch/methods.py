@@ -10,17 +10,22 @@ from collections.abc import Iterator
 
 from tf_mem_magic.core.facts import BatchSeen
 from tf_mem_magic.notebook.batch.datasets import default_argument
-from tf_mem_magic.notebook.batch.steps import STEPS
+from tf_mem_magic.notebook.batch.steps import STEPS, argument
+from tf_mem_magic.notebook.follow import calls
+from tf_mem_magic.notebook.follow.objects import Method, method_of
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot
 from tf_mem_magic.notebook.follow.resolve import resolve
-from tf_mem_magic.notebook.text.cell import PythonCell, walk
+from tf_mem_magic.notebook.scopes import Scopes
+from tf_mem_magic.notebook.text.cell import walk
 from tf_mem_magic.notebook.text.ranges import insert_line, shares_line
-from tf_mem_magic.notebook.uses import KERAS, called_name
+from tf_mem_magic.notebook.training import binds_model
+from tf_mem_magic.notebook.uses import KERAS, called_name, is_batch_name, role
 
 _IN_THE_WAY = frozenset({*STEPS, "steps", "validation_batch_size", "gradient_accumulation_steps"})
 """Arguments of Keras that would have to change with the batch size, in a text that is not changed here."""
 
 _MARK = "\x00"
+_OF_THEIR_OWN = frozenset({"__slots__", "__setattr__", "__getattribute__"})
 
 
 def behind_a_method(reader: Reader) -> tuple[Setting, BatchSeen] | None:
@@ -30,116 +35,154 @@ def behind_a_method(reader: Reader) -> tuple[Setting, BatchSeen] | None:
     was seen: the number that stands in the cell, or in the method, is the one that Keras used.
     """
     seen = [one for one in reader.facts.batches if one.source == "arrays" and one.method in KERAS]
-    calls = [call for call in reader.cell.calls if _is_on_a_name(call) and reader.lines & _lines(call)]
     found = [
         (setting, one)
-        for call in calls
+        for call in reader.cell.calls
+        if reader.covers(call) and not _starred(call)
         for one in seen[:1]
         if (setting := _set_by(reader, call, one)) is not None and setting.value == one.batch
     ]
     return found[0] if len(found) == 1 else None
 
 
-def _is_on_a_name(call: ast.Call) -> bool:
-    return isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name) and not _starred(call)
-
-
 def _starred(call: ast.Call) -> bool:
     return any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords)
 
 
-def _lines(call: ast.Call) -> set[int]:
-    return set(range(call.lineno, (call.end_lineno or call.lineno) + 1))
-
-
 def _set_by(reader: Reader, call: ast.Call, seen: BatchSeen) -> Setting | None:
     """Find where the batch size of the one call of Keras in a method of the notebook is set."""
-    methods = list(_methods(reader, called_name(call)))
-    if len(methods) != 1:
+    method = method_of(reader, call)
+    if method is None or method.node.args.vararg is not None or method.own in _bound(method):
         return None
-    owner, method = methods[0]
-    inside = [c for c in walk(method) if isinstance(c, ast.Call) and called_name(c) == seen.method]
+    inside = [c for c in walk(method.node) if isinstance(c, ast.Call) and called_name(c) == seen.method]
     if len(inside) != 1 or _starred(inside[0]) or any(k.arg in _IN_THE_WAY for k in inside[0].keywords):
         return None
-    size = _batch_size(inside[0], seen.method)
-    names = [argument.arg for argument in (*method.args.posonlyargs, *method.args.args)]
-    if not names or method.args.vararg is not None or _binds(method, names[0]):
-        return None
-    if isinstance(size, ast.Attribute) and isinstance(size.value, ast.Name) and size.value.id == names[0]:
-        return _of_the_object(reader, call, owner, method, size.attr, seen.batch)
-    every = [*names[1:], *(argument.arg for argument in method.args.kwonlyargs)]
-    if not isinstance(size, ast.Name) or size.id not in every or _binds(method, size.id):
-        return None
-    return _of_the_call(reader, call, method, names, size.id, seen.batch)
+    size = argument(inside[0], None, "batch_size", KERAS[seen.method])
+    if isinstance(size, ast.Attribute) and isinstance(size.value, ast.Name) and size.value.id == method.own:
+        return _of_the_object(reader, call, method, size.attr, seen.batch)
+    if isinstance(size, ast.Name) and method.scopes.home(size) is method.node and size.id != method.own:
+        return _of_the_call(reader, call, method, size, seen.batch)
+    return None
 
 
-def _methods(reader: Reader, name: str) -> Iterator[tuple[ast.ClassDef, ast.FunctionDef]]:
-    """Yield the methods of that name in the classes of the notebook."""
-    cells: tuple[PythonCell, ...] = reader.notebook.cells_with(name)
-    for cell in cells:
-        for owner in (node for node in cell.nodes if isinstance(node, ast.ClassDef)):
-            for node in owner.body:
-                if isinstance(node, ast.FunctionDef) and node.name == name and not node.decorator_list:
-                    yield owner, node
+def _bound(method: Method) -> set[str]:
+    """Name what the method sets itself."""
+    return {n.id for n in walk(method.node) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
 
 
-def _batch_size(call: ast.Call, method: str) -> ast.expr | None:
-    place = KERAS[method]
-    named = next((k.value for k in call.keywords if k.arg == "batch_size"), None)
-    return named if named is not None else call.args[place] if place is not None and len(call.args) > place else None
-
-
-def _binds(method: ast.FunctionDef, name: str) -> bool:
-    return any(isinstance(n, ast.Name) and n.id == name and not isinstance(n.ctx, ast.Load) for n in walk(method))
-
-
-def _of_the_call(
-    reader: Reader, call: ast.Call, method: ast.FunctionDef, names: list[str], name: str, batch: int
-) -> Setting | None:
+def _of_the_call(reader: Reader, call: ast.Call, method: Method, size: ast.Name, batch: int) -> Setting | None:
     """Find the argument that the cell gives for a parameter; where it gives none, the default is left out."""
-    given = next((k.value for k in call.keywords if k.arg == name), None)
-    place = names.index(name) - 1 if name in names else len(call.args)
-    if given is None and place < len(call.args):
-        given = call.args[place]
-    if given is not None:
+    parameter = [b for b in method.scopes.of(method.node, size.id) if b.kind == "param"]
+    if not parameter or size.id in _bound(method):
+        return None
+    if any(not _follows(method, load) for load in method.scopes.loads[method.node, size.id] if load is not size):
+        return None
+    given = calls.bind(call, method.node, size.id, skip=True)
+    if given is not None and given is not calls.default_of(method.node, size.id):
         found = resolve(reader, given)
         return found if isinstance(found, Setting) else None
-    default = _default(method, name)
-    known = isinstance(default, ast.Constant) and default.value == batch
-    return default_argument(reader, call, batch, name) if known else None
+    by_position = size.id in [one.arg for one in method.node.args.posonlyargs]
+    return None if given is None or by_position else default_argument(reader, call, batch, size.id)
 
 
-def _default(method: ast.FunctionDef, name: str) -> ast.expr | None:
-    arguments = method.args
-    plain = [*arguments.posonlyargs, *arguments.args]
-    pairs = [*zip(plain[len(plain) - len(arguments.defaults) :], arguments.defaults)]
-    pairs += [(one, value) for one, value in zip(arguments.kwonlyargs, arguments.kw_defaults) if value is not None]
-    return next((value for one, value in pairs if one.arg == name), None)
+def _follows(method: Method, load: ast.Name) -> bool:
+    """Tell whether what a method does with a parameter stays right with another batch size."""
+    its = role(method.scopes, load)
+    return its in ("site", "free") or (its == "coupled" and is_batch_name(load.id))
 
 
-def _of_the_object(
-    reader: Reader, call: ast.Call, owner: ast.ClassDef, method: ast.FunctionDef, attribute: str, batch: int
-) -> Setting | None:
-    """Set an attribute of the object before the statement that calls its method, where it is a plain one."""
+def _of_the_object(reader: Reader, call: ast.Call, method: Method, attribute: str, batch: int) -> Setting | None:
+    """Set an attribute of the object before the statement that calls its method, where it is a plain one.
+
+    Nothing may have been made of the number when the object was.
+    """
     assert isinstance(call.func, ast.Attribute)
     assert isinstance(call.func.value, ast.Name)
-    stored = [n for n in walk(owner) if isinstance(n, ast.Attribute) and n.attr == attribute and _is_set(n)]
-    made_otherwise = any(isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name == attribute for n in owner.body)
-    if owner.decorator_list or made_otherwise or not stored or any(n in walk(method) for n in stored):
+    name, top = call.func.value.id, reader.scopes.top_statement(call)
+    if not _is_plain(method, attribute) or not _is_only_kept(method, attribute):
         return None
-    top = next((s for s in reader.cell.tree.body if s.lineno <= call.lineno <= (s.end_lineno or s.lineno)), None)
-    if top is None or shares_line(reader.cell, top) or any(_makes(s, call.func.value.id) for s in [top]):
+    if _is_read_before(reader, name, attribute, top) or binds_model(top, name) or shares_line(reader.cell, top):
         return None
-    written = f"{call.func.value.id}.{attribute}"
+    written = f"{name}.{attribute}"
     edit = insert_line(reader.cell, top, f"{written} = {_MARK}")
     before, after = edit.text.split(_MARK)
     undo = f"{written} = {batch}"
     return Setting(batch, (Slot(batch, edit.start, edit.end, before, after, undo=undo),))
 
 
+def _is_plain(method: Method, attribute: str) -> bool:
+    """Tell whether an attribute is one that the classes only set, and not while the method runs."""
+    members = [member for one in method.classes for member in one.node.body]
+    named = {getattr(member, "name", "") for member in members}
+    fields = [member for member in members if isinstance(member, (ast.Assign, ast.AnnAssign))]
+    named |= {n.id for m in fields for n in walk(m) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    if any(one.node.decorator_list for one in method.classes) or named & {attribute, *_OF_THEIR_OWN}:
+        return False
+    stored = [n for function in method.functions() for n in _attributes(function, attribute) if _is_set(n)]
+    running = method.running()
+    return bool(stored) and not any(_is_set(n) for function in running for n in _attributes(function, attribute))
+
+
+def _is_only_kept(method: Method, attribute: str) -> bool:
+    """Tell whether the classes make nothing of an attribute's number that would keep it when that is set anew.
+
+    What the method runs reads the new number. Elsewhere it may only be shown, or handed to Keras as a batch size.
+    """
+    running = method.running()
+    for one in method.classes:
+        for function in (f for f in one.node.body if isinstance(f, ast.FunctionDef)):
+            reads = function in running and not function.decorator_list
+            for node in _attributes(function, attribute):
+                if _is_set(node):
+                    if not _is_plainly_kept(one.cell.scopes, node, function):
+                        return False
+                elif not (_is_harmless(one.cell.scopes, node) or (reads and _is_read_anew(one.cell.scopes, node))):
+                    return False
+    return True
+
+
+def _is_plainly_kept(scopes: Scopes, node: ast.Attribute, function: ast.FunctionDef) -> bool:
+    """Tell whether an attribute is set to a number, or to a parameter of which nothing else is made."""
+    statement = scopes.statement(node)
+    if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
+        return False
+    value = statement.value
+    if not isinstance(value, ast.Name):
+        return isinstance(value, ast.Constant)
+    loads = scopes.loads.get((function, value.id), [])
+    return value in loads and all(load is value or role(scopes, load) == "free" for load in loads)
+
+
+def _is_harmless(scopes: Scopes, node: ast.expr) -> bool:
+    """Tell whether a number is only shown, or handed to Keras as a batch size."""
+    above = scopes.parents.get(node)
+    call = scopes.parents.get(above) if isinstance(above, ast.keyword) and above.arg == "batch_size" else None
+    return role(scopes, node) == "free" or (isinstance(call, ast.Call) and called_name(call) in KERAS)
+
+
+def _is_read_anew(scopes: Scopes, node: ast.expr) -> bool:
+    """Tell whether a batch size is read for what is made at that moment, and nothing of it is kept."""
+    statement = scopes.statement(node)
+    kept = isinstance(statement, ast.Assign) and not all(isinstance(t, ast.Name) for t in statement.targets)
+    return role(scopes, node) in ("site", "coupled") and not kept
+
+
+def _is_read_before(reader: Reader, name: str, attribute: str, top: ast.stmt) -> bool:
+    """Tell whether the notebook made something of the object's number before ``top``."""
+    for cell in reader.notebook.cells_with(attribute):
+        for node in cell.nodes:
+            if not isinstance(node, ast.Attribute) or node.attr != attribute or not isinstance(node.ctx, ast.Load):
+                continue
+            of_it = isinstance(node.value, ast.Name) and node.value.id == name
+            later = cell is reader.cell and node.lineno >= top.lineno
+            if of_it and not later and role(cell.scopes, node) != "free":
+                return True
+    return False
+
+
+def _attributes(function: ast.FunctionDef, attribute: str) -> Iterator[ast.Attribute]:
+    return (n for n in walk(function) if isinstance(n, ast.Attribute) and n.attr == attribute)
+
+
 def _is_set(node: ast.Attribute) -> bool:
-    return isinstance(node.ctx, ast.Store)
-
-
-def _makes(statement: ast.stmt, name: str) -> bool:
-    return any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for n in walk(statement))
+    return not isinstance(node.ctx, ast.Load)
