@@ -45,10 +45,10 @@ def situation(name: str, **changes):
             "validation",
             "The training of this epoch fitted; its validation needs more, in batches of 1,000",
         ),
-        ("kfold_list", "growing", "`models` keeps 9 models of this cell, with their optimizers: 216 of the 24"),
+        ("kfold_list", "models-kept", "`models` keeps 9 models of this cell, with their optimizers: 216 of the 24"),
         ("predict_concat", "outputs", "`predict` keeps the results of all batches on CPU:0, and they are joined there"),
         ("shuffle_buffer", "pipeline", "The data pipeline holds 1,321 tensors of 192 KiB each"),
-        ("epoch_end", "callback", "It ran out in `on_epoch_end` of a callback, beside the training"),
+        ("epoch_end", "callback-call", "It ran out in `on_epoch_end` of a callback, beside the training"),
         ("tape_over_loop", "one-tape", "One gradient tape records all rounds of the loop"),
         ("jacobian", "jacobian", "The rows of a Jacobian (256 of them) are computed at once"),
         (
@@ -271,6 +271,55 @@ def test_a_pool_in_pieces_since_a_failure_gets_a_fresh_kernel_first_and_a_first_
     assert again.offered[0].key == "fresh-kernel"
     assert again.offered[0].takes_effect == "restart"
     assert all(one.key != "fresh-kernel" for one in explain(pieces).offered)
+
+
+def test_a_pool_that_is_one_piece_from_the_start_was_not_left_in_pieces_by_an_earlier_run():
+    full = recording("validation")
+    dump = replace(full.dumps[0], in_use=60 << 20, pool=250 << 20, largest_free=70 << 20)
+    errors = tuple(
+        replace(one, message=one.message.replace("[1000,64,64,32]", "[200,64,64,32]")) for one in full.errors
+    )
+    devices = tuple(replace(one, growth=False) for one in full.facts.devices)
+    facts = replace(full.facts, validating=False, devices=devices)
+    found = diagnose(replace(full, dumps=(dump,), errors=errors, facts=facts, failed_before=1))
+    assert found is not None
+    assert found.cause == "fragmentation"
+    assert found.situation is None
+
+
+def test_the_rows_of_a_jacobian_are_counted_only_where_an_axis_holds_nothing_else():
+    full = recording("jacobian")
+    told = "ReluGrad_1/pfor/Tile"
+    mixed = tuple(
+        replace(one, message=one.message.replace(told, "conv2d/Conv2DBackpropInput/pfor/Conv2DBackpropInput"))
+        for one in full.errors
+    )
+    assert situation("jacobian").text.startswith("The rows of a Jacobian (256 of them) are")
+    assert situation("jacobian", errors=mixed).text.startswith("The rows of a Jacobian are computed at once")
+
+
+def test_of_a_list_of_tensors_and_one_of_models_that_which_holds_more_is_told():
+    full = recording("kfold_list")
+    small = (GrownFacts("preds", 0, 48, 70 << 20, "tf.Tensor", "CPU:0"),)
+    large = (GrownFacts("preds", 0, 48, 230 << 20, "tf.Tensor", "CPU:0"),)
+    assert situation("kfold_list", facts=replace(full.facts, grown=small)).holder == "models"
+    assert situation("kfold_list", facts=replace(full.facts, grown=large)).holder == "preds"
+
+
+def test_a_callback_that_computes_something_else_calls_no_model():
+    full = recording("epoch_end")
+    plain = tuple(
+        replace(
+            one,
+            message=one.message.replace("Exception encountered when calling Conv2D.call().", "")
+            .partition("Arguments received")[0]
+            .replace("Conv2D", "ResizeBilinear"),
+        )
+        for one in full.errors[1:]
+    )
+    found = situation("epoch_end", errors=plain)
+    assert found.kind == "callback"
+    assert all(one.key != "callback-in-batches" for one in explain(replace(full, errors=plain)).offered)
 
 
 def test_the_layer_that_was_being_built_is_named_also_where_keras_lost_the_error():

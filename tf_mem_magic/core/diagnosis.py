@@ -45,12 +45,14 @@ SituationKind = Literal[
     "outputs",
     "one-sample",
     "growing",
+    "models-kept",
     "validation",
     "jacobian",
     "one-tape",
     "in-pieces",
     "pipeline",
     "callback",
+    "callback-call",
 ]
 """What a failed request was for, where that decides what can help; :mod:`tf_mem_magic.diagnose.situation` tells."""
 
@@ -65,10 +67,12 @@ class Situation:
         ``weight`` (a layer's weight was being made), ``slots`` (the optimizer's values), ``weights-fill`` (both fill
         the device), ``constant`` (an array was copied to the device as a whole), ``eager-data`` (an operation on all
         rows at once, outside any model), ``outputs`` (what ``predict`` keeps of all batches), ``one-sample`` (a single
-        sample), ``growing`` (a list or dict of the notebook that a loop filled with tensors), ``validation`` (that of a
-        training which itself fits), ``jacobian`` (all rows of a Jacobian at once), ``one-tape`` (a gradient tape that
-        records all rounds of a loop), ``in-pieces`` (memory that an earlier failure left in pieces), ``pipeline``
-        (what a pipeline of ``tf.data`` holds), ``callback`` (what a callback computes beside the training).
+        sample), ``growing`` (a list or dict of the notebook that a loop filled with tensors), ``models-kept`` (one
+        that it filled with models), ``validation`` (that of a training which itself fits), ``jacobian`` (all rows of a
+        Jacobian at once), ``one-tape`` (a gradient tape that records all rounds of a loop), ``in-pieces`` (memory that
+        an earlier failure left in pieces), ``pipeline`` (what a pipeline of ``tf.data`` holds), ``callback`` (what a
+        callback computes beside the training), ``callback-call`` (a model that one calls like a function, on all
+        samples at once).
     text : str
         One sentence that says so.
     advice : str
@@ -82,6 +86,8 @@ class Situation:
         Keys of remedies that cannot help.
     reason : str
         Why the others cannot, as the end of a refusal.
+    holder : str
+        The name of the list or dict that grew; empty where it was none.
     """
 
     kind: SituationKind
@@ -91,6 +97,7 @@ class Situation:
     helps: tuple[str, ...] | None = None
     rules_out: tuple[str, ...] = ()
     reason: str = ""
+    holder: str = ""
 
     def admits(self, key: str) -> bool:
         """Whether the remedy ``key`` can help, as far as the situation knows it."""

@@ -29,8 +29,7 @@ def find_situation(recording: Recording, diagnosis: Diagnosis) -> Situation | No
     frames = [frame for error in recording.errors for frame in error.frames]
     for found in (
         weight_made(recording, diagnosis, frames),
-        _growing(recording, diagnosis),
-        _models_kept(recording, diagnosis),
+        _kept(recording, diagnosis),
         filled_by_weights(diagnosis),
         jacobian(diagnosis),
         constant(diagnosis, frames),
@@ -48,8 +47,14 @@ def find_situation(recording: Recording, diagnosis: Diagnosis) -> Situation | No
     return None
 
 
-def _growing(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
-    """Find a list or dict that a loop filled with tensors until the device was full."""
+def _kept(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
+    """Find the list or dict that filled the device; of one with tensors and one with models that which holds more."""
+    found = (_growing(recording, diagnosis), _models_kept(recording, diagnosis))
+    return max((one for one in found if one is not None), key=lambda one: one[0], default=(0, None))[1]
+
+
+def _growing(recording: Recording, diagnosis: Diagnosis) -> tuple[int, Situation] | None:
+    """Find a list or dict that a loop filled with tensors until the device was full, and the bytes of these."""
     held = [one for one in recording.facts.grown if one.device == diagnosis.device and one.after > one.before + 1]
     if not held or not diagnosis.in_use:
         return None
@@ -64,7 +69,7 @@ def _growing(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
     advice = f"Keep numbers instead of tensors in `{most.name}`, or only their sum or mean."
     code = f"{most.name}.append(value.numpy())  # in the computer's memory; or float(value) for a single number"
     reason = f"`{most.name}` fills the memory with tensors, round by round, and would with this too"
-    return Situation("growing", text, advice, code, ROOM, reason=reason)
+    return most.bytes, Situation("growing", text, advice, code, ROOM, reason=reason, holder=most.name)
 
 
 def _validation(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
@@ -102,7 +107,7 @@ def _callback(diagnosis: Diagnosis, frames: Sequence[Frame]) -> Situation | None
         else ("Compute it there for fewer samples at a time.", "")
     )
     return Situation(
-        "callback",
+        "callback-call" if direct else "callback",
         f"It ran out in `{hook}` of a callback, beside the training, which itself fitted.",
         advice,
         code,
@@ -119,8 +124,8 @@ def _callback(diagnosis: Diagnosis, frames: Sequence[Frame]) -> Situation | None
     )
 
 
-def _models_kept(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
-    """Find a list or dict that holds the models which the cell made, one after the other."""
+def _models_kept(recording: Recording, diagnosis: Diagnosis) -> tuple[int, Situation] | None:
+    """Find a list or dict that holds the models which the cell made, one after the other, and their bytes."""
     held = models_in_containers(recording.facts, diagnosis.device)
     if not held or not diagnosis.in_use:
         return None
@@ -128,15 +133,17 @@ def _models_kept(recording: Recording, diagnosis: Diagnosis) -> Situation | None
     if len(sizes) < _MODELS or sum(sizes) < GROWN * diagnosis.in_use:
         return None
     unit = brief_unit([diagnosis.in_use])
-    return Situation(
-        "growing",
+    told = Situation(
+        "models-kept",
         f"`{name}` keeps {len(sizes)} models of this cell, with their optimizers: {unit.text(sum(sizes))} of the "
         f"{size(diagnosis.in_use, unit)} in use.",
         f"Keep in `{name}` what the models measured, or their weights, and let go of each before the next is made.",
         f"{name}{_filled(recording.cell.source, name)}  # in the computer's memory",
         ROOM,
         reason=f"`{name}` fills the memory with models, one after the other, and would with this too",
+        holder=name,
     )
+    return sum(sizes), told
 
 
 def _filled(source: str, name: str) -> str:
@@ -177,11 +184,14 @@ def _in_pieces(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
         return None
     if requested is None or in_use > _MOSTLY_FREE * limit:
         return None
+    device = recording.facts.device(diagnosis.device)
+    if device is not None and device.growth is False:
+        return None  # the pool is one piece from the start, and what lies in it now is what parts it
     unit = brief_unit([limit])
     return Situation(
         "in-pieces",
-        f"{unit.text(limit - in_use)} of {size(limit, unit)} are free, in pieces that an earlier run left which ran "
-        "out in this kernel: in a fresh one there is one piece.",
+        f"{unit.text(limit - in_use)} of {size(limit, unit)} are free, but in pieces: the pool grew one by one, and a "
+        "run of this kernel ran out before. A fresh kernel begins without them.",
     )
 
 

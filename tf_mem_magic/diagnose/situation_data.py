@@ -103,7 +103,8 @@ def jacobian(diagnosis: Diagnosis) -> Situation | None:
     """Find a Jacobian whose rows are computed side by side (TensorFlow's ``pfor``)."""
     if not re.search(r"(?:^|/)pfor(?:/|$)", diagnosis.op or ""):
         return None
-    rows = diagnosis.shape[0] if diagnosis.shape else 0
+    # A tile is the one row put side by side; other operations may hold rows and samples in one axis.
+    rows = diagnosis.shape[0] if diagnosis.shape and _TILES.search(diagnosis.op or "") else 0
     many = f" ({rows:,} of them)" if rows > 1 else ""
     return Situation(
         "jacobian",
@@ -113,6 +114,9 @@ def jacobian(diagnosis: Diagnosis) -> Situation | None:
         helps=ROOM,
         reason="it is the rows of a Jacobian, all at once, that fill the memory",
     )
+
+
+_TILES = re.compile(r"(?:^|/)pfor/Tile(?:_\d+)?$")
 
 
 def one_sample(recording: Recording, diagnosis: Diagnosis) -> Situation | None:

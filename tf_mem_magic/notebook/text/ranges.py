@@ -56,6 +56,17 @@ def insert_line(cell: PythonCell, before: ast.stmt, *lines: str) -> CellEdit:
     return CellEdit(at, at, "".join(f"{indent}{line}{cell.newline}" for line in lines))
 
 
+def insert_after(cell: PythonCell, statement: ast.stmt, *lines: str) -> CellEdit:
+    """Insert lines of their own after the line in which ``statement`` ends, at the indentation of its own."""
+    first = cell.source[line_start(cell, statement) : statement_start(cell, statement)]
+    indent = first[: len(first) - len(first.lstrip())]
+    last = statement.end_lineno or statement.lineno
+    at = cell.starts[last] if last < len(cell.starts) else len(cell.source)
+    if cell.source[:at].endswith(("\n", "\r")):
+        return CellEdit(at, at, "".join(f"{indent}{line}{cell.newline}" for line in lines))
+    return CellEdit(at, at, "".join(f"{cell.newline}{indent}{line}" for line in lines))
+
+
 def line_start(cell: PythonCell, statement: ast.stmt) -> int:
     """Give where the line that holds a statement starts, where another line can be put before it.
 

@@ -18,8 +18,14 @@ from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "callback-in-batches"
 TITLE = "Callback in batches"
-HELPS: tuple[SituationKind, ...] = ("callback",)
-GUARDS = (device_memory, python, keras_3, apply_is_free, situation(HELPS, "it was no callback that ran out"))
+HELPS: tuple[SituationKind, ...] = ("callback-call",)
+GUARDS = (
+    device_memory,
+    python,
+    keras_3,
+    apply_is_free,
+    situation(HELPS, "it was no callback that ran out"),
+)
 
 ROWS = 32
 """Samples at a time: what Keras's own ``predict`` takes where it is told nothing."""
@@ -92,7 +98,7 @@ def _is_inference(keyword: ast.keyword) -> bool:
 
 
 def _example(name: str, cell: str, expect: str, declined: bool = False, **more: Any) -> Example:
-    situation = more.pop("situation", Situation("callback", "It ran out in `on_epoch_end` of a callback."))
+    situation = more.pop("situation", Situation("callback-call", "It ran out in `on_epoch_end` of a callback."))
     diagnosis = Diagnosis("GPU:0", line=cell.count("\n"), layer="Conv2D", situation=situation)
     frames = (Frame("<cell>", 1, "<module>", True, True), Frame("<earlier>", 4, "on_epoch_end", False, True))
     given: dict[str, Any] = {

@@ -17,10 +17,13 @@ from tf_mem_magic.diagnose.breakdown import discarded
 from tf_mem_magic.diagnose.cause import WORTH_NAMING
 from tf_mem_magic.diagnose.situation_keys import ROOM
 from tf_mem_magic.notebook.text.cell import PythonCell
-from tf_mem_magic.notebook.text.ranges import CellEdit, insert_line, insert_on_top
+from tf_mem_magic.notebook.text.edits import IMPORT
+from tf_mem_magic.notebook.text.ranges import CellEdit, insert_after, insert_line, insert_on_top, shares_line
 from tf_mem_magic.remedies._engine.guards import diagnosed
 from tf_mem_magic.remedies._engine.question import Ask, remedy
-from tf_mem_magic.remedies.collect_garbage.models import KeptModels, kept_models
+from tf_mem_magic.remedies.collect_garbage.forget import walk_own
+from tf_mem_magic.remedies.collect_garbage.later import trained_later
+from tf_mem_magic.remedies.collect_garbage.models import KeptModels, begins_empty, kept_models
 from tf_mem_magic.remedies.collect_garbage.rounds import Rounds, find_rounds
 
 KEY = "collect-garbage"
@@ -28,7 +31,6 @@ TITLE = "Collect garbage"
 
 _WHY = "Without it each round's trained model stays in memory."
 _ASKS_MODEL = re.compile(r"(?<!\bself)\.model\b|[\"']_?model[\"']\s*\)")
-_EMPTY = re.compile(r"\[\]|\{\}|(?:list|dict|(?:collections\.)?(?:OrderedDict|defaultdict))\((?:list|dict)?\)")
 _MOMENT = "Collecting takes a moment in each round."
 _NEEDS = "The changed cell needs tf_mem_magic."
 
@@ -38,20 +40,22 @@ def propose(ask: Ask) -> Proposal:
     """Offer to let go of the models of earlier rounds before the next is made, where they filled the device."""
     diagnosis, facts = ask.diagnosis, ask.facts
     assert diagnosis is not None  # its guard
-    made = discarded(ask.recording, diagnosis.device)
-    kept = _kept_results(ask, diagnosis.device)
     if models := kept_models(ask, diagnosis):
         return _weights_instead(ask, models)
+    made = discarded(ask.recording, diagnosis.device)
+    kept = _kept_results(ask, diagnosis.device)
     held = made + sum(kept.values())
     if not held or held < WORTH_NAMING * (diagnosis.limit or 0):
         raise RefusedError(_nothing(facts, diagnosis.device))
     cell = ask.cell
-    if f"{KEY.replace('-', '_')}(" in cell.source:
+    if _collects(cell):
         raise RefusedError("the cell lets go of earlier rounds already")
     found = find_rounds(cell, facts, _lines(ask))
     if isinstance(found, str):
         raise RefusedError(found)
-    results = tuple(name for name in kept if found.at_top and _begins_empty(cell, found, name))
+    results = tuple(
+        name for name in kept if found.at_top and begins_empty(cell, ask.scopes, name, found.places[0].statement)
+    )
     if not made and not results:
         raise RefusedError(f"the models of earlier rounds live on in {_listed([*kept])}")
     held = made + sum(kept[name] for name in results)
@@ -82,29 +86,70 @@ def propose(ask: Ask) -> Proposal:
 
 def _weights_instead(ask: Ask, models: KeptModels) -> Proposal:
     """Keep the weights of earlier rounds' models in place of the models."""
-    cell = ask.cell
+    cell, name = ask.cell, models.name
     found = find_rounds(cell, ask.facts, _lines(ask))
     if isinstance(found, str):
         raise RefusedError(found)
-    weights = CellEdit(cell.end(models.entry), cell.end(models.entry), ".get_weights()")
-    changed = ask.edit().edit(*_edits(cell, found, ()), weights).source()
+    edit = ask.edit().edit(*_weights_of(ask, models, found))
+    cleared = (f"{name}.clear()",) if models.of_earlier_cell else ()
+    if not _collects(cell):
+        edit = edit.edit(*_edits(cell, found, (), cleared))
+    elif cleared:
+        edit = edit.on_top(*cleared)
     return Proposal(
         key=KEY,
-        title=f"Keep the weights in `{models.name}`, not the models",
-        source=changed,
+        title=f"Keep the weights in `{name}`, not the models",
+        source=edit.source(),
         original=ask.source,
         preserves="same results",
         caveats=(
-            f"The entries of `{models.name}` become lists of arrays, in the computer's memory: make a model and call "
+            *((f"What the run that failed had added to `{name}` is dropped first.",) if cleared else ()),
+            f"The entries of `{name}` become lists of arrays, in the computer's memory: make a model and call "
             "its `set_weights` to use one again.",
             "The optimizers of earlier rounds are gone.",
             _MOMENT,
             _NEEDS,
         ),
-        why=f"`{models.name}` holds {models.count} models: {size(models.bytes, brief_unit([models.bytes]))}.",
+        why=f"`{name}` holds {models.count} models: {size(models.bytes, brief_unit([models.bytes]))}.",
         answers_cause=True,
         effect=Effect(released=models.bytes),
     )
+
+
+def _weights_of(ask: Ask, models: KeptModels, found: Rounds) -> tuple[CellEdit, ...]:
+    """Take the weights in place of the model: where it is put into the list, or after its last training."""
+    cell, fill, name = ask.cell, models.fill, models.name
+    when = trained_later(ask.notebook, fill.entry, fill.statement, found.places[0].statement)
+    what = f"`{name}` keeps {models.count} models of this cell"
+    if when == "never":
+        return _weights_at(cell, fill.entry)
+    block = _rest_of_round(ask, fill.statement, found.places[0].statement)
+    if when == "later" or not fill.at_end or not block:
+        raise RefusedError(f"{what}, and they may be trained after they were added to it: keep what they measured")
+    return (insert_after(cell, block[-1], f"{name}[-1] = {name}[-1].get_weights()"),)
+
+
+def _weights_at(cell: PythonCell, entry: ast.expr) -> tuple[CellEdit, ...]:
+    end = CellEdit(cell.end(entry), cell.end(entry), ".get_weights()")
+    if isinstance(entry, (ast.Name, ast.Call, ast.Attribute, ast.Subscript)):
+        return (end,)
+    raise RefusedError(f"it is not sure that `{ast.unparse(entry)}` is a model each time: keep what they measured")
+
+
+def _rest_of_round(ask: Ask, fill: ast.stmt, made: ast.stmt) -> list[ast.stmt]:
+    """List what follows in the block of the loop that makes the models; empty where it may not run to its end."""
+    owner = ask.scopes.parents[fill]
+    block: list[ast.stmt] = getattr(owner, "body", [])
+    if not isinstance(owner, (ast.For, ast.AsyncFor, ast.While)) or fill not in block or made not in block:
+        return []
+    rest = block[block.index(fill) :]
+    leaves = any(isinstance(n, (ast.Continue, ast.Break, ast.Return)) for one in rest for n in walk_own(one))
+    return [] if leaves or shares_line(ask.cell, rest[-1]) else rest
+
+
+def _collects(cell: PythonCell) -> bool:
+    """Whether the cell calls what this remedy writes."""
+    return any(ast.unparse(call.func) == "apply.collect_garbage" for call in cell.calls)
 
 
 def _listed(names: list[str]) -> str:
@@ -112,8 +157,8 @@ def _listed(names: list[str]) -> str:
     return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
 
 
-def _edits(cell: PythonCell, found: Rounds, results: tuple[str, ...]) -> list[CellEdit]:
-    edits = [insert_on_top(cell, ("from tf_mem_magic import apply",))]
+def _edits(cell: PythonCell, found: Rounds, results: tuple[str, ...], first: tuple[str, ...] = ()) -> list[CellEdit]:
+    edits = [insert_on_top(cell, (IMPORT, *first))]
     for one in found.places:
         forget = (f"{' = '.join(one.forget)} = None",) if one.forget else ()
         inside = insert_line(cell, one.statement, *forget, f"apply.collect_garbage({', '.join(results)})")
@@ -145,19 +190,6 @@ def _kept_results(ask: Ask, device: str) -> dict[str, int]:
     return found
 
 
-def _begins_empty(cell: PythonCell, found: Rounds, name: str) -> bool:
-    """Tell whether a name is bound once in the cell, before the first round, and to a list or dict without entries."""
-    nodes = [n for n in ast.walk(cell.tree) if isinstance(n, ast.Name) and n.id == name]
-    bound = [n for n in nodes if not isinstance(n.ctx, ast.Load)]
-    first = found.places[0].statement.lineno
-    sets = [
-        s
-        for s in cell.tree.body
-        if isinstance(s, ast.Assign) and bound == s.targets and (s.end_lineno or s.lineno) < first
-    ]
-    return bool(sets) and _EMPTY.fullmatch(ast.unparse(sets[0].value)) is not None
-
-
 def _nothing(facts: Facts, device: str) -> str:
     new = [m for m in facts.models if m.is_new and m.device == device and "[" in m.name]
     roots = {m.name.partition("[")[0] for m in new}
@@ -174,7 +206,7 @@ for fold in range(5):
     model = build()
     model.fit(x, y)
 """
-_KEPT = Situation("growing", "`models` keeps 3 models.", helps=ROOM, reason="`models` fills the memory")
+_KEPT = Situation("models-kept", "`models` keeps 3 models.", helps=ROOM, reason="`models` fills", holder="models")
 _MODEL = ModelFacts("model", ("Dense",), weight_bytes=1 << 20, device="CPU:0")
 
 
@@ -267,7 +299,7 @@ EXAMPLES: tuple[Example, ...] = (
         5,
         made=0,
         models=(_MODEL, *(replace(_MODEL, name=f"best[{i}]") for i in range(3))),
-        situation=_KEPT,
+        situation=replace(_KEPT, holder="best"),
     ),
     _example(
         "a list of models that is read",
