@@ -16,8 +16,8 @@ def in_batches(model: Any, x: Any, batch_size: int, **keywords: Any) -> Any:
     ----------
     model : callable
         A Keras model, or any function of a batch whose results have one entry for each sample.
-    x : numpy.ndarray or tensorflow.Tensor
-        The first axis counts the samples.
+    x : numpy.ndarray or tensorflow.Tensor, or lists, tuples or dicts of them
+        The first axis of each counts the samples.
     batch_size : int
         Samples in a call; the last one may have fewer.
     **keywords
@@ -31,19 +31,24 @@ def in_batches(model: Any, x: Any, batch_size: int, **keywords: Any) -> Any:
     Raises
     ------
     ValueError
-        If ``batch_size`` is below 1, ``x`` has no samples, or a result does not have one entry for each sample.
+        If ``batch_size`` is below 1, ``x`` has no samples or different numbers of them, or a result does not have one
+        entry for each sample.
     """
     import numpy as np
     import tensorflow as tf
 
     if batch_size < 1:
         raise ValueError(f"the batch size must be at least 1; this is {batch_size}")
-    count = len(x)
+    counts = {len(one) for one in tf.nest.flatten(x)}
+    if len(counts) > 1:
+        raise ValueError(f"the inputs have different numbers of samples: {', '.join(map(str, sorted(counts)))}")
+    count = counts.pop() if counts else 0
     if count == 0:
         raise ValueError("there are no samples")
     results = []
     for start in range(0, count, batch_size):
-        result = model(x[start : start + batch_size], **keywords)
+        part = slice(start, start + batch_size)
+        result = model(tf.nest.map_structure(lambda one, part=part: one[part], x), **keywords)
         expected = min(batch_size, count - start)
         for leaf in tf.nest.flatten(result):
             length = leaf.shape[0] if leaf.shape.rank else None

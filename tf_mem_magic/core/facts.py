@@ -289,6 +289,10 @@ class Facts:
         """Find the dataset that ``name`` holds."""
         return next((d for d in self.datasets if d.name == name), None)
 
+    def value(self, name: str) -> NamedValue | None:
+        """Find the array, tensor or table that ``name`` holds."""
+        return next((v for v in self.values if v.name == name), None)
+
     def device(self, name: str) -> DeviceFacts | None:
         """Find the device called ``name`` (``"GPU:0"``)."""
         return next((d for d in self.devices if d.name == name), None)

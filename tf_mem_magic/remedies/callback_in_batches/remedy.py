@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
 from typing import Any
 
 from tf_mem_magic.core.diagnosis import Diagnosis, Situation, SituationKind
 from tf_mem_magic.core.facts import ModelFacts
 from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import ErrorText, Frame
-from tf_mem_magic.diagnose.places import HOOK
-from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.direct_call import call_in_batches
+from tf_mem_magic.notebook.text.edits import Editor
 from tf_mem_magic.remedies._engine.examples import example
 from tf_mem_magic.remedies._engine.guards import apply_is_free, device_memory, keras_3, python, situation
 from tf_mem_magic.remedies._engine.question import Ask, remedy
+from tf_mem_magic.remedies._engine.rows import rows_that_fit
+from tf_mem_magic.remedies.callback_in_batches.callback import find_callback, makes
 
 KEY = "callback-in-batches"
 TITLE = "Callback in batches"
 HELPS: tuple[SituationKind, ...] = ("callback-call",)
-GUARDS = (
-    device_memory,
-    python,
-    keras_3,
-    apply_is_free,
-    situation(HELPS, "it was no callback that ran out"),
-)
+_CALLBACK: tuple[SituationKind, ...] = ("callback", *HELPS)
+GUARDS = (device_memory, python, keras_3, apply_is_free, situation(_CALLBACK, "it was no callback that ran out"))
 
 ROWS = 32
-"""Samples at a time: what Keras's own ``predict`` takes where it is told nothing."""
+"""Samples at a time at most: what Keras's own ``predict`` takes where it is told nothing."""
+
+_SHARE = 1 / 8
+"""Share of the device's memory that the largest result for these samples may take."""
 
 _WHY = "A model that is called like a function computes all samples at once; `predict` would not."
 
@@ -36,26 +34,31 @@ _WHY = "A model that is called like a function computes all samples at once; `pr
 @remedy(KEY, TITLE, GUARDS)
 def propose(ask: Ask) -> Proposal:
     """Offer it where a callback of the notebook's own class ran out in a direct call of the model."""
+    if ask.situation not in HELPS:
+        raise RefusedError("what the callback computed there is no model that it calls like a function")
     trained = [m for m in ask.facts.models if not m.local and m.steps > (m.steps_before or 0)]
     if not trained or not all(m.rowwise for m in trained):
         raise RefusedError("it is not known that the model computes each sample on its own")
-    cell, owner, call = _found(ask)
-    given = cell.text(call.args[0])
-    rest = "".join(f", {k.arg}={cell.text(k.value)}" for k in call.keywords)
-    written = f"apply.in_batches({cell.text(call.func)}, {given}, {ROWS}{rest})"
+    found = find_callback(ask)
+    cell, owner = found.cell, found.owner
+    if not makes(ask, owner.name):
+        raise RefusedError(f"the cell does not make the `{owner.name}` itself that ran out")
+    rows = _rows(ask)
+    edits = call_in_batches(cell, found.call, rows)
     undo = ""
     taken: tuple[str, ...] = ()
     if cell is ask.cell:
-        source = ask.edit().replace(call, written).on_top(apply=True).source()
+        source = ask.edit().edit(*edits).on_top(apply=True).source()
     else:
-        old = cell.source[cell.start(owner) : cell.end(owner)]
-        at = cell.start(call) - cell.start(owner)
-        new = f"{old[:at]}{written}{old[at + len(cell.text(call)) :]}"
+        whole = Editor(cell).edit(*edits).source()
+        start, end = cell.start(owner), cell.end(owner)
+        new = whole[start : end + len(whole) - len(cell.source)]
         source = ask.edit().on_top(*new.splitlines(), "", apply=True).source()
-        undo, taken = old, (old,)
+        undo = cell.source[start:end]
+        taken = (undo,)
     return Proposal(
         key=KEY,
-        title=f"Call the model on {ROWS} samples at a time in `{owner.name}`",
+        title=f"Call the model on {rows} {'sample' if rows == 1 else 'samples'} at a time in `{owner.name}`",
         source=source,
         original=ask.source,
         preserves="close numerics",
@@ -67,40 +70,25 @@ def propose(ask: Ask) -> Proposal:
     )
 
 
-def _found(ask: Ask) -> tuple[PythonCell, ast.ClassDef, ast.Call]:
-    """Find the one direct call of the model in a callback of the notebook, and that the cell makes such a callback."""
-    frames = [frame for error in ask.recording.errors for frame in error.frames]
-    hook = next((f.function for f in reversed(frames) if f.is_user and HOOK.fullmatch(f.function)), "")
-    cells = ask.notebook.cells_with(hook) if hook else ()
-    found = [(cell, owner, call) for cell in cells for owner, call in _calls(cell, hook)]
-    if len(found) != 1:
-        raise RefusedError("the one call of the model in the callback was not found in the notebook")
-    cell, owner, call = found[0]
-    loads = {n.id for n in ask.cell.nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-    if owner.decorator_list or (cell is not ask.cell and owner.name not in loads):
-        raise RefusedError(f"the cell does not make the `{owner.name}` itself that ran out")
-    return cell, owner, call
-
-
-def _calls(cell: PythonCell, hook: str) -> Iterator[tuple[ast.ClassDef, ast.Call]]:
-    """Yield the calls of ``self.model`` on data in methods of that name of top-level classes."""
-    for owner in (s for s in cell.tree.body if isinstance(s, ast.ClassDef)):
-        for method in (s for s in owner.body if isinstance(s, ast.FunctionDef) and s.name == hook and s.args.args):
-            own = f"{method.args.args[0].arg}.model"
-            for call in (n for n in ast.walk(method) if isinstance(n, ast.Call)):
-                plain = len(call.args) == 1 and isinstance(call.args[0], (ast.Name, ast.Attribute))
-                if ast.unparse(call.func) == own and plain and all(map(_is_inference, call.keywords)):
-                    yield owner, call
-
-
-def _is_inference(keyword: ast.keyword) -> bool:
-    return keyword.arg == "training" and isinstance(keyword.value, ast.Constant) and keyword.value.value is False
+def _rows(ask: Ask) -> int:
+    """Give the samples of a call; refused where it was given no more at once."""
+    diagnosis = ask.diagnosis
+    samples = diagnosis.shape[0] if diagnosis is not None and diagnosis.shape else None
+    if diagnosis is None or not samples:
+        return ROWS
+    fits = rows_that_fit(diagnosis, (diagnosis.requested or 0) / samples, _SHARE)
+    rows = max(1, min(ROWS, ROWS if fits is None else fits))
+    if samples <= rows:
+        raise RefusedError(f"the callback calls the model on {samples} samples, and no fewer help")
+    return rows
 
 
 def _example(name: str, cell: str, expect: str, declined: bool = False, **more: Any) -> Example:
     situation = more.pop("situation", Situation("callback-call", "It ran out in `on_epoch_end` of a callback."))
     diagnosis = Diagnosis("GPU:0", line=cell.count("\n"), layer="Conv2D", situation=situation)
-    frames = (Frame("<cell>", 1, "<module>", True, True), Frame("<earlier>", 4, "on_epoch_end", False, True))
+    here = "class " in cell
+    ran_out = Frame("<cell>", 4, "on_epoch_end", True, True) if here else Frame("<old>", 3, "on_epoch_end", False, True)
+    frames = (Frame("<cell>", 1, "<module>", True, True), ran_out)
     given: dict[str, Any] = {
         "models": (ModelFacts("model", rowwise=True, steps=8, steps_before=0),),
         "earlier_cells": (_CLASS,),
@@ -145,16 +133,30 @@ EXAMPLES: tuple[Example, ...] = (
     _example(
         "the callback predicts",
         f"%%tfmem\n{_FIT}",
-        "was not found in the notebook",
+        "calls no model on data",
         declined=True,
         earlier_cells=(_CLASS.replace("self.model(x_val, training=False)", "self.model.predict(x_val)"),),
     ),
     _example(
         "as in training",
         f"%%tfmem\n{_FIT}",
-        "was not found in the notebook",
+        "as in training",
         declined=True,
         earlier_cells=(_CLASS.replace("=False", "=True"),),
+    ),
+    _example(
+        "a gradient is taken through the call",
+        f"%%tfmem\n{_FIT}",
+        "a gradient may be taken",
+        declined=True,
+        earlier_cells=(_CLASS.replace("        out =", "        with tf.GradientTape() as t: out ="),),
+    ),
+    _example(
+        "it computes something else",
+        f"%%tfmem\n{_FIT}",
+        "no model that it calls",
+        declined=True,
+        situation=Situation("callback", "It ran out in `on_epoch_end` of a callback."),
     ),
     _example("an ordinary step", f"%%tfmem\n{_FIT}", "no callback", declined=True, situation=None),
 )
