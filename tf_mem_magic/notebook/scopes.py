@@ -99,9 +99,10 @@ class Scopes:
         if len(found) == 1 and found[0].kind == "param":
             return found[0]
         before = [b for b in found if b.kind != "param" and self._runs_before(b, use, alone=len(found) == 1)]
-        if not before:
+        given = [b for b in found if b.kind == "param" and self.scope_of(use) is b.scope]
+        if not before and not given:
             return None
-        chosen = before[-1]
+        chosen = (before or given)[-1]
         for other in found:
             if other in before or other.kind == "param":
                 continue

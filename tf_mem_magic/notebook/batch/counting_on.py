@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from tf_mem_magic.notebook.batch.behind import Piece, behind, failing_names, pieces
-from tf_mem_magic.notebook.batch.datasets import COUNTS, KEEP, trace
+from tf_mem_magic.notebook.batch.datasets import COUNTS, chain_of, trace
 from tf_mem_magic.notebook.batch.steps import Steps, argument, follows
 from tf_mem_magic.notebook.follow.entries import key_of
 from tf_mem_magic.notebook.follow.evaluate import evaluate
@@ -254,13 +254,11 @@ def _counting(reader: Reader, slot: Slot) -> ast.Call | None:
 
 def _in_chain(reader: Reader, slot: Slot, call: ast.Call, setting: Setting) -> tuple[Slot, ...] | Unknown:
     counting: list[ast.Call] = []
-    inner: ast.expr = call
     below: ast.expr = call
-    while isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr in KEEP:
-        if inner.func.attr in COUNTS:
+    for inner in chain_of(reader, call):
+        if called_name(inner) in COUNTS:
             counting.append(inner)
-            below = inner.func.value
-        inner = inner.func.value
+            below = inner.func.value  # type: ignore[attr-defined]
     traced = trace(reader, below)
     smaller = isinstance(traced, Setting) and bool(
         traced.names & setting.names or set(traced.slots) & (set(setting.slots) - {slot})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tf_mem_magic.notebook.batch import named
@@ -27,7 +28,8 @@ COUNTS = frozenset({"take", "skip", "shard"})
 """Those of them that count batches."""
 
 _AROUND = frozenset(
-    "iter next tqdm trange enumerate experimental_distribute_dataset list tuple experimental_distribute_values".split()
+    "iter next tqdm trange enumerate islice list tuple experimental_distribute_dataset "
+    "experimental_distribute_values".split()
 )
 LOADERS = {
     "flow": (32, 2),
@@ -96,8 +98,7 @@ def _name(reader: Reader, name: ast.Name) -> Traced:
         if any(v.name == name.id and v.shape for v in reader.facts.values):
             return Arrays()
         return Unknown(f"`{name.id}` comes from an earlier cell, and how it is batched is not known")
-    decisive = [b for b in found if not _hands_on(b)]
-    chosen = reader.scopes.reaching(name, decisive)
+    chosen = _decisive(reader, name)
     traced: Traced = Unknown(f"`{name.id}` is set in more than one place or only under a condition")
     if chosen is not None:
         traced = _binding(reader, name, chosen)
@@ -113,6 +114,27 @@ def _name(reader: Reader, name: ast.Name) -> Traced:
     return traced
 
 
+def _decisive(reader: Reader, name: ast.Name) -> Binding | None:
+    """Find the binding that decides the batches, or how many of them there are."""
+    found = reader.bindings(name)
+    decisive = [b for b in found if not _hands_on(b)]
+    counting = [b for b in found if _hands_on(b) and _counts(b)] if decisive else []
+    return reader.scopes.reaching(name, [*decisive, *counting])
+
+
+def chain_of(reader: Reader, expr: ast.expr) -> Iterator[ast.Call]:
+    """Yield the methods behind data that hand on their batches, the last one first, through names too."""
+    seen: set[ast.expr] = set()
+    while expr not in seen:
+        seen.add(expr)
+        if isinstance(expr, ast.Name):
+            chosen = _decisive(reader, expr)
+            expr = expr if chosen is None or chosen.value is None else chosen.value
+        elif isinstance(expr, ast.Call) and isinstance(expr.func, ast.Attribute) and expr.func.attr in KEEP:
+            yield expr
+            expr = expr.func.value
+
+
 def _hands_on(binding: Binding) -> bool:
     """Say whether a binding is ``ds = ds.map(f).prefetch(1)``: the same batches under the same name."""
     value = binding.value
@@ -120,6 +142,16 @@ def _hands_on(binding: Binding) -> bool:
     while isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in KEEP:
         value, steps = value.func.value, steps + 1
     return steps > 0 and isinstance(value, ast.Name) and value.id == binding.name
+
+
+def _counts(binding: Binding) -> bool:
+    """Say whether a binding is ``ds = ds.take(20)``: fewer of the same batches."""
+    value = binding.value
+    while isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
+        if value.func.attr in COUNTS:
+            return True
+        value = value.func.value
+    return False
 
 
 def _binding(reader: Reader, name: ast.Name, chosen: Binding) -> Traced:

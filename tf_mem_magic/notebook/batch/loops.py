@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tf_mem_magic.notebook.batch.consumers import only_infers
 from tf_mem_magic.notebook.batch.datasets import draws_a_batch, trace
+from tf_mem_magic.notebook.batch.loop_counts import data_beside_a_range, with_loop_counts, with_steps
 from tf_mem_magic.notebook.batch.named import of_names
 from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.batch.steps import follows
@@ -18,7 +19,7 @@ from tf_mem_magic.notebook.follow.resolve import resolve
 from tf_mem_magic.notebook.uses import MODEL, called_name, is_batch_name
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+_AROUND = ("tqdm", "enumerate", "trange", "islice")
 _STEP = re.compile(r"(?i)step|train|model|net$|on_batch|predict|generator|discriminator|encoder|decoder")
 
 
@@ -53,7 +54,7 @@ def _find(reader: Reader, regions: list[ast.stmt]) -> Setting | Unknown:
     for loop in _loops(reader, regions):
         found = _of_loop(reader, loop)
         if isinstance(found, Setting):
-            return found
+            return with_loop_counts(reader, loop, found)
         refused = refused or found
     for region in regions:
         found = _of_call(reader, region)
@@ -61,9 +62,10 @@ def _find(reader: Reader, regions: list[ast.stmt]) -> Setting | Unknown:
             return found
         refused = refused or found
     named = of_names(reader, regions)
-    if isinstance(named, Setting):
-        return named
-    return refused or named
+    if isinstance(named, Unknown):
+        return refused or named
+    around = next((loop for loop in _loops(reader, regions) if reader.covers(loop)), None)
+    return named if around is None else with_loop_counts(reader, around, named)
 
 
 def _running(reader: Reader, regions: list[ast.stmt]) -> list[ast.stmt]:
@@ -148,7 +150,7 @@ def _of_loop(reader: Reader, loop: ast.For | ast.AsyncFor | ast.While) -> Settin
     if isinstance(loop, ast.While):
         return _first_trace(reader, nexts)
     source = loop.iter
-    while isinstance(source, ast.Call) and called_name(source) in ("tqdm", "enumerate", "trange") and source.args:
+    while isinstance(source, ast.Call) and called_name(source) in _AROUND and source.args:
         if called_name(source) == "trange":
             break
         source = source.args[0]
@@ -157,19 +159,13 @@ def _of_loop(reader: Reader, loop: ast.For | ast.AsyncFor | ast.While) -> Settin
             return _sliced(reader, loop, source.args[2], loop.target.id)
         drawn = _first_trace(reader, nexts)
         counts = isinstance(drawn, Setting) and not any(follows(reader, a, drawn) for a in source.args)
-        return _with_steps(reader, drawn, loop) if counts and isinstance(drawn, Setting) else drawn
+        return with_steps(reader, drawn, loop) if counts and isinstance(drawn, Setting) else drawn
     if isinstance(source, ast.Call) and called_name(source) == "zip":
-        return _first_trace(reader, source.args)
+        return _first_trace(reader, data_beside_a_range(source))
     traced = trace(reader, source)
     if isinstance(traced, Unknown) and not _may_be_data(reader, source, loop.target):
         return _first_trace(reader, nexts)
     return traced if isinstance(traced, (Setting, Unknown)) else None
-
-
-def _with_steps(reader: Reader, setting: Setting, loop: ast.For | ast.AsyncFor) -> Setting:
-    """Say that a loop over a number of steps goes on taking so many."""
-    note = f"The loop in {reader.cell.told(loop)} takes as many steps as before, each with fewer samples."
-    return replace(setting, notes=(*setting.notes, note))
 
 
 def _may_be_data(reader: Reader, source: ast.expr, target: ast.expr) -> bool:

@@ -150,7 +150,7 @@ def find_divisors(
     """
     expr = argument(call, extra, "steps_per_epoch" if called_name(call) in FITS else "steps", None)
     found = []
-    for divisor in _divisors(reader, expr) if expr is not None else ():
+    for divisor in divisors(reader, expr) if expr is not None else ():
         if reader.written(divisor) in setting.names:
             continue
         same = given is not None and reader.written(divisor) == reader.written(given)
@@ -160,7 +160,7 @@ def find_divisors(
     return tuple(found)
 
 
-def _divisors(reader: Reader, expr: ast.expr) -> Iterator[ast.expr]:
+def divisors(reader: Reader, expr: ast.expr) -> Iterator[ast.expr]:
     """Yield what data are divided by, also where the steps have a name that the cell sets once."""
     seen: set[ast.expr] = set()
     queue = [expr]

@@ -1,0 +1,172 @@
+"""Data of which only so many batches are taken: after the edit, run for real, as many samples are seen as before."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from tf_mem_magic.core.facts import DatasetFacts, Facts
+from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
+from tf_mem_magic.notebook.batch.search import find_batch
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
+
+SAMPLES = 6400
+
+
+class Data:
+    """A dataset as TensorFlow has it: elements, split and counted in the order of the calls."""
+
+    def __init__(self, elements):
+        self.elements = elements
+
+    def batch(self, size):
+        return Data([sum(self.elements[n : n + size]) for n in range(0, len(self.elements), size)])
+
+    def rebatch(self, size):
+        return Data([1] * sum(self.elements)).batch(size)
+
+    def take(self, count):
+        return Data(self.elements[:count] if count >= 0 else self.elements)
+
+    def skip(self, count):
+        return Data(self.elements[count:])
+
+    def cache(self):
+        return self
+
+    prefetch = shuffle = lambda self, _: self
+
+    def __iter__(self):
+        return iter(self.elements)
+
+
+def seen_by(source, debug=False):
+    """Run a cell; give the batches that its step or its ``fit`` saw."""
+    seen = []
+    model = type("Model", (), {"fit": lambda self, data, **_: seen.extend(data)})()
+    names = {
+        "model": model, "train_step": seen.append, "islice": itertools.islice, "itertools": itertools,
+        "whole": lambda: Data([1] * SAMPLES), "x": [0] * SAMPLES, "enumerate": enumerate, "steps": 20, "debug": debug,
+        "train_ds": Data([1] * SAMPLES).batch(64), "random": random,
+    }  # fmt: skip
+    exec(compile(source, "cell", "exec"), names)  # the point: the edited cell is run
+    return seen
+
+
+def asked(source):
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    facts = Facts("2.21.0", "3.15.1", True, datasets=(DatasetFacts("train_ds", batch=64, cardinality=100),))
+    trains = ("fit(", "train_step(", "run(")
+    lines = frozenset(n for n, line in enumerate(source.splitlines(), 1) if any(word in line for word in trains))
+    return find_batch(cell, facts, lines)
+
+
+def changed(source, batch=32):
+    found = asked(source)
+    assert isinstance(found, BatchFound), found
+    return set_batch(found, batch)
+
+
+LITERAL = "ds = whole().batch(64)\n"
+NAMED = "BATCH_SIZE = 64\nds = whole().shuffle(9).batch(BATCH_SIZE)\n"
+STEP = "\n    train_step(b)"
+
+COUNTED = {
+    "rebound": "ds = ds.take(20)\nmodel.fit(ds)",
+    "rebound in a chain": "ds = ds.cache().take(20).prefetch(1)\nmodel.fit(ds)",
+    "rebound twice": "ds = ds.skip(3)\nds = ds.take(20)\nfor b in ds:" + STEP,
+    "rebound, then handed on": "ds = ds.take(20)\nds = ds.prefetch(2)\nfor b in ds:" + STEP,
+    "rebound in a function": "def run(ds):\n    ds = ds.take(20)\n    for b in ds:\n        train_step(b)\nrun(ds)",
+    "two names": "short = ds.skip(3)\nshorter = short.take(20)\nfor b in shorter:" + STEP,
+    "islice": "for b in islice(ds, 20):" + STEP,
+    "islice, counted": "for i, b in enumerate(itertools.islice(ds, steps)):" + STEP,
+    "zip": "for i, b in zip(range(20), ds):" + STEP,
+    "zip, the range last": "for b, i in zip(ds, range(steps)):" + STEP,
+    "break at a number": "for i, b in enumerate(ds):\n    if i == 20:\n        break" + STEP,
+    "break at a name": "for i, b in enumerate(ds):\n    if i >= steps:\n        break" + STEP,
+    "break after the step": "for i, b in enumerate(ds):" + STEP + "\n    if i + 1 >= steps:\n        break",
+    "break at a counter": "n = 0\nfor b in ds:" + STEP + "\n    n += 1\n    if 20 <= n: break",
+    "break at samples over the size": "n = 0\nfor b in ds:" + STEP + "\n    n += 1\n    if n >= len(x[:1280]) / 64:\n        break",
+    "break with another reason": "for i, b in enumerate(ds):\n    if i >= 20 or b > 999:\n        break" + STEP,
+    "while with a break": "it = iter(ds)\nn = 0\nwhile True:\n    b = next(it)" + STEP + "\n    n += 1\n    if n == 20:\n        break",
+    "inner loop": "for epoch in range(2):\n    for i, b in enumerate(ds):\n        if i == 20:\n            break\n        train_step(b)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("made", [LITERAL, NAMED], ids=["number", "name"])
+@pytest.mark.parametrize("cell", COUNTED.values(), ids=COUNTED)
+def test_as_many_samples_are_seen_as_before(made, cell):
+    source = made + cell
+    after, _ = changed(source)
+    before, now = seen_by(source), seen_by(after)
+    assert max(now) == 32
+    assert sum(now) == sum(before)
+
+
+@pytest.mark.parametrize("name", [name for name in COUNTED if "rebound" not in name])
+def test_a_dataset_of_an_earlier_cell_loses_no_samples_either(name):
+    source = COUNTED[name].replace("(ds", "(train_ds").replace(" ds", " train_ds")
+    after, _ = changed(source, 16)
+    assert sum(seen_by(after)) == sum(seen_by(source))
+    assert max(seen_by(after)) == 16
+
+
+def test_an_earlier_dataset_that_the_cell_binds_anew_is_split_where_it_is_used():
+    source = "train_ds = train_ds.take(20)\nfor b in train_ds:" + STEP
+    after, _ = changed(source)
+    assert "train_ds = train_ds.take(20)\n" in after
+    assert sum(seen_by(after)) == sum(seen_by(source)) == 20 * 64
+
+
+FOLLOWING = {
+    "take": "n = len(x) // BATCH_SIZE - 3\nds = ds.take(n)\nmodel.fit(ds)",
+    "islice": "for b in islice(ds, len(x) // BATCH_SIZE):" + STEP,
+    "break": "n = len(x) // BATCH_SIZE\nfor i, b in enumerate(ds):\n    if i >= n:\n        break" + STEP,
+    "zip": "for i, b in zip(range(len(x) // BATCH_SIZE), ds):" + STEP,
+}
+
+
+@pytest.mark.parametrize("cell", FOLLOWING.values(), ids=FOLLOWING)
+def test_a_number_that_follows_the_batch_size_is_left_alone(cell):
+    assert changed(NAMED + cell)[0] == (NAMED + cell).replace("= 64", "= 32")
+
+
+NOT_COUNTED = {
+    "patience": "wait = 0\nfor b in ds:" + STEP + "\n    if b < 9:\n        wait += 1\n    if wait >= 5:\n        break",
+    "a counter that begins anew": "n = 0\nfor b in ds:" + STEP + "\n    n += 1\n    if b > 99:\n        n = 0\n    if n == 5:\n        break",
+    "a break of the loop around": "for e, _ in enumerate(x[:9]):\n    for b in ds:\n        train_step(b)\n    if e == 3:\n        break",
+    "a break of a loop inside": "for i, b in enumerate(ds):" + STEP + "\n    for j in range(9):\n        if j == 3:\n            break",
+    "the first turn": "for i, b in enumerate(ds):" + STEP + "\n    if i == 7:\n        print(b)",
+    "a loss": "for i, b in enumerate(ds):" + STEP + "\n    if random.random() < 0:\n        break",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cell", NOT_COUNTED.values(), ids=NOT_COUNTED)
+def test_what_does_not_count_batches_is_left_alone(cell):
+    assert changed(NAMED + cell)[0] == (NAMED + cell).replace("= 64", "= 32")
+
+
+@pytest.mark.parametrize("limit", ["n < 20", "20 > n", "n <= steps"])
+def test_a_while_over_a_number_of_steps_says_that_it_takes_as_many(limit):
+    cell = f"it = iter(ds)\nn = 0\nwhile {limit}:\n    b = next(it)" + STEP + "\n    n += 1"
+    after, notes = changed(LITERAL + cell)
+    assert after == (LITERAL + cell).replace("64", "32")
+    assert notes == ("The loop in line 4 takes as many steps as before, each with fewer samples.",)
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("for b in islice(ds, 3, 20):" + STEP, "`islice` in line 2 counts batches"),
+        ("for i, b in zip(range(3, 20), ds):" + STEP, "`range` in line 2 counts batches"),
+        ("for b in islice(*given):" + STEP, ""),
+        ("if debug:\n    ds = ds.take(20)\nfor b in ds:" + STEP, "only under a condition"),
+    ],
+)
+def test_a_count_that_cannot_be_followed_is_refused(cell, reason):
+    found = asked(LITERAL + cell)
+    assert not isinstance(found, BatchFound)
+    assert reason in found.reason

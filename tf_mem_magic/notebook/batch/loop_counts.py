@@ -1,0 +1,158 @@
+"""Loops that take a number of batches from their data: as these shrink, it must grow, or be said."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import replace
+
+from tf_mem_magic.notebook.batch.steps import divisors, follows
+from tf_mem_magic.notebook.follow.evaluate import evaluate
+from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
+from tf_mem_magic.notebook.text.cell import walk
+from tf_mem_magic.notebook.uses import called_name
+
+Loop = ast.For | ast.AsyncFor | ast.While
+_LOOPS = (ast.For, ast.AsyncFor, ast.While)
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+_AROUND = ("enumerate", "tqdm", "iter", "list", "tuple")
+
+
+def with_loop_counts(reader: Reader, loop: Loop, setting: Setting) -> Setting | Unknown:
+    """Let a loop over data take as many samples as before, where it takes a number of batches that does not follow.
+
+    By ``islice``, by a ``range`` beside the data, or by a ``break`` after so many.
+    """
+    counted = [] if isinstance(loop, ast.While) else _counted(reader, loop.iter)
+    if isinstance(counted, Unknown):
+        return counted
+    if not isinstance(loop, ast.While) and not _is_split_again(reader, loop.iter, setting):
+        counted += _taken(loop.iter)
+    for expr in (*counted, *_limits(reader, loop)):
+        if follows(reader, expr, setting):
+            continue
+        setting = replace(setting, slots=tuple(dict.fromkeys((*setting.slots, *_grown(reader, expr, setting)))))
+    if isinstance(loop, ast.While) and _counts_steps(reader, loop, setting):
+        return with_steps(reader, setting, loop)
+    return setting
+
+
+def with_steps(reader: Reader, setting: Setting, loop: Loop) -> Setting:
+    """Say that a loop over a number of steps goes on taking so many."""
+    note = f"The loop in {reader.cell.told(loop)} takes as many steps as before, each with fewer samples."
+    return replace(setting, notes=(*setting.notes, note))
+
+
+def data_beside_a_range(source: ast.Call) -> list[ast.expr]:
+    """List what ``zip(...)`` goes through beside numbers."""
+    return [one for one in source.args if not _is_numbers(one)]
+
+
+def _is_numbers(expr: ast.expr) -> bool:
+    return isinstance(expr, ast.Call) and called_name(expr) in ("range", "count", "trange")
+
+
+def _counted(reader: Reader, source: ast.expr) -> list[ast.expr] | Unknown:
+    """List the numbers of batches that a loop takes from its data, as its ``for`` tells."""
+    found: list[ast.expr] = []
+    queue = [source]
+    while queue:
+        one = queue.pop()
+        if not isinstance(one, ast.Call):
+            continue
+        name = called_name(one)
+        if name in ("islice", "zip") and any(isinstance(given, ast.Starred) for given in one.args):
+            return Unknown(f"the arguments of `{name}` in {reader.cell.told(one)} cannot be followed")
+        if name == "islice":
+            if len(one.args) != 2:
+                return Unknown(f"`islice` in {reader.cell.told(one)} counts batches")
+            found += [] if _is_none(one.args[1]) else [one.args[1]]
+            queue.append(one.args[0])
+        elif name == "zip":
+            ranges = [given for given in one.args if isinstance(given, ast.Call) and called_name(given) == "range"]
+            if any(len(given.args) != 1 for given in ranges):
+                return Unknown(f"`range` in {reader.cell.told(one)} counts batches")
+            found += [given.args[0] for given in ranges]
+            queue += data_beside_a_range(one)
+        elif name in _AROUND and one.args:
+            queue.append(one.args[0])
+    return found
+
+
+def _is_split_again(reader: Reader, source: ast.expr, setting: Setting) -> bool:
+    """Tell whether the edit splits the batches after what counts them, in the loop's own data."""
+    first, last = reader.cell.start(source), reader.cell.end(source)
+    return any(slot.before == ".rebatch(" and first <= slot.start <= last for slot in setting.slots)
+
+
+def _taken(source: ast.expr) -> list[ast.expr]:
+    """List the numbers of batches that methods of the loop's data take or leave out."""
+    taking = (n for n in walk(source) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute))
+    return [call.args[0] for call in taking if called_name(call) in ("take", "skip") and len(call.args) == 1]
+
+
+def _is_none(expr: ast.expr) -> bool:
+    return isinstance(expr, ast.Constant) and expr.value is None
+
+
+def _limits(reader: Reader, loop: Loop) -> Iterator[ast.expr]:
+    """Yield what a counter of the loop's turns is compared with where the loop then ends."""
+    counters = _counters(loop)
+    for node in _own(loop.body) if counters else ():
+        if isinstance(node, ast.If) and any(isinstance(inner, ast.Break) for inner in _own(node.body)):
+            yield from _compared(node.test, counters)
+
+
+def _counters(loop: Loop) -> set[str]:
+    """Name what counts the turns of a loop: by ``enumerate``, beside a ``range``, or by ``n += 1`` in each turn."""
+    found: set[str] = set()
+    if not isinstance(loop, ast.While) and isinstance(loop.target, ast.Tuple) and isinstance(loop.iter, ast.Call):
+        call: ast.expr = loop.iter
+        while isinstance(call, ast.Call) and called_name(call) == "tqdm" and call.args:
+            call = call.args[0]
+        first = loop.target.elts[0] if loop.target.elts else None
+        counting = isinstance(call, ast.Call) and (
+            called_name(call) == "enumerate"
+            or (called_name(call) == "zip" and bool(call.args) and _is_numbers(call.args[0]))
+        )
+        found |= {first.id} if counting and isinstance(first, ast.Name) else set()
+    for statement in loop.body:
+        if isinstance(statement, ast.AugAssign) and isinstance(statement.op, ast.Add):
+            one = isinstance(statement.value, ast.Constant) and statement.value.value == 1
+            found |= {statement.target.id} if one and isinstance(statement.target, ast.Name) else set()
+    stored = [n.id for s in loop.body for n in walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+    return {name for name in found if stored.count(name) <= 1}
+
+
+def _compared(test: ast.expr, counters: set[str]) -> Iterator[ast.expr]:
+    for node in ast.walk(test):
+        if isinstance(node, ast.Compare) and len(node.comparators) == 1:
+            sides = (node.left, node.comparators[0])
+            counting = [any(isinstance(n, ast.Name) and n.id in counters for n in ast.walk(side)) for side in sides]
+            if counting[0] != counting[1]:
+                yield sides[int(counting[0])]
+
+
+def _own(body: list[ast.stmt]) -> Iterator[ast.AST]:
+    """Yield what stands in a loop's body, but not in a loop or function inside it: a ``break`` there is its own."""
+    queue: list[ast.AST] = list(body)
+    while queue:
+        node = queue.pop()
+        yield node
+        if not isinstance(node, (*_LOOPS, *_SCOPES)):
+            queue += ast.iter_child_nodes(node)
+
+
+def _grown(reader: Reader, expr: ast.expr, setting: Setting) -> tuple[Slot, ...]:
+    """Give what makes a number of batches grow as they shrink: the size that divides the samples, or a factor."""
+    sizes = [one for one in divisors(reader, expr) if evaluate(reader, one) == setting.value]
+    if sizes:
+        return tuple(reader.slot(one, setting.value) for one in sizes)
+    start, end = reader.cell.start(expr), reader.cell.end(expr)
+    return (Slot(setting.value, start, end, counts=reader.cell.text(expr)),)
+
+
+def _counts_steps(reader: Reader, loop: ast.While, setting: Setting) -> bool:
+    """Tell whether a ``while`` goes on for a number of turns that does not follow the batch size."""
+    limits = list(_compared(loop.test, _counters(loop)))
+    return any(not follows(reader, limit, setting) for limit in limits)
