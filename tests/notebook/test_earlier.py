@@ -7,9 +7,9 @@ import re
 import pytest
 
 from tf_mem_magic.notebook import earlier
-from tf_mem_magic.notebook.batch.behind import pieces
 from tf_mem_magic.notebook.bindings import last_bindings
 from tf_mem_magic.notebook.earlier import EarlierCells, earlier_cells
+from tf_mem_magic.notebook.follow.behind import pieces
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 
 

@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from tf_mem_magic.notebook.batch.behind import Piece, behind, failing_names, pieces
 from tf_mem_magic.notebook.batch.datasets import COUNTS, chain_of, trace
 from tf_mem_magic.notebook.batch.steps import Steps, argument, follows
+from tf_mem_magic.notebook.follow.behind import Piece, behind, failing_names, pieces
 from tf_mem_magic.notebook.follow.entries import key_of
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.other_uses import follows_at_run_time

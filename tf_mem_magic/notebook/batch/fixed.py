@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from tf_mem_magic.notebook.batch.behind import Piece, behind, model_names, pieces
+from tf_mem_magic.notebook.follow.behind import Piece, behind, model_names, pieces
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.uses import SHAPES, called_name
 

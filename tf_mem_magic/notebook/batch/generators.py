@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from tf_mem_magic.notebook.batch.behind import pieces
+from tf_mem_magic.notebook.follow.behind import pieces
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.uses import called_name, is_batch_name
 

@@ -11,8 +11,8 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.proposals import Preserves, RefusedError
 from tf_mem_magic.core.units import size
-from tf_mem_magic.notebook.batch.behind import behind, has_method, model_names
 from tf_mem_magic.notebook.batch.found import BatchFound
+from tf_mem_magic.notebook.follow.behind import behind, has_method, model_names
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.model import read_notebook
 from tf_mem_magic.notebook.text.cell import PythonCell

@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 
 from tf_mem_magic.core.proposals import RefusedError
-from tf_mem_magic.notebook.batch.behind import behind, failing_names
+from tf_mem_magic.notebook.follow.behind import behind, failing_names
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.notebook.scopes import position
