@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 from tf_mem_magic.notebook.batch import named
 from tf_mem_magic.notebook.batch.earlier_data import earlier_dataset, split_again
-from tf_mem_magic.notebook.batch.generators import batch_parameter, is_step_name
+from tf_mem_magic.notebook.batch.generators import draws_a_batch, earlier_helper
 from tf_mem_magic.notebook.follow import calls, classes
 from tf_mem_magic.notebook.follow.containers import resolved
 from tf_mem_magic.notebook.follow.entries import batch_keyword, dict_value, double_star
 from tf_mem_magic.notebook.follow.reader import Function, Reader, Setting, Slot, Unknown, merge
-from tf_mem_magic.notebook.follow.resolve import resolve
+from tf_mem_magic.notebook.follow.resolve import default_argument, resolve
 from tf_mem_magic.notebook.scopes import Binding
-from tf_mem_magic.notebook.text.ranges import insert_argument
 from tf_mem_magic.notebook.uses import BATCHERS, called_name, is_batch_name
 
 KEEP = frozenset(
@@ -248,12 +247,6 @@ def _loader(reader: Reader, call: ast.Call, name: str) -> Traced:
     return default_argument(reader, call, default)
 
 
-def default_argument(reader: Reader, call: ast.Call, default: int, name: str = "batch_size") -> Setting:
-    """Give the setting that writes an argument where a default applies."""
-    edit = insert_argument(reader.cell, call, f"{name}=")
-    return Setting(default, (Slot(default, edit.start, edit.end, edit.text),))
-
-
 def _own_function(reader: Reader, call: ast.Call, function: Function) -> Traced:
     inside = [n for n in ast.walk(function) if reader.scopes.scope_of(n) is function]
     returns = [n.value for n in inside if isinstance(n, ast.Return) and n.value is not None]
@@ -325,46 +318,9 @@ def _foreign(reader: Reader, call: ast.Call, name: str) -> Traced:
         given = dict_value(stars, "batch_size")
     if given is not None:
         return resolve(reader, given)
-    helper = _earlier_helper(reader, call)
+    helper = earlier_helper(reader, call)
     if helper is not None:
         return helper
     if name in _ARRAY_CALLS and (isinstance(call.func, ast.Name) or _root_name(call.func) in _ARRAY_MODULES):
         return Arrays()
     return Unknown(f"the data in {reader.cell.told(call)} are made by `{name}`, and how it batches is not known")
-
-
-def _earlier_helper(reader: Reader, call: ast.Call) -> Setting | Unknown | None:
-    """Read the batch size that a function of an earlier cell is given, or takes by its default."""
-    if not isinstance(call.func, ast.Name) or reader.bindings(call.func):
-        return None
-    name = call.func.id
-    function = reader.notebook.function(name)
-    node = None if function is None else function.node
-    is_class = isinstance(node, ast.ClassDef)
-    if isinstance(node, ast.ClassDef):
-        node = calls.constructor(node)
-    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        return None
-    parameter = batch_parameter(node)
-    if parameter is None:
-        return None
-    given = calls.bind(call, node, parameter, skip=is_class)
-    default = calls.default_of(node, parameter)
-    if given is None:
-        return Unknown(f"`{name}` gets its batch size in a way that cannot be followed")
-    if given is not default:
-        return resolve(reader, given)
-    if not isinstance(default, ast.Constant) or type(default.value) is not int:
-        return Unknown(f"`{name}` takes a batch size that an earlier cell sets")
-    return default_argument(reader, call, default.value, parameter)
-
-
-def draws_a_batch(reader: Reader, call: ast.Call) -> bool:
-    """Tell whether a call is of a function of the notebook that gives a batch of so many samples."""
-    if not isinstance(call.func, ast.Name):
-        return False
-    function = reader.notebook.function(call.func.id)
-    node = None if function is None else function.node
-    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or batch_parameter(node) is None:
-        return False
-    return not is_step_name(node.name) and any(isinstance(n, ast.Return) and n.value for n in ast.walk(node))

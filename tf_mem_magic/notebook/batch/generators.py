@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import re
 
+from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.behind import pieces
-from tf_mem_magic.notebook.follow.reader import Reader
+from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
+from tf_mem_magic.notebook.follow.resolve import default_argument, resolve
 from tf_mem_magic.notebook.uses import called_name, is_batch_name
 
 _KERAS = frozenset({"flow", "flow_from_directory", "flow_from_dataframe"})
@@ -84,3 +86,40 @@ def _is_own(node: ast.AST) -> bool:
 
 def _loads(node: ast.AST) -> bool:
     return isinstance(getattr(node, "ctx", None), ast.Load)
+
+
+def earlier_helper(reader: Reader, call: ast.Call) -> Setting | Unknown | None:
+    """Read the batch size that a function of an earlier cell is given, or takes by its default."""
+    if not isinstance(call.func, ast.Name) or reader.bindings(call.func):
+        return None
+    name = call.func.id
+    function = reader.notebook.function(name)
+    node = None if function is None else function.node
+    is_class = isinstance(node, ast.ClassDef)
+    if isinstance(node, ast.ClassDef):
+        node = calls.constructor(node)
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return None
+    parameter = batch_parameter(node)
+    if parameter is None:
+        return None
+    given = calls.bind(call, node, parameter, skip=is_class)
+    default = calls.default_of(node, parameter)
+    if given is None:
+        return Unknown(f"`{name}` gets its batch size in a way that cannot be followed")
+    if given is not default:
+        return resolve(reader, given)
+    if not isinstance(default, ast.Constant) or type(default.value) is not int:
+        return Unknown(f"`{name}` takes a batch size that an earlier cell sets")
+    return default_argument(reader, call, default.value, parameter)
+
+
+def draws_a_batch(reader: Reader, call: ast.Call) -> bool:
+    """Tell whether a call is of a function of the notebook that gives a batch of so many samples."""
+    if not isinstance(call.func, ast.Name):
+        return False
+    function = reader.notebook.function(call.func.id)
+    node = None if function is None else function.node
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or batch_parameter(node) is None:
+        return False
+    return not is_step_name(node.name) and any(isinstance(n, ast.Return) and n.value for n in ast.walk(node))

@@ -6,12 +6,12 @@ import ast
 from typing import Literal
 
 from tf_mem_magic.notebook.batch.consumers import is_unlisted
-from tf_mem_magic.notebook.batch.datasets import Arrays, Traced, default_argument, trace
+from tf_mem_magic.notebook.batch.datasets import Arrays, Traced, trace
 from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.batch.steps import STEPS, argument, first_argument
 from tf_mem_magic.notebook.follow.entries import dict_of_an_earlier_cell, dict_value
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
-from tf_mem_magic.notebook.follow.resolve import resolve
+from tf_mem_magic.notebook.follow.resolve import default_argument, resolve
 from tf_mem_magic.notebook.uses import called_name
 
 KERAS_DEFAULT = 32

@@ -9,12 +9,11 @@ import ast
 from collections.abc import Iterator
 
 from tf_mem_magic.core.facts import BatchSeen
-from tf_mem_magic.notebook.batch.datasets import default_argument
 from tf_mem_magic.notebook.batch.steps import STEPS, argument
 from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.objects import Method, method_of
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot
-from tf_mem_magic.notebook.follow.resolve import resolve
+from tf_mem_magic.notebook.follow.resolve import default_argument, resolve
 from tf_mem_magic.notebook.scopes import Scopes
 from tf_mem_magic.notebook.text.cell import walk
 from tf_mem_magic.notebook.text.ranges import insert_line, shares_line

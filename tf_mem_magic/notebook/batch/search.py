@@ -14,7 +14,6 @@ from tf_mem_magic.notebook.batch.counting_on import (
     with_all_that_count_on_it,
     with_counts,
 )
-from tf_mem_magic.notebook.batch.datasets import default_argument
 from tf_mem_magic.notebook.batch.fixed import fixed_model, shape_with
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.batch.keras_call import is_another, setting_of_an_earlier_dict, setting_of_data
@@ -24,6 +23,7 @@ from tf_mem_magic.notebook.batch.steps import argument, find_divisors, find_step
 from tf_mem_magic.notebook.batch.validation import Validation, find_validation
 from tf_mem_magic.notebook.follow.entries import double_star
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
+from tf_mem_magic.notebook.follow.resolve import default_argument
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.uses import KERAS, called_name
 

@@ -10,7 +10,7 @@ from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.other_uses import blocked, drawn_too, earlier, stays_elsewhere
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown, merge
 from tf_mem_magic.notebook.scopes import Binding, position
-from tf_mem_magic.notebook.text.ranges import line_start, shares_line
+from tf_mem_magic.notebook.text.ranges import insert_argument, line_start, shares_line
 from tf_mem_magic.notebook.uses import is_batch_name
 
 _HARMLESS = ("tensorflow", "keras", "numpy", "matplotlib", "math", "typing")
@@ -167,3 +167,9 @@ def _parameter(reader: Reader, binding: Binding) -> Setting | Unknown:
     if any(reader.role(load) == "other" for load in loads):
         return Unknown(f"`{binding.name}` also decides something else in its function")
     return replace(inner, names=inner.names | {binding.name} if is_batch_name(binding.name) else inner.names)
+
+
+def default_argument(reader: Reader, call: ast.Call, default: int, name: str = "batch_size") -> Setting:
+    """Give the setting that writes an argument where a default applies."""
+    edit = insert_argument(reader.cell, call, f"{name}=")
+    return Setting(default, (Slot(default, edit.start, edit.end, edit.text),))
