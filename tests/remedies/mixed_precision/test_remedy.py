@@ -22,11 +22,12 @@ OLD = ModelFacts("model", ("Dense",), weight_bytes=4096, steps_before=3)
 NEW = ModelFacts("model", ("Dense",), weight_bytes=4096)
 
 
-def ask(source, *models, line=None, earlier=(), policy="float32", keras="3.15.1", environment=(), **card):
+def ask(source, *models, line=None, earlier=(), policy="float32", keras="3.15.1", environment=(), shadowed=(), **card):
     device = DeviceFacts(**{"name": "GPU:0", "compute_capability": (7, 5), **card})
     facts = Facts(
-        keras=keras, policy=policy, models=models, devices=(device,), earlier_cells=earlier, environment=environment
-    )
+        keras=keras, policy=policy, models=models, devices=(device,), earlier_cells=earlier, environment=environment,
+        shadowed=shadowed,
+    )  # fmt: skip
     cell = Cell(source)
     return propose(Context(cell, Recording(cell, facts=facts), Diagnosis(device.name, line=line)))[0]
 
@@ -585,6 +586,45 @@ def test_a_model_built_around_one_that_keeps_its_precision_is_changed_in_place_o
         'apply.mixed_precision(model, "mixed_float16")',
         "model.fit(x)",
     ]
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        "net.add(keras.layers.Dense(3))",
+        "net.add_layer(keras.layers.Dense(3))",
+        "head = keras.layers.Dense(3)(net.output)",
+        "def grow():\n    net.top = keras.layers.Dense(3)",
+        "net.tail = keras.Sequential([keras.layers.Dense(3)])\nprint(net.count_params())",
+    ],
+)
+def test_a_model_is_never_said_to_be_built_around_itself(reads):
+    cell = f"import keras\nnet = Net(keras.Sequential([keras.layers.Dense(9)]))\n{reads}\nnet.fit(x, y)"
+    for net in (ModelFacts("net", ("Dense",), weight_bytes=9, steps_before=3), ModelFacts("net", weight_bytes=9)):
+        assert "around `net`" not in getattr(ask(cell, net, line=cell.count("\n") + 1), "reason", "")
+
+
+@pytest.mark.parametrize(
+    ("cell", "line"),
+    [
+        ("if model is None:\n    model = keras.Sequential([keras.layers.Dense(2), keras.layers.Dense(3)])\nmodel.fit(x)", 3),
+        ("try:\n    model\nexcept NameError:\n    model = keras.Sequential([keras.layers.Dense(5), keras.layers.Dense(2)])\nmodel.fit(x)", 5),
+        ("model.fit(x)\nmodel = keras.Sequential([model, keras.layers.Dense(2)])", 1),
+        ("model.predict(x)\nmodel = keras.Sequential([keras.layers.Dense(5), keras.layers.Dense(2)])", 1),
+    ],
+)  # fmt: skip
+def test_a_model_that_was_there_before_is_changed_in_place_where_the_cell_may_not_have_made_it(cell, line):
+    lines = ask(f"import keras\n{cell}", OLD, line=line + 1).source.splitlines()
+    at = lines.index('apply.mixed_precision(model, "mixed_float16")')
+    assert lines[at + 1].startswith(("model.fit", "model.predict"))
+    assert not any("set_dtype_policy" in one for one in lines)
+
+
+@pytest.mark.parametrize("call", ["run(build())", "run(model=build())", "for one in many:\n    run(one)"])
+def test_a_parameter_that_hides_a_model_of_the_notebook_is_not_taken_for_it(call):
+    cell = f"import keras\ndef build():\n    return keras.Sequential([keras.layers.Dense(2)])\ndef run(model):\n    model.fit(x)\n{call}"
+    reason = ask(cell, OLD, line=5, shadowed=("model",)).reason
+    assert reason == "`model` is a parameter of `run`, and which model it is given is not followed"
 
 
 def test_a_function_that_infers_is_left_alone_where_the_model_is_there_before_it():

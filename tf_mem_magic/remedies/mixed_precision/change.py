@@ -43,11 +43,11 @@ def change(ask: Ask, place: Computing, policy: str) -> Change:
 def _start_of_building(ask: Ask, place: Computing, made: list[ast.stmt]) -> ast.stmt | None:
     """Find the top-level statement before which a global policy must stand; None for a model built earlier."""
     cell, names, facts = ask.cell, ask.names, place.facts
-    if facts is not None and not facts.is_new and not any(map(names.builds, made)):
+    if facts is not None and not facts.is_new and not any(names.builds(s) for s in made if _surely_runs(ask, s, place)):
         return None
     if any(names.loads(s) for s in made) or (facts is not None and facts.earlier_bytes):
         return None
-    if kept := _keeps_its_own(ask, made):
+    if kept := _keeps_its_own(ask, place, made):
         if facts is not None and facts.form == "functional" and facts.weight_bytes and made:
             return None
         raise RefusedError(f"`{place.model}` is built around `{kept}`, which keeps the precision it was made with")
@@ -64,7 +64,7 @@ def _start_of_building(ask: Ask, place: Computing, made: list[ast.stmt]) -> ast.
     return first
 
 
-def _keeps_its_own(ask: Ask, made: list[ast.stmt]) -> str:
+def _keeps_its_own(ask: Ask, place: Computing, made: list[ast.stmt]) -> str:
     """Name the model of an earlier cell, or from a file, around which the cell builds the one that ran out."""
     earlier = {m.name for m in ask.facts.models if not m.is_new and not m.local and m.weight_bytes}
     loaded = {t for s in ask.cell.tree.body if ask.names.loads(s) for t in _targets(s)}
@@ -73,9 +73,15 @@ def _keeps_its_own(ask: Ask, made: list[ast.stmt]) -> str:
     for statement in (*building, *functions):
         bound = _targets(statement)
         read = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-        if kept := sorted(read & (earlier | loaded) - bound):
+        if kept := sorted(read & (earlier | loaded) - bound - {place.model}):
             return kept[0]
     return ""
+
+
+def _surely_runs(ask: Ask, statement: ast.stmt, place: Computing) -> bool:
+    """Tell whether a statement has surely made the model anew when it computes: it stands before, under no ``if``."""
+    before = ask.cell.start(statement) <= ask.cell.start(place.top)
+    return before and not isinstance(statement, (ast.If, ast.Try))
 
 
 def _targets(statement: ast.stmt) -> set[str]:

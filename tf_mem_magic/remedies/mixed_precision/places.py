@@ -72,7 +72,7 @@ def computing(ask: Ask) -> Computing:
 
 def _seen_built(ask: Ask, model: str) -> bool:
     """Whether the cell shows that Keras makes ``model``, where no model of the notebook is known at all."""
-    if ask.facts.models and any(m.name == model for m in ask.facts.models):
+    if model not in ask.facts.shadowed and any(m.name == model for m in ask.facts.models):
         return True
     assigned = [n for n in ask.cell.nodes if isinstance(n, ast.Assign) and model in map(ast.unparse, n.targets)]
     return bool(assigned) and all(ask.names.builds(n) for n in assigned)

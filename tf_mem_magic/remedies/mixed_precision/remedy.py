@@ -94,12 +94,6 @@ def _check_scope(ask: Ask) -> None:
         raise RefusedError("the cell sets its precision itself")
 
 
-def _code_words(cell: PythonCell) -> set[str]:
-    """Give the names and attributes of a cell's code: what stands in comments and texts is left out."""
-    found = (n for n in cell.nodes if isinstance(n, (ast.Name, ast.Attribute)))
-    return {n.id if isinstance(n, ast.Name) else n.attr for n in found}
-
-
 def _check_model(ask: Ask, place: Computing) -> None:
     """Refuse a model that cannot compute in 16 bits, or that would save nothing."""
     model = place.facts
