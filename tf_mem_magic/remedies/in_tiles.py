@@ -47,9 +47,7 @@ def propose(ask: Ask) -> Proposal:
     if call is None or not isinstance(call.func, ast.Attribute):
         raise RefusedError("the call of `predict` that ran out was not found in the cell")
     receiver = ask.cell.text(call.func.value)
-    model = ask.facts.model(receiver)
-    if model is None:
-        raise RefusedError(f"`{receiver}` is not known to be a Keras model")
+    model = ask.model_of(call.func.value)
     other = sorted(set(model.layers) - _LAYERS)
     if model.form not in ("functional", "sequential") or other or not _LOOKS & set(model.layers):
         which = f" ({', '.join(other)})" if other else ""
@@ -63,11 +61,10 @@ def propose(ask: Ask) -> Proposal:
         f", {ask.cell.text(k.value) if k.arg is None else f'{k.arg}={ask.cell.text(k.value)}'}" for k in call.keywords
     )
     edit = ask.edit().replace(call, f"apply.in_tiles({receiver}, {picture}, {tile}{rest})")
-    statement = next(s for s in ask.cell.tree.body if s.lineno <= call.lineno <= (s.end_lineno or s.lineno))
     return Proposal(
         key=KEY,
         title=f"Predict in tiles of {tile} × {tile}",
-        source=edit.before(statement, apply=True).source(),
+        source=edit.before(ask.statement(call), apply=True).source(),
         original=ask.source,
         preserves="close numerics",
         caveats=(
@@ -123,6 +120,12 @@ EXAMPLES: tuple[Example, ...] = (
     _example("attention", _PREDICT, "(MultiHeadAttention)", declined=True, layers=("Conv2D", "MultiHeadAttention")),
     _example("no convolution", _PREDICT, "may look at the whole", declined=True, layers=("Dense",)),
     _example("an ordinary batch", _PREDICT, "not one large picture", declined=True, situation=None),
+    _example(
+        "a function's own name",
+        "%%tfmem\ndef run(model): return model.predict(photo[None])\nrun(net)\n",
+        "`model` is a name of a function",
+        declined=True,
+    ),
     _example("not a model", _PREDICT.replace("model.", "net."), "`net` is not known", declined=True),
     _example("evaluate", "%%tfmem\nmodel.evaluate(photo[None], y)\n", "call of `predict`", declined=True),
     _example("steps and more", "%%tfmem\nmodel.predict(photo[None], 1)\n", "more than the picture", declined=True),

@@ -6,12 +6,16 @@ import ast
 from typing import Any
 
 from tf_mem_magic.core.diagnosis import Diagnosis, Situation, SituationKind
-from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
+from tf_mem_magic.core.recording import Recording
+from tf_mem_magic.diagnose.situation_data import alike
+from tf_mem_magic.notebook.text.edits import argument
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.examples import example
 from tf_mem_magic.remedies._engine.guards import apply_is_free, device_memory, keras_3, python, situation
 from tf_mem_magic.remedies._engine.question import Ask, remedy
+from tf_mem_magic.remedies._engine.rows import rows_that_fit
 
 KEY = "outputs-to-host"
 TITLE = "Keep predictions in the computer's memory"
@@ -42,24 +46,25 @@ def propose(ask: Ask) -> Proposal:
     call = calls[0]
     assert isinstance(call.func, ast.Attribute)
     receiver = ask.cell.text(call.func.value)
-    if ask.facts.model(receiver) is None:
-        raise RefusedError(f"`{receiver}` is not known to be a Keras model")
-    name = _given(call)
+    ask.model_of(call.func.value)
+    given = _given(call)
+    ask.shared(given)
+    name = given.id
     dataset = ask.facts.dataset(name)
     if dataset is not None:
         title, told = "Predict a batch at a time", "No progress bar is shown."
         arguments = _of_dataset(dataset, call)
     else:
         data = _data(ask, name)
-        rows, batch = _rows(ask.facts, diagnosis, data)
+        rows, batch = _rows(ask.recording, diagnosis, data)
         if rows >= (data.shape or (0,))[0]:
             raise RefusedError(f"a part would be as large as all of `{name}`")
         rest = "".join(f", {k.arg}={ask.cell.text(k.value)}" for k in call.keywords if k.arg != "x")
         rest = f"{', batch_size=' + ask.cell.text(call.args[1]) if len(call.args) > 1 else ''}{rest}"
         title, arguments = f"Predict {rows} rows at a time", f"{name}, {rows}{rest}"
-        told = f"The batches stay at {batch} rows; each part shows a progress bar of its own."
+        told = f"The batches stay at {batch} rows{_progress(call)}."
     edit = ask.edit().replace(call, f"apply.predict_in_parts({receiver}, {arguments})")
-    statement = next(s for s in ask.cell.tree.body if s.lineno <= call.lineno <= (s.end_lineno or s.lineno))
+    statement = ask.statement(call)
     return Proposal(
         key=KEY,
         title=title,
@@ -75,7 +80,14 @@ def propose(ask: Ask) -> Proposal:
     )
 
 
-def _given(call: ast.Call) -> str:
+def _progress(call: ast.Call) -> str:
+    """Say that each part reports its progress, where it is not told to be quiet."""
+    verbose = argument(call, "verbose", 2)
+    quiet = isinstance(verbose, ast.Constant) and verbose.value in (0, "0")
+    return "" if quiet else "; each part reports its progress on its own"
+
+
+def _given(call: ast.Call) -> ast.Name:
     """Name what ``predict`` is called on; refuse where more is given than can be passed on."""
     given = [*call.args[:1], *(k.value for k in call.keywords if k.arg == "x")]
     if len(given) != 1 or not isinstance(given[0], ast.Name):
@@ -83,7 +95,7 @@ def _given(call: ast.Call) -> str:
     others = [k.arg or "**" for k in call.keywords if k.arg not in _PASSED_ON and k.arg != "x"]
     if others or len(call.args) > 2 or any(isinstance(one, ast.Starred) for one in call.args):
         raise RefusedError(f"`predict` is given more than its batch size ({', '.join(others) or 'by position'})")
-    return given[0].id
+    return given[0]
 
 
 def _of_dataset(dataset: DatasetFacts, call: ast.Call) -> str:
@@ -97,23 +109,31 @@ def _of_dataset(dataset: DatasetFacts, call: ast.Call) -> str:
 
 def _data(ask: Ask, name: str) -> NamedValue:
     """Give the array of that name; refuse where it is none."""
-    value = next((v for v in ask.facts.values if v.name == name), None)
+    value = ask.facts.value(name)
     if value is None or not value.shape:
         raise RefusedError(f"`{name}` is no array whose rows are known")
     return value
 
 
-def _rows(facts: Facts, diagnosis: Diagnosis, data: NamedValue) -> tuple[int, int]:
+def _rows(recording: Recording, diagnosis: Diagnosis, data: NamedValue) -> tuple[int, int]:
     """Give the rows of a part, a multiple of the batch, and the batch."""
-    batch = next((seen.batch for seen in facts.batches if seen.method == "predict"), 32)
+    batch = next((seen.batch for seen in recording.facts.batches if seen.method == "predict"), 32)
     rows = (data.shape or (1,))[0]
-    shape = diagnosis.shape or ()
-    joined = bool(shape) and shape[0] == rows
-    # Where it ran out before the results were joined, what was in use is the results of some of the rows.
-    each = (diagnosis.requested or 0) / rows if joined else (diagnosis.in_use or 0) / rows
-    room = _SHARE * (diagnosis.limit or 0)
-    most = int(room / each) if each and room else rows // 8
-    return max(most // batch, 1) * batch, batch
+    most = rows_that_fit(diagnosis, _bytes_a_row(recording, diagnosis, rows, batch), _SHARE)
+    return (max((most or 0) // batch, 1) * batch, batch)
+
+
+def _bytes_a_row(recording: Recording, diagnosis: Diagnosis, rows: int, batch: int) -> float:
+    """Give what the results of a row take, as far as it is known; rather too much, so that a part surely fits.
+
+    With several outputs what failed is one of them, and what is in use is of all that were computed.
+    """
+    shape, in_use = diagnosis.shape or (), diagnosis.in_use or 0
+    if shape and shape[0] == rows:  # they were joined: all rows were computed
+        return max(diagnosis.requested or 0, in_use) / rows
+    held = alike(recording, diagnosis)
+    done = min(held[0] * batch, rows) if held is not None else batch
+    return in_use / done
 
 
 def _example(name: str, cell: str, expect: str, declined: bool = False, **more: Any) -> Example:

@@ -12,6 +12,7 @@ from tf_mem_magic.notebook.text.edits import argument
 from tf_mem_magic.remedies._engine.examples import example
 from tf_mem_magic.remedies._engine.guards import device_memory, python, situation
 from tf_mem_magic.remedies._engine.question import Ask, remedy
+from tf_mem_magic.remedies._engine.rows import rows_that_fit
 
 KEY = "rows-in-chunks"
 TITLE = "Rows in chunks"
@@ -111,7 +112,7 @@ def _rows(ask: Ask, call: ast.Call) -> NamedValue:
     inside = {n.id for other in others for n in ast.walk(other) if isinstance(n, ast.Name)}
     if first.id in inside:
         raise RefusedError(f"`{first.id}` is also read by its other arguments")
-    value = next((v for v in ask.facts.values if v.name == first.id), None)
+    value = ask.facts.value(first.id)
     if value is None or not value.shape or len(value.shape) < 2:
         raise RefusedError(f"the shape of `{first.id}` is not known")
     return value
@@ -120,9 +121,8 @@ def _rows(ask: Ask, call: ast.Call) -> NamedValue:
 def _step(diagnosis: Diagnosis) -> int:
     """Give the rows of a chunk: a power of two whose result takes an eighth of the device at most."""
     rows = (diagnosis.shape or (1,))[0]
-    each = (diagnosis.requested or 0) / max(rows, 1)
-    room = _SHARE * (diagnosis.limit or 0)
-    fits = int(room / each) if each and room else rows // 16
+    fits = rows_that_fit(diagnosis, (diagnosis.requested or 0) / max(rows, 1), _SHARE)
+    fits = rows // 16 if fits is None else fits
     most = max(1, min(fits, rows // 2, _MOST))
     return int(2 ** (most.bit_length() - 1))
 

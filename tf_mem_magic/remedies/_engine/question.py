@@ -120,6 +120,31 @@ class Ask:
             raise RefusedError(self._place)
         return self._place
 
+    def model_of(self, expr: ast.expr) -> ModelFacts:
+        """Give the facts of the model that an expression of the cell holds.
+
+        Refused where it is none of Keras's, or where its name is one of a function's own: facts are known of the
+        notebook's names.
+        """
+        self.shared(expr)
+        text = self.cell.text(expr)
+        found = self.facts.model(text)
+        if found is None:
+            raise RefusedError(self.why_unknown(text))
+        return found
+
+    def shared(self, expr: ast.expr) -> None:
+        """Refuse where a name in an expression of the cell is one of a function's or comprehension's own."""
+        for name in (n for n in ast.walk(expr) if isinstance(n, ast.Name)):
+            if self.scopes.home(name) is not self.cell.tree:
+                raise RefusedError(
+                    f"`{name.id}` is a name of a function or comprehension there: what it holds is not known"
+                )
+
+    def statement(self, node: ast.AST) -> ast.stmt:
+        """Give the cell's own statement that holds ``node``."""
+        return self.scopes.top_statement(node)
+
     @property
     def model(self) -> ModelFacts:
         """The facts of the model that the cell trains; refused where it is not known."""
