@@ -80,6 +80,22 @@ diagnosis, step = running.report.diagnosis, running.report.recording.facts.step
 found["loop"] = [step.batch, step.other, step.why_not, diagnosis.in_use]
 found["loop's parts"] = {part.kind: part.bytes for part in diagnosis.breakdown}
 found["loop's layers"] = [row.layer for row in diagnosis.layers if row.bytes >= 1 << 20]
+scaled = layers.Normalization(axis=None)  # holds small tensors, not variables
+scaled.adapt(x[:8] + 1.0)
+small = tf.constant([1.0, 2.0])
+class Shifted(layers.Layer):
+    def call(self, rows):
+        return rows + small[1]
+normal = keras.Sequential([keras.Input((UNITS,)), scaled, Shifted(),
+                           *(layers.Dense(UNITS, activation="relu") for _ in range(LAYERS)), layers.Dense(1)])
+normal.compile("sgd", "mse", jit_compile=False)
+try:
+    with record() as running:
+        normal.fit(x, y, batch_size=BATCH, verbose=0)
+except tf.errors.ResourceExhaustedError:
+    pass
+step = running.report.recording.facts.step
+found["small constants"] = [step.why_not, len(step.layers), bool(running.report.diagnosis.layers)]
 found["eager"] = real(ValueError("no function in here"), {}, ()).why_not
 print("FOUND" + json.dumps(found))
 """
@@ -137,6 +153,12 @@ def test_a_loop_of_ones_own_is_read_at_the_sizes_that_it_was_called_with(found):
     assert parts.get("other", 0) <= 0.03 * in_use, parts
     assert found["loop's layers"]
     assert set(found["loop's layers"]) <= set(found["layers"])
+
+
+@pytest.mark.tf
+def test_small_tensors_that_a_layer_holds_do_not_hinder_reading_the_step(found):
+    why_not, layers, told = found["small constants"]
+    assert (why_not, layers > LAYERS, told) == ("", True, True)
 
 
 @pytest.mark.tf

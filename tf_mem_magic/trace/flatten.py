@@ -117,7 +117,8 @@ class Flattener:
         ``library`` is the graph that knows the functions which are called.
         """
         ops: dict[Any, list[Any]] = {}
-        inputs = {id(op) for op in graph.get_operations() if op.type == "Placeholder" and id(op.outputs[0]) in made}
+        # A small constant that the function has captured is an argument too, and no placeholder.
+        inputs = {id(op) for op in graph.get_operations() if op.outputs and all(id(t) in made for t in op.outputs)}
         for op in _in_order(graph):
             if id(op) in inputs:
                 ops[op] = []
