@@ -127,6 +127,11 @@ class Notebook:
         hit = (c for c in self.cell.calls if line is not None and c.lineno <= line <= (c.end_lineno or c.lineno))
         return tuple(sorted(hit, key=lambda c: (c.lineno, c.col_offset, -(c.end_lineno or 0)), reverse=True))
 
+    def statement_in(self, line: int | None) -> ast.stmt | None:
+        """Give the one statement of the cell itself that covers a line; None where there is none, or more than one."""
+        hit = [s for s in self.cell.tree.body if line is not None and s.lineno <= line <= (s.end_lineno or s.lineno)]
+        return hit[0] if len(hit) == 1 else None
+
     def definitions(self, name: str, at: ast.AST) -> tuple[Binding, ...]:
         """List the bindings of ``name`` in the cell that may reach ``at``: one alone where it is sure."""
         scope = self.scopes.lookup(name, self.scopes.scope_of(at))
@@ -186,11 +191,6 @@ class Notebook:
     def edit(self) -> Editor:
         """Give an editor of the cell that ran."""
         return Editor(self.cell)
-
-    def check_apply_is_free(self) -> None:
-        """Refuse where a cell uses the name ``apply``, which a changed cell imports, for something of its own."""
-        if self.takes("apply"):
-            raise RefusedError("the notebook uses the name `apply` for something of its own")
 
 
 def _last_binding(before: EarlierCells, name: str) -> int | None:

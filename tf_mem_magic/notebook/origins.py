@@ -95,11 +95,6 @@ class KerasNames:
                 return name
         return next((f"{name}.keras" for name, origin in bound.items() if origin == "tensorflow"), None)
 
-    def builds_class(self, base: ast.expr) -> bool:
-        """Whether a class with this base is a layer or a model."""
-        origin = self.origin(base)
-        return origin.startswith("keras.") or (isinstance(base, ast.Name) and self._is_built(base.id))
-
     def _is_built(self, name: str) -> bool:
         self._learn(name)
         return name in self._builders

@@ -10,6 +10,7 @@ from tf_mem_magic.core.diagnosis import Diagnosis, SituationKind
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.diagnose.situation_keys import CREATES
 from tf_mem_magic.notebook.origins import KerasNames, tensorflow_name
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 from tf_mem_magic.notebook.text.mask import NotPython
@@ -26,7 +27,6 @@ _TRAINING = frozenset({"fit", "train_on_batch", "GradientTape", "apply_gradients
 _PREPARES_TRAINING = frozenset({"compile", "build"})
 _VALIDATES = "`fit` ran out while it validated, and its validation runs where it trains"
 _MAKES = frozenset({"fit", "train_on_batch", "build", "load_weights", "load_model"})
-_CREATES = frozenset({"add_weight", "add_variable", "_initialize_with_initializer"})
 _PREPARES = ("tensorflow.image.", "tensorflow.math.", "tensorflow.linalg.", "tensorflow.signal.", "tensorflow.strings.")
 _PREPARES_BY = frozenset(
     f"tensorflow.{name}"
@@ -117,7 +117,7 @@ def _check_scope(ask: Ask) -> None:
         raise RefusedError(f"it was {diagnosis.device} that ran out, and the CPU's memory is what this would use")
     if facts.keras is not None and facts.keras.startswith("2."):
         raise RefusedError("this is Keras 2 (tf_keras), with which it was not tested")
-    if any(frame.function in _CREATES for error in ask.recording.errors for frame in error.frames):
+    if any(frame.function in CREATES for error in ask.recording.errors for frame in error.frames):
         raise RefusedError("it ran out while weights were made, and they belong on the GPU")
     for pattern, words, reason in _NOT_CERTAIN:
         if ask.notebook.matches(pattern, *words):
@@ -126,13 +126,10 @@ def _check_scope(ask: Ask) -> None:
 
 def _find_work(ask: Ask) -> _Work:
     """Find the statement that ran out, and be certain that it neither trains nor builds anything."""
-    cell, names, facts, line = ask.cell, ask.names, ask.facts, ask.line
-    places = [
-        n for n, s in enumerate(cell.tree.body) if line is not None and s.lineno <= line <= (s.end_lineno or s.lineno)
-    ]
-    if len(places) != 1:
+    cell, names, facts, statement = ask.cell, ask.names, ask.facts, ask.failing_statement
+    if statement is None:
         raise RefusedError("the statement that ran out of memory was not found in the cell")
-    statement = cell.tree.body[places[0]]
+    place = cell.tree.body.index(statement)
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         name = f"the class `{statement.name}`" if isinstance(statement, ast.ClassDef) else f"`{statement.name}`"
         if ask.gradients == "fit" and facts.validating:
@@ -160,15 +157,17 @@ def _find_work(ask: Ask) -> _Work:
         models = tuple({m.name: m for m in (_model(c, facts) for c in keras) if m is not None}.values())
         _check_calls(names, [c for c in calls if c not in keras], (), imported=_is_simple(statement))
         title = f"{_INFERENCE[called_name(keras[0])]} on the CPU"
-        return _Work(places[0], title, models, by_keras=True)
+        return _Work(place, title, models, by_keras=True)
     if direct:
         models = tuple({m.name: m for m in facts.models if any(_name(c) == m.name for c in direct)}.values())
         _check_calls(names, calls, models)
-        return _Work(places[0], f"Call {' and '.join(f'`{m.name}`' for m in models)} on the CPU", models)
+        return _Work(
+            cell.tree.body.index(statement), f"Call {' and '.join(f'`{m.name}`' for m in models)} on the CPU", models
+        )
     if not any(_prepares(names, call) for call in calls):
         raise RefusedError("what ran out is no evaluation, prediction or preparation of data that is known")
     _check_calls(names, calls, ())
-    return _Work(places[0], "Prepare the data on the CPU")
+    return _Work(place, "Prepare the data on the CPU")
 
 
 def _belongs(call: str) -> str:

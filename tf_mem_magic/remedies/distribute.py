@@ -10,6 +10,7 @@ from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, P
 from tf_mem_magic.core.proposals import Context, Declined, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.units import GIB
+from tf_mem_magic.diagnose.situation_keys import CREATES
 from tf_mem_magic.notebook.building import find_building
 from tf_mem_magic.notebook.origins import tensorflow_name
 from tf_mem_magic.remedies._engine.cards import find_card, is_cuda, is_occupied, list_cards
@@ -18,7 +19,6 @@ from tf_mem_magic.remedies._engine.question import Ask, remedy
 KEY = "distribute"
 TITLE = "Several GPUs"
 
-_CREATES = frozenset({"add_weight", "add_variable", "_initialize_with_initializer"})
 _NOT_CERTAIN = (
     (re.compile(r"\b\w*Strategy\("), ("Strategy(",), "the notebook uses a distribution strategy itself"),
     (
@@ -69,7 +69,7 @@ def _proposal(ask: Ask, cards: list[DeviceFacts]) -> Proposal:
     diagnosis = ask.diagnosis
     if diagnosis is not None and diagnosis.cause == "leftovers":
         raise RefusedError("what is left over fills the card, and it would still be there")
-    if any(f.function in _CREATES for e in ask.recording.errors for f in e.frames):
+    if any(f.function in CREATES for e in ask.recording.errors for f in e.frames):
         raise RefusedError("it ran out while weights were made, and every card holds all of them")
     for pattern, words, reason in _NOT_CERTAIN:
         if ask.notebook.matches(pattern, *words):

@@ -39,8 +39,10 @@ _WHY = (
 @remedy(KEY, TITLE, GUARDS)
 def propose(ask: Ask) -> Proposal:
     """Offer it where a data set of whole arrays was copied to a GPU before the first step."""
-    place = _place(ask)
-    statement = ask.cell.tree.body[place]
+    statement = ask.failing_statement
+    if statement is None:
+        raise RefusedError("the statement that ran out of memory was not found in the cell")
+    place = ask.cell.tree.body.index(statement)
     calls = [node for node in ast.walk(statement) if isinstance(node, ast.Call)]
     if not any(called_name(call) in _SLICES for call in calls):
         raise RefusedError("the statement that ran out makes no data set of arrays")
@@ -70,16 +72,6 @@ def propose(ask: Ask) -> Proposal:
 def _is_plain(call: ast.Call) -> bool:
     """Whether a call computes nothing on a GPU when the data set is made."""
     return called_name(call) in (_METHODS if isinstance(call.func, ast.Attribute) else _FUNCTIONS)
-
-
-def _place(ask: Ask) -> int:
-    """Find the statement that failed among the cell's own."""
-    line = ask.line
-    body = ask.cell.tree.body
-    found = [n for n, s in enumerate(body) if line is not None and s.lineno <= line <= (s.end_lineno or s.lineno)]
-    if len(found) != 1:
-        raise RefusedError("the statement that ran out of memory was not found in the cell")
-    return found[0]
 
 
 def _example(

@@ -39,8 +39,8 @@ def propose(ask: Ask) -> Proposal:
         raise RefusedError(f"`{name}` is no plain name")
     call = _append(ask, name)
     tensor = call.args[0]
-    top = next(n for n, s in enumerate(ask.cell.tree.body) if s.lineno <= call.lineno <= (s.end_lineno or s.lineno))
-    found = tensorflow_name(ask.names, top)
+    top = ask.statement(call)
+    found = tensorflow_name(ask.names, ask.cell.tree.body.index(top))
     if found is None or found[1]:
         raise RefusedError("no name for TensorFlow is certain in this cell")
     tf = found[0]
@@ -52,7 +52,7 @@ def propose(ask: Ask) -> Proposal:
     made_here = any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for n in ask.cell.nodes)
     if not made_here:
         # It is an earlier cell's list: what the run that failed appended is still in it.
-        edit = edit.before(ask.cell.tree.body[top], f"while len({name}) > {grown.before}: {name}.pop()")
+        edit = edit.before(top, f"while len({name}) > {grown.before}: {name}.pop()")
     return Proposal(
         key=KEY,
         title=f"Keep `{name}` in the computer's memory",

@@ -85,11 +85,9 @@ def propose(ask: Ask) -> Proposal:
 
 def _assigned(ask: Ask) -> tuple[ast.Assign, ast.Call, str]:
     """Find the statement that failed: one name is assigned what one call gives."""
-    line = ask.line
-    found = [s for s in ask.cell.tree.body if line is not None and s.lineno <= line <= (s.end_lineno or s.lineno)]
-    if len(found) != 1:
+    statement = ask.failing_statement
+    if statement is None:
         raise RefusedError("the statement that ran out of memory was not found in the cell")
-    statement = found[0]
     if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
         raise RefusedError("the statement that ran out does not assign one result to one name")
     target, value = statement.targets[0], statement.value

@@ -90,6 +90,9 @@ def test_a_function_of_an_earlier_cell_counts_with_its_code():
         ("for old in data:\n    fit(old)", False),
         ("old, new = split(x)\nfit(old)", False),
         ("print('the old model')", False),
+        ("%matplotlib inline\nold = build()\nold.fit(x)", False),
+        ("!pip install -q keras\nold = build()\nold.fit(x)", False),
+        ("!du -h {old}\nold = build()\nold.fit(x)", True),
     ],
 )
 def test_a_name_is_used_where_the_code_reads_what_it_held(source, used):

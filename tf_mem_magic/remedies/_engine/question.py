@@ -104,6 +104,11 @@ class Ask:
         """The line of the tree that ran out of memory; None where that is not known."""
         return None if self.diagnosis is None else self.cell.line_of(self.diagnosis.line)
 
+    @property
+    def failing_statement(self) -> ast.stmt | None:
+        """The cell's own statement in which memory ran out; None where the line is not known, or several share it."""
+        return self.notebook.statement_in(self.line)
+
     @cached_property
     def failing(self) -> tuple[ast.Call, ...]:
         """The calls of the cell on the way to the error, innermost first; none where the line is not known."""

@@ -55,13 +55,12 @@ def _is_shell(node: ast.expr) -> bool:
 def used_words(cell: PythonCell) -> set[str]:
     """Give the names that the cell's code may use; one that it only sets anew is none of them.
 
-    A text counts where it is one name, or where it is given to what looks up names in texts.
+    A text counts where it is one name, or where it is given to what looks up names in texts; of a line that only
+    IPython reads every word counts.
     """
-    found = set(_words(cell.tree))
     lines = split_lines(cell.source)
-    for number in cell.hidden:
-        found.update(_WORD.findall(lines[number - 1]))
-    return found - rebuilt_names(cell.source) if not cell.hidden else found
+    hidden = {word for number in cell.hidden for word in _WORD.findall(lines[number - 1])}
+    return (set(_words(cell.tree)) - rebuilt_names(cell.source)) | hidden
 
 
 def _words(tree: ast.Module) -> Iterator[str]:

@@ -7,14 +7,12 @@ import re
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.core.units import brief_unit, size
+from tf_mem_magic.diagnose.situation_keys import CREATES
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.batch.search import find_batch
 from tf_mem_magic.notebook.follow.reader import Unknown
 from tf_mem_magic.remedies._engine.guards import Check
 from tf_mem_magic.remedies._engine.question import Ask
-
-_CREATES = frozenset({"add_weight", "add_variable", "add_variable_from_reference", "_initialize_with_initializer"})
-"""Keras functions that create variables: memory that does not depend on the batch."""
 
 _UPDATE = re.compile(r"(?:^|/)(?:Assign(?:Add|Sub)?VariableOp|Resource(?:Sparse)?Apply\w+?)(?:_\d+)?$")
 """Operations that update a weight or an optimizer's state; a new value takes as much memory as the old one."""
@@ -45,7 +43,7 @@ def _why_not(ask: Ask) -> str:
         return ""
     if ask.host_ran_out:
         return "the computer's own memory ran out, not the memory that training steps use"
-    created = any(f.function in _CREATES for e in ask.recording.errors for f in e.frames)
+    created = any(f.function in CREATES for e in ask.recording.errors for f in e.frames)
     if created or diagnosis.op in ("VarHandleOp", "VariableV2"):
         return "it ran out while weights or optimizer variables were made, and those do not shrink with the batch"
     if diagnosis.op in ("SaveV2", "RestoreV2", "CacheDatasetV2", "TensorDataset"):

@@ -6,7 +6,7 @@ import ast
 
 from tf_mem_magic.core.diagnosis import SituationKind
 from tf_mem_magic.core.effects import Effect
-from tf_mem_magic.core.facts import Facts, ModelFacts
+from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.proposals import Context, Estimate, Point, Proposal, RefusedError
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.units import brief_unit, size
@@ -19,6 +19,7 @@ from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
 from tf_mem_magic.remedies._engine.guards import python
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.smaller_batch.asked import failing_lines, fewer_samples_may_help, found_batch
+from tf_mem_magic.remedies.smaller_batch.caveats import caveats_of
 from tf_mem_magic.remedies.smaller_batch.direct_call import call_in_batches, find_direct_call
 from tf_mem_magic.remedies.smaller_batch.examples import EXAMPLES
 from tf_mem_magic.remedies.smaller_batch.step_up import KEY as LARGER
@@ -62,7 +63,7 @@ def propose(ask: Ask) -> Proposal:
         ask.source,
         "close numerics" if inference else "same model, other gradients",
         estimate,
-        caveats=(*notes, *(() if inference else _caveats(ask, found))),
+        caveats=(*notes, *(() if inference else caveats_of(ask, found))),
         why=_why(ask, found, batch, estimate),
         expects=_expects(found, batch),
         undo="\n".join(found.undo),
@@ -151,27 +152,6 @@ def _expects(found: BatchFound, batch: int) -> tuple[tuple[str, int], ...]:
     if not found.per_replica:
         return ((f"batch of {found.method}" if found.method in ("evaluate", "predict") else "batch", batch),)
     return () if found.seen is None else (("batch", found.seen // found.value * batch),)
-
-
-def _caveats(ask: Ask, found: BatchFound) -> tuple[str, ...]:
-    facts = ask.facts
-    text = ask.source
-    caveats = ["Each epoch takes more steps."]
-    layers = {layer for m in _models(facts, found) for layer in m.layers}
-    if "BatchNormalization" in layers or (not layers and "BatchNormalization" in text):
-        caveats.append("BatchNormalization computes its statistics from smaller batches.")
-    if any(m.schedule for m in _models(facts, found)) or any(w in text for w in ("schedules.", "decay_steps")):
-        caveats.append("The learning-rate schedule counts steps, so it moves on faster.")
-    else:
-        caveats.append("A smaller learning rate may suit it better.")
-    if found.per_replica or "Strategy(" in text:
-        caveats.append("Under a distribution strategy Keras splits the batch given to fit over the replicas.")
-    return tuple(caveats)
-
-
-def _models(facts: Facts, found: BatchFound) -> tuple[ModelFacts, ...]:
-    one = facts.model(found.receiver or "")
-    return (one,) if one is not None else facts.models
 
 
 def _refusal(ask: Ask, reason: str) -> RefusedError:

@@ -11,6 +11,7 @@ from tf_mem_magic.notebook.batch.found import set_batch
 from tf_mem_magic.notebook.follow.reader import Unknown
 from tf_mem_magic.remedies._engine.question import Ask
 from tf_mem_magic.remedies.smaller_batch.asked import found_batch
+from tf_mem_magic.remedies.smaller_batch.caveats import caveats_of
 
 KEY = "larger-batch"
 
@@ -60,7 +61,7 @@ def step_up(full: Context, fitted: Recording) -> Proposal | None:
         estimate=Estimate(
             series.peak, high, f"{size(series.peak)} measured at batch {batch}, at most in proportion to the batch"
         ),
-        caveats=notes,
+        caveats=(*notes, *caveats_of(ask, found)),
         why=f"Batch {batch} left room: {size(limit - series.peak)} of {size(limit)} were never used.",
         expects=(("batch", wanted),),
         undo="\n".join(found.undo),
