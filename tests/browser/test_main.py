@@ -136,7 +136,10 @@ def test_memory_growth_restarts_replays_and_is_on_before_anything_runs(folder):
         "on = tf.config.experimental.get_memory_growth\n"
         "print('growth', [bool(on(gpu)) for gpu in tf.config.list_physical_devices('GPU')])"
     )
-    fill = "%%tfmem\nwith tf.device('GPU:0'):\n    held = [tf.identity(tf.zeros((1024, 1024, 8))) for _ in range(N)]"
+    fill = (
+        "%%tfmem\nfits = all(on(gpu) for gpu in tf.config.list_physical_devices('GPU'))\n"
+        "with tf.device('GPU:0'):\n    held = [tf.identity(tf.zeros((1024, 1024, 8))) for _ in range(2 if fits else N)]"
+    )
     cells = [
         "%load_ext tf_mem_magic",
         "import tensorflow as tf\nimport os\n" + growth + "\nprint('pid', os.getpid())",
@@ -157,12 +160,21 @@ def test_memory_growth_restarts_replays_and_is_on_before_anything_runs(folder):
         assert "N = 40" in lab.output_text(3)
         lab.click("Restart and run")
         wait_until(lambda: "growth [True]" in lab.output_text(1), "the first cells ran again in a kernel with growth")
-        wait_until(
-            lambda: "Runs of this cell:" in lab.output_text(3) and not lab.is_running(3), "the cell itself ran again"
-        )
+        lab.wait_for_text(3, "Restart with memory growth: it fits")
         assert lab.output_text(1).split("pid")[1] != first.split("pid")[1]
         assert lab.page.locator(".jp-Dialog").count() == 0
         assert "growth [True]" in value(lab, 4)
+
+        # A restart of the person's own, without growth: nothing is claimed of it.
+        lab.restart()
+        lab.command("notebook:clear-all-cell-outputs")
+        for index in range(3):
+            lab.run(index)
+        run_to_the_panel(lab, 3, "memory growth")
+        assert "planned" not in lab.output_text(0)
+        assert "growth [False]" in lab.output_text(1)
+        assert "Out of memory on GPU:0" in lab.output_text(3)
+        assert "it fits" not in lab.output_text(3)
         lab.shut_down()
 
 

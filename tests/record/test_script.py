@@ -37,15 +37,45 @@ with record("training"):
 print("not reached")
 """
 
+IN_A_FUNCTION = """\
+import keras
+import numpy as np
+
+from tf_mem_magic import record
+
+
+def build():
+    hidden = [keras.layers.Dense(512, activation="relu") for _ in range(4)]
+    net = keras.Sequential([keras.Input((64,)), *hidden, keras.layers.Dense(1)])
+    net.compile("adam", "mse", jit_compile=False)
+    return net
+
+
+def main(epochs):
+    x, y = np.zeros((20000, 64), "float32"), np.zeros((20000, 1), "float32")
+    net = build()
+    with record("training"):
+        net.fit(x, y, batch_size=12288, epochs=epochs, verbose=0)
+
+
+if __name__ == "__main__":
+    main(1)
+"""
+
+
+def run(folder, script):
+    """Run a script in a process that runs out of memory."""
+    (folder / "train.py").write_text(script)
+    env = dict(os.environ, PYTHONPATH=str(ROOT), TFMEM_CACHE=str(folder / "cache"), **bfc(128))
+    command = [sys.executable, "train.py"]
+    return subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=240)
+
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """The script in a process that runs out of memory, and its folder."""
+    """The script after its run, and its folder."""
     folder = tmp_path_factory.mktemp("script")
-    (folder / "train.py").write_text(SCRIPT)
-    env = dict(os.environ, PYTHONPATH=str(ROOT), TFMEM_CACHE=str(folder / "cache"), **bfc(128))
-    command = [sys.executable, "train.py"]
-    return folder, subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=240)
+    return folder, run(folder, SCRIPT)
 
 
 def test_stderr_tells_before_the_error_passes_on(done):
@@ -71,6 +101,15 @@ def test_the_scripts_own_fit_gets_a_patch(done):
     _, ran = done
     line = "    net.fit(x, y, batch_size=12288, epochs=1, verbose=0)"
     assert any(f"\n-{line}\n+    net.fit(x, y, batch_size=" in patch for patch in patches(ran.stderr)), ran.stderr
+    assert "no call of fit" not in ran.stderr
+
+
+def test_a_block_in_a_function_is_reported_and_patched_too(tmp_path):
+    ran = run(tmp_path, IN_A_FUNCTION)
+    line = IN_A_FUNCTION.splitlines().index("        net.fit(x, y, batch_size=12288, epochs=epochs, verbose=0)") + 1
+    assert -1 < ran.stderr.find(f"train.py:{line} in main:") < ran.stderr.find("Traceback (most recent call last)")
+    changed = "\n+        net.fit(x, y, batch_size=6144, epochs=epochs, verbose=0)"
+    assert any(changed in patch for patch in patches(ran.stderr)), ran.stderr
     assert "no call of fit" not in ran.stderr
 
 

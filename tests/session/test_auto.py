@@ -185,6 +185,28 @@ class TestWithRealTools:
         assert not (tmp_path / "reached").exists()
 
 
+class TestFailuresWithRealTools:
+    pytestmark = kernels
+
+    def test_a_night_job_that_fails_tells_what_was_tried_in_its_text_and_json(self, tmp_path):
+        pytest.importorskip("papermill", reason="papermill is not installed here")
+        cell = "%%tfmem --max-tries 2\n" + BODY + "\n1 / 0"
+        done = execute(tmp_path, [SETUP, DATA, cell], "papermill")
+        assert done.returncode != 0
+        assert "ResourceExhaustedError" in done.stderr
+        saved = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
+        (outputs,) = [one["outputs"] for one in saved if "".join(one["source"]) == cell]
+        told = next(o["data"] for o in outputs if "application/json" in o.get("data", {}))
+        tries = told["application/json"]["tries"]
+        assert [("error", "ZeroDivisionError")] * 2 == [(one["status"], one["error"]) for one in tries]
+        text = "".join(told["text/plain"])
+        line = next(number for number, code in enumerate(cell.splitlines(), 1) if "fit" in code)
+        assert f"Line {line}" in text
+        for one in tries:
+            assert one["title"] in text
+            assert one["source"] in text.replace("     | ", "")
+
+
 class TestTagsWithRealTools:
     pytestmark = kernels
 

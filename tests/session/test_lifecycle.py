@@ -305,8 +305,11 @@ def test_after_an_out_of_memory_nothing_is_held_unless_the_frames_are_kept(budge
 
 RESUMED = """%%tfmem
 with tf.device("GPU:0"):
-    held = [tf.identity(tf.zeros((1024, 1024, 8))) for _ in range(N)]
+    held = [tf.identity(tf.zeros((1024, 1024, 8))) for _ in range(2 if all(growing()) else N)]
 """
+SIZE = """N = 40
+growing = lambda: [bool(tf.config.experimental.get_memory_growth(g)) for g in tf.config.list_physical_devices('GPU')]
+_ = tf.config.list_logical_devices('GPU')"""
 
 
 @pytest.fixture(scope="module")
@@ -317,23 +320,15 @@ def resumed(tmp_path_factory):
         env = environment(folder / "cache") | ramgpu_env(folder, mib=256)
     except CannotBuildError as problem:
         pytest.skip(str(problem))
-    growth = "[bool(tf.config.experimental.get_memory_growth(g)) for g in tf.config.list_physical_devices('GPU')]"
+    compared = f"(lambda c: c and (c.key, c.status_before, c.status_after))({LAST}.comparison)"
     with Kernel(env) as kernel:
         kernel.run(LOAD)
         kernel.run("import tensorflow as tf")
-        kernel.run("N = 40\ntf.config.list_logical_devices('GPU')")
+        kernel.run(SIZE)
         assert "error" == kernel.run(RESUMED).status
-        found = {"first": kernel.value(growth)}
-        plan = (
-            "from tf_mem_magic.session.clicks import PanelActions\n"
-            "run = __import__('gc') and get_ipython()._tf_mem_magic.session.register.newest\n"
-            "outcome = run.report.outcome\n"
-            "both = [*outcome.offered, *(d.settings for d in outcome.declined if d.settings)]\n"
-            "growth = next(p for p in both if p.key == 'memory-growth')\n"
-            "_ = PanelActions(run).prepare_restart(growth)"
-        )
-        ran = kernel.run(plan)
-        assert "ok" == ran.status, ran.errors
+        found = {"first": kernel.value("growing()")}
+        ran = kernel.run(f"{LAST}.rerun('memory-growth')")
+        found["planned"] = (ran.status, ran.errors)
         found["own"] = kernel.run("%tfmem resume").err
     with Kernel(env) as late:
         late.run("import tensorflow as tf\n_ = tf.config.list_logical_devices()")
@@ -343,16 +338,38 @@ def resumed(tmp_path_factory):
         found["told"] = kernel.run(LOAD).out
         ran = kernel.run("%tfmem resume")
         found["ran"] = (ran.out, ran.err)
-        found["growth"] = kernel.value(growth)
-        found["comparison"] = kernel.value(f"(lambda c: c and (c.key, c.status_before))({LAST}.comparison)")
+        found["growth"] = kernel.value("growing()")
+        found["comparison"] = kernel.value(compared)
+        found["fits"] = ran.report_text
         found["twice"] = kernel.run("%tfmem resume").err
+    with Kernel(env) as kernel:
+        said = kernel.run(LOAD).out
+        kernel.run("import tensorflow as tf")
+        kernel.run(SIZE)
+        ran = kernel.run(RESUMED)
+        found["later"] = (said, kernel.value("growing()"), ran.status, kernel.value(compared))
+        found["later text"] = ran.report_text
     return found
 
 
 @pytest.mark.tf
 def test_growth_is_on_after_resume_and_the_runs_are_compared(resumed):
     assert ([False], [True]) == (resumed["first"], resumed["growth"])
-    assert ("memory-growth", "oom") == resumed["comparison"]
+    assert ("memory-growth", "oom", "ok") == resumed["comparison"]
+    assert "✓ Restart with memory growth: it fits" in resumed["fits"]
+
+
+@pytest.mark.tf
+def test_after_growth_has_fitted_a_normal_restart_claims_nothing(resumed):
+    assert ("", [False], "error", None) == resumed["later"]
+    assert "Out of memory on GPU:0" in resumed["later text"]
+    assert "it fits" not in resumed["later text"]
+
+
+@pytest.mark.tf
+def test_a_rerun_with_growth_is_planned_in_one_line(resumed):
+    told = "Restart with memory growth: planned. Restart the kernel, then run %load_ext tf_mem_magic and %tfmem resume."
+    assert ("error", [told]) == resumed["planned"]
 
 
 @pytest.mark.tf

@@ -351,6 +351,24 @@ def test_a_restart_shows_the_cells_that_would_be_replayed(driven):
     assert ["b"] == [step["id"] for step in sent["order"]["steps"]]
 
 
+def test_the_checklist_names_cells_by_their_telling_lines_and_has_their_times_in_a_column(driven):
+    d = driven(restart_outcome())
+    sources = ("%load_ext tf_mem_magic\nimport os\nx = load()", "from a import b\ny = b()", "import c")
+    seconds = (12.34, None, 0.02)
+    d.actions.checklist = lambda proposal, cells: tuple(
+        ReplayCell(str(n), source, True, took, ("writes files",) if n == 1 else ())
+        for n, (source, took) in enumerate(zip(sources, seconds))
+    )
+    d.buttons()["Grow on demand"].click()
+    d.page(op="cells", cells=[])
+    boxes = [w.description for w in d.widgets() if type(w).__name__ == "Checkbox"]
+    assert ["x = load()", "y = b()", "import c"] == boxes
+    beside = [w.value for w in d.widgets() if "tfmem-beside" in w._dom_classes]
+    times = [re.search('<span class="[^"]*tfmem-took[^"]*">(.*?)</span>', value)[1] for value in beside]
+    assert ["12.3 s", "not timed", "0.02 s"] == times
+    assert [False, True, False] == ["writes files" in value for value in beside]
+
+
 def test_cancelling_a_restart_brings_the_choices_back(driven):
     d = driven(restart_outcome())
     d.buttons()["Grow on demand"].click()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tf_mem_magic.notebook.rerun.replay import EarlierCell, choose_replay
+from tf_mem_magic.notebook.rerun.replay import EarlierCell, choose_replay, telling_line
 
 
 def ran(source, count=1, seconds=None, cell_id="a"):
@@ -69,3 +69,28 @@ def test_a_cell_edited_since_it_ran_says_so():
 
 def test_an_empty_cell_is_not_ticked():
     assert [(False, ())] == verdict(ran("\n"))
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("%load_ext tf_mem_magic\nimport tensorflow as tf\nx = load()\nfit(x)", "x = load()"),
+        ("%%tfmem --on-oom auto\n# train it\n\nmodel.fit(x)", "model.fit(x)"),
+        ("# %% data\nfrom a import b\n%matplotlib inline\n\n  y = b()", "y = b()"),
+        ("%load_ext tf_mem_magic\nimport os\nfrom a import b", "%load_ext tf_mem_magic"),
+        ("from a import (\n    b,\n    c,\n)\nx = b(c)", "x = b(c)"),
+        ('"""Load the data."""\nimport os\nx = 1', "x = 1"),
+        ("try:\n    import a\n    x = a.load()\nexcept ImportError:\n    x = None", "x = a.load()"),
+        ("import os; x = load()", "import os; x = load()"),
+        ("@tf.function\ndef step(x):\n    return x", "def step(x):"),
+        ("%load_ext tf_mem_magic\n!nvidia-smi", "!nvidia-smi"),
+        ("import os\nfor n in range(3) print(n)", "for n in range(3) print(n)"),
+        ("# only a word", "# only a word"),
+        ("%%bash\nls -l", "ls -l"),
+        ("!pip install keras", "!pip install keras"),
+        ("", "(empty)"),
+        ("  \n", "(empty)"),
+    ],
+)
+def test_a_cell_is_named_by_its_first_line_that_is_no_magic_comment_or_import(source, line):
+    assert line == telling_line(source)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.kernel import ANSI, ROOT, Kernel
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kernel, pytest.mark.oldest, pytest.mark.timeout(600)]
 
 LOAD = "%load_ext tf_mem_magic"
 TODAY = time.strftime("%d %b ")
@@ -209,6 +209,54 @@ def test_a_cell_repaired_in_the_page_and_run_there_is_done(tmp_path):
         assert "ok" == kernel.run("print('repaired by hand')", cell_id="needs").status
         ran = kernel.run("%tfmem resume")
         assert ("ok", 7) == (ran.status, kernel.value("result"))
+
+
+def test_after_a_replay_that_failed_a_normal_restart_begins_it_anew_with_the_repaired_cell(tmp_path):
+    folder = Folder(tmp_path)
+    with folder.kernel() as kernel:
+        run_out(kernel, folder)
+        for repaired in ("", "print('repaired')"):
+            if repaired:
+                folder.save(needs=repaired)
+            kernel.manager.restart_kernel(now=True)
+            kernel.client.wait_for_ready(timeout=60)
+            assert "A restart was planned here (Restart with it)" in kernel.run(LOAD).out
+            ran = kernel.run("%tfmem resume")
+            assert ("ok" if repaired else "error") == ran.status
+        assert (2, 7, False) == (folder.ran(), kernel.value("result"), folder.has("unwanted.txt"))
+        assert ("async-allocator", "oom", "ok") == kernel.value(COMPARED)
+    assert [] == folder.plans
+
+
+def test_a_cell_that_ran_well_and_then_failed_runs_again(tmp_path):
+    folder = Folder(tmp_path)
+    with folder.kernel() as kernel:
+        run_out(kernel, folder)
+    (folder.path / "there.txt").write_text("")
+    with folder.kernel() as kernel:
+        kernel.run(LOAD)
+        assert "ok" == kernel.run(CELLS["once"], cell_id="once").status
+        assert "error" == kernel.run("1 / 0", cell_id="once").status
+        ran = kernel.run("%tfmem resume")
+        assert ("ok", 2) == (ran.status, folder.ran()), ran.err
+
+
+def test_a_page_that_was_replaying_goes_on_with_nothing_once_the_plan_is_forgotten(tmp_path):
+    folder = Folder(tmp_path)
+    with folder.kernel() as kernel:
+        prologue = run_out(kernel, folder)
+    identity = folder.plans[0][24:-5]
+    with folder.kernel() as kernel:
+        kernel.run(prologue)
+        kernel.run(LOAD, cell_id="load")
+        assert kernel.run("%tfmem resume --forget").out.startswith("Forgotten: Restart with it, planned ")
+        request = {"tfmem": {"replay": identity, "step": 1, "page": ""}}
+        late = kernel.run(CELLS["once"], cell_id="once", metadata=request)
+        assert ("error", False) == (late.status, folder.has("ran.txt"))
+        assert ["Another page has gone on with the replay meanwhile: nothing was run here."] == late.errors
+        kernel.run("import os\nvalue = 3\nos.environ['TF_RESUMED'] = '1'")
+        kernel.run(CELLS["last"], cell_id="last")
+        assert kernel.value(COMPARED) is None
 
 
 def test_a_plan_can_be_forgotten(tmp_path):

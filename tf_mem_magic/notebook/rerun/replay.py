@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import ast
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from tf_mem_magic.notebook.rerun.effects import Effect, effects_of, function_effects, only_defines
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
+from tf_mem_magic.notebook.text.mask import NotPython
 
 LONG_SECONDS = 10.0
 """Training that took less is replayed without a word."""
@@ -48,11 +51,29 @@ class Replay:
 
 
 def telling_line(source: str) -> str:
-    """Give the line of a cell that tells most about it: its first that is no magic, comment or import."""
+    """Give the line of a cell that tells most about it: its first that is no magic, comment, text or import."""
+    read = read_cell(source)
+    if isinstance(read, PythonCell):
+        starts = (read.start(statement) for statement in _working(read.tree.body))
+        found = (source[source.rfind("\n", 0, at) + 1 :].split("\n", 1)[0].strip() for at in starts)
+        told = next((line for line in found if line and not line.startswith("%")), "")
+        if told:
+            return told
     lines = [line.strip() for line in source.splitlines() if line.strip()]
     untagged = [line for line in lines if not line.startswith(("%%", "#"))]
     work = [line for line in untagged if not line.startswith(("%", "import ", "from "))]
-    return next(iter([*work, *untagged, *lines]), "(empty)")
+    return next(iter([*(work if isinstance(read, NotPython) else ()), *untagged, *lines]), "(empty)")
+
+
+def _working(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """List the statements that are no imports or texts, those inside a ``try`` too."""
+    for statement in statements:
+        if isinstance(statement, ast.Try):
+            yield from _working(statement.body)
+        elif not isinstance(statement, (ast.Import, ast.ImportFrom)) and not (
+            isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+        ):
+            yield statement
 
 
 def choose_replay(cells: Iterable[EarlierCell]) -> tuple[Replay, ...]:
