@@ -103,6 +103,12 @@ class Notebook:
         code += f"assert (_of(get_ipython()).page_cells or {{}}).get('cell-{index}') == {source!r}"
         wait_until(lambda: self.lab.execute(code)["status"] == "ok", "the page has told its cells")
 
+    def resumes(self, code: str = "%tfmem resume") -> str:
+        """Run a command in the last cell; give what it shows."""
+        self.lab.set_source(5, code)
+        self.lab.run(5)
+        return self.lab.output_text(5)
+
     def fits(self) -> None:
         self.lab.wait_for_text(4, "it fits")
 
@@ -113,7 +119,10 @@ def lab(tmp_path_factory):
     startup = folder / ".jupyter" / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
     early = "if os.path.exists('early'): sys.modules['tensorflow'] = types.ModuleType('tensorflow')"
-    (startup / "first.py").write_text(f"import os, sys, types\n{early}")
+    dies = "class Dies(types.ModuleType): _context = property(lambda self: os._exit(1))"
+    context = "'tensorflow.python.eager.context'"
+    dying = f"if os.path.exists('dies'): sys.modules[{context}] = Dies({context})"
+    (startup / "first.py").write_text(f"import os, sys, types\n{early}\n{dies}\n{dying}")
     with Lab(folder, env={"TFMEM_CACHE": str(folder / "cache")}, size=(1280, 800)) as running:
         yield running
 
@@ -296,3 +305,103 @@ def test_after_a_persons_own_restart_resume_takes_cells_as_the_page_has_them_uns
     lab.run(5)
     assert "result 11" in lab.output_text(5)
     assert [0, 1, 2, 4] == notebook.ran
+
+
+RESTARTED = """() => {
+  const session = jupyterapp.shell.currentWidget.context.sessionContext, restart = session.restartKernel.bind(session);
+  session.restartKernel = async () => { await restart(); window.restarted = true; await new Promise(() => {}); };
+}"""
+
+
+def test_a_page_loaded_anew_before_the_kernel_was_prepared_says_how_to_go_on(lab, opened):
+    notebook = opened("between")
+    lab.page.evaluate(RESTARTED)
+    notebook.restart()
+    lab.page.wait_for_function("() => window.restarted")
+    notebook.reload()
+    assert (
+        "cell 5 of 5 waits. If nothing runs any more: %load_ext tf_mem_magic, then %tfmem resume." in lab.output_text(4)
+    )
+    assert "cell 2 of 5 waits." in lab.output_text(1)
+    assert [] == notebook.ran
+    told = notebook.resumes("%load_ext tf_mem_magic")
+    assert "A restart was planned here (Restart with it): %tfmem resume runs its cells." in told
+    assert "result 7" in notebook.resumes()
+    assert [0, 1, 2, 3, 4] == notebook.ran
+    lab.wait_for_text(4, "cell 5 of 5 ran: %tfmem resume shows its output.")
+    assert [] == plans(lab)
+
+
+def test_after_a_replay_that_failed_a_restart_of_the_persons_own_begins_it_anew(lab, opened):
+    notebook = opened("again")
+    notebook.fail(3)
+    notebook.restart()
+    alert = lab.page.get_by_role("alert").filter(has_text="its replay stopped at cell 4 of 5 (ran(3))")
+    alert.wait_for()
+    lab.restart()
+    lab.wait_for_text(4, "cell 5 of 5 was not run: the kernel was restarted again.")
+    assert 0 == alert.count()
+    lab.set_source(3, "value = 11")
+    notebook.resumes("%load_ext tf_mem_magic")
+    notebook.knows(3, "value = 11")
+    assert "result 11" in notebook.resumes()
+    assert [0, 1, 2, 3, 0, 1, 2, 4] == notebook.ran
+    assert [] == plans(lab)
+
+
+def test_a_cell_that_was_deleted_meanwhile_stops_it_with_the_reason_and_is_left_out(lab, opened):
+    notebook = opened("deleted")
+    notebook.hold(2)
+    notebook.restart()
+    notebook.runs(2)
+    lab.page.evaluate("() => jupyterapp.shell.currentWidget.content.model.sharedModel.deleteCell(3)")
+    notebook.let_go(2)
+    alert = lab.page.get_by_role("alert").filter(has_text="its replay stopped at cell 4 of 5 (ran(3)).")
+    alert.wait_for()
+    assert "It is no longer in this notebook; %tfmem resume goes on without it." in alert.inner_text()
+    lab.wait_for_text(3, "cell 5 of 5 was not run, because cell 4 of 5 could not be run.")
+    lab.set_source(4, "value = 11\n%tfmem resume")
+    lab.run(4)
+    assert "cell 4 of 5 (ran(3)) is no longer in the notebook: left out" in lab.output_text(4)
+    assert "result 11" in lab.output_text(4)
+    assert [0, 1, 2, 4] == notebook.ran
+
+
+def test_a_cell_of_the_remedy_that_was_edited_meanwhile_says_why_it_was_not_run(lab, opened):
+    notebook = opened("edited")
+    lab.execute("_proposal = _replace(_proposal, source=_cell.replace('ran(4)', 'ran(4); changed = 1'))")
+    assert "ok" == lab.execute(PLAN.partition("_live.report =")[2].join(("_live.report =", "")))["status"]
+    notebook.hold(2)
+    notebook.restart()
+    notebook.runs(2)
+    lab.set_source(4, LAST.replace("ran(4)", "ran(5)"))
+    notebook.let_go(2)
+    reason = "It was edited since its run, so the change does not fit it any more."
+    lab.page.get_by_role("alert").filter(has_text=reason).wait_for()
+    lab.wait_for_text(4, f"cell 5 of 5 was not run: {reason}")
+    assert [0, 1, 2, 3] == notebook.ran
+
+
+def test_a_plan_that_is_forgotten_stands_nowhere_any_more(lab, opened):
+    notebook = opened("forgotten")
+    notebook.fail(3)
+    notebook.restart()
+    alert = lab.page.get_by_role("alert").filter(has_text="stopped at cell 4 of 5")
+    alert.wait_for()
+    assert "Forgotten: Restart with it, planned " in notebook.resumes("%tfmem resume --forget")
+    lab.wait_for_text(4, "cell 5 of 5 was not run: the plan was given up.")
+    wait_until(lambda: "the plan was given up" in notebook.saved(4), "the file says it too")
+    assert (0, "", []) == (alert.count(), notebook.banner, plans(lab))
+
+
+def test_a_kernel_that_dies_while_it_is_prepared_runs_nothing_and_says_so(lab, opened):
+    notebook = opened("dies")
+    (lab.folder / "dies").touch()
+    try:
+        notebook.restart()
+        gone = "it could not be prepared (it went away meanwhile)"
+        lab.page.get_by_role("alert").filter(has_text=gone).wait_for()
+    finally:
+        (lab.folder / "dies").unlink()
+    assert ([], "") == (notebook.ran, notebook.banner)
+    assert "cell 5 of 5 was not run: the kernel could not be prepared" in lab.output_text(4)

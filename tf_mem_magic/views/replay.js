@@ -15,7 +15,8 @@ function placeOfStep(context, replay, n) {
   } catch (error) {
     const last = n === replay.steps.length - 1;
     if (last && replay.source !== source) return locate(context, "", replay.source);
-    throw error;
+    const isGone = !context.model.sharedModel.cells.some((cell) => trimmed(sourceOf(cell)) === trimmed(source));
+    throw new Refusal(isGone ? `It is no longer in this notebook${last ? "" : "; %tfmem resume goes on without it"}.` : "Several cells hold its code.");
   }
 }
 

@@ -66,11 +66,16 @@ class Folder:
     def ran(self) -> int:
         return (self.path / "ran.txt").read_text().count("once")
 
-    def save(self, **changed: str) -> None:
+    def save(self, leave_out: tuple[str, ...] = (), with_ids: bool = True, **changed: str) -> None:
         """Write the notebook's file, with some cells changed."""
         cells = [
-            {"cell_type": "code", "id": name, "source": changed.get(name, source).splitlines(keepends=True)}
+            {
+                "cell_type": "code",
+                "source": changed.get(name, source).splitlines(keepends=True),
+                **({"id": name} if with_ids else {}),
+            }
             for name, source in CELLS.items()
+            if name not in leave_out
         ]
         (self.path / self.notebook).write_text(json.dumps({"cells": cells}))
 
@@ -211,6 +216,41 @@ def test_a_cell_repaired_in_the_page_and_run_there_is_done(tmp_path):
         assert ("ok", 7) == (ran.status, kernel.value("result"))
 
 
+def test_a_cell_that_was_deleted_is_left_out_and_one_that_was_not_saved_is_run(tmp_path):
+    folder = Folder(tmp_path)
+    with folder.kernel() as kernel:
+        folder.save(leave_out=("needs",))  # before the plan is made: that cell is not saved yet
+        run_out(kernel, folder)
+    with folder.kernel() as kernel:
+        kernel.run(LOAD)
+        ran = kernel.run("%tfmem resume")
+        assert ("error", True) == (ran.status, "stopped: cell 3 of 5 (assert os.path.exists(" in ran.err)
+        time.sleep(0.1)
+        folder.save(leave_out=("needs",))
+    with folder.kernel() as kernel:
+        kernel.run(LOAD)
+        ran = kernel.run("%tfmem resume")
+        assert ("ok", 7, False) == (ran.status, kernel.value("result"), "needed" in ran.out)
+        left_out = (
+            "cell 3 of 5 (assert os.path.exists('there.txt'), 'not there') is no longer in the notebook: left out"
+        )
+        assert left_out in ran.out
+
+
+def test_in_an_old_notebook_without_ids_cells_are_known_by_their_texts(tmp_path):
+    folder = Folder(tmp_path)
+    with folder.kernel() as kernel:
+        run_out(kernel, folder)
+    folder.save(needs="print('repaired')", after="value = 11", with_ids=False)
+    with folder.kernel() as kernel:
+        kernel.run(LOAD)
+        ran = kernel.run("%tfmem resume")
+        assert ("error", True) == (ran.status, "stopped: cell 3 of 5 (assert os.path.exists(" in ran.err)
+        folder.save(needs=CELLS["needs"].replace("assert os", "assert not os"), after="value = 11", with_ids=False)
+        ran = kernel.run("%tfmem resume")
+        assert ("ok", 11, True) == (ran.status, kernel.value("result"), "needed" in ran.out)
+
+
 def test_after_a_replay_that_failed_a_normal_restart_begins_it_anew_with_the_repaired_cell(tmp_path):
     folder = Folder(tmp_path)
     with folder.kernel() as kernel:
@@ -237,6 +277,8 @@ def test_a_cell_that_ran_well_and_then_failed_runs_again(tmp_path):
         kernel.run(LOAD)
         assert "ok" == kernel.run(CELLS["once"], cell_id="once").status
         assert "error" == kernel.run("1 / 0", cell_id="once").status
+        time.sleep(0.1)
+        folder.save()
         ran = kernel.run("%tfmem resume")
         assert ("ok", 2) == (ran.status, folder.ran()), ran.err
 

@@ -16,7 +16,10 @@ _MOST_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class SavedCells:
-    """The code cells of a notebook's file: sources ``by_id``, and when the file was written (Unix ``time``)."""
+    """The code cells of a notebook's file: sources ``by_id``, and when the file was written (Unix ``time``).
+
+    A cell without an id, as in an old notebook, is named by its number.
+    """
 
     by_id: Mapping[str, str]
     time: float
@@ -33,7 +36,11 @@ def saved_cells(owner: Owner) -> SavedCells | None:
             if found.st_size > _MOST_BYTES:
                 return None
             cells = json.loads(candidate.read_text(encoding="utf-8"))["cells"]
-            code = {str(c["id"]): _text(c["source"]) for c in cells if c["cell_type"] == "code" and c.get("id")}
+            code = {
+                str(cell.get("id") or f"number {number}"): _text(cell["source"])
+                for number, cell in enumerate(cells)
+                if cell["cell_type"] == "code"
+            }
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
         return SavedCells(code, found.st_mtime)

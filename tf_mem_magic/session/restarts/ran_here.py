@@ -25,11 +25,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PlannedCell:
-    """A cell of a plan: its name (empty: none is known), its text then, and the texts of the plan's other cells."""
+    """A cell of a plan.
+
+    Attributes
+    ----------
+    cell_id : str
+        Its name; empty: none is known.
+    source : str
+        Its text then.
+    others : tuple of str
+        The texts of the plan's other cells.
+    ids : frozenset of str
+        The names of all cells of the plan.
+    time : float
+        When the plan was made (Unix time).
+    """
 
     cell_id: str
     source: str
     others: tuple[str, ...] = ()
+    ids: frozenset[str] = frozenset()
+    time: float = 0.0
 
 
 def planned_cell(plan: Plan, number: int) -> PlannedCell:
@@ -37,12 +53,17 @@ def planned_cell(plan: Plan, number: int) -> PlannedCell:
     last = (plan.proposal.replaces, plan.proposal.source)
     others = (one.cell.source for place, one in enumerate(plan.replay) if place != number)
     cell = plan.replay[number].cell
-    return PlannedCell(cell.cell_id, cell.source, (*others, *last))
+    return PlannedCell(cell.cell_id, cell.source, (*others, *last), _ids(plan), plan.time)
 
 
 def last_cell(plan: Plan) -> PlannedCell:
     """Give the cell of the remedy, as it was before."""
-    return PlannedCell(plan.cell_id or "", plan.proposal.replaces, tuple(one.cell.source for one in plan.replay))
+    others = tuple(one.cell.source for one in plan.replay)
+    return PlannedCell(plan.cell_id or "", plan.proposal.replaces, others, _ids(plan), plan.time)
+
+
+def _ids(plan: Plan) -> frozenset[str]:
+    return frozenset({one.cell.cell_id for one in plan.replay} | {plan.cell_id or ""}) - {""}
 
 
 def newest_run(session: Session, cell: PlannedCell) -> RanCell | None:
@@ -78,19 +99,19 @@ def ran_unseen(session: Session, cell: PlannedCell, source: str) -> bool:
     return last_error is None or _shows_its_end(session, text, texts)
 
 
-def as_it_is_now(session: Session, replaying: Replaying | None, cell: PlannedCell, *, runs: bool = True) -> str:
+def as_it_is_now(session: Session, replaying: Replaying | None, cell: PlannedCell, *, runs: bool = True) -> str | None:
     """Give a cell's source: as the page has it; else as its file has it or as it last ran here, whichever is newer.
 
-    ``runs``: whether what ran here counts for a cell without a name.
+    None where it is no longer in the notebook. ``runs``: whether what ran here counts for a cell without a name.
     """
     if replaying is not None and replaying.page_cells is not None:
-        found = _among(replaying.page_cells, cell)
-        if found is not None:
-            return found
+        return _among(replaying.page_cells, cell)
     ran = newest_run(session, cell) if runs or cell.cell_id else None
     saved = saved_cells(this_notebook(session.shell))
     if saved is not None and (ran is None or saved.time >= ran.time):
         found = _among(saved.by_id, cell)
+        if found is None and ran is None and saved.time > cell.time:
+            return None
         if found is not None and (cell.cell_id or ran is None or found != cell.source):
             return found
     return ran.source if ran is not None else cell.source
@@ -103,8 +124,11 @@ def is_last_cell(plan: Plan, text: str) -> bool:
 
 
 def _among(cells: Mapping[str, str], cell: PlannedCell) -> str | None:
-    """Give what the notebook's cells have for this one; None where they have nothing."""
-    if cell.cell_id:
+    """Give what the notebook's cells have for this one; None where it is none of them.
+
+    An old notebook gives its cells new names each time it is opened: there, texts count.
+    """
+    if cell.cell_id and cell.ids & set(cells):
         return cells.get(cell.cell_id)
     return version_among(cells.values(), cell.source, cell.others)
 

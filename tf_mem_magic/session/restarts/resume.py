@@ -195,6 +195,14 @@ def _run_cells(session: Session, plan: Plan, resumed: Resumed, replaying: Replay
     for place, (number, cell) in enumerate(steps):
         planned = planned_cell(plan, number)
         source = as_it_is_now(session, replaying, planned)
+        words = f"cell {place + 1} of {len(steps) + 1}"
+        if source is None:
+            if number not in resumed.skipped:
+                print(f"— {words} ({telling_line(cell.source)}) is no longer in the notebook: left out")
+            resumed.skipped.add(number)
+            if replaying is not None:
+                replaying.ran_by_hand(place)
+            continue
         newest = newest_run(session, planned)
         if newest is not None:  # one that ran well and fails when it runs again is not done
             has_run = newest.succeeded
@@ -206,7 +214,6 @@ def _run_cells(session: Session, plan: Plan, resumed: Resumed, replaying: Replay
             if replaying is not None:
                 replaying.ran_by_hand(place)
             continue
-        words = f"cell {place + 1} of {len(steps) + 1}"
         print(f"— {words}: {telling_line(source)}")
         with _told(replaying, place) as ended:
             result = session.run_cell(source, cell.cell_id)
@@ -236,12 +243,15 @@ def _last_cell(session: Session, plan: Plan, replaying: Replaying | None) -> str
     Raises
     ------
     ValueError
-        If it was edited and the change that was proposed is not in it.
+        If it was edited and the change that was proposed is not in it, or it is no longer there.
     """
     proposal = plan.proposal
     tried = session.resumed is not None and session.resumed.tried
     tried = tried or (replaying is not None and replaying.was_tried(-1))
-    now = as_it_is_now(session, replaying, last_cell(plan), runs=tried).rstrip()
+    now = as_it_is_now(session, replaying, last_cell(plan), runs=tried)
+    if now is None:
+        raise ValueError("the cell with its remedy is no longer in the notebook; %tfmem resume --forget drops the plan")
+    now = now.rstrip()
     if proposal.source.rstrip() == proposal.replaces.rstrip():
         return now
     if now in (proposal.replaces.rstrip(), proposal.source.rstrip()):
