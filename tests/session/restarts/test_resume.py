@@ -13,7 +13,7 @@ import pytest
 
 from tests.kernel import ANSI, ROOT, Kernel
 
-pytestmark = [pytest.mark.kernel, pytest.mark.oldest, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 
 LOAD = "%load_ext tf_mem_magic"
 TODAY = time.strftime("%d %b ")
@@ -131,6 +131,7 @@ def test_a_replay_that_stops_is_an_error_and_keeps_its_plan(resumed):
     assert "stopped: cell 3 of 5 (assert os.path.exists('there.txt'), 'not there') failed" in words
 
 
+@pytest.mark.oldest
 def test_it_goes_on_with_the_cell_that_failed_and_leaves_unticked_ones_alone(resumed):
     status, words, ran, unwanted = resumed["went on"]
     assert ("ok", 1, False) == (status, ran, unwanted)
@@ -139,10 +140,12 @@ def test_it_goes_on_with_the_cell_that_failed_and_leaves_unticked_ones_alone(res
     assert 7 == resumed["result"]
 
 
+@pytest.mark.oldest
 def test_the_runs_are_compared_and_the_plan_is_gone(resumed):
     assert (("async-allocator", "oom", "ok"), []) == (resumed["compared"], resumed["left"])
 
 
+@pytest.mark.oldest
 def test_a_refused_resume_is_an_error_in_one_line(resumed):
     assert (
         "error",
@@ -150,6 +153,7 @@ def test_a_refused_resume_is_an_error_in_one_line(resumed):
     ) == resumed["again"]
 
 
+@pytest.mark.oldest
 def test_after_its_success_a_normal_restart_knows_nothing_of_it(resumed):
     assert ("", None) == (resumed["next"], resumed["no claim"])
 
@@ -166,6 +170,7 @@ def test_a_restart_without_the_prologue_is_no_rerun(tmp_path):
     assert 1 == len(folder.plans)
 
 
+@pytest.mark.oldest
 def test_a_page_that_replays_is_known_by_the_plan_that_its_prologue_names(tmp_path):
     folder = Folder(tmp_path)
     with folder.kernel() as kernel:
@@ -203,6 +208,7 @@ def test_cells_run_as_the_notebooks_file_has_them_now(tmp_path):
         assert ("ok", True, 12) == (ran.status, "repaired" in ran.out, kernel.value("result"))
 
 
+@pytest.mark.oldest
 def test_a_cell_repaired_in_the_page_and_run_there_is_done(tmp_path):
     folder = Folder(tmp_path)
     with folder.kernel() as kernel:
@@ -283,6 +289,7 @@ def test_a_cell_that_ran_well_and_then_failed_runs_again(tmp_path):
         assert ("ok", 2) == (ran.status, folder.ran()), ran.err
 
 
+@pytest.mark.oldest
 def test_a_page_that_was_replaying_goes_on_with_nothing_once_the_plan_is_forgotten(tmp_path):
     folder = Folder(tmp_path)
     with folder.kernel() as kernel:
@@ -401,6 +408,7 @@ def test_two_terminals_of_one_folder_keep_both_their_plans(tmp_path):
     assert 2 == len(folder.plans)
 
 
+@pytest.mark.oldest
 def test_a_cell_that_failed_in_a_terminal_is_run_repaired_and_goes_on(tmp_path):
     folder = Folder(tmp_path)
     (folder.path / "there.txt").write_text("")
@@ -494,6 +502,32 @@ def test_a_front_end_with_a_person_but_no_page_resumes_too(planned):
         ran = kernel.run("%tfmem resume")
         assert ("ok", 7) == (ran.status, kernel.value("result"))
         assert "— cell 3 of 5: " in ran.out
+    (folder.path / "ran.txt").unlink()
+
+
+def test_jupyter_console_resumes_a_plan_that_is_named(planned):
+    pexpect = pytest.importorskip("pexpect", reason="pexpect drives the console")
+    pytest.importorskip("jupyter_console", reason="jupyter-console is not installed here")
+    folder, path, data = planned
+    path.write_bytes(data)
+    env = dict(os.environ, TFMEM_CACHE=str(folder.path / "cache"), IPYTHONDIR=str(folder.path), TERM="dumb")
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    env.pop("JPY_SESSION_NAME", None)
+    command = ["-m", "jupyter_console", "--simple-prompt"]
+    size = {"dimensions": (50, 300), "timeout": 90, "encoding": "utf-8"}
+    child = pexpect.spawn(sys.executable, command, cwd=str(folder.path), env=env, **size)
+    shown = []
+    for line in (LOAD, f"%tfmem resume async-allocator-{path.name[24:28]}", "print('result', result)", "%tfmem resume"):
+        child.expect(r"In \[\d+\]: ")
+        shown.append(child.before)
+        child.sendline(line)
+    child.expect(r"In \[\d+\]: ")
+    shown.append(child.before)
+    child.close(force=True)
+    out = ANSI.sub("", "".join(shown))
+    assert ("Resumed: Restart with it." in out, "result 7" in out, "nothing to resume" in out) == (True, True, True), (
+        out
+    )
     (folder.path / "ran.txt").unlink()
 
 
@@ -592,6 +626,7 @@ def test_a_startup_file_that_imports_tensorflow_is_one_sentence_and_nothing_is_r
     assert path.exists()
 
 
+@pytest.mark.oldest
 def test_cells_that_ran_before_the_extension_came_do_not_run_again(planned):
     folder, path, data = planned
     path.write_bytes(data)
@@ -604,6 +639,7 @@ def test_cells_that_ran_before_the_extension_came_do_not_run_again(planned):
     (folder.path / "ran.txt").unlink()
 
 
+@pytest.mark.oldest
 def test_a_cell_that_failed_before_the_extension_came_runs_again(planned):
     folder, path, data = planned
     path.write_bytes(data)
