@@ -97,6 +97,13 @@ class Notebook:
         except json.JSONDecodeError:
             return ""  # it is just being written
 
+    @property
+    def plans(self) -> list[str]:
+        """The plans of this notebook, under the name that it had at first."""
+        folder = self.lab.folder / "cache" / "plans"
+        found = {path.name: path.read_text() for path in folder.iterdir()} if folder.exists() else {}
+        return sorted(name for name, text in found.items() if f"{self.name}.ipynb" in text)
+
     def knows(self, index: int, source: str) -> None:
         """Wait until the kernel knows a cell as the page has it."""
         code = "from tf_mem_magic.session.restarts.at_work import replaying_of as _of\n"
@@ -136,11 +143,6 @@ def opened(lab):
     lab.shut_down()
 
 
-def plans(lab: Lab) -> list[str]:
-    folder = lab.folder / "cache" / "plans"
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-
-
 def test_a_replay_says_where_it_is_and_goes_on_in_a_page_that_is_loaded_anew(lab, opened):
     notebook = opened("reloaded")
     notebook.hold(2)
@@ -168,7 +170,7 @@ def test_a_replay_says_where_it_is_and_goes_on_in_a_page_that_is_loaded_anew(lab
     assert "result 7" in lab.output_text(4)
     wait_until(lambda: notebook.banner == "", "the line at the top is gone")
     wait_until(lambda: "it fits" in notebook.saved(4), "the file holds the comparison")
-    assert [] == plans(lab)
+    assert [] == notebook.plans
     lab.shot(lab.folder / "fits.png")
 
     # Once it is done, a restart of the person's own knows nothing of it.
@@ -207,7 +209,7 @@ def test_a_notebook_that_is_renamed_meanwhile_keeps_its_comparison(lab, opened):
     notebook.let_go(2)
     notebook.fits()
     assert [0, 1, 2, 3, 4] == notebook.ran
-    assert [] == plans(lab)
+    assert [] == notebook.plans
 
 
 def test_of_two_pages_one_runs_the_cells(lab, opened):
@@ -269,7 +271,7 @@ def test_resume_takes_the_cells_as_the_page_has_them_and_strangers_are_offered_n
     lab.wait_for_text(4, "cell 5 of 5 ran: %tfmem resume shows its output.")
     lab.shot(lab.folder / "resumed.png")
     assert 0 == lab.page.get_by_role("alert").filter(has_text="stopped").count()
-    assert [] == plans(lab)
+    assert [] == notebook.plans
 
 
 def test_a_kernel_that_cannot_be_prepared_runs_nothing_and_says_so(lab, opened):
@@ -323,13 +325,13 @@ def test_a_page_loaded_anew_before_the_kernel_was_prepared_says_how_to_go_on(lab
         "cell 5 of 5 waits. If nothing runs any more: %load_ext tf_mem_magic, then %tfmem resume." in lab.output_text(4)
     )
     assert "cell 2 of 5 waits." in lab.output_text(1)
-    assert [] == notebook.ran
+    assert ([], 1) == (notebook.ran, len(notebook.plans))
     told = notebook.resumes("%load_ext tf_mem_magic")
     assert "A restart was planned here (Restart with it): %tfmem resume runs its cells." in told
     assert "result 7" in notebook.resumes()
     assert [0, 1, 2, 3, 4] == notebook.ran
     lab.wait_for_text(4, "cell 5 of 5 ran: %tfmem resume shows its output.")
-    assert [] == plans(lab)
+    assert [] == notebook.plans
 
 
 def test_after_a_replay_that_failed_a_restart_of_the_persons_own_begins_it_anew(lab, opened):
@@ -346,7 +348,7 @@ def test_after_a_replay_that_failed_a_restart_of_the_persons_own_begins_it_anew(
     notebook.knows(3, "value = 11")
     assert "result 11" in notebook.resumes()
     assert [0, 1, 2, 3, 0, 1, 2, 4] == notebook.ran
-    assert [] == plans(lab)
+    assert [] == notebook.plans
 
 
 def test_a_cell_that_was_deleted_meanwhile_stops_it_with_the_reason_and_is_left_out(lab, opened):
@@ -388,10 +390,11 @@ def test_a_plan_that_is_forgotten_stands_nowhere_any_more(lab, opened):
     notebook.restart()
     alert = lab.page.get_by_role("alert").filter(has_text="stopped at cell 4 of 5")
     alert.wait_for()
+    assert 1 == len(notebook.plans)
     assert "Forgotten: Restart with it, planned " in notebook.resumes("%tfmem resume --forget")
     lab.wait_for_text(4, "cell 5 of 5 was not run: the plan was given up.")
     wait_until(lambda: "the plan was given up" in notebook.saved(4), "the file says it too")
-    assert (0, "", []) == (alert.count(), notebook.banner, plans(lab))
+    assert (0, "", []) == (alert.count(), notebook.banner, notebook.plans)
 
 
 def test_a_kernel_that_dies_while_it_is_prepared_runs_nothing_and_says_so(lab, opened):
