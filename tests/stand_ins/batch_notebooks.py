@@ -724,8 +724,82 @@ REACHED = [
          (MODEL, "candidates = [x_test, x_test]"), reason="no batch size was found", before=200),
 ]  # fmt: skip
 
+GENERATOR = "datagen = ImageDataGenerator()"
+PAIR = (
+    "train_gen = datagen.flow(x_train, y_train, batch_size=64)\nval_gen = datagen.flow(x_test, y_test, batch_size=64)"
+)
+NAMED = "tf.data.Dataset.from_tensor_slices((x_{0}, y_{0})).batch(BATCH_SIZE)"
+
+FIELD = [
+    *(
+        Case("field", f"the name also makes the data: {name}", cell, (MODEL, *earlier), 32, has="batch_size=32",
+             accumulates=accumulates)
+        for name, cell, earlier, accumulates in [
+            ("an earlier name", "x = np.zeros((bs * 10, 8))\nmodel.fit(x, x, batch_size=bs)  # <-", ("bs = 64",), True),
+            ("a name of the cell", "bs = 64\nx = np.zeros((bs * 10, 8))\nmodel.fit(x, x, batch_size=bs)  # <-", (), True),
+            ("two inputs", "a = np.zeros((n_b * bs, 8))\nb = np.zeros((bs * n_b, 8))\n"
+             "model.fit([a, b], a, batch_size=bs)  # <-", ("bs = 64\nn_b = 5",), True),
+            ("noise", "noise = np.random.normal(size=(3 * bs, 8))\nmodel.predict(noise, batch_size=bs)  # <-", ("bs = 64",),
+             "no gradients"),
+            ("a slice", "model.fit(x_train[: bs * 20], y_train[: bs * 20], batch_size=bs)  # <-", ("bs = 64",), True),
+        ]
+    ),
+    *(
+        Case("field", f"steps counted before the generator is changed: {name}", cell, (GENERATOR, PAIR, MODEL), 32,
+             has="train_gen.batch_size = 32", accumulates=True)
+        for name, cell in [
+            ("of the validation", "steps = val_gen.n // val_gen.batch_size\n"
+             "model.fit(train_gen, validation_data=val_gen, validation_steps=steps)  # <-"),
+            ("of the training", "n = train_gen.samples // train_gen.batch_size\nmodel.fit(train_gen, steps_per_epoch=n)  # <-"),
+            ("a length", "n = len(train_gen)\nmodel.compile()\nmodel.fit(train_gen, steps_per_epoch=n)  # <-"),
+        ]
+    ),
+    Case("field", "a dict whose batch size is a name", "model.fit(x_train, y_train, **config)  # <-",
+         (MODEL, "BATCH = 64", "config = dict(batch_size=BATCH, epochs=2)"), 32, has='"batch_size": 32', accumulates=True),
+    Case("field", "a dict with data to validate on", "model.fit(x_train, y_train, **config)  # <-",
+         (MODEL, "BATCH = 64", 'config = {"batch_size": BATCH, "validation_data": (x_test, y_test), "validation_batch_size": 20}'),
+         32, has='"batch_size": 32', accumulates=True),
+    Case("field", "an optimizer that splits each batch", "model.fit(x_train, y_train, batch_size=64)  # <-",
+         (MODEL, "class DPSGD:\n    def __init__(self, **k): pass\nopt = DPSGD(num_microbatches=64)"),
+         reason="`num_microbatches`, which must divide it", accumulates="`num_microbatches`"),
+    Case("field", "an optimizer that splits each batch by a name", "model.fit(train_ds)  # <-",
+         (MODEL, DS, "class DPSGD:\n    def __init__(self, **k): pass\nparts = 16\nopt = DPSGD(num_microbatches=parts)"),
+         reason="`num_microbatches`, which must divide it"),
+    Case("field", "an optimizer that could split each batch", "model.fit(x_train, y_train, batch_size=64)  # <-",
+         (MODEL, "class DPSGD:\n    def __init__(self, **k): pass\nopt = DPSGD(num_microbatches=1)"), 32),
+    Case("field", "an optimizer that splits each batch, in inference", "model.predict(x_test, batch_size=64)  # <-",
+         (MODEL, "class DPSGD:\n    def __init__(self, **k): pass\nopt = DPSGD(num_microbatches=64)"), 32),
+    Case("field", "a model that batches something else", "model.fit(train_ds)  # <-",
+         (DS, "movies = tf.data.Dataset.from_tensor_slices((x_test, y_test))",
+          "class Net(keras.Model):\n    def __init__(self):\n        self.found = movies.batch(64).map(lambda *a: a)",
+          "model = Net()\nmodel.compile()"), 32, has="train_ds.rebatch(32)"),
+    Case("field", "a function that batches something else", "for x, y in train_ds:\n    step(x)  # <-",
+         (DS, MODEL, "batch = tf.data.Dataset.from_tensor_slices((x_test, y_test))",
+          "def step(x):\n    others = batch.batch(64)\n    return model(x)"), 32, has="train_ds.rebatch(32)"),
+    Case("field", "a callback that reads the name", "model.fit(x_train, y_train, batch_size=batch_size, callbacks=[Report()])  # <-",
+         (MODEL, "batch_size = 64",
+          "class Report(keras.callbacks.Callback):\n    def on_epoch_end(self, epoch, logs=None):\n"
+          "        self.model.predict(x_test, batch_size=batch_size)"), 32, has="batch_size = 32", accumulates=True),
+    *(
+        Case("field", f"two data sets of one name: {name}", f"BATCH_SIZE = 64\n{cell}", (MODEL,), 32, has="BATCH_SIZE = 32")
+        for name, cell in [
+            ("taken", f"n = 2\nmodel.evaluate({NAMED.format('train')}.take(2 * n))  # <-\n"
+             f"model.evaluate({NAMED.format('test')}.take(n))"),
+            ("skipped by a name", f"n = 2\na = {NAMED.format('train')}\nb = {NAMED.format('test')}.skip(n)\n"
+             "model.fit(a)  # <-\nmodel.evaluate(b)"),
+            ("steps", f"a = {NAMED.format('train')}\nb = {NAMED.format('test')}\nmodel.fit(a)  # <-\nmodel.evaluate(b, steps=2)"),
+            ("steps that follow", f"a = {NAMED.format('train')}\nb = {NAMED.format('test')}\n"
+             "model.fit(a)  # <-\nmodel.predict(b, steps=128 // BATCH_SIZE)"),
+        ]
+    ),
+    Case("field", "slices from one name to another", "attributions(x_train)  # <-",
+         (MODEL, "def attributions(x, batch_size=64):\n    for at in range(0, len(x), batch_size):\n        from_ = at\n"
+          "        to = min(from_ + batch_size, len(x))\n        model(x[from_:to])"), 32),
+]  # fmt: skip
+
 
 CASES = [
+    *FIELD,
     *OTHERS,
     *FEWER,
     *STEPS,

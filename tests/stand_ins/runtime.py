@@ -151,6 +151,9 @@ class Data:
         )
         return Data(list(sizes), self.batched)
 
+    def skip(self, count):
+        return Data(self.sizes[count:], self.batched, self.endless)
+
     def cardinality(self):
         return -1 if self.endless else len(self.sizes)
 
@@ -178,6 +181,10 @@ class Notes:
             raise OutOfMemory(f"a batch of {size}")
         if method == "step":
             self.steps.append(size)
+
+
+class Callback:
+    """The base of Keras's callbacks: nothing calls it here."""
 
 
 class PyDataset:
@@ -315,7 +322,7 @@ def stand_ins(notes):
     layers = Anything()
     keras = SimpleNamespace(
         Model=model, Sequential=model, layers=layers, Input=layers, utils=SimpleNamespace(PyDataset=PyDataset),
-        optimizers=layers, losses=layers, metrics=layers, callbacks=layers, applications=layers, backend=layers,
+        optimizers=layers, losses=layers, metrics=layers, callbacks=types.SimpleNamespace(Callback=Callback), applications=layers, backend=layers,
     )  # fmt: skip
     keras.models = SimpleNamespace(Model=model, Sequential=model)
     keras.utils.Sequence = PyDataset

@@ -49,6 +49,7 @@ def ask(source, *, line=None, earlier=(IMPORTS,), old=False, layers=("Dense",), 
                 optimizer=known.pop("optimizer", None),
                 weight_bytes=known.pop("weights", 400),
                 trainable_bytes=known.pop("trained", None),
+                own_step=known.pop("own_step", None),
                 **before,
             ),
         ),
@@ -170,6 +171,18 @@ DECLINES = {
         BUILD.format('"adam"').replace('"tanh"', '"tanh", activity_regularizer="l2"') + FIT,
         "activity regularizer",
     ),
+    "an added sum": (
+        BUILD.format('"adam"') + "model.add_loss(tf.reduce_sum(h) * 0.1)\n" + FIT,
+        "adds a sum to its loss",
+    ),
+    "an added sum with a factor": (
+        BUILD.format('"adam"') + "model.add_loss(-0.5 * keras.ops.sum(1 + v - m))\n" + FIT,
+        "adds a sum to its loss",
+    ),
+    "a retrieval task": (
+        BUILD.format('"adam"') + "task = tfrs.tasks.Retrieval(metrics=found)\n" + FIT,
+        "compare the samples",
+    ),
     "a dice loss": (BUILD.format('"adam"').replace('"mse"', '"dice"') + FIT, "compare the samples"),
     "a strategy": ("strategy = tf.distribute.MirroredStrategy()\n" + BUILD.format('"adam"') + FIT, "strategy"),
     "an own train_step": (
@@ -222,6 +235,18 @@ def test_a_step_traced_by_an_earlier_cell_is_declined():
 def test_what_else_an_earlier_cell_has_traced_does_not_matter():
     earlier = (IMPORTS, "optimizer = keras.optimizers.Adam()\n@tf.function\ndef other(a):\n    return a")
     assert isinstance(ask(LOOP.format(""), earlier=earlier), Proposal)
+
+
+@pytest.mark.parametrize("earlier", [(IMPORTS,), (IMPORTS, "import tfrs\nmodel = tfrs.Model()")])
+def test_a_train_step_that_only_the_live_model_tells_is_declined(earlier):
+    assert "its own train_step" in ask(FIT, earlier=earlier, old=True, own_step=True).reason
+    assert isinstance(ask(FIT, earlier=earlier, old=True, own_step=False), Proposal)
+
+
+@pytest.mark.parametrize("loss", ["tf.reduce_mean(tf.reduce_sum(h, axis=1))", "0.1 * keras.ops.mean(h)", "l2(0.1)(w)"])
+def test_an_added_mean_is_none_to_decline(loss):
+    answer = ask(BUILD.format('"adam"') + f"model.add_loss({loss})\n" + FIT)
+    assert any("loss of your own" in caveat for caveat in answer.caveats)
 
 
 def test_a_train_step_of_another_model_does_not_matter():

@@ -7,8 +7,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from tf_mem_magic.notebook.batch.datasets import COUNTS, chain_of, trace
-from tf_mem_magic.notebook.batch.steps import Steps, argument, follows
+from tf_mem_magic.notebook.batch.steps import Steps, argument
 from tf_mem_magic.notebook.follow.behind import Piece, behind, failing_names, pieces
 from tf_mem_magic.notebook.follow.entries import key_of
 from tf_mem_magic.notebook.follow.evaluate import evaluate
@@ -73,13 +72,19 @@ def _named(reader: Reader, setting: Setting, call: ast.Call | None) -> Iterator[
             continue
         its = key_of(node)
         name = node.id if isinstance(node, ast.Name) else its[1] if its else ""
-        if node in told or not is_batch_name(name):
+        if node in told or not is_batch_name(name) or _is_called(reader.scopes, node):
             continue
         value = evaluate(reader, node) if isinstance(node, ast.Name) else reader.scalar(reader.cell.text(node))
         if value is None:
             continue
         if setting.datasets or (value == setting.value and reader.role(node) == "coupled" and _shapes(reader, node)):
             yield node
+
+
+def _is_called(scopes: Scopes, node: ast.expr) -> bool:
+    """Tell whether a name is that of a function: ``movies.batch(128)``."""
+    above = scopes.parents.get(node)
+    return isinstance(above, ast.Call) and above.func is node
 
 
 def _own_sizes(reader: Reader) -> Iterator[ast.Attribute]:
@@ -192,7 +197,7 @@ def _batch_names_in(scopes: Scopes, statement: ast.stmt) -> Iterator[tuple[ast.e
     for node in ast.walk(statement):
         if not isinstance(node, (ast.Name, ast.Attribute)) or not isinstance(node.ctx, ast.Load):
             continue
-        if not is_batch_name(node.id if isinstance(node, ast.Name) else node.attr):
+        if not is_batch_name(node.id if isinstance(node, ast.Name) else node.attr) or _is_called(scopes, node):
             continue
         root: ast.expr = node
         while isinstance(root, ast.Attribute):
@@ -222,65 +227,6 @@ def _set_as_well(reader: Reader, setting: Setting, name: str, call: ast.Call | N
     at = line_start(reader.cell, first)
     slot = Slot(setting.value, at, at, f"{name} = ", reader.cell.newline)
     return replace(setting, slots=(*setting.slots, slot), names=setting.names | {name})
-
-
-def with_counts(
-    reader: Reader, slots: tuple[Slot, ...], names: frozenset[str], others: tuple[Slot, ...] = ()
-) -> tuple[Slot, ...] | Unknown:
-    """Let ``ds.take(n)`` cover as many samples as before, where the edit changes ``names`` and ``others`` too.
-
-    The batches are split after what counts them, which is right while neither these batches nor the count follow the
-    names that the edit sets. Else they are split before it, or made smaller there already, and a count that does not
-    follow is multiplied.
-    """
-    setting = Setting(0, (*slots, *others), names)
-    found: list[Slot] = []
-    for slot in slots:
-        call = _counting(reader, slot)
-        one = (slot,) if call is None else _in_chain(reader, slot, call, setting)
-        if isinstance(one, Unknown):
-            return one
-        found += one
-    return tuple(dict.fromkeys(found))
-
-
-def _counting(reader: Reader, slot: Slot) -> ast.Call | None:
-    """Find the call of ``take`` or the like after which ``slot`` splits the batches again."""
-    if slot.before != ".rebatch(" or slot.start != slot.end:
-        return None
-    ends = (n for n in reader.nodes if isinstance(n, ast.Call) and reader.cell.end(n) == slot.start)
-    return next((n for n in ends if called_name(n) in COUNTS and isinstance(n.func, ast.Attribute)), None)
-
-
-def _in_chain(reader: Reader, slot: Slot, call: ast.Call, setting: Setting) -> tuple[Slot, ...] | Unknown:
-    counting: list[ast.Call] = []
-    below: ast.expr = call
-    for inner in chain_of(reader, call):
-        if called_name(inner) in COUNTS:
-            counting.append(inner)
-            below = inner.func.value  # type: ignore[attr-defined]
-    traced = trace(reader, below)
-    smaller = isinstance(traced, Setting) and bool(
-        traced.names & setting.names or set(traced.slots) & (set(setting.slots) - {slot})
-    )
-    follow = {one: any(follows(reader, given, setting) for given in _given(one)) for one in counting}
-    if not smaller and not any(follow.values()):
-        return (slot,)
-    at = reader.cell.end(below)
-    found = [] if smaller else [replace(slot, start=at, end=at)]
-    for one in counting:
-        if follow[one]:
-            continue
-        given = _given(one)
-        if called_name(one) == "shard" or len(given) != 1 or isinstance(given[0], ast.Starred):
-            return Unknown(f"`.{called_name(one)}(...)` in {reader.cell.told(one)} counts batches")
-        start, end = reader.cell.start(given[0]), reader.cell.end(given[0])
-        found.append(Slot(slot.value, start, end, counts=reader.cell.text(given[0])))
-    return tuple(found)
-
-
-def _given(call: ast.Call) -> list[ast.expr]:
-    return [*call.args, *(k.value for k in call.keywords if k.arg in ("count", "num_shards"))]
 
 
 def unknown_counts(

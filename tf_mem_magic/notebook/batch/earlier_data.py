@@ -36,8 +36,10 @@ def earlier_dataset(reader: Reader, name: ast.Name, known: DatasetFacts) -> Sett
 
 
 def _by_attribute(reader: Reader, name: ast.Name, batch: int) -> Setting:
-    """Set the attribute of a generator of an earlier cell, before the statement that uses it."""
-    at = line_start(reader.cell, reader.scopes.top_statement(name))
+    """Set the attribute of a generator of an earlier cell before the cell first uses it: it may count its batches."""
+    uses = [name, *reader.scopes.loads.get((reader.scopes.home(name), name.id), [])]
+    first = min((reader.scopes.top_statement(use) for use in uses), key=lambda statement: statement.lineno)
+    at = line_start(reader.cell, first)
     written = f"{name.id}.batch_size"
     slot = Slot(batch, at, at, f"{written} = ", reader.cell.newline, undo=f"{written} = {batch}")
     return Setting(batch, (slot,), frozenset({written}))

@@ -15,6 +15,7 @@ FIXED_BATCH = re.compile(
 """What the text of a cell must hold that builds such a model; whether it does is read from the tree."""
 
 
+_PARTS = "num_microbatches"
 _WORDS = ("batch_shape", "batch_input_shape", "stateful", "batch_size")
 
 
@@ -36,6 +37,22 @@ def fixed_model(reader: Reader, call: ast.Call | None) -> tuple[str, ast.expr | 
             if not here and (size is not None or _is_stateful(node)):
                 return "an earlier cell builds a model for one batch size only", None
     return None
+
+
+def micro_batches(reader: Reader) -> str:
+    """Say that an optimizer splits each batch into a number of parts (TensorFlow Privacy); empty where none does."""
+    for cell in reader.notebook.cells_with(_PARTS):
+        for node in cell.nodes:
+            if not isinstance(node, ast.keyword) or node.arg != _PARTS:
+                continue
+            one = isinstance(node.value, ast.Constant) and node.value.value in (None, 1)
+            known = reader.scalar(ast.unparse(node.value)) if isinstance(node.value, ast.Name) else None
+            if not one and known != 1:
+                return (
+                    f"the optimizer splits each batch by `{_PARTS}`, which must divide it: make both smaller where "
+                    "they are set, and run the cells from there on again"
+                )
+    return ""
 
 
 def _that_made_it(reader: Reader, names: frozenset[str]) -> list[Piece]:

@@ -8,7 +8,7 @@ from typing import Literal
 from tf_mem_magic.notebook.batch.consumers import is_unlisted
 from tf_mem_magic.notebook.batch.datasets import Arrays, Traced, trace
 from tf_mem_magic.notebook.batch.samples import count_samples
-from tf_mem_magic.notebook.batch.steps import STEPS, argument, first_argument
+from tf_mem_magic.notebook.batch.steps import STEPS, argument, first_argument, follows
 from tf_mem_magic.notebook.follow.entries import dict_of_an_earlier_cell, dict_value
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
 from tf_mem_magic.notebook.follow.resolve import default_argument, resolve
@@ -22,6 +22,9 @@ _NO_BATCHES = Unknown("the data of `fit_generator` do not come in batches, as fa
 _IN_THE_WAY = frozenset({"x", "y", "steps", "validation_data", "validation_batch_size", *STEPS})
 """Arguments that must be seen in the cell where the batch size is to be set."""
 
+_OF_VALIDATION = frozenset({"validation_data", "validation_batch_size"})
+"""Those of them that matter only where the validation failed."""
+
 
 def setting_of_an_earlier_dict(reader: Reader, call: ast.Call, method: str) -> Setting | Literal["elsewhere"] | None:
     """Read the batch size from the dict of an earlier cell behind ``**``, where Keras was seen to use it.
@@ -29,14 +32,15 @@ def setting_of_an_earlier_dict(reader: Reader, call: ast.Call, method: str) -> S
     ``"elsewhere"``: the dict does not say it. None: it cannot be followed.
     """
     known = dict_of_an_earlier_cell(reader, call)
-    if known is None or any(dict_value(known[1], key) is not None for key in _IN_THE_WAY):
+    in_the_way = _IN_THE_WAY if reader.facts.validating else _IN_THE_WAY - _OF_VALIDATION
+    if known is None or any(dict_value(known[1], key) is not None for key in in_the_way):
         return None
     name, made = known
     size = dict_value(made, "batch_size")
     seen = next((b for b in reader.facts.batches if b.method == method), None)
     if size is None or seen is None:
         return None if seen is None else "elsewhere"
-    if not isinstance(size, ast.Constant) or seen.source != "arrays" or seen.batch != size.value:
+    if seen.source != "arrays" or (isinstance(size, ast.Constant) and seen.batch != size.value):
         return None
     start, end = reader.cell.start(name), reader.cell.end(name)
     before = f'{{**{reader.written(name)}, "batch_size": '
@@ -67,7 +71,10 @@ def setting_of_data(
         return _split_again(reader, data, seen, traced) if again and seen is not None else traced
     if given is not None and not _is_none(given):
         found = resolve(reader, given)
-        return found if isinstance(found, Setting) else _as_seen(reader, given, seen, found)
+        if not isinstance(found, Setting):
+            return _as_seen(reader, given, seen, found)
+        of_data = bool(found.names) and not found.per_replica and follows(reader, data, found)
+        return _at_the_call(reader, given, found) if of_data else found
     receiver = call.func.value  # type: ignore[attr-defined]
     known = isinstance(receiver, ast.Name) and reader.facts.model(receiver.id) is not None
     if reader.facts.tensorflow is not None and not known and (not sources or is_unlisted(reader, receiver)):
@@ -105,6 +112,12 @@ def _as_seen(reader: Reader, given: ast.expr, seen: int | None, refused: Unknown
     if seen is None or kept or not isinstance(computed, (ast.Call, ast.BinOp, ast.Subscript, ast.IfExp)):
         return refused
     return Setting(seen, (reader.slot(given, seen),))
+
+
+def _at_the_call(reader: Reader, given: ast.expr, found: Setting) -> Setting:
+    """Write the number at the call where the name that says it also decides how many samples there are."""
+    note = f"`{reader.written(given)}` stays {found.value}: it also decides how many samples there are."
+    return Setting(found.value, (reader.slot(given, found.value),), notes=(note,))
 
 
 def is_another(reader: Reader, seen: int | None, setting: Setting, data: ast.expr | None) -> bool:

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 
 from tf_mem_magic.notebook.batch.consumers import only_infers
+from tf_mem_magic.notebook.batch.counts import data_beside_a_range, with_loop_counts, with_steps
 from tf_mem_magic.notebook.batch.datasets import trace
 from tf_mem_magic.notebook.batch.generators import draws_a_batch
-from tf_mem_magic.notebook.batch.loop_counts import data_beside_a_range, with_loop_counts, with_steps
 from tf_mem_magic.notebook.batch.named import of_names
 from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.batch.steps import follows

@@ -6,8 +6,9 @@ import ast
 import re
 
 from tf_mem_magic.notebook.batch.datasets import trace
+from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.evaluate import evaluate
-from tf_mem_magic.notebook.follow.reader import Reader, Setting
+from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
 from tf_mem_magic.notebook.scopes import Binding
 from tf_mem_magic.notebook.uses import called_name
 
@@ -17,8 +18,10 @@ _SAME = frozenset("astype numpy copy to_numpy cast preprocess_input float identi
 _TABLE_ROWS = {"head": 5, "tail": 5, "sample": 1}
 """Methods of tables that give so many rows where no number is given (pandas)."""
 
-_ENCODES = re.compile(r"(?i)vectori[sz]|tokeni[sz]|encod|embed|preprocess|texts_to|pad_sequences|lookup")
-"""Names of what makes one row of each text of a list."""
+_ENCODES = re.compile(
+    r"(?i)vectori[sz]|tokeni[sz]|encod|embed|preprocess|texts_to|pad_sequences|lookup|rescal|normali[sz]|layer$|augment"
+)
+"""Names of what makes one row of each text of a list, or of each sample."""
 
 _OF_LIST = frozenset({"array", "asarray", "constant", "convert_to_tensor", "stack", "tensor"})
 _JOINED = frozenset({"vstack", "row_stack", "concatenate", "concat"})
@@ -71,6 +74,10 @@ def _of_name(reader: Reader, name: ast.Name) -> int | None:
         return _of_element(reader, loops[0])
     if chosen is not None and chosen.kind == "loop":
         return _of_element(reader, chosen)
+    if chosen is not None and chosen.kind == "param":
+        given = calls.argument_exprs(reader, chosen)
+        counts = set() if isinstance(given, Unknown) else {count_samples(reader, one) for one in given}
+        return counts.pop() if len(counts) == 1 else None
     if chosen is not None and chosen.value is not None:
         return count_samples(reader, chosen.value)
     if chosen is not None and isinstance(chosen.node, ast.Assign) and called_name_of(chosen.node.value) == "next":
@@ -138,13 +145,18 @@ def _of_subscript(reader: Reader, expr: ast.Subscript) -> int | None:
         return 1
     if isinstance(index, (ast.Attribute, ast.Name)) and reader.written(index).rpartition(".")[2] == "newaxis":
         return 1
-    if isinstance(index, ast.List):
-        return len(index.elts)
     whole = count_samples(reader, expr.value)
+    if isinstance(index, ast.Constant) and isinstance(index.value, str):
+        return whole  # a column of a table, or one of the arrays of a dict
+    if isinstance(index, ast.List):
+        numbers = [one.value if isinstance(one, ast.Constant) else None for one in index.elts]
+        if any(isinstance(one, str) for one in numbers):
+            return whole
+        return len(numbers) if numbers and all(type(one) is int for one in numbers) else None
     if isinstance(index, ast.Slice):
         length = _length(reader, index, whole)
         known = [n for n in (length, whole) if n is not None]
-        return min(known) if length is not None or _keeps(index) else None
+        return min(known, default=None) if length is not None or _keeps(index) else None
     return count_samples(reader, index) if isinstance(index, ast.Name) else None
 
 
@@ -183,13 +195,12 @@ def _of_call(reader: Reader, call: ast.Call) -> int | None:
     if name in ("dict", "list", "DataFrame", "pad_sequences") and call.args:
         return count_samples(reader, call.args[0])
     if _ENCODES.search(name) and len(call.args) == 1:
-        return _count_texts(reader, call.args[0])
+        return _count_texts(reader, call.args[0]) or count_samples(reader, call.args[0])
     if name == "reshape":
         return _first_of(reader, _shape(call, method=True))
-    if name in _OF_LIST and call.args and isinstance(call.args[0], (ast.List, ast.Tuple)):
-        return len(call.args[0].elts)
     if name in _OF_LIST and call.args:
-        return count_samples(reader, call.args[0])
+        lengths = _lengths(reader, call.args[0])
+        return (lengths.pop() if len(lengths) == 1 else None) if lengths else count_samples(reader, call.args[0])
     if name in _JOINED and call.args:
         return _of_joined(reader, call)
     if name in ("randn", "rand") and call.args:
@@ -214,11 +225,20 @@ def _of_joined(reader: Reader, call: ast.Call) -> int | None:
 
 def _count_texts(reader: Reader, expr: ast.expr) -> int | None:
     """Count the texts of a list that stands there, or that a name surely holds."""
-    if isinstance(expr, ast.Name):
-        chosen = reader.reaching(expr)
-        listed = None if chosen is None or chosen.kind != "assign" else chosen.value
-        return len(listed.elts) if isinstance(listed, ast.List) and listed.elts else None
-    return len(expr.elts) if isinstance(expr, (ast.List, ast.Tuple)) and expr.elts else None
+    lengths = _lengths(reader, expr) - {0}
+    return lengths.pop() if len(lengths) == 1 else None
+
+
+def _lengths(reader: Reader, expr: ast.expr) -> set[int]:
+    """Give how long a list is that stands there, or that a name or a parameter holds; empty where it is no list."""
+    if isinstance(expr, (ast.List, ast.Tuple)):
+        return {len(expr.elts)}
+    chosen = reader.reaching(expr) if isinstance(expr, ast.Name) else None
+    if chosen is None or chosen.kind not in ("assign", "param"):
+        return set()
+    given = [chosen.value] if chosen.kind == "assign" else calls.argument_exprs(reader, chosen)
+    lists = [] if isinstance(given, Unknown) else [one for one in given if isinstance(one, ast.List)]
+    return {len(one.elts) for one in lists}
 
 
 def _shape(call: ast.Call, method: bool = False) -> ast.expr | None:

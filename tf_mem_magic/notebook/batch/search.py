@@ -8,13 +8,9 @@ from dataclasses import replace
 from tf_mem_magic.core.facts import BatchSeen, Facts
 from tf_mem_magic.notebook.batch import loops
 from tf_mem_magic.notebook.batch.consumers import keras_calls
-from tf_mem_magic.notebook.batch.counting_on import (
-    unknown_counts,
-    unknown_in_validation,
-    with_all_that_count_on_it,
-    with_counts,
-)
-from tf_mem_magic.notebook.batch.fixed import fixed_model, shape_with
+from tf_mem_magic.notebook.batch.counting_on import unknown_counts, unknown_in_validation, with_all_that_count_on_it
+from tf_mem_magic.notebook.batch.counts import counts_beside, steps_beside, with_counts
+from tf_mem_magic.notebook.batch.fixed import fixed_model, micro_batches, shape_with
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.batch.keras_call import is_another, setting_of_an_earlier_dict, setting_of_data
 from tf_mem_magic.notebook.batch.methods import behind_a_method
@@ -109,12 +105,16 @@ def _checked(reader: Reader, found: BatchFound) -> BatchFound | Unknown:
     fixed = fixed_model(reader, found.call)
     if fixed is not None and (fixed[1] is None or reader.written(fixed[1]) not in found.names):
         return Unknown(fixed[0])
+    if not found.infers and (reason := micro_batches(reader)):
+        return Unknown(reason)
     shape = None if found.of_samples else shape_with(reader, found.value)
     if shape is not None:
         return Unknown(
             f"{reader.cell.told(shape)} has a shape that begins with {found.value} too, and may count on the batch"
         )
-    return found
+    setting = Setting(found.value, (*found.slots, *found.validation), found.names)
+    slots, steps = counts_beside(reader, setting), steps_beside(reader, setting, found.call)
+    return replace(found, slots=(*found.slots, *slots), steps=(*found.steps, *steps)) if slots or steps else found
 
 
 def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> BatchFound | Unknown:

@@ -120,17 +120,24 @@ def stays_elsewhere(reader: Reader, name: str) -> Unknown | None:
 def follows_at_run_time(reader: Reader, statement: ast.stmt) -> bool:
     """Tell whether code of an earlier cell reads a name anew when this cell runs.
 
-    A function does that the cell itself calls; one that TensorFlow has traced keeps the value that it was traced with,
-    and so do a model's methods, unless this cell makes the model and compiles it.
+    A function does that the cell itself calls, and a callback of Keras; one that TensorFlow has traced keeps the value
+    that it was traced with, and so do a model's methods, unless this cell makes the model and compiles it.
     """
     called = getattr(statement, "name", "")
     if not called or called not in reader.cell.words:
         return False
+    if isinstance(statement, ast.ClassDef) and any(map(_is_callback, statement.bases)):
+        return True
     if isinstance(statement, ast.ClassDef):
         return bool(reader.calls_of(called)) and bool(reader.calls_of("compile"))
     if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return False
     return not any(word in ast.unparse(d) for d in statement.decorator_list for word in ("function", "jit"))
+
+
+def _is_callback(base: ast.expr) -> bool:
+    """Tell whether a class is a callback of Keras by its base, as that is always written: Keras calls it in Python."""
+    return ast.unparse(base).rpartition(".")[2] in ("Callback", "LambdaCallback")
 
 
 def _read_in_functions(reader: Reader, name: str) -> Iterator[tuple[PythonCell, ast.Name]]:

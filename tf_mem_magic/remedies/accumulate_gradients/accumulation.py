@@ -38,7 +38,11 @@ _REFUSED = (
         "an activity regularizer sums over the batch: the mean of parts is not the whole",
     ),
     (
-        r"(?i)\b(?:dice|tversky|contrastive|triplet|ntxent|info_?nce)(?:_?loss)?\b",
+        r"add_loss\((?![^\n]*mean)[^\n]*(?:reduce_|\b)sum\(",
+        "the model adds a sum to its loss, which may be one over the batch: the mean of parts is not the whole",
+    ),
+    (
+        r"(?i)\b(?:dice|tversky|contrastive|triplet|ntxent|info_?nce)(?:_?loss)?\b|\.Retrieval\(",
         "the loss seems to compare the samples of a batch with each other: the mean of parts is not the whole",
     ),
 )
@@ -168,7 +172,9 @@ keras_accumulates = Check("keras_accumulates", _why_not)
 def check_a_mean(ask: Ask, found: BatchFound) -> None:
     """Refuse where the mean of a batch's parts is another than that of the whole."""
     reader = Reader(ask.cell, ask.facts, failing_lines(ask))
-    if found.call is not None and has_method(reader, model_names(reader, found.call), "train_step"):
+    model = ask.facts.model(found.receiver or "")
+    own = model is not None and bool(model.own_step)
+    if own or (found.call is not None and has_method(reader, model_names(reader, found.call), "train_step")):
         raise RefusedError("the model has its own train_step, and how it uses the optimizer is not known")
     texts = texts_behind(ask, found)
     reason = next((reason for pattern, reason in _REFUSED if any(re.search(pattern, t) for t in texts)), "")

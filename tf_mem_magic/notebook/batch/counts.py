@@ -1,4 +1,4 @@
-"""Loops that take a number of batches from their data: as these shrink, it must grow, or be said."""
+"""Numbers of batches that a cell takes from its data: as these shrink, they must grow, or be said."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import ast
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tf_mem_magic.notebook.batch.steps import divisors, follows
+from tf_mem_magic.notebook.batch.datasets import COUNTS, chain_of, trace
+from tf_mem_magic.notebook.batch.steps import Steps, divisors, find_steps, first_argument, follows
+from tf_mem_magic.notebook.follow.entries import double_star
 from tf_mem_magic.notebook.follow.evaluate import evaluate
+from tf_mem_magic.notebook.follow.other_uses import is_drawn
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
 from tf_mem_magic.notebook.text.cell import walk
-from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.notebook.uses import KERAS, called_name
 
 Loop = ast.For | ast.AsyncFor | ast.While
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -156,3 +159,101 @@ def _counts_steps(reader: Reader, loop: ast.While, setting: Setting) -> bool:
     """Tell whether a ``while`` goes on for a number of turns that does not follow the batch size."""
     limits = list(_compared(loop.test, _counters(loop)))
     return any(not follows(reader, limit, setting) for limit in limits)
+
+
+def with_counts(
+    reader: Reader, slots: tuple[Slot, ...], names: frozenset[str], others: tuple[Slot, ...] = ()
+) -> tuple[Slot, ...] | Unknown:
+    """Let ``ds.take(n)`` cover as many samples as before, where the edit changes ``names`` and ``others`` too.
+
+    The batches are split after what counts them, which is right while neither these batches nor the count follow the
+    names that the edit sets. Else they are split before it, or made smaller there already, and a count that does not
+    follow is multiplied.
+    """
+    setting = Setting(0, (*slots, *others), names)
+    found: list[Slot] = []
+    for slot in slots:
+        call = _counting(reader, slot)
+        one = (slot,) if call is None else _in_chain(reader, slot, call, setting)
+        if isinstance(one, Unknown):
+            return one
+        found += one
+    return tuple(dict.fromkeys(found))
+
+
+def _counting(reader: Reader, slot: Slot) -> ast.Call | None:
+    """Find the call of ``take`` or the like after which ``slot`` splits the batches again."""
+    if slot.before != ".rebatch(" or slot.start != slot.end:
+        return None
+    ends = (n for n in reader.nodes if isinstance(n, ast.Call) and reader.cell.end(n) == slot.start)
+    return next((n for n in ends if called_name(n) in COUNTS and isinstance(n.func, ast.Attribute)), None)
+
+
+def _in_chain(reader: Reader, slot: Slot, call: ast.Call, setting: Setting) -> tuple[Slot, ...] | Unknown:
+    counting: list[ast.Call] = []
+    below: ast.expr = call
+    for inner in chain_of(reader, call):
+        if called_name(inner) in COUNTS:
+            counting.append(inner)
+            below = inner.func.value  # type: ignore[attr-defined]
+    traced = trace(reader, below)
+    smaller = isinstance(traced, Setting) and bool(
+        traced.names & setting.names or set(traced.slots) & (set(setting.slots) - {slot})
+    )
+    follow = {one: any(follows(reader, given, setting) for given in _given(one)) for one in counting}
+    if not smaller and not any(follow.values()):
+        return (slot,)
+    at = reader.cell.end(below)
+    found = [] if smaller else [replace(slot, start=at, end=at)]
+    for one in counting:
+        if follow[one]:
+            continue
+        given = _given(one)
+        if called_name(one) == "shard" or len(given) != 1 or isinstance(given[0], ast.Starred):
+            return Unknown(f"`.{called_name(one)}(...)` in {reader.cell.told(one)} counts batches")
+        start, end = reader.cell.start(given[0]), reader.cell.end(given[0])
+        found.append(Slot(slot.value, start, end, counts=reader.cell.text(given[0])))
+    return tuple(found)
+
+
+def counts_beside(reader: Reader, setting: Setting) -> tuple[Slot, ...]:
+    """Let ``take`` and ``skip`` of other data of the cell, whose batches follow the same names, count as many samples.
+
+    What only draws, or takes one batch to look at, is left alone.
+    """
+    placed = {(slot.start, slot.end) for slot in setting.slots}
+    found: list[Slot] = []
+    for call in reader.calls_of("take", "skip") if setting.names else ():
+        given = _given(call)
+        if not isinstance(call.func, ast.Attribute) or len(given) != 1 or isinstance(given[0], ast.Starred):
+            continue
+        start, end = reader.cell.start(given[0]), reader.cell.end(given[0])
+        few = isinstance(given[0], ast.Constant) and given[0].value in (0, 1)
+        if few or (start, end) in placed or is_drawn(reader, given[0]) or follows(reader, given[0], setting):
+            continue
+        if _is_of(reader, call.func.value, setting):
+            found.append(Slot(setting.value, start, end, counts=reader.cell.text(given[0])))
+    return tuple(found)
+
+
+def steps_beside(reader: Reader, setting: Setting, call: ast.Call | None) -> tuple[Steps, ...]:
+    """Find the numbers of steps of the cell's other calls of Keras whose data follow the same names."""
+    found: list[Steps] = []
+    for other in reader.calls_of(*KERAS) if setting.names else ():
+        extra = double_star(reader, other)
+        data = None if isinstance(extra, Unknown) else first_argument(other, extra)
+        if other is call or isinstance(extra, Unknown) or data is None or not _is_of(reader, data, setting):
+            continue
+        steps = find_steps(reader, other, extra, setting)
+        found += [one for one in steps if one.name != "validation_steps" and (one.value is not None or one.stays)]
+    return tuple(found)
+
+
+def _is_of(reader: Reader, data: ast.expr, setting: Setting) -> bool:
+    """Tell whether data come in batches of a size that the edit sets by a name."""
+    traced = trace(reader, data)
+    return isinstance(traced, Setting) and not traced.per_replica and bool(traced.names & setting.names)
+
+
+def _given(call: ast.Call) -> list[ast.expr]:
+    return [*call.args, *(k.value for k in call.keywords if k.arg in ("count", "num_shards"))]
