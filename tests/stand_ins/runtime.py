@@ -322,10 +322,11 @@ def stand_ins(notes):
     layers = Anything()
     keras = SimpleNamespace(
         Model=model, Sequential=model, layers=layers, Input=layers, utils=SimpleNamespace(PyDataset=PyDataset),
-        optimizers=layers, losses=layers, metrics=layers, callbacks=types.SimpleNamespace(Callback=Callback), applications=layers, backend=layers,
+        optimizers=layers, losses=layers, metrics=layers, callbacks=Anything(), applications=layers, backend=layers,
     )  # fmt: skip
     keras.models = SimpleNamespace(Model=model, Sequential=model)
     keras.utils.Sequence = PyDataset
+    keras.callbacks.Callback = Callback
     drawn = []
     random = SimpleNamespace(
         normal=_shaped(2), uniform=_shaped(2), randint=_shaped(2), randn=lambda *n: Arr(*n), rand=lambda *n: Arr(*n),
