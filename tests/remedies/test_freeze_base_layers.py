@@ -97,7 +97,8 @@ def test_a_function_of_the_notebook_that_trains_is_training(call):
     diagnosis = Diagnosis("GPU:0", line=len(source.splitlines()))
     asked = example("", source, "", diagnosis=diagnosis, models=models, earlier_cells=(IMPORTS, *defined)).context
     (found,) = freeze_base_layers.propose(asked)
-    assert "does not train" not in getattr(found, "reason", "")
+    assert isinstance(found, Proposal), found.reason
+    assert "base.trainable = False\n" in found.source
 
 
 @pytest.mark.parametrize("last", ["out = model(x)\n", "preds = score(model, x)\n", "model.save('m.keras')\n"])

@@ -99,8 +99,7 @@ def _is_base(ask: Ask, call: ast.Call) -> bool:
 
 def _check_place(ask: Ask) -> None:
     """See that what ran out trains: by itself, or by a function that the notebook defines."""
-    line, model = ask.line, ask.place.model
-    statement = next((s for s in ask.cell.tree.body if line and s.lineno <= line <= (s.end_lineno or s.lineno)), None)
+    line, model, statement = ask.line, ask.place.model, ask.failing_statement
     if line is None or statement is None or isinstance(statement, _DEFINITIONS):
         return
     words = {word for n in walk(statement) for word in (getattr(n, "id", ""), getattr(n, "attr", ""))}

@@ -8,6 +8,7 @@ from typing import Any
 from tf_mem_magic.core.diagnosis import Diagnosis, Situation, SituationKind
 from tf_mem_magic.core.facts import GrownFacts
 from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
+from tf_mem_magic.notebook.fills import Fill, fills_of
 from tf_mem_magic.notebook.origins import tensorflow_name
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.examples import example
@@ -19,6 +20,7 @@ TITLE = "Keep a list in the computer's memory"
 HELPS: tuple[SituationKind, ...] = ("growing",)
 GUARDS = (device_memory, python, situation(HELPS, "no list of tensors that grew in this cell filled the memory"))
 
+_ADDS = frozenset({"extend", "insert", "update", "setdefault", "appendleft"})
 _TAPES = frozenset({"GradientTape", "ForwardAccumulator"})
 _WHY = (
     "A tensor in a list keeps its memory on the device; the same values as NumPy arrays lie in the computer's memory."
@@ -30,16 +32,14 @@ def propose(ask: Ask) -> Proposal:
     """Offer it where a list that the cell fills with tensors in a loop holds the memory."""
     diagnosis = ask.diagnosis
     assert diagnosis is not None  # its guard
-    lists = [g for g in ask.facts.grown if g.device == diagnosis.device]
-    if not lists:
-        raise RefusedError("it was a list of models that grew, not one of tensors")
-    grown = max(lists, key=lambda g: g.bytes)
-    name = grown.name
-    if not name.isidentifier():
+    assert diagnosis.situation is not None  # its guard
+    name = diagnosis.situation.holder
+    grown = next((g for g in ask.facts.grown if g.name == name and g.device == diagnosis.device), None)
+    if grown is None or not name.isidentifier():
         raise RefusedError(f"`{name}` is no plain name")
-    call = _append(ask, name)
-    tensor = call.args[0]
-    top = ask.statement(call)
+    fill = _the_fill(ask, name)
+    tensor = fill.entry
+    top = ask.statement(fill.statement)
     found = tensorflow_name(ask.names, ask.cell.tree.body.index(top))
     if found is None or found[1]:
         raise RefusedError("no name for TensorFlow is certain in this cell")
@@ -49,10 +49,11 @@ def propose(ask: Ask) -> Proposal:
     keep = f'{element}.numpy() if hasattr({element}, "numpy") else {element}'
     moved = f"{tf}.nest.map_structure(lambda {element}: {keep}, {text})"
     edit = ask.edit().replace(tensor, moved)
-    made_here = any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for n in ask.cell.nodes)
+    made_here = any(binding.node is not fill.statement for binding in ask.scopes.of(ask.cell.tree, name))
     if not made_here:
-        # It is an earlier cell's list: what the run that failed appended is still in it.
-        edit = edit.before(top, f"while len({name}) > {grown.before}: {name}.pop()")
+        # It is an earlier cell's list or dict: what the run that failed has added is still in it.
+        drop = "pop" if fill.at_end else "popitem"
+        edit = edit.before(top, f"while len({name}) > {grown.before}: {name}.{drop}()")
     return Proposal(
         key=KEY,
         title=f"Keep `{name}` in the computer's memory",
@@ -68,32 +69,26 @@ def propose(ask: Ask) -> Proposal:
     )
 
 
-def _append(ask: Ask, name: str) -> ast.Call:
-    """Find the one place where the cell appends to the list, and be certain that its entries may be arrays."""
-    appends = [c for c in ask.cell.calls if called_name(c) in ("append", "extend", "insert") and _receiver(c) == name]
-    if len(appends) != 1 or called_name(appends[0]) != "append" or len(appends[0].args) != 1:
+def _the_fill(ask: Ask, name: str) -> Fill:
+    """Find the one place where the cell adds to the list or dict, and be certain that its entries may be arrays."""
+    fills = list(fills_of(ask.cell, name))
+    more = [c for c in ask.cell.calls if called_name(c) in _ADDS and ast.unparse(c.func).rpartition(".")[0] == name]
+    if len(fills) != 1 or more:
         raise RefusedError(f"the one place where `{name}` gets its entries was not found in the cell")
-    call = appends[0]
-    inside = list(ask.scopes.up(call))
+    fill = fills[0]
+    inside = list(ask.scopes.up(fill.statement))
     function = next((n for n in inside if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))), None)
     if function is not None:
         raise RefusedError("it is filled in a function, which TensorFlow may run as a graph")
     if any(isinstance(n, ast.With) and _is_tape(n) for n in inside):
         raise RefusedError(f"`{name}` is filled while a tape records, so its entries may be needed for gradients")
-    for node in ask.cell.nodes:
-        reads = isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
-        if reads and node is not getattr(call.func, "value", None):
-            around = list(ask.scopes.up(node))
-            if any(isinstance(n, ast.With) and _is_tape(n) for n in around):
-                raise RefusedError(f"a tape reads `{name}`, and no gradient flows through arrays")
+    own = set(ast.walk(fill.statement))
+    for node in ask.scopes.loads.get((ask.scopes.home(fill.name), name), []):
+        if node not in own and any(isinstance(n, ast.With) and _is_tape(n) for n in ask.scopes.up(node)):
+            raise RefusedError(f"a tape reads `{name}`, and no gradient flows through arrays")
     if any(isinstance(n, ast.Attribute) and n.attr == "numpy" and _mentions(n, name) for n in ask.cell.nodes):
         raise RefusedError(f"the cell asks entries of `{name}` for `.numpy()`, which arrays do not have")
-    return call
-
-
-def _receiver(call: ast.Call) -> str:
-    value = call.func.value if isinstance(call.func, ast.Attribute) else None
-    return value.id if isinstance(value, ast.Name) else ""
+    return fill
 
 
 def _is_tape(statement: ast.With) -> bool:
@@ -106,7 +101,7 @@ def _mentions(node: ast.AST, name: str) -> bool:
 
 
 def _example(name: str, cell: str, expect: str, declined: bool = False, **more: Any) -> Example:
-    situation = more.pop("situation", Situation("growing", "`grads` went from 0 to 48 entries."))
+    situation = more.pop("situation", Situation("growing", "`grads` went from 0 to 48 entries.", holder="grads"))
     grown = (GrownFacts("grads", 0, 48, 190 << 20, "tf.Tensor", "GPU:0"),)
     earlier = more.pop("earlier_cells", ("import tensorflow as tf",))
     diagnosis = Diagnosis("GPU:0", line=3, in_use=199 << 20, situation=situation)
@@ -135,6 +130,12 @@ EXAMPLES: tuple[Example, ...] = (
         declined=True,
     ),
     _example(
+        "a list of a function's own",
+        "%%tfmem\ndef go():\n    grads = []\n    for x in data: grads.append(step(x))\ngo()\n",
+        "filled in a function",
+        declined=True,
+    ),
+    _example(
         "a tape reads it",
         _LOOP.format("g") + "with tf.GradientTape() as tape:\n    z = tf.add_n(grads)\n",
         "a tape reads `grads`",
@@ -151,6 +152,17 @@ EXAMPLES: tuple[Example, ...] = (
         _LOOP.format("g") + "print(grads[0].numpy())\n",
         "asks entries of `grads` for `.numpy()`",
         declined=True,
+    ),
+    _example(
+        "as a sum",
+        "%%tfmem\ngrads = []\nfor x in data:\n    grads += [step(x)]\n",
+        "%%tfmem\ngrads = []\nfor x in data:\n    grads += [" + _MOVED.format("step(x)") + "]\n",
+    ),
+    _example(
+        "a dict of an earlier cell",
+        "%%tfmem\nfor n, x in enumerate(data):\n    grads[n] = step(x)\n",
+        f"%%tfmem\n{_EMPTIED.replace('pop', 'popitem')}for n, x in enumerate(data):\n"
+        f"    grads[n] = {_MOVED.format('step(x)')}\n",
     ),
     _example("two places", _LOOP.format("g") + "grads.append(g)\n", "the one place", declined=True),
     _example("an ordinary step", _LOOP.format("g"), "no list of tensors", declined=True, situation=None),

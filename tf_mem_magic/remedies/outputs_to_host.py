@@ -48,14 +48,13 @@ def propose(ask: Ask) -> Proposal:
     receiver = ask.cell.text(call.func.value)
     ask.model_of(call.func.value)
     given = _given(call)
-    ask.shared(given)
     name = given.id
-    dataset = ask.facts.dataset(name)
+    dataset = ask.facts.dataset(name) if ask.is_shared(given) else None
     if dataset is not None:
         title, told = "Predict a batch at a time", "No progress bar is shown."
         arguments = _of_dataset(dataset, call)
     else:
-        data = _data(ask, name)
+        data = _data(ask, given)
         rows, batch = _rows(ask.recording, diagnosis, data)
         if rows >= (data.shape or (0,))[0]:
             raise RefusedError(f"a part would be as large as all of `{name}`")
@@ -107,11 +106,11 @@ def _of_dataset(dataset: DatasetFacts, call: ast.Call) -> str:
     return dataset.name
 
 
-def _data(ask: Ask, name: str) -> NamedValue:
+def _data(ask: Ask, name: ast.Name) -> NamedValue:
     """Give the array of that name; refuse where it is none."""
-    value = ask.facts.value(name)
+    value = ask.value_of(name)
     if value is None or not value.shape:
-        raise RefusedError(f"`{name}` is no array whose rows are known")
+        raise RefusedError(f"`{name.id}` is no array whose rows are known")
     return value
 
 

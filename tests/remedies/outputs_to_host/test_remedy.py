@@ -9,7 +9,7 @@ import pytest
 from tf_mem_magic.core.diagnosis import Diagnosis, Situation
 from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Declined, Proposal
-from tf_mem_magic.core.recording import Dump
+from tf_mem_magic.core.recording import Dump, ErrorText, Frame
 from tf_mem_magic.remedies._engine.examples import example
 from tf_mem_magic.remedies.outputs_to_host import propose
 
@@ -36,7 +36,9 @@ def ask(source, *, shape=(4, 64, 64, 8), requested=MIB, in_use=190 * MIB, chunks
         **more,
     }
     dumps = (Dump("bfc", "structured", in_use=in_use, chunks=chunks),)
-    asked = example("", source, "", diagnosis=diagnosis, recorded={"status": "oom", "dumps": dumps}, **given)
+    errors = (ErrorText("ResourceExhaustedError", "", given.pop("frames", ())),)
+    recorded = {"status": "oom", "dumps": dumps, "errors": errors}
+    asked = example("", source, "", diagnosis=diagnosis, recorded=recorded, **given)
     (answer,) = propose(asked.context)
     return answer
 
@@ -70,21 +72,44 @@ def test_where_nothing_tells_how_large_a_row_is_a_part_is_a_batch():
     assert rows_of(ask(CELL, chunks=(), in_use=None, limit=None)) == 4
 
 
+LOCAL = [
+    "def run(x):\n    return model.predict(x)\npred = run(other)\n",
+    "preds = [model.predict(x) for x in parts]\n",
+    "best = max(parts, key=lambda x: model.predict(x).max())\n",
+    "def run():\n    x = load()\n    return model.predict(x)\npred = run()\n",
+]
+
+
+@pytest.mark.parametrize("source", LOCAL)
+def test_an_array_of_a_functions_own_is_not_taken_for_the_notebooks(source):
+    answer = ask(source)
+    assert isinstance(answer, Declined)
+    assert "`x` is no array whose rows are known" in answer.reason
+
+
+@pytest.mark.parametrize("source", LOCAL)
+def test_an_array_of_a_functions_own_is_known_where_the_failing_line_was_seen_to_read_it(source):
+    own = (NamedValue("x", 80 * 12288, "numpy.ndarray", shape=(80, 32, 32, 3)),)
+    assert rows_of(ask(source, inputs=own, chunks=((MIB, MIB, 10),), in_use=40 * MIB)) <= 25
+    assert isinstance(ask(source, inputs=own, chunks=((MIB, MIB, 10),), in_use=4 * MIB), Declined)
+
+
 @pytest.mark.parametrize(
     "source",
     [
         "def run(model, data):\n    return model.predict(x)\npred = run(net, x)\n",
-        "def run(x):\n    return model.predict(x)\npred = run(other)\n",
         "preds = [model.predict(x) for model in models]\n",
-        "preds = [model.predict(x) for x in parts]\n",
-        "best = max(parts, key=lambda x: model.predict(x).max())\n",
-        "def run():\n    x = load()\n    return model.predict(x)\npred = run()\n",
     ],
 )
-def test_a_name_of_a_functions_own_is_not_taken_for_the_notebooks(source):
+def test_a_model_of_a_functions_own_is_one_where_keras_itself_was_called(source):
     answer = ask(source)
     assert isinstance(answer, Declined)
-    assert "is a name of a function or comprehension" in answer.reason
+    assert "`model` is a name of a function" in answer.reason
+    cell = Frame("In[5]", 2, "run", True, True)
+    keras = Frame("/venv/site-packages/keras/src/utils/traceback_utils.py", 122, "error_handler")
+    assert isinstance(ask(source, frames=(cell, keras)), Proposal)
+    between = Frame("/venv/site-packages/scikeras/wrappers.py", 9, "predict")
+    assert isinstance(ask(source, frames=(cell, between, keras)), Declined)
 
 
 @pytest.mark.parametrize(
@@ -116,4 +141,4 @@ def test_a_dataset_of_a_functions_own_is_not_known():
     source = "def run(ds):\n    return model.predict(ds)\npred = run(other)\n"
     answer = ask(source, datasets=(DatasetFacts("ds", batch=4, cardinality=100),))
     assert isinstance(answer, Declined)
-    assert "`ds` is a name of a function" in answer.reason
+    assert "`ds` is no array" in answer.reason

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
 from tf_mem_magic.core.diagnosis import Diagnosis, SituationKind
-from tf_mem_magic.core.facts import Facts, ModelFacts
+from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Point, Proposal, RefusedError
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.notebook.follow.reader import Reader
@@ -126,25 +127,35 @@ class Ask:
         return self._place
 
     def model_of(self, expr: ast.expr) -> ModelFacts:
-        """Give the facts of the model that an expression of the cell holds.
+        """Give the facts of the Keras model that an expression of the failing line holds, on which a method was called.
 
-        Refused where it is none of Keras's, or where its name is one of a function's own: facts are known of the
-        notebook's names.
+        A name of a function's own is believed to be that model only where the error shows that Keras was called.
         """
-        self.shared(expr)
         text = self.cell.text(expr)
         found = self.facts.model(text)
         if found is None:
             raise RefusedError(self.why_unknown(text))
+        if not self.is_shared(expr) and not self._keras_was_called:
+            raise RefusedError(f"`{text}` is a name of a function there, and what it holds is not known")
         return found
 
-    def shared(self, expr: ast.expr) -> None:
-        """Refuse where a name in an expression of the cell is one of a function's or comprehension's own."""
-        for name in (n for n in ast.walk(expr) if isinstance(n, ast.Name)):
-            if self.scopes.home(name) is not self.cell.tree:
-                raise RefusedError(
-                    f"`{name.id}` is a name of a function or comprehension there: what it holds is not known"
-                )
+    def value_of(self, name: ast.Name) -> NamedValue | None:
+        """Give the facts of the array or tensor that a name of the failing line holds there; None where not known."""
+        read = next((one for one in self.facts.inputs if one.name == name.id), None)
+        return self.facts.value(name.id) or read if self.is_shared(name) else read
+
+    def is_shared(self, expr: ast.expr) -> bool:
+        """Whether all names in an expression of the cell are the notebook's, not those of a function of its own."""
+        names = (n for n in ast.walk(expr) if isinstance(n, ast.Name))
+        return all(self.scopes.home(name) is self.cell.tree for name in names)
+
+    @property
+    def _keras_was_called(self) -> bool:
+        """Whether the code of the cell that ran out last called Keras itself, not something in between."""
+        frames = self.recording.errors[0].frames if self.recording.errors else ()
+        last = max((n for n, frame in enumerate(frames) if frame.in_cell), default=None)
+        after = frames[last + 1 : last + 2] if last is not None else ()
+        return any(_KERAS_FILE.search(frame.file) is not None for frame in after)
 
     def statement(self, node: ast.AST) -> ast.stmt:
         """Give the cell's own statement that holds ``node``."""
@@ -199,6 +210,7 @@ class Ask:
         return self.notebook.edit()
 
 
+_KERAS_FILE = re.compile(r"[\\/]keras[\\/]src[\\/]")
 _NO_MODEL = "no model is known"
 _TAKES_GRADIENTS = frozenset({"GradientTape", "gradient", "apply_gradients"})
 

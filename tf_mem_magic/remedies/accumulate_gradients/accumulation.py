@@ -118,7 +118,7 @@ def samples_of(call: ast.Call | None, facts: Facts) -> int | None:
     dataset = facts.dataset(data.id)
     if dataset is not None:
         return dataset.samples
-    value = next((v for v in facts.values if v.name == data.id), None)
+    value = facts.value(data.id)
     if value is None or not value.shape:
         return None
     split = keywords.get("validation_split")

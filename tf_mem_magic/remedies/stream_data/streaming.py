@@ -66,7 +66,7 @@ def find_arrays(reader: Reader, node: ast.expr, depth: int = 0, derived: bool = 
         return None
     if not isinstance(reader.scopes.home(inner), ast.Module):
         return _of_parameter(reader, inner, depth, whole=inner is node)
-    value = next((v for v in reader.facts.values if v.name == inner.id), None)
+    value = reader.facts.value(inner.id)
     if value is not None:
         known = _is_array(value) or (inner is node and _holds_arrays(value))
         return [Held(inner.id, value.bytes)] if known else None
