@@ -257,7 +257,7 @@ def test_a_page_that_does_not_answer_brings_the_buttons_back(driven, monkeypatch
     monkeypatch.setattr(panel_module, "ANSWER_WITHIN", 0.01)
     d = driven(rich(CELL, CHANGED))
     d.buttons()["Batch 128"].click()
-    d.panel._timer.join(30)
+    d.panel._alarm._timer.join(30)
     assert "The page did not answer." in d.said()
     assert {False} == {b.disabled for b in d.buttons().values()}
 
@@ -265,7 +265,7 @@ def test_a_page_that_does_not_answer_brings_the_buttons_back(driven, monkeypatch
 def test_a_page_that_never_said_hello_gets_the_texts_of_the_panel_tier(driven, monkeypatch):
     monkeypatch.setattr(panel_module, "HELLO_WITHIN", 0.01)
     d = driven(rich(CELL, CHANGED), tier=None)
-    d.panel._timer.join(30)
+    d.panel._alarm._timer.join(30)
     assert "panel" == d.panel.tier
     assert "Run a changed copy below: Batch 128" in d.buttons()
 
@@ -275,16 +275,16 @@ def test_while_the_kernel_is_still_busy_the_page_is_not_given_up(driven, monkeyp
     later = []
     monkeypatch.setattr(Notes, "when_idle", lambda self, work: later.append(work))
     d = driven(rich(CELL, CHANGED), tier=None)
-    assert (d.panel._timer, "Batch 128" in d.buttons()) == (None, True)
+    assert (d.panel._alarm._timer, "Batch 128" in d.buttons()) == (None, True)
     d.page(op="hello", tier="edit", restart=True)
     later[0]()
-    assert (d.panel._timer, d.panel.tier) == (None, "edit")
+    assert (d.panel._alarm._timer, d.panel.tier) == (None, "edit")
 
 
 def test_a_hello_that_comes_late_gives_the_native_texts_back(driven, monkeypatch):
     monkeypatch.setattr(panel_module, "HELLO_WITHIN", 0.01)
     d = driven(rich(CELL, CHANGED), tier=None)
-    d.panel._timer.join(30)
+    d.panel._alarm._timer.join(30)
     d.page(op="hello", tier="edit", restart=True)
     assert "Batch 128" in d.buttons()
 

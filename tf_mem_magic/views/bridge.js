@@ -168,19 +168,32 @@ function followUpdates(future, output) {
   });
 }
 
+// Tell whether a report is new, once: a page that is loaded again shows it where it stands.
+function takeFresh(model) {
+  const fresh = model.get("fresh");
+  if (!fresh) return false;
+  model.set("fresh", false);
+  try {
+    model.save_changes();
+  } catch {
+    // The kernel is gone, and with it the report's buttons.
+  }
+  return true;
+}
+
 function render({ model, el }) {
   const strip = drawStrip(model, el);
-  const began = performance.now();
-  const wasRunning = model.get("running");
   let stop = () => {};
   let toggles = null;
   const settle = async (root, cell) => {
     if (model.get("running")) return;
+    const began = performance.now() - 1000 * model.get("elapsed");
+    const fresh = takeFresh(model);
     await buttonsDrawn(root, model.get("buttons"));
     strip.end();
     root.classList.add("tfmem-ready");
     nameToggles(root);
-    if (wasRunning || page.awaited.has(cell)) showReport(cell, { failed: model.get("failed"), began: wasRunning ? began : 0, owner: model });
+    if (fresh || page.awaited.has(cell)) showReport(cell, { failed: model.get("failed"), began, owner: model });
     else foldErrors(cell, model.get("failed"), model);
   };
   let whenSettled = null;

@@ -42,6 +42,8 @@ def _bridge_class() -> Any:
         running = traitlets.Bool(True).tag(sync=True)
         buttons = traitlets.Int(0).tag(sync=True)
         failed = traitlets.Bool(False).tag(sync=True)
+        elapsed = traitlets.Float(0.0).tag(sync=True)
+        fresh = traitlets.Bool(False).tag(sync=True)
 
     return Bridge
 

@@ -98,6 +98,17 @@ function bringNear(node, air = 16) {
   else if (box.bottom + air > view.bottom) scroller.scrollTop += Math.min(box.bottom + air - view.bottom, box.top - air - view.top);
 }
 
+// A notebook that draws only the cells in view has left this one out: scroll towards it; a few calls bring it there.
+function fetchCell(cell) {
+  const scroller = cell.closest(".jp-WindowedPanel-outer");
+  const [place, all] = [(node) => Number(node.dataset.windowedListIndex), [...(cell.parentElement?.children ?? [])]];
+  const drawn = all.filter((node) => !Number.isNaN(place(node)) && node.offsetHeight);
+  if (!scroller || !drawn.length || Number.isNaN(place(cell))) return;
+  const each = drawn.reduce((sum, node) => sum + node.offsetHeight, 0) / drawn.length;
+  const near = place(cell) < place(drawn[0]) ? drawn[0] : drawn.at(-1);
+  scroller.scrollTop += (place(cell) - place(near)) * each;
+}
+
 // Until the strip of the new run appears, a line says that something is under way; whoever clicked goes on there.
 function sayRunning(cell) {
   const outputs = outputsOf(cell);
@@ -164,6 +175,7 @@ function showReport(cell, { failed, began, owner }) {
       headline.focus({ preventScroll: true });
     }
     const box = headline.getBoundingClientRect();
+    if (!box.height) fetchCell(cell);
     const away = box.top < 0 || box.top > (failed ? 0.3 : 0.6) * innerHeight;
     if (away && failed) headline.scrollIntoView({ block: "start" });
     else if (away) bringNear(headline);

@@ -21,6 +21,7 @@ from tf_mem_magic.report.picture.strip import tick_message
 from tf_mem_magic.report.view import view_of
 from tf_mem_magic.views import controls
 from tf_mem_magic.views.actions import Actions, NotebookCell
+from tf_mem_magic.views.alarm import Alarm
 from tf_mem_magic.views.body import Body, Tier
 from tf_mem_magic.views.bridge import open_bridge, style
 
@@ -68,8 +69,9 @@ class Panel:
         self._to_copy = ""
         self._original = ""
         self._is_undone = False
+        self._instead: str | None = None
         self._asked: Proposal | None = None
-        self._timer: threading.Timer | None = None
+        self._alarm = Alarm()
         self._lock = threading.RLock()
         self._late = controls.text(f"<style>{style()}</style>{_LATE}")
         self._choices, self._extra = controls.column(), controls.column()
@@ -93,17 +95,21 @@ class Panel:
         if not self._closed:
             self._bridge.send(tick_message(live))
 
-    def show(self, outcome: Outcome) -> None:
-        """Show what the run came to, with the choices it leaves."""
+    def show(self, outcome: Outcome, *, instead: str | None = None, elapsed: float = 0.0) -> None:
+        """Show what the run came to, with the choices it leaves, or the HTML ``instead`` of them.
+
+        ``elapsed`` are the seconds since the run began: where the person has scrolled meanwhile, they stay there.
+        """
         with self._lock:
             if self._closed:
                 return
-            self._outcome = outcome
+            self._outcome, self._instead = outcome, instead
             self._late.value = f"<style>{style()}</style>"
             self._bridge.frozen = self.freeze_html()
             self._build()
             self._bridge.buttons = self._body.count if self._body is not None else 0
             self._bridge.failed = outcome.recording.status in ("oom", "killed")
+            self._bridge.elapsed, self._bridge.fresh = elapsed, True
             self._bridge.running = False
             self._bridge.announce = plain(view_of(outcome).announcement)
             if self._tier is None:
@@ -118,6 +124,8 @@ class Panel:
         """Give the panel as static HTML."""
         if self._is_undone:
             return ""
+        if self._instead is not None:
+            return self._instead
         return NO_END if self._outcome is None else choices_html(view_of(self._outcome))
 
     def close(self) -> None:
@@ -126,7 +134,7 @@ class Panel:
             if self._closed:
                 return
             self._closed = True
-            self._cancel_timer()
+            self._alarm.cancel()
             controls.close_tree(self.widget)
 
     # What the buttons do
@@ -221,7 +229,7 @@ class Panel:
             self._ready()
 
         checklist = controls.Checklist(self._actions.checklist(proposal, cells), restart, cancel)
-        self._cancel_timer()
+        self._alarm.cancel()
         controls.fill(self._extra, checklist.widget)
         self._say("")
 
@@ -229,6 +237,9 @@ class Panel:
 
     def _build(self) -> None:
         if self._outcome is None or self._closed or self._is_undone:
+            return
+        if self._instead is not None:
+            controls.fill(self._choices, controls.text(self._instead, "tfmem-body"))
             return
         self._body = Body(self._outcome, self._tier or "edit", self._source, self)
         self._body.enable(not self._busy)
@@ -271,7 +282,7 @@ class Panel:
     def _ready(self, words: str = "") -> None:
         """Bring the buttons back."""
         self._busy = False
-        self._cancel_timer()
+        self._alarm.cancel()
         if self._body is not None and not self._closed:
             self._body.enable(True)
         self._say(words)
@@ -283,7 +294,7 @@ class Panel:
 
     def _ask(self, op: str, key: str, **fields: Any) -> None:
         """Send what the page must answer."""
-        self._after(ANSWER_WITHIN, self._no_answer)
+        self._alarm.set(ANSWER_WITHIN, self._no_answer)
         self._send(op, key, **fields)
 
     def _on_message(self, message: Mapping[str, Any]) -> None:
@@ -295,7 +306,7 @@ class Panel:
             if op == "hello":
                 self._hello(message)
             elif op == "started":
-                self._cancel_timer()
+                self._alarm.cancel()
             elif op == "refused":
                 self._ready(str(message.get("reason", "")))
             elif op == "ran":
@@ -316,14 +327,14 @@ class Panel:
         self._tier = tier if tier in ("edit", "execute") else "panel"
         self._greeted, self._can_restart = True, bool(message.get("restart"))
         if not self._busy:
-            self._cancel_timer()
+            self._alarm.cancel()
         if before != self._tier:
             self._build()
 
     def _wait_for_hello(self) -> None:
         with self._lock:
             if self._tier is None and not self._closed:
-                self._after(HELLO_WITHIN, self._no_hello)
+                self._alarm.set(HELLO_WITHIN, self._no_hello)
 
     def _no_hello(self) -> None:
         with self._lock:
@@ -335,14 +346,3 @@ class Panel:
         with self._lock:
             if self._busy:
                 self._ready("The page did not answer. Reload it and try again, or copy the changed cell.")
-
-    def _after(self, seconds: float, then: Callable[[], None]) -> None:
-        self._cancel_timer()
-        self._timer = threading.Timer(seconds, then)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tf_mem_magic.views.slots import Slot, can_show, is_attended
@@ -62,7 +63,7 @@ class NotebookPresenter:
         self._cell, self._options, self._actions, self._is_hosted = cell, options, actions, is_hosted
         self._report_slot, self._panel_slot, self._rest_slot = Slot(shell), Slot(shell), Slot(shell)
         self._attended = is_attended(shell)
-        self._told_at = 0.0
+        self._told_at, self._began = 0.0, time.monotonic()
         self._panel: Any = None
 
     def reserve(self) -> None:
@@ -99,12 +100,13 @@ class NotebookPresenter:
         if self._is_hosted or not self._attended:
             self._report_slot.fill(whole_bundle(outcome))
             return
-        has_panel = self._wants_panel(outcome) and self._options.on_oom == "panel"
+        has_buttons = self._wants_panel(outcome) and self._options.on_oom == "panel"
+        has_panel = has_buttons or (is_failure(outcome) and self._options.on_oom != "auto")
         if has_panel and self._panel is not None:
             self._panel.about_to_show()
         self._report_slot.fill(head_bundle(outcome))
         if has_panel:
-            self._open_panel().show(outcome)
+            self._show_in_panel(outcome, None if has_buttons else choices_bundle(outcome)["text/html"])
         else:
             self._drop_panel()
             self._fill(self._panel_slot, choices_bundle(outcome))
@@ -133,6 +135,8 @@ class NotebookPresenter:
         from tf_mem_magic.report.bundle import tried_bundle
 
         self._replace(tried_bundle(report.outcome))
+        if self._attended and not self._is_hosted and is_failure(report.outcome):
+            self._show_in_panel(report.outcome, "")
 
     def _replace(self, bundle: dict[str, Any]) -> None:
         self._report_slot.fill(bundle)
@@ -161,6 +165,10 @@ class NotebookPresenter:
         if panel is not None:
             self._freeze(panel.freeze_html())
             panel.close()
+
+    def _show_in_panel(self, outcome: Outcome, instead: str | None) -> None:
+        """Show the outcome's buttons, or the HTML ``instead``: by the panel the page learns that memory ran out."""
+        self._open_panel().show(outcome, instead=instead, elapsed=time.monotonic() - self._began)
 
     def _open_panel(self) -> Any:
         if self._panel is None:
@@ -250,6 +258,11 @@ def stopped_line(report: Report) -> str:
     from tf_mem_magic.report.sentences import headline, mark
 
     return f"{mark(report.outcome)} {headline(report.outcome)}"
+
+
+def is_failure(outcome: Outcome) -> bool:
+    """Tell whether memory ran out: then the page brings the report into view."""
+    return outcome.recording.status in ("oom", "killed")
 
 
 def is_notable(outcome: Outcome) -> bool:
