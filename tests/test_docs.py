@@ -11,7 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tf_mem_magic import apply
+from tf_mem_magic.core.proposals import Declined, Proposal
+from tf_mem_magic.remedies._engine.registry import all_remedies
+
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "tf_mem_magic"
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +49,33 @@ def test_every_option_and_command_of_the_parsers_has_its_place(pages):
     text = (pages / "_generated" / "options.html").read_text(encoding="utf-8")
     assert [name for name in ("--on-oom", "--keep-frames", "--save") if name not in text] == []
     assert "%tfmem doctor" in re.sub(r"<[^>]+>", "", (pages / "_generated" / "commands.html").read_text())
+
+
+def rows_of_remedies() -> dict[str, str]:
+    """Give what the page on the remedies says each of them keeps, by key."""
+    table = (ROOT / "docs" / "remedies.md").read_text(encoding="utf-8").partition("| remedy |")[2].partition("\n\n")[0]
+    cells = [line.strip("|").split("|") for line in table.splitlines()[2:]]
+    return {key: keeps for first, *_, keeps in cells for key in re.findall(r"\*\*([a-z-]+)\*\*", first)}
+
+
+def test_the_page_on_the_remedies_has_each_of_them_and_no_other():
+    assert set(rows_of_remedies()) == {remedy.KEY for remedy in all_remedies()}
+
+
+@pytest.mark.parametrize("remedy", all_remedies(), ids=lambda remedy: remedy.KEY)
+def test_the_page_on_the_remedies_says_of_each_what_its_proposals_keep(remedy):
+    answers = [answer for example in remedy.EXAMPLES for answer in remedy.propose(example.context)]
+    settings = [answer.settings for answer in answers if isinstance(answer, Declined) and answer.settings]
+    kept = {answer.preserves for answer in [*answers, *settings] if isinstance(answer, Proposal)}
+    said = rows_of_remedies()[remedy.KEY]
+    assert [words for words in kept if words not in said] == [], said
+
+
+def test_every_function_that_an_edited_cell_may_call_is_in_the_documentation():
+    told = set(re.findall(r"tf_mem_magic\.apply\.(\w+)", (ROOT / "docs" / "python.md").read_text(encoding="utf-8")))
+    files = [file for folder in (PACKAGE / "apply", PACKAGE / "apply" / "deploy") for file in folder.glob("[a-z]*.py")]
+    assert told >= {file.stem for file in files}
+    assert [name for name in told if not hasattr(apply, name)] == []
 
 
 def test_the_badges_say_what_setup_cfg_says():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.kernel import Kernel, bfc
@@ -52,6 +54,46 @@ def test_later_quiet_cells_do_not_replace_the_last_report(kernel):
     assert ("oom", CELL) == kernel.value("(first.status, first.recording.cell.source)")
     shown = [content["data"] for kind, content in kernel.run("%tfmem last").messages if kind == "display_data"]
     assert "Out of memory" in shown[0]["text/plain"]
+
+
+def shown(ran):
+    """Give our reports in what a cell displayed, as plain text."""
+    texts = [c["data"].get("text/plain", "") for kind, c in ran.messages if kind in ("display_data", "execute_result")]
+    return [text for text in texts if text[:1] in ("✗", "✓", "●")]
+
+
+def test_misspelled_keys_and_names_get_the_nearest_one(kernel):
+    assert "did you mean smaller-batch?" in kernel.run("%tfmem apply smaler-batch").err
+    assert "Did you mean first instead of frist?" in kernel.run("%tfmem free frist").out
+
+
+def test_free_without_a_name_lists_what_could_go_in_columns(kernel):
+    _, found, listed = kernel.run("%tfmem free").out.partition("What could go (%tfmem free NAME):\n")
+    assert found
+    columns = [re.fullmatch(r"  (\S+ +\S+ .?iB  )\S.*", line) for line in listed.splitlines()]
+    assert len({match and len(match[1]) for match in columns}) == 1, listed
+
+
+def test_apply_takes_a_change_by_its_key_and_shows_one_report(kernel):
+    ran = kernel.run("%tfmem apply smaller-batch")
+    assert GOOD == kernel.value("facts(t.last_report())")
+    assert sum("it fits" in text or "it ran" in text for text in ran.report_text.split("\n\n")) == 1, ran.report_text
+
+
+def test_history_and_last_tell_of_the_failure_and_of_what_was_applied(kernel):
+    lines = kernel.run("%tfmem history").out.splitlines()
+    assert ("Out of memory" in lines[-2], "Batch" in lines[-1]) == (True, True), lines
+    last = shown(kernel.run("%tfmem last 3"))
+    assert [text[0] for text in last][-2:] == ["✗", "✓"], last
+
+
+def test_deployment_is_told_once_for_a_model(kernel):
+    kernel.run("net = keras.Sequential([keras.Input((256,)), keras.layers.Dense(8)])\nnet.compile('sgd', 'mse')")
+    told = []
+    for _ in range(2):
+        assert kernel.run("%%tfmem\nnet.fit(x[:64], x[:64, :8], epochs=1, verbose=0)").status == "ok"
+        told.append(kernel.value("bool(t.last_report().outcome.new_cells)"))
+    assert told == [True, False]
 
 
 def test_a_rerun_gives_its_own_report_while_every_cell_is_watched(kernel):

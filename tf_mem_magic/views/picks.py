@@ -16,6 +16,10 @@ Details = Callable[[Proposal | Declined], str]
 Failed = Callable[[Exception], None]
 
 
+SHOWN = 4
+"""Boxes that are seen before anything is opened: those of the names that hold the most."""
+
+
 class Picks:
     """The boxes of one proposal, and below them what is offered for the ticked ones; ``widget`` is what to display.
 
@@ -36,7 +40,8 @@ class Picks:
         change.add_class("tfmem-change")
         self.widget = controls.column(
             self._offered,
-            controls.row(*self._boxes),
+            controls.row(*self._boxes[:SHOWN]),
+            *self._more(),
             self._said,
             controls.row(change, *beside),
             name="tfmem-picks",
@@ -46,6 +51,15 @@ class Picks:
         what = f", {pick.what}" if pick.what else ""
         label = f"{pick.name} ({amount(pick.bytes)}{what})"
         return controls.checkbox(label, f"Let go of {label}", self._changed, ticked=pick.ticked)
+
+    def _more(self) -> list[Any]:
+        rest = self._boxes[SHOWN:]
+        tip = "Show or hide the names that hold less"
+        return (
+            [controls.folded(f"{len(rest)} more name{'s' * (len(rest) > 1)}", controls.row(*rest), tip=tip)]
+            if rest
+            else []
+        )
 
     def _changed(self) -> None:
         try:

@@ -138,7 +138,7 @@ def _choose_policy(facts: Facts, diagnosis: Diagnosis | None) -> tuple[str, tupl
 
 
 def _cost(device: DeviceFacts) -> str:
-    """Say in a few words where 16 bits are known to compute slower (the README's table has it measured)."""
+    """Say in a few words where 16 bits are known to compute slower (``docs/remedies.md`` has it measured)."""
     if device.kind == "CPU":
         return "slower on CPU"
     old = device.compute_capability is not None and device.compute_capability < (7, 0)
