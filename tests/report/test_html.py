@@ -72,6 +72,16 @@ def test_no_attribute_can_run_anything(name):
     assert {attribute for _, attribute, _ in page.attributes} - harmless == set()
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_every_head_of_a_column_says_that_it_is_one(name):
+    heads = re.findall(r"<th\b[^>]*>", render_html(ALL[name]()))
+    assert [head for head in heads if ' scope="col"' not in head] == []
+
+
+def test_choices_stand_under_heads_of_columns():
+    assert render_html(gallery.out_of_memory()).count('<th scope="col"') >= 3
+
+
 @pytest.mark.parametrize("name", gallery.OUTCOMES)
 def test_before_anything_is_opened_there_are_at_most_ninety_words(name):
     words = [word for word in Closed(render_html(gallery.OUTCOMES[name]())).words.split() if re.search(r"\w", word)]

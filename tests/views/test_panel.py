@@ -170,6 +170,28 @@ def test_what_can_be_let_go_has_a_box_with_its_size(driven):
     assert "4.0 GiB of 4.0 GiB ticked." in d.text()
 
 
+def test_of_many_names_the_largest_are_seen_and_the_others_open(driven):
+    picks = tuple(Pick(f"value_{i}", (40 - i) * GIB, "", True) for i in range(40))
+    d = driven(outcome(CELL, replace(freeing(), picks=picks)))
+    folded = [w for w in d.widgets() if "tfmem-folded" in getattr(w, "_dom_classes", ())]
+    hidden = {w.description for fold in folded for w in d.widgets(fold) if type(w).__name__ == "Checkbox"}
+    seen = [box.description for box in ticks(d.panel) if box.description not in hidden]
+    assert (len(ticks(d.panel)), [name.split()[0] for name in seen]) == (40, [f"value_{i}" for i in range(4)])
+    assert "36 more names" in {w.description for w in d.widgets() if type(w).__name__ == "ToggleButton"}
+
+
+def test_where_there_is_nothing_to_press_the_page_still_learns_of_the_failure(driven):
+    d = driven()
+    d.panel.show(rich(CELL, CHANGED), instead="<p>what can be done</p>", elapsed=3.5)
+    bridge = d.panel._bridge
+    assert (bridge.failed, bridge.fresh, bridge.elapsed, bridge.buttons, bridge.running) == (True, True, 3.5, 0, False)
+    assert ("<p>what can be done</p>" in d.text(), d.buttons(), d.panel.freeze_html()) == (
+        True,
+        {},
+        "<p>what can be done</p>",
+    )
+
+
 def test_what_is_cleared_leaves_the_button_and_the_change(driven):
     d, asked, boxes = ticking(driven)
     boxes["Out[2] (1.0 GiB)"].value = False
