@@ -10,7 +10,7 @@ from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.recording import Dump
 from tf_mem_magic.core.step import pack
 from tf_mem_magic.diagnose.cause import diagnose
-from tf_mem_magic.diagnose.expected import UNSEEN, expected, largest_batch, saves_nothing, simulated
+from tf_mem_magic.diagnose.expected import UNSEEN, expected, hardly_depends, largest_batch, saves_nothing, simulated
 
 MIB = 1 << 20
 BATCH = 2048
@@ -19,7 +19,8 @@ ACTIVATION = BATCH * 256 * 4
 
 def failed(batch=BATCH, limit=16 * MIB, other=None, **step):
     """A stack of 8 dense layers at a batch that ran out after six of them."""
-    recording = run([(WEIGHT, WEIGHT, 8), (ACTIVATION, ACTIVATION, 6)], op="m_1/dense_6_1/MatMul")
+    activation = batch * 256 * 4
+    recording = run([(WEIGHT, WEIGHT, 8), (activation, activation, 6)], op="m_1/dense_6_1/MatMul")
     packed = pack([dense_stack(8, batch=batch)] + ([dense_stack(8, batch=other)] if other else []))
     facts = replace(recording.facts, models=(replace(recording.facts.models[0], weight_bytes=8 * WEIGHT),))
     known = replace(
@@ -123,6 +124,35 @@ def test_the_largest_batch_that_fits_is_a_round_number_and_the_next_does_not_fit
     assert found & (found - 1) == 0 or (found // 3) & (found // 3 - 1) == 0
     assert expected(recording, diagnosis, Effect(batch=(BATCH, found))).high <= limit * MIB
     assert expected(recording, diagnosis, Effect(batch=(BATCH, found * 3 // 2))).high > limit * MIB
+
+
+def test_where_none_is_sure_to_fit_the_largest_that_rather_fits_than_not_is_named():
+    recording, diagnosis = failed(batch=16)  # weights and their gradients are most of it
+    one, quarter = (expected(recording, diagnosis, Effect(batch=(16, n))) for n in (1, 4))
+    limit = (quarter.low + quarter.high) // 2 + 1
+    assert quarter.low < limit < one.high
+    diagnosis = replace(diagnosis, limit=limit)
+    found = largest_batch(recording, diagnosis, 16, 16)
+    told, above = (expected(recording, diagnosis, Effect(batch=(16, n))) for n in (found, found * 2))
+    assert found >= 4
+    assert (told.low + told.high) / 2 <= limit < (above.low + above.high) / 2
+
+
+def test_what_only_may_fit_is_no_smaller_than_an_eighth():
+    recording, diagnosis = failed(batch=16)
+    one = expected(recording, diagnosis, Effect(batch=(16, 1)))
+    diagnosis = replace(diagnosis, limit=(one.low + one.high) // 2 + 1)
+    assert largest_batch(recording, diagnosis, 16, 16) == 0
+    assert largest_batch(recording, diagnosis, 16, 8) == 1
+
+
+def test_a_peak_that_hardly_depends_on_the_batch_is_told_with_its_number():
+    recording, diagnosis = failed()
+    assert hardly_depends(recording, diagnosis, BATCH) is None
+    recording, diagnosis = failed(batch=16)
+    least, one = hardly_depends(recording, diagnosis, 16), simulated(recording, diagnosis, Effect(batch=(16, 1)))
+    assert least == (one.low + one.high) // 2
+    assert least > 8 * WEIGHT
 
 
 def test_where_the_weights_alone_do_not_fit_no_batch_does():

@@ -252,7 +252,7 @@ def test_two_changes_are_one_button_only_where_neither_fits_alone():
     offered = explain(recording("leftovers_and_batch")).offered
     limit = 300 << 20
     assert offered[0].estimate.word(limit) in ("fits", "likely")
-    assert {one.estimate.word(limit) for one in offered[1:]} == {"no"}
+    assert {one.estimate.word(limit) for one in offered[1:]} <= {"no", "tight"}
     assert 'apply.free("old")' in offered[0].source
     assert all("+" not in one.key for name in ("validation", "longer") for one in explain(recording(name)).offered)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -28,6 +29,12 @@ MOST_ROUNDING = 0.4
 
 LEAST_SAVED = 0.01
 """Share of the peak below which a change is said to save nothing."""
+
+LEAST_SHARE = 8
+"""A batch that may fit is no smaller than this part of the one that did not: each step down makes an epoch longer."""
+
+MOST_OF_IT = 0.6
+"""Share of the peak from which on it is said hardly to depend on the batch, where one sample takes that much."""
 
 SIXTEEN_BITS = 0.5
 """Of what 16 bits could save at most, the share that is surely saved: some layers compute in 32 bits all the same."""
@@ -121,23 +128,35 @@ def largest_batch(
 ) -> int | None:
     """Give the largest batch size under ``below`` that is expected to fit: a power of two, or three quarters of one.
 
-    ``batch`` is the one that ran out. None where nothing can be estimated; 0 where not even one sample is expected to.
+    ``batch`` is the one that ran out. Where none is expected to fit for certain, it is the largest that fits rather
+    than not: the middle of its range is under the limit, and it is no less than an eighth of ``below``. None where
+    nothing can be estimated; 0 where not even one sample is expected to fit.
     """
     limit = diagnosis.limit
     if limit is None or expected(recording, diagnosis, Effect(batch=(batch, max(below // 2, 1)))) is None:
         return None
     sizes = batch_sizes(below)
-    # A smaller batch never needs more, and each answer costs a walk through the step.
-    first, last = 0, len(sizes)
-    while first < last:
-        middle = (first + last) // 2
-        effect = Effect(batch=(batch, sizes[middle]))
+
+    def fits(one: int, share: float) -> bool:
+        effect = Effect(batch=(batch, one))
         estimate = expected(recording, diagnosis, effect if extra is None else extra.then(effect))
-        if estimate is not None and estimate.high <= limit:
-            last = middle
-        else:
-            first = middle + 1
-    return sizes[first] if first < len(sizes) else 0
+        return estimate is not None and estimate.low + share * (estimate.high - estimate.low) <= limit
+
+    # A smaller batch never needs more, and each answer costs a walk through the step.
+    for share, least in ((1.0, 1), (0.5, below // LEAST_SHARE)):
+        at = bisect_left(sizes, True, key=lambda one: fits(one, share))
+        if at < len(sizes) and sizes[at] >= least:
+            return sizes[at]
+    return 0
+
+
+def hardly_depends(recording: Recording, diagnosis: Diagnosis, batch: int) -> int | None:
+    """Give the peak to expect with one sample where that is still most of the peak with ``batch`` of them; in bytes."""
+    now = simulated(recording, diagnosis, Effect(batch=(batch, batch)))
+    one = simulated(recording, diagnosis, Effect(batch=(batch, 1)))
+    if now is None or one is None or one.low + one.high < MOST_OF_IT * (now.low + now.high):
+        return None
+    return (one.low + one.high) // 2
 
 
 def batch_sizes(below: int) -> list[int]:

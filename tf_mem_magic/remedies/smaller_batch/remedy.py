@@ -11,7 +11,7 @@ from tf_mem_magic.core.proposals import Context, Estimate, Point, Proposal, Refu
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.diagnose.estimate import estimate_peak, half_or_less, largest_power_of_two
-from tf_mem_magic.diagnose.expected import largest_batch
+from tf_mem_magic.diagnose.expected import hardly_depends, largest_batch
 from tf_mem_magic.diagnose.places import is_cell_file
 from tf_mem_magic.notebook.batch.datasets import trace
 from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
@@ -140,7 +140,13 @@ def _below(ask: Ask, found: BatchFound) -> int:
 def _why(ask: Ask, found: BatchFound, batch: int, estimate: Estimate | None) -> str:
     why = "Activations shrink with it, weights do not."
     diagnosis = ask.diagnosis
-    if estimate is None and diagnosis is not None and diagnosis.requested and batch < _below(ask, found) // 2:
+    by_step = diagnosis is not None and _is_of_the_step(ask, found) and not found.per_replica
+    if by_step and diagnosis is not None:
+        least = hardly_depends(ask.recording, diagnosis, found.value)
+        why += "" if least is None else f" Here it changes little: one sample alone would take about {size(least)}."
+        by_step = largest_batch(ask.recording, diagnosis, found.value, _below(ask, found)) is not None
+    unknown = not by_step and estimate is None
+    if unknown and diagnosis is not None and diagnosis.requested and batch < _below(ask, found) // 2:
         asked = size(diagnosis.requested, brief_unit([diagnosis.requested]))
         why += f" Half would not do: {asked} were asked for at once."
     return why
