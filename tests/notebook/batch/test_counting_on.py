@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts
+from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, ScalarFact
 from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
 from tf_mem_magic.notebook.batch.search import find_batch
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
@@ -54,3 +56,26 @@ def told(source):
 )
 def test_what_is_unknown_is_told_where_it_shows(source, right):
     assert told(source) == right
+
+
+COUNTED = "steps_per_epoch = round(n) // BATCH_SIZE\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        (COUNTED + "model.evaluate(val_ds, steps=4)", False),
+        (COUNTED + "model.fit(train_ds)", False),
+        ("a = b = n // BATCH_SIZE\nfor x, y in train_ds:\n    train_step(x, y)", False),
+        (COUNTED + "model.fit(train_ds, steps_per_epoch=steps_per_epoch)", True),
+        (COUNTED + "def run():\n    return steps_per_epoch\nmodel.fit(train_ds, epochs=run())", True),
+        ("cfg.steps = n // BATCH_SIZE\nmodel.fit(train_ds)", True),
+    ],
+)
+def test_steps_that_the_cell_only_sets_for_later_cells_stay(source, named):
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    facts = replace(FACTS, scalars=(ScalarFact("BATCH_SIZE", 64),))
+    found = find_batch(cell, facts, frozenset(range(1, source.count("\n") + 2)))
+    assert isinstance(found, BatchFound), found
+    assert set_batch(found, 32)[0].startswith("BATCH_SIZE = 32\n") == named

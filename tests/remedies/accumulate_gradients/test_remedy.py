@@ -440,3 +440,32 @@ def test_a_timed_call_of_fit_gets_its_lines_before_it():
     edited = ask(f"%time {FIT}", old=True).source.splitlines()
     assert ["from tf_mem_magic import apply", "apply.accumulate_gradients(model, 2)"] == edited[:2]
     assert edited[2].startswith("%time model.fit(x, y, batch_size=32")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (
+            "    optimizer.apply_gradients(zip(grads, model.trainable_variables))",
+            "    pairs = zip(grads, model.trainable_variables)\n    optimizer.apply_gradients(pairs)",
+        ),
+        (
+            "    optimizer.apply_gradients(zip(grads, model.trainable_variables))",
+            "    gv = zip(grads, model.trainable_variables)\n    loss = loss\n    optimizer.apply_gradients(grads_and_vars=gv)",
+        ),
+    ],
+)
+def test_gradients_that_are_zipped_by_a_name_are_unchanged(old, new):
+    source = LOOP.format("").replace(old, new)
+    answer = ask("optimizer = keras.optimizers.Adam()\n" + source)
+    assert isinstance(answer, Proposal) or "gradients are changed" not in answer.reason
+    clipped = source.replace("zip(grads,", "zip([g * 2 for g in grads],")
+    assert "gradients are changed" in ask("optimizer = keras.optimizers.Adam()\n" + clipped).reason
+
+
+@pytest.mark.parametrize("mean", ["tf.keras.losses.Reduction.AUTO", "Reduction.SUM_OVER_BATCH_SIZE", '"auto"'])
+def test_a_reduction_that_is_a_mean_by_its_name_is_one(mean):
+    loss = f"keras.losses.MeanSquaredError(reduction={mean})"
+    assert isinstance(ask(BUILD.format('"adam"').replace('"mse"', loss) + FIT), Proposal)
+    other = loss.replace("AUTO", "SUM").replace("SUM_OVER_BATCH_SIZE", "SUM").replace('"auto"', '"none"')
+    assert "mean over the batch" in ask(BUILD.format('"adam"').replace('"mse"', other) + FIT).reason

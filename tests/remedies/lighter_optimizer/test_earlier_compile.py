@@ -113,3 +113,17 @@ def test_two_trainings_are_both_behind_the_new_optimizer():
     answer = ask("model.fit(x, y)\nmodel.fit(a, b)", BUILD + "model.compile('adam', 'mse')", line=1)
     assert isinstance(answer, Proposal)
     assert answer.source.splitlines()[0].startswith("model.compile(")
+
+
+@pytest.mark.parametrize("between", [(), ("model.fit(x, y)",), ("print(1)", "model.evaluate(x, y)")])
+def test_a_cell_that_ran_twice_compiled_the_last_model(between):
+    built, compiled = BUILD.strip(), "model.compile(optimizer='adam', loss='mse')\nmodel.summary()"
+    answer = ask("model.fit(x, y)", built, compiled, *between, built, compiled)
+    assert isinstance(answer, Proposal), answer.reason
+    assert answer.source.startswith(f"model.compile(optimizer={SGD}, loss='mse')\n")
+
+
+@pytest.mark.parametrize("name", ["LazyAdam", "ConditionalGradient", "MyAdam"])
+def test_what_another_optimizer_keeps_is_not_claimed(name):
+    reason = ask("model.fit(x, y)", BUILD + "model.compile('adam', 'mse')", optimizer=name).reason
+    assert reason == f"how much {name} keeps for each weight is not known: it is none of Keras's optimizers"

@@ -121,7 +121,7 @@ def test_nothing_is_promised_to_be_preserved_and_the_rate_is_named():
         (BUILD.format('"adam"'), {"cause": "host"}, "own memory"),
         (BUILD.format('"adam"'), {"requested": 501, "cause": "too-big"}, "larger than the device"),
         (BUILD.format('"adam"'), {"keras": "2.15.0"}, "Keras 2"),
-        (BUILD.format('"adam"'), {"optimizer": "Mine"}, "Mine keeps little"),
+        (BUILD.format('"adam"'), {"optimizer": "Mine"}, "how much Mine keeps"),
         (BUILD.format("make()"), {}, "none of Keras's own"),
         (BUILD.format("keras.optimizers.Adam(**options)"), {}, "cannot be followed"),
         (BUILD.format("keras.optimizers.Adam(amsgrad=True)"), {}, "amsgrad"),

@@ -650,3 +650,13 @@ def test_a_function_that_infers_is_left_alone_where_the_model_is_there_before_it
 def test_a_parameter_is_called_one(source, line, function):
     reason = ask(source, OLD, line=line).reason
     assert reason == f"`net` is a parameter of `{function}`, and which model it is given is not followed"
+
+
+@pytest.mark.parametrize("step", ["y = net(x)", "loss = tf.reduce_mean(net(x, training=True))", "a, b = net(x), 1"])
+def test_a_parameter_that_is_called_in_a_loop_of_ones_own_is_called_one(step):
+    cell = (
+        f"def step(net, x):\n    with tf.GradientTape() as tape:\n        {step}\n    return tape\n"
+        "for x in data:\n    step(model, x)"
+    )
+    reason = ask(cell, OLD, line=3, compute_capability=(8, 0)).reason
+    assert reason == "`net` is a parameter of `step`, and which model it is given is not followed"

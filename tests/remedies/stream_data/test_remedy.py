@@ -510,3 +510,9 @@ class TestInAKernel:
         status, epochs, source = live["fourth"]
         assert ("ok", 6) == (status, epochs)
         assert "tf.data.Dataset.range(len(x)).shuffle(1000).batch(128).map(apply.rows((x, y)))" in source
+
+
+@pytest.mark.parametrize("data", ["train", "distribute(train)", "window.train", "(train)"])
+def test_steps_are_not_the_reason_where_the_data_are_no_arrays(data):
+    assert "is not given NumPy arrays" in ask(f"model.fit({data}, steps_per_epoch=10, epochs=3)").reason
+    assert "`steps_per_epoch` works only with whole arrays" in ask("model.fit(x, y, steps_per_epoch=10)").reason

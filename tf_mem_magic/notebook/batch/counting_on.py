@@ -77,8 +77,20 @@ def _named(reader: Reader, setting: Setting, call: ast.Call | None) -> Iterator[
         value = evaluate(reader, node) if isinstance(node, ast.Name) else reader.scalar(reader.cell.text(node))
         if value is None:
             continue
+        if _is_for_later(reader, node):
+            continue
         if setting.datasets or (value == setting.value and reader.role(node) == "coupled" and _shapes(reader, node)):
             yield node
+
+
+def _is_for_later(reader: Reader, node: ast.expr) -> bool:
+    """Tell whether a number only sets names that the cell does not read: later cells do, with the old batches."""
+    statement = reader.scopes.statement(node)
+    if not isinstance(statement, ast.Assign) or not isinstance(reader.scopes.scope_of(node), ast.Module):
+        return False
+    plain = all(isinstance(target, ast.Name) for target in statement.targets)
+    names = {target.id for target in statement.targets if isinstance(target, ast.Name)}
+    return plain and not any(reader.scopes.loads.get((reader.cell.tree, name)) for name in names)
 
 
 def _is_called(scopes: Scopes, node: ast.expr) -> bool:

@@ -32,7 +32,10 @@ _UPDATES_STATISTICS = ("BatchNormalization", "SpectralNormalization")
 _REFUSED = (
     (r"Strategy\(", "under a distribution strategy Keras cannot accumulate gradients"),
     (r"use_ema\s*=\s*True", "the optimizer keeps a moving average of the weights, which would count every batch"),
-    (r"reduction\s*=\s*(?!['\"](?:sum_over_batch_size|auto)['\"])", "the loss may not be a mean over the batch"),
+    (
+        r"reduction\s*=\s*(?!['\"](?:sum_over_batch_size|auto)['\"]|[\w.]*\bReduction\.(?:AUTO|SUM_OVER_BATCH_SIZE)\b)",
+        "the loss may not be a mean over the batch",
+    ),
     (
         r"activity_regularizer\s*=\s*(?!None)|ActivityRegularization",
         "an activity regularizer sums over the batch: the mean of parts is not the whole",

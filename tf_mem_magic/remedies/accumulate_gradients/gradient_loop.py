@@ -113,7 +113,11 @@ def _all_calls(node: ast.AST) -> list[ast.Call]:
 
 def _unchanged(reader: Reader, applied: ast.Call, taken: ast.Call) -> bool:
     """Whether ``apply_gradients(zip(gradients, ...))`` gets exactly what the tape gave."""
-    zipped = applied.args[0] if applied.args else None
+    named_so = next((k.value for k in applied.keywords if k.arg == "grads_and_vars"), None)
+    zipped = applied.args[0] if applied.args else named_so
+    if isinstance(zipped, ast.Name):
+        named = reader.bindings(zipped)
+        zipped = named[0].value if len(named) == 1 else None
     if not isinstance(zipped, ast.Call) or called_name(zipped) != "zip" or not zipped.args:
         return False
     first = zipped.args[0]

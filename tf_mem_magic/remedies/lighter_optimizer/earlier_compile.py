@@ -98,7 +98,8 @@ def _check_names(ask: Ask, cell: PythonCell, call: ast.Call, made: OptimizerMade
     names |= {n.id for n in ast.walk(made.node) if isinstance(n, ast.Name)} - {_root(made)}
     for name in sorted(names):
         cells = ask.notebook.earlier_with(name)
-        after = cells[cells.index(cell) + 1 :] if cell in cells else cells
+        last = max((number for number, one in enumerate(cells) if one is cell), default=-1)  # it may have run twice
+        after = cells[last + 1 :]
         bodies = (*(one.tree.body for one in after), ask.cell.tree.body, _behind(cell, call))
         if any(_binds(statement, name) for body in bodies for statement in body):
             raise RefusedError(f"`{name}`, with which an earlier cell compiled the model, was set anew since")

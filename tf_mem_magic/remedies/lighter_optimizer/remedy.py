@@ -160,8 +160,10 @@ def _share(model: ModelFacts, diagnosis: Diagnosis | None) -> _Share:
     name = model.optimizer
     if name is None:
         raise RefusedError(f"`{model.name}` is compiled with no optimizer that is known")
-    if name not in _SLOTS:
+    if name == "SGD":
         raise RefusedError(f"{name} keeps little or nothing that a lighter optimizer would not")
+    if name not in _SLOTS:
+        raise RefusedError(f"how much {name} keeps for each weight is not known: it is none of Keras's optimizers")
     total = (diagnosis.limit or diagnosis.in_use or 0) if diagnosis is not None else 0
     # Keras keeps values for what it trains only: none for the frozen base of a model.
     trained = model.weight_bytes if model.trainable_bytes is None else model.trainable_bytes

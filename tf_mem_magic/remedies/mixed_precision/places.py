@@ -65,7 +65,9 @@ def computing(ask: Ask) -> Computing:
     if held and not place.facts.local:
         raise RefusedError(f"a function that led to the error holds a model of its own, `{held[0]}`")
     if not _is_used(ask, _around(ask, statement), place.model):
-        raise RefusedError(f"the line that ran out does not use `{place.model}`")
+        called = _called_parameter(ask, statement)
+        unused = f"the line that ran out does not use `{place.model}`"
+        raise RefusedError(ask.why_unknown(called) if called else unused)
     own = how == "tape" or _reaches_tape(ask, place.top)
     return Computing(place.statement, place.top, place.model, place.facts, False, own)
 
@@ -149,6 +151,14 @@ def _around(ask: Ask, statement: ast.stmt) -> ast.stmt:
         if isinstance(node, ast.stmt) and any(isinstance(n, ast.With) and _is_tape(n) for n in ast.walk(node)):
             return node
     return statement
+
+
+def _called_parameter(ask: Ask, statement: ast.stmt) -> str:
+    """Name the parameter of a function that the statement calls like a model; empty where it calls none."""
+    function = next((node for node in ask.scopes.up(statement) if isinstance(node, _FUNCTIONS)), None)
+    names = {argument.arg for argument in arguments(function.args)} if function is not None else set()
+    calls = (n for n in ast.walk(_around(ask, statement)) if isinstance(n, ast.Call))
+    return next((call.func.id for call in calls if isinstance(call.func, ast.Name) and call.func.id in names), "")
 
 
 def _is_used(ask: Ask, statement: ast.stmt, model: str) -> bool:

@@ -138,11 +138,6 @@ class _Call:
         given = self.given
         if reason := self._comes_in_batches():
             raise RefusedError(reason)
-        whole = [word for word in _WHOLE_ONLY if word in given and not _is_constant(given[word], (None,))]
-        if whole:
-            raise RefusedError(f"`{whole[0]}` works only with whole arrays")
-        if _is_constant(given.get("batch_size"), (None,)):
-            raise RefusedError("the batch size is left to Keras")
         if "x" not in given:
             raise RefusedError(f"`{self.method}` is given no data by name")
         words = self._words()
@@ -152,6 +147,11 @@ class _Call:
         held = [one for part in found for one in part or ()]
         if None in found:
             raise RefusedError(f"`{self.method}` is not given NumPy arrays by their names")
+        whole = [word for word in _WHOLE_ONLY if word in given and not _is_constant(given[word], (None,))]
+        if whole:
+            raise RefusedError(f"`{whole[0]}` works only with whole arrays")
+        if _is_constant(given.get("batch_size"), (None,)):
+            raise RefusedError("the batch size is left to Keras")
         shuffled = self._shuffled()
         renamed = self._validates_unknown()
         edits, more = ([self._validation_batch()], []) if renamed else self._validation(split)
