@@ -214,6 +214,42 @@ def test_a_cell_that_collects_already_still_keeps_weights_only():
     assert answer.source == source.replace("append(model)", "append(model.get_weights())")
 
 
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        (
+            "models, told = [], []\nfor f in folds:\n    model = build()\n    h = model.fit(x)\n"
+            "    told.append(h)\n    models.append(model)\n",
+            "told",
+        ),
+        (
+            "models = []\ntold = {}\nfor f in folds:\n    model = build()\n    told[f] = model.fit(x)\n"
+            "    models += [model]\n",
+            "told",
+        ),
+        (
+            "models, told = [], []\nfor f in folds:\n    model = build()\n    h = model.fit(x)\n"
+            "    told.append(h.history)\n    models.append(model)\n",
+            "",
+        ),
+    ],
+)
+def test_a_list_of_what_fit_gave_beside_it_lets_go_of_the_models_too(source, names):
+    answer = ask(source, 4)
+    assert isinstance(answer, Proposal), answer.reason
+    assert f"apply.collect_garbage({names})\n" in answer.source
+    assert bool(names) is any("loses its model" in caveat for caveat in answer.caveats)
+
+
+def test_a_list_of_what_fit_gave_in_an_earlier_cell_keeps_the_models_all_the_same():
+    source = (
+        "models = []\nfor f in folds:\n    model = build()\n    told.append(model.fit(x))\n    models.append(model)\n"
+    )
+    answer = ask(source, 3, earlier=("told = []",))
+    assert isinstance(answer, Declined)
+    assert "and `told` does so too" in answer.reason
+
+
 def test_models_in_an_attribute_are_named_as_such():
     answer = ask(
         "for f in folds:\n    model = build()\n    model.fit(x)\n    run.models.append(model)\n", 3, "run.models"

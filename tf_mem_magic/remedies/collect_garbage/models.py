@@ -12,6 +12,7 @@ from tf_mem_magic.diagnose.breakdown import models_in_containers
 from tf_mem_magic.notebook.fills import Fill, fills_of
 from tf_mem_magic.notebook.scopes import Scopes
 from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.uses import FITS, called_name
 from tf_mem_magic.remedies._engine.question import Ask
 
 EMPTY = re.compile(r"\[\]|\{\}|(?:list|dict|(?:collections\.)?(?:OrderedDict|defaultdict))\((?:list|dict)?\)")
@@ -86,6 +87,24 @@ def _of_earlier_cell(ask: Ask, name: str, fill: Fill, what: str) -> bool:
     if len(sets) != 1 or not begins_empty(cell, ask.scopes, name, fill.statement):
         raise RefusedError(f"{what}, and it is not sure that it begins empty: keep what they measured")
     return False
+
+
+def results_kept(ask: Ask) -> dict[str, Fill]:
+    """Give the lists and dicts of the cell that get what ``fit`` gives: each entry refers to its model."""
+    cell = ask.cell
+    parts = (n.value for n in cell.nodes if isinstance(n, (ast.Attribute, ast.Subscript)))
+    names = {part.id for part in parts if isinstance(part, ast.Name)}
+    names |= {n.target.id for n in cell.nodes if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)}
+    found = {name: [one for one in fills_of(cell, name) if _is_result(ask, one.entry)] for name in sorted(names)}
+    return {name: fills[0] for name, fills in found.items() if fills}
+
+
+def _is_result(ask: Ask, entry: ast.expr) -> bool:
+    """Whether an entry is what ``fit`` gives, by its name or as it is."""
+    values: list[ast.expr | None] = [entry]
+    if isinstance(entry, ast.Name):
+        values = [binding.value for binding in ask.scopes.of(ask.scopes.home(entry), entry.id)]
+    return any(isinstance(value, ast.Call) and called_name(value) in FITS for value in values)
 
 
 def begins_empty(cell: PythonCell, scopes: Scopes, name: str, first: ast.stmt) -> bool:

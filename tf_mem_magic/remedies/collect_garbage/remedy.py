@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import re
 from dataclasses import replace
 
 from tf_mem_magic.core.diagnosis import Diagnosis, Situation
@@ -11,28 +9,29 @@ from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
-from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.diagnose.breakdown import discarded
 from tf_mem_magic.diagnose.cause import WORTH_NAMING
 from tf_mem_magic.diagnose.situation_keys import ROOM
-from tf_mem_magic.notebook.text.cell import PythonCell
-from tf_mem_magic.notebook.text.edits import IMPORT
-from tf_mem_magic.notebook.text.ranges import CellEdit, insert_after, insert_line, insert_on_top, shares_line
 from tf_mem_magic.remedies._engine.guards import diagnosed
 from tf_mem_magic.remedies._engine.question import Ask, remedy
-from tf_mem_magic.remedies.collect_garbage.forget import walk_own
-from tf_mem_magic.remedies.collect_garbage.later import trained_later
-from tf_mem_magic.remedies.collect_garbage.models import KeptModels, begins_empty, kept_models
-from tf_mem_magic.remedies.collect_garbage.rounds import Rounds, find_rounds
+from tf_mem_magic.remedies.collect_garbage.letting_go import (
+    MOMENT,
+    NEEDS,
+    asks_model,
+    collects,
+    edits_of,
+    lines_of,
+    loses_model,
+)
+from tf_mem_magic.remedies.collect_garbage.models import begins_empty, kept_models
+from tf_mem_magic.remedies.collect_garbage.rounds import find_rounds
+from tf_mem_magic.remedies.collect_garbage.weights import weights_instead
 
 KEY = "collect-garbage"
 TITLE = "Collect garbage"
 
 _WHY = "Without it each round's trained model stays in memory."
-_ASKS_MODEL = re.compile(r"(?<!\bself)\.model\b|[\"']_?model[\"']\s*\)")
-_MOMENT = "Collecting takes a moment in each round."
-_NEEDS = "The changed cell needs tf_mem_magic."
 
 
 @remedy(KEY, TITLE, (diagnosed,))
@@ -41,16 +40,16 @@ def propose(ask: Ask) -> Proposal:
     diagnosis, facts = ask.diagnosis, ask.facts
     assert diagnosis is not None  # its guard
     if models := kept_models(ask, diagnosis):
-        return _weights_instead(ask, models)
+        return weights_instead(ask, models, KEY)
     made = discarded(ask.recording, diagnosis.device)
     kept = _kept_results(ask, diagnosis.device)
     held = made + sum(kept.values())
     if not held or held < WORTH_NAMING * (diagnosis.limit or 0):
         raise RefusedError(_nothing(facts, diagnosis.device))
     cell = ask.cell
-    if _collects(cell):
+    if collects(cell):
         raise RefusedError("the cell lets go of earlier rounds already")
-    found = find_rounds(cell, facts, _lines(ask))
+    found = find_rounds(cell, facts, lines_of(ask))
     if isinstance(found, str):
         raise RefusedError(found)
     results = tuple(
@@ -59,17 +58,14 @@ def propose(ask: Ask) -> Proposal:
     if not made and not results:
         raise RefusedError(f"the models of earlier rounds live on in {_listed([*kept])}")
     held = made + sum(kept[name] for name in results)
-    changed = ask.edit().edit(*_edits(cell, found, results)).source()
+    changed = ask.edit().edit(*edits_of(cell, found, results)).source()
     names = sorted({name for one in found.places for name in one.forget})
     forget = _listed(names)
     caveats = (
         *((f"{forget} of one round {'is' if len(names) == 1 else 'are'} gone before the next.",) if forget else ()),
-        *(
-            f"What `fit` gave, in `{name}` or under another name, loses its model; what it tells stays."
-            for name in results
-        ),
-        _MOMENT,
-        _NEEDS,
+        *loses_model(results),
+        MOMENT,
+        NEEDS,
     )
     return Proposal(
         key=KEY,
@@ -84,104 +80,15 @@ def propose(ask: Ask) -> Proposal:
     )
 
 
-def _weights_instead(ask: Ask, models: KeptModels) -> Proposal:
-    """Keep the weights of earlier rounds' models in place of the models."""
-    cell, name = ask.cell, models.name
-    found = find_rounds(cell, ask.facts, _lines(ask))
-    if isinstance(found, str):
-        raise RefusedError(found)
-    edit = ask.edit().edit(*_weights_of(ask, models, found))
-    cleared = (f"{name}.clear()",) if models.of_earlier_cell else ()
-    if not _collects(cell):
-        edit = edit.edit(*_edits(cell, found, (), cleared))
-    elif cleared:
-        edit = edit.on_top(*cleared)
-    return Proposal(
-        key=KEY,
-        title=f"Keep the weights in `{name}`, not the models",
-        source=edit.source(),
-        original=ask.source,
-        preserves="same results",
-        caveats=(
-            *((f"What the run that failed had added to `{name}` is dropped first.",) if cleared else ()),
-            f"The entries of `{name}` become lists of arrays, in the computer's memory: make a model and call "
-            "its `set_weights` to use one again.",
-            "The optimizers of earlier rounds are gone.",
-            _MOMENT,
-            _NEEDS,
-        ),
-        why=f"`{name}` holds {models.count} models: {size(models.bytes, brief_unit([models.bytes]))}.",
-        answers_cause=True,
-        effect=Effect(released=models.bytes),
-    )
-
-
-def _weights_of(ask: Ask, models: KeptModels, found: Rounds) -> tuple[CellEdit, ...]:
-    """Take the weights in place of the model: where it is put into the list, or after its last training."""
-    cell, fill, name = ask.cell, models.fill, models.name
-    when = trained_later(ask.notebook, fill.entry, fill.statement, found.places[0].statement)
-    what = f"`{name}` keeps {models.count} models of this cell"
-    if when == "never":
-        return _weights_at(cell, fill.entry)
-    block = _rest_of_round(ask, fill.statement, found.places[0].statement)
-    if when == "later" or not fill.at_end or not block:
-        raise RefusedError(f"{what}, and they may be trained after they were added to it: keep what they measured")
-    return (insert_after(cell, block[-1], f"{name}[-1] = {name}[-1].get_weights()"),)
-
-
-def _weights_at(cell: PythonCell, entry: ast.expr) -> tuple[CellEdit, ...]:
-    end = CellEdit(cell.end(entry), cell.end(entry), ".get_weights()")
-    if isinstance(entry, (ast.Name, ast.Call, ast.Attribute, ast.Subscript)):
-        return (end,)
-    raise RefusedError(f"it is not sure that `{ast.unparse(entry)}` is a model each time: keep what they measured")
-
-
-def _rest_of_round(ask: Ask, fill: ast.stmt, made: ast.stmt) -> list[ast.stmt]:
-    """List what follows in the block of the loop that makes the models; empty where it may not run to its end."""
-    owner = ask.scopes.parents[fill]
-    block: list[ast.stmt] = getattr(owner, "body", [])
-    if not isinstance(owner, (ast.For, ast.AsyncFor, ast.While)) or fill not in block or made not in block:
-        return []
-    rest = block[block.index(fill) :]
-    leaves = any(isinstance(n, (ast.Continue, ast.Break, ast.Return)) for one in rest for n in walk_own(one))
-    return [] if leaves or shares_line(ask.cell, rest[-1]) else rest
-
-
-def _collects(cell: PythonCell) -> bool:
-    """Whether the cell calls what this remedy writes."""
-    return any(ast.unparse(call.func) == "apply.collect_garbage" for call in cell.calls)
-
-
 def _listed(names: list[str]) -> str:
     quoted = [f"`{name}`" for name in names]
     return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
 
 
-def _edits(cell: PythonCell, found: Rounds, results: tuple[str, ...], first: tuple[str, ...] = ()) -> list[CellEdit]:
-    edits = [insert_on_top(cell, (IMPORT, *first))]
-    for one in found.places:
-        forget = (f"{' = '.join(one.forget)} = None",) if one.forget else ()
-        inside = insert_line(cell, one.statement, *forget, f"apply.collect_garbage({', '.join(results)})")
-        if inside.start == edits[0].start:
-            edits[0] = replace(inside, text=edits[0].text + inside.text)
-        else:
-            edits.append(inside)
-    return edits
-
-
-def _lines(ask: Ask) -> list[int]:
-    """Give the cell's lines that led to the error, outermost first."""
-    above = dropped_lines(ask.source)
-    frames = [frame for error in ask.recording.errors[:1] for frame in error.frames if frame.in_cell]
-    if not frames and ask.line is not None:
-        return [ask.line]
-    return [line for frame in frames if (line := ask.cell.line_of(frame.line + above)) is not None]
-
-
 def _kept_results(ask: Ask, device: str) -> dict[str, int]:
     """Give the lists and dicts of what ``fit`` gave in this cell, with the bytes of the models behind it."""
     facts, found = ask.facts, dict[str, int]()
-    if ask.notebook.matches(_ASKS_MODEL, "model"):
+    if asks_model(ask):
         return {}  # a History may be asked for its model
     for value in facts.values:
         name, bracket, _ = value.name.partition("[")
