@@ -273,18 +273,23 @@ def test_a_pool_in_pieces_since_a_failure_gets_a_fresh_kernel_first_and_a_first_
     assert all(one.key != "fresh-kernel" for one in explain(pieces).offered)
 
 
-def test_a_pool_that_is_one_piece_from_the_start_was_not_left_in_pieces_by_an_earlier_run():
+@pytest.mark.parametrize(
+    ("growth", "begins"), [(False, "begins with one piece."), (True, "begins without them."), (None, "without them.")]
+)
+def test_a_fresh_kernel_begins_with_one_piece_only_where_the_pool_does_not_grow(growth, begins):
     full = recording("validation")
     dump = replace(full.dumps[0], in_use=60 << 20, pool=250 << 20, largest_free=70 << 20)
     errors = tuple(
         replace(one, message=one.message.replace("[1000,64,64,32]", "[200,64,64,32]")) for one in full.errors
     )
-    devices = tuple(replace(one, growth=False) for one in full.facts.devices)
+    devices = tuple(replace(one, growth=growth) for one in full.facts.devices)
     facts = replace(full.facts, validating=False, devices=devices)
     found = diagnose(replace(full, dumps=(dump,), errors=errors, facts=facts, failed_before=1))
     assert found is not None
     assert found.cause == "fragmentation"
-    assert found.situation is None
+    assert found.situation.kind == "in-pieces"
+    assert found.situation.text.endswith(begins)
+    assert "earlier run left" not in found.situation.text
 
 
 def test_the_rows_of_a_jacobian_are_counted_only_where_an_axis_holds_nothing_else():

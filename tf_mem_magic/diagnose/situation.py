@@ -185,13 +185,13 @@ def _in_pieces(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
     if requested is None or in_use > _MOSTLY_FREE * limit:
         return None
     device = recording.facts.device(diagnosis.device)
-    if device is not None and device.growth is False:
-        return None  # the pool is one piece from the start, and what lies in it now is what parts it
+    # A pool that grows on demand is made of pieces in a fresh kernel too: others, and fewer of them.
+    whole = device is not None and device.growth is False
     unit = brief_unit([limit])
     return Situation(
         "in-pieces",
-        f"{unit.text(limit - in_use)} of {size(limit, unit)} are free, but in pieces: the pool grew one by one, and a "
-        "run of this kernel ran out before. A fresh kernel begins without them.",
+        f"{unit.text(limit - in_use)} of {size(limit, unit)} are free, but in pieces, and a run of this kernel ran out "
+        f"before. A fresh kernel begins {'with one piece' if whole else 'without them'}.",
     )
 
 

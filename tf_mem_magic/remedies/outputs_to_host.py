@@ -48,7 +48,7 @@ def propose(ask: Ask) -> Proposal:
     receiver = ask.cell.text(call.func.value)
     ask.model_of(call.func.value)
     given = _given(call)
-    name = given.id
+    name = ask.cell.text(given)
     dataset = ask.facts.dataset(name) if ask.is_shared(given) else None
     if dataset is not None:
         title, told = "Predict a batch at a time", "No progress bar is shown."
@@ -86,11 +86,11 @@ def _progress(call: ast.Call) -> str:
     return "" if quiet else "; each part reports its progress on its own"
 
 
-def _given(call: ast.Call) -> ast.Name:
+def _given(call: ast.Call) -> ast.expr:
     """Name what ``predict`` is called on; refuse where more is given than can be passed on."""
     given = [*call.args[:1], *(k.value for k in call.keywords if k.arg == "x")]
-    if len(given) != 1 or not isinstance(given[0], ast.Name):
-        raise RefusedError("what `predict` is given is no plain name")
+    if len(given) != 1 or not isinstance(given[0], (ast.Name, ast.Attribute, ast.Subscript)):
+        raise RefusedError("what `predict` is given is no name, and no part of what a name holds")
     others = [k.arg or "**" for k in call.keywords if k.arg not in _PASSED_ON and k.arg != "x"]
     if others or len(call.args) > 2 or any(isinstance(one, ast.Starred) for one in call.args):
         raise RefusedError(f"`predict` is given more than its batch size ({', '.join(others) or 'by position'})")
@@ -106,11 +106,11 @@ def _of_dataset(dataset: DatasetFacts, call: ast.Call) -> str:
     return dataset.name
 
 
-def _data(ask: Ask, name: ast.Name) -> NamedValue:
-    """Give the array of that name; refuse where it is none."""
-    value = ask.value_of(name)
+def _data(ask: Ask, given: ast.expr) -> NamedValue:
+    """Give the array that is predicted; refuse where it is none."""
+    value = ask.value_of(given)
     if value is None or not value.shape:
-        raise RefusedError(f"`{name.id}` is no array whose rows are known")
+        raise RefusedError(f"`{ask.cell.text(given)}` is no array whose rows are known")
     return value
 
 
@@ -189,7 +189,14 @@ EXAMPLES: tuple[Example, ...] = (
         declined=True,
     ),
     _example("something else", _PREDICT.replace("(x", "(z"), "`z` is no array", declined=True),
-    _example("a part of an array", _PREDICT.replace("(x", "(x[:9]"), "no plain name", declined=True),
+    _example(
+        "a part of a dict",
+        _PREDICT.replace("(x", "(data['x']"),
+        _IMPORT + "pred = apply.predict_in_parts(model, data['x'], 72, batch_size=4, verbose=0)\n",
+        inputs=(NamedValue("data['x']", 400 * 12288, "numpy.ndarray", shape=(400, 32, 32, 3), dtype="float32"),),
+    ),
+    _example("a part of an array", _PREDICT.replace("(x", "(x[:9]"), "`x[:9]` is no array", declined=True),
+    _example("an expression", _PREDICT.replace("(x", "(x / 255"), "no part of what a name holds", declined=True),
     _example("steps", _PREDICT.replace("verbose=0", "steps=9"), "more than its batch size (steps)", declined=True),
     _example("an ordinary batch", _PREDICT, "not the results of `predict`", declined=True, situation=None),
     _example("not a model", _PREDICT.replace("model.", "net."), "`net` is not known", declined=True),

@@ -139,10 +139,14 @@ class Ask:
             raise RefusedError(f"`{text}` is a name of a function there, and what it holds is not known")
         return found
 
-    def value_of(self, name: ast.Name) -> NamedValue | None:
-        """Give the facts of the array or tensor that a name of the failing line holds there; None where not known."""
-        read = next((one for one in self.facts.inputs if one.name == name.id), None)
-        return self.facts.value(name.id) or read if self.is_shared(name) else read
+    def value_of(self, expr: ast.expr) -> NamedValue | None:
+        """Give the facts of the array or tensor that the failing line reads as ``expr``; None where not known.
+
+        A name, or a part of what a name holds (``data["x"]``).
+        """
+        text = ast.unparse(expr)
+        read = next((one for one in self.facts.inputs if one.name == text), None)
+        return self.facts.value(text) or read if self.is_shared(expr) else read
 
     def is_shared(self, expr: ast.expr) -> bool:
         """Whether all names in an expression of the cell are the notebook's, not those of a function of its own."""
