@@ -11,7 +11,7 @@ from tf_mem_magic.notebook.text.edits import argument
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.examples import example
 from tf_mem_magic.remedies._engine.guards import device_memory, python, situation
-from tf_mem_magic.remedies._engine.question import Ask, remedy
+from tf_mem_magic.remedies._engine.question import Ask, remedy, under_tape
 
 KEY = "jacobian-row-by-row"
 TITLE = "Jacobian row by row"
@@ -19,6 +19,7 @@ HELPS: tuple[SituationKind, ...] = ("jacobian",)
 GUARDS = (device_memory, python, situation(HELPS, "it was not the rows of a Jacobian that ran out"))
 
 _OPTION, _OPTION_PLACE = "experimental_use_pfor", 4
+_RECORDED = "another tape records the Jacobian itself, and would keep every row of it"
 _WHY = "TensorFlow computes all rows of a Jacobian at once: as many backward passes side by side, with all they hold."
 
 
@@ -71,7 +72,9 @@ def _opened(ask: Ask, tape: ast.expr) -> ast.Call:
         if any(_names(item, tape.id) for item in block.items):
             raise RefusedError(f"`{tape.id}` still records where its Jacobian is taken: take it after the `with`")
         if isinstance(block, ast.With) and any(_opens(item.context_expr) for item in block.items):
-            raise RefusedError("another tape records the Jacobian itself, and would keep every row of it")
+            raise RefusedError(_RECORDED)
+    if any(under_tape(ask.cell, line) for line in ask.lines[:-1]):
+        raise RefusedError(_RECORDED)
     found = scopes.reaching(tape, bindings)
     made: ast.expr | None = None
     if found is not None and isinstance(found.node, (ast.With, ast.AsyncWith)):

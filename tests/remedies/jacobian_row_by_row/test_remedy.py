@@ -9,15 +9,17 @@ import pytest
 from tests.script import found_by
 from tf_mem_magic.core.diagnosis import Diagnosis, Situation
 from tf_mem_magic.core.proposals import Declined, Proposal
+from tf_mem_magic.core.recording import ErrorText, Frame
 from tf_mem_magic.remedies._engine.examples import example
 from tf_mem_magic.remedies.jacobian_row_by_row import propose
 
 
-def ask(source):
+def ask(source, *frames):
     """Ask about a cell that ran out in its line with ``jacobian``."""
     line = next(n for n, text in enumerate(source.splitlines(), 1) if "jacobian(" in text)
     diagnosis = Diagnosis("GPU:0", line=line, op="pfor/Tile", situation=Situation("jacobian", ""))
-    (answer,) = propose(example("", source, "", diagnosis=diagnosis).context)
+    recorded = {"status": "oom", "errors": (ErrorText("ResourceExhaustedError", "", frames),)}
+    (answer,) = propose(example("", source, "", diagnosis=diagnosis, recorded=recorded).context)
     return answer
 
 
@@ -102,6 +104,20 @@ def test_what_is_not_certain_is_declined_with_its_reason(source, reason):
     answer = ask(source)
     assert isinstance(answer, Declined)
     assert reason in answer.reason
+
+
+def test_a_function_that_is_called_while_another_tape_records_is_recorded_too():
+    source = (
+        "def rows(x):\n    with tf.GradientTape() as g:\n        g.watch(x)\n        y = net(x)\n"
+        "    return g.batch_jacobian(y, x)\n"
+        "with tf.GradientTape() as outer:\n    penalty = tf.reduce_sum(rows(x))\nouter.gradient(penalty, x)\n"
+    )
+    called, inside = Frame("In[5]", 7, "<module>", True, True), Frame("In[5]", 5, "rows", True, True)
+    answer = ask(source, called, inside)
+    assert isinstance(answer, Declined)
+    assert "another tape records the Jacobian" in answer.reason
+    alone = source.replace("with tf.GradientTape() as outer:\n    penalty", "if True:\n    penalty")
+    assert isinstance(ask(alone, called, inside), Proposal)
 
 
 RUN = """

@@ -11,6 +11,7 @@ from tf_mem_magic.core.diagnosis import Diagnosis, SituationKind
 from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Point, Proposal, RefusedError
 from tf_mem_magic.core.recording import Recording
+from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.model import Notebook, read_notebook
 from tf_mem_magic.notebook.origins import KerasNames
@@ -110,6 +111,15 @@ class Ask:
         """The cell's own statement in which memory ran out; None where the line is not known, or several share it."""
         return self.notebook.statement_in(self.line)
 
+    @property
+    def lines(self) -> tuple[int, ...]:
+        """The lines of the tree that led to the error, outermost first; the diagnosed one where no frame tells."""
+        above = dropped_lines(self.source)
+        frames = [frame for error in self.recording.errors[:1] for frame in error.frames if frame.in_cell]
+        if not frames and self.line is not None:
+            return (self.line,)
+        return tuple(line for frame in frames if (line := self.cell.line_of(frame.line + above)) is not None)
+
     @cached_property
     def failing(self) -> tuple[ast.Call, ...]:
         """The calls of the cell on the way to the error, innermost first; none where the line is not known."""
@@ -207,7 +217,7 @@ class Ask:
         if ran:
             return min(ran & TRAINING, default="")
         taken = {called_name(call) for call in self.failing} & _TAKES_GRADIENTS
-        return "GradientTape" if taken or (self.line and _under_tape(self.cell, self.line)) else ""
+        return "GradientTape" if taken or (self.line and under_tape(self.cell, self.line)) else ""
 
     def edit(self) -> Editor:
         """Give an editor of the cell."""
@@ -219,7 +229,7 @@ _NO_MODEL = "no model is known"
 _TAKES_GRADIENTS = frozenset({"GradientTape", "gradient", "apply_gradients"})
 
 
-def _under_tape(cell: PythonCell, line: int) -> bool:
+def under_tape(cell: PythonCell, line: int) -> bool:
     """Whether ``line`` stands in a ``with`` that records on a tape."""
     blocks = (n for n in cell.nodes if isinstance(n, ast.With) and n.lineno <= line <= (n.end_lineno or n.lineno))
     opened = (item.context_expr for block in blocks for item in block.items)

@@ -6,7 +6,6 @@ import ast
 import re
 from dataclasses import replace
 
-from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.edits import IMPORT
 from tf_mem_magic.notebook.text.ranges import CellEdit, insert_line, insert_on_top
@@ -37,15 +36,6 @@ def edits_of(cell: PythonCell, found: Rounds, results: tuple[str, ...], first: t
 def collects(cell: PythonCell) -> bool:
     """Whether the cell calls what this remedy writes."""
     return any(ast.unparse(call.func) == "apply.collect_garbage" for call in cell.calls)
-
-
-def lines_of(ask: Ask) -> list[int]:
-    """Give the cell's lines that led to the error, outermost first."""
-    above = dropped_lines(ask.source)
-    frames = [frame for error in ask.recording.errors[:1] for frame in error.frames if frame.in_cell]
-    if not frames and ask.line is not None:
-        return [ask.line]
-    return [line for frame in frames if (line := ask.cell.line_of(frame.line + above)) is not None]
 
 
 def asks_model(ask: Ask) -> bool:

@@ -21,7 +21,6 @@ from tf_mem_magic.remedies.collect_garbage.letting_go import (
     asks_model,
     collects,
     edits_of,
-    lines_of,
     loses_model,
 )
 from tf_mem_magic.remedies.collect_garbage.models import begins_empty, kept_models
@@ -49,7 +48,7 @@ def propose(ask: Ask) -> Proposal:
     cell = ask.cell
     if collects(cell):
         raise RefusedError("the cell lets go of earlier rounds already")
-    found = find_rounds(cell, facts, lines_of(ask))
+    found = find_rounds(cell, facts, ask.lines)
     if isinstance(found, str):
         raise RefusedError(found)
     results = tuple(

@@ -18,7 +18,6 @@ from tf_mem_magic.remedies.collect_garbage.letting_go import (
     asks_model,
     collects,
     edits_of,
-    lines_of,
     loses_model,
 )
 from tf_mem_magic.remedies.collect_garbage.models import KeptModels, begins_empty, results_kept
@@ -28,7 +27,7 @@ from tf_mem_magic.remedies.collect_garbage.rounds import Rounds, find_rounds
 def weights_instead(ask: Ask, models: KeptModels, key: str) -> Proposal:
     """Keep the weights of earlier rounds' models in place of the models."""
     cell, name = ask.cell, models.name
-    found = find_rounds(cell, ask.facts, lines_of(ask))
+    found = find_rounds(cell, ask.facts, ask.lines)
     if isinstance(found, str):
         raise RefusedError(found)
     edit = ask.edit().edit(*_weights_of(ask, models, found))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.diagnose.situation_keys import CREATES
 from tf_mem_magic.notebook.batch.found import BatchFound
@@ -23,12 +22,7 @@ _LITTLE = 0.05
 
 def failing_lines(ask: Ask) -> frozenset[int]:
     """Return the lines of the tree that led to the error; empty where they are unknown."""
-    dropped = dropped_lines(ask.source)
-    told = {frame.line + dropped for error in ask.recording.errors[:1] for frame in error.frames if frame.in_cell}
-    if ask.diagnosis is not None and ask.diagnosis.line is not None:
-        told.add(ask.diagnosis.line)
-    lines = {ask.cell.line_of(line) or 0 for line in told}
-    return frozenset(line for line in lines if 1 <= line <= len(ask.cell.starts))
+    return frozenset(line for line in (*ask.lines, ask.line or 0) if 1 <= line <= len(ask.cell.starts))
 
 
 def found_batch(ask: Ask) -> BatchFound | Unknown:
