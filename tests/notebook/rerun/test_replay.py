@@ -67,6 +67,17 @@ def test_a_cell_edited_since_it_ran_says_so():
     assert [(True, ("edited since it ran",))] == verdict(EarlierCell("a", "x = 2", 1, None, "x = 1"))
 
 
+def test_a_cell_that_failed_is_not_ticked_until_it_is_repaired():
+    failed = EarlierCell("a", "import nothing", 1, 0.1, "import nothing", failed=True)
+    repaired = EarlierCell("b", "import os", 2, 0.1, "import nothing", failed=True)
+    assert [(False, ("failed",)), (True, ("edited since it ran", "failed"))] == verdict(failed, repaired)
+
+
+@pytest.mark.parametrize("source", ["%tfmem resume", "%load_ext tf_mem_magic\n%tfmem resume async-allocator-1a2b"])
+def test_a_cell_that_goes_on_with_another_plan_is_not_ticked(source):
+    assert [(False, ("goes on with a plan",))] == verdict(ran(source))
+
+
 def test_an_empty_cell_is_not_ticked():
     assert [(False, ())] == verdict(ran("\n"))
 

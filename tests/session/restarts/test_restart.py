@@ -150,6 +150,16 @@ def test_a_plan_replays_what_ran_before_the_extension_was_loaded():
     assert ["import os", "y = 1"] == [r.cell.source for r in plan.replay]
 
 
+def test_what_failed_is_listed_and_not_ticked():
+    ran = (RanCell("y = 1", "b", 2, 0.1, succeeded=False), RanCell("z = 1", "c", 3, 0.1))
+    run = a_run(ran, ("", "1 / 0", "y = 1", "z = 1"))
+    run.host.shell.history_manager.exceptions = {1: ["ZeroDivisionError"], 2: ["ValueError"]}
+    expected = [("1 / 0", False), ("y = 1", False), ("z = 1", True)]
+    assert expected == [(r.cell.source, r.ticked) for r in restart.make_plan(run, GROW).replay]
+    page = (NotebookCell("a", "1 / 0", 1), NotebookCell("b", "y = 1", 2), NotebookCell("c", "z = 1", 3))
+    assert expected == [(r.cell.source, r.ticked) for r in restart.checklist(run, page)]
+
+
 def test_the_checklist_has_the_pages_cells_that_ran_but_this_one():
     ran = (RanCell("x = 1", "a", 2, 0.1),)
     page = (

@@ -400,6 +400,23 @@ def statuses(out: str) -> list[bool]:
     return [line == "status True" for line in out.splitlines() if line.startswith("status ")]
 
 
+def test_a_second_restart_is_planned_after_the_first_did_not_help(tmp_path):
+    folder = Folder(tmp_path)
+    (folder.path / "there.txt").write_text("")
+    last = CELLS["last"].replace("'TF_RESUMED' not in os.environ", "os.environ.get('TF_RESUMED') != '2'")
+    cells = {**CELLS, "last": last}
+    in_a_terminal(folder, *cells.values(), PLAN.format(cells=[], ticked=()), ASK)
+    first = f"async-allocator-{folder.plans[0][24:28]}"
+    second = PLAN.replace('("TF_RESUMED", "1")', '("TF_RESUMED", "2")')
+    again = in_a_terminal(folder, LOAD, f"%tfmem resume {first}", second.format(cells=[], ticked=()), ASK)
+    assert ("the cell still runs out of memory" in again, "Restart with it: planned." in again) == (True, True), again
+    assert 1 == len(folder.plans)
+    resumed = in_a_terminal(
+        folder, LOAD, f"%tfmem resume async-allocator-{folder.plans[0][24:28]}", "print('result', result)"
+    )
+    assert ([True, True, True], True) == (statuses(resumed), "result 7" in resumed), resumed
+
+
 def test_two_terminals_of_one_folder_keep_both_their_plans(tmp_path):
     folder = Folder(tmp_path)
     (folder.path / "there.txt").write_text("")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ _FLAGS = {
     "writes": "writes files",
     "shell": "shell command",
 }
+_RESUMES = re.compile(r"^[ \t]*%tfmem[ \t]+resume\b", re.MULTILINE)
 _NOT_UNASKED = {"mounts", "installs", "deletes", "asks", "trains", "exits"}
 
 
@@ -31,7 +33,7 @@ class EarlierCell:
     """A cell that a restart may replay: one that ran in this kernel.
 
     ``count`` is its execution count (None: not known), ``seconds`` its last duration (None: not seen).
-    ``ran_as`` is the source with which it last ran.
+    ``ran_as`` is the source with which it last ran; ``failed``: that run ended in an error.
     """
 
     cell_id: str
@@ -39,6 +41,7 @@ class EarlierCell:
     count: int | None = None
     seconds: float | None = None
     ran_as: str = ""
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +82,10 @@ def _working(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 def choose_replay(cells: Iterable[EarlierCell]) -> tuple[Replay, ...]:
     """Decide for each cell whether a restart replays it; in the order in which they last ran.
 
-    Cells that ran are ticked, except what should not happen unasked: mounting, installing, deleting, asking,
-    long training, ending the kernel, and cells that are nothing but a shell command (what it did to the disk is
-    still there). Cells of imports and definitions are always ticked.
+    Cells that ran are ticked, except those that failed, and what should not happen unasked: mounting, installing,
+    deleting, asking, long training, ending the kernel, going on with another plan, and cells that are nothing but a
+    shell command (what it did to the disk is still there). Cells of imports and definitions are always ticked, unless
+    they failed.
     """
     ordered = sorted(cells, key=lambda c: c.count or 0)
     functions: dict[str, tuple[Effect, ...]] = {}
@@ -99,7 +103,12 @@ def _judge(cell: EarlierCell, effects: tuple[Effect, ...]) -> Replay:
     flags = [text for kind, text in _FLAGS.items() if kind in kinds]
     if cell.ran_as.strip() != cell.source.strip():
         flags.append("edited since it ran")
-    if not cell.source.strip():
+    if cell.failed:
+        flags.append("failed")
+    if _RESUMES.search(cell.source):
+        flags.append("goes on with a plan")
+        return Replay(cell, False, tuple(flags))
+    if not cell.source.strip() or (cell.failed and cell.ran_as.strip() == cell.source.strip()):
         return Replay(cell, False, tuple(flags))
     safe = only_defines(cell.source) or not (kinds & _NOT_UNASKED or _is_only_shell(cell.source, kinds))
     return Replay(cell, safe, tuple(flags))

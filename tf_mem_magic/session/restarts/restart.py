@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -172,12 +172,13 @@ def _ran_before(run: LiveRun) -> Iterable[EarlierCell]:
         if same or (last and ran.count and ran.count > last):
             continue
         key = ran.cell_id or ran.source
-        newest[key] = EarlierCell(ran.cell_id or "", ran.source, ran.count, ran.seconds, ran.source)
+        newest[key] = EarlierCell(ran.cell_id or "", ran.source, ran.count, ran.seconds, ran.source, not ran.succeeded)
     raw = run.host.shell.history_manager.input_hist_raw
     seen = {cell.source.strip() for cell in newest.values()} | {run.run.cell.source.strip()}
     first = min((ran.count or 0 for ran in run.host.ran_cells), default=len(raw))
     unseen = ((count, text) for count, text in enumerate(raw[:first]) if count and text.strip() not in seen)
-    earlier = {text: EarlierCell("", text, count, None, text) for count, text in unseen}
+    failed = _failed_unseen(run.host)
+    earlier = {text: EarlierCell("", text, count, None, text, count in failed) for count, text in unseen}
     return (*earlier.values(), *newest.values())
 
 
@@ -185,7 +186,12 @@ def _seen_cell(host: Host, cell_id: str, source: str, count: int | None) -> Earl
     """Give a cell of the page as it last ran in this kernel; None where it did not."""
     ran = next((r for r in reversed(host.ran_cells) if r.cell_id == cell_id), None)
     if ran is not None:
-        return EarlierCell(cell_id, source, ran.count, ran.seconds, ran.source)
+        return EarlierCell(cell_id, source, ran.count, ran.seconds, ran.source, not ran.succeeded)
     raw = host.shell.history_manager.input_hist_raw
     same = count is not None and 0 < count < len(raw) and raw[count].strip() == source.strip()
-    return EarlierCell(cell_id, source, count, None, source) if same else None
+    return EarlierCell(cell_id, source, count, None, source, count in _failed_unseen(host)) if same else None
+
+
+def _failed_unseen(host: Host) -> Collection[int]:
+    """Give the execution counts of cells that failed, also before the extension came; IPython tells since version 9."""
+    return getattr(host.shell.history_manager, "exceptions", ())
