@@ -126,10 +126,12 @@ def is_last_cell(plan: Plan, text: str) -> bool:
 def _among(cells: Mapping[str, str], cell: PlannedCell) -> str | None:
     """Give what the notebook's cells have for this one; None where it is none of them.
 
-    An old notebook gives its cells new names each time it is opened: there, texts count.
+    A cell that was copied and pasted has a new name and the same text. An old notebook gives all its cells new names
+    each time it is opened: there, edited texts count too.
     """
     if cell.cell_id and cell.ids & set(cells):
-        return cells.get(cell.cell_id)
+        same = (text for text in cells.values() if text.strip() == cell.source.strip())
+        return cells[cell.cell_id] if cell.cell_id in cells else next(same, None)
     return version_among(cells.values(), cell.source, cell.others)
 
 
