@@ -10,6 +10,7 @@ from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import ErrorText, Frame
 from tf_mem_magic.notebook.direct_call import call_in_batches
 from tf_mem_magic.notebook.text.edits import Editor
+from tf_mem_magic.remedies._engine.combine import split_lines
 from tf_mem_magic.remedies._engine.examples import example
 from tf_mem_magic.remedies._engine.guards import apply_is_free, device_memory, keras_3, python, situation
 from tf_mem_magic.remedies._engine.question import Ask, remedy
@@ -53,7 +54,7 @@ def propose(ask: Ask) -> Proposal:
         whole = Editor(cell).edit(*edits).source()
         start, end = cell.start(owner), cell.end(owner)
         new = whole[start : end + len(whole) - len(cell.source)]
-        source = ask.edit().on_top(*new.splitlines(), "", apply=True).source()
+        source = ask.edit().on_top(*split_lines(new), "", apply=True).source()
         undo = cell.source[start:end]
         taken = (undo,)
     return Proposal(
