@@ -21,6 +21,7 @@ HELPS: tuple[SituationKind, ...] = ("growing",)
 GUARDS = (device_memory, python, situation(HELPS, "no list of tensors that grew in this cell filled the memory"))
 
 _ADDS = frozenset({"extend", "insert", "update", "setdefault", "appendleft"})
+_OF_TENSORS = frozenset({"numpy", "get_shape", "set_shape", "as_list", "ref"})
 _TAPES = frozenset({"GradientTape", "ForwardAccumulator"})
 _WHY = (
     "A tensor in a list keeps its memory on the device; the same values as NumPy arrays lie in the computer's memory."
@@ -86,9 +87,45 @@ def _the_fill(ask: Ask, name: str) -> Fill:
     for node in ask.scopes.loads.get((ask.scopes.home(fill.name), name), []):
         if node not in own and any(isinstance(n, ast.With) and _is_tape(n) for n in ask.scopes.up(node)):
             raise RefusedError(f"a tape reads `{name}`, and no gradient flows through arrays")
-    if any(isinstance(n, ast.Attribute) and n.attr == "numpy" and _mentions(n, name) for n in ask.cell.nodes):
-        raise RefusedError(f"the cell asks entries of `{name}` for `.numpy()`, which arrays do not have")
+    asked = _asked_of_tensors(ask, name, ask.scopes.home(fill.name))
+    if asked:
+        raise RefusedError(f"the cell asks entries of `{name}` for `.{asked}()`, which arrays do not have")
     return fill
+
+
+def _asked_of_tensors(ask: Ask, name: str, home: ast.AST) -> str:
+    """Give what only tensors have that the cell asks entries of the list for; empty where it asks nothing such.
+
+    An entry is reached by the list itself, by a loop over it, or by a name that it was given.
+    """
+    entries = {name}
+    for node in ask.cell.nodes:
+        if isinstance(node, (ast.For, ast.AsyncFor, ast.comprehension)) and _mentions(node.iter, name):
+            entries |= {n.id for n in ast.walk(node.target) if isinstance(n, ast.Name)}
+        elif isinstance(node, ast.Assign) and _root(node.value) == name and not isinstance(node.value, ast.Call):
+            entries |= {n.id for target in node.targets for n in ast.walk(target) if isinstance(n, ast.Name)}
+    asks = (n for n in ask.cell.nodes if isinstance(n, ast.Attribute) and n.attr in _OF_TENSORS)
+    inside = (node.attr for node in asks if _root(node) in entries)
+    return next(inside, "") or _asked_elsewhere(ask, name, home)
+
+
+def _asked_elsewhere(ask: Ask, name: str, home: ast.AST) -> str:
+    """Give what a function of an earlier cell that reads the list by its name asks tensors for."""
+    if home is not ask.cell.tree:
+        return ""
+    reads = (use for use in ask.notebook.uses(name) if use.cell is not ask.cell and use.kind == "reads")
+    uses = [use for use in reads if use.cell.scopes.home(use.node) is use.cell.tree]
+    functions = {
+        parent for use in uses for parent in use.cell.scopes.up(use.node) if isinstance(parent, ast.FunctionDef)
+    }
+    parts = (n for function in functions for n in ast.walk(function) if isinstance(n, ast.Attribute))
+    return next((n.attr for n in parts if n.attr in _OF_TENSORS), "")
+
+
+def _root(node: ast.expr) -> str:
+    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Starred, ast.Call)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _is_tape(statement: ast.With) -> bool:
@@ -163,6 +200,31 @@ EXAMPLES: tuple[Example, ...] = (
         "%%tfmem\nfor n, x in enumerate(data):\n    grads[n] = step(x)\n",
         f"%%tfmem\n{_EMPTIED.replace('pop', 'popitem')}for n, x in enumerate(data):\n"
         f"    grads[n] = {_MOVED.format('step(x)')}\n",
+    ),
+    _example(
+        "entries of a loop over it are asked for numpy()",
+        _LOOP.format("g") + "print(np.mean([one.numpy() for n, one in enumerate(grads)]))\n",
+        "asks entries of `grads` for `.numpy()`",
+        declined=True,
+    ),
+    _example(
+        "an entry with a name of its own is asked for its shape",
+        _LOOP.format("g") + "last = grads[-1]\nprint(last.shape.as_list())\n",
+        "asks entries of `grads` for `.as_list()`",
+        declined=True,
+    ),
+    _example(
+        "a function of an earlier cell asks for numpy()",
+        _LOOP.format("g") + "show()\n",
+        "asks entries of `grads` for `.numpy()`",
+        declined=True,
+        earlier_cells=("import tensorflow as tf", "def show():\n    print([g.numpy().mean() for g in grads])"),
+    ),
+    _example(
+        "what is computed of them is a tensor all the same",
+        _LOOP.format("g") + "total = tf.add_n(grads)\nprint(total.numpy())\n",
+        _LOOP.format(_MOVED.format("g")).replace("%%tfmem\n", "%%tfmem\n" + _EMPTIED)
+        + "total = tf.add_n(grads)\nprint(total.numpy())\n",
     ),
     _example("two places", _LOOP.format("g") + "grads.append(g)\n", "the one place", declined=True),
     _example("an ordinary step", _LOOP.format("g"), "no list of tensors", declined=True, situation=None),
