@@ -792,6 +792,36 @@ FIELD = [
              "model.fit(a)  # <-\nmodel.predict(b, steps=128 // BATCH_SIZE)"),
         ]
     ),
+    Case("field", "arguments of a function in a dict", "config = dict(rate=0.1, batch_size=64)\ntrain(**config)  # <-",
+         (MODEL, "def train(rate, batch_size, epochs=2):\n    model.fit(x_train, y_train, batch_size=batch_size, epochs=epochs)"),
+         32, has="batch_size=32"),
+    Case("field", "a dict of names", "size = 64\nargs = {'n': size}\ndef run(n, k=1):\n    model.fit(x_train, y_train, batch_size=n)\n"
+         "run(**args)  # <-", (MODEL,), 32, has="size = 32"),
+    Case("field", "a dict that is changed", "args = {'n': 64}\nargs['n'] = 64\ndef run(n):\n    model.fit(x_train, y_train, batch_size=n)\n"
+         "run(**args)  # <-", (MODEL,), reason="`n` is not given"),
+    Case("field", "a name that is only printed", "print('batch size', BATCH_SIZE)\nfor x, y in train_ds:\n    model(x)  # <-",
+         ("BATCH_SIZE = 64", DS, MODEL), 32, has="train_ds.rebatch(32)"),
+    Case("field", "a name set and read in one block",
+         "with tf.GradientTape() as t:\n    BATCH_SIZE = 64\n    model.fit(x_train, y_train, batch_size=BATCH_SIZE)  # <-", (MODEL,), 32,
+         has="BATCH_SIZE = 32"),
+    Case("field", "a name set in a block, read in one inside it and after it",
+         "with tf.GradientTape() as t:\n    n = 64\n    try:\n        model.fit(x_train, y_train, batch_size=n)  # <-\n"
+         "    finally:\n        pass\nmodel.evaluate(x_test, y_test, batch_size=n)", (MODEL,), 32, has="n = 32"),
+    Case("field", "a name set again under a condition in one block",
+         "with tf.GradientTape() as t:\n    n = 64\n    if len(x_train) < 9:\n        n = 8\n"
+         "    model.fit(x_train, y_train, batch_size=n)  # <-", (MODEL,), reason="under a condition"),
+    *(
+        Case("field", f"what a function is handed by an earlier cell: {name}", cell, (MODEL, "class Parameters: pass", *earlier), 32,
+             has="batch_size=32")
+        for name, cell, earlier in [
+            ("an attribute", "run(model, params)  # <-", ("params = Parameters()\nparams.batch_size = 64",
+             "def run(net, params):\n    net.fit(x_train, y_train, batch_size=params.batch_size)")),
+            ("an entry", "run(model, cfg=config)  # <-", ("config = {'batch_size': 64, 'epochs': 2}",
+             "def run(net, cfg):\n    net.fit(x_train, y_train, batch_size=cfg['batch_size'], epochs=cfg['epochs'])")),
+            ("an attribute, and steps of it", "run(params)  # <-", ("params = Parameters()\nparams.batch_size = 64",
+             "def run(p):\n    model.fit(x_train, y_train, batch_size=p.batch_size, steps_per_epoch=len(x_train) // p.batch_size)")),
+        ]
+    ),
     Case("field", "slices from one name to another", "attributions(x_train)  # <-",
          (MODEL, "def attributions(x, batch_size=64):\n    for at in range(0, len(x), batch_size):\n        from_ = at\n"
           "        to = min(from_ + batch_size, len(x))\n        model(x[from_:to])"), 32),

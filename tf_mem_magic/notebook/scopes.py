@@ -111,12 +111,14 @@ class Scopes:
         return chosen
 
     def _runs_before(self, binding: Binding, use: ast.AST, alone: bool) -> bool:
-        owner, block, index = self._place(binding.node)
+        places = list(self._places(binding.node))
         if self.scope_of(use) is not binding.scope and not self._in_comprehension_of(use, binding.scope):
-            return alone and owner is binding.scope
-        for node in [use, *self.up(use)]:
-            if self.parents.get(node) is owner and node in block:
-                return index < block.index(node)
+            return alone and places[-1][0] is binding.scope
+        above = [use, *self.up(use)]
+        for owner, block, index in places:
+            for node in above:
+                if self.parents.get(node) is owner and node in block:
+                    return index < block.index(node)
         return False
 
     def _in_comprehension_of(self, use: ast.AST, scope: ast.AST) -> bool:
@@ -133,15 +135,19 @@ class Scopes:
             return False
         return position(binding.node) > position(use) or binding.node in above
 
-    def _place(self, node: ast.AST) -> tuple[ast.AST, list[ast.stmt], int]:
-        """Find the block that ``node``'s statement stands in; a ``with`` or ``try`` body counts as its outer block."""
+    def _places(self, node: ast.AST) -> Iterator[tuple[ast.AST, list[ast.stmt], int]]:
+        """Yield the block that ``node``'s statement stands in, and those in which that surely runs with it.
+
+        A ``with`` or ``try`` body belongs to its outer block too.
+        """
         statement: ast.AST = self.statement(node)
-        owner = self.parents[statement]
-        block = _block(owner, statement)
-        while self._always_runs(owner, block):
-            statement, owner = owner, self.parents[owner]
+        while True:
+            owner = self.parents[statement]
             block = _block(owner, statement)
-        return owner, block, block.index(statement)  # type: ignore[arg-type]
+            yield owner, block, block.index(statement)  # type: ignore[arg-type]
+            if not self._always_runs(owner, block):
+                return
+            statement = owner
 
     def _always_runs(self, owner: ast.AST, block: list[ast.stmt]) -> bool:
         if isinstance(owner, (ast.With, ast.AsyncWith)):

@@ -40,6 +40,12 @@ def counted(source):
         ("t = tokenizer([a, b])\nmodel.predict([np.array(t['ids']), np.array(t['mask'])])", 2),
         ("x = image.reshape((1,) + image.shape)\nx = rescale_layer(x)\nmodel.predict(x)", 1),
         ("x = images[:4]\nx = normalize(x)\nmodel.predict(x)", 4),
+        ("x = np.expand_dims(img, 0) / 255.0\nmodel.predict(x)", 1),
+        ("x = (np.expand_dims(img, 0) - mean) / std\nmodel.predict(x)", 1),
+        ("x = 2 * images[:4] + noise\nmodel.predict(x)", 4),
+        ("x = np.expand_dims(a, 0) + steps[:, None] * b\nmodel.predict(x)", None),
+        ("one = np.expand_dims(a, 0)\nmodel.predict(one + alphas * (one - one))", None),
+        ("model.predict(np.expand_dims(a, 0) + images[:7])", 7),
         ("rows = [[0.0], [1.0], [2.0]]\nmodel.predict(np.array(rows))", 3),
         ("model.predict(np.array([[0.0, 1.0], [2.0, 3.0]]))", 2),
     ],
@@ -65,3 +71,19 @@ def test_a_parameter_has_the_samples_that_it_is_given(call, right):
 @pytest.mark.parametrize("given", ["images[:5]", "np.zeros((5, 8))", "table.head()"])
 def test_a_parameter_that_is_handed_on_has_them_too(given):
     assert counted(f"def show(net, rows):\n    return model.predict(rows)\nshow(model, {given})") == 5
+
+
+@pytest.mark.parametrize(
+    ("body", "right"),
+    [
+        ("    return np.expand_dims(load(path), axis=0)", 1),
+        ("    img = np.expand_dims(load(path), 0)\n    img = preprocess_input(img)\n    return img", 1),
+        ("    return images[:6]", 6),
+        ("    if path:\n        return images[:6]\n    return images[:2]", None),
+        ("    return images[:6], labels[:6]", None),
+        ("    return load(path)", None),
+        ("    return prepare(path)", None),
+    ],
+)
+def test_what_a_function_of_the_cell_gives_back_is_counted(body, right):
+    assert counted(f"def prepare(path):\n{body}\nmodel.predict(prepare('a.png'))") == right

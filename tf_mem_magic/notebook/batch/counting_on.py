@@ -36,7 +36,7 @@ def with_all_that_count_on_it(reader: Reader, setting: Setting, call: ast.Call |
 def _of_this_cell(reader: Reader, setting: Setting, call: ast.Call | None) -> Setting | Unknown:
     for node in _named(reader, setting, call):
         written = reader.written(node)
-        if written in setting.names:
+        if written in setting.names or reader.role(node) == "free":
             continue
         coupled = reader.role(node) in ("site", "coupled")
         one = resolve(reader, node) if coupled else Unknown("it is used for something else")

@@ -9,7 +9,7 @@ from tf_mem_magic.notebook.batch.consumers import is_unlisted
 from tf_mem_magic.notebook.batch.datasets import Arrays, Traced, trace
 from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.batch.steps import STEPS, argument, first_argument, follows
-from tf_mem_magic.notebook.follow.entries import dict_of_an_earlier_cell, dict_value
+from tf_mem_magic.notebook.follow.entries import dict_of_an_earlier_cell, dict_value, key_of
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
 from tf_mem_magic.notebook.follow.resolve import default_argument, resolve
 from tf_mem_magic.notebook.uses import called_name
@@ -109,9 +109,18 @@ def _as_seen(reader: Reader, given: ast.expr, seen: int | None, refused: Unknown
             return refused
         computed = chosen.value
     kept = isinstance(computed, ast.Subscript) and not isinstance(getattr(computed.slice, "value", None), int)
-    if seen is None or kept or not isinstance(computed, (ast.Call, ast.BinOp, ast.Subscript, ast.IfExp)):
+    plain = isinstance(computed, (ast.Call, ast.BinOp, ast.Subscript, ast.IfExp)) and not kept
+    if seen is None or not (plain or _is_of_a_parameter(reader, computed)):
         return refused
     return Setting(seen, (reader.slot(given, seen),))
+
+
+def _is_of_a_parameter(reader: Reader, expr: ast.expr) -> bool:
+    """Tell whether a value is an entry of an object that a function was handed: ``params.batch_size``."""
+    its = key_of(expr)
+    owner = its[0] if its is not None else None
+    chosen = reader.reaching(owner) if isinstance(owner, ast.Name) else None
+    return chosen is not None and chosen.kind == "param"
 
 
 def _at_the_call(reader: Reader, given: ast.expr, found: Setting) -> Setting:

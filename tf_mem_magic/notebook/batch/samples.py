@@ -50,8 +50,7 @@ def _count(reader: Reader, expr: ast.expr) -> int | None:
     if isinstance(expr, ast.Call):
         return _of_call(reader, expr)
     if isinstance(expr, ast.BinOp):
-        left = count_samples(reader, expr.left)
-        return left if left is not None else count_samples(reader, expr.right)
+        return _of_operation(reader, expr)
     if isinstance(expr, (ast.List, ast.Tuple)) and expr.elts:
         if all(isinstance(one, ast.Constant) for one in expr.elts):
             return len(expr.elts)  # numbers or texts, not inputs
@@ -61,6 +60,25 @@ def _count(reader: Reader, expr: ast.expr) -> int | None:
     if isinstance(expr, ast.Attribute) and expr.attr in ("values", "iloc", "loc"):
         return count_samples(reader, expr.value)
     return None
+
+
+_OF_ALL = re.compile(r"(?i)mean|avg|std|var|scale|max|min|norm|eps|rate|factor|shift|sigma")
+"""Names of what is the same for all samples."""
+
+
+def _of_operation(reader: Reader, expr: ast.BinOp) -> int | None:
+    """Count the samples of an operation on two arrays: one sample with many others makes many."""
+    sides = (expr.left, expr.right)
+    counts = [count_samples(reader, side) for side in sides]
+    known = [count for count in counts if count is not None]
+    if len(known) == 2 or max(known, default=1) > 1:
+        return max(known)
+    if not known:
+        return None
+    other = sides[counts.index(None)]
+    names = [n.id for n in ast.walk(other) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
+    plain = evaluate(reader, other) is not None or (bool(names) and all(map(_OF_ALL.search, names)))
+    return 1 if plain else None
 
 
 def _of_name(reader: Reader, name: ast.Name) -> int | None:
@@ -184,6 +202,9 @@ def _length(reader: Reader, index: ast.Slice, whole: int | None) -> int | None:
 def _of_call(reader: Reader, call: ast.Call) -> int | None:
     name = called_name(call)
     owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+    own = _of_own_function(reader, call)
+    if own is not None:
+        return own
     if name == "expand_dims" and call.args:
         axis = next((k.value for k in call.keywords if k.arg == "axis"), call.args[1] if len(call.args) > 1 else None)
         return 1 if axis is not None and evaluate(reader, axis) == 0 else None
@@ -213,6 +234,19 @@ def _of_call(reader: Reader, call: ast.Call) -> int | None:
         given = call.args[0] if call.args and (is_module or owner is None or not method) else owner
         return None if given is None else count_samples(reader, given)
     return None
+
+
+def _of_own_function(reader: Reader, call: ast.Call) -> int | None:
+    """Count the samples of the one thing that a function of the cell gives back."""
+    function = calls.defined(reader, call.func)
+    if not isinstance(function, ast.FunctionDef):
+        return None
+    inside = [n for n in ast.walk(function) if reader.scopes.scope_of(n) is function]
+    given = [n.value for n in inside if isinstance(n, ast.Return)]
+    if len(given) != 1 or given[0] is None or isinstance(given[0], ast.Tuple):
+        return None
+    with reader.entering(function, call):
+        return count_samples(reader, given[0])
 
 
 def _of_joined(reader: Reader, call: ast.Call) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from tf_mem_magic.notebook.follow.entries import dict_value, double_star
 from tf_mem_magic.notebook.follow.reader import Function, Reader, Unknown
 from tf_mem_magic.notebook.scopes import Binding
 
@@ -19,6 +20,9 @@ def argument_exprs(reader: Reader, binding: Binding) -> list[ast.expr] | Unknown
     found: list[ast.expr] = []
     for call in calls:
         one = bind(call, function, binding.name, skip=_is_method(reader, function))
+        if one is None:
+            stars = double_star(reader, call)
+            one = dict_value(stars, binding.name) if isinstance(stars, ast.expr) else None
         if one is None:
             return Unknown(f"`{binding.name}` is not given in {reader.cell.told(call)} in a way that can be followed")
         if not _hands_itself_on(reader, call, function, one, binding.name):

@@ -40,8 +40,21 @@ def resolve_entry(reader: Reader, expr: ast.expr, resolve: Resolve) -> Setting |
     if root is not None and not reader.bindings(root):
         if isinstance(expr, ast.Call):
             return Unknown(f"`{written}` comes from an earlier cell")
-        return _from_earlier(reader, expr, root)
+        return _from_earlier(reader, expr, owner, reader.cell.text(expr))
+    handed = _handed(reader, owner)
+    if handed is not None and not isinstance(expr, ast.Call) and not mutated(reader, handed):
+        return _from_earlier(reader, expr, handed, written.replace(reader.written(owner), reader.written(handed), 1))
     return _safe(reader, expr, resolved(reader, entry_source(reader, owner, key), resolve))
+
+
+def _handed(reader: Reader, owner: ast.expr) -> ast.expr | None:
+    """Give the object of an earlier cell that the cell hands to the parameter ``owner``."""
+    chosen = reader.reaching(owner) if isinstance(owner, ast.Name) else None
+    exprs = calls.argument_exprs(reader, chosen) if chosen is not None and chosen.kind == "param" else []
+    if isinstance(exprs, Unknown) or len({reader.written(e) for e in exprs}) != 1:
+        return None
+    root = _root(exprs[0])
+    return exprs[0] if root is not None and not reader.bindings(root) else None
 
 
 def resolved(reader: Reader, source: Source | Unknown, resolve: Resolve) -> Setting | Unknown:
@@ -86,17 +99,18 @@ def _stored(
     return _safe(reader, expr, resolve(reader, chosen.value))
 
 
-def _from_earlier(reader: Reader, expr: ast.expr, root: ast.Name) -> Setting | Unknown:
-    written = reader.written(expr)
+def _from_earlier(reader: Reader, expr: ast.expr, owner: ast.expr, text: str) -> Setting | Unknown:
+    """Set an entry of ``owner``, an object of an earlier cell that is called ``text`` outside of functions."""
     its_key = key_of(expr)
     others = [n for n in reads_of(reader, its_key[1] if its_key else "") if reader.role(n) == "other"]
     if others:
-        value = reader.scalar(reader.cell.text(expr))
-        if value is None:
-            return Unknown(f"`{written}` comes from an earlier cell, and its value is not known")
-        return Unknown(f"`{written}` also decides something else {reader.cell.aside(others[0])}")
-    loads: list[ast.Name] = reader.scopes.loads.get((reader.scopes.home(root), root.id), [])
-    return earlier(reader, expr, loads)
+        if reader.scalar(text) is None:
+            return Unknown(f"`{text}` comes from an earlier cell, and its value is not known")
+        return Unknown(f"`{reader.written(expr)}` also decides something else {reader.cell.aside(others[0])}")
+    root = _root(owner)
+    loads: list[ast.Name] = reader.scopes.loads.get((reader.scopes.home(root), root.id), []) if root else []
+    found = earlier(reader, expr, loads, text)
+    return replace(found, names=found.names | {reader.written(expr)}) if isinstance(found, Setting) else found
 
 
 def _root(expr: ast.expr) -> ast.Name | None:

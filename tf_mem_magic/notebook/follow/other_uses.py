@@ -76,9 +76,12 @@ def _is_handed(reader: Reader, load: ast.Name) -> bool:
     return isinstance(call, ast.Call) and load in call.args and called_name(call)[:1].islower()
 
 
-def earlier(reader: Reader, expr: ast.expr, loads: list[ast.Name]) -> Setting | Unknown:
-    """Set a value that comes from an earlier cell: by a line before the cell first reads it."""
-    text = reader.cell.text(expr)
+def earlier(reader: Reader, expr: ast.expr, loads: list[ast.Name], text: str = "") -> Setting | Unknown:
+    """Set a value that comes from an earlier cell: by a line before the cell first reads it.
+
+    ``text`` is what it is called outside of functions; empty: what stands there.
+    """
+    text = text or reader.cell.text(expr)
     value = reader.scalar(text)
     if value is None:
         return Unknown(f"`{text}` comes from an earlier cell, and its value is not known")
