@@ -12,6 +12,7 @@ from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
 from tf_mem_magic.core.outcome import Attempt, Change, Comparison, Outcome
 from tf_mem_magic.core.proposals import Choice, Declined, Estimate, Proposal
 from tf_mem_magic.core.recording import Cell, ChunkGroup, Dump, ErrorText, Frame, MissingSource, Recording, Series
+from tf_mem_magic.core.step import Holder, TracedSteps
 from tf_mem_magic.core.units import GIB, MIB
 
 CELL = """%%tfmem
@@ -102,6 +103,31 @@ def went_well() -> Outcome:
         Recording(Cell(CELL), 68.2, (gpu, device, host)),
         leftovers=(("model", 180 * MIB), ("history", 20 * MIB)),
     )
+
+
+def traced() -> Outcome:
+    """A training whose steps were traced: forward it climbs by layers, backward it falls."""
+    climb = [0.0, 0.35, 0.7, 1.0, 0.8, 0.45, 0.15] * 3
+    shares = {"weights": 0.0, "optimizer": 0.0, "inputs": 0.0, "activations": 9.6, "gradients": 0.9, "workspace": 0.4}
+    lying = {"weights": 0.8, "optimizer": 1.6, "inputs": 0.1}
+    course = tuple(
+        (kind, tuple(gib(lying.get(kind, 0.0) + share * height) for height in climb)) for kind, share in shares.items()
+    )
+    peak = sum(values[3] for _, values in course)
+    steps = TracedSteps(
+        "GPU:0", 14.2, 1.05, 3, (0.0, 0.35, 0.7), (gib(2.5),) * 4, peak, 0.15,
+        tuple(sorted(((kind, values[3]) for kind, values in course), key=lambda part: -part[1])),
+        (
+            Holder("conv2d_4", "activations", gib(3.0), 2, "functional_1/conv2d_4_1/Relu"),
+            Holder("conv2d_3", "activations", gib(3.0), 2, "functional_1/conv2d_3_1/Relu"),
+            Holder("batch_normalization_4", "activations", gib(1.5), 3, "functional_1/batch_normalization_4_1/add"),
+            Holder("conv2d_4", "gradients", gib(0.9), 1, "gradient_tape/functional_1/conv2d_4_1/ReluGrad"),
+            Holder("conv2d_4", "workspace", gib(0.4), 1, "gradient_tape/functional_1/conv2d_4_1/Conv2DBackpropFilter"),
+        ),
+        tuple(0.05 * i for i in range(len(climb))), course, gib(14.7), 5230, 2, 4 * MIB,
+    )  # fmt: skip
+    outcome = went_well()
+    return dataclasses.replace(outcome, recording=dataclasses.replace(outcome.recording, traced=steps))
 
 
 def out_of_memory() -> Outcome:
@@ -303,6 +329,7 @@ def hostile() -> Outcome:
 
 OUTCOMES = {
     "went well": went_well,
+    "traced steps": traced,
     "out of memory": out_of_memory,
     "another process": other_process,
     "fits after the rerun": fits_now,

@@ -155,7 +155,7 @@ class Running:
 
 
 @contextmanager
-def record(name: str = "record()", *, interval: float = DEFAULT_INTERVAL) -> Iterator[Running]:
+def record(name: str = "record()", *, interval: float = DEFAULT_INTERVAL, trace: bool = False) -> Iterator[Running]:
     """Record the memory of a ``with`` block in a script.
 
     Parameters
@@ -164,6 +164,8 @@ def record(name: str = "record()", *, interval: float = DEFAULT_INTERVAL) -> Ite
         What the report calls the block.
     interval : float
         Seconds between samples.
+    trace : bool
+        Also watch two or three training steps allocation by allocation, as ``%%tfmem --trace`` does.
 
     Yields
     ------
@@ -184,7 +186,7 @@ def record(name: str = "record()", *, interval: float = DEFAULT_INTERVAL) -> Ite
     from tf_mem_magic.trace.observe import with_step
 
     frame = sys._getframe(2)
-    script = Script(name, frame.f_globals, frame.f_code.co_filename, interval)
+    script = Script(name, frame.f_globals, frame.f_code.co_filename, interval, trace)
     running = Running()
 
     def tell(outcome: Outcome) -> None:

@@ -17,8 +17,8 @@ def test_an_empty_line_gives_the_defaults():
 
 
 def test_every_option_is_read():
-    line = "-o rep -i 0.05 --on-oom raise --keep-frames --keep-weights --no-live -q --save 'my report.json'"
-    expected = Options("rep", 0.05, "raise", True, True, False, True, "my report.json")
+    line = "-o rep -i 0.05 --on-oom raise --keep-frames --keep-weights --no-live -q --save 'my report.json' --trace"
+    expected = Options("rep", 0.05, "raise", True, True, False, True, "my report.json", trace=True)
     assert parse_cell_line(line) == expected
 
 
@@ -107,7 +107,7 @@ def test_help_lists_only_what_works():
         parse_cell_line("-h")
     text = str(caught.value)
     assert "--on-oom {panel,auto,raise}" in text
-    assert "--trace" not in text
+    assert "--trace" in text
     assert "%debug" in text
     with pytest.raises(HelpRequestedError) as caught:
         parse_line("-h")

@@ -66,6 +66,7 @@ class Options:
     max_tries: int = 4
     max_minutes: float = 24 * 60.0
     host_stop: int = DEFAULT_HOST_STOP
+    trace: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,11 @@ def cell_parser() -> argparse.ArgumentParser:
         "--host-stop", dest="host_stop", metavar="PERCENT", type=_percent, default=DEFAULT_HOST_STOP,
         help="interrupt the cell at this share of the host memory it may use (default %(default)s), before the system"
         " kills the kernel; off: never",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trace", action="store_true",
+        help="also watch two or three training steps allocation by allocation: an exact timeline by layer. TensorFlow's"
+        " profiler runs for that long, which slows these steps",
     )  # fmt: skip
     parser.add_argument("--no-live", dest="live", action="store_false", help="no live view while the cell runs")
     parser.add_argument("-q", "--quiet", action="store_true", help="show nothing when the cell went well")

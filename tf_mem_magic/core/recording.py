@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tf_mem_magic.core.facts import Facts
+from tf_mem_magic.core.step import TracedSteps
 
 Status = Literal["ok", "oom", "error", "interrupted", "killed"]
 PeakBasis = Literal["counter", "sampled"]
@@ -183,7 +184,8 @@ class Recording:
     when the cell began, the bytes that Python's collector gave back after it, by series name; a rerun starts without.
     ``discarded``: the same of what the cell itself had made and nothing held any more when it failed.
     ``failed_requests``: what the allocator said on stderr about requests that got no memory, oldest first.
-    ``failed_before``: runs that had run out of memory in this kernel before.
+    ``failed_before``: runs that had run out of memory in this kernel before. ``traced``: the steps that ``--trace``
+    watched.
     """
 
     cell: Cell
@@ -204,6 +206,7 @@ class Recording:
     discarded: tuple[tuple[str, int], ...] = ()
     failed_requests: tuple[FailedRequest, ...] = ()
     failed_before: int = 0
+    traced: TracedSteps | None = None
 
     @property
     def caught(self) -> tuple[FailedRequest, ...]:

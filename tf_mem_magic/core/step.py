@@ -187,3 +187,76 @@ class StepFacts:
             return unpack(self.packed) if self.packed else ()
         except ValueError:
             return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """What one layer held of one kind at the peak of traced steps: ``bytes`` in ``count`` pieces.
+
+    ``layer`` is empty where the operations belong to none; ``op`` is the operation that made the largest piece.
+    """
+
+    layer: str
+    kind: str
+    bytes: int
+    count: int = 1
+    op: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TracedSteps:
+    """A few steps as TensorFlow's allocator told of them, event by event. Sizes are bytes, times seconds.
+
+    Attributes
+    ----------
+    device : str
+        Whose allocator (``"GPU:0"``).
+    began, seconds : float
+        When the first of the steps began, since the cell's start (about: the two clocks are read one after the
+        other), and how long they took together.
+    steps : int
+        Whole steps; 0 where none could be told apart, and all that was traced is meant.
+    starts : tuple of float
+        When each step began, the first at 0.0.
+    in_use : tuple of int
+        The bytes in use as each step began, and at the end of the last.
+    peak, peak_time : int, float
+        The most bytes in use, by the allocator's own counter, and when.
+    parts : tuple of (str, int)
+        What the bytes in use at the peak were, by kind, most first; they sum to ``peak``.
+    holders : tuple of Holder
+        The same by layer and kind, most first, as far as they were allocated while traced.
+    times : tuple of float
+        Moments of the course, ascending.
+    course : tuple of (str, tuple of int)
+        For each kind its bytes at these moments; at each they sum to the allocator's counter.
+    limit : int or None
+        Of the allocator.
+    events : int
+        Events of the allocator in these steps.
+    unknown, unknown_bytes : int
+        Pieces freed in them that had been allocated before the trace began.
+    why_not : str
+        Why nothing is known; empty: something is.
+    notes : tuple of str
+        Sentences about what is missing.
+    """
+
+    device: str = ""
+    began: float = 0.0
+    seconds: float = 0.0
+    steps: int = 0
+    starts: tuple[float, ...] = ()
+    in_use: tuple[int, ...] = ()
+    peak: int = 0
+    peak_time: float = 0.0
+    parts: tuple[tuple[str, int], ...] = ()
+    holders: tuple[Holder, ...] = ()
+    times: tuple[float, ...] = ()
+    course: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    limit: int | None = None
+    events: int = 0
+    unknown: int = 0
+    unknown_bytes: int = 0
+    why_not: str = ""
+    notes: tuple[str, ...] = ()

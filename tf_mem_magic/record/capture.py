@@ -21,6 +21,7 @@ from tf_mem_magic.record.host_stop import HostStop
 from tf_mem_magic.record.last_words import LastWords
 from tf_mem_magic.record.sampler import Sampled, Sampler
 from tf_mem_magic.record.stderr import StderrCapture
+from tf_mem_magic.record.step_trace import StepTrace
 from tf_mem_magic.record.store.file import open_store
 from tf_mem_magic.record.traceback import to_error_texts
 
@@ -55,6 +56,8 @@ class Capture:
         Percent of the host's memory limit at which the cell is interrupted; 0: never.
     goes_on : bool
         Remedies are asked about the run even where it goes well: read all that they need.
+    trace : bool
+        Trace a few steps allocation by allocation.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Capture:
         keep_weights: bool = False,
         host_stop: int = 0,
         goes_on: bool = False,
+        trace: bool = False,
     ) -> None:
         self.cell, self._namespace, self._pool = cell, namespace, pool
         self._on_tick, self._earlier_cells = on_tick, tuple(earlier_cells)
@@ -92,6 +96,8 @@ class Capture:
         self._dumps = DumpWatch(self._store.beside(".dumps"))
         self._last_words = LastWords(self._store, cell, namespace, pool)
         self._host_stop = HostStop(host_stop, self._thread) if host_stop else None
+        self._wants_trace = trace
+        self._trace: StepTrace | None = None
         self._sampler = Sampler(
             pool,
             self._store,
@@ -119,6 +125,10 @@ class Capture:
         self._sampler.start()
         self._began = time.monotonic()
         self._stderr.start()
+        if self._wants_trace:
+            sources = (self.cell.source, *self._earlier_cells)
+            self._trace = StepTrace(self._thread, sources, self._store.beside(".trace"))
+            self._trace.start()
 
     def end(self) -> None:
         """Stop watching and put back what was led elsewhere; idempotent, and never raises.
@@ -130,6 +140,7 @@ class Capture:
         self._ended = True
         self._seconds = time.monotonic() - self._began
         for what, step in (
+            ("the trace could not be ended", self._stop_trace),
             ("descriptor 2 could not be given back", self._stderr.stop),
             ("the sampler could not be stopped", self._stop_sampler),
             ("the memory dumps could not be read", self._read_dumps),
@@ -161,7 +172,8 @@ class Capture:
         status: Status = "interrupted" if was_stopped else _status(error, errors, facts, self._dumped)
         if self._host_full is not None and status == "interrupted":
             status = "oom"
-        return replace(self._recording(status, count), errors=errors, facts=facts)
+        traced = self._trace.tell(facts, self._namespace, error is not None) if self._trace is not None else None
+        return replace(self._recording(status, count), errors=errors, facts=facts, traced=traced)
 
     def _texts_of(self, error: BaseException | None, files: frozenset[str]) -> tuple[ErrorText, ...]:
         if error is None:
@@ -218,6 +230,10 @@ class Capture:
         """Stop watching; nothing is reported."""
         self.end()
         self._store.finish("interrupted", self._seconds)
+
+    def _stop_trace(self) -> None:
+        if self._trace is not None:
+            self._trace.stop()
 
     def _stop_sampler(self) -> None:
         self._sampled = self._sampler.stop()

@@ -36,9 +36,13 @@ class Script:
         The file that the block is in.
     interval : float
         Seconds between samples.
+    trace : bool
+        Trace a few steps allocation by allocation.
     """
 
-    def __init__(self, name: str, namespace: Mapping[str, Any], file: str, interval: float) -> None:
+    def __init__(
+        self, name: str, namespace: Mapping[str, Any], file: str, interval: float, trace: bool = False
+    ) -> None:
         source = "".join(linecache.getlines(file, dict(namespace)))
         is_known = 0 < len(source) <= _LONGEST
         self._file = file if is_known else ""
@@ -46,7 +50,7 @@ class Script:
         self._pool = SourcePool()
         script = os.path.basename(file) if is_known and not is_cell_file(file) else ""
         cell = Cell(source if is_known else f"# {name}", tagged=False, script=script)
-        self._capture = Capture(cell, namespace, self._pool, interval=interval)
+        self._capture = Capture(cell, namespace, self._pool, interval=interval, trace=trace)
 
     def start(self) -> None:
         """Begin to record."""

@@ -11,6 +11,7 @@ from tf_mem_magic.report.html.page import EXPECTED
 from tf_mem_magic.report.picture.blocks import drawn, scale
 from tf_mem_magic.report.picture.chart import Chart
 from tf_mem_magic.report.printable import printable
+from tf_mem_magic.report.traced import StepsView
 from tf_mem_magic.report.tries import tries_text
 from tf_mem_magic.report.view import Bar, ReportView, Said, view_of
 
@@ -45,6 +46,8 @@ def render_text(
         lines += _chart(view.chart, width)
     if view.bar is not None:
         lines += _filled(view.bar, width)
+    if view.traced is not None:
+        lines += _traced(view.traced, width, everything)
     lines += _folded(view, width, everything)
     if outcome.tries:
         lines += ["", tries_text(outcome)]
@@ -132,6 +135,18 @@ def _filled(bar: Bar, width: int) -> list[str]:
             f"{share.amount:>{widest}}  {share.label}", width, f"  {full:<{room}} ", " " * (room + widest + 5)
         )
     return lines + _wrapped(plain(bar.layers), width)
+
+
+def _traced(steps: StepsView, width: int, everything: bool) -> list[str]:
+    """Draw what filled the traced steps' peak; with ``everything`` by layer too."""
+    lines = _filled(Bar(steps.heading, steps.shares, 1, steps.layers), width) if steps.shares else []
+    lines = lines or ["", *_wrapped(steps.heading, width)]
+    if everything and steps.rows:
+        widest = max(len(held) for held, *_ in steps.rows)
+        for held, share, layer, kind in steps.rows:
+            lines += _wrapped(f"{held:>{widest}} {share:>5}  {layer}: {kind}", width, "    ", " " * (widest + 12))
+        lines += _wrapped(steps.more, width, "    ", "    ")
+    return lines + [row for note in steps.notes for row in _wrapped(note, width)]
 
 
 def _folded(view: ReportView, width: int, everything: bool) -> list[str]:

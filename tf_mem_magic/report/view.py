@@ -24,6 +24,7 @@ from tf_mem_magic.report.choices import (
 from tf_mem_magic.report.measures import amount, limit_of, took, unit_of
 from tf_mem_magic.report.picture.chart import Chart, chart_of
 from tf_mem_magic.report.sentences import Share
+from tf_mem_magic.report.traced import StepsView, steps_view
 
 MOST_STDERR = 4_000
 """Characters of the allocator's raw text that a report holds, counted as in HTML; the recording has the rest."""
@@ -121,6 +122,8 @@ class ReportView:
         The headline already says the time that the timeline spans.
     picture_words : str
         The timeline in words, for those who cannot see it.
+    traced : StepsView or None
+        The steps that ``--trace`` watched.
     """
 
     status: Status
@@ -151,6 +154,7 @@ class ReportView:
     original: str
     is_timed: bool
     picture_words: str
+    traced: StepsView | None = None
 
     @property
     def shown(self) -> tuple[ChoiceView, ...]:
@@ -227,6 +231,7 @@ def view_of(outcome: Outcome) -> ReportView:
         original=comparison.original if comparison is not None else "",
         is_timed=chart is not None and took(recording.seconds) in headline and chart.seconds < 1.05 * recording.seconds,
         picture_words=sentences.describe(outcome),
+        traced=steps_view(outcome),
     )
 
 

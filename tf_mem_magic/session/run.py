@@ -75,6 +75,7 @@ class CellRun:
             keep_weights=options.keep_weights,
             host_stop=options.host_stop,
             goes_on=run.lineage.applied is not None,
+            trace=options.trace,
         )
 
     @property

@@ -239,7 +239,7 @@ def _keras(
             for variable in _variables(owner):
                 found.setdefault(_handle(variable), (part, name, array_bytes(variable)))
         optimizers |= {str(getattr(one, "name", "")): None for one in owners}
-        layers |= dict.fromkeys(_layers(model))
+        layers |= dict.fromkeys(layer_names(model))
     for name, one in named:
         optimizers[str(getattr(one, "name", ""))] = None
         for variable in _variables(one):
@@ -285,7 +285,7 @@ def _captured_bytes(handle: Any) -> int:
     return prod(shape.as_list()) * width if shape.is_fully_defined() else 0
 
 
-def _layers(model: Any) -> list[str]:
+def layer_names(model: Any) -> list[str]:
     """Name the layers of a model that are no models themselves, outermost first."""
     kinds = tuple(
         kind

@@ -25,6 +25,7 @@ from tf_mem_magic.report.html.markup import (
     raw,
     table,
 )
+from tf_mem_magic.report.html.steps import steps_html
 from tf_mem_magic.report.view import DumpTable, ReportView, Said, view_of
 
 _CELL = "text-align:left;vertical-align:top;padding:4px 12px 2px 0;max-width:none"
@@ -108,6 +109,7 @@ def _rest(view: ReportView) -> str:
     told = "".join(map(line, map(prose, (*view.notes, *view.peaks))))
     folds = (
         folded("what filled it", bar) if view.is_quiet else "",
+        folded("traced steps", steps_html(view.traced)) if view.traced else "",
         folded("the cell as it was before, to copy", original),
         folded("details", told + _dumps(view)),
     )

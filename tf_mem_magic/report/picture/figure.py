@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.recording import Series
+from tf_mem_magic.core.step import TracedSteps
 from tf_mem_magic.core.units import Unit, brief_unit
 from tf_mem_magic.report.comparison_words import MARKS, STATUS_WORDS
 from tf_mem_magic.report.measures import OFF_SCALE, amount, focus, limit_of, peak_moment, unit_of
 from tf_mem_magic.report.picture import palette
 from tf_mem_magic.report.picture.chart import Cap, request_drawn
 from tf_mem_magic.report.picture.curve import thinned
+from tf_mem_magic.report.picture.moments import clock, moments_up_to
+from tf_mem_magic.report.picture.stack import draw_stack
 from tf_mem_magic.report.sentences import headline, mark
 
 if TYPE_CHECKING:
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 
 _WIDTH = 6.6
 _HEIGHT = 2.3
+_STEPS = 1.9
+"""Inches that traced steps add below the timeline."""
+
 _DPI = 200
 _COLOURS = 64
 _POINTS = 700
@@ -90,9 +96,14 @@ def _figure(height: float) -> Figure:
 
 def _timeline(outcome: Outcome) -> Figure:
     rows, hidden = _rows(outcome)
-    figure = _figure(_HEIGHT + 0.8 * (max(len(rows), 1) - 1))
+    traced = outcome.recording.traced
+    steps = traced if traced is not None and traced.times else None
+    figure = _figure(_HEIGHT + 0.8 * (max(len(rows), 1) - 1) + (_STEPS if steps else 0))
     heights = [1.6] + [0.8] * (len(rows) - 1)
-    grid = figure.add_gridspec(max(len(rows), 1), 1, height_ratios=heights, hspace=0.45, **_margins(figure))
+    margins = _margins(figure, _STEPS if steps else 0)
+    grid = figure.add_gridspec(max(len(rows), 1), 1, height_ratios=heights, hspace=0.45, **margins)
+    if steps is not None:
+        _steps(figure, steps)
     end = _end(outcome.recording.seconds, [series for row in rows for series in row])
     highest = max((_highest(row) for row in rows[:1]), default=0)
     failed = request_drawn(outcome, highest)
@@ -132,9 +143,20 @@ def _comparison(outcome: Outcome) -> Figure:
     return figure
 
 
-def _margins(figure: Figure) -> dict[str, float]:
+def _margins(figure: Figure, below: float = 0) -> dict[str, float]:
     width, height = figure.get_size_inches()
-    return {"left": 0.42 / width, "right": 1 - 1.2 / width, "bottom": 0.28 / height, "top": 1 - 0.32 / height}
+    bottom = (below + 0.28) / height
+    return {"left": 0.42 / width, "right": 1 - 1.2 / width, "bottom": bottom, "top": 1 - 0.32 / height}
+
+
+def _steps(figure: Figure, traced: TracedSteps) -> None:
+    """Draw the traced steps below the timeline, on their own scales."""
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((0.42 / width, 0.28 / height, 1 - 1.62 / width, (_STEPS - 0.62) / height))
+    unit = brief_unit([traced.peak])
+    draw_stack(axes, traced, unit, _FONT)
+    _frame(axes, unit, traced.seconds or 1e-3, traced.peak)
+    _named(axes, [("traced steps", palette.TEXT)])
 
 
 def _rows(outcome: Outcome) -> tuple[list[tuple[Series, ...]], int]:
@@ -292,25 +314,9 @@ def _frame(axes: Axes, unit: Unit, end: float, ceiling: int) -> None:
     axes.annotate(
         unit.name, (0, 1), xytext=(-6, 4), textcoords="offset points", xycoords="axes fraction", ha="right", **_FONT
     )
-    moments = _moments(end)
+    moments = moments_up_to(end)
     axes.set_xticks(moments)
-    axes.set_xticklabels([_clock(m, end) for m in moments], **_FONT)
-
-
-def _moments(end: float) -> list[float]:
-    """Give at most six round times from 0 to ``end`` seconds."""
-    steps = [m * 10.0**e for e in range(-4, 1) for m in (1, 2, 5)]
-    steps += [10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400]
-    step = next((s for s in steps if end / s <= 5), end / 5)
-    return [i * step for i in range(int(end / step + 1e-9) + 1)]
-
-
-def _clock(seconds: float, end: float) -> str:
-    """Write a time on the axis, all in one form: ``"0.4 s"``, ``"0:30"``, ``"2:00:00"``."""
-    if end < 60:
-        return f"{seconds:g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if end >= 3600 else f"{minutes}:{rest:02d}"
+    axes.set_xticklabels([clock(m, end) for m in moments], **_FONT)
 
 
 def _legend(axes: Axes, row: tuple[Series, ...]) -> None:

@@ -1,0 +1,221 @@
+"""``--trace``: TensorFlow's profiler, run for two or three steps in the middle of a cell, by a thread of its own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tf_mem_magic.core.facts import Facts
+from tf_mem_magic.core.step import TracedSteps
+from tf_mem_magic.facts.fit import Progress, observe_progress
+from tf_mem_magic.facts.models import find_models, find_optimizers, training_of
+from tf_mem_magic.facts.names import reachable
+from tf_mem_magic.memory.events import traced_steps
+from tf_mem_magic.sources import Unavailable
+from tf_mem_magic.sources._context import initialised_context
+from tf_mem_magic.trace.events import MOST_BYTES, read_events
+from tf_mem_magic.trace.observe import layer_names
+
+STEPS = 4
+"""Steps that a ``fit`` goes on before the trace ends: the first of them is caught in its middle."""
+
+LONGEST = 10.0
+"""Seconds after which a trace ends in any case."""
+
+_LOOP_AFTER = 0.3
+"""Seconds for which a cell without ``fit`` runs before it is traced."""
+
+_LOOP_FOR = 2.0
+"""Seconds for which what is no ``fit`` is traced, whose steps nobody counts."""
+
+_POLL = 0.02
+_END_WITHIN = 30.0
+
+_PROFILES = re.compile(r"\bprofiler\s*\.|\bprofile_batch\b|\bprofiler_v2\b|\bimport profiler\b")
+"""Code that runs TensorFlow's profiler itself: a second one would be refused."""
+
+_TRACING = frozenset({"func_graph_from_py_func", "trace_function", "_create_concrete_function"})
+"""Functions of TensorFlow during which a graph is made, and no step runs."""
+
+
+class StepTrace:
+    """Traces a few steps of one run; :meth:`start` and :meth:`stop` are called by the thread that runs the code.
+
+    Parameters
+    ----------
+    thread : int
+        The thread that runs the user's code.
+    sources : iterable of str
+        The cell and those before it: where they use the profiler themselves it is left to them.
+    folder : Path or None
+        A folder to make for what the profiler writes. Default: one in the temp folder. Nothing of it stays.
+    """
+
+    def __init__(self, thread: int, sources: Iterable[str], folder: Path | None = None) -> None:
+        self._thread, self._wanted = thread, folder
+        self._why_not = ""
+        if any(_PROFILES.search(source) for source in sources):
+            self._why_not = "the notebook runs TensorFlow's profiler itself, and there can be only one"
+        self._end = threading.Event()
+        self._worker: threading.Thread | None = None
+        self._began_at = self._started_at = time.monotonic()
+        self._data: bytes | None = None
+
+    def start(self) -> None:
+        """Begin to wait for the moment at which a trace is worth it."""
+        self._began_at = time.monotonic()
+        if self._why_not:
+            return
+        self._worker = threading.Thread(target=self._run, name="tfmem-trace", daemon=True)
+        try:
+            self._worker.start()
+        except RuntimeError as error:
+            self._worker, self._why_not = None, f"no thread could be started ({error})"
+
+    def stop(self) -> None:
+        """End the trace, and leave nothing behind; idempotent."""
+        self._end.set()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.join(_END_WITHIN)
+            if worker.is_alive():
+                self._why_not = f"TensorFlow's profiler did not end within {_END_WITHIN:.0f} s"
+
+    def tell(self, facts: Facts, namespace: Mapping[str, Any], failed: bool) -> TracedSteps:
+        """Read what was traced, after :meth:`stop`. Never raises."""
+        data, self._data = self._data, None
+        if data is None:
+            why = self._why_not or "the cell ended before a first step had"
+            return TracedSteps(why_not=why)
+        try:
+            return self._told(data, facts, namespace, failed)
+        except Exception as error:
+            why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            return TracedSteps(why_not=why[:300])
+
+    def _told(self, data: bytes, facts: Facts, namespace: Mapping[str, Any], failed: bool) -> TracedSteps:
+        gpus = [device.name for device in facts.devices if device.kind == "GPU"]
+        try:
+            events = read_events(data, gpus[0] if len(gpus) == 1 else "")
+        except ValueError:
+            if len(gpus) != 1:
+                raise
+            events = read_events(data)
+        pairs = reachable(namespace)
+        named = [one for _, one in find_optimizers(pairs)]
+        models = [model for _, model in find_models(pairs)]
+        optimizers = {str(getattr(one, "name", "")) for model in models for one in training_of(model)}
+        optimizers |= {str(getattr(one, "name", "")) for one in named}
+        here = [m for m in facts.models if m.device == events.device]
+        told = traced_steps(
+            events,
+            layers=frozenset(name for model in models for name in layer_names(model)),
+            optimizers=frozenset(optimizers - {""}),
+            weights=sum(m.weight_bytes for m in here),
+            slots=sum(m.optimizer_bytes for m in here),
+            began=self._started_at - self._began_at,
+            failed=failed,
+        )
+        if any(m.jit_compile for m in here):
+            note = "XLA compiles this model's step: what runs as one program is one piece, without its layers."
+            told = replace(told, notes=(*told.notes, note))
+        return told
+
+    def _run(self) -> None:
+        try:
+            if self._wait():
+                self._trace()
+        except Exception as error:
+            self._why_not = self._why_not or f"TensorFlow's profiler failed ({type(error).__name__}: {error})"[:300]
+
+    def _wait(self) -> bool:
+        """Wait until a step has ended; whether to trace."""
+        while not self._end.wait(_POLL):
+            if isinstance(initialised_context("trace"), Unavailable):
+                continue
+            frame = sys._current_frames().get(self._thread)
+            progress = observe_progress(frame)
+            if progress.epochs is not None:
+                if (progress.epochs or progress.steps) and not progress.validating:
+                    return True
+            elif time.monotonic() - self._began_at > _LOOP_AFTER and not _in_fit_or_tracing(frame):
+                return True
+        return False
+
+    def _trace(self) -> None:
+        profiler = sys.modules["tensorflow"].profiler.experimental
+        folder = self._folder()
+        try:
+            options = profiler.ProfilerOptions(host_tracer_level=2, python_tracer_level=0, device_tracer_level=0)
+            try:
+                profiler.start(str(folder), options)
+            except Exception as error:
+                if type(error).__name__ != "AlreadyExistsError":
+                    raise
+                self._why_not = "another profiler was running, which was left alone"
+                return
+            self._started_at = time.monotonic()
+            try:
+                self._watch()
+            finally:
+                profiler.stop()
+            self._take(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _watch(self) -> None:
+        """Wait until enough steps have been seen, or long enough."""
+        last, done = None, 0
+        while not self._end.wait(_POLL):
+            spent = time.monotonic() - self._started_at
+            progress = observe_progress(sys._current_frames().get(self._thread))
+            done += _steps_between(last, progress)
+            last = progress
+            if spent > LONGEST or done >= STEPS or (progress.steps is None and spent > _LOOP_FOR):
+                return
+
+    def _take(self, folder: Path) -> None:
+        found = sorted(folder.rglob("*.xplane.pb"))
+        if not found:
+            self._why_not = "the profiler wrote nothing"
+        elif sum(path.stat().st_size for path in found) > MOST_BYTES:
+            self._why_not = "the profiler wrote more than is read"
+        else:
+            self._data = found[-1].read_bytes()
+
+    def _folder(self) -> Path:
+        if self._wanted is not None:
+            try:
+                self._wanted.mkdir(mode=0o700)
+                return self._wanted
+            except OSError:
+                pass
+        return Path(tempfile.mkdtemp(prefix="tfmem-trace-"))
+
+
+def _steps_between(before: Progress | None, now: Progress) -> int:
+    """Count the steps that a ``fit`` went on between two looks, as far as they tell."""
+    if before is None or before.steps is None or now.steps is None or before.epochs is None or now.epochs is None:
+        return 0
+    if now.epochs == before.epochs:
+        return max(now.steps - before.steps, 0)
+    return now.steps + max(now.epochs - before.epochs, 0)
+
+
+def _in_fit_or_tracing(frame: FrameType | None) -> bool:
+    """Whether a thread is in a ``fit`` of Keras that has not begun, or making a graph."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name in _TRACING or (code.co_name == "fit" and "keras" in code.co_filename):
+            return True
+        frame = frame.f_back
+    return False

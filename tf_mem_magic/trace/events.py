@@ -1,0 +1,169 @@
+"""What TensorFlow's profiler wrote about its allocators, read into columns of numbers within bounds."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from operator import itemgetter
+from typing import Any
+
+from tf_mem_magic.diagnose.dump import device_of
+from tf_mem_magic.memory.events import Events
+
+SECONDS = 5.0
+"""Processor seconds that reading may take; of a longer trace only the beginning is read."""
+
+MOST_EVENTS = 1_000_000
+MOST_BYTES = 512 << 20
+
+_PLANE = "/host:CPU"
+_SIGNS = {"MemoryAllocation": 1, "MemoryDeallocation": -1}
+_TRIAL = 5_000
+"""Events after which the pace of reading is known."""
+
+_UNSIGNED = (1 << 64) - 1
+_Row = tuple[int, int, int, int, int, int, int, int, str]
+"""Picoseconds, bytes of the chunk (negative: freed), requested, address, in use, limit, run, operation, allocator."""
+
+
+def read_events(data: bytes, device: str = "", seconds: float = SECONDS) -> Events:
+    """Read the allocation events of one device from a serialized ``XSpace``.
+
+    Parameters
+    ----------
+    data : bytes
+        What the profiler wrote (``*.xplane.pb``).
+    device : str
+        TensorFlow's short name; empty: the device whose allocator handed out most.
+    seconds : float
+        Processor time after which no more is read.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read; the text says why.
+    """
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"the trace has {len(data) >> 20} MiB, more than is read")
+    plane = _plane_of(data)
+    if plane is None:
+        raise ValueError("the profiler wrote nothing about the host")
+    names: dict[tuple[str, str, bool], int] = {}
+    rows, cut = _rows(plane, names, time.thread_time() + seconds)
+    allocators: dict[str, int] = {}
+    for row in rows:
+        allocators[row[8]] = max(allocators.get(row[8], 0), row[4])
+    of_device = {name: most for name, most in allocators.items() if not device or device_of(name) == device}
+    if not of_device:
+        raise ValueError("TensorFlow's allocator told of no allocation" + (f" on {device}" if device else ""))
+    chosen = max(of_device, key=of_device.__getitem__)
+    return _columns([row for row in rows if row[8] == chosen], device_of(chosen) or chosen, plane, names, cut)
+
+
+def _plane_of(data: bytes) -> Any:
+    try:
+        from tensorflow.tsl.profiler.protobuf import xplane_pb2
+    except ImportError:
+        raise ValueError("this TensorFlow does not hold the profiler's format") from None
+    space = xplane_pb2.XSpace()
+    try:
+        space.ParseFromString(data)
+    except Exception as error:
+        raise ValueError(f"what the profiler wrote is damaged ({type(error).__name__})") from None
+    return next((plane for plane in space.planes if plane.name == _PLANE), None)
+
+
+def _rows(plane: Any, names: dict[tuple[str, str, bool], int], deadline: float) -> tuple[list[_Row], float | None]:
+    """Give the events as rows in order of time, and after how many seconds they were cut off (None: they were not).
+
+    The pace of the first thousands tells how much can be read in time; every thread's events are cut off at the same
+    moment, for a part of the threads would be wrong.
+    """
+    signs = {i: _SIGNS[m.name] for i, m in plane.event_metadata.items() if m.name in _SIGNS}
+    stats = {i: m.name for i, m in plane.stat_metadata.items()}
+    rows: list[_Row] = []
+    began = time.thread_time()
+    lines = list(plane.lines)
+    total = sum(len(line.events) for line in lines)
+    cut, read = None, 0
+    first = min((_start(line) for line in lines if len(line.events)), default=0)
+    last = max((_end(line) for line in lines if len(line.events)), default=0)
+    for line in lines:
+        is_data = line.name.startswith("tf_data")
+        for event in line.events:
+            read += 1
+            moment = line.timestamp_ns * 1000 + event.offset_ps
+            if cut is not None and moment > cut:
+                break
+            if read == _TRIAL:
+                pace = (time.thread_time() - began) / read
+                most = min((deadline - time.thread_time()) / max(pace, 1e-9), MOST_EVENTS)
+                if most < total:
+                    cut = first + int((last - first) * max(most, _TRIAL) / total)
+            sign = signs.get(event.metadata_id)
+            if sign is not None:
+                rows.append(_row(moment, sign, event, stats, is_data, names))
+    if cut is not None:
+        rows = [row for row in rows if row[0] <= cut]
+    rows.sort(key=itemgetter(0))
+    return rows, None if cut is None else (cut - first) / 1e12
+
+
+def _start(line: Any) -> int:
+    return int(line.timestamp_ns * 1000 + line.events[0].offset_ps)
+
+
+def _end(line: Any) -> int:
+    return int(line.timestamp_ns * 1000 + line.events[-1].offset_ps)
+
+
+def _row(
+    moment: int, sign: int, event: Any, stats: dict[int, str], is_data: bool, names: dict[tuple[str, str, bool], int]
+) -> _Row:
+    held = {stats[s.metadata_id]: s for s in event.stats}
+
+    def number(name: str) -> int:
+        stat = held.get(name)
+        return 0 if stat is None else int(stat.int64_value or stat.uint64_value)
+
+    def text(name: str) -> str:
+        stat = held.get(name)
+        if stat is None:
+            return ""
+        return stats.get(stat.ref_value, "") if stat.WhichOneof("value") == "ref_value" else str(stat.str_value)
+
+    name = (text("tf_op"), text("region_type"), is_data) if sign > 0 else ("", "", False)
+    op = names.setdefault(name, len(names))
+    in_use = number("bytes_allocated")
+    return (
+        moment,
+        sign * number("allocation_bytes"),
+        number("requested_bytes"),
+        number("addr") & _UNSIGNED,
+        in_use,
+        in_use + number("bytes_available"),
+        number("id"),
+        op,
+        text("allocator_name"),
+    )
+
+
+def _columns(
+    rows: list[_Row], device: str, plane: Any, names: dict[tuple[str, str, bool], int], cut: float | None
+) -> Events:
+    first = min((_start(line) for line in plane.lines if len(line.events)), default=0)
+    times = array("d", ((row[0] - first) / 1e12 for row in rows))
+    limit = max((row[5] for row in rows), default=0)
+    return Events(
+        device,
+        limit or None,
+        times,
+        array("q", (row[1] for row in rows)),
+        array("q", (row[2] for row in rows)),
+        array("Q", (row[3] for row in rows)),
+        array("q", (row[4] for row in rows)),
+        array("q", (row[6] for row in rows)),
+        array("l", (row[7] for row in rows)),
+        tuple(names),
+        cut,
+    )
