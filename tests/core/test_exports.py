@@ -1,12 +1,14 @@
 """Curves for other tools."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
 
 import pytest
 
 from tf_mem_magic.core.recording import Cell, Recording, Series
+from tf_mem_magic.core.step import TracedSteps
 
 RECORDING = Recording(
     Cell("model.fit(x)"),
@@ -28,6 +30,22 @@ def test_the_trace_has_counters_in_microseconds_and_the_failure_at_its_end(tmp_p
     assert counters == [("allocator:GPU:0", 0, 10), ("allocator:GPU:0", 1_000_000, 30), ("host:rss", 500_000, 7)]
     assert [(e["name"], e["ts"]) for e in events if e["ph"] == "i"] == [("out of memory", 2_500_000)]
     assert [e["dur"] for e in events if e["ph"] == "X"] == [2_500_000]
+
+
+def test_traced_steps_are_a_stacked_counter_and_slices(tmp_path):
+    steps = TracedSteps(
+        "GPU:0", 1.0, 0.5, 2, (0.0, 0.2), times=(0.0, 0.3), course=(("weights", (5, 5)), ("gradients", (0, 7)))
+    )
+    path = dataclasses.replace(RECORDING, traced=steps).to_perfetto(tmp_path / "trace.json")
+    events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+    assert [(e["ts"], e["args"]) for e in events if e["ph"] == "C" and e["name"] == "steps on GPU:0"] == [
+        (1_000_000, {"weights": 5, "gradients": 0}),
+        (1_300_000, {"weights": 5, "gradients": 7}),
+    ]
+    assert [(e["name"], e["ts"], e["dur"]) for e in events if e["ph"] == "X"][1:] == [
+        ("traced step 1", 1_000_000, 200_000),
+        ("traced step 2", 1_200_000, 300_000),
+    ]
 
 
 def test_the_table_has_the_samples_or_says_what_is_missing():

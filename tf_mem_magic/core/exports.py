@@ -51,8 +51,9 @@ def to_csv(recording: Recording, path: str | os.PathLike[str]) -> Path:
 def to_perfetto(recording: Recording, path: str | os.PathLike[str]) -> Path:
     """Write the curves as a Chrome trace (JSON), which https://ui.perfetto.dev and ``chrome://tracing`` open.
 
-    Each series is a counter in bytes, the cell a slice, and running out of memory an instant at its end. Times are
-    microseconds since the cell's start. Gives the file's path.
+    Each series is a counter in bytes, the cell a slice, and running out of memory an instant at its end. Traced steps
+    are one counter, stacked by kind, and a slice each. Times are microseconds since the cell's start. Gives the file's
+    path.
     """
     target = Path(path).expanduser()
     target.write_text(json.dumps({"traceEvents": list(_events(recording)), "displayTimeUnit": "ms"}), encoding="utf-8")
@@ -65,6 +66,20 @@ def _events(recording: Recording) -> Iterator[dict[str, Any]]:
     yield {"ph": "X", "name": "cell", "ts": 0, "dur": _micro(recording.seconds), "cat": recording.status, **where}
     for name, time, value in samples(recording):
         yield {"ph": "C", "name": name, "ts": _micro(time), "args": {"bytes": value}, **where}
+    steps = recording.traced
+    if steps is not None:
+        for i, time in enumerate(steps.times):
+            held = {kind: values[i] for kind, values in steps.course}
+            yield {
+                "ph": "C",
+                "name": f"steps on {steps.device}",
+                "ts": _micro(steps.began + time),
+                "args": held,
+                **where,
+            }
+        for number, (start, end) in enumerate(zip(steps.starts, (*steps.starts[1:], steps.seconds)), 1):
+            span = {"ts": _micro(steps.began + start), "dur": _micro(end - start)}
+            yield {"ph": "X", "name": f"traced step {number}", **span, "pid": 1, "tid": 2}
     if recording.status in ("oom", "killed"):
         words = "out of memory" if recording.status == "oom" else "the kernel died"
         yield {"ph": "i", "name": words, "ts": _micro(recording.seconds), "s": "g", **where}

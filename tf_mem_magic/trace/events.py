@@ -22,6 +22,9 @@ _TRIAL = 5_000
 """Events after which the pace of reading is known."""
 
 _UNSIGNED = (1 << 64) - 1
+_NUMBERS = ("allocation_bytes", "requested_bytes", "addr", "bytes_allocated", "bytes_available", "id")
+_WORDS = ("tf_op", "region_type", "allocator_name")
+_Names = dict[tuple[str, str, bool], int]
 _Row = tuple[int, int, int, int, int, int, int, int, str]
 """Picoseconds, bytes of the chunk (negative: freed), requested, address, in use, limit, run, operation, allocator."""
 
@@ -48,7 +51,7 @@ def read_events(data: bytes, device: str = "", seconds: float = SECONDS) -> Even
     plane = _plane_of(data)
     if plane is None:
         raise ValueError("the profiler wrote nothing about the host")
-    names: dict[tuple[str, str, bool], int] = {}
+    names: _Names = {}
     rows, cut = _rows(plane, names, time.thread_time() + seconds)
     allocators: dict[str, int] = {}
     for row in rows:
@@ -73,14 +76,16 @@ def _plane_of(data: bytes) -> Any:
     return next((plane for plane in space.planes if plane.name == _PLANE), None)
 
 
-def _rows(plane: Any, names: dict[tuple[str, str, bool], int], deadline: float) -> tuple[list[_Row], float | None]:
+def _rows(plane: Any, names: _Names, deadline: float) -> tuple[list[_Row], float | None]:
     """Give the events as rows in order of time, and after how many seconds they were cut off (None: they were not).
 
     The pace of the first thousands tells how much can be read in time; every thread's events are cut off at the same
     moment, for a part of the threads would be wrong.
     """
     signs = {i: _SIGNS[m.name] for i, m in plane.event_metadata.items() if m.name in _SIGNS}
-    stats = {i: m.name for i, m in plane.stat_metadata.items()}
+    texts = {i: m.name for i, m in plane.stat_metadata.items()}
+    places = {name: i for i, name in enumerate(_NUMBERS)} | {name: i - len(_WORDS) for i, name in enumerate(_WORDS)}
+    slots = {i: places[name] for i, name in texts.items() if name in places}
     rows: list[_Row] = []
     began = time.thread_time()
     lines = list(plane.lines)
@@ -102,7 +107,7 @@ def _rows(plane: Any, names: dict[tuple[str, str, bool], int], deadline: float) 
                     cut = first + int((last - first) * max(most, _TRIAL) / total)
             sign = signs.get(event.metadata_id)
             if sign is not None:
-                rows.append(_row(moment, sign, event, stats, is_data, names))
+                rows.append(_row(moment, sign, event, slots, texts, is_data, names))
     if cut is not None:
         rows = [row for row in rows if row[0] <= cut]
     rows.sort(key=itemgetter(0))
@@ -118,39 +123,26 @@ def _end(line: Any) -> int:
 
 
 def _row(
-    moment: int, sign: int, event: Any, stats: dict[int, str], is_data: bool, names: dict[tuple[str, str, bool], int]
+    moment: int, sign: int, event: Any, slots: dict[int, int], texts: dict[int, str], is_data: bool, names: _Names
 ) -> _Row:
-    held = {stats[s.metadata_id]: s for s in event.stats}
-
-    def number(name: str) -> int:
-        stat = held.get(name)
-        return 0 if stat is None else int(stat.int64_value or stat.uint64_value)
-
-    def text(name: str) -> str:
-        stat = held.get(name)
-        if stat is None:
-            return ""
-        return stats.get(stat.ref_value, "") if stat.WhichOneof("value") == "ref_value" else str(stat.str_value)
-
-    name = (text("tf_op"), text("region_type"), is_data) if sign > 0 else ("", "", False)
-    op = names.setdefault(name, len(names))
-    in_use = number("bytes_allocated")
-    return (
-        moment,
-        sign * number("allocation_bytes"),
-        number("requested_bytes"),
-        number("addr") & _UNSIGNED,
-        in_use,
-        in_use + number("bytes_available"),
-        number("id"),
-        op,
-        text("allocator_name"),
-    )
+    """Read one event; ``slots`` tells where each of its values goes, ``texts`` are those that are kept once."""
+    numbers, words = [0] * len(_NUMBERS), [""] * len(_WORDS)
+    for stat in event.stats:
+        slot = slots.get(stat.metadata_id)
+        if slot is None:
+            continue
+        if slot >= 0:
+            numbers[slot] = stat.int64_value or stat.uint64_value
+        else:
+            words[slot] = texts.get(stat.ref_value, "") if stat.ref_value else stat.str_value
+    size, requested, address, in_use, free, run = numbers
+    op, region, allocator = words
+    name = (op, region, is_data) if sign > 0 else ("", "", False)
+    index = names.setdefault(name, len(names))
+    return (moment, sign * size, requested, address & _UNSIGNED, in_use, in_use + free, run, index, allocator)
 
 
-def _columns(
-    rows: list[_Row], device: str, plane: Any, names: dict[tuple[str, str, bool], int], cut: float | None
-) -> Events:
+def _columns(rows: list[_Row], device: str, plane: Any, names: _Names, cut: float | None) -> Events:
     first = min((_start(line) for line in plane.lines if len(line.events)), default=0)
     times = array("d", ((row[0] - first) / 1e12 for row in rows))
     limit = max((row[5] for row in rows), default=0)
