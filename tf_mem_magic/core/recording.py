@@ -14,7 +14,7 @@ from tf_mem_magic.core.step import TracedSteps
 
 Status = Literal["ok", "oom", "error", "interrupted", "killed"]
 PeakBasis = Literal["counter", "sampled"]
-LimitBasis = Literal["configured", "dump", "device-total"]
+LimitBasis = Literal["configured", "dump", "device-total", "trace"]
 
 SCHEMA = 1
 """Version of the saved form; raised when a field changes its meaning."""

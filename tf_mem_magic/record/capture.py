@@ -21,7 +21,7 @@ from tf_mem_magic.record.host_stop import HostStop
 from tf_mem_magic.record.last_words import LastWords
 from tf_mem_magic.record.sampler import Sampled, Sampler
 from tf_mem_magic.record.stderr import StderrCapture
-from tf_mem_magic.record.step_trace import StepTrace
+from tf_mem_magic.record.step_trace import StepTrace, with_limit
 from tf_mem_magic.record.store.file import open_store
 from tf_mem_magic.record.traceback import to_error_texts
 
@@ -173,7 +173,10 @@ class Capture:
         if self._host_full is not None and status == "interrupted":
             status = "oom"
         traced = self._trace.tell(facts, self._namespace, error is not None) if self._trace is not None else None
-        return replace(self._recording(status, count), errors=errors, facts=facts, traced=traced)
+        recording = self._recording(status, count)
+        if traced is not None:
+            recording = replace(recording, series=tuple(with_limit(one, traced) for one in recording.series))
+        return replace(recording, errors=errors, facts=facts, traced=traced)
 
     def _texts_of(self, error: BaseException | None, files: frozenset[str]) -> tuple[ErrorText, ...]:
         if error is None:

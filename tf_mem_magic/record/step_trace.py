@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -15,10 +16,11 @@ from types import FrameType
 from typing import Any
 
 from tf_mem_magic.core.facts import Facts
+from tf_mem_magic.core.recording import Series
 from tf_mem_magic.core.step import TracedSteps
 from tf_mem_magic.facts.fit import Progress, observe_progress
 from tf_mem_magic.facts.models import find_models, find_optimizers, training_of
-from tf_mem_magic.facts.names import reachable
+from tf_mem_magic.facts.names import reachable, stored
 from tf_mem_magic.memory.events import traced_steps
 from tf_mem_magic.sources import Unavailable
 from tf_mem_magic.sources._context import initialised_context
@@ -35,7 +37,10 @@ _LOOP_AFTER = 0.3
 """Seconds for which a cell without ``fit`` runs before it is traced."""
 
 _LOOP_FOR = 2.0
-"""Seconds for which what is no ``fit`` is traced, whose steps nobody counts."""
+"""Seconds for which what is no ``fit`` is traced at least, whose steps nobody counts."""
+
+_TURNS = 2 * STEPS
+"""How often a loop is seen to begin or end a call of TensorFlow before it is believed to have gone on by some steps."""
 
 _POLL = 0.02
 _END_WITHIN = 30.0
@@ -43,6 +48,7 @@ _END_WITHIN = 30.0
 _PROFILES = re.compile(r"\bprofiler\s*\.|\bprofile_batch\b|\bprofiler_v2\b|\bimport profiler\b")
 """Code that runs TensorFlow's profiler itself: a second one would be refused."""
 
+_FIT = os.path.join("keras", "src", "backend", "tensorflow", "trainer.py")
 _TRACING = frozenset({"func_graph_from_py_func", "trace_function", "_create_concrete_function"})
 """Functions of TensorFlow during which a graph is made, and no step runs."""
 
@@ -104,17 +110,13 @@ class StepTrace:
 
     def _told(self, data: bytes, facts: Facts, namespace: Mapping[str, Any], failed: bool) -> TracedSteps:
         gpus = [device.name for device in facts.devices if device.kind == "GPU"]
-        try:
-            events = read_events(data, gpus[0] if len(gpus) == 1 else "")
-        except ValueError:
-            if len(gpus) != 1:
-                raise
-            events = read_events(data)
+        events = read_events(data, gpus[0] if len(gpus) == 1 else "")
         pairs = reachable(namespace)
         named = [one for _, one in find_optimizers(pairs)]
         models = [model for _, model in find_models(pairs)]
-        optimizers = {str(getattr(one, "name", "")) for model in models for one in training_of(model)}
-        optimizers |= {str(getattr(one, "name", "")) for one in named}
+        named += [one for model in models for one in training_of(model)]
+        named += [one for held in named if (one := stored(held).get("inner_optimizer")) is not None]
+        optimizers = {str(getattr(one, "name", "")) for one in named}
         here = [m for m in facts.models if m.device == events.device]
         told = traced_steps(
             events,
@@ -144,10 +146,10 @@ class StepTrace:
                 continue
             frame = sys._current_frames().get(self._thread)
             progress = observe_progress(frame)
-            if progress.epochs is not None:
+            if progress.steps is not None:
                 if (progress.epochs or progress.steps) and not progress.validating:
                     return True
-            elif time.monotonic() - self._began_at > _LOOP_AFTER and not _in_fit_or_tracing(frame):
+            elif time.monotonic() - self._began_at > _LOOP_AFTER and not _is_making_ready(frame):
                 return True
         return False
 
@@ -174,13 +176,16 @@ class StepTrace:
 
     def _watch(self) -> None:
         """Wait until enough steps have been seen, or long enough."""
-        last, done = None, 0
+        last, done, turns, was_in = None, 0, 0, False
         while not self._end.wait(_POLL):
             spent = time.monotonic() - self._started_at
-            progress = observe_progress(sys._current_frames().get(self._thread))
+            frame = sys._current_frames().get(self._thread)
+            progress, is_in = observe_progress(frame), _is_executing(frame)
             done += _steps_between(last, progress)
-            last = progress
-            if spent > LONGEST or done >= STEPS or (progress.steps is None and spent > _LOOP_FOR):
+            turns += is_in != was_in
+            last, was_in = progress, is_in
+            is_long = progress.steps is None and spent > _LOOP_FOR and turns >= _TURNS
+            if spent > LONGEST or done >= STEPS or is_long:
                 return
 
     def _take(self, folder: Path) -> None:
@@ -202,6 +207,13 @@ class StepTrace:
         return Path(tempfile.mkdtemp(prefix="tfmem-trace-"))
 
 
+def with_limit(series: Series, traced: TracedSteps) -> Series:
+    """Give a series the limit that its allocator told of while it was traced, where none is known."""
+    if series.limit is not None or traced.limit is None or series.name != f"allocator:{traced.device}":
+        return series
+    return replace(series, limit=traced.limit, limit_basis="trace")
+
+
 def _steps_between(before: Progress | None, now: Progress) -> int:
     """Count the steps that a ``fit`` went on between two looks, as far as they tell."""
     if before is None or before.steps is None or now.steps is None or before.epochs is None or now.epochs is None:
@@ -211,11 +223,20 @@ def _steps_between(before: Progress | None, now: Progress) -> int:
     return now.steps + max(now.epochs - before.epochs, 0)
 
 
-def _in_fit_or_tracing(frame: FrameType | None) -> bool:
-    """Whether a thread is in a ``fit`` of Keras that has not begun, or making a graph."""
+def _is_making_ready(frame: FrameType | None) -> bool:
+    """Whether a thread is in a ``fit`` of Keras 3 that has not begun its first step, or making a graph."""
     while frame is not None:
         code = frame.f_code
-        if code.co_name in _TRACING or (code.co_name == "fit" and "keras" in code.co_filename):
+        if code.co_name in _TRACING or (code.co_name == "fit" and code.co_filename.endswith(_FIT)):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _is_executing(frame: FrameType | None) -> bool:
+    """Whether a thread is in a call of TensorFlow that runs operations."""
+    while frame is not None:
+        if frame.f_code.co_name in ("quick_execute", "call_function") and "tensorflow" in frame.f_code.co_filename:
             return True
         frame = frame.f_back
     return False
