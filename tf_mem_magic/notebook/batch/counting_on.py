@@ -86,8 +86,8 @@ def _named(reader: Reader, setting: Setting, call: ast.Call | None) -> Iterator[
 def _is_for_later(reader: Reader, node: ast.expr) -> bool:
     """Tell whether a number only sets names that the cell does not read: later cells do, with the old batches."""
     statement = reader.scopes.statement(node)
-    if not isinstance(statement, ast.Assign) or not isinstance(reader.scopes.scope_of(node), ast.Module):
-        return False
+    if not isinstance(statement, ast.Assign) or statement not in reader.cell.tree.body:
+        return False  # what a loop or function computes belongs to it
     plain = all(isinstance(target, ast.Name) for target in statement.targets)
     names = {target.id for target in statement.targets if isinstance(target, ast.Name)}
     return plain and not any(reader.scopes.loads.get((reader.cell.tree, name)) for name in names)
