@@ -79,3 +79,22 @@ def test_steps_that_the_cell_only_sets_for_later_cells_stay(source, named):
     found = find_batch(cell, facts, frozenset(range(1, source.count("\n") + 2)))
     assert isinstance(found, BatchFound), found
     assert set_batch(found, 32)[0].startswith("BATCH_SIZE = 32\n") == named
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "loss = step(xb) / BATCH_SIZE",
+        "total = sum(step(xb)) / BATCH_SIZE",
+        "out = net.train(xb).numpy() / float(BATCH_SIZE)",
+        "last = float(loss_of(xb) // BATCH_SIZE)",
+    ],
+)
+def test_a_loss_that_later_cells_read_counts_on_the_batch(loss):
+    facts = replace(FACTS, scalars=(ScalarFact("BATCH_SIZE", 128),))
+    for source in (f"for xb in train_ds:\n    {loss}", f"xb = next(iter(train_ds))\n{loss}\nmodel.fit(train_ds)"):
+        cell = read_cell(source)
+        assert isinstance(cell, PythonCell)
+        found = find_batch(cell, facts, frozenset({2, 3}))
+        assert not isinstance(found, BatchFound)
+        assert "also counts on batches of 64" in found.reason

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from tests.stand_ins.batch_notebooks import CASES
+from tests.stand_ins.batch_notebooks import CASES, Case
 from tests.stand_ins.runtime import Notebook, OutOfMemory
 from tf_mem_magic.core.proposals import Declined, Proposal
 from tf_mem_magic.remedies._engine.ranking import propose_all
@@ -66,6 +66,26 @@ def test_what_is_drawn_stays_or_is_told(case):
     names.run(case.cell)
     changed.run(answer.source)
     assert told or names.names["drawn"] == changed.names["drawn"]
+
+
+@pytest.mark.parametrize(
+    ("set_", "fit"),
+    [
+        ("BATCH = 64", "h = model.fit(x_train, y_train, batch_size=BATCH)  # <-\nplt.plot(h)"),
+        ("BATCH = 64", "h = model.fit(x_train, y_train, BATCH)  # <-\nr = h\nplt.subplots(r)"),
+        ("def train(n=64):\n    return model.fit(x_train, y_train, batch_size=n)", "h = train()  # <-\nplt.plot(h)"),
+        (
+            "B = 64",
+            "ds = tf.data.Dataset.from_tensor_slices((x_train, y_train)).batch(B)\nplt.show()\nmodel.fit(ds)  # <-",
+        ),
+    ],
+)
+@pytest.mark.parametrize("in_cell", [True, False])
+def test_what_only_trains_with_the_name_is_not_said_to_draw(set_, fit, in_cell):
+    model = next(c for c in CASES if c.name == "an earlier name that draws").earlier[1]
+    earlier, cell = ((model,), f"{set_}\n{fit}") if in_cell else ((model, set_), fit)
+    answer = answers(Case("drawn", "a history", cell, earlier, 32))["smaller-batch"]
+    assert [c for c in answer.caveats if "drawn" in c] == []
 
 
 def test_validation_that_is_smaller_already_is_left_alone():

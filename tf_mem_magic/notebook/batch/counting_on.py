@@ -83,12 +83,18 @@ def _named(reader: Reader, setting: Setting, call: ast.Call | None) -> Iterator[
             yield node
 
 
+_NUMBERS = frozenset("int float len round abs max min sum ceil floor ceil_div cardinality numpy item".split())
+"""Calls that give numbers: a loss divided by the batch size is computed of the batches of this cell."""
+
+
 def _is_for_later(reader: Reader, node: ast.expr) -> bool:
     """Tell whether a number only sets names that the cell does not read: later cells do, with the old batches."""
     statement = reader.scopes.statement(node)
     if not isinstance(statement, ast.Assign) or statement not in reader.cell.tree.body:
         return False  # what a loop or function computes belongs to it
-    plain = all(isinstance(target, ast.Name) for target in statement.targets)
+    plain = all(isinstance(target, ast.Name) for target in statement.targets) and all(
+        called_name(n) in _NUMBERS for n in ast.walk(statement.value) if isinstance(n, ast.Call)
+    )
     names = {target.id for target in statement.targets if isinstance(target, ast.Name)}
     return plain and not any(reader.scopes.loads.get((reader.cell.tree, name)) for name in names)
 

@@ -213,6 +213,9 @@ def _of_call(reader: Reader, call: ast.Call) -> int | None:
         if given is None:
             return None if call.keywords else _TABLE_ROWS[name]
         return _whole(evaluate(reader, given))
+    if name == "pad_sequences" and call.args and isinstance(call.args[0], ast.List):
+        starred = any(isinstance(one, ast.Starred) for one in call.args[0].elts)
+        return None if starred else len(call.args[0].elts)  # each one a text
     if name in ("dict", "list", "DataFrame", "pad_sequences") and call.args:
         return count_samples(reader, call.args[0])
     if _ENCODES.search(name) and len(call.args) == 1:

@@ -34,7 +34,7 @@ def blocked(reader: Reader, name: str, loads: list[ast.Name], use: ast.expr, val
 
 def drawn_too(reader: Reader, name: str, loads: list[ast.Name]) -> tuple[str, ...]:
     """Say where a name that is set for all also decides what a figure shows."""
-    drawn = [load for load in loads if is_drawn(reader, load)]
+    drawn = [load for load in loads if reader.role(load) != "site" and is_drawn(reader, load)]
     return (f"What is drawn with `{name}` in {reader.cell.told(*drawn)} will show less.",) if drawn else ()
 
 
