@@ -184,6 +184,16 @@ def test_a_kernel_is_known_by_its_connection_file():
     assert Owner("kernel-4711", "a.ipynb", os.getcwd()) == me
 
 
+def test_the_notebook_that_a_servers_command_line_names_is_not_taken_for_each_that_it_runs(monkeypatch):
+    monkeypatch.setattr(plans, "_of_command_line", lambda: "/home/me/a.ipynb")
+    parent = SimpleNamespace(connection_file="/run/kernel-1.json")
+    names = [
+        this_notebook(SimpleNamespace(kernel=SimpleNamespace(parent=parent, _allow_stdin=attended), user_ns={}), {})
+        for attended in (True, False)
+    ]
+    assert ["", "/home/me/a.ipynb"] == [me.notebook for me in names]
+
+
 def test_a_terminal_is_known_by_its_process():
     me = this_notebook(SimpleNamespace(user_ns={}), {})
     assert (True, "", os.getcwd()) == (me.kernel.startswith(f"process-{os.getpid()}-"), me.notebook, me.folder)
