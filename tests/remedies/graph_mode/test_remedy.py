@@ -187,6 +187,70 @@ DECLINES = {
 }
 
 
+LOOP = STEP.format("").partition("losses = []\n")[0]
+NUMBERS = {
+    "an entry": ("xs = [0.1, -0.2, 0.3]\nfor i in range(3):\n    step(xs[i], y[i])\n", "xs[i]"),
+    "a part": ("xs = list(range(9))\nfor i in range(3):\n    step(xs[i : i + 4], y)\n", "xs[i:i + 4]"),
+    "a loop": ("for rate in (0.1, 0.2):\n    step(rate, y)\n", "rate"),
+    "a loop over a name": ("xs = table.tolist()\nfor v in xs:\n    step(v, y)\n", "v"),
+    "a loop over two": ("xs = [1, 2]\nfor k, (v, b) in enumerate(zip(xs, y)):\n    step(v, b)\n", "v"),
+    "a loop over what is computed": ("xs = [0.1 * i for i in range(9)]\nfor v in tqdm(xs):\n    step(v, y)\n", "v"),
+}
+ARRAYS = {
+    "an array": "xs = np.array([0.1, 0.2])\nfor i in range(2):\n    step(xs[i], y[i])\n",
+    "a list that became an array": "xs = [0.1, 0.2]\nxs = np.array(xs)\nfor i in range(2):\n    step(xs[i], y[i])\n",
+    "a list of arrays": "xs = [a, b]\nfor v in xs:\n    step(v, y)\n",
+    "a list that is filled": "xs = []\nfor v in data:\n    xs.append(v)\nfor v, b in zip(xs, y):\n    step(v, b)\n",
+    "a fixed entry": "xs = [0.1, 0.2]\nfor a, b in data:\n    step(a, xs[0])\n",
+    "arrays computed of numbers": "xs = [load(i) for i in range(9)]\nfor v in xs:\n    step(v, y)\n",
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_each_number_of_a_list_would_be_traced_anew(name):
+    loop, told = NUMBERS[name]
+    answer = ask(LOOP + loop)
+    assert isinstance(answer, Declined), answer.diff
+    assert f"is given `{told}`, which may be a Python number" in answer.reason
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_and_what_stays_are_traced_once(name):
+    assert isinstance(ask(LOOP + ARRAYS[name]), Proposal)
+
+
+BARE = LOOP.replace("step(a, b)", "step()")
+SET_ANEW = {
+    "by a loop": "for a, b in data:\n    step()\n",
+    "by a loop that counts": "for i, (a, b) in enumerate(data):\n    step()\n",
+    "in a loop": "for i in range(9):\n    a, b = load(i)\n    step()\n",
+    "parts": "for i in range(9):\n    a = x[i : i + 4]\n    b = y[i : i + 4]\n    step()\n",
+    "without end": "while True:\n    (a, b) = next(batches)\n    step()\n",
+    "between two calls": "a, b = x, y\nstep()\na = more\nstep()\n",
+    "by a function": "def load():\n    global a\n    a = next(batches)\nb = y\nfor _ in range(9):\n    load()\n    step()\n",
+    "as a context": "for name in names:\n    with opened(name) as a:\n        step()\n",
+    "the model": "a, b = x, y\nfor rate in rates:\n    model = build(rate)\n    step()\n",
+}
+STAYS = {
+    "before the loop": "a, b = x, y\nfor _ in range(9):\n    step()\n",
+    "in another function": "a, b = x, y\ndef show():\n    for a, b in data:\n        draw(a)\nfor _ in range(9):\n    step()\n",
+    "in a list": "a, b = x, y\nfor _ in range(9):\n    step()\n    seen = [a for a in data]\n",
+    "after the last call": "a, b = x, y\nstep()\na = None\n",
+}
+
+
+@pytest.mark.parametrize("name", SET_ANEW)
+def test_a_step_that_reads_what_is_set_anew_would_keep_the_first(name):
+    answer = ask(BARE + SET_ANEW[name])
+    assert isinstance(answer, Declined), answer.diff
+    assert "changes: a graph would keep its first value" in answer.reason
+
+
+@pytest.mark.parametrize("name", STAYS)
+def test_a_step_that_reads_what_stays_becomes_a_graph(name):
+    assert isinstance(ask(BARE + STAYS[name]), Proposal)
+
+
 @pytest.mark.parametrize("name", DECLINES)
 def test_what_a_graph_would_do_otherwise_is_declined_with_its_reason(name):
     source, reason = DECLINES[name]

@@ -49,6 +49,11 @@ MIXES = {
     "one-hot codes": ("", "return x * tf.one_hot(tf.argmax(x, -1), 8)"),
     "in a method that call calls": ("", "return self.shift(x)\n\ndef shift(self, x):\n    return x + tf.random.normal((8,))"),
     "a function beside it": ("", "return add_noise(x)"),
+    "a table by TensorFlow's multiply": ("self.halves = tf.constant([0.5] * 8)", "return tf.math.multiply(x, self.halves)"),
+    "a table joined": ("self.rest = tf.zeros((1, 8))", "return tf.concat([x, self.rest], axis=0)"),
+    "a table chosen from": ("self.low = tf.zeros((8,))", "return tf.where(x > 0, x, self.low)"),
+    "the root of a count": ("self.scale = tf.math.sqrt(tf.cast(units, tf.float32))", "return x / self.scale"),
+    "a table turned and scaled": ("self.turned = 2 * tf.transpose(tf.ones((8, 8)))", "return tf.add(x[:, :8], self.turned[0])"),
     "a variable of TensorFlow": ("self.scale = tf.Variable(1.0)", "return x * self.scale"),
 }  # fmt: skip
 REST = (
@@ -57,6 +62,10 @@ REST = (
 )
 
 GOES = {
+    "a table by Keras's multiply": ("self.halves = tf.constant([0.5] * 8)", "return ops.multiply(x, self.halves)"),
+    "a count made of a table": (
+        "self.most = tf.cast(tf.reduce_sum(tf.ones((4,))), tf.int32)", "return tf.add(x, tf.cast(self.most, x.dtype))",
+    ),
     "an array of NumPy": ("self.mask = np.ones((8, 8))", "return x * self.mask"),
     "a table of positions as an array": ("self.where = array_of(9, 8)", "return x + self.where[: x.shape[0]]"),
     "weights and layers alone": ("self.a = layers.Dense(8)\nself.w = self.add_weight(shape=(8,))", "return self.a(x) * self.w"),

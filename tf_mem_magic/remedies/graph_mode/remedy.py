@@ -17,6 +17,7 @@ from tf_mem_magic.notebook.training import binds_model
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.guards import device_memory, no_strategy, smaller_than_device
 from tf_mem_magic.remedies._engine.question import Ask, remedy
+from tf_mem_magic.remedies.graph_mode.numbers import is_entry, loops_over_numbers, number_lists
 from tf_mem_magic.remedies.graph_mode.traceable import untraceable
 
 KEY = "graph-mode"
@@ -139,15 +140,16 @@ def _of_step(cell: PythonCell, facts: Facts) -> _Change:
         graph = "function" in decorators
         raise RefusedError(f"`{step.name}` is a graph already" if graph else f"`{step.name}` is decorated already")
     calls = _calls_of(cell, step)
-    changing = frozenset(_changing(cell.tree))
+    listed = number_lists(_trees(cell, facts))
+    changing = frozenset((*_changing(cell.tree), *loops_over_numbers(cell.tree, listed)))
     for call in calls:
         given = (*call.args, *(k.value for k in call.keywords))
-        bad = next((a for a in given if not isinstance(a, ast.Subscript) and _names(a) & changing), None)
+        bad = next((a for a in given if _names(a) & changing and not is_entry(a, listed)), None)
         if bad is not None:
             raise RefusedError(
                 f"`{step.name}` is given `{ast.unparse(bad)}`, which may be a Python number: each would be traced anew"
             )
-    _check(untraceable(step, _functions(cell, facts), changing))
+    _check(untraceable(step, _functions(cell, facts), changing | frozenset(_set_anew(cell.tree, calls))))
     handle = reaches_tensorflow(cell, facts)
     if handle is None or handle in {n.id for n in ast.walk(cell.tree) if isinstance(n, ast.Name) and _stores(n)}:
         raise RefusedError("the cell does not surely reach TensorFlow by a name")
@@ -210,6 +212,22 @@ def _changing(tree: ast.Module) -> Iterator[str]:
                 if isinstance(inner, ast.Assign) and isinstance(inner.value, (ast.BinOp, ast.Constant, ast.BoolOp)):
                     for target in inner.targets:
                         yield from _names(target)
+
+
+def _set_anew(tree: ast.Module, calls: list[ast.Call]) -> Iterator[str]:
+    """Yield names of the notebook that hold something else at a later call of the step: a batch, another model."""
+    first, last = (f(call.lineno for call in calls) for f in (min, max))
+    waiting: list[tuple[ast.AST, bool]] = [(tree, False)]
+    while waiting:
+        node, looped = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.comprehension)):
+            shared = {name for n in ast.walk(node) if isinstance(n, ast.Global) for name in n.names}
+            yield from (n.id for n in ast.walk(node) if isinstance(n, ast.Name) and _stores(n) and n.id in shared)
+            continue
+        looped = looped or isinstance(node, (ast.For, ast.AsyncFor, ast.While))
+        if isinstance(node, ast.Name) and _stores(node) and (looped or first < node.lineno <= last):
+            yield node.id
+        waiting += [(child, looped) for child in ast.iter_child_nodes(node)]
 
 
 def _functions(cell: PythonCell, facts: Facts) -> dict[str, ast.FunctionDef]:

@@ -24,6 +24,18 @@ _TYPE_PLACE = {"ones": 1, "zeros": 1, "constant": 1, "convert_to_tensor": 1, "Va
 _FLOAT32 = re.compile(r"\bfloat(?:32|64)\b|\bfloatx\b")
 _TABLE = re.compile(r"(?i)adj|matri|mask|table|encoding|graph|kernel|laplac|coord|anchor|mean$|std$|var(?:iance)?$")
 _MULTIPLIES = frozenset({"matmul", "einsum", "tensordot", "sparse_dense_matmul", "dot", "batch_dot", "gather"})
+_COMBINES = frozenset(
+    "multiply add subtract divide truediv maximum minimum where pow add_n concat stack conv1d conv2d conv3d bias_add "
+    "squared_difference scalar_mul divide_no_nan multiply_no_nan".split()
+)
+"""Functions of TensorFlow that refuse to mix types as its operators do; those of ``keras.ops`` do mix them."""
+
+_NO_FLOATS = frozenset(
+    "cast saturate_cast shape size rank argmax argmin argsort equal not_equal greater greater_equal less "
+    "less_equal".split()
+)
+"""What gives no floats, or others than it gets."""
+
 _ONLY_32_BITS = re.compile(r"i?r?fft(?:[23]d?|nd)?|i?stft|i?dct|i?mdct|complex")
 """Fourier transforms and complex numbers, which TensorFlow makes of float32 and float64 only."""
 
@@ -126,7 +138,7 @@ def _attributes(notebook: Notebook, node: ast.ClassDef, tables: set[str], layers
 
 def _makes_table(notebook: Notebook, value: ast.expr) -> bool:
     """Whether an expression makes a tensor or array of floats, also by a function of the notebook."""
-    if _is_float_maker(notebook.names, value):
+    if _is_of_floats(notebook.names, value):
         return True
     if not (isinstance(value, ast.Call) and isinstance(value.func, ast.Name)) or notebook.names.builds(value):
         return False
@@ -134,6 +146,20 @@ def _makes_table(notebook: Notebook, value: ast.expr) -> bool:
     if found is None or isinstance(found.node, ast.ClassDef):
         return False
     return any(isinstance(n, ast.Call) and _is_float_maker(notebook.names, n) for n in ast.walk(found.node))
+
+
+def _is_of_floats(names: KerasNames, value: ast.expr) -> bool:
+    """Whether an expression is a float32 tensor, made here or computed of one that is."""
+    if _is_float_maker(names, value):
+        return True
+    if isinstance(value, ast.BinOp):
+        return _is_of_floats(names, value.left) or _is_of_floats(names, value.right)
+    if isinstance(value, (ast.Subscript, ast.UnaryOp)):
+        return _is_of_floats(names, value.value if isinstance(value, ast.Subscript) else value.operand)
+    if not isinstance(value, ast.Call) or not isinstance(value.func, ast.Attribute) or names.builds(value):
+        return False
+    computed = _is_of_tensorflow(names, value) and called_name(value) not in _NO_FLOATS
+    return computed and any(_is_of_floats(names, given) for given in value.args)
 
 
 def _is_param_table(attribute: str, value: ast.expr) -> bool:
@@ -161,11 +187,15 @@ def _in_function(names: KerasNames, function: Definition, tables: set[str], laye
     parents = {child: node for node in ast.walk(function) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(function):
         is_table = isinstance(node, ast.Attribute) and node.attr in tables and ast.unparse(node.value) == "self"
-        if is_table and _in_arithmetic(parents, node) and not _into_layer(parents, node, layers):
+        if is_table and _in_arithmetic(names, parents, node) and not _into_layer(parents, node, layers):
             return ast.unparse(node)
         if not isinstance(node, ast.Call) or not _is_float_maker(names, node) or _into_layer(parents, node, layers):
             continue
-        if not _by_keras(names, node) or _in_arithmetic(parents, node) or _kept_for_arithmetic(function, parents, node):
+        if (
+            not _by_keras(names, node)
+            or _in_arithmetic(names, parents, node)
+            or _kept_for_arithmetic(names, function, parents, node)
+        ):
             text = ast.unparse(node)
             return text if len(text) <= 60 else f"{ast.unparse(node.func)}(…)"
     return ""
@@ -217,22 +247,31 @@ def _by_keras(names: KerasNames, node: ast.Call) -> bool:
     return names.origin(node.func).startswith(("keras.ops", "keras.random"))
 
 
-def _in_arithmetic(parents: dict[ast.AST, ast.AST], node: ast.AST) -> bool:
+def _in_arithmetic(names: KerasNames, parents: dict[ast.AST, ast.AST], node: ast.AST) -> bool:
     parent = parents.get(node)
     while isinstance(parent, (ast.Subscript, ast.UnaryOp, ast.Attribute)) and not isinstance(node, ast.keyword):
         node, parent = parent, parents.get(parent)
     if isinstance(parent, (ast.BinOp, ast.AugAssign)):
         return True
-    return isinstance(parent, ast.Call) and node in parent.args and called_name(parent) in _MULTIPLIES
+    while isinstance(parent, (ast.List, ast.Tuple)):
+        node, parent = parent, parents.get(parent)
+    if not isinstance(parent, ast.Call) or node not in parent.args:
+        return False
+    combined = called_name(parent) in _COMBINES and _is_of_tensorflow(names, parent) and not _by_keras(names, parent)
+    return combined or called_name(parent) in _MULTIPLIES
 
 
-def _kept_for_arithmetic(function: Definition, parents: dict[ast.AST, ast.AST], node: ast.AST) -> bool:
+def _kept_for_arithmetic(
+    names: KerasNames, function: Definition, parents: dict[ast.AST, ast.AST], node: ast.AST
+) -> bool:
     """Whether a name that is given the value goes into arithmetic in the same function."""
     parent = parents.get(node)
     if not isinstance(parent, ast.Assign):
         return False
     kept = {target.id for target in parent.targets if isinstance(target, ast.Name)}
-    return any(isinstance(n, ast.Name) and n.id in kept and _in_arithmetic(parents, n) for n in ast.walk(function))
+    return any(
+        isinstance(n, ast.Name) and n.id in kept and _in_arithmetic(names, parents, n) for n in ast.walk(function)
+    )
 
 
 def _into_layer(parents: dict[ast.AST, ast.AST], node: ast.AST, layers: set[str]) -> bool:
