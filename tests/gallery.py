@@ -115,7 +115,7 @@ def traced() -> Outcome:
     )
     peak = sum(values[3] for _, values in course)
     steps = TracedSteps(
-        "GPU:0", 14.2, 1.05, 3, (0.0, 0.35, 0.7), (gib(2.5),) * 4, peak, 0.15,
+        "GPU:0", 14.2, 1.05, 3, (0.0, 0.35, 0.7), (gib(2.5),) * 4, (gib(0.1),) * 4, peak, 0.15,
         tuple(sorted(((kind, values[3]) for kind, values in course), key=lambda part: -part[1])),
         (
             Holder("conv2d_4", "activations", gib(3.0), 2, "functional_1/conv2d_4_1/Relu"),

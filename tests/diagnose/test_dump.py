@@ -207,3 +207,13 @@ def test_a_request_that_may_fail_is_no_failure():
         b"(rounded to 2147483648)requested by op Conv2D with freed_by_count=0. The caller indicates that this is not a failure\n"
     )
     assert () == failures(line)
+
+
+def test_what_the_profiler_says_is_dropped_where_it_is_ours():
+    said = b"I0000 00:00:1.2   30 profiler_session.cc:117] Profiler session initializing.\n"
+    said += (
+        b"2025-01-01 0:0:0.1: I external/local_xla/xla/tsl/profiler/lib/profiler_session.cc:103] Profiler session.\n"
+    )
+    line = b"profiler_session.cc is a file\n"
+    assert DumpSeparator(profiles=True).feed(b"one\n" + said + line) == b"one\n" + line
+    assert DumpSeparator().feed(said) == said

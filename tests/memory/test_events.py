@@ -59,7 +59,9 @@ NAMES = {"layers": ("conv", "dense"), "optimizers": ("adam",)}
         ("StatefulPartitionedCall/net_1/conv_1/Relu", "output", False, "activations"),
         ("StatefulPartitionedCall/gradient_tape/net_1/conv_1/ReluGrad", "output", False, "gradients"),
         ("StatefulPartitionedCall/net_1/conv_1/Conv2D", "temp", False, "workspace"),
+        ("StatefulPartitionedCall/gradient_tape/net_1/conv_1/Conv2DBackpropFilter", "temp", False, "workspace"),
         ("StatefulPartitionedCall/adam/Sqrt_1", "output", False, "updates"),
+        ("StatefulPartitionedCall/adam/AssignSubVariableOp_2", "temp", False, "updates"),
         ("StatefulPartitionedCall/adam_1/Sqrt_1", "output", False, "updates"),
         ("adam", "output", False, "activations"),
         ("GatherV2", "output", True, "inputs"),
@@ -81,6 +83,11 @@ def test_a_run_without_gradients_between_two_steps_is_none():
     assert steps_in(events(*rows))[0] == (0, 12)
 
 
+def test_a_step_that_is_much_larger_than_the_others_does_not_hide_them():
+    large = [(90, 90_000, 90_000, "StatefulPartitionedCall/net_1/conv_1/Relu", 9), *step(9, 40)]
+    assert steps_in(events(*step(7, 10), *step(8, 20), *large))[0] == (0, 10, 20)
+
+
 def test_where_nothing_trains_the_largest_runs_are_the_steps():
     rows = [(i * 10 + k, 64, 64, f"net/layer_{k}/Relu", 100 + i) for i in range(3) for k in range(3)]
     assert steps_in(events(*rows)) == ((0, 3, 6), False)
@@ -93,7 +100,7 @@ def test_operations_by_themselves_are_no_steps():
 def test_the_steps_between_the_first_and_the_last_are_told_of():
     told = traced_steps(run_of(1, 2, 3, 4), **NAMES)
     assert (told.steps, told.starts, told.seconds, told.began) == (2, (0.0, 5.0), 9.5, 5.0)
-    assert (told.in_use, told.events) == ((BASE, BASE, BASE), 20)
+    assert (told.in_use, told.data, told.events) == ((BASE, BASE, BASE), (0, 0, 0), 20)
 
 
 def test_no_more_than_three_steps_are_told_of():
@@ -131,6 +138,13 @@ def test_at_every_moment_the_kinds_sum_to_the_allocators_counter():
     assert len(sums) == 20
 
 
+def test_data_drawn_ahead_is_told_apart_from_what_steps_leave():
+    ahead = [(900 + i, 80, 80, "data:GatherV2", 0) for i in range(2)]
+    rows = [*step(1, 10), *step(2, 20), ahead[0], *step(3, 30), ahead[1], *step(4, 40)]
+    told = traced_steps(events(*rows), **NAMES)
+    assert (told.in_use, told.data) == ((BASE, BASE + 80, BASE + 160), (0, 80, 160))
+
+
 def test_pieces_from_before_the_trace_are_counted_when_they_go():
     rows = [*step(1, 10), *step(2, 20)[:5], (999, 300, 300), *step(2, 20)[5:], *step(3, 30)]
     told = traced_steps(events(*rows), **NAMES)
@@ -152,6 +166,13 @@ def test_a_step_that_failed_counts_though_it_is_not_whole():
     told = traced_steps(made, **NAMES, failed=True)
     assert (told.steps, told.starts) == (1, (0.0, 5.0))
     assert told.seconds == 6.0
+
+
+def test_a_piece_whose_end_was_not_told_of_is_not_counted_twice():
+    rows = [*step(1, 10), *step(2, 20)[:6], (20, 100, 128, "StatefulPartitionedCall/net_1/conv_1/Relu", 2)]
+    rows[-2:-1] = []  # the first piece at this address is not freed
+    told = traced_steps(events(*rows, *step(3, 30)), **NAMES)
+    assert dict(told.course)["activations"][-1] == 160
 
 
 def test_without_steps_all_that_was_traced_is_told_of():

@@ -56,6 +56,8 @@ def test_the_table_is_by_layer_and_kind():
 def test_growth_from_step_to_step_is_said_where_every_step_grew():
     grown = told(in_use=tuple(i * 40 * MIB for i in range(4)))
     assert "Each step leaves 40.0 MiB more in use than it found." in steps_view(grown).notes
+    ahead = told(in_use=tuple(i * 40 * MIB for i in range(4)), data=tuple(i * 40 * MIB for i in range(4)))
+    assert [note for note in steps_view(ahead).notes if "Each step" in note] == []
     fell = told(in_use=(0, 40 * MIB, 30 * MIB, 80 * MIB))
     assert [note for note in steps_view(fell).notes if "Each step" in note] == []
 

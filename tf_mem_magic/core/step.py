@@ -220,6 +220,8 @@ class TracedSteps:
         When each step began, the first at 0.0.
     in_use : tuple of int
         The bytes in use as each step began, and at the end of the last.
+    data : tuple of int
+        How many of these are batches of data, drawn ahead of their step, say.
     peak, peak_time : int, float
         The most bytes in use, by the allocator's own counter, and when.
     parts : tuple of (str, int)
@@ -248,6 +250,7 @@ class TracedSteps:
     steps: int = 0
     starts: tuple[float, ...] = ()
     in_use: tuple[int, ...] = ()
+    data: tuple[int, ...] = ()
     peak: int = 0
     peak_time: float = 0.0
     parts: tuple[tuple[str, int], ...] = ()

@@ -22,6 +22,9 @@ _DUMP_MESSAGE = re.compile(
     rb"|\s*Size: .* \| Requested Size: |\s*Summary of in-use Chunks by size:|\d+ Chunks of size \d+ totalling "
     rb"|Sum Total of in-use chunks|Total (?:bytes|size) in pool|Stats:|[*_x]+\s*$"
 )
+_PROFILER = re.compile(
+    rb"^.*[ /](?:profiler_session|session_manager|save_profile|cupti\w*)\.cc:\d+\] .*\n", re.MULTILINE
+)
 _AFTER_HEADER = re.compile(rb"If the cause is memory fragmentation maybe|Current allocation summary follows\.")
 _AFTER_STATS = re.compile(rb"(?:" + _STATS + rb"): +[\d.]+[A-Za-z]*\s*$")
 
@@ -31,10 +34,17 @@ class DumpSeparator:
 
     Bytes that are not dump come out exactly as they went in and in order. An unfinished line is held back until
     :meth:`release` or its end, because it may become a line of a dump.
+
+    Parameters
+    ----------
+    keep : int
+        Bytes of dumps that are kept.
+    profiles : bool
+        Drop what TensorFlow's profiler says of its beginning and end: it is we who run it.
     """
 
-    def __init__(self, keep: int = KEEP) -> None:
-        self._keep = keep
+    def __init__(self, keep: int = KEEP, profiles: bool = False) -> None:
+        self._keep, self._profiles = keep, profiles
         self._kept: deque[bytes] = deque()
         self._kept_bytes = 0
         self._partial = b""
@@ -71,6 +81,8 @@ class DumpSeparator:
             self._partial += data
             return b""
         text, self._partial = self._partial + complete + newline, rest
+        if self._profiles:
+            text = _PROFILER.sub(b"", text)
         if self._continues is None and b"bfc_allocator.cc:" not in text:
             return text
         return b"".join(line for line in text.splitlines(keepends=True) if not self._folds(line))

@@ -20,7 +20,7 @@ BEFORE = ("weights", "optimizer", "values")
 """Kinds of what lay there before the traced steps, in the order in which its bytes are shared out."""
 
 _SMALLEST = 0.3
-"""A run of a graph is no training step where it allocates less than this share of what the largest does."""
+"""Of runs without gradients those are no steps that allocate less than this share of what the largest does."""
 
 _FEWEST = 3
 """A run with fewer different operations is an operation by itself."""
@@ -97,13 +97,13 @@ def kind_of(op: str, region: str, is_data: bool, optimizers: Collection[str]) ->
         return "inputs"
     if not op:
         return "other"
+    is_gradient = _GRADIENT.search(op) is not None
+    scopes = {scope for part in path[:-1] for scope in (part, _NUMBER.sub("", part))}
+    if not is_gradient and not scopes.isdisjoint(optimizers):
+        return "updates"
     if region == "temp":
         return "workspace"
-    if _GRADIENT.search(op):
-        return "gradients"
-    if any(part in optimizers or _NUMBER.sub("", part) in optimizers for part in path[:-1]):
-        return "updates"
-    return "activations"
+    return "gradients" if is_gradient else "activations"
 
 
 def steps_in(events: Events) -> tuple[tuple[int, ...], bool]:
@@ -127,10 +127,11 @@ def steps_in(events: Events) -> tuple[tuple[int, ...], bool]:
             first.setdefault(run, i)
             seen.setdefault(run, set()).add(op)
     found = [run for run in first if seen[run] & gradients]
-    trains = bool(found)
-    found = found or [run for run in first if len(seen[run]) >= _FEWEST]
+    if found:
+        return tuple(sorted(first[run] for run in found)), True
+    found = [run for run in first if len(seen[run]) >= _FEWEST]
     most = max((total[run] for run in found), default=0)
-    return tuple(sorted(first[run] for run in found if total[run] >= _SMALLEST * most)), trains
+    return tuple(sorted(first[run] for run in found if total[run] >= _SMALLEST * most)), False
 
 
 def traced_steps(
@@ -198,6 +199,7 @@ class _Replay:
         self._alive: dict[int, _Piece] = {}
         self._bytes: dict[str, int] = {}
         self._known = 0
+        self.data: list[int] = []
         self.unknown = self.unknown_bytes = 0
 
     def run(
@@ -211,8 +213,11 @@ class _Replay:
         for i, (size, requested, address, op) in enumerate(columns, begin):
             if i == following:
                 step, following = step + 1, next(coming)
+                self.data.append(held.get("inputs", 0))
                 self._settle(step)
             if size >= 0:
+                if address in alive:  # its end was not told of
+                    self._free(address, 0)
                 piece = alive[address] = _Piece(self._kinds[op], op, size, requested, step)
                 held[piece.kind] = held.get(piece.kind, 0) + piece.requested
                 held["rounding"] = held.get("rounding", 0) + size - requested
@@ -290,21 +295,24 @@ class _Replay:
                 times.append(events.seconds[i] - zero)
                 course.append(self.parts(events.in_use[i]))
 
+        self.data = [self._bytes.get("inputs", 0)]
         self.run(begin, end, starts[1:], look)
+        self.data.append(self._bytes.get("inputs", 0))
         kinds = sorted({kind for one in course for kind in one}, key=lambda kind: (-parts.get(kind, 0), kind))
-        notes = () if trains else ("No gradients were computed in what was traced: it is no training.",)
+        notes = () if trains or not count else ("No gradients were computed in these steps: they are no training.",)
         if events.cut is not None:
             notes = (*notes, f"Only the first {events.cut:.2g} s of the trace were read: there was more than is read.")
         if not count:
             notes = (*notes, "No whole step could be told from the next: all that was traced is shown.")
-        before = [events.in_use[i - 1] if i else events.in_use[0] - events.sizes[0] for i in starts]
+        ends = [events.in_use[i - 1] if i else events.in_use[0] - events.sizes[0] for i in starts] or [events.in_use[0]]
         return TracedSteps(
             device=events.device,
             began=began + zero,
             seconds=last - zero,
             steps=count,
             starts=tuple(events.seconds[i] - zero for i in starts),
-            in_use=(*before, events.in_use[end - 1]),
+            in_use=(*ends, events.in_use[end - 1]),
+            data=tuple(self.data),
             peak=events.in_use[peak],
             peak_time=events.seconds[peak] - zero,
             parts=tuple((kind, parts[kind]) for kind in kinds if parts.get(kind)),

@@ -92,12 +92,13 @@ class Capture:
         self._started = time.time()
         self._began = time.monotonic()
         self._store = open_store(cell, self._started)
-        self._stderr = StderrCapture(self._store.beside(".stderr"))
+        sources = (cell.source, *self._earlier_cells)
+        self._trace = StepTrace(sources, self._store.beside(".trace")) if trace else None
+        profiles = self._trace is not None and self._trace.is_wanted
+        self._stderr = StderrCapture(self._store.beside(".stderr"), profiles)
         self._dumps = DumpWatch(self._store.beside(".dumps"))
         self._last_words = LastWords(self._store, cell, namespace, pool)
         self._host_stop = HostStop(host_stop, self._thread) if host_stop else None
-        self._wants_trace = trace
-        self._trace: StepTrace | None = None
         self._sampler = Sampler(
             pool,
             self._store,
@@ -125,10 +126,8 @@ class Capture:
         self._sampler.start()
         self._began = time.monotonic()
         self._stderr.start()
-        if self._wants_trace:
-            sources = (self.cell.source, *self._earlier_cells)
-            self._trace = StepTrace(self._thread, sources, self._store.beside(".trace"))
-            self._trace.start()
+        if self._trace is not None:
+            self._trace.start(self._thread)
 
     def end(self) -> None:
         """Stop watching and put back what was led elsewhere; idempotent, and never raises.

@@ -38,11 +38,13 @@ class StderrCapture:
     ----------
     path : Path, optional
         Where the file lies, so that a killed process leaves it behind; removed at the end. Default: a nameless one.
+    profiles : bool
+        We run TensorFlow's profiler: what it says of that is dropped.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, profiles: bool = False) -> None:
         self._path = path
-        self._separator = DumpSeparator()
+        self._separator = DumpSeparator(profiles=profiles)
         self._lock = threading.Lock()
         self._saved: int | None = None
         self._file: int | None = None

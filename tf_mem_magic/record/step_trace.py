@@ -58,16 +58,14 @@ class StepTrace:
 
     Parameters
     ----------
-    thread : int
-        The thread that runs the user's code.
     sources : iterable of str
         The cell and those before it: where they use the profiler themselves it is left to them.
     folder : Path or None
         A folder to make for what the profiler writes. Default: one in the temp folder. Nothing of it stays.
     """
 
-    def __init__(self, thread: int, sources: Iterable[str], folder: Path | None = None) -> None:
-        self._thread, self._wanted = thread, folder
+    def __init__(self, sources: Iterable[str], folder: Path | None = None) -> None:
+        self._thread, self._wanted = 0, folder
         self._why_not = ""
         if any(_PROFILES.search(source) for source in sources):
             self._why_not = "the notebook runs TensorFlow's profiler itself, and there can be only one"
@@ -75,9 +73,16 @@ class StepTrace:
         self._worker: threading.Thread | None = None
         self._began_at = self._started_at = time.monotonic()
         self._data: bytes | None = None
+        self._is_whole = False
 
-    def start(self) -> None:
-        """Begin to wait for the moment at which a trace is worth it."""
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it will run the profiler: nothing speaks against it so far."""
+        return not self._why_not
+
+    def start(self, thread: int) -> None:
+        """Begin to wait for the moment at which a trace is worth it; ``thread`` runs the user's code."""
+        self._thread = thread
         self._began_at = time.monotonic()
         if self._why_not:
             return
@@ -125,7 +130,7 @@ class StepTrace:
             weights=sum(m.weight_bytes for m in here),
             slots=sum(m.optimizer_bytes for m in here),
             began=self._started_at - self._began_at,
-            failed=failed,
+            failed=failed and not self._is_whole,
         )
         if any(m.jit_compile for m in here):
             note = "XLA compiles this model's step: what runs as one program is one piece, without its layers."
@@ -181,11 +186,12 @@ class StepTrace:
             spent = time.monotonic() - self._started_at
             frame = sys._current_frames().get(self._thread)
             progress, is_in = observe_progress(frame), _is_executing(frame)
-            done += _steps_between(last, progress)
+            done += steps_between(last, progress)
             turns += is_in != was_in
             last, was_in = progress, is_in
             is_long = progress.steps is None and spent > _LOOP_FOR and turns >= _TURNS
             if spent > LONGEST or done >= STEPS or is_long:
+                self._is_whole = True
                 return
 
     def _take(self, folder: Path) -> None:
@@ -214,7 +220,7 @@ def with_limit(series: Series, traced: TracedSteps) -> Series:
     return replace(series, limit=traced.limit, limit_basis="trace")
 
 
-def _steps_between(before: Progress | None, now: Progress) -> int:
+def steps_between(before: Progress | None, now: Progress) -> int:
     """Count the steps that a ``fit`` went on between two looks, as far as they tell."""
     if before is None or before.steps is None or now.steps is None or before.epochs is None or now.epochs is None:
         return 0

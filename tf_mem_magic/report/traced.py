@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.step import TracedSteps
@@ -117,7 +118,7 @@ def _shares(traced: TracedSteps, unit: Unit) -> tuple[Share, ...]:
 def _largest(traced: TracedSteps, unit: Unit) -> str:
     by_layer: dict[str, int] = {}
     for row in traced.holders:
-        if row.layer:
+        if row.layer and row.kind != "updates":
             by_layer[row.layer] = by_layer.get(row.layer, 0) + row.bytes
     ranked = sorted(by_layer.items(), key=lambda entry: -entry[1])[:3]
     named = ", ".join(f"`{name}` {amount(held, unit)}" for name, held in ranked)
@@ -125,8 +126,9 @@ def _largest(traced: TracedSteps, unit: Unit) -> str:
 
 
 def _growth(traced: TracedSteps, unit: Unit) -> tuple[str, ...]:
-    """Say that each step leaves more behind, where each of them did."""
-    more = [after - before for before, after in zip(traced.in_use, traced.in_use[1:])]
+    """Say that each step leaves more behind, where each of them did; data drawn ahead is not meant."""
+    left = [held - data for held, data in zip(traced.in_use, traced.data)]
+    more = [after - before for before, after in pairwise(left)]
     if len(more) < 2 or min(more) < _GREW:
         return ()
     least, most = amount(min(more)), amount(max(more))
