@@ -86,40 +86,34 @@ def _rows(plane: Any, names: _Names, deadline: float) -> tuple[list[_Row], float
     texts = {i: m.name for i, m in plane.stat_metadata.items()}
     places = {name: i for i, name in enumerate(_NUMBERS)} | {name: i - len(_WORDS) for i, name in enumerate(_WORDS)}
     slots = {i: places[name] for i, name in texts.items() if name in places}
+    told = [(line, [event for event in line.events if event.metadata_id in signs]) for line in plane.lines]
+    total = sum(len(events) for _, events in told)
+    first, last = _span(plane)
     rows: list[_Row] = []
-    began = time.thread_time()
-    lines = list(plane.lines)
-    total = sum(len(line.events) for line in lines)
-    cut, read = None, 0
-    first = min((_start(line) for line in lines if len(line.events)), default=0)
-    last = max((_end(line) for line in lines if len(line.events)), default=0)
-    for line in lines:
-        is_data = line.name.startswith("tf_data")
-        for event in line.events:
-            read += 1
-            moment = line.timestamp_ns * 1000 + event.offset_ps
+    cut, began = None, time.thread_time()
+    for line, events in told:
+        is_data, zero = line.name.startswith("tf_data"), line.timestamp_ns * 1000
+        for event in events:
+            moment = zero + event.offset_ps
             if cut is not None and moment > cut:
                 break
-            if read == _TRIAL:
-                pace = (time.thread_time() - began) / read
+            rows.append(_row(moment, signs[event.metadata_id], event, slots, texts, is_data, names))
+            if len(rows) == _TRIAL:
+                pace = (time.thread_time() - began) / _TRIAL
                 most = min((deadline - time.thread_time()) / max(pace, 1e-9), MOST_EVENTS)
                 if most < total:
                     cut = first + int((last - first) * max(most, _TRIAL) / total)
-            sign = signs.get(event.metadata_id)
-            if sign is not None:
-                rows.append(_row(moment, sign, event, slots, texts, is_data, names))
     if cut is not None:
         rows = [row for row in rows if row[0] <= cut]
     rows.sort(key=itemgetter(0))
     return rows, None if cut is None else (cut - first) / 1e12
 
 
-def _start(line: Any) -> int:
-    return int(line.timestamp_ns * 1000 + line.events[0].offset_ps)
-
-
-def _end(line: Any) -> int:
-    return int(line.timestamp_ns * 1000 + line.events[-1].offset_ps)
+def _span(plane: Any) -> tuple[int, int]:
+    """Give when the first and the last event of any thread began, in picoseconds."""
+    edges = [(line.timestamp_ns * 1000, line.events) for line in plane.lines if len(line.events)]
+    starts = [zero + events[0].offset_ps for zero, events in edges]
+    return min(starts, default=0), max((zero + events[-1].offset_ps for zero, events in edges), default=0)
 
 
 def _row(
@@ -143,7 +137,7 @@ def _row(
 
 
 def _columns(rows: list[_Row], device: str, plane: Any, names: _Names, cut: float | None) -> Events:
-    first = min((_start(line) for line in plane.lines if len(line.events)), default=0)
+    first, _ = _span(plane)
     times = array("d", ((row[0] - first) / 1e12 for row in rows))
     limit = max((row[5] for row in rows), default=0)
     return Events(
