@@ -228,12 +228,17 @@ SET_ANEW = {
     "without end": "while True:\n    (a, b) = next(batches)\n    step()\n",
     "between two calls": "a, b = x, y\nstep()\na = more\nstep()\n",
     "by a function": "def load():\n    global a\n    a = next(batches)\nb = y\nfor _ in range(9):\n    load()\n    step()\n",
+    "an attribute": "a, b = x, y\nfor i in range(9):\n    model.trainable_variables = i\n    step()\n",
     "as a context": "for name in names:\n    with opened(name) as a:\n        step()\n",
     "the model": "a, b = x, y\nfor rate in rates:\n    model = build(rate)\n    step()\n",
 }
 STAYS = {
+    "a learning rate that falls": "a, b = x, y\nfor i in range(9):\n    optimizer.learning_rate *= 0.9\n    step()\n",
+    "a learning rate": "a, b = x, y\nfor i in range(9):\n    optimizer.learning_rate = 0.1 / (i + 1)\n    step()\n",
+    "an attribute that is not read": "a, b = x, y\nfor i in range(9):\n    model.seen = i\n    step()\n",
     "before the loop": "a, b = x, y\nfor _ in range(9):\n    step()\n",
     "in another function": "a, b = x, y\ndef show():\n    for a, b in data:\n        draw(a)\nfor _ in range(9):\n    step()\n",
+    "by a loop before": "for a, b in data.take(1):\n    show(a)\nfor _ in range(9):\n    step()\n",
     "in a list": "a, b = x, y\nfor _ in range(9):\n    step()\n    seen = [a for a in data]\n",
     "after the last call": "a, b = x, y\nstep()\na = None\n",
 }
@@ -249,6 +254,28 @@ def test_a_step_that_reads_what_is_set_anew_would_keep_the_first(name):
 @pytest.mark.parametrize("name", STAYS)
 def test_a_step_that_reads_what_stays_becomes_a_graph(name):
     assert isinstance(ask(BARE + STAYS[name]), Proposal)
+
+
+BETA = "class Net(keras.Model):\n    def train_step(self, data):\n        return {'loss': self.beta * self(data)}\n"
+CALLBACK = "class Warm(keras.callbacks.Callback):\n    def on_epoch_end(self, epoch, logs=None):\n        "
+
+
+@pytest.mark.parametrize(
+    ("method", "sets", "reads"),
+    [
+        (BETA, CALLBACK + "self.model.beta = 0.1 * epoch\n", "self.beta"),
+        (BETA, CALLBACK + "net.beta += 0.1\n", "self.beta"),
+        (BETA.replace("self.beta", "beta"), CALLBACK + "global beta\n        beta = epoch\n", "beta"),
+        (BETA, CALLBACK + "self.model.beta.assign(epoch)\n", ""),
+        (BETA, CALLBACK + "self.beta = epoch\n", ""),
+        (BETA, "class Warm:\n    def __init__(self, model):\n        model.beta = 1.0\n", ""),
+    ],
+)
+@pytest.mark.parametrize("earlier", [True, False])
+def test_what_a_callback_sets_anew_would_stay_in_a_graph(method, sets, reads, earlier):
+    answer = ask(COMPILED, earlier=(IMPORTS, method, sets)) if earlier else ask(method + sets + COMPILED)
+    assert isinstance(answer, Declined if reads else Proposal)
+    assert not reads or f"`train_step` reads `{reads}`, which changes" in answer.reason
 
 
 @pytest.mark.parametrize("name", DECLINES)

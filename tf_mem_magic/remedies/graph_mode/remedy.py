@@ -18,6 +18,7 @@ from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.guards import device_memory, no_strategy, smaller_than_device
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.graph_mode.numbers import is_entry, loops_over_numbers, number_lists
+from tf_mem_magic.remedies.graph_mode.set_anew import set_anew
 from tf_mem_magic.remedies.graph_mode.traceable import untraceable
 
 KEY = "graph-mode"
@@ -109,13 +110,16 @@ def _in_compile(cell: PythonCell, facts: Facts, given: list[ast.keyword]) -> _Ch
 def _check_methods(cell: PythonCell, facts: Facts) -> None:
     """Refuse where a model's own method, or a function handed to Keras, would not do the same in a graph."""
     functions = _functions(cell, facts)
+    compiles = any(called_name(call) == "compile" for call in cell.calls)
+    fits = [] if compiles else [call for call in cell.calls if called_name(call) == "fit"]
+    changing = set_anew(cell, _trees(cell, facts), fits)
     for tree in _trees(cell, facts):
         classes = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
         called = [f for c in classes for f in c.body if isinstance(f, ast.FunctionDef) and f.name in _KERAS_METHODS]
         calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and called_name(n) in ("compile", "Lambda")]
         handed = {n for c in calls for n in _names(c)}
         for function in (*called, *(f for name, f in functions.items() if name in handed)):
-            _check(untraceable(function, functions, frozenset()))
+            _check(untraceable(function, functions, changing))
             _check(_branch(function))
 
 
@@ -149,7 +153,7 @@ def _of_step(cell: PythonCell, facts: Facts) -> _Change:
             raise RefusedError(
                 f"`{step.name}` is given `{ast.unparse(bad)}`, which may be a Python number: each would be traced anew"
             )
-    _check(untraceable(step, _functions(cell, facts), changing | frozenset(_set_anew(cell.tree, calls))))
+    _check(untraceable(step, _functions(cell, facts), changing | set_anew(cell, _trees(cell, facts), calls)))
     handle = reaches_tensorflow(cell, facts)
     if handle is None or handle in {n.id for n in ast.walk(cell.tree) if isinstance(n, ast.Name) and _stores(n)}:
         raise RefusedError("the cell does not surely reach TensorFlow by a name")
@@ -199,7 +203,7 @@ def _takes_step(function: ast.FunctionDef) -> bool:
 def _changing(tree: ast.Module) -> Iterator[str]:
     """Yield names that hold Python numbers which change as the cell runs: counters of loops, and sums."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.AugAssign):
+        if isinstance(node, ast.AugAssign) and not isinstance(node.target, ast.Attribute):
             yield from _names(node.target)
         if isinstance(node, (ast.For, ast.comprehension)) and isinstance(node.iter, ast.Call):
             name = called_name(node.iter)
@@ -211,23 +215,7 @@ def _changing(tree: ast.Module) -> Iterator[str]:
             for inner in ast.walk(node):
                 if isinstance(inner, ast.Assign) and isinstance(inner.value, (ast.BinOp, ast.Constant, ast.BoolOp)):
                     for target in inner.targets:
-                        yield from _names(target)
-
-
-def _set_anew(tree: ast.Module, calls: list[ast.Call]) -> Iterator[str]:
-    """Yield names of the notebook that hold something else at a later call of the step: a batch, another model."""
-    first, last = (f(call.lineno for call in calls) for f in (min, max))
-    waiting: list[tuple[ast.AST, bool]] = [(tree, False)]
-    while waiting:
-        node, looped = waiting.pop()
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.comprehension)):
-            shared = {name for n in ast.walk(node) if isinstance(n, ast.Global) for name in n.names}
-            yield from (n.id for n in ast.walk(node) if isinstance(n, ast.Name) and _stores(n) and n.id in shared)
-            continue
-        looped = looped or isinstance(node, (ast.For, ast.AsyncFor, ast.While))
-        if isinstance(node, ast.Name) and _stores(node) and (looped or first < node.lineno <= last):
-            yield node.id
-        waiting += [(child, looped) for child in ast.iter_child_nodes(node)]
+                        yield from _names(target) if not isinstance(target, ast.Attribute) else ()
 
 
 def _functions(cell: PythonCell, facts: Facts) -> dict[str, ast.FunctionDef]:

@@ -23,7 +23,8 @@ _MAKES = frozenset({"GradientTape", "TensorSpec", "TensorShape", "IndexedSlices"
 def untraceable(function: ast.FunctionDef, functions: Functions, changing: frozenset[str], depth: int = 0) -> str:
     """Say why the function, or one that it calls, would not do the same as a graph; empty: nothing was found.
 
-    ``functions`` are those of the notebook by name, ``changing`` the names whose value its cell changes in loops.
+    ``functions`` are those of the notebook by name, ``changing`` the names, and attributes as ``.beta``, whose
+    value changes in loops or by callbacks.
     """
     own = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     own |= {a.arg for a in ast.walk(function) if isinstance(a, ast.arg)}
@@ -31,8 +32,10 @@ def untraceable(function: ast.FunctionDef, functions: Functions, changing: froze
         reason = _effect(node)
         if reason:
             return f"`{function.name}` {reason}"
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in changing - own:
-            return f"`{function.name}` reads `{node.id}`, which changes: a graph would keep its first value"
+        read = node.id if isinstance(node, ast.Name) else f".{node.attr}" if isinstance(node, ast.Attribute) else ""
+        if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load) and read in changing - own:
+            told = ast.unparse(node)
+            return f"`{function.name}` reads `{told}`, which changes: a graph would keep its first value"
     for name in sorted({called_name(n) for n in ast.walk(function) if isinstance(n, ast.Call)}):
         called = functions.get(name)
         if called is not None and called is not function and depth < _DEEPEST:
