@@ -54,11 +54,33 @@ def tell_story(lab: Lab, name: str) -> dict:
     return seen
 
 
+def opened(lab: Lab) -> dict:
+    """Open the first row and all that is folded below the buttons; tell what is then faint and what axe says; fold it."""
+    folds = lab.page.locator(".tfmem-toggle:visible, .tfmem-rest summary:visible, .tfmem-report summary:visible")
+    count = folds.count()
+    for index in range(count):
+        folds.nth(index).click()
+    time.sleep(0.5)
+    seen = {what: told(lab, what) for what in ("faint", "folds", "names")} | {"axe": violations(lab)}
+    seen["shown"] = lab.page.locator(".tfmem pre:visible").count()
+    lab.shot(lab.folder / f"opened-{count}.png")
+    for index in reversed(range(count)):
+        folds.nth(index).click()
+    time.sleep(0.5)
+    seen["folded again"] = told(lab, "folds")
+    return seen
+
+
+FOCUS = "() => document.activeElement.className"
+
+
 def click(lab: Lab, seen: dict) -> None:
     lab.click("Batch 8192")
     wait_until(lambda: told(lab, "line", "batch = 8192"), "the changed line is in view")
     wait_until(lambda: lab.page.locator(".tfmem-mark").count(), "the changed line is marked")
     seen["during"] = told(lab, "inView", ".tfmem-waiting, .tfmem-strip, .tfmem-headline")
+    wait_until(lambda: lab.page.locator(".tfmem-strip:visible").count(), "the strip of the rerun is there")
+    seen["focus during"] = lab.page.evaluate(FOCUS)
     seen["held"] = lab.page.evaluate("() => window.heights.at(-1)?.[1][0]")
     wait_until(lambda: "it fits" in lab.output_text(FIT) and not lab.is_running(FIT), "the rerun has ended")
     time.sleep(3)
@@ -66,7 +88,7 @@ def click(lab: Lab, seen: dict) -> None:
         told(lab, "line", "batch = 8192"),
         told(lab, "inView", ".tfmem-headline"),
     )
-    seen["focus"] = lab.page.evaluate("() => document.activeElement.className")
+    seen["focus"] = lab.page.evaluate(FOCUS)
     seen["rerun heights"] = lab.page.evaluate("() => window.heights.map((h) => h[1])")
     seen["marks left"] = lab.page.locator(".tfmem-mark").count()
     lab.shot(lab.folder / "after.png")
@@ -98,10 +120,13 @@ def height_of_the_readme(lab: Lab) -> float:
 def story(tmp_path_factory):
     with Lab(tmp_path_factory.mktemp("face"), env=bfc(150), size=(1280, 800)) as lab:
         seen = tell_story(lab, "face.ipynb")
+        seen["opened"] = {"JupyterLab Light": opened(lab)}
         for theme in ("JupyterLab Dark", "JupyterLab Dark High Contrast", "JupyterLab Light"):
             lab.command("apputils:change-theme", {"theme": theme})
             time.sleep(1.5)
             seen[theme] = told(lab, "faint")
+            if theme not in seen["opened"]:
+                seen["opened"][theme] = opened(lab)
             lab.shot(lab.folder / f"{theme}.png")
         for width in (1920, 420):
             lab.page.set_viewport_size({"width": width, "height": 900})
@@ -150,6 +175,16 @@ def test_after_run_all_the_first_three_buttons_are_in_view(story):
 
 def test_before_anything_is_opened_there_are_at_most_ninety_words(story):
     assert len(story["words"]) <= 90, " ".join(story["words"])
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark", "JupyterLab Dark High Contrast"])
+def test_what_is_opened_is_as_easy_to_read_and_says_that_it_is_open(story, theme):
+    seen = story["opened"][theme]
+    assert (seen["faint"], seen["axe"] or []) == ([], [])
+    assert seen["shown"] >= 1
+    assert "true" in seen["folds"]
+    assert set(seen["folded again"]) == {"false"}
+    assert len(seen["names"]) == len(set(seen["names"])), seen["names"]
 
 
 @pytest.mark.parametrize("theme", ["faint", "JupyterLab Dark", "JupyterLab Dark High Contrast"])
@@ -207,7 +242,8 @@ def test_the_height_is_held_until_the_new_report_stands(story):
     assert min(before) >= 0.95 * story["heights"][-1][1][0], story["rerun heights"]
 
 
-def test_after_the_rerun_the_headline_is_in_view_and_has_the_focus(story):
+def test_the_focus_goes_to_the_running_output_and_then_to_the_result(story):
+    assert story["focus during"] in ("tfmem-strip", "tfmem-waiting"), story["focus during"]
     assert (story["headline after"], story["focus"]) == ([True], "tfmem-report")
 
 
@@ -242,6 +278,23 @@ def test_in_notebook_7_a_button_is_in_view_after_run_all_and_the_headline_after_
     with Lab(tmp_path_factory.mktemp("nb7"), env=bfc(150), size=(1280, 800), app="notebook") as lab:
         seen = tell_story(lab, "face.ipynb")
         assert (seen["buttons"], seen["boxed"]) == ([True, True, True], False)
+        assert (seen["axe"] or [], seen["faint"], opened(lab)["axe"] or []) == ([], [], [])
         click(lab, seen)
         assert (seen["line after"], seen["headline after"]) == (True, [True])
+        lab.set_source(FIT, f"{LONG}\nnp.zeros(1 << 50)")
+        lab.run(FIT)
+        wait_until(lambda: boxed(lab), "Notebook 7 boxes a long output")
+        lab.set_source(FIT, f"%%tfmem\n{LONG}\nnp.zeros(1 << 50)")
+        lab.run(FIT)
+        lab.wait_for_text(FIT, "Out of host memory")
+        time.sleep(2)
+        assert not boxed(lab)
         lab.shut_down()
+
+
+LONG = "for i in range(300): print('line', i)"
+
+
+def boxed(lab: Lab) -> bool:
+    """Tell whether the cell's outputs scroll in a box of their own."""
+    return lab.cell(FIT, "((o) => o.scrollHeight > o.clientHeight + 40)(c.node.querySelector('.jp-OutputArea'))")

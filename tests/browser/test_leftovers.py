@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests import lab as harness
+from tests.browser.seen import SEEN, told
 from tests.kernel import bfc
 from tests.lab import Lab, wait_until
 
@@ -94,6 +95,9 @@ def test_the_boxes_are_reached_by_keyboard_and_nothing_scrolls_sideways(folder, 
         open_at_the_panel(lab, "looks.ipynb")
         if width < 1000:
             lab.command("application:toggle-left-area")
+        lab.page.evaluate(SEEN)
+        words = told(lab, "words")
+        assert 30 < len(words) <= 90, " ".join(words)
         lab.page.locator(".tfmem-picks button").first.focus()
         reached = []
         for _ in range(7):

@@ -127,6 +127,17 @@ def test_a_click_changes_the_cell_and_reruns_it_in_place(lab, notebook):
     assert "[256, 128] [('expect', 'smaller-batch')]" == run_text(lab, 2)
 
 
+def test_on_the_click_the_cell_does_not_move(lab, notebook):
+    shown_choices(lab, notebook)
+    lab.cell(1, "(window.tops = new Set(), (function look() { tops.add(Math.round(c.node.getBoundingClientRect().top));"
+                " requestAnimationFrame(look); })(), null)")  # fmt: skip
+    lab.click("Batch 128")
+    lab.wait_for_text(1, "it fits")
+    lab.page.wait_for_timeout(3000)
+    tops = lab.page.evaluate("() => [...tops]")
+    assert max(tops) - min(tops) <= 2, tops
+
+
 def test_the_prompt_shows_that_the_rerun_is_running(lab, notebook):
     slow = CELL.replace("runs.append(batch)", "runs.append(batch)\nif batch == 128: time.sleep(4)")
     notebook(SETUP, slow)
