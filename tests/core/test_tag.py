@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tf_mem_magic.core.tag import dropped_lines, find_tag, strip_tag
+from tf_mem_magic.core.tag import dropped_lines, find_tag, is_command, strip_tag
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,22 @@ from tf_mem_magic.core.tag import dropped_lines, find_tag, strip_tag
 )
 def test_the_tag_is_found_among_the_leading_magics_only(cell, expected):
     assert find_tag(cell) == expected
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("%tfmem apply 1", True),
+        ("# take the first\n\n  %tfmem apply 1\n%tfmem last\n", True),
+        ("%tfmem apply 1\nmodel.fit(x)", False),
+        ("%%tfmem\nmodel.fit(x)", False),
+        ("%tfmemory\n", False),
+        ("# nothing", False),
+        ("", False),
+    ],
+)
+def test_a_cell_of_commands_alone_is_told_from_work(cell, expected):
+    assert is_command(cell) is expected
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 TAG = "%%tfmem"
+COMMAND = "%tfmem"
 
 
 def find_tag(raw_cell: str) -> str | None:
@@ -16,6 +17,13 @@ def find_tag(raw_cell: str) -> str | None:
         if _is_tag(line):
             return line[len(TAG) :].strip()
     return None
+
+
+def is_command(raw_cell: str) -> bool:
+    """Tell whether the cell holds ``%tfmem`` commands alone, which are no work of the person's own."""
+    lines = [line.strip() for line in raw_cell.splitlines()]
+    code = [line for line in lines if line and not line.startswith("#")]
+    return bool(code) and all(line.split()[0] == COMMAND for line in code)
 
 
 def strip_tag(lines: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core import troubles
 from tf_mem_magic.core.options import asks_for_help, cell_parser
-from tf_mem_magic.core.tag import find_tag
+from tf_mem_magic.core.tag import find_tag, is_command
 from tf_mem_magic.record.held_stop import HeldStop
 from tf_mem_magic.session.restarts.at_work import replaying_of
 from tf_mem_magic.session.stop import StopAtStart, interrupt_result
@@ -103,7 +103,8 @@ class Hooks:
                 entry.shared = outer
                 return
             rerun = self._session.rerun_of(info)
-            if options_text is not None or rerun is not None or (self._session.always_on and outer is None):
+            any_cell = self._session.always_on and outer is None and not is_command(entry.raw)
+            if options_text is not None or rerun is not None or any_cell:
                 entry.run = self._session.begin(info, options_text, rerun)
 
     def _end(self, result: Any, stop: HeldStop) -> None:
