@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks import situations
 from tf_mem_magic import apply
 from tf_mem_magic.core.proposals import Declined, Proposal
 from tf_mem_magic.remedies._engine.registry import all_remedies
@@ -60,6 +61,14 @@ def rows_of_remedies() -> dict[str, str]:
 
 def test_the_page_on_the_remedies_has_each_of_them_and_no_other():
     assert set(rows_of_remedies()) == {remedy.KEY for remedy in all_remedies()}
+
+
+def test_each_remedy_for_one_situation_has_been_measured_and_is_in_the_table_of_those():
+    page = (ROOT / "docs" / "remedies.md").read_text(encoding="utf-8")
+    measured = re.findall(
+        r"^\| ([a-z-]+) \|", page.partition("### Those for one situation each")[2].split("\n## ")[0], re.M
+    )
+    assert sorted(key for key in measured if key != "remedy") == sorted(situations.CASES)
 
 
 @pytest.mark.parametrize("remedy", all_remedies(), ids=lambda remedy: remedy.KEY)

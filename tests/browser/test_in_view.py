@@ -72,7 +72,7 @@ def failed(lab):
     seen["opened error"] = shown_error(lab)
     lab.page.locator(".tfmem-open").click()
     seen["folded again"] = shown_error(lab)
-    time.sleep(3)
+    # At once: while the page still sees to it that the report stays in view.
     lab.page.mouse.move(640, 400)
     lab.page.mouse.wheel(0, -20_000)
     time.sleep(3)
@@ -80,7 +80,7 @@ def failed(lab):
     seen["saved"] = lab.save("failed.ipynb")["cells"][FAILING]["outputs"]
     lab.page.reload()
     lab.page.locator(SCROLLER).wait_for()
-    time.sleep(6)
+    time.sleep(4)
     seen["loaded again"] = lab.page.evaluate(SCROLLED)
     lab.shut_down()
     return seen
