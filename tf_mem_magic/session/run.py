@@ -174,6 +174,7 @@ class CellRun:
         from tf_mem_magic.api import Report
         from tf_mem_magic.explain import explain
         from tf_mem_magic.trace.observe import with_step
+        from tf_mem_magic.views.presenter import is_notable
 
         compiled = compiled_cells(self.host.shell)
         files = frozenset(n for n, number in compiled.items() if number == count or self._compiled.get(n) != number)
@@ -194,7 +195,8 @@ class CellRun:
         except Exception as problem:
             troubles.tell("could not explain this cell", problem)
             outcome = Outcome(recording, notices=notices)
-        if recording.status == "ok" and outcome.new_cells:
+        is_seen = not self._options.quiet and (self.run.cell.tagged or is_notable(outcome))
+        if recording.status == "ok" and outcome.new_cells and is_seen:
             self.host.deployed |= models
         return Report(replace(outcome, notices=(*outcome.notices, *troubles.since(place))), self.rerun_here)
 

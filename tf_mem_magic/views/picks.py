@@ -16,12 +16,8 @@ Details = Callable[[Proposal | Declined], str]
 Failed = Callable[[Exception], None]
 
 
-SHOWN = 4
-"""Boxes that are seen before anything is opened: those of the names that hold the most."""
-
-
 class Picks:
-    """The boxes of one proposal, and below them what is offered for the ticked ones; ``widget`` is what to display.
+    """What is offered for the ticked names, and folded below it their boxes; ``widget`` is what to display.
 
     ``make`` answers for the names that are ticked; ``offer`` makes the widget of its answer, ``details`` the HTML of
     what it changes or why not; ``failed`` is told of an error, which Jupyter would swallow. ``beside`` are widgets to
@@ -40,10 +36,7 @@ class Picks:
         change.add_class("tfmem-change")
         self.widget = controls.column(
             self._offered,
-            controls.row(*self._boxes[:SHOWN]),
-            *self._more(),
-            self._said,
-            controls.row(change, *beside),
+            controls.row(change, self._names(), *beside),
             name="tfmem-picks",
         )
 
@@ -52,14 +45,13 @@ class Picks:
         label = f"{pick.name} ({amount(pick.bytes)}{what})"
         return controls.checkbox(label, f"Let go of {label}", self._changed, ticked=pick.ticked)
 
-    def _more(self) -> list[Any]:
-        rest = self._boxes[SHOWN:]
-        tip = "Show or hide the names that hold less"
-        return (
-            [controls.folded(f"{len(rest)} more name{'s' * (len(rest) > 1)}", controls.row(*rest), tip=tip)]
-            if rest
-            else []
-        )
+    def _names(self) -> Any:
+        """Fold the boxes: the button names what is ticked."""
+        count = len(self._boxes)
+        label, tip = f"{count} name{'s' * (count > 1)} to tick", "Show or hide the names, to tick others"
+        folded = controls.folded(label, controls.row(*self._boxes), self._said, tip=tip)
+        folded.add_class("tfmem-change")
+        return folded
 
     def _changed(self) -> None:
         try:

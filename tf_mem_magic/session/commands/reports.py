@@ -30,7 +30,10 @@ def show_last(session: Session, count: int, everything: bool) -> None:
         elif can_show(session.shell):
             from IPython.display import display
 
-            display(report)  # type: ignore[no-untyped-call]  # IPython types none of its displays
+            from tf_mem_magic.report.bundle import whole_bundle
+
+            # Whole: a report that its own run has shown stands for itself in one line only.
+            display(whole_bundle(report.outcome), raw=True)  # type: ignore[no-untyped-call]  # IPython types none of its displays
         else:
             print(report)
 
