@@ -90,12 +90,6 @@ CASES = {
         "model = keras.Sequential([base, layers.GlobalAveragePooling2D(), layers.Dense(3)])\n"
         "model.compile('adam', 'mse', jit_compile=False)\nmodel.fit(x, y, batch_size=16, epochs=1, verbose=0);",
     ),
-    "keep-on-host": Case(
-        64,
-        "x = np.arange(40 * 2**20, dtype='float32').reshape(40, -1)",
-        "ds = tf.data.Dataset.from_tensor_slices(x).batch(4)\nfor b in ds: pass",
-        on_gpu=True,
-    ),
     "cpu-offload": Case(
         64,
         "x = rng.standard_normal((8192, 64)).astype('float32'); y = x[:, :8].copy()\n"

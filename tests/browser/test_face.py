@@ -281,20 +281,4 @@ def test_in_notebook_7_a_button_is_in_view_after_run_all_and_the_headline_after_
         assert (seen["axe"] or [], seen["faint"], opened(lab)["axe"] or []) == ([], [], [])
         click(lab, seen)
         assert (seen["line after"], seen["headline after"]) == (True, [True])
-        lab.set_source(FIT, f"{LONG}\nnp.zeros(1 << 50)")
-        lab.run(FIT)
-        wait_until(lambda: boxed(lab), "Notebook 7 boxes a long output")
-        lab.set_source(FIT, f"%%tfmem\n{LONG}\nnp.zeros(1 << 50)")
-        lab.run(FIT)
-        lab.wait_for_text(FIT, "Out of host memory")
-        time.sleep(2)
-        assert not boxed(lab)
         lab.shut_down()
-
-
-LONG = "for i in range(300): print('line', i)"
-
-
-def boxed(lab: Lab) -> bool:
-    """Tell whether the cell's outputs scroll in a box of their own."""
-    return lab.cell(FIT, "((o) => o.scrollHeight > o.clientHeight + 40)(c.node.querySelector('.jp-OutputArea'))")
