@@ -176,6 +176,22 @@ def test_the_report_tells_of_the_steps(fit):
 
 
 @pytest.mark.kernel
+def test_layers_and_updates_of_a_model_that_only_a_function_holds_have_their_names(kernel):
+    code = f"""%%tfmem --trace -o rep
+def main():
+    net = keras.models.clone_model(model)
+    net.compile("rmsprop", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    net.fit(x, y, batch_size={BATCH}, epochs=3, verbose=0)
+main()
+"""
+    assert kernel.run(code).status == "ok"
+    steps = traced(kernel)
+    assert (steps["why_not"], steps["steps"] in (2, 3)) == ("", True)
+    assert {row["layer"] for row in steps["holders"] if row["kind"] == "activations"} >= {"first"}
+    assert max(dict(steps["course"])["updates"]) > 0
+
+
+@pytest.mark.kernel
 def test_a_loop_of_ones_own_is_traced_too(kernel):
     kernel.run("loop(2)")
     assert kernel.run("%%tfmem --trace -o rep\nwait(4)").status == "ok"

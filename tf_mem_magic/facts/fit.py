@@ -85,10 +85,19 @@ def _keras_frames(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _locals(frame: FrameType) -> dict[str, Any]:
+def running_models(frame: FrameType | None) -> list[Any]:
+    """List the models whose ``fit``, ``evaluate`` or ``predict`` is on the stack, innermost first.
+
+    They are live objects of another thread: read what is needed, and let go of them.
+    """
+    found = (_locals(one, ("self",)).get("self") for one in _keras_frames(frame))
+    return [model for model in found if model is not None]
+
+
+def _locals(frame: FrameType, wanted: tuple[str, ...] = _WANTED) -> dict[str, Any]:
     """Pick the locals that matter; before Python 3.13 the snapshot behind ``f_locals`` would keep the rest alive."""
     snapshot = frame.f_locals
-    found = {name: snapshot[name] for name in _WANTED if name in snapshot}
+    found = {name: snapshot[name] for name in wanted if name in snapshot}
     if type(snapshot) is dict and frame.f_trace is None:
         snapshot.clear()
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections import Counter
@@ -11,7 +12,7 @@ from math import prod
 from typing import Any, Literal
 
 from tf_mem_magic.core.facts import ModelFacts, NamedValue
-from tf_mem_magic.facts.kinds import Kinds, is_a
+from tf_mem_magic.facts.kinds import Kinds, classes_of, is_a
 from tf_mem_magic.facts.names import stored
 
 _MODELS = (
@@ -41,6 +42,22 @@ def is_keras_2(model: Any) -> bool:
 def find_optimizers(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """Find the distinct Keras optimizers among named values (a custom loop holds its own)."""
     return Kinds(_OPTIMIZERS).pick(pairs)
+
+
+def optimizer_names(optimizers: Iterable[Any] = ()) -> frozenset[str]:
+    """Give the names of optimizers, and those that Keras's classes of them have by default.
+
+    An optimizer's name is the scope of its operations; one that only a function holds has most often its default.
+    """
+    held = [*optimizers, *(one for o in optimizers if (one := stored(o).get("inner_optimizer")) is not None)]
+    named = {str(getattr(one, "name", "")) for one in held}
+    ahead = list(classes_of(*(place for place, _ in _OPTIMIZERS)))
+    while ahead:
+        cls = ahead.pop()
+        ahead += cls.__subclasses__()
+        name = inspect.signature(cls).parameters.get("name") if "__init__" in vars(cls) else None
+        named |= {name.default} if name is not None and isinstance(name.default, str) else {cls.__name__}
+    return frozenset(named - {""})
 
 
 def optimizers_of(model: Any) -> list[Any]:

@@ -18,9 +18,17 @@ from typing import Any
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.recording import Series
 from tf_mem_magic.core.step import TracedSteps
-from tf_mem_magic.facts.fit import Progress, observe_progress
-from tf_mem_magic.facts.models import find_models, find_optimizers, training_of
-from tf_mem_magic.facts.names import reachable, stored
+from tf_mem_magic.facts.fit import Progress, observe_progress, running_models
+from tf_mem_magic.facts.models import (
+    array_bytes,
+    find_models,
+    find_optimizers,
+    optimizer_names,
+    training_of,
+    variable_device,
+    variables_of,
+)
+from tf_mem_magic.facts.names import reachable
 from tf_mem_magic.memory.events import traced_steps
 from tf_mem_magic.sources import Unavailable
 from tf_mem_magic.sources._context import initialised_context
@@ -74,6 +82,9 @@ class StepTrace:
         self._began_at = self._started_at = time.monotonic()
         self._data: bytes | None = None
         self._is_whole = False
+        self._layers: set[str] = set()
+        self._optimizers: set[str] = set()
+        self._variables: dict[int, tuple[str, str | None, int]] = {}
 
     @property
     def is_wanted(self) -> bool:
@@ -117,18 +128,17 @@ class StepTrace:
         gpus = [device.name for device in facts.devices if device.kind == "GPU"]
         events = read_events(data, gpus[0] if len(gpus) == 1 else "")
         pairs = reachable(namespace)
-        named = [one for _, one in find_optimizers(pairs)]
-        models = [model for _, model in find_models(pairs)]
-        named += [one for model in models for one in training_of(model)]
-        named += [one for held in named if (one := stored(held).get("inner_optimizer")) is not None]
-        optimizers = {str(getattr(one, "name", "")) for one in named}
+        self._note(
+            [model for _, model in find_models(pairs)],
+            [one for _, one in find_optimizers(pairs)],
+        )
         here = [m for m in facts.models if m.device == events.device]
         told = traced_steps(
             events,
-            layers=frozenset(name for model in models for name in layer_names(model)),
-            optimizers=frozenset(optimizers - {""}),
-            weights=sum(m.weight_bytes for m in here),
-            slots=sum(m.optimizer_bytes for m in here),
+            layers=frozenset(self._layers),
+            optimizers=self._optimizers,
+            weights=self._held("weights", events.device),
+            slots=self._held("optimizer", events.device),
             began=self._started_at - self._began_at,
             failed=failed and not self._is_whole,
         )
@@ -172,6 +182,8 @@ class StepTrace:
                 return
             self._started_at = time.monotonic()
             try:
+                # A function may have made them: no name of the notebook holds them then.
+                self._note(running_models(sys._current_frames().get(self._thread)), [])
                 self._watch()
             finally:
                 profiler.stop()
@@ -193,6 +205,20 @@ class StepTrace:
             if spent > LONGEST or done >= STEPS or is_long:
                 self._is_whole = True
                 return
+
+    def _note(self, models: list[Any], optimizers: list[Any]) -> None:
+        """Note the names of layers and optimizers, which are scopes of operations, and the variables' bytes."""
+        held = [*optimizers, *(one for model in models for one in training_of(model))]
+        self._layers |= {name for model in models for name in layer_names(model)}
+        self._optimizers |= optimizer_names(held)
+        variables = [("optimizer", one) for one in variables_of([], held)]
+        variables += [("weights", one) for one in variables_of([("", model) for model in models], [])]
+        for kind, one in variables:
+            self._variables.setdefault(id(one), (kind, variable_device(one), array_bytes(one)))
+
+    def _held(self, kind: str, device: str) -> int:
+        """Add up the bytes of the variables of one kind on a device."""
+        return sum(held for each, where, held in self._variables.values() if (each, where) == (kind, device))
 
     def _take(self, folder: Path) -> None:
         found = sorted(folder.rglob("*.xplane.pb"))
