@@ -281,4 +281,24 @@ def test_in_notebook_7_a_button_is_in_view_after_run_all_and_the_headline_after_
         assert (seen["axe"] or [], seen["faint"], opened(lab)["axe"] or []) == ([], [], [])
         click(lab, seen)
         assert (seen["line after"], seen["headline after"]) == (True, [True])
+        lab.set_source(FIT, f"{LONG}\nnp.zeros(1 << 50)")
+        lab.run(FIT)
+        wait_until(lambda: boxed(lab) == (True, True), "Notebook 7 boxes a long output")
+        lab.set_source(FIT, f"%%tfmem\n{LONG}\nnp.zeros(1 << 50)")
+        lab.run(FIT)
+        lab.wait_for_text(FIT, "Out of host memory")
+        wait_until(lambda: boxed(lab) == (True, False), "what it marks as boxed is not, around a report")
         lab.shut_down()
+
+
+LONG = "for i in range(300): print('line', i)"
+
+
+def boxed(lab: Lab) -> tuple[bool, bool]:
+    """Tell whether the front end means the cell's outputs to scroll in a box of their own, and whether they do."""
+    marked, hidden = lab.cell(
+        FIT,
+        "((o) => [c.node.classList.contains('jp-mod-outputsScrolled'), o.scrollHeight - o.clientHeight])"
+        "(c.node.querySelector('.jp-OutputArea'))",
+    )
+    return marked, hidden > 40
