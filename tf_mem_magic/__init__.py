@@ -22,6 +22,7 @@ _PUBLIC = {
     "record": "tf_mem_magic.api",
     "last_report": "tf_mem_magic.api",
     "load": "tf_mem_magic.api",
+    "plan": "tf_mem_magic.api",
     "Recording": "tf_mem_magic.core.recording",
     "Diagnosis": "tf_mem_magic.core.diagnosis",
     "Proposal": "tf_mem_magic.core.proposals",

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ from tf_mem_magic.core.recording import Recording, Status
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from tf_mem_magic.core.plan import Plan
+    from tf_mem_magic.record.pool import SourcePool
 
 _last: Report | None = None
 
@@ -145,6 +149,94 @@ class Report:
         if shown:
             return {"text/plain": repr(self)}
         return whole_bundle(self._outcome)
+
+
+class Planned:
+    """What a model's training is expected to need: ``plan`` holds the numbers; printed and shown it is a table."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def __str__(self) -> str:
+        from tf_mem_magic.report.plan import plan_text
+
+        return plan_text(self.plan)
+
+    def __repr__(self) -> str:
+        from tf_mem_magic.report.plan import headline
+
+        return f"<Planned {headline(self.plan)}>"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        from tf_mem_magic.report.html.plan import plan_html
+
+        return {"text/plain": str(self), "text/html": plan_html(self.plan)}
+
+
+def plan(model: Any, *data: Any, batch: int | None = None, shape: tuple[int, ...] = (), name: str = "model") -> Planned:
+    """Tell what training a model will need, before anything ran: the peak, and the largest batch that fits.
+
+    One training step is traced, nothing is run: no variable is made, no memory of the device taken, no data drawn.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A compiled model of Keras 3.
+    *data : array or tf.data.Dataset
+        Inputs, targets and sample weights, or one batched dataset; only their shapes are looked at. Without them they
+        are what the model's inputs, outputs and loss tell.
+    batch : int, optional
+        Samples in a step; else the dataset's, else 32.
+    shape : tuple of int
+        The shape of one sample, where the model does not tell it.
+    name : str
+        What the model is called in the table.
+
+    Raises
+    ------
+    ValueError
+        With a sentence that says why it cannot be told.
+
+    Examples
+    --------
+    >>> print(plan(model, x, y, batch=256))
+    """
+    from tf_mem_magic.record.pool import SourcePool
+
+    pool = SourcePool()
+    try:
+        return plan_named(name, model, tuple(zip(("x", "y", "sample_weight"), data)), batch, shape, pool)
+    finally:
+        pool.close()
+
+
+def plan_named(
+    name: str,
+    model: Any,
+    data: tuple[tuple[str, Any], ...],
+    batch: int | None,
+    shape: tuple[int, ...],
+    pool: SourcePool,
+) -> Planned:
+    """Plan a model with its data by name, for the device that the sources of ``pool`` tell; as :func:`plan` does."""
+    import gc
+    import time
+
+    from tf_mem_magic.diagnose.plan import make_plan
+    from tf_mem_magic.record.places import place_here
+    from tf_mem_magic.release.gradient_registry import tie_gradients_to_graphs
+    from tf_mem_magic.trace.ahead import observe_ahead
+
+    began = time.monotonic()
+    try:
+        ahead = observe_ahead(name, model, data, batch, shape)
+    finally:
+        # TensorFlow would keep the graph, and with it the model's variables, for its custom gradients.
+        tie_gradients_to_graphs()
+        gc.collect()
+    here = place_here(pool, ahead.made)
+    made = make_plan(ahead, [here] if here is not None else [])
+    return Planned(replace(made, seconds=time.monotonic() - began))
 
 
 class Running:

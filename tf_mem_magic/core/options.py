@@ -80,6 +80,8 @@ class Command:
     everything: bool = False
     forget: bool = False
     skip: bool = False
+    batch: int | None = None
+    shape: tuple[int, ...] = ()
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -161,6 +163,18 @@ def line_parser() -> argparse.ArgumentParser:
         help="let go of what NAMEs hold (a model's variables too); without one: list what could go",
     )
     free.add_argument("names", nargs="*", metavar="NAME")
+    plan = verbs.add_parser(
+        "plan",
+        help="before anything ran: what MODEL's training needs, and the largest batch that fits this device and others",
+        description="Trace one training step of a compiled Keras model, without running it, and tell the peak to"
+        " expect, with the largest batch that fits, as it is and with changes whose effect is known. Nothing is run,"
+        " and no memory of the device is taken.",
+    )
+    plan.add_argument("names", nargs="*", metavar="NAME", help="the model, then its data: x, y, or a batched dataset")
+    plan.add_argument("--batch", type=_batch, metavar="N", help="samples in a step (else the dataset's, or 32)")
+    plan.add_argument(
+        "--shape", type=_shape, default=(), metavar="H,W,C", help="shape of one sample, where the model does not tell"
+    )
     budget = verbs.add_parser("budget", help="run as if the device had only SIZE, such as 512MiB")
     budget.add_argument("size", metavar="SIZE", type=_size)
     verbs.add_parser("doctor", help="check this environment: versions, sources of numbers, page")
@@ -207,6 +221,8 @@ def parse_line(line: str) -> Command:
         getattr(found, "everything", False),
         getattr(found, "forget", False),
         getattr(found, "skip", False),
+        getattr(found, "batch", None),
+        getattr(found, "shape", ()),
     )
 
 
@@ -238,6 +254,18 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 100:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number between 1 and 100")
     return int(text)
+
+
+def _batch(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1 << 22:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a batch size")
+    return int(text)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d{1,9}([,x]\d{1,9})*,?", text) or "0" in re.split("[,x]", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the shape of a sample; write for example 224,224,3")
+    return tuple(int(part) for part in re.split("[,x]", text) if part)
 
 
 def _minutes(text: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tf_mem_magic.core.step import Step
@@ -47,10 +48,26 @@ def peak_of(step: Step, cache: int = 0) -> Peak:
     return Peak(low[0], high[0], high[1])
 
 
+def held_over(step: Step, order: str, cache: int = 0, above: float = 1.0, beside: float = 0.0) -> list[int]:
+    """List the bytes that the step holds as each operation runs, in one order of execution.
+
+    Tensors count ``above`` times, and with ``beside`` of a second kernel's temporaries.
+    """
+    return [held for held, _ in _moments(step, order, cache, above, beside)]
+
+
 def _peak(step: Step, order: str, cache: int, above: float = 1.0, beside: float = 0.0) -> tuple[int, str]:
-    """Find the peak in one order: tensors ``above`` times as large, and ``beside`` of a second kernel's temporaries."""
-    walk = Walk(step, order)
+    """Find the peak in one order, and the operation that runs then."""
     best, where = 0, ""
+    for held, at in _moments(step, order, cache, above, beside):
+        if held > best:
+            best, where = held, step.nodes[at].name
+    return best, where
+
+
+def _moments(step: Step, order: str, cache: int, above: float, beside: float) -> Iterator[tuple[int, int]]:
+    """Yield the bytes that are held while each operation runs, and which it is."""
+    walk = Walk(step, order)
     temporaries = {at: size for at in range(len(step.nodes)) if cache and (size := temporary_bytes(step, at, cache))}
     for at in walk.run():
         node = step.nodes[at]
@@ -62,9 +79,7 @@ def _peak(step: Step, order: str, cache: int, above: float = 1.0, beside: float 
             if beside and at in temporaries:
                 # What is ready may run beside it.
                 held += int(max((temporaries.get(one, 0) for one in walk.ready), default=0) * beside)
-        if held > best:
-            best, where = held, node.name
-    return best, where
+        yield held, at
 
 
 def _loop_peak(step: Step, at: int, cache: int) -> int:

@@ -149,6 +149,8 @@ class Flattener:
             self._loop(flat, graph, op, new, inputs)
         elif op.type.startswith("TensorList"):
             _follow_list(flat, new)
+        elif op.type == "Identity" and inputs[0].name in flat.lists:
+            flat.lists[new.outputs[0].name] = flat.lists[inputs[0].name]
         return list(new.outputs), [new]
 
     def _loop(self, flat: Flat, graph: Any, op: Any, new: Any, inputs: list[Any]) -> None:

@@ -12,10 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tf_mem_magic.core import troubles
 from tf_mem_magic.core.facts import BatchSeen
 from tf_mem_magic.core.recording import Recording
-from tf_mem_magic.core.step import WIDTHS, StepFacts, pack
+from tf_mem_magic.core.step import StepFacts, pack
 from tf_mem_magic.diagnose.errortext import read_error
 from tf_mem_magic.facts import names
 from tf_mem_magic.facts.frames import local_names
@@ -25,6 +24,7 @@ from tf_mem_magic.trace.flatten import TooLargeError
 from tf_mem_magic.trace.functions import find_graph, function_named_in
 from tf_mem_magic.trace.read import read_step
 from tf_mem_magic.trace.sizes import at_length, data_of, failed_shape, fixed, flatten_at
+from tf_mem_magic.trace.variables import captured_bytes, handle_of, layer_names, variables_of
 
 SECONDS = 3.0
 """Seconds of processor time after which reading a step is given up: on a busy machine they take longer."""
@@ -110,7 +110,7 @@ def _observe(
         layers=layers,
         optimizers=optimizers,
         compiled=flat.compiled,
-        cache=_cache() if any("device:CPU" in text for text in messages) else 0,
+        cache=processor_cache() if any("device:CPU" in text for text in messages) else 0,
         data=data_of(flat),
         length=length,
     )
@@ -122,7 +122,7 @@ def _accelerator(op: Any) -> str:
     return found.group().upper() if found else ""
 
 
-def _cache() -> int:
+def processor_cache() -> int:
     """Give the bytes of the processor's last-level cache; 0 where the system does not tell."""
     try:
         text = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text(encoding="ascii").strip()
@@ -236,64 +236,17 @@ def _keras(
     for name, model in find_models(pairs):
         owners = training_of(model, [one for _, one in named])
         for part, owner in [("weights", model), *(("optimizer", one) for one in owners)]:
-            for variable in _variables(owner):
-                found.setdefault(_handle(variable), (part, name, array_bytes(variable)))
+            for variable in variables_of(owner):
+                found.setdefault(handle_of(variable), (part, name, array_bytes(variable)))
         optimizers |= {str(getattr(one, "name", "")): None for one in owners}
         layers |= dict.fromkeys(layer_names(model))
     for name, one in named:
         optimizers[str(getattr(one, "name", ""))] = None
-        for variable in _variables(one):
-            found.setdefault(_handle(variable), ("optimizer", name, array_bytes(variable)))
+        for variable in variables_of(one):
+            found.setdefault(handle_of(variable), ("optimizer", name, array_bytes(variable)))
     for outer, inner in graph.captures:
         if inner.dtype.name == "resource" and id(outer) not in found:
-            size = _captured_bytes(inner)
+            size = captured_bytes(inner)
             if size:
                 found[id(outer)] = ("weights", "variables of the step", size)
     return tuple(found.values())[:MOST_VARIABLES], tuple(layers), tuple(optimizers)
-
-
-def _variables(owner: Any) -> list[Any]:
-    """List the variables of a model or optimizer; none where it cannot tell them (a model that was never built)."""
-    try:
-        held = owner.variables
-        return list(held() if callable(held) else held)
-    except Exception as problem:
-        troubles.note("variables could not be listed", problem)
-        return []
-
-
-def _handle(variable: Any) -> int:
-    """Identify a variable by its handle, which a graph that reads it captures."""
-    inner = getattr(variable, "_value", None)
-    handle = getattr(variable if inner is None else inner, "handle", None)
-    return id(variable if handle is None else handle)
-
-
-def _captured_bytes(handle: Any) -> int:
-    from math import prod
-
-    from tensorflow.python.ops import handle_data_util
-
-    data = handle_data_util.get_resource_handle_data(handle)
-    if not data.is_set or len(data.shape_and_type) != 1:
-        return 0
-    import tensorflow as tf
-
-    one = data.shape_and_type[0]
-    shape = tf.TensorShape(one.shape)
-    width = WIDTHS.get(tf.as_dtype(one.dtype).name, 0)
-    return prod(shape.as_list()) * width if shape.is_fully_defined() else 0
-
-
-def layer_names(model: Any) -> list[str]:
-    """Name the layers of a model that are no models themselves, outermost first."""
-    kinds = tuple(
-        kind
-        for module, name in (("keras.src.models.model", "Model"), ("tf_keras.src.engine.training", "Model"))
-        if isinstance(kind := getattr(sys.modules.get(module), name, None), type)
-    )
-    try:
-        return [str(layer.name) for layer in model._flatten_layers(include_self=False) if not isinstance(layer, kinds)]
-    except Exception as problem:
-        troubles.note("layers could not be listed", problem)
-        return []

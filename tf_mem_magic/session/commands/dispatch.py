@@ -74,6 +74,12 @@ def _free(session: Session, command: Command) -> None:
     print(free_text(session, command.names))
 
 
+def _plan(session: Session, command: Command) -> None:
+    from tf_mem_magic.session.commands.plan import show_plan
+
+    show_plan(session, command)
+
+
 def _budget(_: Session, command: Command) -> None:
     from tf_mem_magic.session.commands.budget import set_budget
 
@@ -104,6 +110,7 @@ _COMMANDS: dict[str, Callable[[Session, Command], None]] = {
     "history": _history,
     "apply": _apply,
     "free": _free,
+    "plan": _plan,
     "budget": _budget,
     "doctor": _doctor,
     "resume": _resume,

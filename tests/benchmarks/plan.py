@@ -1,0 +1,84 @@
+"""What ``%tfmem plan`` says before anything ran, against what then happens in the same process.
+
+``python -m tests.benchmarks.plan [NAME ...]`` prints a row for each model: the expected range and the measured peak, at
+the batch, its half and its quarter, on a CPU whose allocator counts like a GPU's.
+"""
+
+from __future__ import annotations
+
+import sys
+from statistics import median
+from typing import Any
+
+from tests.benchmarks.memory_models import DEVELOPMENT, HEAD, HELD_OUT
+from tests.kernel import bfc
+from tests.script import found_by
+
+MIB = 1 << 20
+
+MEASURE = """
+import gc, json, sys, time
+from tf_mem_magic.core.plan import Place
+from tf_mem_magic.diagnose.plan import make_plan, peak_at
+from tf_mem_magic.trace.ahead import observe_ahead
+given = json.load(sys.stdin)
+batches = [given["batch"] // 4, given["batch"] // 2, given["batch"]]
+memory = lambda: tf.config.experimental.get_memory_info("CPU:0")
+x, y = make(2)
+before = memory()["current"]
+began = time.monotonic()
+ahead = observe_ahead("model", model, (("x", x), ("y", y)), batches[-1])
+plan = make_plan(ahead, (Place("here", 1 << 40, cpu=True, here=True),))
+found = {"seconds": time.monotonic() - began, "left": memory()["current"] - before}
+found["expected"] = {n: peak_at(ahead, n, cpu=True) for n in batches}
+found["peaks"] = {}
+for n in batches:
+    for _ in range(2):
+        x, y = make(n)
+        gc.collect()
+        tf.config.experimental.reset_memory_stats("CPU:0")
+        model.fit(x, y, batch_size=n, epochs=1, verbose=0, shuffle=False)
+        found["peaks"][n] = max(found["peaks"].get(n, 0), memory()["peak"] - before + ahead.made)
+print("FOUND" + json.dumps(found))
+"""
+
+
+def measure(code: str, data: str, batch: int) -> dict[str, Any]:
+    """Plan one model, train it, and give what was expected and what was measured."""
+    script = f"{HEAD}\n{code}\nmake = lambda n: ({data})\n"
+    return found_by(script + MEASURE, {"batch": batch}, bfc(4000))
+
+
+def row(name: str, found: dict[str, Any]) -> tuple[str, list[tuple[float, float, float]]]:
+    """Give the table's row of a model, and of each batch the middle, low and high end by the measured peak."""
+    cells, ratios = [], []
+    for batch, (low, high) in found["expected"].items():
+        peak = found["peaks"][batch]
+        ratios.append(((low + high) / 2 / peak, low / peak, high / peak))
+        cells.append(f"{batch}: {peak / MIB:.0f} [{low / MIB:.0f}, {high / MIB:.0f}] {ratios[-1][0]:.2f}")
+    return f"| {name} | {'; '.join(cells)} | {found['seconds']:.1f} s |", ratios
+
+
+def main(names: list[str]) -> int:
+    """Print the table."""
+    chosen = {n: m for n, m in {**DEVELOPMENT, **HELD_OUT}.items() if not names or n in names}
+    print("| model | batch: measured [expected] MiB, middle by measured | planned in |\n|" + "---|" * 3)
+    ratios: list[tuple[float, float, float]] = []
+    for name, (code, data, batch) in chosen.items():
+        try:
+            told, more = row(name, measure(code, data, batch))
+        except Exception as error:
+            told, more = f"| {name} | {type(error).__name__}: {str(error)[-200:]!r} | |", []
+        ratios += more
+        print(told, flush=True)
+    if ratios:
+        off = sorted(abs(middle - 1) for middle, _, _ in ratios)
+        print(f"\n{len(ratios)} peaks: median error of the middle {median(off):.1%}, ", end="")
+        print(f"{sum(one <= 0.1 for one in off) / len(off):.0%} within 10 %, ", end="")
+        print(f"{sum(high < 1 for _, _, high in ratios)} above the range, ", end="")
+        print(f"{sum(low > 1 for _, low, _ in ratios)} below it")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,87 @@
+"""What a trace sets in Python is put back."""
+
+import random
+
+import pytest
+
+from tf_mem_magic.trace.untouched import untouched
+
+
+class Thing:
+    """Of a class as a notebook defines it."""
+
+    __module__ = "__main__"
+
+
+def test_attributes_lists_dicts_and_sets_are_as_they_were():
+    thing, inner = Thing(), Thing()
+    thing.inner, thing.list, thing.dict, thing.set = inner, [1, [2]], {"a": {"b": 1}}, {1}
+    before = (thing.list, thing.dict, thing.set)
+    with untouched(thing):
+        thing.new, inner.built = 1, True
+        thing.list[1].append(3)
+        thing.list += [4]
+        thing.dict["a"]["b"] = 2
+        thing.set.add(5)
+        del thing.inner
+    assert vars(thing).keys() == {"inner", "list", "dict", "set"}
+    assert (thing.list, thing.dict, thing.set) == ([1, [2]], {"a": {"b": 1}}, {1})
+    assert all(one is other for one, other in zip(before, (thing.list, thing.dict, thing.set)))
+    assert vars(inner) == {}
+
+
+def test_they_are_after_an_error_too():
+    thing = Thing()
+
+    def fail():
+        with untouched(thing):
+            thing.new = 1
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert vars(thing) == {}
+
+
+def test_the_order_of_entries_is_put_back():
+    thing = Thing()
+    thing.names = {"a": 1, "b": 2}
+    with untouched(thing):
+        thing.names["a"] = thing.names.pop("a")
+    assert list(thing.names) == ["a", "b"]
+
+
+def test_random_numbers_go_on_as_if_nothing_was_drawn():
+    random.seed(3)
+    with untouched():
+        drawn = random.random()
+    assert random.random() == drawn
+
+
+def test_lists_that_hold_themselves_end():
+    thing = Thing()
+    thing.loop = [thing]
+    thing.loop.append(thing.loop)
+    with untouched(thing):
+        thing.loop.clear()
+    assert len(thing.loop) == 2
+
+
+class Tracked(list):
+    """Keeps its entries twice, as TensorFlow's lists do."""
+
+    def __init__(self, entries):
+        super().__init__(entries)
+        self.storage = list(entries)
+
+    def append(self, entry):
+        super().append(entry)
+        self.storage.append(entry)
+
+
+def test_a_list_that_keeps_its_entries_twice_is_put_back_whole():
+    thing = Thing()
+    thing.variables = Tracked([1])
+    with untouched(thing):
+        thing.variables.append(2)
+    assert (list(thing.variables), thing.variables.storage) == ([1], [1])

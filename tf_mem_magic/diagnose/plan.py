@@ -1,0 +1,196 @@
+"""What training will need, and what fits: a step that has not run, simulated at any batch size and for every change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from tf_mem_magic.core.plan import Ahead, Place, Plan, Row
+from tf_mem_magic.core.step import Node, Step
+from tf_mem_magic.diagnose.expected import SIXTEEN_BITS, UNSEEN
+from tf_mem_magic.memory.any_batch import AnyBatch, Line, any_batch
+from tf_mem_magic.memory.forecast import held_at_peak
+from tf_mem_magic.memory.roles import layer_of
+from tf_mem_magic.memory.sizes import in_half
+
+CARDS = (8, 12, 16, 24, 40, 48, 80)
+"""Sizes of cards, in GiB."""
+
+KEPT_BY_TENSORFLOW = 1800 << 20
+"""Bytes of a card that TensorFlow leaves to the system, at most (MinSystemMemory in gpu_device.cc)."""
+
+PARTS = 4
+"""Parts that a batch is divided into where gradients are accumulated."""
+
+MOST = 1 << 22
+"""The largest batch size that is looked for."""
+
+BATCHES = 2
+"""Batches of data that an input pipeline may hold on the device at once: the one that the step reads, and the next."""
+
+Bounds = Callable[[int], tuple[int, int]]
+"""Gives the peak at a batch size: its lower and its upper end."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A way to train: what becomes of the step, and of what lies beside it.
+
+    ``parts``: a batch goes through the model in that many. ``slots``: values of the optimizer for each weight.
+    """
+
+    key: str
+    name: str
+    policy: str = ""
+    blocks: tuple[str, ...] = ()
+    slots: int | None = None
+    parts: int = 1
+    note: str = ""
+
+
+def make_plan(ahead: Ahead, here: Iterable[Place]) -> Plan:
+    """Make the plan of a model's training.
+
+    Parameters
+    ----------
+    ahead : Ahead
+        The step that has not run.
+    here : iterable of Place
+        The devices of this process whose size is known; cards of usual sizes come after them.
+    """
+    places = (*here, *(Place(f"{n} GB", (n << 30) - KEPT_BY_TENSORFLOW) for n in CARDS))
+    cpu = bool(places and places[0].here and places[0].cpu)
+    rows = []
+    for change in _changes(ahead):
+        bounds = {on_cpu: _bounds(ahead, change, on_cpu) for on_cpu in {cpu, *(place.cpu for place in places)}}
+        low, high = bounds[cpu](ahead.batch)
+        fits = tuple(_largest(ahead, bounds[place.cpu], place, change.parts) for place in places)
+        rows.append(Row(change.key, change.name, low, high, fits, change.note))
+    kept = [rows[0], *(row for row in rows[1:] if row.high < rows[0].high)]
+    return Plan(ahead, ahead.batch, tuple(kept), places, _notes(ahead, places))
+
+
+def peak_at(ahead: Ahead, batch: int, cpu: bool = False) -> tuple[int, int]:
+    """Give the lower and the upper end of the peak of training as it is, at a batch size."""
+    return _bounds(ahead, _Change("", "as it is"), cpu)(batch)
+
+
+def _changes(ahead: Ahead) -> list[_Change]:
+    """List the ways to train whose effect on memory is known."""
+    found = [_Change("", "as it is")]
+    mixed = not ahead.policy.startswith("mixed_") and ahead.policy == "float32"
+    blocks = ahead.blocks if len(ahead.blocks) > 1 else ()
+    if mixed:
+        found.append(_Change("mixed-precision", "mixed_float16", "float16"))
+    if blocks:
+        found.append(_Change("rematerialize", f"rematerialize {len(blocks)} blocks", blocks=blocks))
+    if mixed and blocks:
+        found.append(_Change("mixed-precision", "mixed_float16 and rematerialize", "float16", blocks))
+    values = ahead.slots / ahead.trainable if ahead.trainable else 0
+    if values > 1.5:
+        found.append(_Change("lighter-optimizer", "SGD with momentum", slots=1))
+    if values > 0.5:
+        found.append(_Change("lighter-optimizer", "SGD", slots=0))
+    if len(ahead.steps) > 1 and ahead.batch >= PARTS:
+        found.append(_Change("accumulate-gradients", f"accumulate, {PARTS} parts", parts=PARTS))
+    return found
+
+
+def _bounds(ahead: Ahead, change: _Change, cpu: bool) -> Bounds:
+    """Give the function that tells the peak under a change at any batch size."""
+    cache = ahead.cache if cpu else 0
+    steps = tuple(in_half(step, change.policy) for step in ahead.steps) if change.policy else ahead.steps
+    peaks = _peaks(ahead, steps, cache)
+    whole = _peaks(ahead, ahead.steps, cache) if change.policy else peaks
+    saved = _saved(ahead, steps, frozenset(change.blocks), cache) if change.blocks else None
+    stays = ahead.weights + (ahead.slots if change.slots is None else change.slots * ahead.trainable)
+    stays += ahead.trainable if change.parts > 1 else 0
+
+    def at(batch: int) -> tuple[int, int]:
+        samples = -(-batch // change.parts)
+        peak = peaks.peak(samples)
+        low, high = peak.low, peak.high
+        if change.policy:
+            full = whole.peak(samples).high
+            high = max(int(full - (full - high) * SIXTEEN_BITS), high)
+        if saved is not None:
+            less = max(saved.at + saved.slope * (samples - ahead.batch), 0)
+            low, high = max(int(low - less), 0), int(high - less / 2)
+        data = ahead.data * samples
+        return stays + low + data, stays + int(max(low, high) * UNSEEN) + BATCHES * data
+
+    return at
+
+
+def _peaks(ahead: Ahead, steps: tuple[Step, ...], cache: int) -> AnyBatch:
+    one, other = steps[0], steps[-1]
+    return any_batch((one, other), ahead.batch, 2 * ahead.batch, cache)
+
+
+def _saved(ahead: Ahead, steps: tuple[Step, ...], blocks: frozenset[str], cache: int) -> Line:
+    """Give what blocks hold at the peak, but for the largest, which is computed again when it is needed."""
+    found = []
+    for step in steps:
+        held: dict[str, int] = {}
+        for name, size in held_at_peak(step, cache).items():
+            layer = layer_of(name, blocks)
+            if layer in blocks:
+                held[layer] = held.get(layer, 0) + size
+        found.append(sum(held.values()) - max(held.values(), default=0))
+    return Line(found[0], (found[-1] - found[0]) / ahead.batch if len(found) > 1 else 0.0)
+
+
+def _largest(ahead: Ahead, bounds: Bounds, place: Place, parts: int) -> int | None:
+    """Give the largest batch whose upper end fits a place, as a number that one would write; 0: not one sample.
+
+    None where the model takes one batch size only.
+    """
+    room = place.limit - place.taken
+    if len(ahead.steps) < 2:
+        return None
+
+    def fits(batch: int) -> bool:
+        return bounds(batch)[1] <= room
+
+    if not fits(parts):
+        return 0
+    first, last = 1, MOST
+    while first < last:
+        middle = (first + last + 1) // 2
+        if fits(middle * parts):
+            first = middle
+        else:
+            last = middle - 1
+    return rounded(first) * parts
+
+
+def rounded(batch: int) -> int:
+    """Round a batch size down to one that one would write: four binary digits, then zeros (13, 26, 104, 960)."""
+    unit = 1 << max(batch.bit_length() - 4, 0)
+    return batch // unit * unit
+
+
+def _notes(ahead: Ahead, places: tuple[Place, ...]) -> tuple[str, ...]:
+    """Say what the numbers do not cover."""
+    notes = []
+    if ahead.jit:
+        notes.append("XLA compiles this step: it then runs as one program, whose memory is another.")
+    kinds = {node.kind for step in ahead.steps[:1] for node in _all(step)}
+    if any(kind.startswith("Conv") for kind in kinds):
+        notes.append("On a GPU convolutions take workspace beside this, as much as cuDNN chooses.")
+    if places and places[0].cpu and any(kind.startswith("Conv3D") for kind in kinds):
+        notes.append("On a CPU the gradients of Conv3D take memory beside this that is not known.")
+    unknown = sum(
+        t.shape is None and t.dtype.startswith("float") for node in ahead.steps[0].nodes for t in node.outputs
+    )
+    if unknown:
+        notes.append(f"{unknown} tensors have sizes that only the run tells; they are not counted.")
+    if len(ahead.steps) < 2:
+        notes.append(f"The model takes batches of {ahead.batch} and no others.")
+    return tuple(notes)
+
+
+def _all(step: Step) -> Iterator[Node]:
+    yield from step.nodes
+    for body in step.bodies:
+        yield from _all(body)

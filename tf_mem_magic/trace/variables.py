@@ -1,0 +1,57 @@
+"""The variables and layers of models, as a graph knows them: by the handles that it captures, by name."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tf_mem_magic.core import troubles
+from tf_mem_magic.core.step import WIDTHS
+
+
+def variables_of(owner: Any) -> list[Any]:
+    """List the variables of a model or optimizer; none where it cannot tell them (a model that was never built)."""
+    try:
+        held = owner.variables
+        return list(held() if callable(held) else held)
+    except Exception as problem:
+        troubles.note("variables could not be listed", problem)
+        return []
+
+
+def handle_of(variable: Any) -> int:
+    """Identify a variable by its handle, which a graph that reads it captures."""
+    inner = getattr(variable, "_value", None)
+    handle = getattr(variable if inner is None else inner, "handle", None)
+    return id(variable if handle is None else handle)
+
+
+def captured_bytes(handle: Any) -> int:
+    """Give the bytes of the variable behind a handle that a graph captures; 0 where it does not tell."""
+    from math import prod
+
+    from tensorflow.python.ops import handle_data_util
+
+    data = handle_data_util.get_resource_handle_data(handle)
+    if not data.is_set or len(data.shape_and_type) != 1:
+        return 0
+    import tensorflow as tf
+
+    one = data.shape_and_type[0]
+    shape = tf.TensorShape(one.shape)
+    width = WIDTHS.get(tf.as_dtype(one.dtype).name, 0)
+    return prod(shape.as_list()) * width if shape.is_fully_defined() else 0
+
+
+def layer_names(model: Any) -> list[str]:
+    """Name the layers of a model that are no models themselves, outermost first."""
+    kinds = tuple(
+        kind
+        for module, name in (("keras.src.models.model", "Model"), ("tf_keras.src.engine.training", "Model"))
+        if isinstance(kind := getattr(sys.modules.get(module), name, None), type)
+    )
+    try:
+        return [str(layer.name) for layer in model._flattenlayers(include_self=False) if not isinstance(layer, kinds)]
+    except Exception as problem:
+        troubles.note("layers could not be listed", problem)
+        return []
