@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tf_mem_magic.core.plan import Ahead, Place, Plan, Row
@@ -27,6 +27,9 @@ MOST = 1 << 22
 
 BATCHES = 2
 """Batches of data that an input pipeline may hold on the device at once: the one that the step reads, and the next."""
+
+MOST_UNSPLIT = 128 << 20
+"""Bytes below which TensorFlow's allocator leaves what a chunk has beyond a request with it (bfc_allocator.cc)."""
 
 Bounds = Callable[[int], tuple[int, int]]
 """Gives the peak at a batch size: its lower and its upper end."""
@@ -103,6 +106,7 @@ def _bounds(ahead: Ahead, change: _Change, cpu: bool) -> Bounds:
     peaks = _peaks(ahead, steps, cache)
     whole = _peaks(ahead, ahead.steps, cache) if change.policy else peaks
     saved = _saved(ahead, steps, frozenset(change.blocks), cache) if change.blocks else None
+    unsplit = _line(ahead, [_largest_tensor(step) for step in steps])
     stays = ahead.weights + (ahead.slots if change.slots is None else change.slots * ahead.trainable)
     stays += ahead.trainable if change.parts > 1 else 0
 
@@ -117,7 +121,9 @@ def _bounds(ahead: Ahead, change: _Change, cpu: bool) -> Bounds:
             less = max(saved.at + saved.slope * (samples - ahead.batch), 0)
             low, high = max(int(low - less), 0), int(high - less / 2)
         data = ahead.data * samples
-        return stays + low + data, stays + int(max(low, high) * UNSEEN) + BATCHES * data
+        # One chunk at the least may be larger than what was asked for, by nearly as much again.
+        slack = min(unsplit.at + unsplit.slope * (samples - ahead.batch), MOST_UNSPLIT)
+        return stays + low + data, stays + int(max(low, high) * UNSEEN + max(slack, 0)) + BATCHES * data
 
     return at
 
@@ -137,7 +143,16 @@ def _saved(ahead: Ahead, steps: tuple[Step, ...], blocks: frozenset[str], cache:
             if layer in blocks:
                 held[layer] = held.get(layer, 0) + size
         found.append(sum(held.values()) - max(held.values(), default=0))
-    return Line(found[0], (found[-1] - found[0]) / ahead.batch if len(found) > 1 else 0.0)
+    return _line(ahead, found)
+
+
+def _line(ahead: Ahead, sizes: Sequence[int]) -> Line:
+    """Give the line through the bytes at the batch and at twice that."""
+    return Line(sizes[0], (sizes[-1] - sizes[0]) / ahead.batch)
+
+
+def _largest_tensor(step: Step) -> int:
+    return max((tensor.bytes or 0 for node in _all(step) for tensor in node.outputs if not tensor.count), default=0)
 
 
 def _largest(ahead: Ahead, bounds: Bounds, place: Place, parts: int) -> int | None:

@@ -76,6 +76,11 @@ def observe_ahead(
             return _observe(name, model, tuple(data), batch, shape, deadline)
     except (TooLargeError, TooManyError) as stopped:
         raise CannotPlanError(str(stopped)) from None
+    except CannotPlanError:
+        raise
+    except Exception as failed:
+        told = " ".join(str(failed).split())[:200]
+        raise CannotPlanError(f"the step of `{name}` could not be read ({type(failed).__name__}: {told})") from None
 
 
 def _check(name: str, model: Any) -> None:
@@ -87,13 +92,19 @@ def _check(name: str, model: Any) -> None:
         raise CannotPlanError(f"Keras runs on {keras.backend.backend()}; only steps of TensorFlow are planned")
     if not model.compiled:
         raise CannotPlanError(f"`{name}` is not compiled: its optimizer and loss are not known; call {name}.compile(…)")
-    if model.run_eagerly:
+    if model.run_eagerly or _functions_run_eagerly():
         raise CannotPlanError(f"`{name}` runs operation by operation (run_eagerly): there is no graph of its step")
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync > 1:
         raise CannotPlanError(
             f"`{name}` trains on {strategy.num_replicas_in_sync} devices at once; only one is planned"
         )
+
+
+def _functions_run_eagerly() -> bool:
+    import tensorflow as tf
+
+    return bool(tf.config.functions_run_eagerly())
 
 
 def _observe(
