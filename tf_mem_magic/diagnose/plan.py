@@ -63,9 +63,9 @@ def make_plan(ahead: Ahead, here: Iterable[Place]) -> Plan:
     """
     places = (*here, *(Place(f"{n} GB", (n << 30) - KEPT_BY_TENSORFLOW) for n in CARDS))
     cpu = bool(places and places[0].here and places[0].cpu)
-    rows = []
+    rows, walked = [], _Walked(ahead)
     for change in _changes(ahead):
-        bounds = {on_cpu: _bounds(ahead, change, on_cpu) for on_cpu in {cpu, *(place.cpu for place in places)}}
+        bounds = {on_cpu: _bounds(walked, change, on_cpu) for on_cpu in {cpu, *(place.cpu for place in places)}}
         low, high = bounds[cpu](ahead.batch)
         fits = tuple(_largest(ahead, bounds[place.cpu], place, change.parts) for place in places)
         rows.append(Row(change.key, change.name, low, high, fits, change.note))
@@ -75,7 +75,7 @@ def make_plan(ahead: Ahead, here: Iterable[Place]) -> Plan:
 
 def peak_at(ahead: Ahead, batch: int, cpu: bool = False) -> tuple[int, int]:
     """Give the lower and the upper end of the peak of training as it is, at a batch size."""
-    return _bounds(ahead, _Change("", "as it is"), cpu)(batch)
+    return _bounds(_Walked(ahead), _Change("", "as it is"), cpu)(batch)
 
 
 def _changes(ahead: Ahead) -> list[_Change]:
@@ -99,12 +99,35 @@ def _changes(ahead: Ahead) -> list[_Change]:
     return found
 
 
-def _bounds(ahead: Ahead, change: _Change, cpu: bool) -> Bounds:
+class _Walked:
+    """The peaks of a step at any batch size; each way to run it is walked through once."""
+
+    def __init__(self, ahead: Ahead) -> None:
+        self.ahead = ahead
+        self._steps: dict[str, tuple[Step, ...]] = {"": ahead.steps}
+        self._peaks: dict[tuple[str, int], AnyBatch] = {}
+
+    def steps(self, policy: str) -> tuple[Step, ...]:
+        """Give the step as it is computed under a policy."""
+        if policy not in self._steps:
+            self._steps[policy] = tuple(in_half(step, policy) for step in self.ahead.steps)
+        return self._steps[policy]
+
+    def peaks(self, policy: str, cache: int) -> AnyBatch:
+        """Give its peaks."""
+        key = policy, cache
+        if key not in self._peaks:
+            steps, batch = self.steps(policy), self.ahead.batch
+            self._peaks[key] = any_batch((steps[0], steps[-1]), batch, 2 * batch, cache)
+        return self._peaks[key]
+
+
+def _bounds(walked: _Walked, change: _Change, cpu: bool) -> Bounds:
     """Give the function that tells the peak under a change at any batch size."""
+    ahead = walked.ahead
     cache = ahead.cache if cpu else 0
-    steps = tuple(in_half(step, change.policy) for step in ahead.steps) if change.policy else ahead.steps
-    peaks = _peaks(ahead, steps, cache)
-    whole = _peaks(ahead, ahead.steps, cache) if change.policy else peaks
+    steps = walked.steps(change.policy)
+    peaks, whole = walked.peaks(change.policy, cache), walked.peaks("", cache)
     saved = _saved(ahead, steps, frozenset(change.blocks), cache) if change.blocks else None
     unsplit = _line(ahead, [_largest_tensor(step) for step in steps])
     stays = ahead.weights + (ahead.slots if change.slots is None else change.slots * ahead.trainable)
@@ -126,11 +149,6 @@ def _bounds(ahead: Ahead, change: _Change, cpu: bool) -> Bounds:
         return stays + low + data, stays + int(max(low, high) * UNSEEN + max(slack, 0)) + BATCHES * data
 
     return at
-
-
-def _peaks(ahead: Ahead, steps: tuple[Step, ...], cache: int) -> AnyBatch:
-    one, other = steps[0], steps[-1]
-    return any_batch((one, other), ahead.batch, 2 * ahead.batch, cache)
 
 
 def _saved(ahead: Ahead, steps: tuple[Step, ...], blocks: frozenset[str], cache: int) -> Line:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tf_mem_magic.core.step import Step
-from tf_mem_magic.memory.forecast import ABOVE, BESIDE, RUNNING, Peak, held_over
+from tf_mem_magic.memory.forecast import ABOVE, BESIDE, RUNNING, Peak, moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +54,14 @@ def any_batch(steps: Sequence[Step], batch: int, other: int, cache: int = 0) -> 
     if not alike or batch == other:
         raise ValueError("the step has other operations at another batch size")
 
-    def lines(order: str, above: float, beside: float) -> tuple[Line, ...]:
-        one = held_over(first, order, cache, above, beside)
-        two = held_over(second, order, cache, above, beside)
-        return _outermost([Line(a, (a - b) / (batch - other)) for a, b in zip(one, two)], batch)
-
-    return AnyBatch(
-        batch,
-        tuple(lines(order, 1.0, BESIDE) for order in RUNNING),
-        tuple(lines(order, ABOVE, 1.0) for order in RUNNING),
-    )
+    lower: list[tuple[Line, ...]] = []
+    upper: list[tuple[Line, ...]] = []
+    for order in RUNNING:
+        pairs = list(zip(moments(first, order, cache), moments(second, order, cache)))
+        for found, above, beside in ((lower, 1.0, BESIDE), (upper, ABOVE, 1.0)):
+            held = ((one.held(above, beside), two.held(above, beside)) for one, two in pairs)
+            found.append(_outermost([Line(a, (a - b) / (batch - other)) for a, b in held], batch))
+    return AnyBatch(batch, tuple(lower), tuple(upper))
 
 
 def _highest(lines: Sequence[Line], more: int) -> int:

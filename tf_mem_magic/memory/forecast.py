@@ -48,38 +48,47 @@ def peak_of(step: Step, cache: int = 0) -> Peak:
     return Peak(low[0], high[0], high[1])
 
 
-def held_over(step: Step, order: str, cache: int = 0, above: float = 1.0, beside: float = 0.0) -> list[int]:
-    """List the bytes that the step holds as each operation runs, in one order of execution.
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a step holds while operation ``at`` runs, in bytes.
 
-    Tensors count ``above`` times, and with ``beside`` of a second kernel's temporaries.
+    ``tensors``: all that is alive. ``own``: temporaries of the operation. ``beside``: those of the largest that could
+    run beside it.
     """
-    return [held for held, _ in _moments(step, order, cache, above, beside)]
+
+    at: int
+    tensors: int
+    own: int = 0
+    beside: int = 0
+
+    def held(self, above: float, share: float) -> int:
+        """Give the bytes with tensors ``above`` times as large, and a ``share`` of what could run beside."""
+        return int(self.tensors * above) + self.own + int(self.beside * share)
 
 
-def _peak(step: Step, order: str, cache: int, above: float = 1.0, beside: float = 0.0) -> tuple[int, str]:
-    """Find the peak in one order, and the operation that runs then."""
-    best, where = 0, ""
-    for held, at in _moments(step, order, cache, above, beside):
-        if held > best:
-            best, where = held, step.nodes[at].name
-    return best, where
-
-
-def _moments(step: Step, order: str, cache: int, above: float, beside: float) -> Iterator[tuple[int, int]]:
-    """Yield the bytes that are held while each operation runs, and which it is."""
+def moments(step: Step, order: str, cache: int = 0) -> Iterator[Moment]:
+    """Yield what is held as each operation runs, in one order of execution."""
     walk = Walk(step, order)
     temporaries = {at: size for at in range(len(step.nodes)) if cache and (size := temporary_bytes(step, at, cache))}
     for at in walk.run():
-        node = step.nodes[at]
-        held = int(walk.bytes * above)
-        if node.body is not None:
-            held += int(_loop_peak(step, at, cache) * above)
+        if step.nodes[at].body is not None:
+            yield Moment(at, walk.bytes + _loop_peak(step, at, cache))
+        elif at in temporaries:
+            # What is ready may run beside it.
+            beside = max((temporaries.get(one, 0) for one in walk.ready), default=0)
+            yield Moment(at, walk.bytes, temporaries[at], beside)
         else:
-            held += temporaries.get(at, 0)
-            if beside and at in temporaries:
-                # What is ready may run beside it.
-                held += int(max((temporaries.get(one, 0) for one in walk.ready), default=0) * beside)
-        yield held, at
+            yield Moment(at, walk.bytes)
+
+
+def _peak(step: Step, order: str, cache: int, above: float = 1.0, beside: float = 0.0) -> tuple[int, str]:
+    """Find the peak in one order: tensors ``above`` times as large, and ``beside`` of a second kernel's temporaries."""
+    best, where = 0, ""
+    for moment in moments(step, order, cache):
+        held = moment.held(above, beside)
+        if held > best:
+            best, where = held, step.nodes[moment.at].name
+    return best, where
 
 
 def _loop_peak(step: Step, at: int, cache: int) -> int:
