@@ -30,7 +30,7 @@ class Ahead:
     trainable : int
         Bytes of the weights that are trained.
     optimizer : str
-        The class of the optimizer.
+        The class of the optimizer, or those of several; empty: there is none.
     policy : str
         The dtype policy that the model follows.
     layers : tuple of str

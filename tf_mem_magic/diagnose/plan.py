@@ -22,7 +22,7 @@ KEPT_BY_TENSORFLOW = 1800 << 20
 PARTS = 4
 """Parts that a batch is divided into where gradients are accumulated."""
 
-MOST = 1 << 22
+MOST = 1 << 26
 """The largest batch size that is looked for."""
 
 BATCHES = 2

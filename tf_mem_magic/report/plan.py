@@ -14,7 +14,8 @@ def headline(plan: Plan) -> str:
     unit = unit_of(plan)
     kept = ahead.weights + ahead.slots
     later = f", {size(kept - ahead.made, unit)} of it not made yet" if kept - ahead.made > kept // 100 else ""
-    beside = f"weights and {ahead.optimizer}'s values {size(kept, unit)}{later}"
+    values = f" and {ahead.optimizer}'s values" if ahead.optimizer else ""
+    beside = f"weights{values} {size(kept, unit)}{later}"
     return (
         f"{ahead.model}.fit at batch {plan.batch} ({ahead.batch_from}): a peak of {size_range(row.low, row.high, unit)}"
         f" is expected; {beside}."

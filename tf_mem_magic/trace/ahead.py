@@ -68,11 +68,13 @@ def observe_ahead(
     _check(name, model)
     deadline = time.thread_time() + seconds
     import tensorflow as tf
+    from tensorflow.python.eager import context
 
     quiet = contextlib.redirect_stdout(io.StringIO())
     try:
-        with untouched(model, stored(model)), tf.Graph().as_default(), quiet, warnings.catch_warnings():
+        with untouched(model, stored(model)), tf.Graph().as_default() as outer, quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            outer.seed = context.global_seed()
             return _observe(name, model, tuple(data), batch, shape, deadline)
     except (TooLargeError, TooManyError) as stopped:
         raise CannotPlanError(str(stopped)) from None
@@ -136,7 +138,7 @@ def _observe(
         made=made,
         data=sum(_bytes(spec, 1) for spec in keras.tree.flatten(given)),
         trainable=sum(array_bytes(v) for v in model.trainable_variables),
-        optimizer=type(_inner(model.optimizer)).__name__,
+        optimizer=" and ".join(dict.fromkeys(type(_inner(one)).__name__ for one in optimizers_of(model))),
         policy=str(model.dtype_policy.name),
         layers=tuple(layer_names(model)),
         blocks=_blocks(model),
