@@ -7,6 +7,7 @@ from tf_mem_magic.core.options import (
     HelpRequestedError,
     OptionError,
     Options,
+    line_parser,
     parse_cell_line,
     parse_line,
 )
@@ -112,7 +113,14 @@ def test_help_lists_only_what_works():
     with pytest.raises(HelpRequestedError) as caught:
         parse_line("-h")
     assert "%%tfmem" in str(caught.value)
-    assert "plan" not in str(caught.value)
+    assert "before anything ran" in str(caught.value)
+
+
+def test_every_command_that_is_listed_is_carried_out():
+    from tf_mem_magic.session.commands.dispatch import _COMMANDS
+
+    verbs = next(action for action in line_parser()._actions if action.choices)
+    assert set(verbs.choices) == set(_COMMANDS)
 
 
 def test_a_budget_below_nothing_is_named_as_what_it_is():

@@ -33,7 +33,7 @@ from tf_mem_magic.memory.events import traced_steps
 from tf_mem_magic.sources import Unavailable
 from tf_mem_magic.sources._context import initialised_context
 from tf_mem_magic.trace.events import MOST_BYTES, read_events
-from tf_mem_magic.trace.observe import layer_names
+from tf_mem_magic.trace.variables import layer_names
 
 STEPS = 4
 """Steps that a ``fit`` goes on before the trace ends: the first of them is caught in its middle."""
