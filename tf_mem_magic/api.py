@@ -20,7 +20,7 @@ from tf_mem_magic.core.recording import Recording, Status
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from tf_mem_magic.core.plan import Plan
+    from tf_mem_magic.diagnose.planning.values import Plan
     from tf_mem_magic.record.pool import SourcePool
 
 _last: Report | None = None
@@ -222,7 +222,7 @@ def plan_named(
     import gc
     import time
 
-    from tf_mem_magic.diagnose.plan import make_plan
+    from tf_mem_magic.diagnose.planning.plan import make_plan
     from tf_mem_magic.record.places import place_here
     from tf_mem_magic.release.gradient_registry import tie_gradients_to_graphs
     from tf_mem_magic.trace.ahead import observe_ahead

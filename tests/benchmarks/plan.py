@@ -18,8 +18,8 @@ MIB = 1 << 20
 
 MEASURE = """
 import gc, json, sys, time
-from tf_mem_magic.core.plan import Place
-from tf_mem_magic.diagnose.plan import make_plan, peak_at
+from tf_mem_magic.diagnose.planning.values import Place
+from tf_mem_magic.diagnose.planning.plan import make_plan, peak_at
 from tf_mem_magic.trace.ahead import observe_ahead
 given = json.load(sys.stdin)
 batches = [given["batch"] // 4, given["batch"] // 2, given["batch"]]

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tf_mem_magic.core.plan import Place
+from tf_mem_magic.diagnose.planning.values import Place
 from tf_mem_magic.record.places import place_here
 
 GIB = 1 << 30

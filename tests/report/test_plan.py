@@ -3,8 +3,8 @@
 import re
 from html.parser import HTMLParser
 
-from tests.diagnose.test_plan import AHEAD, WEIGHTS, here
-from tf_mem_magic.diagnose.plan import make_plan
+from tests.diagnose.planning.test_plan import AHEAD, WEIGHTS, here
+from tf_mem_magic.diagnose.planning.plan import make_plan
 from tf_mem_magic.report.html.plan import plan_html
 from tf_mem_magic.report.plan import fits_here, headline, plan_text
 

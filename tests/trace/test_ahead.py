@@ -11,7 +11,7 @@ SCRIPT = """
 import gc, json, random, sys, time
 import numpy as np, keras, tensorflow as tf
 from keras import layers as L
-from tf_mem_magic.diagnose.plan import make_plan, peak_at
+from tf_mem_magic.diagnose.planning.plan import make_plan, peak_at
 from tf_mem_magic.release.gradient_registry import tie_gradients_to_graphs
 from tf_mem_magic.trace.ahead import observe_ahead
 from tf_mem_magic.trace.given import CannotPlanError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tf_mem_magic.core.plan import Place
+from tf_mem_magic.diagnose.planning.values import Place
 from tf_mem_magic.record.pool import SourcePool
 
 _KEPT = 1800 << 20

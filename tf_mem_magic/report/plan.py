@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tf_mem_magic.core.plan import Place, Plan, Row
 from tf_mem_magic.core.units import Unit, brief_unit, duration, size, size_range
+from tf_mem_magic.diagnose.planning.values import Place, Plan, Row
 
 HEAD = "largest batch that fits"
 

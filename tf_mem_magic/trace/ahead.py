@@ -14,8 +14,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from tf_mem_magic.core.plan import Ahead
 from tf_mem_magic.core.step import WIDTHS, Step
+from tf_mem_magic.diagnose.planning.values import Ahead
 from tf_mem_magic.facts.models import array_bytes, is_keras_2, optimizers_of
 from tf_mem_magic.facts.names import stored
 from tf_mem_magic.memory.rewrites import as_run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tf_mem_magic.core.plan import Plan, Row
+from tf_mem_magic.diagnose.planning.values import Plan, Row
 from tf_mem_magic.report.html.markup import FAINT, LINE, MONO, escaped, line, prose
 from tf_mem_magic.report.picture.palette import BEFORE, FAILED
 from tf_mem_magic.report.plan import HEAD, basis, cells, fits_here, headline, heads, is_tight

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from tests.memory.steps import dense_stack
-from tf_mem_magic.core.plan import Ahead, Place
-from tf_mem_magic.diagnose.plan import CARDS, make_plan, peak_at, rounded
+from tf_mem_magic.diagnose.planning.plan import CARDS, make_plan, peak_at, rounded
+from tf_mem_magic.diagnose.planning.values import Ahead, Place
 
 MIB = 1 << 20
 WIDTH = 256

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tf_mem_magic.core.plan import Ahead, Place, Plan, Row
 from tf_mem_magic.core.step import Node, Step
 from tf_mem_magic.diagnose.expected import SIXTEEN_BITS, UNSEEN
+from tf_mem_magic.diagnose.planning.values import Ahead, Place, Plan, Row
 from tf_mem_magic.memory.any_batch import AnyBatch, Line, any_batch
 from tf_mem_magic.memory.forecast import held_at_peak
 from tf_mem_magic.memory.roles import layer_of

@@ -1,0 +1,1 @@
+"""A plan: what training will need, and what fits, before anything ran."""
