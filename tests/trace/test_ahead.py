@@ -32,7 +32,7 @@ def refusal(*given, **more):
 def make(metrics=("accuracy",)):
     keras.utils.set_random_seed(7)
     model = keras.Sequential([keras.Input((16, 16, 3)), L.Conv2D(8, 3), L.BatchNormalization(), L.Dropout(0.5),
-                              L.Flatten(), L.Dense(32, activation="gelu"), L.Dense(10)])
+                              L.Flatten(), L.Dense(256, activation="gelu"), L.Dense(10)])
     model.compile("adam", CE(), metrics=list(metrics), jit_compile=False)
     return model
 
@@ -190,9 +190,10 @@ def test_a_plan_leaves_weights_attributes_random_states_and_names_as_they_are(fo
 
 @pytest.mark.tf
 def test_a_plan_makes_no_variable_and_takes_no_memory_of_the_device(found):
-    least = found["trainable"] / 10
-    assert abs(found["left"]) < least
-    assert found["peak while planning"] < least
+    small = 1 << 20
+    assert found["trainable"] > small
+    assert found["left"] == 0
+    assert found["peak while planning"] < small
 
 
 @pytest.mark.tf
