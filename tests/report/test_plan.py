@@ -70,3 +70,9 @@ def test_a_name_that_looks_like_html_stays_text():
 
     plan = dataclasses.replace(PLAN, ahead=dataclasses.replace(AHEAD, model="models['<b>']"))
     assert "<b>']" not in plan_html(plan)
+
+
+def test_where_the_batch_does_not_matter_any_fits():
+    import dataclasses
+
+    assert " any " in plan_text(make_plan(dataclasses.replace(AHEAD, steps=(AHEAD.steps[0],) * 2, data=0), [])) + " "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tf_mem_magic.core.units import Unit, brief_unit, duration, size, size_range
+from tf_mem_magic.diagnose.planning.plan import MOST
 from tf_mem_magic.diagnose.planning.values import Place, Plan, Row
 
 HEAD = "largest batch that fits"
@@ -80,7 +81,7 @@ def _place(place: Place, unit: Unit) -> str:
 
 
 def _batch(batch: int | None) -> str:
-    return "—" if batch is None else "none" if not batch else str(batch)
+    return "—" if batch is None else "none" if not batch else "any" if batch >= MOST else str(batch)
 
 
 def _set(cell: str, width: int, column: int) -> str:

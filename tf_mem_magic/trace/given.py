@@ -67,7 +67,7 @@ def specs_of_model(model: Any, shape: tuple[int, ...]) -> tuple[Any, int | None]
     """
     import keras
 
-    inputs = getattr(model, "_inputs_struct", None) or _inputs(model)
+    inputs = _inputs(model)
     if inputs is None:
         if not shape:
             raise CannotPlanError(
@@ -122,8 +122,8 @@ def _name(loss: Any) -> str:
 
 
 def _inputs(model: Any) -> Any:
-    inner = getattr(model, "_functional", None)
-    return getattr(inner, "_inputs_struct", None)
+    own = getattr(model, "_inputs_struct", None)
+    return own if own is not None else getattr(getattr(model, "_functional", None), "_inputs_struct", None)
 
 
 def _spec(shape: Any, dtype: Any) -> Any:

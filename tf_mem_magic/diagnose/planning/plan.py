@@ -22,8 +22,8 @@ KEPT_BY_TENSORFLOW = 1800 << 20
 PARTS = 4
 """Parts that a batch is divided into where gradients are accumulated."""
 
-MOST = 1 << 26
-"""The largest batch size that is looked for."""
+MOST = 1 << 20
+"""The largest batch size that is looked for: where it fits, any does."""
 
 BATCHES = 2
 """Batches of data that an input pipeline may hold on the device at once: the one that the step reads, and the next."""
@@ -194,7 +194,7 @@ def _largest(ahead: Ahead, bounds: Bounds, place: Place, parts: int) -> int | No
             first = middle
         else:
             last = middle - 1
-    return rounded(first) * parts
+    return MOST if first == MOST else rounded(first) * parts
 
 
 def rounded(batch: int) -> int:
