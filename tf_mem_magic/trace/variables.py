@@ -51,7 +51,7 @@ def layer_names(model: Any) -> list[str]:
         if isinstance(kind := getattr(sys.modules.get(module), name, None), type)
     )
     try:
-        return [str(layer.name) for layer in model._flattenlayers(include_self=False) if not isinstance(layer, kinds)]
+        return [str(layer.name) for layer in model._flatten_layers(include_self=False) if not isinstance(layer, kinds)]
     except Exception as problem:
         troubles.note("layers could not be listed", problem)
         return []
