@@ -79,7 +79,7 @@ def found():
 def test_events_of_all_threads_stand_in_order_of_time(found):
     device, limit, names, cut, seconds, sizes, requested, addresses, in_use, runs, ops = found["two threads"]
     assert (device, limit, cut) == ("GPU:0", 1000, None)
-    assert (seconds, sizes, in_use) == ([1.0, 2.0, 3.0], [60, 40, -60], [60, 100, 40])
+    assert (seconds, sizes, in_use) == ([0.0, 1.0, 2.0], [60, 40, -60], [60, 100, 40])
     assert (requested, addresses, runs) == ([59, 39, 59], [1, 2**64 - 8, 1], [-5, -5, -5])
     assert [names[i] for i in ops] == [
         ["a layer's path", "output", False],
