@@ -87,6 +87,16 @@ def test_history_and_last_tell_of_the_failure_and_of_what_was_applied(kernel):
     assert [text[0] for text in last][-2:] == ["✗", "✓"], last
 
 
+def test_deployment_is_told_once_for_a_model_and_not_where_it_was_only_built(kernel):
+    kernel.run("%%tfmem\na, b = x[:64], x[:64, :8]\nnet = keras.Sequential([keras.Input((256,)), keras.layers.Dense(2048), "
+               "keras.layers.Dense(8)])\nnet.compile('sgd', 'mse')")  # fmt: skip
+    told = [kernel.value("bool(t.last_report().outcome.new_cells)")]
+    for _ in range(2):
+        assert kernel.run("%%tfmem\nnet.fit(a, b, batch_size=32, epochs=1, verbose=0)").status == "ok"
+        told.append(kernel.value("bool(t.last_report().outcome.new_cells)"))
+    assert told == [False, True, False]
+
+
 def test_a_rerun_gives_its_own_report_while_every_cell_is_watched(kernel):
     assert "ok" == rerun(kernel).status
     assert GOOD == kernel.value("facts(got)")

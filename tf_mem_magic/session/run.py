@@ -182,8 +182,9 @@ class CellRun:
         recording = with_step(with_garbage(told), error, self.host.shell.user_ns)
         failed = sum(report.status == "oom" for report in self.host.reports)
         recording = replace(recording, failed_before=failed)
-        # Offered once for each model: whoever trains it again knows by then.
-        models = {(model.name, model.weight_bytes) for model in deployable(recording)[:1]} - self.host.deployed
+        # Offered once for each model, where it was at work: whoever trains it again knows by then.
+        at_work = [m for m in deployable(recording)[:1] if recording.facts.batches or m.steps > (m.steps_before or 0)]
+        models = {(model.name, model.weight_bytes) for model in at_work} - self.host.deployed
         deploys = bool(models) and (self.run.rerun is None or self.run.rerun.continues)
         notices = (*self._notices, *self._capture.notices, *troubles.since(self._troubles))
         notices += self._check_settings(recording)
