@@ -67,6 +67,10 @@ class NotingActions:
         order = Order("plan", proposal.title, proposal.key, tuple(steps), proposal.original, proposal.source, page)
         return Ordered(order, proposal.prologue + "\n" + begin_code(order))
 
+    def plan_restart(self, proposal: Proposal) -> str:
+        NOTES.append(("plan_restart", proposal.key))
+        return f"{proposal.title}: planned."
+
     def when_idle(self, work: Any) -> None:
         work()
 

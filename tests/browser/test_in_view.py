@@ -20,6 +20,7 @@ FAILS = "\n".join(["def at(depth):", "    return at(depth - 1) if depth else np.
 SLOW = f"%%tfmem\ntime.sleep(4)\n{FAILS}"
 QUICK = f"%%tfmem\n{FAILS}"
 REPORTED = f"%%tfmem --on-oom raise\n{FAILS}"
+UNTRIED = f"%%tfmem --on-oom auto\n{FAILS}"
 ABOVE, BELOW = 12, 12
 FAILING = 1 + ABOVE
 
@@ -94,7 +95,11 @@ def shown_error(lab: Lab) -> tuple[float, str, str]:
     return round(height, 2), button.inner_text()[0], button.get_attribute("aria-expanded")
 
 
-@pytest.mark.parametrize("cell", [SLOW, REPORTED], ids=["after the strip was there", "where it only reports"])
+@pytest.mark.parametrize(
+    "cell",
+    [SLOW, REPORTED, UNTRIED],
+    ids=["after the strip was there", "where it only reports", "where nothing could be tried"],
+)
 def test_in_a_long_notebook_a_failure_comes_into_view(lab, cell):
     run_all(lab, cell, "view.ipynb")
     has_failed(lab)

@@ -400,8 +400,8 @@ def test_without_the_kernel_the_panel_runs_the_copy(lab, notebook):
 def test_without_restart_the_panel_says_what_to_do(lab, notebook):
     hidden(lab, notebook, "hide(s, 'restartKernel'); hide(s.session.kernel, 'restart');", RESTART, "print(demo.NOTES)")
     lab.click("Grow on demand")
-    lab.page.get_by_text("Restart the kernel, then run %tfmem resume.").wait_for()
-    assert "[('prepare_restart', 'memory-growth')]" == run_text(lab, 2)
+    lab.page.get_by_text("This takes a restart, which the page cannot do. Grow on demand: planned.").wait_for()
+    assert "[('plan_restart', 'memory-growth')]" == run_text(lab, 2)
 
 
 def test_the_panel_is_usable_by_keyboard(lab, notebook):

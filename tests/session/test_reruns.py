@@ -71,7 +71,8 @@ def test_free_without_a_name_lists_what_could_go_in_columns(kernel):
     _, found, listed = kernel.run("%tfmem free").out.partition("What could go (%tfmem free NAME):\n")
     assert found
     columns = [re.fullmatch(r"  (\S+ +\S+ .?iB  )\S.*", line) for line in listed.splitlines()]
-    assert len({match and len(match[1]) for match in columns}) == 1, listed
+    assert all(columns), listed
+    assert len({len(match[1]) for match in columns}) == 1, listed
 
 
 def test_apply_takes_a_change_by_its_key_and_shows_one_report(kernel):

@@ -50,6 +50,10 @@ class Notes(NotingActions):
         steps = tuple(Step(each, "", "") for each in ticked or ())
         return Ordered(Order("plan", proposal.title, proposal.key, steps, CELL, CELL, page), "prologue")
 
+    def plan_restart(self, proposal):
+        self.notes.append(("plan_restart", proposal.key))
+        return "It is <planned>."
+
     def dismissed(self):
         self.notes.append(("dismissed",))
 
@@ -402,8 +406,8 @@ def test_cancelling_a_restart_brings_the_choices_back(driven):
 def test_where_the_page_cannot_restart_the_panel_says_what_to_do(driven):
     d = driven(restart_outcome(), restart=False)
     d.buttons()["Grow on demand"].click()
-    assert "Restart the kernel, then run %tfmem resume." in d.said()
-    assert [("prepare_restart", "memory-growth")] == d.actions.notes
+    assert "This takes a restart, which the page cannot do. It is &lt;planned&gt;." in d.said()
+    assert [("plan_restart", "memory-growth")] == d.actions.notes
 
 
 def test_undo_asks_the_page_to_put_the_old_code_back(driven):

@@ -103,6 +103,16 @@ class PanelActions:
         replay = tuple(replace(one, ticked=one.cell.cell_id in ticked) for one in self._listed)
         return prepare_restart(self._run, proposal, replay, page)
 
+    def plan_restart(self, proposal: Proposal) -> str:
+        """Save the plan of a restart that the person makes; say what to do then, or why it could not be saved."""
+        from tf_mem_magic.session.restarts.plans import PlanError
+        from tf_mem_magic.session.restarts.restart import plan_restart
+
+        try:
+            return plan_restart(self._run, proposal)
+        except PlanError as problem:
+            return str(problem)
+
     def _rerun(self, source: str, key: str, how: How) -> Rerun | None:
         """Make the rerun that ``source`` is for the remedy ``key``; None where no remedy has that key."""
         same = [p for p in self._proposals() if p.key == key]

@@ -274,7 +274,10 @@ class CellRun:
 
         ladder = Ladder(self._options)
         last = ladder.climb(self, stop)
-        if not ladder.tries or self.report is None:
+        if self.report is None:
+            return False
+        if not ladder.tries:
+            self._presenter.tell_untried(self.report)
             return False
         if last is None or last.report is None:
             # The last try's report is about lines of a cell that is saved nowhere: the first one is shown again.

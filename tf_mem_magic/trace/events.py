@@ -7,6 +7,7 @@ from array import array
 from operator import itemgetter
 from typing import Any
 
+from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.dump import device_of
 from tf_mem_magic.memory.events import Events
 
@@ -47,7 +48,7 @@ def read_events(data: bytes, device: str = "", seconds: float = SECONDS) -> Even
         If it cannot be read; the text says why.
     """
     if len(data) > MOST_BYTES:
-        raise ValueError(f"the trace has {len(data) >> 20} MiB, more than is read")
+        raise ValueError(f"the trace has {size(len(data))}, more than is read")
     plane = _plane_of(data)
     if plane is None:
         raise ValueError("the profiler wrote nothing about the host")

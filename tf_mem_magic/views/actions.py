@@ -81,6 +81,9 @@ class Actions(Protocol):
         ``page`` is the page that will run them.
         """
 
+    def plan_restart(self, proposal: Proposal) -> str:
+        """Save the plan of a restart that the person makes; say what to do then, or why it could not be saved."""
+
     def when_idle(self, work: Callable[[], None]) -> None:
         """Call ``work`` once the kernel has nothing else to do: until then it takes no message of the page."""
 

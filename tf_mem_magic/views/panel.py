@@ -214,8 +214,7 @@ class Panel:
             self._work("Asking the page for the notebook's cells …")
             self._ask("cells", proposal.key, original=proposal.replaces)
             return
-        self._actions.prepare_restart(proposal)
-        self._say("This takes a restart, which the page cannot do. Restart the kernel, then run %tfmem resume.")
+        self._say(f"This takes a restart, which the page cannot do. {self._actions.plan_restart(proposal)}")
 
     def _show_checklist(self, proposal: Proposal, cells: tuple[NotebookCell, ...]) -> None:
         def restart() -> None:

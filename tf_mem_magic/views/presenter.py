@@ -47,6 +47,9 @@ class Presenter(Protocol):
     def tell_tries(self, report: Report) -> None:
         """Show the report of a run that nothing helped, with all that was tried."""
 
+    def tell_untried(self, report: Report) -> None:
+        """Bring the report of a failed run into view on which nothing was tried without a click."""
+
     def retire(self) -> None:
         """Leave something static behind."""
 
@@ -137,6 +140,13 @@ class NotebookPresenter:
         self._replace(tried_bundle(report.outcome))
         if self._attended and not self._is_hosted and is_failure(report.outcome):
             self._show_in_panel(report.outcome, "")
+
+    def tell_untried(self, report: Report) -> None:
+        """Let the page learn that memory ran out: until now remedies might have helped without a click."""
+        from tf_mem_magic.report.bundle import choices_bundle
+
+        if self._attended and not self._is_hosted and is_failure(report.outcome):
+            self._show_in_panel(report.outcome, choices_bundle(report.outcome)["text/html"])
 
     def _replace(self, bundle: dict[str, Any]) -> None:
         self._report_slot.fill(bundle)
@@ -241,6 +251,9 @@ class TerminalPresenter:
     def tell_tries(self, report: Report) -> None:
         """Print the report with what was tried."""
         print(report)
+
+    def tell_untried(self, report: Report) -> None:
+        """Leave what was printed."""
 
     def retire(self) -> None:
         """Leave what was printed."""

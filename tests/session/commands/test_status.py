@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.session.commands.growth import Growth
-from tf_mem_magic.session.commands.status import growing, traced_often, unnamed
+from tf_mem_magic.session.commands.status import growing, table, traced_often, unnamed
 
 MIB = 1 << 20
 
@@ -31,6 +31,15 @@ def test_what_grew_from_cell_to_cell_is_listed_by_name_with_its_levels():
     for cache in (10, 20):
         session.growth.note(Recording(Cell("step()"), facts=facts(cache)))
     assert growing(session, facts(30)) == ["grew from cell to cell:", "  cache: 10.0 → 20.0 → 30.0 MiB"]
+
+
+def test_names_and_sizes_stand_in_columns():
+    lines = table([("cache", 30 * MIB, "tf.Tensor"), ("a_longer_name", 5, "numpy.ndarray"), ("x", 1023 * MIB, "list")])
+    assert lines == [
+        "  cache            30.0 MiB  tf.Tensor",
+        "  a_longer_name         5 B  numpy.ndarray",
+        "  x                 1.0 GiB  list",
+    ]
 
 
 def test_without_tensorflow_nothing_was_traced():

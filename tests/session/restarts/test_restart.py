@@ -101,6 +101,16 @@ def test_a_restart_that_a_person_makes_is_planned_and_said_in_one_line():
     assert GROW == kept().proposal
 
 
+def test_where_the_page_cannot_restart_it_says_the_same_line_and_why_nothing_could_be_kept(tmp_path, monkeypatch):
+    run = a_run()
+    assert restart.plan_restart(run, GROW) == PanelActions(run).plan_restart(GROW)
+    assert GROW == kept().proposal
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TFMEM_CACHE", str(tmp_path / "file" / "cache"))
+    told = PanelActions(run).plan_restart(GROW)
+    assert ("could not be kept" in told, "%tfmem resume" in told) == (True, False)
+
+
 def test_where_the_notebook_has_no_name_the_line_names_the_plan(monkeypatch):
     monkeypatch.delenv("JPY_SESSION_NAME")
     monkeypatch.setattr(plans, "_of_command_line", lambda: "")

@@ -417,6 +417,30 @@ def test_a_second_restart_is_planned_after_the_first_did_not_help(tmp_path):
     assert ([True, True, True], True) == (statuses(resumed), "result 7" in resumed), resumed
 
 
+UNSET = "os.environ['TF_RESUMED'] = '0'"
+
+
+@pytest.mark.parametrize(
+    ("cell", "ran", "said"),
+    [
+        ("after", False, "TF_RESUMED is not 1 in this kernel: a cell has changed it. The cell with the remedy was not"),
+        ("last", True, "the cell ran, but TF_RESUMED is not 1 in this kernel: it says nothing about the remedy."),
+    ],
+)
+def test_what_was_set_and_a_cell_has_changed_is_not_resumed_and_its_plan_stays(tmp_path, cell, ran, said):
+    folder = Folder(tmp_path)
+    (folder.path / "there.txt").write_text("")
+    last = CELLS["last"].replace("'TF_RESUMED' not in os.environ", "os.environ.get('TF_RESUMED') is None")
+    cells = {**CELLS, "last": last}
+    cells[cell] += f"\nif 'TF_RESUMED' in os.environ: {UNSET}"
+    in_a_terminal(folder, *cells.values(), PLAN.format(cells=[], ticked=()), ASK)
+    resumed = in_a_terminal(
+        folder, LOAD, f"%tfmem resume async-allocator-{folder.plans[0][24:28]}", "print('ran', 'result' in globals())"
+    )
+    assert (said in resumed, f"ran {ran}" in resumed, statuses(resumed)) == (True, True, [True, False, True]), resumed
+    assert ("it fits" in resumed, "Resumed: " in resumed, len(folder.plans)) == (False, False, 1)
+
+
 def test_two_terminals_of_one_folder_keep_both_their_plans(tmp_path):
     folder = Folder(tmp_path)
     (folder.path / "there.txt").write_text("")
