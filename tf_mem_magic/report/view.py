@@ -103,7 +103,7 @@ class ReportView:
     changes : tuple of str
         What the run that failed had already done, one sentence each, folded behind ``changes_label``.
     leftovers : tuple of (str, str)
-        Names that still hold what the run made, with their size in words.
+        Names that still hold what the run made, with their size in words, folded behind ``leftovers_label``.
     declined : tuple of DeclinedView
         What is not offered, folded behind ``declined_label``.
     chart : Chart or None
@@ -165,6 +165,12 @@ class ReportView:
     def more(self) -> tuple[ChoiceView, ...]:
         """The changes behind "2 more"."""
         return self.choices[SHOWN:]
+
+    @property
+    def leftovers_label(self) -> str:
+        """Count the names that still hold what the run made."""
+        count = len(self.leftovers)
+        return f"{count} {'name holds' if count == 1 else 'names hold'} memory"
 
     @property
     def numbered(self) -> tuple[ChoiceView, ...]:

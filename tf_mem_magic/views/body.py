@@ -91,8 +91,7 @@ class Body:
         view = self._view
         if view.leftovers:
             names = [self._leftover(name, size) for name, size in view.leftovers]
-            label = f"{len(names)} {'name holds' if len(names) == 1 else 'names hold'} memory"
-            folds.append(controls.folded(label, *names, tip="What the run left in memory, to let go of"))
+            folds.append(controls.folded(view.leftovers_label, *names, tip="What the run left in memory, to let go of"))
         if view.further:
             inside = [
                 widget

@@ -21,7 +21,7 @@ class Picks:
 
     ``make`` answers for the names that are ticked; ``offer`` makes the widget of its answer, ``details`` the HTML of
     what it changes or why not; ``failed`` is told of an error, which Jupyter would swallow. ``beside`` are widgets to
-    show with what is offered.
+    fold with the boxes.
     """
 
     def __init__(
@@ -34,22 +34,18 @@ class Picks:
         self._show(proposal)
         change = controls.folded("change", self._change, tip="Show or hide what becomes of the cell")
         change.add_class("tfmem-change")
-        self.widget = controls.column(
-            self._offered,
-            controls.row(change, self._names(), *beside),
-            name="tfmem-picks",
-        )
+        self.widget = controls.column(self._offered, controls.row(change, self._names(*beside)), name="tfmem-picks")
 
     def _box(self, pick: Pick) -> Any:
         what = f", {pick.what}" if pick.what else ""
         label = f"{pick.name} ({amount(pick.bytes)}{what})"
         return controls.checkbox(label, f"Let go of {label}", self._changed, ticked=pick.ticked)
 
-    def _names(self) -> Any:
-        """Fold the boxes: the button names what is ticked."""
+    def _names(self, *beside: Any) -> Any:
+        """Fold the boxes, with what stands ``beside`` them: the button names what is ticked."""
         count = len(self._boxes)
         label, tip = f"{count} name{'s' * (count > 1)} to tick", "Show or hide the names, to tick others"
-        folded = controls.folded(label, controls.row(*self._boxes), self._said, tip=tip)
+        folded = controls.folded(label, controls.row(*self._boxes), self._said, *beside, tip=tip)
         folded.add_class("tfmem-change")
         return folded
 

@@ -154,7 +154,7 @@ def _choices(view: ReportView) -> str:
         )
     if view.leftovers:
         names = ", ".join(f"{code_words(name)} {escaped(size)}" for name, size in view.leftovers)
-        parts.append(line(f"Left in memory: {names}") if not view.is_quiet else "")
+        parts.append(folded(view.leftovers_label, line(names)) if not view.is_quiet else "")
     if view.declined and not (view.cells is not None and view.status == "ok"):
         parts.append(folded(view.declined_label, _declined(view)))
     return "".join(parts)
