@@ -39,6 +39,7 @@ def render_text(
     if not view.is_quiet:
         for said in view.said:
             lines += _said(said, width)
+        lines += _wrapped(" ".join(view.why), width) if view.why else []
     if view.status != "ok" and view.changes:
         lines += _wrapped(f"This run already did: {' '.join(view.changes)}", width)
     lines += _choices(view, width, everything)

@@ -11,6 +11,7 @@ from tf_mem_magic.core.recording import Status
 from tf_mem_magic.core.units import size
 from tf_mem_magic.report import comparison_words as rerun
 from tf_mem_magic.report import sentences
+from tf_mem_magic.report.brevity import within_reach
 from tf_mem_magic.report.changed import changes_label
 from tf_mem_magic.report.choices import (
     SHOWN,
@@ -44,10 +45,14 @@ TRIFLE = 0.05 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One line under the headline, with the line of code that it is about (empty: none)."""
+    """One line under the headline, with the line of code that it is about (empty: none).
+
+    ``may_shrink``: its last sentences may be folded.
+    """
 
     text: str
     code: str = ""
+    may_shrink: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,10 @@ class ReportView:
         The timeline in words, for those who cannot see it.
     traced : StepsView or None
         The steps that ``--trace`` watched.
+    why : tuple of str
+        Sentences that are folded below the others, because there are too many words.
+    seen : int
+        Changes that are seen before anything is opened, at most.
     """
 
     status: Status
@@ -155,16 +164,18 @@ class ReportView:
     is_timed: bool
     picture_words: str
     traced: StepsView | None = None
+    why: tuple[str, ...] = ()
+    seen: int = SHOWN
 
     @property
     def shown(self) -> tuple[ChoiceView, ...]:
         """The changes that are seen before anything is opened."""
-        return self.choices[:SHOWN]
+        return self.choices[: self.seen]
 
     @property
     def more(self) -> tuple[ChoiceView, ...]:
         """The changes behind "2 more"."""
-        return self.choices[SHOWN:]
+        return self.choices[self.seen :]
 
     @property
     def leftovers_label(self) -> str:
@@ -206,7 +217,7 @@ def view_of(outcome: Outcome) -> ReportView:
     cells = tuple(outcome.new_cells)
     headline = sentences.headline(outcome)
     chart = chart_of(outcome) if sentences.has_timeline(outcome) else None
-    return ReportView(
+    view = ReportView(
         status=recording.status,
         mark=sentences.mark(outcome),
         word=rerun.STATUS_WORDS[recording.status],
@@ -239,6 +250,7 @@ def view_of(outcome: Outcome) -> ReportView:
         picture_words=sentences.describe(outcome),
         traced=steps_view(outcome),
     )
+    return within_reach(view)
 
 
 def _numbered(proposals: tuple[Proposal, ...], outcome: Outcome, first: int) -> tuple[ChoiceView, ...]:
@@ -260,11 +272,13 @@ def _said(outcome: Outcome) -> tuple[Said, ...]:
     lines = [Said(text) for text in (rerun.result(outcome), *rerun.checks(outcome)) if text]
     if where:
         lines.append(Said(where, code))
-    lines += [Said(text) for text in (sentences.paragraph(outcome), *sentences.neighbours(outcome)) if text]
+    told = sentences.paragraph(outcome)
+    lines += [Said(told, may_shrink=True)] if told else []
+    lines += [Said(text) for text in sentences.neighbours(outcome) if text]
     situation = outcome.diagnosis.situation if outcome.diagnosis is not None else None
     is_made_for = any(proposal.answers_cause for proposal in outcome.offered)
     if situation is not None and situation.advice and not is_made_for:
-        lines.append(Said(situation.advice, situation.code))
+        lines.append(Said(situation.advice, situation.code, may_shrink=not situation.code))
     if runs:
         lines.append(Said(f"Runs of this cell: {runs}"))
     return tuple(lines)

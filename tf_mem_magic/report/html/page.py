@@ -91,7 +91,8 @@ def _head(view: ReportView) -> str:
     lines = [_with_code(each) for each in view.said]
     if view.is_quiet:
         lines = []
-    return f'<div class="tfmem-headline">{sign} {said}{left}</div>' + "".join(map(line, lines))
+    why = folded("why", line(prose(" ".join(view.why)))) if view.why else ""
+    return f'<div class="tfmem-headline">{sign} {said}{left}</div>' + "".join(map(line, lines)) + why
 
 
 def _with_code(said: Said) -> str:
