@@ -236,3 +236,13 @@ def test_what_a_person_runs_before_anybody_resumes_is_only_noted(shell):
     shell.run("fit()", "last")
     assert ("planned", [0, 2], -1) == (planned.state, planned.model.done, planned.model.failed)
     planned.close()
+
+
+def test_where_a_person_has_run_them_all_a_refused_resume_stops_at_the_last(shell):
+    planned = replace_by(shell, ORDER, "planned")
+    for step in STEPS:
+        shell.run(step.source, step.id)
+    planned.resuming()
+    planned.stopped()
+    assert ("stopped", 2, [0, 1, 2]) == (planned.state, planned.model.failed, planned.model.done)
+    planned.close()

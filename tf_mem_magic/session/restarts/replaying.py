@@ -171,7 +171,9 @@ class Replaying:
             self.model.running, self.model.failed, self.model.state = -1, -1, "dropped"
 
     def _next(self) -> int:
-        return next(n for n in range(len(self._order.steps)) if n not in self.model.done)
+        """Give the first cell that has not run well; the last, where a person has run them all by hand."""
+        last = len(self._order.steps) - 1
+        return next((n for n in range(last) if n not in self.model.done), last)
 
     def close(self) -> None:
         """Take the hooks out and close what pages see."""
