@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tf_mem_magic.diagnose.planning.values import Place
 from tf_mem_magic.record.pool import SourcePool
 
 _KEPT = 1800 << 20
+
+HOST = "host:rss"
+"""The series of the host's memory."""
 
 
 def place_here(pool: SourcePool, made: int) -> Place | None:
@@ -26,12 +31,21 @@ def place_here(pool: SourcePool, made: int) -> Place | None:
     pool.refresh(at_once=True)
     values = {name: value for source in pool.sources for name, value in source.read().items()}
     limits = {name: limit for source in pool.sources for name, (limit, _) in source.limits().items()}
-    has_gpu = any(name.endswith("GPU:0") for name in values)
+    # By both: a source that another thread is reading just now gives nothing.
+    has_gpu = any(name.endswith("GPU:0") for name in (*values, *limits))
     device = "GPU:0" if has_gpu else "CPU:0"
     for series, kept in ((f"allocator:{device}", 0), (f"pool:{device}", 0), (f"device:{device}", _KEPT)):
         if series in limits:
-            in_use = values.get(f"allocator:{device}", 0)
-            return Place(device, limits[series] - kept, max(in_use - made, 0), not has_gpu, True)
-    if not has_gpu and "host" in limits:
-        return Place("this computer's memory", limits["host"], max(values.get("host", 0) - made, 0), True, True)
+            taken = max(values.get(f"allocator:{device}", 0) - made, 0)
+            if kept:
+                taken += _of_others(values, device)
+            return Place(device, limits[series] - kept, taken, not has_gpu, True)
+    if not has_gpu and HOST in limits:
+        return Place("this computer's memory", limits[HOST], max(values.get(HOST, 0) - made, 0), True, True)
     return None
+
+
+def _of_others(values: Mapping[str, int], device: str) -> int:
+    """Give what other processes hold of a card; 0 where the driver does not tell this one's share."""
+    used, own = values.get(f"device:{device}"), values.get(f"process:{device}")
+    return max(used - own, 0) if used is not None and own is not None else 0
