@@ -203,9 +203,11 @@ def plan(model: Any, *data: Any, batch: int | None = None, shape: tuple[int, ...
     """
     from tf_mem_magic.record.pool import SourcePool
 
+    if len(data) > 3:
+        raise ValueError("data are at most three: inputs, targets and sample weights")
     pool = SourcePool()
     try:
-        return plan_named(name, model, tuple(zip(("x", "y", "sample_weight"), data)), batch, shape, pool)
+        return plan_named(name, model, tuple(zip(("x", "y", "sample_weight"), data)), batch, tuple(shape), pool)
     finally:
         pool.close()
 

@@ -41,8 +41,16 @@ class Pool:
         ({"allocator:GPU:0": 0}, {"host:rss": 16 * GIB}, None),
     ],
 )
-def test_it_is_the_gpu_where_there_is_one_with_what_other_things_hold(values, limits, place):
-    assert place_here(Pool(values, limits), made=GIB) == place
+def test_it_is_the_gpu_where_there_is_one_with_what_other_things_hold(values, limits, place, tmp_path):
+    assert place_here(Pool(values, limits), made=GIB, root=tmp_path) == place
+
+
+def test_what_other_programs_hold_of_the_computers_memory_is_not_there_to_be_used(tmp_path):
+    (tmp_path / "proc").mkdir()
+    rows = {"MemTotal": 16, "MemAvailable": 4, "SwapFree": 0}
+    (tmp_path / "proc/meminfo").write_text("".join(f"{name}: {n << 20} kB\n" for name, n in rows.items()))
+    pool = Pool({"host:rss": 3 * GIB}, {"host:rss": 16 * GIB})
+    assert place_here(pool, made=GIB, root=tmp_path).taken == 11 * GIB
 
 
 def test_the_hosts_own_source_tells_of_the_computers_memory():

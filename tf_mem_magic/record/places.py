@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from tf_mem_magic.diagnose.planning.values import Place
 from tf_mem_magic.record.pool import SourcePool
+from tf_mem_magic.sources.host import used_by_group, used_by_machine
 
 _KEPT = 1800 << 20
 
@@ -13,7 +15,7 @@ HOST = "host:rss"
 """The series of the host's memory."""
 
 
-def place_here(pool: SourcePool, made: int) -> Place | None:
+def place_here(pool: SourcePool, made: int, root: Path = Path("/")) -> Place | None:
     """Describe the first GPU, or the CPU where there is none.
 
     Parameters
@@ -22,6 +24,8 @@ def place_here(pool: SourcePool, made: int) -> Place | None:
         The open sources.
     made : int
         Bytes in use that the model itself holds already.
+    root : Path
+        Stands for ``/``, so that tests can lay out a tree of their own.
 
     Returns
     -------
@@ -41,7 +45,9 @@ def place_here(pool: SourcePool, made: int) -> Place | None:
                 taken += _of_others(values, device)
             return Place(device, limits[series] - kept, taken, not has_gpu, True)
     if not has_gpu and HOST in limits:
-        return Place("this computer's memory", limits[HOST], max(values.get(HOST, 0) - made, 0), True, True)
+        full = [use.used for use in (used_by_group(root), used_by_machine(root)) if use is not None]
+        taken = max(values.get(HOST, 0), *full, 0) - made
+        return Place("this computer's memory", limits[HOST], max(taken, 0), True, True)
     return None
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from tf_mem_magic.core.step import WIDTHS, Step
 from tf_mem_magic.diagnose.planning.values import Ahead
-from tf_mem_magic.facts.models import array_bytes, is_keras_2, optimizers_of
+from tf_mem_magic.facts.models import array_bytes, find_models, is_keras_2, optimizers_of
 from tf_mem_magic.facts.names import stored
 from tf_mem_magic.memory.rewrites import as_run
 from tf_mem_magic.trace.flatten import TooLargeError
@@ -66,6 +66,10 @@ def observe_ahead(
         With a sentence that says why: not compiled, not Keras 3, shapes unknown, Python code that cannot be traced.
     """
     _check(name, model)
+    if batch is not None:
+        if not hasattr(batch, "__index__") or batch < 1:
+            raise CannotPlanError(f"{batch!r} is not a batch size")
+        batch = int(batch)
     deadline = time.thread_time() + seconds
     import tensorflow as tf
     from tensorflow.python.eager import context
@@ -86,6 +90,8 @@ def observe_ahead(
 
 
 def _check(name: str, model: Any) -> None:
+    if not find_models([(name, model)]):
+        raise CannotPlanError(f"`{name}` is a {type(model).__name__}, no Keras model")
     if is_keras_2(model):
         raise CannotPlanError(f"`{name}` is a model of Keras 2 (tf_keras); only those of Keras 3 are planned")
     import keras

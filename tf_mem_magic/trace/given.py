@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tf_mem_magic.facts.data import dataset_batch, leading_size
@@ -44,7 +44,13 @@ def specs_of_data(named: Sequence[tuple[str, Any]]) -> tuple[Any, int | None]:
     if Kinds(_DATASET).of(first) is not None:
         batch = dataset_batch(first)
         if batch is None:
-            raise CannotPlanError(f"`{first_name}` is a dataset whose batch size cannot be told: call .batch(n) on it")
+            raise CannotPlanError(
+                f"`{first_name}` is a dataset whose batch size cannot be told: call .batch(n) on it as its last"
+                " step, or leave it out"
+            )
+        if len(named) > 1:
+            raise CannotPlanError(f"`{first_name}` is a dataset, which gives the targets too: name no other data")
+        _check_sizes(first_name, [spec.shape for spec in keras.tree.flatten(first.element_spec)])
         return keras.tree.map_structure(lambda spec: _spec(spec.shape, spec.dtype), first.element_spec), batch
     sizes = {leading_size(value) for _, value in named}
     if None in sizes:
@@ -53,8 +59,23 @@ def specs_of_data(named: Sequence[tuple[str, Any]]) -> tuple[Any, int | None]:
     if len(sizes) > 1:
         told = ", ".join(f"`{name}` {leading_size(value)}" for name, value in named)
         raise CannotPlanError(f"the data do not have as many rows as one another: {told}")
+    for name, value in named:
+        _check_sizes(name, [one.shape for one in keras.tree.flatten(value)])
     specs = [keras.tree.map_structure(lambda one: _spec(one.shape, _dtype(one)), value) for _, value in named]
     return keras.utils.pack_x_y_sample_weight(*specs[:3]), None
+
+
+def _check_sizes(name: str, shapes: Iterable[Any]) -> None:
+    """Refuse data whose samples may be of any size: what a model makes of them would not be counted."""
+    for shape in shapes:
+        if getattr(shape, "rank", 0) is None:
+            raise CannotPlanError(
+                f"`{name}` does not tell the shape of its samples: leave it out, or give --shape instead"
+            )
+        if None in tuple(shape)[1:]:
+            raise CannotPlanError(
+                f"`{name}` holds samples of any size, {_words(shape)}: leave it out, or give --shape instead"
+            )
 
 
 def specs_of_model(model: Any, shape: tuple[int, ...]) -> tuple[Any, int | None]:
@@ -99,7 +120,7 @@ def specs_of_targets(model: Any, outputs: Any) -> Any:
     if loss is None:
         return None
     flat = keras.tree.flatten(outputs)
-    losses = _each(loss, outputs, len(flat))
+    losses = each_loss(loss, outputs, getattr(model, "output_names", None), len(flat))
     targets = []
     for one, out in zip(losses, flat):
         sparse = "sparse" in _name(one)
@@ -108,12 +129,17 @@ def specs_of_targets(model: Any, outputs: Any) -> Any:
     return keras.tree.pack_sequence_as(outputs, targets)
 
 
-def _each(loss: Any, outputs: Any, count: int) -> list[Any]:
-    if isinstance(loss, dict) and isinstance(outputs, dict):
-        return [loss.get(name) for name in sorted(outputs)]
+def each_loss(loss: Any, outputs: Any, names: Sequence[str] | None, count: int) -> list[Any]:
+    """Give the loss of each of a model's outputs, as they stand when flattened; None where one has none.
+
+    ``names``: those of the outputs, by which losses may be given.
+    """
     if isinstance(loss, dict):
-        return list(loss.values())[:count]
-    return list(loss)[:count] if isinstance(loss, (list, tuple)) else [loss] * count
+        order = sorted(outputs) if isinstance(outputs, dict) else names or list(loss)
+        found = [loss.get(name) for name in order]
+    else:
+        found = list(loss) if isinstance(loss, (list, tuple)) else [loss] * count
+    return [*found, *[None] * count][:count]
 
 
 def _name(loss: Any) -> str:
@@ -136,8 +162,17 @@ def _dtype(array: Any) -> str:
     """Give the dtype that Keras hands an array on in: numbers with a fraction become its own float type."""
     import keras
 
-    name = str(getattr(array.dtype, "name", array.dtype))
+    name = dtype_name(array)
     return keras.config.floatx() if name.startswith("float") else name
+
+
+def dtype_name(array: Any) -> str:
+    """Give the name of an array's dtype, also of one of pandas or PyTorch; of a table the one of all its columns."""
+    dtype = getattr(array, "dtype", None)
+    if dtype is None:
+        columns = {str(one) for one in array.dtypes}
+        return columns.pop().lower() if len(columns) == 1 else "float"
+    return str(getattr(dtype, "name", dtype)).rpartition(".")[2].lower()
 
 
 def _words(shape: Any) -> str:

@@ -25,6 +25,13 @@ def test_the_only_compiled_model_is_meant_without_a_name():
     assert plan.find_model({"base": Model(False), "x": 3, "model": model}, ()) == ("model", model)
 
 
+def test_a_compiled_model_of_keras_2_is_no_model_that_is_not_compiled():
+    """It says so as ``_is_compiled``, and the reason why it is not planned is another."""
+    old = Model(False)
+    old._is_compiled = True
+    assert plan.find_model({"old": old}, ()) == ("old", old)
+
+
 @pytest.mark.parametrize(
     ("namespace", "names", "words"),
     [

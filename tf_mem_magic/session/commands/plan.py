@@ -58,7 +58,7 @@ def find_model(namespace: Mapping[str, Any], names: tuple[str, ...]) -> tuple[st
         guess = nearest(name, known)
         raise ValueError(f"there is no `{name}`" + (f"; did you mean {guess}?" if guess else _there(known)))
     own = find_models(own_names(namespace))
-    compiled = [(one, model) for one, model in own if getattr(model, "compiled", False)]
+    compiled = [(one, model) for one, model in own if _is_compiled(model)]
     if len(compiled) == 1:
         return compiled[0]
     if compiled:
@@ -85,6 +85,11 @@ def find_data(namespace: Mapping[str, Any], names: tuple[str, ...]) -> tuple[tup
             guess = nearest(name, [one for one in namespace if not one.startswith("_")])
             raise ValueError(f"there is no `{name}`" + (f"; did you mean {guess}?" if guess else ""))
     return tuple((name, namespace[name]) for name in names)
+
+
+def _is_compiled(model: Any) -> bool:
+    """Whether a model was compiled; one of Keras 2 says so under another name."""
+    return bool(getattr(model, "compiled", False) or getattr(model, "_is_compiled", False))
 
 
 def _there(known: list[str]) -> str:
