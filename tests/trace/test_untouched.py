@@ -1,10 +1,12 @@
 """What a trace sets in Python is put back."""
 
 import random
+from collections import OrderedDict, deque
+from weakref import WeakKeyDictionary
 
 import pytest
 
-from tf_mem_magic.trace.untouched import untouched
+from tf_mem_magic.trace.untouched import TooManyError, untouched
 
 
 class Thing:
@@ -85,3 +87,48 @@ def test_a_list_that_keeps_its_entries_twice_is_put_back_whole():
     with untouched(thing):
         thing.variables.append(2)
     assert (list(thing.variables), thing.variables.storage) == ([1], [1])
+
+
+def test_ordered_dicts_and_queues_are_as_they_were():
+    thing = Thing()
+    thing.cache, thing.recent = OrderedDict(a=1, b=2), deque([1, 2], maxlen=2)
+    with untouched(thing):
+        thing.cache.move_to_end("a")
+        thing.cache["c"] = 3
+        thing.recent.append(3)
+    assert list(thing.cache.items()) == [("a", 1), ("b", 2)]
+    assert (list(reversed(thing.cache)), thing.recent) == (["b", "a"], deque([1, 2], maxlen=2))
+
+
+class Function:
+    """Keeps what its first call made, and a copy of itself for each object that it is a method of."""
+
+    __module__ = "tensorflow.python.eager.polymorphic_function.polymorphic_function"
+
+    def __init__(self):
+        self.created, self.cache = None, WeakKeyDictionary()
+
+    def __get__(self, instance, owner=None):
+        return self if instance is None else self.cache.setdefault(instance, Function())
+
+
+class Decorated(Thing):
+    __module__ = "__main__"
+    step = Function()
+
+
+def test_a_method_under_tf_function_forgets_that_its_first_call_was_traced():
+    fresh, used = Decorated(), Decorated()
+    known = used.step
+    for one in (fresh, used):
+        with untouched(one):
+            one.step.created = ["a variable"]
+    assert (used.step is known, used.step.created, fresh.step.created) == (True, None, None)
+
+
+def test_a_model_that_holds_its_data_entry_by_entry_is_not_walked_through(monkeypatch):
+    monkeypatch.setattr("tf_mem_magic.trace.untouched.MOST_ENTRIES", 100)
+    thing = Thing()
+    thing.data = list(range(200))
+    with pytest.raises(TooManyError), untouched(thing):
+        pass
