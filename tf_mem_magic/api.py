@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tf_mem_magic.core import jsonio
+from tf_mem_magic.core import jsonio, troubles
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.options import DEFAULT_INTERVAL
 from tf_mem_magic.core.outcome import Comparison, Outcome
@@ -237,7 +237,13 @@ def plan_named(
         tie_gradients_to_graphs()
         gc.collect()
     here = place_here(pool, ahead.made)
-    made = make_plan(ahead, [here] if here is not None else [])
+    try:
+        made = make_plan(ahead, [here] if here is not None else [])
+    except ValueError:
+        raise
+    except Exception as failed:
+        told = troubles.note("a step could not be planned", failed).what
+        raise ValueError(f"the step of `{name}` could not be simulated ({told})") from failed
     return Planned(replace(made, seconds=time.monotonic() - began))
 
 

@@ -23,7 +23,7 @@ def test_a_notebook_that_runs_the_profiler_itself_is_not_traced(code):
     trace = StepTrace(("model.fit(x, y)", code))
     trace.start(0)
     trace.stop()
-    said = "the notebook runs TensorFlow's profiler itself, and there can be only one"
+    said = "the notebook runs a profiler itself; were it TensorFlow's, a second one would be refused"
     assert (trace.is_wanted, trace.tell(Facts(), {}, False).why_not) == (False, said)
 
 

@@ -55,6 +55,10 @@ def test_the_html_table_names_its_columns_and_rows_for_those_who_hear_it():
     assert "colgroup" in table.scopes
 
 
+def test_a_table_that_is_scrolled_is_reached_by_the_keyboard_and_has_a_name():
+    assert re.search(r'overflow-x:auto" tabindex="0" role="region" aria-label="Ways to train', plan_html(PLAN))
+
+
 def test_the_bars_are_no_words_and_the_longest_is_the_highest_peak():
     html = plan_html(PLAN)
     widths = [

@@ -8,8 +8,9 @@ import pytest
 
 from tests import gallery
 from tf_mem_magic.api import Report, load
-from tf_mem_magic.core.step import TracedSteps
+from tf_mem_magic.core.step import Holder, TracedSteps
 from tf_mem_magic.core.units import MIB
+from tf_mem_magic.memory.events import MOST_HOLDERS
 from tf_mem_magic.report.html.page import render_html
 from tf_mem_magic.report.text import render_text
 from tf_mem_magic.report.traced import steps_view
@@ -53,6 +54,12 @@ def test_the_table_is_by_layer_and_kind():
     assert "conv2d_4: activations" in render_text(gallery.traced(), everything=True)
 
 
+def test_how_many_rows_are_left_out_is_told_as_far_as_the_recording_knows():
+    few = told(peak=1000, holders=tuple(Holder(f"a{i}", "activations", 40) for i in range(20)))
+    many = told(peak=1000, holders=tuple(Holder(f"a{i}", "activations", 40) for i in range(MOST_HOLDERS)))
+    assert (steps_view(few).more, steps_view(many).more) == ("and 6 smaller", "and smaller ones")
+
+
 def test_growth_from_step_to_step_is_said_where_every_step_grew():
     grown = told(in_use=tuple(i * 40 * MIB for i in range(4)))
     assert "Each step leaves 40.0 MiB more in use than it found." in steps_view(grown).notes
@@ -73,7 +80,9 @@ def test_why_nothing_was_traced_is_all_that_is_said():
     outcome = dataclasses.replace(outcome, recording=dataclasses.replace(outcome.recording, traced=steps))
     said = "No steps were traced: another profiler was running, which was left alone."
     assert said in " ".join(render_text(outcome).split())
-    assert said in render_html(outcome)
+    page = render_html(outcome)
+    assert said in page
+    assert "<summary" not in page.partition(said)[0].rpartition("</details>")[2]
 
 
 def test_the_page_draws_the_steps_stacked_with_a_line_where_each_begins():

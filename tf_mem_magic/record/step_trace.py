@@ -54,7 +54,7 @@ _POLL = 0.02
 _END_WITHIN = 30.0
 
 _PROFILES = re.compile(r"\bprofiler\s*\.|\bprofile_batch\b|\bprofiler_v2\b|\bimport profiler\b")
-"""Code that runs TensorFlow's profiler itself: a second one would be refused."""
+"""Code that may run TensorFlow's profiler itself: a second one would be refused, and perhaps the notebook's own."""
 
 _FIT = os.path.join("keras", "src", "backend", "tensorflow", "trainer.py")
 _TRACING = frozenset({"func_graph_from_py_func", "trace_function", "_create_concrete_function"})
@@ -76,7 +76,7 @@ class StepTrace:
         self._thread, self._wanted = 0, folder
         self._why_not = ""
         if any(_PROFILES.search(source) for source in sources):
-            self._why_not = "the notebook runs TensorFlow's profiler itself, and there can be only one"
+            self._why_not = "the notebook runs a profiler itself; were it TensorFlow's, a second one would be refused"
         self._end = threading.Event()
         self._worker: threading.Thread | None = None
         self._began_at = self._started_at = time.monotonic()

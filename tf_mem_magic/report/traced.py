@@ -8,6 +8,7 @@ from itertools import pairwise
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.step import TracedSteps
 from tf_mem_magic.core.units import Unit, brief_unit
+from tf_mem_magic.memory.events import MOST_HOLDERS
 from tf_mem_magic.report.measures import amount, took
 from tf_mem_magic.report.sentences import PART_WORDS, Share
 
@@ -80,17 +81,24 @@ def steps_view(outcome: Outcome) -> StepsView | None:
         )
         for row in worth[:MOST_ROWS]
     )
-    rest = len(traced.holders) - len(rows)
     return StepsView(
         _heading(traced, unit),
         _shares(traced, unit),
         _largest(traced, unit),
         rows,
-        f"and {rest} smaller" if rows and rest else "",
+        _more(traced, len(rows)),
         (*_growth(traced, unit), *_unknown(traced), *traced.notes),
         traced,
         unit,
     )
+
+
+def _more(traced: TracedSteps, shown: int) -> str:
+    """Say how many rows are left out; of very many the recording itself holds the largest alone."""
+    rest = len(traced.holders) - shown
+    if not (shown and rest):
+        return ""
+    return "and smaller ones" if len(traced.holders) >= MOST_HOLDERS else f"and {rest} smaller"
 
 
 def _heading(traced: TracedSteps, unit: Unit) -> str:

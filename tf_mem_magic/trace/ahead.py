@@ -121,6 +121,8 @@ def _observe(
     import keras
 
     batch_from = "given"
+    if data and shape:
+        raise CannotPlanError("name the data or give a shape, not both: the data tell theirs")
     if data:
         given, own = specs_of_data(data)
         only = None

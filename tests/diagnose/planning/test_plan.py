@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from tests.memory.steps import dense_stack
+from tf_mem_magic.core.step import Node, Step, Tensor
 from tf_mem_magic.diagnose.planning.plan import CARDS, make_plan, peak_at, rounded
 from tf_mem_magic.diagnose.planning.values import Ahead, Place
 
@@ -105,6 +106,13 @@ def test_a_model_for_one_batch_size_has_no_largest():
 
 def test_what_xla_compiles_is_said_to_be_another_program():
     assert "XLA" in make_plan(dataclasses.replace(AHEAD, jit=True), []).notes[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tensors_whose_size_only_the_run_tells_are_counted_by_their_number(dtype):
+    step = Step((Node("a", "Relu", outputs=(Tensor(None, dtype), Tensor(None, "int32")), shares=(-1, -1)),))
+    told = make_plan(dataclasses.replace(AHEAD, steps=(step, step)), []).notes
+    assert told == ("1 tensor has a size that only the run tells: not counted.",)
 
 
 @pytest.mark.parametrize(("batch", "written"), [(1, 1), (13, 13), (17, 16), (27, 26), (107, 104), (1000, 960)])

@@ -213,11 +213,10 @@ def _notes(ahead: Ahead, places: tuple[Place, ...]) -> tuple[str, ...]:
         notes.append("On a GPU convolutions take workspace beside this, as much as cuDNN chooses.")
     if places and places[0].cpu and any(kind.startswith("Conv3D") for kind in kinds):
         notes.append("On a CPU Conv3D takes memory beside this, in tests up to six times as much.")
-    unknown = sum(
-        t.shape is None and t.dtype.startswith("float") for node in ahead.steps[0].nodes for t in node.outputs
-    )
+    unknown = sum(t.shape is None and "float" in t.dtype for node in ahead.steps[0].nodes for t in node.outputs)
     if unknown:
-        notes.append(f"{unknown} tensors have sizes that only the run tells; they are not counted.")
+        sizes = "1 tensor has a size" if unknown == 1 else f"{unknown} tensors have sizes"
+        notes.append(f"{sizes} that only the run tells: not counted.")
     if len(ahead.steps) < 2:
         notes.append(f"The model takes batches of {ahead.batch} and no others.")
     return tuple(notes)

@@ -103,6 +103,14 @@ def _with_code(said: Said) -> str:
     return f"{prose(said.text.removesuffix('.'))}:{code}"
 
 
+def _steps(view: ReportView) -> str:
+    """Fold the traced steps; why there are none stands there open, for they were asked for."""
+    if view.traced is None:
+        return ""
+    told = steps_html(view.traced)
+    return folded("traced steps", told) if view.traced.shares else told
+
+
 def _rest(view: ReportView) -> str:
     chart = chart_html(view.chart, view.picture_words, timed=not view.is_timed) if view.chart else ""
     bar = bar_html(view.bar) if view.bar else ""
@@ -110,7 +118,7 @@ def _rest(view: ReportView) -> str:
     told = "".join(map(line, map(prose, (*view.notes, *view.peaks))))
     folds = (
         folded("what filled it", bar) if view.is_quiet else "",
-        folded("traced steps", steps_html(view.traced)) if view.traced else "",
+        _steps(view),
         folded("the cell as it was before, to copy", original),
         folded("details", told + _dumps(view)),
     )

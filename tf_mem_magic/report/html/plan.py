@@ -10,6 +10,9 @@ from tf_mem_magic.report.plan import HEAD, basis, cells, fits_here, headline, he
 _WIDE = 160
 """Pixels of the longest bar."""
 
+_LABEL = "Ways to train, and the largest batch that fits"
+"""What the table is called where it is reached by the keyboard, to be scrolled."""
+
 _CELL = "padding:2px 14px 2px 0;white-space:nowrap"
 
 
@@ -26,8 +29,9 @@ def plan_html(plan: Plan) -> str:
         for name, style in zip(names, styles)
     )
     body = "".join(_row(plan, row, words, styles) for row, words in zip(plan.rows, cells(plan)))
+    box = f'<div style="overflow-x:auto" tabindex="0" role="region" aria-label="{_LABEL}">'
     table = (
-        f'<div style="overflow-x:auto"><table style="border-collapse:collapse;margin:4px 0;{MONO};border:0">'
+        f'{box}<table style="border-collapse:collapse;margin:4px 0;{MONO};border:0">'
         f'<thead>{over}<tr style="background:none">{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
     told = [line(f"<b>{prose(headline(plan))}</b>"), line(prose(fits_here(plan))), table, line(prose(basis(plan)))]
