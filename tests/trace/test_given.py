@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tf_mem_magic.trace.ahead import observe_ahead
+from tf_mem_magic import plan
 from tf_mem_magic.trace.given import CannotPlanError, _check_sizes, dtype_name, each_loss
 
 
@@ -54,6 +54,10 @@ def test_samples_of_any_size_are_refused():
         _check_sizes("ds", [SimpleNamespace(rank=None)])
 
 
-def test_what_is_no_model_is_said():
-    with pytest.raises(CannotPlanError, match="`m` is a NoneType, no Keras model"):
-        observe_ahead("m", None)
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [((None,), "`model` is a NoneType, no Keras model"), ((None, 1, 2, 3, 4), "at most three: inputs, targets")],
+)
+def test_what_is_no_model_and_too_many_data_are_one_sentence(given, words):
+    with pytest.raises(ValueError, match=words):
+        plan(*given)

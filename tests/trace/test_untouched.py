@@ -45,6 +45,32 @@ def test_they_are_after_an_error_too():
     assert vars(thing) == {}
 
 
+class Stops:
+    """Is stopped at while it is put back, once."""
+
+    is_armed = False
+
+    def __hash__(self):
+        if Stops.is_armed:
+            Stops.is_armed = False
+            raise KeyboardInterrupt
+        return 1
+
+
+def test_a_stop_on_the_way_back_leaves_nothing_half_done():
+    thing, inner = Thing(), Thing()
+    thing.inner, thing.set = inner, {Stops()}
+
+    def stop():
+        with untouched(thing):
+            thing.new = inner.new = 1
+            Stops.is_armed = True
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    assert (vars(thing).keys(), vars(inner), Stops.is_armed) == ({"inner", "set"}, {}, False)
+
+
 def test_the_order_of_entries_is_put_back():
     thing = Thing()
     thing.names = {"a": 1, "b": 2}

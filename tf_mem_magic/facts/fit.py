@@ -22,7 +22,7 @@ _TRAINERS = tuple(
         ("tf_keras", "src", "engine", "training.py"),
     )
 )
-_WANTED = ("epoch_iterator", "data_handler", "epoch", "begin_step", "end_step", "x")
+_WANTED = ("epoch_iterator", "data_handler", "epoch", "begin_step", "step", "end_step", "x")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,13 @@ def observe_progress(frame: FrameType | None) -> Progress:
             found = _locals(one)
         except Exception:
             return Progress()
-        epoch, begin, end = found.get("epoch"), found.get("begin_step"), found.get("end_step")
+        # Keras calls the first of the steps of a call ``begin_step``; Keras 3.10 and older ones and tf_keras ``step``.
+        epoch, begin, end = found.get("epoch"), found.get("begin_step", found.get("step")), found.get("end_step")
         if type(epoch) is not int:
             return Progress()
+        if validating and end is None and type(begin) is int:
+            each = stored(found.get("epoch_iterator")).get("steps_per_execution")
+            end = begin + (each if type(each) is int else 1) - 1
         steps = end + 1 if validating and type(end) is int else begin
         return Progress(epoch, steps if type(steps) is int else None, validating)
     return Progress()

@@ -56,10 +56,11 @@ def untouched(*roots: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        for one, before in held:
-            _put_back(one, before)
-        for put_back, state in random_states:
-            put_back(state)
+        try:
+            _put_all_back(held, random_states)
+        except KeyboardInterrupt:  # whoever waits for a plan presses Stop more than once
+            _put_all_back(held, random_states)
+            raise
 
 
 def _remember(roots: list[Any]) -> list[tuple[Any, Any]]:
@@ -120,6 +121,13 @@ def _functions_of(kind: type) -> list[Any]:
     """List the methods under ``tf.function`` of a class of the user's own."""
     own = [base for base in kind.__mro__ if base.__module__.partition(".")[0] not in _LIBRARIES]
     return [value for base in own for value in list(vars(base).values()) if _is_function(type(value))]
+
+
+def _put_all_back(held: list[tuple[Any, Any]], random_states: list[tuple[Any, Any]]) -> None:
+    for one, before in held:
+        _put_back(one, before)
+    for put_back, state in random_states:
+        put_back(state)
 
 
 def _put_back(one: Any, before: Any) -> None:
