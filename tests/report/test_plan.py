@@ -1,5 +1,6 @@
 """A plan in words: the headline, whether it fits, the table as text and as HTML."""
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 
@@ -25,6 +26,11 @@ def test_it_says_whether_it_fits_and_beside_what():
     assert fits_here(make_plan(AHEAD, [])) == ""
     low, high = PLAN.rows[0].low, PLAN.rows[0].high
     assert fits_here(make_plan(AHEAD, [here((low + high) // 2)])).startswith("It may not fit")
+
+
+def test_of_a_step_that_xla_compiles_it_is_not_claimed_that_it_fits():
+    compiled = make_plan(dataclasses.replace(AHEAD, jit=True), [here(40 * MIB)])
+    assert fits_here(compiled) == "Without XLA it fits GPU:0, 40.0 MiB."
 
 
 def test_the_table_has_a_line_for_each_way_with_its_columns_in_line():
@@ -70,13 +76,9 @@ def test_the_bars_are_no_words_and_the_longest_is_the_highest_peak():
 
 
 def test_a_name_that_looks_like_html_stays_text():
-    import dataclasses
-
     plan = dataclasses.replace(PLAN, ahead=dataclasses.replace(AHEAD, model="models['<b>']"))
     assert "<b>']" not in plan_html(plan)
 
 
 def test_where_the_batch_does_not_matter_any_fits():
-    import dataclasses
-
     assert " any " in plan_text(make_plan(dataclasses.replace(AHEAD, steps=(AHEAD.steps[0],) * 2, data=0), [])) + " "

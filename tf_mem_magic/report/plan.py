@@ -40,9 +40,9 @@ def fits_here(plan: Plan) -> str:
     room = place.limit - place.taken
     beside = f" beside {size(place.taken, unit)} that other things hold" if place.taken > place.limit // 100 else ""
     told = f"{place.name}, {size(place.limit, unit)}{beside}"
-    if row.high <= room:
-        return f"It fits {told}."
-    return f"It does not fit {told}." if row.low > room else f"It may not fit {told}."
+    how = "fits" if row.high <= room else "does not fit" if row.low > room else "may not fit"
+    # What XLA makes of the step is another program, of which the numbers do not tell.
+    return f"{'Without XLA it' if plan.ahead.jit else 'It'} {how} {told}."
 
 
 def heads(plan: Plan) -> tuple[str, ...]:

@@ -7,8 +7,6 @@ in Python is put back (:mod:`.untouched`).
 
 from __future__ import annotations
 
-import contextlib
-import io
 import time
 import warnings
 from collections.abc import Sequence
@@ -22,6 +20,7 @@ from tf_mem_magic.memory.rewrites import as_run
 from tf_mem_magic.trace.flatten import TooLargeError
 from tf_mem_magic.trace.given import CannotPlanError, specs_of_data, specs_of_model, specs_of_targets
 from tf_mem_magic.trace.observe import processor_cache
+from tf_mem_magic.trace.quiet import quiet
 from tf_mem_magic.trace.read import read_step
 from tf_mem_magic.trace.sizes import flatten_at
 from tf_mem_magic.trace.untouched import TooManyError, untouched
@@ -74,9 +73,8 @@ def observe_ahead(
     import tensorflow as tf
     from tensorflow.python.eager import context
 
-    quiet = contextlib.redirect_stdout(io.StringIO())
     try:
-        with untouched(model, stored(model)), tf.Graph().as_default() as outer, quiet, warnings.catch_warnings():
+        with untouched(model, stored(model)), tf.Graph().as_default() as outer, quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             outer.seed = context.global_seed()
             return _observe(name, model, tuple(data), batch, shape, deadline)
