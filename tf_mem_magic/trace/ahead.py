@@ -14,6 +14,7 @@ from typing import Any
 
 from tf_mem_magic.core.step import WIDTHS, Step
 from tf_mem_magic.diagnose.planning.values import Ahead
+from tf_mem_magic.facts.data import leading_size
 from tf_mem_magic.facts.models import array_bytes, find_models, is_keras_2, optimizers_of
 from tf_mem_magic.facts.names import stored
 from tf_mem_magic.memory.rewrites import as_run
@@ -135,6 +136,7 @@ def _observe(
     graph = _traced(name, model, given, bool(data))
     steps = _steps(graph, batch, only is not None, deadline)
     weights, slots, made = _variables(model, graph)
+    sample = sum(_bytes(spec, 1) for spec in keras.tree.flatten(given))
     return Ahead(
         model=name,
         batch=batch,
@@ -142,7 +144,8 @@ def _observe(
         weights=weights,
         slots=slots,
         made=made,
-        data=sum(_bytes(spec, 1) for spec in keras.tree.flatten(given)),
+        data=sample,
+        arrays=sample * (leading_size(data[0][1]) or 0) if data and own is None else 0,
         trainable=sum(array_bytes(v) for v in model.trainable_variables),
         optimizer=" and ".join(dict.fromkeys(type(_inner(one)).__name__ for one in optimizers_of(model))),
         policy=str(model.dtype_policy.name),

@@ -108,6 +108,12 @@ def test_what_xla_compiles_is_said_to_be_another_program():
     assert "XLA" in make_plan(dataclasses.replace(AHEAD, jit=True), []).notes[0]
 
 
+def test_arrays_that_may_go_to_a_gpu_as_a_whole_are_said_with_their_size():
+    told = make_plan(dataclasses.replace(AHEAD, arrays=300 * MIB), []).notes
+    assert [note for note in told if "copy arrays there as a whole, 300 MiB beside this" in note]
+    assert make_plan(dataclasses.replace(AHEAD, arrays=100), []).notes == ()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_tensors_whose_size_only_the_run_tells_are_counted_by_their_number(dtype):
     step = Step((Node("a", "Relu", outputs=(Tensor(None, dtype), Tensor(None, "int32")), shares=(-1, -1)),))

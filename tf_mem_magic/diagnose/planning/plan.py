@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tf_mem_magic.core.step import Node, Step
+from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.expected import SIXTEEN_BITS, UNSEEN
 from tf_mem_magic.diagnose.planning.values import Ahead, Place, Plan, Row
 from tf_mem_magic.memory.any_batch import AnyBatch, Line, any_batch
@@ -30,6 +31,9 @@ BATCHES = 2
 
 MOST_UNSPLIT = 128 << 20
 """Bytes below which TensorFlow's allocator leaves what a chunk has beyond a request with it (bfc_allocator.cc)."""
+
+_WORTH = 0.01
+"""Share of the peak from which on arrays as a whole are worth a sentence."""
 
 Bounds = Callable[[int], tuple[int, int]]
 """Gives the peak at a batch size: its lower and its upper end."""
@@ -70,7 +74,7 @@ def make_plan(ahead: Ahead, here: Iterable[Place]) -> Plan:
         fits = tuple(_largest(ahead, bounds[place.cpu], place, change.parts) for place in places)
         rows.append(Row(change.key, change.name, low, high, fits, change.note))
     kept = [rows[0], *(row for row in rows[1:] if row.high < rows[0].high)]
-    return Plan(ahead, ahead.batch, tuple(kept), places, _notes(ahead, places))
+    return Plan(ahead, ahead.batch, tuple(kept), places, _notes(ahead, places, rows[0].low))
 
 
 def peak_at(ahead: Ahead, batch: int, cpu: bool = False) -> tuple[int, int]:
@@ -156,10 +160,10 @@ def _saved(ahead: Ahead, steps: tuple[Step, ...], blocks: frozenset[str], cache:
     found = []
     for step in steps:
         held: dict[str, int] = {}
-        for name, size in held_at_peak(step, cache).items():
+        for name, held_bytes in held_at_peak(step, cache).items():
             layer = layer_of(name, blocks)
             if layer in blocks:
-                held[layer] = held.get(layer, 0) + size
+                held[layer] = held.get(layer, 0) + held_bytes
         found.append(sum(held.values()) - max(held.values(), default=0))
     return _line(ahead, found)
 
@@ -203,7 +207,7 @@ def rounded(batch: int) -> int:
     return batch // unit * unit
 
 
-def _notes(ahead: Ahead, places: tuple[Place, ...]) -> tuple[str, ...]:
+def _notes(ahead: Ahead, places: tuple[Place, ...], low: int) -> tuple[str, ...]:
     """Say what the numbers do not cover."""
     notes = []
     if ahead.jit:
@@ -211,6 +215,11 @@ def _notes(ahead: Ahead, places: tuple[Place, ...]) -> tuple[str, ...]:
     kinds = {node.kind for step in ahead.steps[:1] for node in _all(step)}
     if any(kind.startswith("Conv") for kind in kinds):
         notes.append("On a GPU convolutions take workspace beside this, as much as cuDNN chooses.")
+    if ahead.arrays > _WORTH * low:
+        notes.append(
+            f"On a GPU Keras may copy arrays there as a whole, {size(ahead.arrays)} beside this; batches of a"
+            " tf.data.Dataset go one by one."
+        )
     if places and places[0].cpu and any(kind.startswith("Conv3D") for kind in kinds):
         notes.append("On a CPU Conv3D takes memory beside this, in tests up to six times as much.")
     unknown = sum(t.shape is None and "float" in t.dtype for node in ahead.steps[0].nodes for t in node.outputs)

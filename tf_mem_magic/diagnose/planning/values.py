@@ -27,6 +27,8 @@ class Ahead:
         Bytes of both that are there already.
     data : int
         Bytes that the data of one sample takes.
+    arrays : int
+        Bytes of the data as a whole where they are arrays; 0: they are not.
     trainable : int
         Bytes of the weights that are trained.
     optimizer : str
@@ -60,6 +62,7 @@ class Ahead:
     cache: int = 0
     jit: bool = False
     batch_from: str = ""
+    arrays: int = 0
 
 
 @dataclass(frozen=True, slots=True)
