@@ -168,6 +168,12 @@ def test_a_step_that_failed_counts_though_it_is_not_whole():
     assert told.seconds == 6.0
 
 
+def test_of_a_first_whole_step_that_failed_only_it_is_shown_and_this_is_said():
+    told = traced_steps(events(*step(1, 10), *step(2, 20)[:3]), **NAMES, failed=True)
+    assert (told.steps, told.seconds) == (0, 1.0)
+    assert told.notes == ("No whole step could be told from the next: what ran since the last one began is shown.",)
+
+
 def test_a_piece_whose_end_was_not_told_of_is_not_counted_twice():
     rows = [*step(1, 10), *step(2, 20)[:6], (20, 100, 128, "StatefulPartitionedCall/net_1/conv_1/Relu", 2)]
     rows[-2:-1] = []  # the first piece at this address is not freed

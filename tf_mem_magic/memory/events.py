@@ -303,7 +303,8 @@ class _Replay:
         if events.cut is not None:
             notes = (*notes, f"Only the first {events.cut:.2g} s of the trace were read: there was more than is read.")
         if not count:
-            notes = (*notes, "No whole step could be told from the next: all that was traced is shown.")
+            shown = "what ran since the last one began" if begin else "all that was traced"
+            notes = (*notes, f"No whole step could be told from the next: {shown} is shown.")
         ends = [events.in_use[i - 1] if i else events.in_use[0] - events.sizes[0] for i in starts] or [events.in_use[0]]
         return TracedSteps(
             device=events.device,
