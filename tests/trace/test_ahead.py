@@ -101,6 +101,16 @@ found["refusals"]["never called"] = refusal(net)
 of_net = observe_ahead("net", net, shape=(8,), batch=16)
 found["net"] = [of_net.weights, of_net.slots, of_net.made, net.built, net.calls, len(net.weights), net.inner.built]
 
+class Staged(Net):
+    call = tf.function(Net.call)
+
+staged = Staged()
+staged.compile("adam", "mse", jit_compile=False)
+eight = np.zeros((16, 8), "float32")
+found["refusals"]["staged before its weights"] = refusal(staged, (("eight", eight), ("eight", eight[:, :3])))
+found["staged goes on"] = [staged(eight).shape[1], len(staged.weights)]
+found["staged planned"] = observe_ahead("staged", staged, (("eight", eight), ("eight", eight[:, :3])), batch=4).weights
+
 class Asks(keras.Model):
     def call(self, x):
         return x if tf.reduce_sum(x) > 0 else -x
@@ -231,10 +241,17 @@ def test_a_dataset_tells_its_batch_and_is_not_drawn_from(found):
         ("asks for values", "could not be"),
         ("any length", "samples of any size, (any)"),
         ("eager", "operation by operation"),
+        ("staged before its weights", "call it on a few samples first"),
     ],
 )
 def test_what_cannot_be_planned_says_why(found, case, words):
     assert words in found["refusals"][case]
+
+
+@pytest.mark.tf
+def test_a_model_that_stages_its_call_works_after_a_plan_and_is_planned_once_it_has_weights(found):
+    assert found["staged goes on"] == [3, 4]
+    assert found["staged planned"] - 4 * (8 * 64 + 64 + 64 * 3 + 3) in range(64)  # the metrics' own few bytes
 
 
 @pytest.mark.tf

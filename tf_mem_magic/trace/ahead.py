@@ -163,11 +163,17 @@ def _traced(name: str, model: Any, given: Any, with_data: bool) -> Any:
     from tensorflow.python.framework.func_graph import func_graph_from_py_func
 
     step = tf.autograph.experimental.do_not_convert(lambda data: model.train_step(data))
+    is_empty = not model.variables
     try:
         return func_graph_from_py_func("planned", step, (given,), {})
     except Exception as failed:
         told = " ".join(str(failed).split())[:200]
-        hint = "" if with_data else "; name the data if it takes others than its inputs and loss tell"
+        hint = (
+            "; it has no weights yet: call it on a few samples first"
+            if is_empty and isinstance(failed, ValueError)
+            else ""
+        )
+        hint = hint if with_data else "; name the data if it takes others than its inputs and loss tell"
         raise CannotPlanError(
             f"the training step of `{name}` could not be traced ({type(failed).__name__}: {told}){hint}"
         ) from None
