@@ -84,7 +84,7 @@ def test_without_restart_the_plan_is_kept_and_resume_takes_it_up(ran_out):
     hide = "hide(s, 'restartKernel'); hide(s.session.kernel, 'restart');"
     lab = ran_out(hide, "Batch 4096", fit, resume)
     lab.click("Batch 4096")
-    lab.page.get_by_text("Restart the kernel, then run %tfmem resume.").wait_for()
+    lab.page.get_by_text("Restart the kernel, then run %load_ext tf_mem_magic and %tfmem resume.").wait_for()
     assert fit == lab.source(3)
     lab.page.reload()  # the page has its restart again
     lab.page.wait_for_function(
