@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pytest
+from tests.needs import lacking
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -53,9 +53,7 @@ def require_browser() -> None:
             missing = f"{module} is not installed"
     if missing is None:
         return
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"browser tests must run here, but {missing}", pytrace=False)
-    pytest.skip(missing, allow_module_level=True)
+    lacking(missing, whole_module=True)
 
 
 def write_notebook(path: Path, cells: Sequence[str], metadata: Mapping[str, Any] | None = None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import situations
+from tests.needs import need
 from tf_mem_magic import apply
 from tf_mem_magic.core.proposals import Declined, Proposal
 from tf_mem_magic.remedies._engine.registry import all_remedies
@@ -22,9 +21,7 @@ PACKAGE = ROOT / "tf_mem_magic"
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    if importlib.util.find_spec("myst_nb") is None:
-        assert os.environ.get("CI") != "true", "the documentation must be built here, but myst-nb is not installed"
-        pytest.skip("the documentation's tools are not installed here: the newest set of packages builds it")
+    need("myst_nb")
     folder = tmp_path_factory.mktemp("docs")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", str(folder / "trees"), "docs"]
     done = subprocess.run([*command, str(folder / "html")], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from tests.native.ramgpu import CannotBuildError, ramgpu_env
+from tests.needs import lacking
 from tests.run_notebook import NOTEBOOKS, errors_of, failures, names, read_notebook, run_acceptance, run_notebook
 from tf_mem_magic.core.facts import DeviceFacts, Facts
 from tf_mem_magic.core.proposals import Context
@@ -162,7 +163,7 @@ def on_ram(tmp_path_factory):
     try:
         env = {**NO_CARD, **ramgpu_env(folder, count=2, mib=256)}
     except CannotBuildError as reason:
-        pytest.skip(str(reason))
+        lacking(reason)
     first = run_acceptance(folder, env)
     startup = folder / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True, exist_ok=True)

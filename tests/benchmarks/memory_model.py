@@ -7,14 +7,13 @@ the batch, its half and its quarter; a second one runs out of memory at the batc
 from __future__ import annotations
 
 import sys
-from statistics import median
 from typing import Any
 
-from tests.benchmarks.memory_models import DEVELOPMENT, HEAD, HELD_OUT
+from tests.benchmarks.memory_models import HEAD
+from tests.benchmarks.ratios import MIB, Ratio, compared, print_table
 from tests.kernel import bfc
 from tests.script import found_by
 
-MIB = 1 << 20
 SHARE = 0.8
 
 MEASURE = """
@@ -71,39 +70,21 @@ def measure(code: str, data: str, batch: int) -> dict[str, Any]:
     return {**measured, **failed, "limit": limit}
 
 
-def row(name: str, found: dict[str, Any]) -> tuple[str, list[tuple[float, float, float]]]:
+def row(name: str, code: str, data: str, batch: int) -> tuple[tuple[str, ...], list[Ratio]]:
     """Give the table's row of a model, and of each estimate its middle, low and high end by the measured peak."""
+    found = measure(code, data, batch)
     if "parts" not in found:
-        return f"| {name} | {found.get('limit')} | {found['status']} | | | |", []
+        return (name, f"{found.get('limit')}", found["status"]), []
     other = found["parts"].get("other", 0) / found["in use"]
-    ratios = []
-    cells = []
-    for batch, (low, high) in found["estimates"].items():
-        peak = found["peaks"][batch]
-        ratios.append(((low + high) / 2 / peak, low / peak, high / peak))
-        cells.append(f"{batch}: {peak / MIB:.0f} [{low / MIB:.0f}, {high / MIB:.0f}] {ratios[-1][0] - 1:+.0%}")
-    told = f"| {name} | {found['limit']} | {found['op']} | {1 - other:.1%} | {'; '.join(cells)} | {found['seconds']:.1f} s |"
-    return told, ratios
+    if not found["estimates"]:
+        return (name, f"{found['limit']}", found["op"], f"{1 - other:.1%}", found["why not"]), []
+    told, ratios = compared(found["estimates"], found["peaks"])
+    return (name, f"{found['limit']}", found["op"], f"{1 - other:.1%}", told, f"{found['seconds']:.1f} s"), ratios
 
 
 def main(names: list[str]) -> int:
     """Print the table."""
-    chosen = {n: m for n, m in {**DEVELOPMENT, **HELD_OUT}.items() if not names or n in names}
-    print("| model | limit, MiB | failed in | explained | peak measured [expected] | read in |\n|" + "---|" * 6)
-    ratios: list[tuple[float, float, float]] = []
-    for name, (code, data, batch) in chosen.items():
-        try:
-            told, more = row(name, measure(code, data, batch))
-        except Exception as error:
-            told, more = f"| {name} | {type(error).__name__}: {str(error)[-200:]!r} | | | | |", []
-        ratios += more
-        print(told, flush=True)
-    if ratios:
-        off = sorted(abs(middle - 1) for middle, _, _ in ratios)
-        above = sum(high < 1 for _, _, high in ratios) / len(ratios)
-        within = sum(one <= 0.1 for one in off) / len(off)
-        print(f"\n{len(ratios)} estimates: median error {median(off):.1%}, {within:.0%} within 10 %, ", end="")
-        print(f"{above:.0%} of the measured peaks above the range")
+    print_table(("model", "limit, MiB", "failed in", "explained", "peak measured [expected]", "read in"), names, row)
     return 0
 
 

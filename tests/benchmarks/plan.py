@@ -7,14 +7,12 @@ the batch, its half and its quarter, on a CPU whose allocator counts like a GPU'
 from __future__ import annotations
 
 import sys
-from statistics import median
 from typing import Any
 
-from tests.benchmarks.memory_models import DEVELOPMENT, HEAD, HELD_OUT
+from tests.benchmarks.memory_models import HEAD
+from tests.benchmarks.ratios import Ratio, compared, print_table
 from tests.kernel import bfc
 from tests.script import found_by
-
-MIB = 1 << 20
 
 MEASURE = """
 import gc, json, sys, time
@@ -49,34 +47,16 @@ def measure(code: str, data: str, batch: int) -> dict[str, Any]:
     return found_by(script + MEASURE, {"batch": batch}, bfc(4000))
 
 
-def row(name: str, found: dict[str, Any]) -> tuple[str, list[tuple[float, float, float]]]:
+def row(name: str, code: str, data: str, batch: int) -> tuple[tuple[str, ...], list[Ratio]]:
     """Give the table's row of a model, and of each batch the middle, low and high end by the measured peak."""
-    cells, ratios = [], []
-    for batch, (low, high) in found["expected"].items():
-        peak = found["peaks"][batch]
-        ratios.append(((low + high) / 2 / peak, low / peak, high / peak))
-        cells.append(f"{batch}: {peak / MIB:.0f} [{low / MIB:.0f}, {high / MIB:.0f}] {ratios[-1][0]:.2f}")
-    return f"| {name} | {'; '.join(cells)} | {found['seconds']:.1f} s |", ratios
+    found = measure(code, data, batch)
+    told, ratios = compared(found["expected"], found["peaks"])
+    return (name, told, f"{found['seconds']:.1f} s"), ratios
 
 
 def main(names: list[str]) -> int:
     """Print the table."""
-    chosen = {n: m for n, m in {**DEVELOPMENT, **HELD_OUT}.items() if not names or n in names}
-    print("| model | batch: measured [expected] MiB, middle by measured | planned in |\n|" + "---|" * 3)
-    ratios: list[tuple[float, float, float]] = []
-    for name, (code, data, batch) in chosen.items():
-        try:
-            told, more = row(name, measure(code, data, batch))
-        except Exception as error:
-            told, more = f"| {name} | {type(error).__name__}: {str(error)[-200:]!r} | |", []
-        ratios += more
-        print(told, flush=True)
-    if ratios:
-        off = sorted(abs(middle - 1) for middle, _, _ in ratios)
-        print(f"\n{len(ratios)} peaks: median error of the middle {median(off):.1%}, ", end="")
-        print(f"{sum(one <= 0.1 for one in off) / len(off):.0%} within 10 %, ", end="")
-        print(f"{sum(high < 1 for _, _, high in ratios)} above the range, ", end="")
-        print(f"{sum(low > 1 for _, low, _ in ratios)} below it")
+    print_table(("model", "batch: measured [expected] MiB, middle by measured", "planned in"), names, row)
     return 0
 
 

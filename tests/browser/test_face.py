@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import mimetypes
-import os
 import re
 import time
 
@@ -15,6 +13,7 @@ from tests import lab as harness
 from tests.browser.seen import SEEN, told, violations
 from tests.kernel import bfc
 from tests.lab import Lab, wait_until
+from tests.needs import lacking, need
 
 harness.require_browser()
 
@@ -194,7 +193,7 @@ def test_every_text_has_a_contrast_of_four_and_a_half(story, theme):
 
 def test_axe_finds_no_serious_barrier(story):
     if story["axe"] is None:
-        pytest.skip("axe-playwright-python, which brings axe-core, is not installed")
+        lacking("axe-playwright-python, which brings axe-core, is not installed")
     assert story["axe"] == []
 
 
@@ -272,9 +271,7 @@ def test_a_saved_report_is_at_most_sixty_kilobytes_with_one_picture(story):
 
 
 def test_in_notebook_7_a_button_is_in_view_after_run_all_and_the_headline_after_the_click(tmp_path_factory):
-    if importlib.util.find_spec("notebook") is None:
-        assert os.environ.get("CI") != "true", "Notebook 7 must be tested here, but it is not installed"
-        pytest.skip("Notebook 7 is not installed")
+    need("notebook")
     with Lab(tmp_path_factory.mktemp("nb7"), env=bfc(150), size=(1280, 800), app="notebook") as lab:
         seen = tell_story(lab, "face.ipynb")
         assert (seen["buttons"], seen["boxed"]) == ([True, True, True], False)

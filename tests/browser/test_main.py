@@ -12,6 +12,7 @@ from tests import lab as harness
 from tests.kernel import bfc
 from tests.lab import PROJECT, Lab, wait_until
 from tests.native.ramgpu import CannotBuildError, ramgpu_env
+from tests.needs import lacking
 
 harness.require_browser()
 
@@ -131,7 +132,7 @@ def test_memory_growth_restarts_replays_and_is_on_before_anything_runs(folder):
     try:
         env = ramgpu_env(folder, mib=256)
     except CannotBuildError as problem:
-        pytest.skip(str(problem))
+        lacking(problem)
     growth = (
         "on = tf.config.experimental.get_memory_growth\n"
         "print('growth', [bool(on(gpu)) for gpu in tf.config.list_physical_devices('GPU')])"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tf_mem_magic.record import dumps as dumps_module
-from tf_mem_magic.record.dumps import VARIABLE, DumpWatch
+from tf_mem_magic.record.dumps import VARIABLE, DumpWatch, make_folder
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 GPU = {"allocator:GPU:0": 5}
@@ -216,3 +216,18 @@ def test_without_tensorflow_the_text_is_read(watch):
     write()
     (dump,) = watch.read((DATA / "dump-tf2.21.0.txt").read_text())
     assert ("text", "bfc_cpu_allocator_for_gpu", 64 * 2**20) == (dump.basis, dump.allocator, dump.requested)
+
+
+def test_the_wanted_folder_is_made_for_this_user_alone(tmp_path):
+    made = make_folder(tmp_path / "dump", "x-")
+    assert made == tmp_path / "dump"
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+
+
+def test_where_it_is_there_already_or_none_is_wanted_another_one_is_made(tmp_path):
+    (tmp_path / "dump").mkdir()
+    others = [make_folder(wanted, "tfmem-test-") for wanted in (tmp_path / "dump", tmp_path / "no" / "dump", None)]
+    assert len(set(others)) == 3
+    for other in others:
+        assert other.name.startswith("tfmem-test-")
+        other.rmdir()

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from tests.kernel import ROOT, bfc
+from tests.needs import lacking
 
 pytestmark = [pytest.mark.tf, pytest.mark.timeout(300)]
 
@@ -116,7 +117,7 @@ def test_a_block_in_a_function_is_reported_and_patched_too(tmp_path):
 def test_every_patch_can_be_applied(done):
     folder, ran = done
     if shutil.which("patch") is None:
-        pytest.skip("no patch is installed")
+        lacking("no patch is installed")
     for patch in patches(ran.stderr):
         command = ["patch", "-o", "changed.py", "train.py"]
         applied = subprocess.run(command, input=patch, cwd=folder, capture_output=True, text=True)

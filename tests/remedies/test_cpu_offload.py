@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.kernel import Kernel
 from tests.native.ramgpu import CannotBuildError, build_kernels, ramgpu_env
+from tests.needs import lacking
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
@@ -225,7 +226,7 @@ def gpu(tmp_path_factory):
         env = ramgpu_env(tmp_path_factory.mktemp("gpu"), mib=64)
         kernels = str(build_kernels())
     except CannotBuildError as reason:
-        pytest.skip(str(reason))
+        lacking(reason)
     return {**env, "RAMGPU_KERNELS": kernels, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
 
 

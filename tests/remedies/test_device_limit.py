@@ -4,6 +4,7 @@ import pytest
 
 from tests.kernel import Kernel
 from tests.native.ramgpu import CannotBuildError, ramgpu_env
+from tests.needs import lacking
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
 from tf_mem_magic.core.proposals import Context
@@ -68,7 +69,7 @@ def restarted(tmp_path_factory):
     try:
         gpu = ramgpu_env(tmp_path_factory.mktemp("gpu"), count=2, mib=64)
     except CannotBuildError as reason:
-        pytest.skip(str(reason))
+        lacking(reason)
     found, prologue = {}, prologue_for(answer(OTHER), "a-rerun")
     env = {**gpu, "IPYTHONDIR": str(tmp_path_factory.mktemp("ipython"))}
     with Kernel(env) as new:

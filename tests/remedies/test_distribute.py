@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.native.ramgpu import CannotBuildError, ramgpu_env
+from tests.needs import lacking
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Declined
@@ -176,7 +177,7 @@ def test_on_two_gpus_made_of_ram_it_trains_the_same(tmp_path):
     try:
         env = ramgpu_env(tmp_path, count=2, mib=64)
     except CannotBuildError as reason:
-        pytest.skip(str(reason))
+        lacking(reason)
     (found,) = run("GPU", {"adam": (CASES["adam"], edited("adam"))}, env).values()
     assert (["GPU:0", "GPU:1"], True) == (found["devices"], found["difference"] < 2e-6)
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.batch_cells import CASES
 from tests.notebook_cells import CELLS, NotebookCell
+from tests.stand_ins.batch_cells import CASES
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import (
     BatchSeen,

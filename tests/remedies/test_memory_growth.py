@@ -8,6 +8,7 @@ import pytest
 
 from tests.kernel import Kernel
 from tests.native.ramgpu import CannotBuildError, ramgpu_env
+from tests.needs import lacking
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
 from tf_mem_magic.core.proposals import Context, Declined
 from tf_mem_magic.core.recording import Cell, Recording
@@ -62,7 +63,7 @@ def gpu(tmp_path_factory):
     try:
         return ramgpu_env(tmp_path_factory.mktemp("gpu"), mib=64)
     except CannotBuildError as reason:
-        pytest.skip(str(reason))
+        lacking(reason)
 
 
 GROWTH = 'tf.config.experimental.get_memory_growth(tf.config.list_physical_devices("GPU")[0])'

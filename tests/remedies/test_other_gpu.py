@@ -9,6 +9,7 @@ import pytest
 
 from tests.native.fake_nvml import build_fake_nvml
 from tests.native.ramgpu import CannotBuildError
+from tests.needs import lacking
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
 from tf_mem_magic.core.jsonio import decode
@@ -105,7 +106,7 @@ def folder(tmp_path_factory):
     try:
         build_fake_nvml(made / "library")
     except CannotBuildError as reason:
-        pytest.skip(str(reason))
+        lacking(reason)
     (made / "cards").write_text(TWO)
     return made
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.kernel import Kernel, bfc
 from tests.native.ramgpu import CannotBuildError, ramgpu_env
+from tests.needs import lacking
 
 pytestmark = [pytest.mark.kernel, pytest.mark.tf]
 
@@ -18,7 +19,7 @@ def gpu(tmp_path_factory):
     try:
         env = ramgpu_env(tmp_path_factory.mktemp("gpu"), mib=64)
     except CannotBuildError as reason:
-        pytest.skip(str(reason))
+        lacking(reason)
     with Kernel(env={**env, "CUDA_VISIBLE_DEVICES": ""}) as kernel:
         kernel.run("%load_ext tf_mem_magic\nimport tensorflow as tf\nimport numpy as np")
         yield kernel

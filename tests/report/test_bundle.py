@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import dataclasses
 import html
-import importlib.util
-import os
 import re
 
 import pytest
 
 from tests import gallery
+from tests.needs import need
 from tf_mem_magic.core.proposals import Choice
 from tf_mem_magic.core.recording import Cell
 from tf_mem_magic.report.bundle import changed_cell_bundle, choices_bundle, head_bundle, rest_bundle, whole_bundle
@@ -36,9 +35,9 @@ ATTRIBUTES = {
 
 def cleaned(page: str) -> str:
     """Give HTML as GitHub's viewer of notebooks shows it; with ``CI=true`` what cleans it must be there."""
-    if importlib.util.find_spec("bleach") is None:
-        assert os.environ.get("CI") != "true", "bleach is not installed, so nothing tells what GitHub's viewer shows"
-    bleach = pytest.importorskip("bleach")
+    need("bleach")
+    import bleach
+
     return bleach.clean(page, tags=GITHUB, attributes=ATTRIBUTES, protocols=["http", "https", "mailto"], strip=True)
 
 

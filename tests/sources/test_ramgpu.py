@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.native.ramgpu import CannotBuildError, ramgpu_env
+from tests.needs import lacking
 from tf_mem_magic.core.jsonio import decode
 from tf_mem_magic.core.recording import ErrorText
 
@@ -53,7 +54,7 @@ def seen(tmp_path_factory):
     try:
         env = ramgpu_env(folder, count=2, mib=64)
     except CannotBuildError as reason:
-        pytest.skip(str(reason))
+        lacking(reason)
     env = {**os.environ, **env, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     env |= {"TF_BFC_MEMORY_DUMP": str(folder / "dump"), "TF_CPP_MIN_LOG_LEVEL": "3"}
     env.pop("TF_FORCE_GPU_ALLOW_GROWTH", None)

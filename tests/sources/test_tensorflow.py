@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.native.ramgpu import CannotBuildError, ramgpu_env
+from tests.needs import lacking
 from tf_mem_magic.core.facts import DeviceFacts
 from tf_mem_magic.sources import Unavailable, tensorflow
 
@@ -142,9 +143,7 @@ def gpus(tmp_path_factory) -> dict:
     try:
         environment = ramgpu_env(tmp_path_factory.mktemp("gpus"), count=2)
     except CannotBuildError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(error))
+        lacking(error)
     return run(GPUS, **environment)
 
 

@@ -31,6 +31,23 @@ _PROTOS = ("tensorflow.core.protobuf", "tensorflow.tsl.protobuf", "tsl.protobuf"
 _own_prefixes: list[str] = []
 
 
+def make_folder(wanted: Path | None, prefix: str) -> Path:
+    """Make the folder ``wanted``, for this user alone; where that cannot be, one of another name that begins so.
+
+    Raises
+    ------
+    OSError
+        If the temp folder cannot be written to either.
+    """
+    if wanted is not None:
+        try:
+            wanted.mkdir(mode=0o700)
+            return wanted
+        except OSError:
+            pass
+    return Path(tempfile.mkdtemp(prefix=prefix))
+
+
 class DumpWatch:
     """Lets TensorFlow write its memory dumps into a private folder while a cell runs, and reads them.
 
@@ -68,7 +85,7 @@ class DumpWatch:
             self._known = set(self._foreign)
             return
         try:
-            self._folder = self._make_folder()
+            self._folder = make_folder(self._wanted, _FOLDER)
         except OSError:
             return
         self._is_own = True
@@ -146,15 +163,6 @@ class DumpWatch:
                 structured.add(allocator)
                 newest[dump.allocator] = complete(dump, written)
         return tuple(newest.values())
-
-    def _make_folder(self) -> Path:
-        if self._wanted is not None:
-            try:
-                self._wanted.mkdir(mode=0o700)
-                return self._wanted
-            except OSError:
-                pass
-        return Path(tempfile.mkdtemp(prefix=_FOLDER))
 
     def _files(self) -> list[str]:
         prefix, folder = self._prefix, self._folder

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from tf_mem_magic.diagnose.planning.plan import KEPT_BY_TENSORFLOW
 from tf_mem_magic.diagnose.planning.values import Place
 from tf_mem_magic.record.pool import SourcePool
 from tf_mem_magic.sources.host import used_by_group, used_by_machine
-
-_KEPT = 1800 << 20
 
 HOST = "host:rss"
 """The series of the host's memory."""
@@ -38,7 +37,7 @@ def place_here(pool: SourcePool, made: int, root: Path = Path("/")) -> Place | N
     # By both: a source that another thread is reading just now gives nothing.
     has_gpu = any(name.endswith("GPU:0") for name in (*values, *limits))
     device = "GPU:0" if has_gpu else "CPU:0"
-    for series, kept in ((f"allocator:{device}", 0), (f"pool:{device}", 0), (f"device:{device}", _KEPT)):
+    for series, kept in ((f"allocator:{device}", 0), (f"pool:{device}", 0), (f"device:{device}", KEPT_BY_TENSORFLOW)):
         if series in limits:
             taken = max(values.get(f"allocator:{device}", 0) - made, 0)
             if kept:

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -30,6 +29,7 @@ from tf_mem_magic.facts.models import (
 )
 from tf_mem_magic.facts.names import reachable
 from tf_mem_magic.memory.events import traced_steps
+from tf_mem_magic.record.dumps import make_folder
 from tf_mem_magic.sources import Unavailable
 from tf_mem_magic.sources._context import initialised_context
 from tf_mem_magic.trace.events import MOST_BYTES, read_events
@@ -170,7 +170,7 @@ class StepTrace:
 
     def _trace(self) -> None:
         profiler = sys.modules["tensorflow"].profiler.experimental
-        folder = self._folder()
+        folder = make_folder(self._wanted, "tfmem-trace-")
         try:
             options = profiler.ProfilerOptions(host_tracer_level=2, python_tracer_level=0, device_tracer_level=0)
             try:
@@ -228,15 +228,6 @@ class StepTrace:
             self._why_not = "the profiler wrote more than is read"
         else:
             self._data = found[-1].read_bytes()
-
-    def _folder(self) -> Path:
-        if self._wanted is not None:
-            try:
-                self._wanted.mkdir(mode=0o700)
-                return self._wanted
-            except OSError:
-                pass
-        return Path(tempfile.mkdtemp(prefix="tfmem-trace-"))
 
 
 def with_limit(series: Series, traced: TracedSteps) -> Series:

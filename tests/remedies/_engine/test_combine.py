@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.kernel import Kernel
 from tests.native.ramgpu import CannotBuildError, ramgpu_env
+from tests.needs import lacking
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, ProcessFacts
 from tf_mem_magic.core.proposals import Context, Declined, Point, Proposal
@@ -281,7 +282,7 @@ def test_one_restart_really_sets_both(tmp_path):
     try:
         gpu = ramgpu_env(tmp_path / "gpu", mib=64)
     except CannotBuildError as reason:
-        pytest.skip(str(reason))
+        lacking(reason)
     both = combine(context(), ("memory-growth", "async-allocator"))
     with Kernel({**gpu, "IPYTHONDIR": str(tmp_path)}) as kernel:
         assert [] == kernel.run(prologue_for(both, "a-rerun")).errors

@@ -6,6 +6,7 @@ import pytest
 
 from tests.kernel import Kernel, bfc
 from tests.native.ramgpu import CannotBuildError, ramgpu_env
+from tests.needs import lacking
 from tests.script import found_by
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
@@ -87,7 +88,7 @@ def test_on_a_gpu_whose_limit_only_its_dump_tells_it_is_the_same(tmp_path):
     try:
         env = ramgpu_env(tmp_path, count=1, mib=48)
     except CannotBuildError as reason:
-        pytest.skip(str(reason))
+        lacking(reason)
     with Kernel(env) as kernel:
         kernel.run(SETUP)
         ran = kernel.run(f"%%tfmem -o rep\n{FOLDS}")

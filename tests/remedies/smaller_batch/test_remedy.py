@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.batch_cells import CASES
-from tests.batch_runtime import Runtime, at_mark
+from tests.stand_ins.batch_cells import CASES
+from tests.stand_ins.batch_runtime import Runtime, at_mark
 from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, Facts, ModelFacts, NamedValue, ScalarFact
 from tf_mem_magic.core.proposals import Context, Declined, Point, Proposal

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -13,6 +12,7 @@ import time
 import pytest
 
 from tests.kernel import ANSI, ROOT, Kernel
+from tests.needs import need
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 
@@ -548,10 +548,9 @@ def test_a_front_end_with_a_person_but_no_page_resumes_too(planned):
 
 
 def test_jupyter_console_resumes_a_plan_that_is_named(planned):
-    pexpect = pytest.importorskip("pexpect", reason="pexpect drives the console")
-    if importlib.util.find_spec("jupyter_console") is None:
-        assert os.environ.get("CI") != "true", "jupyter console must be tested here, but it is not installed"
-        pytest.skip("jupyter-console is not installed here")
+    need("jupyter_console", "pexpect")
+    import pexpect
+
     folder, path, data = planned
     path.write_bytes(data)
     env = dict(os.environ, TFMEM_CACHE=str(folder.path / "cache"), IPYTHONDIR=str(folder.path), TERM="dumb")

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
+from tf_mem_magic.core.diagnosis import PartKind
 from tf_mem_magic.core.step import TracedSteps
 from tf_mem_magic.core.units import Unit
 from tf_mem_magic.report.picture.palette import PARTS, TEXT
 from tf_mem_magic.report.traced import KIND_WORDS
 
-ORDER = (
-    "weights",
-    "optimizer",
-    "values",
-    "inputs",
-    "activations",
-    "gradients",
-    "updates",
-    "workspace",
-    "rounding",
-    "other",
-)
+ORDER: tuple[str, ...] = get_args(PartKind)
 """Kinds from the bottom to the top."""
 
 
