@@ -9,9 +9,10 @@ from tests.lab import Lab
 
 SEEN = r"""
 (() => {
-const parts = () => [...document.querySelectorAll('.tfmem-report, .tfmem, .tfmem-rest')];
-const texts = function* () {
-  for (const part of parts()) {
+const parts = (more = '') => [...document.querySelectorAll('.tfmem-report, .tfmem, .tfmem-rest' + more)];
+const OURS = ', .tfmem-open, .tfmem-replay, .tfmem-waits';
+const texts = function* (more = '') {
+  for (const part of parts(more)) {
     const walker = document.createTreeWalker(part, NodeFilter.SHOW_TEXT);
     while (walker.nextNode()) {
       const node = walker.currentNode, owner = node.parentElement;
@@ -33,10 +34,11 @@ const behind = (node) => {
 };
 const light = (c) => { const [r, g, b] = c.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
 const ratio = (a, b) => { const [x, y] = [light(a), light(b)].sort((p, q) => q - p); return (x + 0.05) / (y + 0.05); };
-const cell = () => parts()[0]?.closest('.jp-Cell');
+const cell = () => document.querySelector('.tfmem-report, .tfmem, .tfmem-rest')?.closest('.jp-Cell');
 window.face = {
   words: () => [...texts()].flatMap(([text]) => text.split(/\s+/).filter((word) => /[\p{L}\p{N}]/u.test(word))),
-  faint: () => [...texts()].map(([text, owner]) => { const bg = behind(owner); return [ratio(over(rgba(getComputedStyle(owner).color), bg), bg), text.trim().slice(0, 40)]; }).filter(([r]) => r < 4.5),
+  lines: () => [...texts(OURS)].map(([text]) => text.trim()),
+  faint: () => [...texts(OURS)].map(([text, owner]) => { const bg = behind(owner); return [ratio(over(rgba(getComputedStyle(owner).color), bg), bg), text.trim().slice(0, 40)]; }).filter(([r]) => r < 4.5),
   inView: (selector) => [...document.querySelectorAll(selector)].map((node) => { const b = node.getBoundingClientRect(); return b.height > 0 && b.top >= 0 && b.bottom <= innerHeight && document.elementFromPoint(b.left + 5, b.top + b.height / 2) !== null && [b.left + 5, b.top + b.height / 2].reduce((x, y) => node.contains(document.elementFromPoint(x, y)) || document.elementFromPoint(x, y)?.contains(node)); }),
   names: () => parts().flatMap((part) => [...part.querySelectorAll('button, summary')]).filter((n) => n.checkVisibility()).map((n) => n.getAttribute('aria-label') || n.textContent.trim()),
   folds: () => [...document.querySelectorAll('.tfmem-toggle')].map((n) => n.getAttribute('aria-expanded')),
@@ -47,7 +49,10 @@ window.face = {
   line: (text) => [...document.querySelectorAll('.cm-line')].filter((n) => n.textContent.includes(text)).some((n) => { const b = n.getBoundingClientRect(); return b.top >= 0 && b.bottom <= innerHeight; }),
 };
 const log = (window.heights = []);
+window.said = [];
 const look = () => {
+  const said = [...document.querySelectorAll('[aria-live]:not([aria-live=off]), [role=status], [role=alert]')].filter((n) => n.closest('[class*=tfmem]')).map((n) => n.textContent.trim()).filter(Boolean).join(' | ');
+  if (said !== (window.said.at(-1) ?? '')) window.said.push(said);
   const outputs = cell()?.querySelector('.jp-Cell-outputWrapper');
   const now = outputs ? [Math.round(outputs.getBoundingClientRect().height), !!cell().querySelector('.tfmem-headline'), document.querySelector('.tfmem-words')?.textContent ?? ''] : null;
   if (now && JSON.stringify(now) !== JSON.stringify(log.at(-1)?.[1])) log.push([performance.now(), now]);

@@ -6,10 +6,12 @@ The cell that runs out of memory says so itself, and its remedy is a setting: no
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
 from tests import lab as harness
+from tests.browser.seen import SEEN, told
 from tests.lab import Lab, wait_until
 
 harness.require_browser()
@@ -84,6 +86,17 @@ class Notebook:
         self.lab.page.goto(self.lab.address(f"{name or self.name}.ipynb"))
         self.lab.page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.content?.widgets?.length === 6")
 
+    def faint(self) -> list:
+        """Tell what of the replay's own text has too little contrast, in light, dark and high contrast."""
+        self.lab.page.evaluate(SEEN)
+        found = []
+        for theme in ("JupyterLab Dark", "JupyterLab Dark High Contrast", "JupyterLab Light"):
+            self.lab.command("apputils:change-theme", {"theme": theme})
+            time.sleep(1.5)
+            assert any("cell 4 of 5" in text or "cell 3 of 5" in text for text in told(self.lab, "lines")), theme
+            found += [(theme, *one) for one in told(self.lab, "faint")]
+        return found
+
     @property
     def banner(self) -> str:
         found = self.lab.page.locator(".tfmem-replay")
@@ -150,6 +163,7 @@ def test_a_replay_says_where_it_is_and_goes_on_in_a_page_that_is_loaded_anew(lab
     notebook.runs(2)
     wait_until(lambda: "cell 3 of 5" in notebook.banner, "the line at the top says where it is")
     lab.shot(lab.folder / "replaying.png")
+    assert notebook.faint() == []
     assert "cell 4 of 5 waits." in lab.output_text(3)
     assert "cell 5 of 5 waits." in lab.output_text(4)
     assert "too big" in lab.output_text(4)
@@ -231,6 +245,7 @@ def test_a_cell_that_failed_is_repaired_in_the_page_and_goes_on_there(lab, opene
     alert = lab.page.get_by_role("alert").filter(has_text="its replay stopped at cell 4 of 5 (ran(3))")
     alert.wait_for()
     lab.shot(lab.folder / "stopped.png")
+    assert notebook.faint() == []
     assert "cell 5 of 5 was not run, because cell 4 of 5 did not run through." in lab.output_text(4)
     wait_until(lambda: "was not run" in notebook.saved(4), "the file says it too")
     notebook.reload()

@@ -29,7 +29,7 @@ _STEPS = 1.9
 """Inches that traced steps add below the timeline."""
 
 _DPI = 200
-_COLOURS = 64
+_COLOURS = 32
 _POINTS = 700
 _SIGNS = "✓✗●→×–≥…"
 """Signs in a headline that the font has, beside the letters of European languages."""
