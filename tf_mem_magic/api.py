@@ -219,8 +219,14 @@ def plan_named(
     batch: int | None,
     shape: tuple[int, ...],
     pool: SourcePool,
+    batch_from: str = "given",
+    fit: str = "",
 ) -> Planned:
-    """Plan a model with its data by name, for the device that the sources of ``pool`` tell; as :func:`plan` does."""
+    """Plan a model with its data by name, for the device that the sources of ``pool`` tell; as :func:`plan` does.
+
+    ``batch_from`` says where a batch size is from; ``fit`` is the call of which the data or the batch are, if one was
+    read.
+    """
     import gc
     import time
 
@@ -231,7 +237,7 @@ def plan_named(
 
     began = time.monotonic()
     try:
-        ahead = observe_ahead(name, model, data, batch, shape)
+        ahead = observe_ahead(name, model, data, batch, shape, batch_from=batch_from)
     finally:
         # TensorFlow would keep the graph, and with it the model's variables, for its custom gradients.
         tie_gradients_to_graphs()
@@ -244,6 +250,10 @@ def plan_named(
     except Exception as failed:
         told = troubles.note("a step could not be planned", failed).what
         raise ValueError(f"the step of `{name}` could not be simulated ({told})") from failed
+    if fit:
+        told = " and ".join(["data"] * bool(data) + ["batch"] * (ahead.batch_from == batch_from))
+        notes = (f"Its {told} are those of the last `{name}.fit`.",) if told else ()
+        made = replace(made, notes=(*notes, *made.notes))
     return Planned(replace(made, seconds=time.monotonic() - began))
 
 

@@ -80,3 +80,19 @@ def test_a_text_that_is_no_size_is_refused_in_one_sentence(text):
 @given(st.integers(1, 2**62))
 def test_every_whole_number_of_bytes_is_read_back(value):
     assert units.parse_size(str(value)) == value
+
+
+class LSTM:
+    pass
+
+
+class UNet:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(1, "an int"), ([], "a list"), ({}, "a dict"), (object(), "an object"), (LSTM(), "an LSTM"), (UNet(), "a UNet")],
+)
+def test_a_kind_has_the_article_that_one_says(value, words):
+    assert units.named_kind(value) == words

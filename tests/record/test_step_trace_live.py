@@ -149,7 +149,15 @@ def test_operations_by_themselves_are_no_steps_and_this_is_said(kernel):
 
 def test_a_cell_that_ends_before_its_first_step_says_so(kernel):
     ran = kernel.run("%%tfmem --trace -o rep\n1 + 1")
-    assert "No steps were traced: the cell ended before a first step had." in " ".join(ran.report_text.split())
+    said = " ".join(ran.report_text.split())
+    assert "No steps were traced: none was seen: a trace begins after the first step of a `fit`" in said
+
+
+def test_a_fit_of_one_step_says_that_its_first_is_not_traced_and_what_to_do(kernel):
+    ran = kernel.run(f"%%tfmem --trace -o rep\nmodel.fit(x[:{BATCH}], y[:{BATCH}], batch_size={BATCH}, verbose=0)")
+    said = " ".join(ran.report_text.split())
+    assert "`fit` was over before a step after its first was seen" in said
+    assert "let it train for 5 steps or more" in said
 
 
 def test_a_profiler_of_ones_own_is_left_alone(kernel):

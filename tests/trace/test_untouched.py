@@ -1,7 +1,11 @@
 """What a trace sets in Python is put back."""
 
+import functools
 import random
+import sys
+import threading
 from collections import OrderedDict, deque
+from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 import pytest
@@ -158,3 +162,100 @@ def test_a_model_that_holds_its_data_entry_by_entry_is_not_walked_through(monkey
     thing.data = list(range(200))
     with pytest.raises(TooManyError), untouched(thing):
         pass
+
+
+SEEN: list[int] = []
+COUNT = 0
+
+
+def remember(x):
+    global COUNT, FRESH
+    COUNT, FRESH = COUNT + 1, 1
+    SEEN.append(x)
+    return x
+
+
+class Counts(Thing):
+    """Calls functions of the notebook's, and keeps something at its class and in a default."""
+
+    __module__ = "__main__"
+    calls: ClassVar[list[int]] = []
+    total = 0
+
+    def call(self, x, cache={}):  # noqa: B006
+        Counts.total += 1
+        Counts.new = True
+        self.calls.append(x)
+        cache[x] = x
+        return remember(x)
+
+    @staticmethod
+    def helper(x):
+        SEEN.insert(0, x)
+
+    @property
+    def size(self):
+        SEEN.append("size")
+        return 1
+
+
+def test_globals_that_a_models_functions_change_are_as_they_were():
+    thing = Counts()
+    with untouched(thing):
+        thing.call(1)
+        thing.helper(2)
+        _ = thing.size
+        assert (len(SEEN), COUNT, Counts.total) == (3, 1, 1)
+    assert (SEEN, COUNT, "FRESH" in globals()) == ([], 0, False)
+    assert (Counts.calls, Counts.total, hasattr(Counts, "new"), Counts.call.__defaults__) == ([], 0, False, ({},))
+
+
+def test_variables_of_enclosing_functions_are_as_they_were():
+    count, seen = 0, []
+
+    def loss(x):
+        nonlocal count
+        count += 1
+        seen.append(x)
+
+    thing = Thing()
+    thing.loss = functools.partial(lambda f, x: f(x), loss)
+    with untouched(thing):
+        thing.loss(1)
+    assert (count, seen) == (0, [])
+
+
+def test_a_bound_method_is_looked_into_too():
+    holder, thing = Counts(), Thing()
+    thing.loss = holder.call
+    with untouched(thing):
+        thing.loss(4)
+        holder.mark = 1
+    assert (SEEN, vars(holder)) == ([], {})
+
+
+def test_an_attribute_is_never_missing_while_it_is_put_back():
+    """Another thread may read it, and its dict is in another order afterwards."""
+    thing = Thing()
+    vars(thing).update({f"a{i}": i for i in range(2000)})
+    done, missing = threading.Event(), []
+
+    def read():
+        while not done.is_set():
+            if not hasattr(thing, "a1000") or not hasattr(thing, "a1"):
+                missing.append(1)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(100):
+            with untouched(thing):
+                vars(thing)["a0"] = vars(thing).pop("a0")
+                thing.new = 1
+    finally:
+        sys.setswitchinterval(before)
+        done.set()
+        reader.join()
+    assert (missing, list(vars(thing))[:2], len(vars(thing))) == ([], ["a0", "a1"], 2000)

@@ -6,6 +6,8 @@ import sys
 from functools import lru_cache
 from typing import Any
 
+from tf_mem_magic.core.units import named_kind
+
 
 def accumulate_gradients(model: Any, steps: int) -> Any:
     """Let an optimizer update the weights after every ``steps`` batches, by the mean of their gradients.
@@ -62,7 +64,7 @@ def _optimizer_of(given: Any) -> Any:
     if optimizer_class is not None and isinstance(given, optimizer_class):
         return given
     if model_class is None or not isinstance(given, model_class):
-        raise TypeError(f"this takes a model or an optimizer of Keras 3; it is a {type(given).__name__}")
+        raise TypeError(f"this takes a model or an optimizer of Keras 3; it is {named_kind(given)}")
     if not isinstance(getattr(given, "optimizer", None), optimizer_class or ()):
         raise ValueError("the model is not compiled: call this after compile")
     return given.optimizer

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from tf_mem_magic.core.units import named_kind
 from tf_mem_magic.remedies.mixed_precision.probe import final_layers, rounds_ids
 
 POLICIES = ("mixed_float16", "mixed_bfloat16", "float32")
@@ -89,7 +90,7 @@ def _check(model: Any, policy: str) -> None:
             "tf_keras" in b.__module__ for b in type(model).__mro__
         ):
             raise TypeError("this is a model of tf_keras (Keras 2); set its policy before it is built instead")
-        raise TypeError(f"apply.mixed_precision changes a Keras 3 model; this is a {type(model).__name__}")
+        raise TypeError(f"apply.mixed_precision changes a Keras 3 model; this is {named_kind(model)}")
     if not model.built:
         raise ValueError(
             "the model is not built yet, so layers that it makes later would stay in float32; "

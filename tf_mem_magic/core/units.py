@@ -1,10 +1,15 @@
-"""The one module that turns bytes and seconds into words."""
+"""The one module that turns bytes, seconds and types into words."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from typing import NamedTuple
+
+_SPOKEN_AN = re.compile(r"[aei]|o(?!ne)|u(?!ni|se|net|ti)|nd[a-z]", re.IGNORECASE)
+_LETTERS_AN = re.compile(r"[AEFHILMNORSX](?:[A-Z]|\d|$)")
+"""Beginnings of names before which one says "an": of words, and of letters spoken one by one."""
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 
@@ -99,3 +104,10 @@ def parse_size(text: str) -> int:
     if not value.is_finite() or not 0 < value < 2**63:
         raise ValueError(f"{text!r} is not a usable size; it must be positive and below 8 EiB")
     return int(value)
+
+
+def named_kind(value: object) -> str:
+    """Name what kind of thing a value is, with its article: ``"an int"``, ``"a list"``, ``"an LSTM"``."""
+    name = type(value).__name__
+    is_an = _LETTERS_AN.match(name) or _SPOKEN_AN.match(name)
+    return f"{'an' if is_an else 'a'} {name}"

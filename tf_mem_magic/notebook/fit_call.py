@@ -10,13 +10,16 @@ from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.model import read_notebook
 from tf_mem_magic.notebook.read_first import assigned_names
-from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
+from tf_mem_magic.notebook.uses import called_name
 
 ARGUMENTS = (
     "x y batch_size epochs verbose callbacks validation_split validation_data shuffle class_weight sample_weight "
     "initial_epoch steps_per_epoch validation_steps validation_batch_size validation_freq"
 ).split()
 """The arguments of ``fit``, in their order (Keras's TensorFlow trainer)."""
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,32 @@ def find_fit(cell: PythonCell, facts: Facts) -> FitCall:
     if not model.name.isidentifier():
         raise RefusedError(f"`{model.name}` is no plain name")
     return FitCall(statement, model, _arguments(calls[0]))
+
+
+def last_fit(cells: Iterable[str], model: str) -> tuple[dict[str, ast.expr], str] | None:
+    """Find the last call of ``fit`` of a model outside functions: its arguments by name, and the call as text.
+
+    None where no cell has one whose arguments can be told apart.
+
+    Parameters
+    ----------
+    cells : iterable of str
+        The cells, oldest first.
+    model : str
+        The model, as the call has it.
+    """
+    for source in reversed(list(cells)):
+        cell = read_cell(source) if "fit" in source else None
+        if not isinstance(cell, PythonCell):
+            continue
+        inside = {id(node) for one in cell.nodes if isinstance(one, _FUNCTIONS) for node in ast.walk(one)}
+        for call in reversed(cell.calls):
+            if id(call) not in inside and _receiver(call) == model and called_name(call) == "fit":
+                try:
+                    return _arguments(call), ast.unparse(call)
+                except RefusedError:
+                    continue
+    return None
 
 
 def _receiver(call: ast.Call) -> str:

@@ -75,6 +75,7 @@ class StepTrace:
     def __init__(self, sources: Iterable[str], folder: Path | None = None) -> None:
         self._thread, self._wanted = 0, folder
         self._why_not = ""
+        self._saw_fit = False
         if any(_PROFILES.search(source) for source in sources):
             self._why_not = "the notebook runs a profiler itself; were it TensorFlow's, a second one would be refused"
         self._end = threading.Event()
@@ -116,7 +117,7 @@ class StepTrace:
         """Read what was traced, after :meth:`stop`. Never raises."""
         data, self._data = self._data, None
         if data is None:
-            why = self._why_not or "the cell ended before a first step had"
+            why = self._why_not or _none_seen(self._saw_fit, failed)
             return TracedSteps(why_not=why)
         try:
             return self._told(data, facts, namespace, failed)
@@ -161,6 +162,7 @@ class StepTrace:
                 continue
             frame = sys._current_frames().get(self._thread)
             progress = observe_progress(frame)
+            self._saw_fit = self._saw_fit or progress.epochs is not None or _is_in_fit(frame)
             if progress.steps is not None:
                 if (progress.epochs or progress.steps) and not progress.validating:
                     return True
@@ -246,11 +248,36 @@ def steps_between(before: Progress | None, now: Progress) -> int:
     return now.steps + max(now.epochs - before.epochs, 0)
 
 
+def _none_seen(saw_fit: bool, failed: bool) -> str:
+    """Say why no step was traced, and what would help."""
+    if not saw_fit:
+        return (
+            f"none was seen: a trace begins after the first step of a `fit`, or {_LOOP_AFTER} s into another loop;"
+            " let the cell train for longer"
+        )
+    if failed:
+        return "`fit` ended in its first step, which makes the graph too and is not traced"
+    return (
+        "`fit` was over before a step after its first was seen, and the first, which makes the graph too, is not"
+        f" traced; let it train for {STEPS + 1} steps or more: more epochs, or smaller batches"
+    )
+
+
+def _is_in_fit(frame: FrameType | None) -> bool:
+    """Whether a thread is in a ``fit`` of Keras 3."""
+    while frame is not None:
+        if frame.f_code.co_name == "fit" and frame.f_code.co_filename.endswith(_FIT):
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _is_making_ready(frame: FrameType | None) -> bool:
     """Whether a thread is in a ``fit`` of Keras 3 that has not begun its first step, or making a graph."""
+    if _is_in_fit(frame):
+        return True
     while frame is not None:
-        code = frame.f_code
-        if code.co_name in _TRACING or (code.co_name == "fit" and code.co_filename.endswith(_FIT)):
+        if frame.f_code.co_name in _TRACING:
             return True
         frame = frame.f_back
     return False

@@ -80,8 +80,8 @@ def _place(place: Place, unit: Unit) -> str:
     return f"here, {size(place.limit, brief_unit([place.limit]))}" if place.here else place.name
 
 
-def _batch(batch: int | None) -> str:
-    return "—" if batch is None else "none" if not batch else "any" if batch >= MOST else str(batch)
+def _batch(batch: int) -> str:
+    return "none" if not batch else "any" if batch >= MOST else str(batch)
 
 
 def _set(cell: str, width: int, column: int) -> str:

@@ -212,6 +212,11 @@ class Session:
             told.pop()  # IPython may have stored the running cell already
         return tuple(told[-KEPT_CELLS:])
 
+    def sources(self) -> tuple[str, ...]:
+        """Give the sources of the cells that ran, oldest first, that of the running one last."""
+        told = [text for text in self.shell.history_manager.input_hist_raw[1:] if text.strip()]
+        return tuple(told[-KEPT_CELLS:])
+
     def reported(self, report: Report, run: LiveRun) -> None:
         """Remember a finished run: its report, and the sources its remedies propose."""
         from tf_mem_magic.core.lineage import measured_of

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tf_mem_magic.core.step import WIDTHS, Step
+from tf_mem_magic.core.units import named_kind
 from tf_mem_magic.diagnose.planning.values import Ahead
 from tf_mem_magic.facts.data import leading_size
 from tf_mem_magic.facts.models import array_bytes, find_models, is_keras_2, optimizers_of
@@ -41,6 +42,7 @@ def observe_ahead(
     batch: int | None = None,
     shape: tuple[int, ...] = (),
     seconds: float = SECONDS,
+    batch_from: str = "given",
 ) -> Ahead:
     """Trace one training step of a model and read it, without running it.
 
@@ -59,6 +61,8 @@ def observe_ahead(
         The shape of one sample, where the model does not tell it.
     seconds : float
         After which to give up.
+    batch_from : str
+        Where ``batch`` is from, in words.
 
     Raises
     ------
@@ -78,7 +82,7 @@ def observe_ahead(
         with untouched(model, stored(model)), tf.Graph().as_default() as outer, quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             outer.seed = context.global_seed()
-            return _observe(name, model, tuple(data), batch, shape, deadline)
+            return _observe(name, model, tuple(data), (batch, batch_from), shape, deadline)
     except (TooLargeError, TooManyError) as stopped:
         raise CannotPlanError(str(stopped)) from None
     except CannotPlanError:
@@ -90,7 +94,7 @@ def observe_ahead(
 
 def _check(name: str, model: Any) -> None:
     if not find_models([(name, model)]):
-        raise CannotPlanError(f"`{name}` is a {type(model).__name__}, no Keras model")
+        raise CannotPlanError(f"`{name}` is {named_kind(model)}, no Keras model")
     if is_keras_2(model):
         raise CannotPlanError(f"`{name}` is a model of Keras 2 (tf_keras); only those of Keras 3 are planned")
     import keras
@@ -115,11 +119,16 @@ def _functions_run_eagerly() -> bool:
 
 
 def _observe(
-    name: str, model: Any, data: tuple[tuple[str, Any], ...], batch: int | None, shape: tuple[int, ...], deadline: float
+    name: str,
+    model: Any,
+    data: tuple[tuple[str, Any], ...],
+    asked: tuple[int | None, str],
+    shape: tuple[int, ...],
+    deadline: float,
 ) -> Ahead:
     import keras
 
-    batch_from = "given"
+    batch, batch_from = asked
     if data and shape:
         raise CannotPlanError("name the data or give a shape, not both: the data tell theirs")
     if data:

@@ -1,15 +1,28 @@
-"""What tracing a model's step changes in Python, put back: attributes of Keras's objects, counters, random states."""
+"""What tracing a model's step changes in Python, put back: attributes, globals, counters, random states."""
 
 from __future__ import annotations
 
+import functools
 import sys
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 from tf_mem_magic.facts.names import stored
+from tf_mem_magic.trace.reached import (
+    MISSING,
+    Names,
+    of_cell,
+    of_class,
+    of_function,
+    put_cell_back,
+    put_class_back,
+    put_names_back,
+    users_classes,
+)
 
 MOST_OBJECTS = 500_000
 """Objects that are looked at; a model with more is not traced."""
@@ -19,8 +32,6 @@ MOST_ENTRIES = 5_000_000
 
 _FUNCTIONS = "tensorflow.python.eager.polymorphic_function.polymorphic_function"
 """Where the class of what ``tf.function`` makes stands; each remembers whether its first call made variables."""
-
-_LIBRARIES = frozenset({"keras", "tf_keras", "tensorflow", "builtins"})
 
 _KERAS = ("keras", "tf_keras", "keras_hub", "keras_cv", "keras_nlp")
 
@@ -42,9 +53,11 @@ def untouched(*roots: Any) -> Iterator[None]:
     Parameters
     ----------
     *roots : object
-        Models, and what they are trained with. All objects of Keras and of the notebook's own classes that they hold,
-        and the lists, dicts and sets between them, get the attributes and entries back that they had. Values of
-        variables are not copied: a trace does not change them.
+        Models, and what they are trained with. All objects of Keras and of the user's own classes that they hold, and
+        the lists, dicts and sets between them, get the attributes and entries back that they had; so do the classes
+        themselves, and what their functions name outside: globals, variables of enclosing functions, defaults. Values
+        of variables are not copied: a trace does not change them. No attribute or entry that was there is missing
+        meanwhile: other threads may be reading it.
 
     Raises
     ------
@@ -72,55 +85,74 @@ def _remember(roots: list[Any]) -> list[tuple[Any, Any]]:
         one = ahead.pop()
         if id(one) in seen:
             continue
-        kind = type(one)
-        copy: Any = None
-        if issubclass(kind, dict):
-            copy = dict(_items(one))
-            inside = [*copy, *copy.values()]
-        elif issubclass(kind, list):
-            copy = list(list.__iter__(one))
-            inside = list(copy)
-        elif issubclass(kind, set):
-            copy = set(set.__iter__(one))
-            inside = list(copy)
-        elif issubclass(kind, deque):
-            copy = list(deque.__iter__(one))
-            inside = list(copy)
-        elif issubclass(kind, (tuple, frozenset)):
-            inside = list(one)
-        elif _is_kept(kind):
-            inside = _functions_of(kind)
-        elif kind.__name__ in _WRAPPERS and kind.__module__.startswith("tensorflow."):
-            inside = [one.__wrapped__]
-        else:
+        known = _inside(one)
+        if known is None:
             continue
-        # Lists that TensorFlow tracks keep what is in them a second time.
-        inside += [stored(one)] if kind not in _PLAIN else []
+        held, inside = known
         seen.add(id(one))
         entries += len(inside)
         if len(seen) > MOST_OBJECTS or entries > MOST_ENTRIES:
-            raise TooManyError("the model holds more objects than can be put back as they were")
+            raise TooManyError("the model and what its code reads hold more objects than can be put back as they were")
         # Everything that was seen is held here, so that no other object takes its identity meanwhile.
-        found.append((one, copy))
+        found += [(one, None), *held]
         ahead += inside
     return found
 
 
+def _inside(one: Any) -> tuple[list[tuple[Any, Any]], list[Any]] | None:
+    """Give what is to be put back of an object, and what else is in it; None: it is not looked into."""
+    kind = type(one)
+    inside: list[Any]
+    before: Any = MISSING
+    if issubclass(kind, dict):
+        before = dict(_items(one))
+        inside = [*before, *before.values()]
+    elif issubclass(kind, list):
+        before = list(list.__iter__(one))
+        inside = list(before)
+    elif issubclass(kind, set):
+        before = set(set.__iter__(one))
+        inside = list(before)
+    elif issubclass(kind, deque):
+        before = list(deque.__iter__(one))
+        inside = list(before)
+    elif issubclass(kind, (tuple, frozenset)):
+        inside = list(one)
+    elif kind is FunctionType:
+        names, inside = of_function(one)
+        return list(names), inside
+    elif kind is MethodType:
+        return [], [one.__self__, one.__func__]
+    elif kind is CellType:
+        before = of_cell(one)
+        return [(one, before)], [] if before is MISSING else [before]
+    elif issubclass(kind, type):
+        if one not in users_classes(one):
+            return None
+        attributes, inside = of_class(one)
+        return [(one, attributes)], [*inside, *users_classes(one)]
+    elif issubclass(kind, functools.partial):
+        inside = [one.func, one.args, one.keywords]
+    elif kind.__name__ in _WRAPPERS and kind.__module__.startswith("tensorflow."):
+        inside = [one.__wrapped__]
+    elif _is_kept(kind):
+        inside = list(users_classes(kind))
+    else:
+        return None
+    # Lists that TensorFlow tracks keep what is in them a second time.
+    inside += [stored(one)] if kind not in _PLAIN else []
+    return [] if before is MISSING else [(one, before)], inside
+
+
 def _is_kept(kind: type) -> bool:
-    """Whether objects of a class are part of a model: Keras's, or of a class that stands in the notebook."""
+    """Whether objects of a class are part of a model: Keras's, or of a class of the user's own."""
     if _is_function(kind) or issubclass(kind, weakref.WeakKeyDictionary):
         return True
-    return any(base.__module__.partition(".")[0] in (*_KERAS, "__main__") for base in kind.__mro__)
+    return any(base.__module__.partition(".")[0] in _KERAS for base in kind.__mro__) or bool(users_classes(kind))
 
 
 def _is_function(kind: type) -> bool:
     return kind.__name__ == "Function" and kind.__module__ == _FUNCTIONS
-
-
-def _functions_of(kind: type) -> list[Any]:
-    """List the methods under ``tf.function`` of a class of the user's own."""
-    own = [base for base in kind.__mro__ if base.__module__.partition(".")[0] not in _LIBRARIES]
-    return [value for base in own for value in list(vars(base).values()) if _is_function(type(value))]
 
 
 def _put_all_back(held: list[tuple[Any, Any]], random_states: list[tuple[Any, Any]]) -> None:
@@ -131,22 +163,66 @@ def _put_all_back(held: list[tuple[Any, Any]], random_states: list[tuple[Any, An
 
 
 def _put_back(one: Any, before: Any) -> None:
-    if isinstance(before, dict):
-        same = len(one) == len(before) and all(k is o and v is w for (k, v), (o, w) in zip(_items(one), before.items()))
-        if not same:
-            plain = OrderedDict if isinstance(one, OrderedDict) else dict
-            plain.clear(one)
-            plain.update(one, before)
+    if before is None:
+        return
+    if isinstance(before, Names):
+        put_names_back(one, before)
+    elif isinstance(one, CellType):
+        put_cell_back(one, before)
+    elif isinstance(one, type):
+        put_class_back(one, before)
+    elif isinstance(before, dict):
+        _put_entries_back(one, before)
     elif isinstance(one, deque):
-        if len(one) != len(before) or any(a is not b for a, b in zip(deque.__iter__(one), before)):
-            deque.clear(one)
-            deque.extend(one, before)
+        _put_queue_back(one, before)
     elif isinstance(before, list):
         if len(one) != len(before) or any(a is not b for a, b in zip(list.__iter__(one), before)):
             list.__setitem__(one, slice(None), before)
     elif isinstance(before, set) and set(set.__iter__(one)) != before:
-        set.clear(one)
         set.update(one, before)
+        set.intersection_update(one, before)
+
+
+def _put_entries_back(one: dict[Any, Any], before: dict[Any, Any]) -> None:
+    """Give a dict the entries that it had, in their order; none of them is missing for another thread meanwhile."""
+
+    def same() -> bool:
+        return len(one) == len(before) and all(k is o and v is w for (k, v), (o, w) in zip(_items(one), before.items()))
+
+    if same():
+        return
+    plain = OrderedDict if isinstance(one, OrderedDict) else dict
+    for key in [key for key, _ in _items(one) if key not in before]:
+        plain.pop(one, key, None)
+    plain.update(one, before)
+    if same():
+        return
+    if isinstance(one, OrderedDict):
+        for key in before:
+            OrderedDict.move_to_end(one, key)
+    else:
+        # Taken out and put in again by one call that runs no Python code between, during which no thread takes over.
+        keys = list(before)
+        deque(
+            map(functools.partial(dict.__setitem__, one), keys, map(functools.partial(dict.pop, one), keys)), maxlen=0
+        )
+
+
+def _put_queue_back(one: deque[Any], before: list[Any]) -> None:
+    same = 0
+    for a, b in zip(list(deque.__iter__(one)), before):
+        if a is not b:
+            break
+        same += 1
+    if same == len(one) == len(before):
+        return
+    if one.maxlen is not None and same < len(before):
+        # What it has lost on the left does not come back without the rest.
+        deque.extend(one, before)
+        return
+    for _ in range(len(one) - same):
+        deque.pop(one)
+    deque.extend(one, before[same:])
 
 
 def _items(one: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:

@@ -98,9 +98,11 @@ def test_blocks_that_are_computed_again_lower_the_peak():
     assert told["mixed_float16 and rematerialize"].low < told["mixed_float16"].low
 
 
-def test_a_model_for_one_batch_size_has_no_largest():
+def test_of_a_model_for_one_batch_size_the_columns_say_whether_that_fits():
     plan = make_plan(dataclasses.replace(AHEAD, steps=AHEAD.steps[:1]), [here(40 * MIB)])
-    assert {batch for row in plan.rows for batch in row.batches} == {None}
+    assert {batch for row in plan.rows for batch in row.batches} == {64}
+    small = make_plan(dataclasses.replace(AHEAD, steps=AHEAD.steps[:1]), [here(WEIGHTS)])
+    assert {row.batches[0] for row in small.rows} == {0}
     assert "takes batches of 64 and no others" in " ".join(plan.notes)
 
 

@@ -39,7 +39,7 @@ def test_a_compiled_model_of_keras_2_is_no_model_that_is_not_compiled():
         ({"a": Model(False)}, (), "no model is compiled yet; models are a"),
         ({"x": 1}, (), "no name holds a Keras model yet"),
         ({"model": Model()}, ("modle",), "did you mean model?"),
-        ({"model": Model(), "x": 1}, ("x",), "`x` is a int, no Keras model; models are model"),
+        ({"model": Model(), "x": 1}, ("x",), "`x` is an int, no Keras model; models are model"),
         ({"x": 1}, ("model",), "there is no `model`; no name holds a Keras model"),
     ],
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from tf_mem_magic.core.units import named_kind
 from tf_mem_magic.facts.models import variable_device
 
 MOST_SAMPLES = 32
@@ -57,7 +58,7 @@ def first_samples(sample: Any) -> Any:
 
 def _cut(array: Any, most: int) -> Any:
     if not getattr(array, "shape", ()):
-        raise TypeError(f"the data must be arrays of samples, and hold a {type(array).__name__}")
+        raise TypeError(f"the data must be arrays of samples, and hold {named_kind(array)}")
     return getattr(array, "iloc", array)[:most]
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tf_mem_magic.core.units import named_kind
+
 
 def copy_model(model: Any) -> Any:
     """Copy a compiled Sequential or functional model: layers, weights, settings of ``compile``, optimizer state.
@@ -51,7 +53,7 @@ def _check(model: Any) -> None:
     functional = getattr(sys.modules.get("keras.src.models.functional"), "Functional", None)
     if keras is None or functional is None or not isinstance(model, (functional, keras.Sequential)):
         raise TypeError(
-            f"only Sequential and functional models of Keras 3 can be copied for sure; this is a {type(model).__name__}"
+            f"only Sequential and functional models of Keras 3 can be copied for sure; this is {named_kind(model)}"
         )
     if not model.built:
         raise ValueError("the model is not built: train it first")
@@ -74,7 +76,7 @@ def _copied_layers(model: Any) -> Any:
     except Exception as error:
         raise ValueError(f"Keras cannot copy this model ({type(error).__name__}: {error})") from error
     if type(copied) is not type(model):
-        raise TypeError(f"Keras copies a {type(model).__name__} as a plain {type(copied).__name__}")
+        raise TypeError(f"Keras copies {named_kind(model)} as a plain {type(copied).__name__}")
     return copied
 
 

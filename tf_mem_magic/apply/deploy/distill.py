@@ -6,6 +6,7 @@ from typing import Any
 
 from tf_mem_magic.apply.deploy._inference import first_inputs
 from tf_mem_magic.apply.deploy._side_by_side import compare, evaluated_data, measure
+from tf_mem_magic.core.units import named_kind
 from tf_mem_magic.remedies.deploy._meaning import Meaning, check_teacher, meaning_of, model_class
 
 
@@ -81,7 +82,7 @@ def distill(
 
 def _check_pair(teacher: Any, student: Any) -> None:
     if not isinstance(student, model_class()):
-        raise TypeError(f"the student must be a model of Keras 3; this is a {type(student).__name__}")
+        raise TypeError(f"the student must be a model of Keras 3; this is {named_kind(student)}")
     if not student.built:
         raise ValueError(f"`{student.name}` is not built yet: call it once on data")
     if {id(v) for v in teacher.variables} & {id(v) for v in student.variables}:

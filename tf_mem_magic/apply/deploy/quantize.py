@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from tf_mem_magic.apply.deploy._inference import count_samples, describe_error, first_samples, predict, weight_bytes
-from tf_mem_magic.core.units import brief_unit, size
+from tf_mem_magic.core.units import brief_unit, named_kind, size
 
 MODES = ("int8", "int4")
 
@@ -84,7 +84,7 @@ def _check(model: Any, mode: str) -> None:
     module = sys.modules.get("keras.src.models.functional")
     if module is None or not isinstance(model, (module.Functional, sys.modules["keras"].Sequential)):
         raise TypeError(
-            f"apply.quantize copies a functional or sequential model of Keras 3; this is a {type(model).__name__}"
+            f"apply.quantize copies a functional or sequential model of Keras 3; this is {named_kind(model)}"
         )
     if not model.built:
         raise ValueError("the model is not built yet, so it has no weights: call it once on data")

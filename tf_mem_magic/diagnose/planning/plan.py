@@ -177,18 +177,18 @@ def _largest_tensor(step: Step) -> int:
     return max((tensor.bytes or 0 for node in _all(step) for tensor in node.outputs if not tensor.count), default=0)
 
 
-def _largest(ahead: Ahead, bounds: Bounds, place: Place, parts: int) -> int | None:
+def _largest(ahead: Ahead, bounds: Bounds, place: Place, parts: int) -> int:
     """Give the largest batch whose upper end fits a place, as a number that one would write; 0: not one sample.
 
-    None where the model takes one batch size only.
+    Where the model takes one batch size only it is that, or 0.
     """
     room = place.limit - place.taken
-    if len(ahead.steps) < 2:
-        return None
 
     def fits(batch: int) -> bool:
         return bounds(batch)[1] <= room
 
+    if len(ahead.steps) < 2:
+        return ahead.batch if fits(ahead.batch) else 0
     if not fits(parts):
         return 0
     first, last = 1, MOST
@@ -227,7 +227,7 @@ def _notes(ahead: Ahead, places: tuple[Place, ...], low: int) -> tuple[str, ...]
         sizes = "1 tensor has a size" if unknown == 1 else f"{unknown} tensors have sizes"
         notes.append(f"{sizes} that only the run tells: not counted.")
     if len(ahead.steps) < 2:
-        notes.append(f"The model takes batches of {ahead.batch} and no others.")
+        notes.append(f"The model takes batches of {ahead.batch} and no others: the columns say whether they fit.")
     return tuple(notes)
 
 

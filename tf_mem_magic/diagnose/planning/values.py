@@ -84,14 +84,14 @@ class Row:
     """One way to train.
 
     ``low`` to ``high``: the peak to expect at the plan's batch, in bytes. ``batches``: for each place the largest
-    batch that fits it; 0: not even one sample; None: not known.
+    batch that fits it; 0: not even one sample.
     """
 
     key: str
     name: str
     low: int
     high: int
-    batches: tuple[int | None, ...] = ()
+    batches: tuple[int, ...] = ()
     note: str = ""
 
 

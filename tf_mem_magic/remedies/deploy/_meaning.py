@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from tf_mem_magic.core.units import named_kind
 from tf_mem_magic.remedies.deploy._widths import check_widths
 
 _CLASSES = frozenset({"categorical_crossentropy", "sparse_categorical_crossentropy"})
@@ -44,7 +45,7 @@ def why_not(teacher: Any) -> str:
 def check_teacher(teacher: Any) -> None:
     base = model_class()
     if base is None or not isinstance(teacher, base):
-        raise TypeError(f"apply.distill needs models of Keras 3; this is a {type(teacher).__name__}")
+        raise TypeError(f"apply.distill needs models of Keras 3; this is {named_kind(teacher)}")
     if not teacher.built:
         raise ValueError(f"`{teacher.name}` is not built yet: call it once on data")
     if not teacher.compiled or teacher.loss is None:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from tf_mem_magic.core.units import named_kind
+
 _WIDTHS = {
     "Dense": "units",
     "Conv1D": "filters",
@@ -55,7 +57,7 @@ def graph_of(model: Any) -> Any:
         return model
     if sequential is None or type(model) is not sequential.Sequential:
         raise TypeError(
-            f"apply.narrower needs a Sequential or functional model of Keras 3; this is a {type(model).__name__}"
+            f"apply.narrower needs a Sequential or functional model of Keras 3; this is {named_kind(model)}"
         )
     if not model.built or model._functional is None:
         raise ValueError("the model is not built yet, so its widths are not known: call it once on data")

@@ -19,12 +19,17 @@ def show_plan(session: Session, command: Command) -> None:
         With a sentence for the user: which model is not clear, or why it cannot be planned.
     """
     from tf_mem_magic.api import plan_named
+    from tf_mem_magic.session.commands.fit_data import FitData, fit_data
     from tf_mem_magic.views.slots import can_show
 
     namespace = session.shell.user_ns
     name, model = find_model(namespace, command.names)
     data = find_data(namespace, command.names[1:])
-    planned = plan_named(name, model, data, command.batch, command.shape, session.pool)
+    from_fit = FitData() if data or command.shape else fit_data(name, session.sources(), namespace)
+    batch, batch_from = (command.batch, "given") if command.batch else (from_fit.batch, "that of its `fit`")
+    planned = plan_named(
+        name, model, data or from_fit.data, batch, command.shape, session.pool, batch_from, from_fit.call
+    )
     if can_show(session.shell):
         from IPython.display import display
 
@@ -42,6 +47,7 @@ def find_model(namespace: Mapping[str, Any], names: tuple[str, ...]) -> tuple[st
         With the names that there are.
     """
     from tf_mem_magic.core.options import nearest
+    from tf_mem_magic.core.units import named_kind
     from tf_mem_magic.facts.models import find_models
     from tf_mem_magic.facts.names import own_names, reachable
 
@@ -54,7 +60,7 @@ def find_model(namespace: Mapping[str, Any], names: tuple[str, ...]) -> tuple[st
             return name, every[name]
         known = [one for one, _ in models]
         if name in every:
-            raise ValueError(f"`{name}` is a {type(every[name]).__name__}, no Keras model{_there(known)}")
+            raise ValueError(f"`{name}` is {named_kind(every[name])}, no Keras model{_there(known)}")
         guess = nearest(name, known)
         raise ValueError(f"there is no `{name}`" + (f"; did you mean {guess}?" if guess else _there(known)))
     own = find_models(own_names(namespace))
