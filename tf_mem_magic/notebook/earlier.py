@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import lru_cache, partial
 from typing import TypeVar, cast
@@ -11,7 +12,6 @@ from typing import TypeVar, cast
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell, words_of
 from tf_mem_magic.notebook.text.mask import NotPython
 from tf_mem_magic.notebook.text.outline import (
-    calls_in,
     given_names,
     imported_together,
     may_be_called_often,
@@ -22,6 +22,7 @@ from tf_mem_magic.notebook.text.outline import (
     may_make_on_top,
     may_name,
     may_set,
+    times_called,
 )
 
 T = TypeVar("T")
@@ -41,22 +42,19 @@ class _Known:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
-        self.words: list[frozenset[str]] = []
-        self._all: set[str] = set()
+        self._places: defaultdict[str, list[int]] = defaultdict(list)
         self._found: dict[Hashable, tuple[list[int], int]] = {}
 
     def grow(self, texts: Iterable[str]) -> None:
         """Add texts at the end."""
         for text in texts:
+            for word in words_of(text):
+                self._places[word].append(len(self.texts))
             self.texts.append(text)
-            self.words.append(words_of(text))
-            self._all |= self.words[-1]
 
     def with_word(self, word: str) -> list[int]:
         """List the places of the texts that have a word."""
-        if word not in self._all:
-            return []
-        return self._asked(word, lambda since: [n for n in range(since, len(self.words)) if word in self.words[n]])
+        return self._places.get(word, [])
 
     def where(self, matters: Callable[[str, str], bool], word: str) -> list[int]:
         """List the places of the texts that have a word, and for which ``matters`` is true."""
@@ -118,7 +116,7 @@ class EarlierCells:
     def words_ending(self, ending: str) -> frozenset[str]:
         """List the words that end so."""
         near = self._cut(self._known.having(("ends", ending), lambda cell: ending in cell))
-        return frozenset(word for n in near for word in self._known.words[n] if word.endswith(ending))
+        return frozenset(word for n in near for word in words_of(self._known.texts[n]) if word.endswith(ending))
 
     def with_word(self, *words: str) -> tuple[PythonCell, ...]:
         """List the cells that have one of ``words`` in their text."""
@@ -192,8 +190,9 @@ class EarlierCells:
     def may_call_again(self, name: str) -> bool:
         """Tell whether cells may call a name in more than one place, or in a loop or function."""
         near = [self.texts[place] for place in self._cut(self._known.with_word(name))]
-        places = sum(calls_in(text)[name] for text in near)
-        return places > 1 or any(may_be_called_often(name, text) for text in near)
+        return sum(times_called(name, text) for text in near) > 1 or any(
+            may_be_called_often(name, text) for text in near
+        )
 
     def at(self, place: int) -> PythonCell | None:
         """Give the cell at a place of :attr:`texts`; None where it is no Python."""

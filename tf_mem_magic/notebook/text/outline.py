@@ -6,7 +6,7 @@ Each answer is on the safe side: what is told not to be is not there.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,13 +19,21 @@ _ALIAS = re.compile(
     r"(?:^|[;:]|%time)[ \t]*([^\W\d]\w*)[ \t]*=[ \t(\\\n]*[^\W\d][\w.]*[ \t)]*(?=$|[;#\\\r])", re.MULTILINE
 )
 _BODY = re.compile(r"^((?:async[ \t]+def|def|class)[ \t]+\w+).*(?:\n(?:[ \t].*)?(?=\n|\Z))*", re.MULTILINE)
-_CALL = re.compile(r"(\b(?:def|class)[ \t]+)?\b([^\W\d]\w*)\s*\(")
-_LOOPS = frozenset({"for", "while"})
+_EDGE = re.compile(r"\n(?:async[ \t]+def|def|class)[ \t]+(\w+)")
+_OPENS = re.compile(r"\s*\(")
+_LOOP = re.compile(r"\b(?:for|while)\b")
 _GOES_ON_AT_THE_EDGE = ('"""', "'''", "\\\n")
 """What may let a function go on at the left edge of a cell."""
 _UNSURE = re.compile(r"[\"'#]|\b(?:for|as|del|import|lambda)\b")
 """What a line may have before a name that makes it uncertain whether a call is open there."""
 _WORD = re.compile(r"[^\W\d]\w*")
+_AFTER = re.compile(r"[ \t]*[.(]")
+"""What is behind a name that only reads what it holds."""
+_DEFINES = re.compile(r"\b(?:def|class)[ \t]+\Z")
+_CHANGES = re.compile(r"[ \t]*\.[^\n=()]*=(?!=)")
+"""What is behind a name of which an attribute is set."""
+_IMPORTS = re.compile(r"[ \t]*(?:from[ \t]+[\w.]+[ \t]+)?import\b[^;(\\#]*\Z")
+"""What a line has before a name that it imports."""
 
 
 @lru_cache(maxsize=4096)
@@ -88,33 +96,38 @@ def definitions_of(text: str) -> tuple[DefinitionText, ...]:
     return tuple(found)
 
 
-@lru_cache(maxsize=4096)
-def calls_in(text: str) -> Counter[str]:
-    """Count the places where a text may call each name: it stands before a bracket, and is not defined there."""
-    return Counter(name for defined, name in _CALL.findall(text) if not defined)
+def names_defined(text: str) -> frozenset[str]:
+    """Give the names of the functions and classes that begin at the left edge of a cell."""
+    return frozenset(_EDGE.findall("\n" + text)) if "def " in text or "class " in text else frozenset()
+
+
+def times_called(name: str, text: str) -> int:
+    """Count the places where a text may call a name: it stands before a bracket, and is not defined there."""
+    return sum(
+        _OPENS.match(text, at + len(name)) is not None and not _is_defined(text, at)
+        for at in _standing(name, text, behind_dots=True)
+    )
 
 
 def may_be_called_often(name: str, text: str) -> bool:
     """Whether a text may call a name in a loop, or in a function or class, which may run more than once."""
-    calls, top = calls_in(text)[name], _on_top(text)
-    return calls > 0 and (calls_in(top)[name] < calls or not _LOOPS.isdisjoint(words_of(top)))
+    calls, top = times_called(name, text), _on_top(text)
+    return calls > 0 and (times_called(name, top) < calls or _loops(top))
+
+
+def _loops(text: str) -> bool:
+    return ("for" in text or "while" in text) and _LOOP.search(text) is not None
 
 
 def may_make_on_top(name: str, text: str) -> bool:
     """Whether a statement of the cell itself may set a name or change what it holds, none of a function or class."""
-    top = _on_top(text)
-    return name in words_of(top) and _is_more_than_given(_word(name), top)
+    return any(True for _ in _more_than_given(name, _on_top(text), alone=False))
 
 
+@lru_cache(maxsize=4096)
 def may_bind_on_top(name: str, text: str) -> bool:
     """Whether a statement of the cell itself may set a name, none of a function or class."""
-    top = _on_top(text)
-    return name in words_of(top) and _is_more_than_given(_alone(name), top)
-
-
-@lru_cache(maxsize=256)
-def _word(name: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![.\w]){name}\b")
+    return any(True for _ in _more_than_given(name, _on_top(text), alone=True))
 
 
 def _opens_a_call(before: str) -> bool:
@@ -130,44 +143,78 @@ def _opens_a_call(before: str) -> bool:
     return False
 
 
-def _is_more_than_given(places: re.Pattern[str], text: str) -> bool:
-    """Whether a name stands anywhere but as an argument of a call, where nothing is set.
+def _standing(name: str, text: str, *, behind_dots: bool = False) -> Iterator[int]:
+    """Yield where a name begins in a text: whole words, and none behind a dot unless they are asked for."""
+    at = text.find(name)
+    while at >= 0:
+        end, last = at + len(name), text[at - 1 : at]
+        if not (_goes_on(text[end : end + 1]) or _goes_on(last) or (last == "." and not behind_dots)):
+            yield at
+        at = text.find(name, end)
+
+
+def _goes_on(character: str) -> bool:
+    """Whether a word goes on with a character, or with none at the edge of a text."""
+    return character.isalnum() or character == "_"
+
+
+def _is_defined(text: str, at: int) -> bool:
+    """Whether ``def`` or ``class`` stands before a place."""
+    return text[at - 1 : at].isspace() and _DEFINES.search(text, max(at - 80, 0), at) is not None
+
+
+def _more_than_given(name: str, text: str, *, alone: bool) -> Iterator[tuple[int, str]]:
+    """Yield where a name stands but as an argument of a call, where nothing is set, and the line before it.
 
     It is one where the line opens a call before it that it has not closed; what is written in a way that this cannot
-    tell counts as more.
+    tell counts as more. With ``alone`` only what stands not before a dot or a bracket, or is defined.
     """
-    for found in places.finditer(text):
-        before = text[text.rfind("\n", 0, found.start()) + 1 : found.start()]
-        if not _opens_a_call(before) or text[found.end() : found.end() + 4].lstrip().startswith(":="):
-            return True
-    return False
+    for at in _standing(name, text):
+        end = at + len(name)
+        if not alone or _AFTER.match(text, end) is None or _is_defined(text, at):
+            before = _line_before(text, at)
+            if not _opens_a_call(before) or text[end : end + 4].lstrip().startswith(":="):
+                yield at, before
 
 
 def may_bind(name: str, text: str) -> bool:
     """Whether a text may set a name: it stands alone somewhere, not before a dot or a bracket, or is defined."""
-    return _alone(name).search(text) is not None
-
-
-@lru_cache(maxsize=256)
-def _alone(name: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![.\w]){name}\b(?![ \t]*[.(])|\b(?:def|class)\s+{name}\b")
+    return any(_AFTER.match(text, at + len(name)) is None or _is_defined(text, at) for at in _standing(name, text))
 
 
 def may_set(name: str, text: str) -> bool:
     """Whether a text may set a name of the notebook, or an attribute of it, otherwise than by importing it."""
-    text = text if "global" in text else _on_top(text)
-    rest = _IMPORTED.sub("", text) if "import" in text and name in _imported(text) else text
-    return _is_more_than_given(_alone(name), rest) or _changed(name).search(rest) is not None
-
-
-@lru_cache(maxsize=256)
-def _changed(name: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![.\w]){name}[ \t]*\.[^\n=()]*=(?!=)")
+    whole, text = text, text if "global" in text else _on_top(text)
+    if any(_CHANGES.match(text, at + len(name)) for at in _standing(name, text)):
+        return True
+    if whole is not text and not may_bind_on_top(name, whole):
+        return False
+    found = [before for _, before in _more_than_given(name, text, alone=True) if not _IMPORTS.match(before)]
+    if not found or "import" not in text or name not in _imported(text):
+        return bool(found)
+    return any(True for _ in _more_than_given(name, _IMPORTED.sub("", text), alone=True))
 
 
 def may_import(name: str, text: str) -> bool:
     """Whether a text has a name in an import."""
-    return "import" in text and name in _imported(text)
+    if "import" not in text:
+        return False
+    places = tuple(_standing(name, text, behind_dots=True))
+    if any(_IMPORTS.match(_line_before(text, at)) for at in places):
+        return True
+    return any(_may_go_on_from_an_import(text, at) for at in places) and name in _imported(text)
+
+
+def _line_before(text: str, at: int) -> str:
+    """Give what stands before a place in its line."""
+    return text[text.rfind("\n", 0, at) + 1 : at]
+
+
+def _may_go_on_from_an_import(text: str, at: int) -> bool:
+    """Whether an ``import`` before a place may not have ended there: in its line, or where that opens a bracket."""
+    last = text.rfind("import", 0, at)
+    line, ended, _ = text[last + 6 : at].partition("\n")
+    return last >= 0 and (not ended or "(" in line or "\\" in line)
 
 
 def may_name(name: str, text: str) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from tf_mem_magic.notebook.earlier import EarlierCells
 from tf_mem_magic.notebook.model import Notebook
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.notebook.text.cell import PythonCell, children, walk
-from tf_mem_magic.notebook.text.outline import definitions_of
+from tf_mem_magic.notebook.text.outline import definitions_of, names_defined
 from tf_mem_magic.notebook.uses import called_name
 
 Definition = ast.ClassDef | ast.FunctionDef
@@ -65,46 +66,40 @@ class Structure:
         ``held`` are the layers of the model where they are known: other classes do not matter then.
         """
         before, own = self.notebook.before, self.notebook.cell.words
-        for one in before.once("cells with blocks", lambda: _may_define_blocks(before)):
-            names = one.functions | (one.classes.intersection(held) if held else one.classes)
-            if names & (one.used_again | own):
-                cell = before.at(one.place)
-                if cell is not None:
-                    yield cell
+        for place, defined, again in before.once("defined on top", lambda: _defined_on_top(before)):
+            if again or not own.isdisjoint(defined):
+                made = before.once(("blocks", place), partial(_may_be_blocks, before, place))
+                names = made.functions | (made.classes.intersection(held) if held else made.classes)
+                if not names.isdisjoint(again | own):
+                    cell = before.at(place)
+                    if cell is not None:
+                        yield cell
+
+
+def _defined_on_top(before: EarlierCells) -> tuple[tuple[int, frozenset[str], frozenset[str]], ...]:
+    """List the cells that define something at their left edge, newest first: where they stand, and the names.
+
+    The second names are those that earlier cells may call more than once.
+    """
+    named = ((place, names_defined(text)) for place, text in reversed(tuple(enumerate(before.texts))))
+    return tuple((place, names, frozenset(filter(before.may_call_again, names))) for place, names in named if names)
 
 
 @dataclass(frozen=True, slots=True)
-class _MayDefine:
-    """An earlier cell that may define blocks, as its text has it.
+class _MayBeBlocks:
+    """What of an earlier cell may be a block, as its text has it: layers with a ``call``, or what adds layers."""
 
-    Attributes
-    ----------
-    place : int
-        Where it stands among the earlier cells.
-    classes, functions : frozenset of str
-        Those that may be layers with a ``call``, or add layers.
-    used_again : frozenset of str
-        Those of them that earlier cells may call more than once.
-    """
-
-    place: int
     classes: frozenset[str]
     functions: frozenset[str]
-    used_again: frozenset[str]
 
 
-def _may_define_blocks(before: EarlierCells) -> tuple[_MayDefine, ...]:
-    """List the earlier cells that may define a block, newest first; none of them is parsed for that."""
-    found = []
-    reached, known = before.reached_from("keras", "tensorflow")
-    for place, made in sorted(reached.items(), reverse=True):
-        parts = [p for p in definitions_of(before.texts[place]) if p.name in made and not known.isdisjoint(p.reads)]
-        classes = frozenset(p.name for p in parts if p.is_class and "call" in p.reads)
-        functions = frozenset(p.name for p in parts if not p.is_class)
-        if classes or functions:
-            again = frozenset(name for name in classes | functions if before.may_call_again(name))
-            found.append(_MayDefine(place, classes, functions, again))
-    return tuple(found)
+def _may_be_blocks(before: EarlierCells, place: int) -> _MayBeBlocks:
+    """Give what of a cell may define a block; nothing is parsed for that."""
+    reached, known = before.once("of Keras", lambda: before.reached_from("keras", "tensorflow"))
+    made = reached.get(place, frozenset())
+    parts = [p for p in definitions_of(before.texts[place]) if p.name in made and not known.isdisjoint(p.reads)]
+    classes = frozenset(p.name for p in parts if p.is_class and "call" in p.reads)
+    return _MayBeBlocks(classes, frozenset(p.name for p in parts if not p.is_class))
 
 
 def names_called(node: ast.AST) -> set[str]:
