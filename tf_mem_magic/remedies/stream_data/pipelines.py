@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from tf_mem_magic.core.proposals import Preserves, RefusedError
@@ -44,22 +45,24 @@ class _Found:
         self.caveats += [one for one in caveats if one not in self.caveats]
 
 
-def stream_pipelines(reader: Reader, line: int | None, limit: int | None) -> Change | None:
+def stream_pipelines(
+    reader: Reader, line: int | None, limit: int | None, in_use: Collection[int] = ()
+) -> Change | None:
     """Change the pipelines of a cell so that they hold less; None where there is nothing to change.
 
-    ``line`` is the cell's line that ran out: a pipeline that is made only below it is left alone. Refused where what
-    holds much cannot be changed.
+    ``line`` is the cell's line that ran out: a pipeline that is made only below it is left alone. What the lines of
+    ``in_use`` make is in use whatever that line reads. Refused where what holds much cannot be changed.
     """
     found = _Found()
     chains = Chains(reader)
     made = [c for c in chains.find() if line is None or reader.scopes.top_statement(c.root).lineno <= line]
-    in_use = [_is_in_use(reader, chain, line) for chain in made]
+    used = [chain.root.lineno in in_use or _is_in_use(reader, chain, line) for chain in made]
     pipelines = [_Pipeline(reader, chains, chain, found) for chain in made]
-    for pipeline, used in zip(pipelines, in_use):
-        pipeline.change(limit, used)
+    for pipeline, is_used in zip(pipelines, used):
+        pipeline.change(limit, is_used)
     if not found.edits and not found.reasons:
-        for pipeline, used in zip(pipelines, in_use):
-            if used:
+        for pipeline, is_used in zip(pipelines, used):
+            if is_used:
                 pipeline.bound()
     if not found.edits and found.reasons:
         raise RefusedError(found.reasons[0])

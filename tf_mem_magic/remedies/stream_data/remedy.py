@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 from dataclasses import replace
 
@@ -20,6 +19,7 @@ from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.stream_data.array_calls import gives_arrays, stream_call
 from tf_mem_magic.remedies.stream_data.pipelines import stream_pipelines
 from tf_mem_magic.remedies.stream_data.streaming import IMPORT, Change
+from tf_mem_magic.remedies.stream_data.taken_over import Place, TakenOver, Takeover, datasets_read
 
 KEY = "stream-data"
 TITLE = "Stream the data"
@@ -40,8 +40,7 @@ def propose(ask: Ask) -> Proposal:
     assert diagnosis is not None  # its guard
     if any(name == "apply" for _, name in (*reader.scopes.bindings, *reader.scopes.loads)) and IMPORT not in ask.source:
         raise RefusedError("the cell has a name `apply` of its own")
-    change = _change(reader, ask.line, diagnosis.limit)
-    source = ask.edit().edit(*change.edits).source()
+    change, source = _change(ask, diagnosis.limit)
     return Proposal(
         KEY,
         change.title,
@@ -54,28 +53,95 @@ def propose(ask: Ask) -> Proposal:
     )
 
 
-def _change(reader: Reader, line: int | None, limit: int | None) -> Change:
-    """Change what ran out: arrays given to Keras, or else a pipeline; say where it is made in an earlier cell."""
+def _change(ask: Ask, limit: int | None) -> tuple[Change, str]:
+    """Change what ran out: arrays given to Keras, or else a pipeline, which may be one that an earlier cell made."""
+    reader, line = ask.reader, ask.line
     if gives_arrays(reader, line):
-        return stream_call(reader, line, limit)
+        return _edited(ask, stream_call(reader, line, limit))
     try:
-        return stream_pipelines(reader, line, limit) or stream_call(reader, line, limit)
+        return _edited(ask, stream_pipelines(reader, line, limit) or stream_call(reader, line, limit))
     except RefusedError:
-        elsewhere = _elsewhere(reader, line, limit)
-        if elsewhere is None:
+        roots = datasets_read(reader, line)
+        taken = _taken_over(reader, line, limit, roots) if roots else None
+        if taken is None:
             raise
-        raise elsewhere from None
+        return taken
 
 
-def _elsewhere(reader: Reader, line: int | None, limit: int | None) -> RefusedError | None:
-    """Find the earlier cell that makes a dataset which the cell reads, and give the change of that as a patch."""
+def _edited(ask: Ask, change: Change) -> tuple[Change, str]:
+    return change, ask.edit().edit(*change.edits).source()
+
+
+def _taken_over(
+    reader: Reader, line: int | None, limit: int | None, roots: tuple[str, ...]
+) -> tuple[Change, str] | None:
+    """Make the datasets ``roots`` of earlier cells anew in the cell, changed; None where nothing of them holds much.
+
+    Raises
+    ------
+    RefusedError
+        If that is not certain to make the same: with the change of the earlier cell, to copy.
+    """
+    try:
+        takeover = Takeover(reader, line, roots)
+        whole = takeover.written()
+    except RefusedError as refused:
+        _leave_to_the_person(reader, roots, limit, str(refused))
+        return None
+    change = _stream(reader, whole, limit)
+    edited = {} if change is None else _edited_statements(whole, change)
+    if not edited:
+        return None
+    try:
+        taken = takeover.checked(takeover.needed(edited))
+    except RefusedError as refused:
+        _leave_to_the_person(reader, roots, limit, str(refused))
+        return None
+    change = _stream(reader, taken, limit)
+    if change is None or set(_edited_statements(taken, change)) != set(edited):
+        return None
+    source = apply_edits(taken.cell, change.edits)
+    if isinstance(source, NotPython):
+        raise RefusedError(source.reason)
+    drawn = ("Made anew, the samples come in another order than before.",) if taken.drawn else ()
+    preserves = "same effective batch" if taken.drawn else change.preserves
+    return replace(change, preserves=preserves, caveats=(_made_anew(taken.names), *drawn, *change.caveats)), source
+
+
+def _leave_to_the_person(reader: Reader, roots: tuple[str, ...], limit: int | None, why: str) -> None:
+    """Say why an earlier cell is not taken over, with its change to copy, where there is one."""
+    patched = _patch(reader, roots, limit)
+    if patched is not None:
+        name, patch = patched
+        raise RefusedError(f"`{name}` was made in an earlier cell, {why}: change it there and run that", patch)
+
+
+def _made_anew(names: tuple[str, ...]) -> str:
+    quoted = [f"`{name}`" for name in names]
+    if len(quoted) == 1:
+        return f"{quoted[0]}, made in an earlier cell, is made anew in this one, and stays the changed one."
+    told = f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+    return f"{told}, made in an earlier cell, are made anew in this one, and stay the changed ones."
+
+
+def _stream(reader: Reader, taken: TakenOver, limit: int | None) -> Change | None:
+    return stream_pipelines(Reader(taken.cell, reader.facts), taken.line, limit, taken.lines)
+
+
+def _edited_statements(taken: TakenOver, change: Change) -> dict[Place, range]:
+    """Give the statements of earlier cells that a change edits."""
+    lines = {taken.cell.source.count("\n", 0, edit.start) + 1 for edit in change.edits if edit.start != edit.end}
+    lines |= {taken.cell.source.count("\n", 0, edit.start - 1) + 1 for edit in change.edits if edit.start == edit.end}
+    return {place: span for place, span in taken.made.items() if lines.intersection(span)}
+
+
+def _patch(reader: Reader, roots: tuple[str, ...], limit: int | None) -> tuple[str, str] | None:
+    """Give the change of the earlier cell that makes one of the datasets, as a patch, and that dataset's name."""
     cells = reader.facts.earlier_cells
-    known = {one.name for one in reader.facts.datasets if one.kind == "tf.data" and not one.is_new}
-    tops = [s for s in reader.cell.tree.body if line is None or s.lineno <= line <= (s.end_lineno or s.lineno)]
-    read = {n.id for top in tops for n in ast.walk(top) if isinstance(n, ast.Name)} & known
     for index in reversed(range(len(cells))):
         earlier = read_cell(cells[index])
-        if isinstance(earlier, NotPython) or not assigned_names(cells[index]) & read:
+        bound = assigned_names(cells[index]).intersection(roots)
+        if isinstance(earlier, NotPython) or not bound:
             continue
         try:
             change = stream_pipelines(Reader(earlier, replace(reader.facts, earlier_cells=cells[:index])), None, limit)
@@ -83,11 +149,10 @@ def _elsewhere(reader: Reader, line: int | None, limit: int | None) -> RefusedEr
             return None
         changed = apply_edits(earlier, change.edits) if change is not None else NotPython("")
         if isinstance(changed, str):
-            name = min(assigned_names(cells[index]) & read)
             lines = difflib.unified_diff(
                 cells[index].splitlines(), changed.splitlines(), "earlier cell", "changed", lineterm="", n=2
             )
-            return RefusedError(f"`{name}` was made in an earlier cell: change it there and run that", "\n".join(lines))
+            return min(bound), "\n".join(lines)
     return None
 
 
