@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_mem_magic.core.recording import ChunkGroup, Dump, FailedRequest
-from tf_mem_magic.diagnose.dump import DumpSeparator, complete, device_of, fragmentation, group_chunks, parse_dumps
+from tf_mem_magic.diagnose.dump import (
+    DumpSeparator,
+    complete,
+    device_of,
+    find_regions,
+    fragmentation,
+    group_chunks,
+    parse_dumps,
+)
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 CAPTURED = sorted(DATA.glob("dump-tf*.txt"))
@@ -114,6 +122,17 @@ def test_a_captured_dump_is_read(captured):
     assert "Fill" == dump.op
     assert 0 < dump.largest_free < dump.pool - dump.in_use
     assert fragmentation(dump.pool - dump.in_use, dump.largest_free) == dump.fragmentation
+
+
+def test_the_regions_of_a_captured_dump_are_its_pool(captured):
+    for dump in parse_dumps(captured.decode()):
+        assert len(dump.regions) > 1  # the pool grew
+        assert sum(dump.regions) == dump.pool
+
+
+def test_chunks_that_touch_lie_in_one_region():
+    assert find_regions([(0, 256), (256, 512), (4096, 1024), (5120, 256)]) == (768, 1280)
+    assert find_regions([]) == ()
 
 
 def test_the_exact_statistics_of_older_versions_agree_with_the_chunks():

@@ -125,6 +125,7 @@ class Dump:
     chunk without an operation's name is grouped by its size). ``requested`` (bytes, rounded to chunks) is what the
     operation ``op`` asked for in vain; only the text tells. ``chunks``: those in use as ``(requested, size, count)``,
     the bytes that were asked for and those that the chunk has, most bytes first; empty where only the text tells.
+    ``regions``: bytes of what was taken from the device at once, in which every chunk lies; empty: unknown.
     """
 
     allocator: str
@@ -139,6 +140,7 @@ class Dump:
     requested: int | None = None
     op: str | None = None
     chunks: tuple[tuple[int, int, int], ...] = ()
+    regions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,6 +178,23 @@ def count_chunks(chunks: Iterable[tuple[int, int]]) -> tuple[tuple[int, int, int
     return tuple((requested, size, count) for (requested, size), count in ranked[:MOST_SIZES])
 
 
+def find_regions(chunks: Iterable[tuple[int, int]]) -> tuple[int, ...]:
+    """Give the bytes of each run of chunks ``(address, bytes)`` that lie one after the other, in the order given.
+
+    Chunks never reach beyond what was taken from the device at once; where two such regions happen to touch, they
+    count as one.
+    """
+    regions: list[int] = []
+    end: int | None = None
+    for address, size in chunks:
+        if address == end:
+            regions[-1] += size
+        else:
+            regions.append(size)
+        end = address + size
+    return tuple(regions)
+
+
 def parse_dumps(text: str) -> tuple[Dump, ...]:
     """Read the dumps in ``text``, oldest first; one whose beginning is cut off is left out.
 
@@ -195,7 +212,8 @@ def complete(structured: Dump, text: Iterable[Dump]) -> Dump:
     if not same:
         return structured
     last = same[-1]
-    return replace(structured, limit=structured.limit or last.limit, requested=last.requested, op=last.op)
+    limit, regions = structured.limit or last.limit, last.regions or structured.regions
+    return replace(structured, limit=limit, requested=last.requested, op=last.op, regions=regions)
 
 
 _BEGIN = re.compile(r"^.*bfc_allocator\.cc:\d+\] Allocator \(.*\) ran out of memory trying to allocate ", re.MULTILINE)
@@ -235,6 +253,7 @@ def _parse_one(text: str) -> Dump | None:
         groups=group_chunks(used),
         requested=int(header[2]),
         op=header[3],
+        regions=tuple(regions),
     )
 
 

@@ -183,7 +183,7 @@ def _beside(parts: Mapping[PartKind, int], step: StepFacts, effect: Effect) -> i
 
 @lru_cache(maxsize=256)
 def _peak(step: StepFacts, batch: int | None, policy: str | None) -> Peak | None:
-    resized = _step(step, batch)
+    resized = step_at(step, batch)
     if resized is None:
         return None
     peak = peak_of(resized, step.cache)
@@ -195,7 +195,8 @@ def _peak(step: StepFacts, batch: int | None, policy: str | None) -> Peak | None
 
 
 @lru_cache(maxsize=16)
-def _step(step: StepFacts, batch: int | None) -> Step | None:
+def step_at(step: StepFacts, batch: int | None) -> Step | None:
+    """Give the step at a batch size, the one that ran where ``batch`` is None; None where there is no step."""
     steps = step.steps
     if not steps:
         return None
@@ -210,7 +211,7 @@ def _sizes_of(step: StepFacts) -> frozenset[int]:
 
 def _recomputed(step: StepFacts, peak: Peak, layers: frozenset[str]) -> Peak:
     """Leave out what the layers hold at the peak, but for the largest, which is computed again when it is needed."""
-    whole = _step(step, step.batch)
+    whole = step_at(step, step.batch)
     if whole is None:
         return peak
     by_layer: dict[str, int] = {}

@@ -72,7 +72,7 @@ def moments(step: Step, order: str, cache: int = 0) -> Iterator[Moment]:
     temporaries = {at: size for at in range(len(step.nodes)) if cache and (size := temporary_bytes(step, at, cache))}
     for at in walk.run():
         if step.nodes[at].body is not None:
-            yield Moment(at, walk.bytes + _loop_peak(step, at, cache))
+            yield Moment(at, walk.bytes + loop_peak(step, at, cache))
         elif at in temporaries:
             # What is ready may run beside it.
             beside = max((temporaries.get(one, 0) for one in walk.ready), default=0)
@@ -91,7 +91,7 @@ def _peak(step: Step, order: str, cache: int, above: float = 1.0, beside: float 
     return best, where
 
 
-def _loop_peak(step: Step, at: int, cache: int) -> int:
+def loop_peak(step: Step, at: int, cache: int) -> int:
     """Bytes that the body of a loop holds at once in one round, beside what the loop leaves."""
     node = step.nodes[at]
     assert node.body is not None

@@ -166,6 +166,7 @@ class Walk:
         if buffer.users <= 0 and not buffer.lasting:
             del self.alive[one]
             self.bytes -= buffer.size * buffer.count
+            self.released(one, buffer)
 
     def _buffers(self, at: int, node: Node, output: int) -> tuple[int, ...]:
         """Find or make the buffers of one output."""
@@ -208,9 +209,16 @@ class Walk:
 
     def _make(self, at: int, output: int, size: int, count: int = 1) -> int:
         self._made += 1
-        self.alive[self._made] = Buffer(size, at, output, count)
+        buffer = self.alive[self._made] = Buffer(size, at, output, count)
         self.bytes += size * count
+        self.allocated(self._made, buffer)
         return self._made
+
+    def allocated(self, one: int, buffer: Buffer) -> None:
+        """Do what else is to be done when buffer ``one`` is made."""
+
+    def released(self, one: int, buffer: Buffer) -> None:
+        """Do what else is to be done when buffer ``one`` is let go."""
 
     def _loop_result(self, at: int, node: Node, output: int) -> tuple[int, ...]:
         """Give what a loop's result holds: what it was given, where the body hands that on; else its own."""

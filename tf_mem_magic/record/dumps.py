@@ -15,7 +15,15 @@ from typing import Any
 
 from tf_mem_magic.core import troubles
 from tf_mem_magic.core.recording import Dump
-from tf_mem_magic.diagnose.dump import complete, count_chunks, device_of, fragmentation, group_chunks, parse_dumps
+from tf_mem_magic.diagnose.dump import (
+    complete,
+    count_chunks,
+    device_of,
+    find_regions,
+    fragmentation,
+    group_chunks,
+    parse_dumps,
+)
 
 VARIABLE = "TF_BFC_MEMORY_DUMP"
 WAIT = 12.0
@@ -224,6 +232,7 @@ def read_dump(path: Path) -> Dump | None:
         fragmentation=fragmentation(sum(free), max(free, default=0)),
         groups=group_chunks(used),
         chunks=count_chunks((requested, size) for _, size, requested in used),
+        regions=find_regions((c.address, c.size) for c in message.chunk),
     )
 
 
