@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from tf_mem_magic.notebook.batch.made_with import Given, computes_with, given_in
 from tf_mem_magic.notebook.batch.steps import Steps, argument
-from tf_mem_magic.notebook.follow.behind import Piece, behind, failing_names, pieces
+from tf_mem_magic.notebook.follow.behind import Piece, behind, failing_names, model_names, pieces
 from tf_mem_magic.notebook.follow.entries import key_of
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.other_uses import follows_at_run_time
@@ -21,6 +23,7 @@ from tf_mem_magic.notebook.uses import SHAPES, called_name, is_batch_name, role
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _STEPS = ("steps_per_epoch", "validation_steps", "steps", "validation_batch_size", "batch_size")
+_DEFINES = re.compile(r"\bdef\s")
 _THERE = "make it smaller where it is set, and run the cells from there on again"
 
 
@@ -30,6 +33,8 @@ def with_all_that_count_on_it(reader: Reader, setting: Setting, call: ast.Call |
     ``call`` is the call of Keras that failed; None: a loop of the cell's own.
     """
     found = _of_this_cell(reader, setting, call)
+    if isinstance(found, Setting):
+        found = _made_with_it(reader, found, call) or found
     return found if isinstance(found, Unknown) else _of_earlier_cells(reader, found, call)
 
 
@@ -134,6 +139,37 @@ def _shapes(reader: Reader, node: ast.expr) -> bool:
     statement = reader.scopes.statement(node)
     divides = any(isinstance(n, ast.BinOp) and n.right is node for n in ast.walk(statement))
     return not divides and not isinstance(statement, (ast.For, ast.While, ast.If))
+
+
+def _made_with_it(reader: Reader, setting: Setting, call: ast.Call | None) -> Unknown | None:
+    """Refuse where a part of the model was made with this batch size, computes with that, and would not follow."""
+    if not reader.notebook.matches(_DEFINES, "def"):
+        return None
+    behind_it = behind(reader, model_names(reader, call), but={d.name for d in reader.facts.datasets})
+    made = {name: p for p in behind_it for name in [getattr(p.statement, "name", "")] if name}
+    for piece in behind_it if made else ():
+        here = piece.cell is reader.cell
+        if not here and follows_at_run_time(reader, piece.statement):
+            continue
+        for given in piece.cell.once(given_in).get(piece.statement, ()):
+            follows = here and (given.name in setting.names or _is_set_there(reader, setting, given.expr))
+            if follows or not _is_this_size(reader, setting, given):
+                continue
+            maker = computes_with(given, made)
+            if maker:
+                written = given.name or str(given.number)
+                where = reader.cell.told(given.expr) if here else "an earlier cell"
+                return Unknown(f"{where} makes `{maker}` for batches of {setting.value} (`{written}`): {_THERE}")
+    return None
+
+
+def _is_set_there(reader: Reader, setting: Setting, expr: ast.expr) -> bool:
+    return any(slot.start <= reader.cell.start(expr) < max(slot.end, slot.start + 1) for slot in setting.slots)
+
+
+def _is_this_size(reader: Reader, setting: Setting, given: Given) -> bool:
+    value = given.number if given.number is not None else _value(reader, given.name)
+    return value == setting.value or (value is None and given.name in setting.names)
 
 
 def _of_earlier_cells(reader: Reader, setting: Setting, call: ast.Call | None) -> Setting | Unknown:
