@@ -119,6 +119,10 @@ def test_a_number_counts_where_the_class_calls_it_a_batch_size(cell):
             + "        print(e, self.n)",
             "model = Sequential([Dense(1)])\ncb = Log(BATCH)",
         ),
+        (
+            "def gather(model, n):\n    return [play(model, i) for i in range(n)]",
+            "model = Sequential([Dense(1)])\nmodel.history = gather(model, BATCH)",
+        ),
         ("def sample(m):\n    return m + K.random_normal(shape=(tf.shape(m)[0], 2))", "model = Model(i, sample(o))"),
         (
             "def learn(model, batch_size):\n    model.fit(a, b, batch_size=batch_size)\n    return model",

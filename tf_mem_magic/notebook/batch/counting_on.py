@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from tf_mem_magic.notebook.batch.made_with import Given, computes_with, given_in
 from tf_mem_magic.notebook.batch.steps import Steps, argument
 from tf_mem_magic.notebook.follow.behind import Piece, behind, failing_names, model_names, pieces
 from tf_mem_magic.notebook.follow.entries import key_of
 from tf_mem_magic.notebook.follow.evaluate import evaluate
+from tf_mem_magic.notebook.follow.made_with import Given, computes_with, given_in
 from tf_mem_magic.notebook.follow.other_uses import follows_at_run_time
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown, merge
 from tf_mem_magic.notebook.follow.resolve import resolve

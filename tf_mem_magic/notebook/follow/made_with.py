@@ -150,7 +150,7 @@ def _function_counts(
             if handed:
                 return True
             continue
-        inner = later or scopes.scope_of(node) is not function
+        inner = later or next(n for n in scopes.up(node) if isinstance(n, (*_FUNCTIONS, ast.Lambda))) is not function
         if inner or _is_shape(scopes.parents.get(node), scopes.parents) or _handed_on(piece, node, made, depth):
             return True
     return False
