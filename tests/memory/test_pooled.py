@@ -3,12 +3,13 @@
 import pytest
 
 from tests.memory.steps import KIB, Maker, dense_stack
+from tf_mem_magic.core.step import Processor
 from tf_mem_magic.memory.forecast import peak_of
 from tf_mem_magic.memory.pool import Pool
 from tf_mem_magic.memory.pooled import through_pool, ways
 
 MIB = 1 << 20
-CACHE = 30 * MIB
+PROCESSOR = Processor(threads=2)
 PATCHES = 129 * 121 * 288 * 4
 """Bytes of the buffer that each gradient of :func:`convolution` needs at any batch size: 17.1 MiB."""
 
@@ -54,17 +55,18 @@ def test_a_pool_that_is_too_small_tells_the_request_and_who_made_it():
 def test_a_buffer_takes_its_whole_region_and_a_second_one_beside_it_another():
     """As measured of two convolutions: 39 MiB where one runs at a time, 68 where both do, and the tensors are small."""
     alone, both = (
-        through_pool(convolution(16), "first", Pool(1 << 30), cache=CACHE, at_once=at_once) for at_once in (1, 2)
+        through_pool(convolution(16), "first", Pool(1 << 30), processor=PROCESSOR, at_once=at_once)
+        for at_once in (1, 2)
     )
     assert PATCHES < 32 * MIB < alone.peak < 34 * MIB
     assert 64 * MIB < both.peak < 67 * MIB
 
 
 def test_each_way_in_which_a_step_may_run_is_tried_in_a_pool_of_its_own():
-    found = ways(convolution(16), 49 * MIB, (), cache=CACHE)
+    found = ways(convolution(16), 49 * MIB, (), processor=PROCESSOR)
     assert [(way.at_once, way.failed) for way in found] == [(1, 0), (2, PATCHES), (1, 0), (2, PATCHES)]
 
 
 def test_in_the_regions_that_there_are_a_buffer_larger_than_each_finds_no_room():
     taken = (2 * MIB, 4 * MIB, 8 * MIB, 16 * MIB)
-    assert all(way.failed == PATCHES for way in ways(convolution(16), 41 * MIB, taken, cache=CACHE))
+    assert all(way.failed == PATCHES for way in ways(convolution(16), 41 * MIB, taken, processor=PROCESSOR))

@@ -129,6 +129,17 @@ def unpack(text: str) -> tuple[Step, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Processor:
+    """A processor, as TensorFlow's kernels for it see it.
+
+    ``cache``: bytes of its last-level cache, 0: unknown. ``threads``: how many of them one operation may use.
+    """
+
+    cache: int = 0
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class StepFacts:
     """The step that was running when memory ran out, in numbers.
 
@@ -159,6 +170,8 @@ class StepFacts:
     cache : int
         Bytes of the processor's last-level cache, by which kernels on the CPU size their temporaries; 0: the step ran
         on another device, or it is unknown.
+    threads : int
+        How many threads one operation may use on the CPU; 0: the step ran on another device.
     data : tuple of tuple of (int or None)
         The shapes of what the step drew from the data, as they were when it failed.
     length : int or None
@@ -179,6 +192,12 @@ class StepFacts:
     cache: int = 0
     data: tuple[tuple[int | None, ...], ...] = ()
     length: int | None = None
+    threads: int = 0
+
+    @property
+    def processor(self) -> Processor | None:
+        """The processor that the step ran on; None: it ran on another device."""
+        return Processor(self.cache, max(self.threads, 1)) if self.cache or self.threads else None
 
     @property
     def steps(self) -> tuple[Step, ...]:

@@ -186,10 +186,10 @@ def _peak(step: StepFacts, batch: int | None, policy: str | None) -> Peak | None
     resized = step_at(step, batch)
     if resized is None:
         return None
-    peak = peak_of(resized, step.cache)
+    peak = peak_of(resized, step.processor)
     if policy is None or not policy.startswith("mixed_"):
         return peak
-    half = peak_of(in_half(resized, policy.removeprefix("mixed_"), _sizes_of(step)), step.cache)
+    half = peak_of(in_half(resized, policy.removeprefix("mixed_"), _sizes_of(step)), step.processor)
     sure = peak.high - (peak.high - half.high) * SIXTEEN_BITS
     return Peak(half.low, max(int(sure), half.high), half.at)
 
@@ -216,7 +216,7 @@ def _recomputed(step: StepFacts, peak: Peak, layers: frozenset[str]) -> Peak:
         return peak
     by_layer: dict[str, int] = {}
     known = frozenset(step.layers) | layers
-    for name, held in held_at_peak(whole, step.cache).items():
+    for name, held in held_at_peak(whole, step.processor).items():
         layer = layer_of(name, known)
         if layer in layers:
             by_layer[layer] = by_layer.get(layer, 0) + held

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tf_mem_magic.core.step import Step
+from tf_mem_magic.core.step import Processor, Step
 from tf_mem_magic.memory.forecast import ABOVE, BESIDE, RUNNING, Peak, moments
 
 
@@ -32,7 +32,7 @@ class AnyBatch:
         return Peak(low, max(low, high))
 
 
-def any_batch(steps: Sequence[Step], batch: int, other: int, cache: int = 0) -> AnyBatch:
+def any_batch(steps: Sequence[Step], batch: int, other: int, processor: Processor | None = None) -> AnyBatch:
     """Walk through a step at two batch sizes.
 
     Parameters
@@ -41,7 +41,7 @@ def any_batch(steps: Sequence[Step], batch: int, other: int, cache: int = 0) -> 
         The step at ``batch``, and at ``other``.
     batch, other : int
         Two batch sizes.
-    cache : int
+    processor : Processor, optional
         As for :func:`peak_of`.
 
     Raises
@@ -57,7 +57,7 @@ def any_batch(steps: Sequence[Step], batch: int, other: int, cache: int = 0) -> 
     lower: list[tuple[Line, ...]] = []
     upper: list[tuple[Line, ...]] = []
     for order in RUNNING:
-        pairs = list(zip(moments(first, order, cache), moments(second, order, cache)))
+        pairs = list(zip(moments(first, order, processor), moments(second, order, processor)))
         for found, above, beside in ((lower, 1.0, BESIDE), (upper, ABOVE, 1.0)):
             held = ((one.held(above, beside), two.held(above, beside)) for one, two in pairs)
             found.append(_outermost([Line(a, (a - b) / (batch - other)) for a, b in held], batch))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tf_mem_magic.core.step import Step
-from tf_mem_magic.memory.temporaries import temporary_bytes
+from tf_mem_magic.core.step import Processor, Step
+from tf_mem_magic.memory.temporaries import temporaries_of
 from tf_mem_magic.memory.walk import Walk, follow
 
 RUNNING = ("ready", "last")
@@ -29,7 +29,7 @@ class Peak:
     at: str = ""
 
 
-def peak_of(step: Step, cache: int = 0) -> Peak:
+def peak_of(step: Step, processor: Processor | None = None) -> Peak:
     """Give the most bytes that a step holds at once.
 
     ``low``: as the operations say, a second kernel's temporaries counted in part. ``high``: those of two kernels, and
@@ -39,12 +39,12 @@ def peak_of(step: Step, cache: int = 0) -> Peak:
     ----------
     step : Step
         The step at the batch size that is asked about.
-    cache : int
-        Bytes of the processor's last-level cache, by which TensorFlow's kernels on the CPU size their temporaries; 0:
-        they do not run there.
+    processor : Processor, optional
+        The processor that runs it, by which TensorFlow's kernels on the CPU size their temporaries; None: it runs on
+        another device.
     """
-    low = min(_peak(step, order, cache, 1.0, BESIDE) for order in RUNNING)
-    high = max(_peak(step, order, cache, ABOVE, 1.0) for order in RUNNING)
+    low = min(_peak(step, order, processor, 1.0, BESIDE) for order in RUNNING)
+    high = max(_peak(step, order, processor, ABOVE, 1.0) for order in RUNNING)
     return Peak(low[0], high[0], high[1])
 
 
@@ -66,13 +66,13 @@ class Moment:
         return int(self.tensors * above) + self.own + int(self.beside * share)
 
 
-def moments(step: Step, order: str, cache: int = 0) -> Iterator[Moment]:
+def moments(step: Step, order: str, processor: Processor | None = None) -> Iterator[Moment]:
     """Yield what is held as each operation runs, in one order of execution."""
     walk = Walk(step, order)
-    temporaries = {at: size for at in range(len(step.nodes)) if cache and (size := temporary_bytes(step, at, cache))}
+    temporaries = temporaries_of(step, processor)
     for at in walk.run():
         if step.nodes[at].body is not None:
-            yield Moment(at, walk.bytes + loop_peak(step, at, cache))
+            yield Moment(at, walk.bytes + loop_peak(step, at, processor))
         elif at in temporaries:
             # What is ready may run beside it.
             beside = max((temporaries.get(one, 0) for one in walk.ready), default=0)
@@ -81,17 +81,19 @@ def moments(step: Step, order: str, cache: int = 0) -> Iterator[Moment]:
             yield Moment(at, walk.bytes)
 
 
-def _peak(step: Step, order: str, cache: int, above: float = 1.0, beside: float = 0.0) -> tuple[int, str]:
+def _peak(
+    step: Step, order: str, processor: Processor | None, above: float = 1.0, beside: float = 0.0
+) -> tuple[int, str]:
     """Find the peak in one order: tensors ``above`` times as large, and ``beside`` of a second kernel's temporaries."""
     best, where = 0, ""
-    for moment in moments(step, order, cache):
+    for moment in moments(step, order, processor):
         held = moment.held(above, beside)
         if held > best:
             best, where = held, step.nodes[moment.at].name
     return best, where
 
 
-def loop_peak(step: Step, at: int, cache: int) -> int:
+def loop_peak(step: Step, at: int, processor: Processor | None) -> int:
     """Bytes that the body of a loop holds at once in one round, beside what the loop leaves."""
     node = step.nodes[at]
     assert node.body is not None
@@ -101,12 +103,12 @@ def loop_peak(step: Step, at: int, cache: int) -> int:
         if output < len(body.results) and not tensor.count:
             kept, _ = follow(body, body.results[output])
             state += 0 if kept == output else tensor.bytes or 0
-    return max(_peak(body, "first", cache)[0] - state, 0)
+    return max(_peak(body, "first", processor)[0] - state, 0)
 
 
-def held_at_peak(step: Step, cache: int = 0) -> dict[str, int]:
+def held_at_peak(step: Step, processor: Processor | None = None) -> dict[str, int]:
     """Give what is alive at the step's peak, bytes by the operation that made them."""
-    _, where = _peak(step, RUNNING[0], cache)
+    _, where = _peak(step, RUNNING[0], processor)
     walk = Walk(step, RUNNING[0])
     for at in walk.run():
         if step.nodes[at].name == where:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tf_mem_magic.core.step import Step
+from tf_mem_magic.core.step import Processor, Step
 from tf_mem_magic.memory.forecast import RUNNING, loop_peak
 from tf_mem_magic.memory.pool import Pool
-from tf_mem_magic.memory.temporaries import temporary_bytes
+from tf_mem_magic.memory.temporaries import temporaries_of
 from tf_mem_magic.memory.walk import Buffer, Walk
 
 
@@ -50,7 +50,7 @@ class _PoolWalk(Walk):
 
 
 def through_pool(
-    step: Step, order: str, pool: Pool, held: Sequence[int] = (), cache: int = 0, at_once: int = 1
+    step: Step, order: str, pool: Pool, held: Sequence[int] = (), processor: Processor | None = None, at_once: int = 1
 ) -> Pooled:
     """Run a step through a pool, up to the first request that is not met.
 
@@ -64,7 +64,7 @@ def through_pool(
         The pool; it is changed.
     held : sequence of int
         Bytes of what is in it already, chunk by chunk.
-    cache : int
+    processor : Processor, optional
         As in :func:`~tf_mem_magic.memory.forecast.peak_of`.
     at_once : int
         How many kernels with temporaries run at once, where as many could.
@@ -72,13 +72,13 @@ def through_pool(
     walk = _PoolWalk(step, order, pool)
     for size in held:
         walk.take(size)
-    temporaries = {at: size for at in range(len(step.nodes)) if cache and (size := temporary_bytes(step, at, cache))}
+    temporaries = temporaries_of(step, processor)
     for at in walk.run():
         own = [temporaries[at]] if at in temporaries else []
         if own:
             own += sorted((temporaries.get(one, 0) for one in walk.ready), reverse=True)[: at_once - 1]
         elif step.nodes[at].body is not None:
-            own = [loop_peak(step, at, cache)]
+            own = [loop_peak(step, at, processor)]
         taken = [chunk for size in own if size and (chunk := walk.take(size)) is not None]
         for chunk in taken:
             pool.release(chunk)
@@ -88,14 +88,14 @@ def through_pool(
 
 
 def ways(
-    step: Step, limit: int, regions: Sequence[int], held: Sequence[int] = (), cache: int = 0
+    step: Step, limit: int, regions: Sequence[int], held: Sequence[int] = (), processor: Processor | None = None
 ) -> tuple[Pooled, ...]:
     """Run a step through a growing pool in each way in which it may run.
 
     ``regions``: those that the pool has already; none in a process that begins.
     """
     return tuple(
-        through_pool(step, order, Pool(limit, regions), held, cache, at_once)
+        through_pool(step, order, Pool(limit, regions), held, processor, at_once)
         for order in RUNNING
-        for at_once in ((1, 2) if cache else (1,))
+        for at_once in ((1, 2) if processor is not None else (1,))
     )

@@ -2,38 +2,127 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 
-from tf_mem_magic.core.step import WIDTHS, Step, Tensor
+from tf_mem_magic.core.step import WIDTHS, Node, Processor, Step, Tensor
+
+MOST_OVERHEAD = 25
+"""How many times as large as their tensors the patches of a gradient of ``Conv3D`` may be; else there are none
+(kMaxTempAllocationOverhead in conv_grad_ops_3d.cc)."""
+
+PACKET = 8
+"""Numbers in a register of the processor, to which rows of temporaries are filled up (AVX2)."""
+
+L2, L3 = 256 << 10, 30 << 20
+"""Bytes of the caches for which gradients of ``Conv2D`` cut their work (conv_grad_filter_ops.cc and
+conv_grad_input_ops.h), whatever the processor has."""
+
+_INDEX = WIDTHS["int64"]
 
 
-def temporary_bytes(step: Step, at: int, cache: int) -> int:
+def temporary_bytes(step: Step, at: int, processor: Processor) -> int:
     """Give the bytes of the temporaries of one operation; 0 where none are known.
 
-    Convolutions' gradients lay patches of some samples beside one another (``col_buffer`` in conv_grad_filter_ops.cc
-    and conv_grad_input_ops.h): as many samples as make the matrices of a product fill the cache, however large the
-    batch is.
+    - Convolutions' gradients lay patches of some samples beside one another (``col_buffer`` in conv_grad_filter_ops.cc,
+      conv_grad_input_ops.h and conv_grad_ops_3d.cc): as many samples as make the matrices of a product fill the cache,
+      however large the batch is; one alone where a sample is work enough for all threads.
+    - The filter's gradient of a depthwise convolution is made for each sample (depthwise_conv_grad_op.cc).
+    - The gradient of a maximum finds the places of the maxima again (maxpooling_op.cc).
+    - A sum over axes that lie between others is made of a transposed copy (reduction_ops_common.h).
+    - A product of matrices in 16 bits is computed in 32 (matmul_op_impl.h).
     """
     node = step.nodes[at]
-    if node.kind not in ("Conv2DBackpropFilter", "Conv2DBackpropInput") or len(node.inputs) < 3:
+    if node.kind not in _KINDS:
         return 0
     given = [step.nodes[source].outputs[output] for source, output in node.inputs]
-    if node.kind == "Conv2DBackpropFilter":
-        kernel, image = node.outputs[0], given[2]
-    else:
-        kernel, image = given[1], given[2]
-    return _patches(kernel, image, node.kind, cache)
+    if len(given) < _KINDS[node.kind] or not node.outputs:
+        return 0
+    if node.kind in _REDUCTIONS:
+        return _transposed(given[0], node.outputs[0])
+    if node.kind == "MatMul":
+        return _in_32_bits(given[0], given[1], node.outputs[0])
+    if node.kind == "DepthwiseConv2dNativeBackpropFilter":
+        return _a_filter_each(node.outputs[0], given[2])
+    if node.kind == "MaxPoolGrad":
+        return prod(given[1].shape) * _INDEX if given[1].shape is not None else 0
+    return _patches(node, given, processor)
 
 
-def _patches(kernel: Tensor, image: Tensor, kind: str, cache: int) -> int:
+def temporaries_of(step: Step, processor: Processor | None) -> dict[int, int]:
+    """Give the bytes of the temporaries of each operation that has some; none where no processor runs them."""
+    if processor is None:
+        return {}
+    return {at: size for at in range(len(step.nodes)) if (size := temporary_bytes(step, at, processor))}
+
+
+_CONVOLUTIONS = frozenset(
+    {"Conv2DBackpropFilter", "Conv2DBackpropInput", "Conv3DBackpropFilterV2", "Conv3DBackpropInputV2"}
+)
+_REDUCTIONS = frozenset({"Sum", "Mean", "Max", "Min", "Prod"})
+_KINDS = {
+    **dict.fromkeys(_CONVOLUTIONS, 3),
+    "DepthwiseConv2dNativeBackpropFilter": 3,
+    "MaxPoolGrad": 3,
+    **dict.fromkeys(_REDUCTIONS, 1),
+    "MatMul": 2,
+}
+"""Kinds of operations that may have temporaries, and how many inputs tell them."""
+
+_MOST_GROUPS = 3
+"""Groups of neighbouring axes, in turn kept and summed over, for which there are loops without a copy."""
+
+
+def _patches(node: Node, given: Sequence[Tensor], processor: Processor) -> int:
     """Size the buffer of patches for a filter ``[h, w, in, out]`` and an output image ``[batch, h, w, out]``."""
-    if kernel.shape is None or image.shape is None or len(kernel.shape) != 4 or len(image.shape) != 4:
+    is_filter = "Filter" in node.kind
+    kernel, image = (node.outputs[0] if is_filter else given[1]), given[2]
+    other = given[0] if is_filter else node.outputs[0]
+    if kernel.shape is None or image.shape is None or len(kernel.shape) != len(image.shape):
         return 0
     width = WIDTHS.get(kernel.dtype, 0)
-    pixels, out = prod(image.shape[1:3]), kernel.shape[3]
-    taps = prod(kernel.shape[:3])
+    pixels, out = prod(image.shape[1:-1]), kernel.shape[-1]
+    taps = prod(kernel.shape[:-1])
     if not (width and pixels and taps and out):
         return 0
     unit = pixels * taps + taps * out + pixels * out
-    samples = -(-(cache // width) // unit)
+    if node.kind.startswith("Conv3D"):
+        samples = 1 if image.shape[0] == 1 else _filling(processor.cache, width, unit)
+        tensors = prod(kernel.shape) + prod(image.shape) + prod(other.shape or ())
+        samples = 0 if samples * pixels * taps // tensors > MOST_OVERHEAD else samples
+    elif is_filter:
+        samples = _filling(L3, width, unit)
+    else:
+        at_once = image.shape[0] == 1 or unit // max(processor.threads, 1) >= L2 // width
+        samples = 1 if at_once else _filling(L3, width, unit)
     return samples * pixels * taps * width
+
+
+def _transposed(given: Tensor, out: Tensor) -> int:
+    """Size the copy of what is reduced; 0 where there is none, or the axes are not known (they were not kept)."""
+    if given.shape is None or out.shape is None or len(given.shape) != len(out.shape):
+        return 0
+    reduced = [a != b for a, b in zip(given.shape, out.shape) if a != 1]
+    groups = sum(one != other for one, other in pairwise(reduced)) + 1
+    return given.bytes or 0 if groups > _MOST_GROUPS else 0
+
+
+def _in_32_bits(first: Tensor, second: Tensor, out: Tensor) -> int:
+    """Size the copies of a product's matrices in 32 bits, where they have 16."""
+    if out.dtype not in ("float16", "bfloat16"):
+        return 0
+    return sum(2 * (one.bytes or 0) for one in (first, second, out))
+
+
+def _filling(cache: int, width: int, unit: int) -> int:
+    """Say of how many samples, each of ``unit`` numbers ``width`` bytes wide, a cache is full."""
+    return -(-(cache // width) // unit)
+
+
+def _a_filter_each(kernel: Tensor, image: Tensor) -> int:
+    """Size a filter ``[h, w, in, times]`` for each sample of an output image ``[batch, h, w, out]``."""
+    if kernel.shape is None or image.shape is None or len(kernel.shape) != 4 or len(image.shape) != 4:
+        return 0
+    depth = -(-image.shape[3] // PACKET) * PACKET
+    return image.shape[0] * prod(kernel.shape[:2]) * depth * WIDTHS.get(kernel.dtype, 0)

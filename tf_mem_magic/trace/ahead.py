@@ -21,7 +21,7 @@ from tf_mem_magic.facts.names import stored
 from tf_mem_magic.memory.rewrites import as_run
 from tf_mem_magic.trace.flatten import TooLargeError
 from tf_mem_magic.trace.given import CannotPlanError, specs_of_data, specs_of_model, specs_of_targets
-from tf_mem_magic.trace.observe import processor_cache
+from tf_mem_magic.trace.observe import this_processor
 from tf_mem_magic.trace.quiet import quiet
 from tf_mem_magic.trace.read import read_step
 from tf_mem_magic.trace.sizes import flatten_at
@@ -160,7 +160,7 @@ def _observe(
         policy=str(model.dtype_policy.name),
         layers=tuple(layer_names(model)),
         blocks=_blocks(model),
-        cache=processor_cache(),
+        processor=this_processor(),
         jit=bool(model.jit_compile),
         batch_from=batch_from,
     )

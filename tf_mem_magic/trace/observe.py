@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 from tf_mem_magic.core.facts import BatchSeen
 from tf_mem_magic.core.recording import Recording
-from tf_mem_magic.core.step import StepFacts, pack
+from tf_mem_magic.core.step import Processor, StepFacts, pack
 from tf_mem_magic.diagnose.errortext import read_error
 from tf_mem_magic.facts import names
 from tf_mem_magic.facts.frames import local_names
@@ -100,6 +101,7 @@ def _observe(
         except Exception:
             other = None
     variables, layers, optimizers = _keras(error, namespace, graph)
+    processor = this_processor() if any("device:CPU" in text for text in messages) else None
     return StepFacts(
         function=function,
         op=op,
@@ -110,7 +112,8 @@ def _observe(
         layers=layers,
         optimizers=optimizers,
         compiled=flat.compiled,
-        cache=processor_cache() if any("device:CPU" in text for text in messages) else 0,
+        cache=processor.cache if processor is not None else 0,
+        threads=processor.threads if processor is not None else 0,
         data=data_of(flat),
         length=length,
     )
@@ -122,13 +125,39 @@ def _accelerator(op: Any) -> str:
     return found.group().upper() if found else ""
 
 
-def processor_cache() -> int:
-    """Give the bytes of the processor's last-level cache; 0 where the system does not tell."""
+_SC_LEVEL3_CACHE_SIZE = 194
+"""The number by which the C library of Linux tells the size of the last-level cache; Python has no name for it."""
+
+
+def this_processor() -> Processor:
+    """Give the processor of this computer as TensorFlow's kernels see it: the size of its cache as it tells itself.
+
+    On some that is the whole chip's, of which ``/sys`` shows a part only; the C library asks as Eigen does.
+    """
+    import tensorflow as tf
+
+    cache = 0
+    if sys.platform == "linux":
+        try:
+            cache = max(os.sysconf(_SC_LEVEL3_CACHE_SIZE), 0)
+        except (OSError, ValueError):
+            cache = 0
+    if not cache:
+        try:
+            text = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text(encoding="ascii").strip()
+            cache = int(text.removesuffix("K")) * 1024
+        except (OSError, ValueError):
+            cache = 0
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
+    return Processor(cache, threads or _usable_threads())
+
+
+def _usable_threads() -> int:
+    """Count the processor's threads that this process may use, as TensorFlow does where nothing is set."""
     try:
-        text = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text(encoding="ascii").strip()
-        return int(text.removesuffix("K")) * 1024
-    except (OSError, ValueError):
-        return 0
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

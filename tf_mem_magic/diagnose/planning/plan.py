@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tf_mem_magic.core.step import Node, Step
+from tf_mem_magic.core.step import Node, Processor, Step
 from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.expected import SIXTEEN_BITS, UNSEEN
 from tf_mem_magic.diagnose.planning.values import Ahead, Place, Plan, Row
@@ -109,7 +109,7 @@ class _Walked:
     def __init__(self, ahead: Ahead) -> None:
         self.ahead = ahead
         self._steps: dict[str, tuple[Step, ...]] = {"": ahead.steps}
-        self._peaks: dict[tuple[str, int], AnyBatch] = {}
+        self._peaks: dict[tuple[str, Processor | None], AnyBatch] = {}
 
     def steps(self, policy: str) -> tuple[Step, ...]:
         """Give the step as it is computed under a policy."""
@@ -117,22 +117,22 @@ class _Walked:
             self._steps[policy] = tuple(in_half(step, policy) for step in self.ahead.steps)
         return self._steps[policy]
 
-    def peaks(self, policy: str, cache: int) -> AnyBatch:
+    def peaks(self, policy: str, processor: Processor | None) -> AnyBatch:
         """Give its peaks."""
-        key = policy, cache
+        key = policy, processor
         if key not in self._peaks:
             steps, batch = self.steps(policy), self.ahead.batch
-            self._peaks[key] = any_batch((steps[0], steps[-1]), batch, 2 * batch, cache)
+            self._peaks[key] = any_batch((steps[0], steps[-1]), batch, 2 * batch, processor)
         return self._peaks[key]
 
 
 def _bounds(walked: _Walked, change: _Change, cpu: bool) -> Bounds:
     """Give the function that tells the peak under a change at any batch size."""
     ahead = walked.ahead
-    cache = ahead.cache if cpu else 0
+    processor = ahead.processor if cpu else None
     steps = walked.steps(change.policy)
-    peaks, whole = walked.peaks(change.policy, cache), walked.peaks("", cache)
-    saved = _saved(ahead, steps, frozenset(change.blocks), cache) if change.blocks else None
+    peaks, whole = walked.peaks(change.policy, processor), walked.peaks("", processor)
+    saved = _saved(ahead, steps, frozenset(change.blocks), processor) if change.blocks else None
     unsplit = _line(ahead, [_largest_tensor(step) for step in steps])
     stays = ahead.weights + (ahead.slots if change.slots is None else change.slots * ahead.trainable)
     stays += ahead.trainable if change.parts > 1 else 0
@@ -155,12 +155,12 @@ def _bounds(walked: _Walked, change: _Change, cpu: bool) -> Bounds:
     return at
 
 
-def _saved(ahead: Ahead, steps: tuple[Step, ...], blocks: frozenset[str], cache: int) -> Line:
+def _saved(ahead: Ahead, steps: tuple[Step, ...], blocks: frozenset[str], processor: Processor | None) -> Line:
     """Give what blocks hold at the peak, but for the largest, which is computed again when it is needed."""
     found = []
     for step in steps:
         held: dict[str, int] = {}
-        for name, held_bytes in held_at_peak(step, cache).items():
+        for name, held_bytes in held_at_peak(step, processor).items():
             layer = layer_of(name, blocks)
             if layer in blocks:
                 held[layer] = held.get(layer, 0) + held_bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tf_mem_magic.core.step import Step
+from tf_mem_magic.core.step import Processor, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class Ahead:
         The names of the layers that are no models themselves.
     blocks : tuple of str
         Those of layers of the user's own that hold other layers: they could be rematerialized.
-    cache : int
-        Bytes of the processor's last-level cache, by which kernels on the CPU size their temporaries.
+    processor : Processor or None
+        The processor here, by which kernels on the CPU size their temporaries.
     jit : bool
         XLA compiles the step when it runs.
     batch_from : str
@@ -59,7 +59,7 @@ class Ahead:
     policy: str = "float32"
     layers: tuple[str, ...] = ()
     blocks: tuple[str, ...] = ()
-    cache: int = 0
+    processor: Processor | None = None
     jit: bool = False
     batch_from: str = ""
     arrays: int = 0
