@@ -52,6 +52,14 @@ def counted(source):
         ("model.predict(pad_sequences(rows, maxlen=9))", None),
         ("rows = [[0.0], [1.0], [2.0]]\nmodel.predict(np.array(rows))", 3),
         ("model.predict(np.array([[0.0, 1.0], [2.0, 3.0]]))", 2),
+        ("zs = []\nfor a in grid:\n    zs.append(a)\nzs = np.stack(zs, axis=0)\nmodel.predict(zs)", None),
+        ("imgs = []\nfor f in files:\n    imgs.append(load(f))\nmodel.predict(np.array(imgs) / 255.0)", None),
+        ("rows = [first]\nrows.extend(more)\nmodel.predict(np.asarray(rows))", None),
+        ("rows = [first]\nrows += more\nmodel.predict(np.asarray(rows))", None),
+        ("texts = []\nfor t in table:\n    texts.insert(0, t)\nmodel.predict(vectorizer(texts))", None),
+        ("rows = list()\nfor f in files:\n    rows.append(f)\nx = tf.stack(rows)\nmodel.predict(x)", None),
+        ("model.predict(np.array([first, *others]))", None),
+        ("rows = [a, b]\nprint(rows[0])\nmodel.predict(np.stack(rows))", 2),
     ],
 )
 def test_samples_are_counted_along_the_first_axis(source, right):

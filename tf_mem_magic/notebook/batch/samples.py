@@ -267,15 +267,34 @@ def _count_texts(reader: Reader, expr: ast.expr) -> int | None:
 
 
 def _lengths(reader: Reader, expr: ast.expr) -> set[int]:
-    """Give how long a list is that stands there, or that a name or a parameter holds; empty where it is no list."""
+    """Give how long a list is that stands there, or that a name or a parameter holds; empty where it is no list.
+
+    Empty too where the list grows, and for one with starred parts.
+    """
     if isinstance(expr, (ast.List, ast.Tuple)):
-        return {len(expr.elts)}
+        return set() if any(isinstance(one, ast.Starred) for one in expr.elts) else {len(expr.elts)}
     chosen = reader.reaching(expr) if isinstance(expr, ast.Name) else None
-    if chosen is None or chosen.kind not in ("assign", "param"):
+    if chosen is None or chosen.kind not in ("assign", "param") or _grows(reader, expr):
         return set()
     given = [chosen.value] if chosen.kind == "assign" else calls.argument_exprs(reader, chosen)
     lists = [] if isinstance(given, Unknown) else [one for one in given if isinstance(one, ast.List)]
     return {len(one.elts) for one in lists}
+
+
+_LENGTHENS = frozenset("append extend insert pop remove clear appendleft popleft".split())
+
+
+def _grows(reader: Reader, name: ast.expr) -> bool:
+    """Tell whether the cell changes how long the list is that a name holds."""
+    if not isinstance(name, ast.Name):
+        return True
+    for load in reader.scopes.loads.get((reader.scopes.home(name), name.id), []):
+        above = reader.scopes.parents.get(load)
+        if isinstance(above, ast.Attribute) and above.attr in _LENGTHENS:
+            return True
+        if isinstance(above, ast.Delete) or (isinstance(above, ast.Subscript) and not isinstance(above.ctx, ast.Load)):
+            return True
+    return any(isinstance(b.node, ast.AugAssign) for b in reader.bindings(name))
 
 
 def _shape(call: ast.Call, method: bool = False) -> ast.expr | None:
