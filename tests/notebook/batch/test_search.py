@@ -55,3 +55,25 @@ def test_where_the_number_stands_in_keras_own_call_any_size_will_do(source):
 )
 def test_where_other_code_takes_the_batches_they_stay_whole(source):
     assert proposed(source) == 32
+
+
+ASK = "def ask(path, known):\n    img = load(path)\n    out = net.predict_on_batch(np.expand_dims(img, axis=0))\n"
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "    for box, score in zip(out[0], out[1]):\n        draw(img, box, score)",
+        "    for name, other in known.items():\n        print(name, distance(out, other))",
+        "    for i, row in enumerate(out):\n        show(known[i], row)",
+        "    for images in train_ds.take(1):\n        show(images)",
+        "    while known:\n        show(out, next(known))",
+    ],
+)
+def test_a_loop_that_the_failing_line_is_not_in_is_not_what_failed(after):
+    source = f"{ASK}{after}\n    return out\nask('a.png', known)"
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    found = find_batch(cell, FACTS, frozenset({3, source.count("\n") + 1}))
+    assert not isinstance(found, BatchFound)
+    assert found.reason == "no batch size was found in the lines that led to the error"

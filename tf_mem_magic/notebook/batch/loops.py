@@ -139,8 +139,8 @@ def _loops(reader: Reader, regions: list[ast.stmt]) -> list[ast.For | ast.AsyncF
     for region in regions:
         inside = [n for n in ast.walk(region) if isinstance(n, (ast.For, ast.AsyncFor, ast.While))]
         direct = [n for n in inside if reader.covers(n)]
-        calling = [n for n in inside if n not in direct and not reader.covers(region)]
-        found += sorted(direct or calling or inside, key=lambda n: -n.lineno)
+        around = [] if direct or (reader.lines and reader.covers(region)) else inside
+        found += sorted(direct or around, key=lambda n: -n.lineno)
     return list(dict.fromkeys(found))
 
 
