@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.diagnose.room import test_pieces as pieces
 from tests.diagnose.test_expected import BATCH, MIB, WEIGHT, failed
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.proposals import Context, Declined, Estimate, Proposal
@@ -70,3 +71,35 @@ def test_two_changes_at_once_have_one_estimate_of_both():
     if isinstance(both, Proposal) and both.effect is not None:
         assert both.estimate is not None
     assert one.estimate is not None
+
+
+def in_pieces(**known):
+    """A run that ran out at a batch of 128, in a pool that lies in pieces."""
+    recording, diagnosis = pieces.failed(**known)
+    cell = Cell("%%tfmem\nm.fit(x, y, batch_size=128)")
+    return Context(cell, replace(recording, cell=cell), replace(diagnosis, line=2))
+
+
+def test_what_finds_room_only_in_a_fresh_kernel_takes_effect_there_and_says_why():
+    found = with_estimate(proposal(effect=Effect(batch=(128, 16))), in_pieces())
+    assert found.takes_effect == "restart"
+    assert "pieces of at most 16.0 MiB, with 11.0 left to take" in found.caveats[0]
+    assert [(one.label, one.source, one.takes_effect) for one in found.choices] == [
+        ("Without a restart", "new", "rerun")
+    ]
+
+
+def test_where_two_buffers_at_once_have_no_room_one_operation_runs_at_a_time():
+    found = with_estimate(proposal(effect=Effect(batch=(128, 16))), in_pieces())
+    assert found.environment == (("TF_NUM_INTEROP_THREADS", "1"),)
+    assert "one operation run at a time" in found.caveats[-1]
+
+
+def test_what_finds_room_in_the_pieces_that_there_are_takes_no_restart():
+    found = with_estimate(proposal(effect=Effect(batch=(128, 16))), in_pieces(limit=49 * MIB))
+    assert (found.takes_effect, found.caveats) == ("rerun", ())
+
+
+def test_a_smaller_batch_in_a_pool_in_pieces_is_offered_with_a_restart():
+    smaller = next(a for a in propose_all(in_pieces()) if a.key == "smaller-batch")
+    assert smaller.takes_effect == "restart"

@@ -4,20 +4,63 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tf_mem_magic.core.proposals import Context, Declined, Proposal
+from tf_mem_magic.core.proposals import Choice, Context, Declined, Proposal
+from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.diagnose.expected import expected, saves_nothing
+from tf_mem_magic.diagnose.room.pieces import fresh_peak, grown_pool, room_for
 
 
 def with_estimate(answer: Proposal | Declined, context: Context) -> Proposal | Declined:
     """Give a proposal the peak to expect after its change; decline it where the peak would not fall.
 
-    An estimate from measured runs is better, and stays. Where the step is not known nothing changes.
+    An estimate from measured runs is better, and stays. Where the step is not known nothing changes. What finds room
+    only in a fresh kernel takes effect there.
     """
     if isinstance(answer, Declined) or answer.effect is None or context.diagnosis is None:
         return answer
-    if answer.estimate is not None:
+    if answer.estimate is None:
+        reason = saves_nothing(context.recording, context.diagnosis, answer.effect)
+        if reason:
+            return Declined(answer.key, answer.title, reason)
+        answer = replace(answer, estimate=expected(context.recording, context.diagnosis, answer.effect))
+    return _where_there_is_room(answer, context)
+
+
+def _where_there_is_room(answer: Proposal, context: Context) -> Proposal:
+    """Let a change take effect in a fresh kernel where this one's pool is in pieces that are too small for it."""
+    recording, diagnosis = context.recording, context.diagnosis
+    if diagnosis is None or answer.effect is None or answer.takes_effect == "restart" or answer.new_cell:
         return answer
-    reason = saves_nothing(context.recording, context.diagnosis, answer.effect)
-    if reason:
-        return Declined(answer.key, answer.title, reason)
-    return replace(answer, estimate=expected(context.recording, context.diagnosis, answer.effect))
+    dump = grown_pool(recording, diagnosis)
+    room = room_for(recording, diagnosis, answer.effect) if dump is not None else None
+    if dump is None or room in (None, "here"):
+        return answer
+    if room == "nowhere":
+        return replace(answer, doubtful=True, caveats=(*answer.caveats, _NOWHERE))
+    largest = max(dump.regions)
+    unit = brief_unit([largest])
+    left = max((diagnosis.limit or 0) - sum(dump.regions), 0)
+    told = (
+        f"The pool of this kernel is made of pieces of at most {size(largest, unit)}, with {unit.text(left)} left to "
+        "take: something that the changed cell needs at once is larger, however much is free. A fresh kernel takes "
+        "other pieces."
+    )
+    fresh = replace(
+        answer,
+        takes_effect="restart",
+        estimate=fresh_peak(recording, diagnosis, answer.effect) or answer.estimate,
+        caveats=(*answer.caveats, told, *((_ONE_BY_ONE,) if room == "alone" else ())),
+        choices=(*answer.choices, Choice("Without a restart", answer.source, told)),
+    )
+    return fresh if room == "fresh" else replace(fresh, environment=(*answer.environment, (_THREADS, "1")))
+
+
+_THREADS = "TF_NUM_INTEROP_THREADS"
+_ONE_BY_ONE = (
+    f"{_THREADS}=1 lets one operation run at a time: two with large buffers of their own would not fit beside one "
+    "another."
+)
+_NOWHERE = (
+    "By the allocator's rules it would not fit in a fresh kernel either: what is needed at once finds no piece that is "
+    "large enough."
+)

@@ -10,7 +10,7 @@ from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.proposals import Estimate, Proposal, RefusedError
 from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.estimate import estimate_peak, half_or_less, largest_power_of_two
-from tf_mem_magic.diagnose.expected import largest_batch
+from tf_mem_magic.diagnose.room.batches import batch_to_try
 from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
 from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compiled_with, made_by
@@ -105,7 +105,7 @@ def _choose(ask: Ask, found: BatchFound, sums: int, sums_kept: Effect) -> tuple[
     if ask.diagnosis is not None:
         # What the step itself tells comes first; where it tells that not even one sample fits, half is tried.
         kept = ask.context.applied.then(sums_kept)
-        most = largest_batch(ask.recording, ask.diagnosis, found.value, below, kept) or most
+        most = batch_to_try(ask.recording, ask.diagnosis, found.value, below, kept) or most
     if limit:
         most = largest_power_of_two(ask.points, limit - sums, found.value) or most
     most = min(most, found.value // 2)

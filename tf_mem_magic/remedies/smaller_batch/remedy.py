@@ -13,6 +13,7 @@ from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.diagnose.estimate import estimate_peak, half_or_less, largest_power_of_two
 from tf_mem_magic.diagnose.expected import hardly_depends, largest_batch
 from tf_mem_magic.diagnose.places import is_cell_file
+from tf_mem_magic.diagnose.room.batches import batch_to_try
 from tf_mem_magic.notebook.batch.datasets import trace
 from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
@@ -120,7 +121,7 @@ def _choose(ask: Ask, found: BatchFound) -> tuple[int, Estimate | None]:
     batch = half_or_less(ask.diagnosis, found.value, below)
     if ask.diagnosis is not None and _is_of_the_step(ask, found) and not found.per_replica:
         # What the step itself tells comes first; where it tells that not even one sample fits, half is tried.
-        batch = largest_batch(ask.recording, ask.diagnosis, found.value, below, ask.context.applied) or batch
+        batch = batch_to_try(ask.recording, ask.diagnosis, found.value, below, ask.context.applied) or batch
     limit = ask.diagnosis.limit if ask.diagnosis else None
     if limit:
         batch = largest_power_of_two(points, limit, found.value) or batch

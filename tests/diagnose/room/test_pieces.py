@@ -1,0 +1,91 @@
+"""Whether a changed step finds room in the pieces of a pool: in this process, or only in a new one."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.memory.test_pooled import CACHE, MIB, convolution
+from tf_mem_magic.core.effects import Effect
+from tf_mem_magic.core.facts import Facts
+from tf_mem_magic.core.recording import Cell, Dump, ErrorText, Recording, Series
+from tf_mem_magic.core.step import StepFacts, pack
+from tf_mem_magic.diagnose.cause import diagnose
+from tf_mem_magic.diagnose.room.pieces import grown_pool, room_for
+
+GROWN = (2 * MIB, 4 * MIB, 8 * MIB, 16 * MIB)
+"""The regions of a pool that grew request by request, with 30 MiB taken."""
+
+
+def failed(limit=41 * MIB, regions=GROWN, batch=128, device="CPU:0"):
+    """The step at a batch that ran out, in a pool that lies in pieces."""
+    allocator = "bfc_cpu_allocator_for_gpu" if device == "CPU:0" else "GPU_0_bfc"
+    op = "gradient_tape/m_1/conv_1/Input"
+    text = (
+        f"OOM when allocating tensor with shape[129,121,288] and type float on "
+        f"/job:localhost/replica:0/task:0/device:{device} by allocator {allocator}\n\t [[{{{{node {op}}}}}]]"
+    )
+    kinds = ("tensorflow.python.framework.errors_impl.ResourceExhaustedError",)
+    step = StepFacts(
+        "__inference_step_1", op, batch, pack([convolution(batch), convolution(batch // 2)]), batch // 2, cache=CACHE
+    )
+    dump = Dump(allocator, "structured", limit, 20 * MIB, chunks=((20 * MIB, 20 * MIB, 1),), regions=regions)
+    recording = Recording(
+        Cell("%%tfmem\nm.fit(x, y)"),
+        1.0,
+        (Series(f"allocator:{device}", peak=20 * MIB, limit=limit),),
+        "oom",
+        (ErrorText("ResourceExhaustedError", text, (), kinds),),
+        (dump,),
+        facts=Facts(step=step),
+    )
+    return recording, diagnose(recording)
+
+
+def test_a_buffer_larger_than_every_piece_and_than_what_is_left_finds_room_only_in_a_fresh_process():
+    """62 of 74 MiB are taken, in pieces of at most 16: of 17 MiB there is none, and 12 are left to take."""
+    recording, diagnosis = failed(limit=74 * MIB, regions=(*GROWN, 16 * MIB, 16 * MIB), batch=1024)
+    assert room_for(recording, diagnosis, Effect(batch=(1024, 16))) == "fresh"
+
+
+def test_where_two_buffers_at_once_have_no_room_in_a_new_process_either_one_at_a_time_may():
+    """30 of 41 MiB are taken, in pieces of at most 16: of 17 MiB there is none, and 11 are left to take."""
+    recording, diagnosis = failed()
+    assert room_for(recording, diagnosis, Effect(batch=(128, 16))) == "alone"
+
+
+def test_a_buffer_for_which_enough_is_left_to_take_finds_room_here():
+    recording, diagnosis = failed(limit=49 * MIB)
+    assert room_for(recording, diagnosis, Effect(batch=(128, 16))) == "here"
+
+
+def test_where_even_a_new_pool_has_no_such_piece_there_is_room_nowhere():
+    recording, diagnosis = failed(limit=16 * MIB, regions=(2 * MIB, 4 * MIB, 8 * MIB))
+    assert room_for(recording, diagnosis, Effect(batch=(128, 1))) == "nowhere"
+
+
+def test_a_pool_that_gives_regions_back_is_not_judged():
+    recording, diagnosis = failed(device="GPU:0")
+    assert grown_pool(recording, diagnosis) is None
+    assert room_for(recording, diagnosis, Effect(batch=(128, 16))) is None
+
+
+def test_a_pool_of_one_piece_is_not_judged():
+    recording, diagnosis = failed(regions=(41 * MIB,))
+    assert room_for(recording, diagnosis, Effect(batch=(128, 16))) is None
+
+
+def test_a_step_that_would_have_found_room_by_these_rules_is_not_judged():
+    recording, diagnosis = failed(limit=400 * MIB)
+    assert room_for(recording, diagnosis, Effect(batch=(128, 16))) is None
+
+
+@pytest.mark.parametrize("effect", [Effect(policy="mixed_float16"), Effect(recompute=("conv",)), Effect(jit=False)])
+def test_a_change_whose_step_is_not_known_is_not_judged(effect):
+    recording, diagnosis = failed()
+    assert room_for(recording, diagnosis, effect) is None
+
+
+def test_without_a_step_nothing_is_judged():
+    recording, diagnosis = failed()
+    recording = replace(recording, facts=Facts())
+    assert room_for(recording, diagnosis, Effect(batch=(128, 16))) is None

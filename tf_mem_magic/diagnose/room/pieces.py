@@ -1,0 +1,123 @@
+"""Whether a changed step finds room in the pieces of an allocator's pool: in this process, or only in a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Literal
+
+from tf_mem_magic.core.diagnosis import OF_STEP, Diagnosis
+from tf_mem_magic.core.effects import Effect
+from tf_mem_magic.core.proposals import Estimate
+from tf_mem_magic.core.recording import Dump, Recording
+from tf_mem_magic.core.step import StepFacts
+from tf_mem_magic.diagnose.dump import device_of
+from tf_mem_magic.diagnose.expected import step_at
+from tf_mem_magic.memory.pooled import Pooled, ways
+
+Room = Literal["here", "fresh", "alone", "nowhere"]
+"""Where the step finds room: in this process's pool, only in that of a new one, there only if one kernel with
+temporaries runs at a time, nowhere."""
+
+
+def room_for(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Room | None:
+    """Tell whether the step after a change finds room in the regions that the pool has taken.
+
+    An allocator whose pool grows takes regions one by one, each larger than the one before, and on the CPU never
+    gives one back: a request that is larger than each of them, and than what is left to take, is met by none of them
+    however much is free. The step is run through such a pool, and through one that begins anew.
+
+    Parameters
+    ----------
+    recording : Recording
+        The run that failed, with the allocator's dump and the step.
+    diagnosis : Diagnosis
+        What filled the memory.
+    effect : Effect
+        What the change does.
+
+    Returns
+    -------
+    str or None
+        None where nothing tells: the pool is one piece or may give regions back, the step is not known, the change is
+        one whose step is not, or the step as it was would have found room by these rules.
+    """
+    dump = grown_pool(recording, diagnosis)
+    if dump is None or not any(way.failed for way in _fresh(recording, diagnosis, Effect())):
+        return None
+    here = _through(recording, diagnosis, effect, dump.regions)
+    if not here:
+        return None
+    if any(not way.failed for way in here):
+        return "here"
+    fresh = _fresh(recording, diagnosis, effect)
+    if not any(way.failed for way in fresh):
+        return "fresh"
+    return "nowhere" if any(way.failed for way in fresh if way.at_once == 1) else "alone"
+
+
+def fresh_peak(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Estimate | None:
+    """Give the peak to expect in a process that begins, in chunks as they would lie; None without room for it."""
+    found = [way.peak for way in _fresh(recording, diagnosis, effect) if not way.failed]
+    if not found:
+        return None
+    return Estimate(min(found), max(found), "the step's own operations, in a pool by the allocator's rules")
+
+
+def _fresh(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> tuple[Pooled, ...]:
+    return _through(recording, diagnosis, effect, ())
+
+
+def _through(
+    recording: Recording, diagnosis: Diagnosis, effect: Effect, regions: tuple[int, ...]
+) -> tuple[Pooled, ...]:
+    """Run the step after a change through a pool with these regions; nothing where the step is not known."""
+    step, limit = recording.facts.step, diagnosis.limit
+    if step is None or not limit or not step.packed or step.compiled:
+        return ()
+    if effect.policy or effect.recompute is not None or effect.staged or effect.jit is not None:
+        return ()
+    wanted = step.batch
+    if effect.batch is not None:
+        if step.batch is None or effect.batch[0] < 1:
+            return ()
+        wanted = max(round(step.batch * effect.batch[1] / effect.batch[0]), 1)
+    return _ways(step, wanted, limit, regions, tuple(sorted(_held(diagnosis, step, effect))))
+
+
+def grown_pool(recording: Recording, diagnosis: Diagnosis) -> Dump | None:
+    """Give the dump of a pool that has grown region by region and gives none back; None: there is no such dump."""
+    if not diagnosis.device.startswith("CPU"):
+        return None  # a GPU's allocator gives regions back that are wholly free
+    for dump in reversed(recording.dumps):
+        if device_of(dump.allocator) == diagnosis.device:
+            return dump if len(dump.regions) > 1 else None
+    return None
+
+
+def _held(diagnosis: Diagnosis, step: StepFacts, effect: Effect) -> Iterator[int]:
+    """Yield the chunks beside the step after a change: each variable, and the rest by what it is."""
+    weights = [size for part, _, size in step.variables if part == "weights" and size]
+    yield from weights
+    if effect.slots is None:
+        yield from (size for part, _, size in step.variables if part == "optimizer" and size)
+    else:
+        yield from weights * effect.slots
+    if effect.accumulates:
+        yield from weights
+    gone = effect.released + effect.to_host
+    for part in diagnosis.breakdown:
+        beside = part.kind not in OF_STEP and part.kind not in ("weights", "optimizer")
+        if beside or part.kind == "inputs":
+            left = max(part.bytes - gone, 0) if beside else part.bytes
+            gone -= part.bytes - left if beside else 0
+            if left:
+                yield left
+
+
+@lru_cache(maxsize=256)
+def _ways(
+    step: StepFacts, batch: int | None, limit: int, regions: tuple[int, ...], held: tuple[int, ...]
+) -> tuple[Pooled, ...]:
+    resized = step_at(step, batch)
+    return () if resized is None else ways(resized, limit, regions, held, step.cache)
