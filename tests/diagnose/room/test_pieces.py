@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.memory.test_pooled import CACHE, MIB, convolution
+from tests.memory.test_pooled import MIB, convolution
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.recording import Cell, Dump, ErrorText, Recording, Series
@@ -26,7 +26,7 @@ def failed(limit=41 * MIB, regions=GROWN, batch=128, device="CPU:0"):
     )
     kinds = ("tensorflow.python.framework.errors_impl.ResourceExhaustedError",)
     step = StepFacts(
-        "__inference_step_1", op, batch, pack([convolution(batch), convolution(batch // 2)]), batch // 2, cache=CACHE
+        "__inference_step_1", op, batch, pack([convolution(batch), convolution(batch // 2)]), batch // 2, threads=2
     )
     dump = Dump(allocator, "structured", limit, 20 * MIB, chunks=((20 * MIB, 20 * MIB, 1),), regions=regions)
     recording = Recording(

@@ -120,4 +120,4 @@ def _ways(
     step: StepFacts, batch: int | None, limit: int, regions: tuple[int, ...], held: tuple[int, ...]
 ) -> tuple[Pooled, ...]:
     resized = step_at(step, batch)
-    return () if resized is None else ways(resized, limit, regions, held, step.cache)
+    return () if resized is None else ways(resized, limit, regions, held, step.processor)

@@ -36,7 +36,7 @@ def _where_there_is_room(answer: Proposal, context: Context) -> Proposal:
     if dump is None or room in (None, "here"):
         return answer
     if room == "nowhere":
-        return replace(answer, doubtful=True, caveats=(*answer.caveats, _NOWHERE))
+        return replace(answer, doubtful=True)
     largest = max(dump.regions)
     unit = brief_unit([largest])
     left = max((diagnosis.limit or 0) - sum(dump.regions), 0)
@@ -59,8 +59,4 @@ _THREADS = "TF_NUM_INTEROP_THREADS"
 _ONE_BY_ONE = (
     f"{_THREADS}=1 lets one operation run at a time: two with large buffers of their own would not fit beside one "
     "another."
-)
-_NOWHERE = (
-    "By the allocator's rules it would not fit in a fresh kernel either: what is needed at once finds no piece that is "
-    "large enough."
 )
