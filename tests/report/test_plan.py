@@ -69,10 +69,10 @@ def test_the_bars_are_no_words_and_the_longest_is_the_highest_peak():
     html = plan_html(PLAN)
     widths = [
         int(low) + int(high)
-        for low, high in re.findall(r"width:(\d+)px;background[^>]*></span><span[^>]*width:(\d+)px", html)
+        for low, high in re.findall(r"width:(\d+)%;background[^>]*></span><span[^>]*width:(\d+)%", html)
     ]
     assert len(widths) == len(PLAN.rows) == html.count('aria-hidden="true"')
-    assert max(widths) == widths[0] == 160
+    assert max(widths) == widths[0] == 100
 
 
 def test_a_name_that_looks_like_html_stays_text():

@@ -130,6 +130,10 @@ only.compile("sgd", "mse", jit_compile=False)
 one_size = observe_ahead("model", only)
 found["one size"] = [one_size.batch, len(one_size.steps), make_plan(one_size, ()).rows[0].batches[0]]
 
+last_alone = keras.Sequential([keras.Input((7, 4)), L.LSTM(8), L.Dense(1)])
+last_alone.compile("sgd", "mse", jit_compile=False)
+found["rounds"] = [node.trips for node in observe_ahead("model", last_alone).steps[0].nodes if node.body is not None]
+
 class Gan(keras.Model):
     def __init__(self):
         super().__init__()
@@ -268,6 +272,11 @@ def test_a_model_that_was_never_called_is_planned_and_stays_so(found):
 def test_a_length_can_be_given_and_a_model_for_one_batch_size_keeps_it(found):
     assert found["length given"] == 32
     assert found["one size"] == [6, 1, 6]
+
+
+@pytest.mark.tf
+def test_a_loop_that_gives_its_last_output_alone_runs_for_each_of_its_inputs(found):
+    assert found["rounds"] == [7, 7]
 
 
 @pytest.mark.tf

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tf_mem_magic.core.step import Processor, Step
-from tf_mem_magic.memory.forecast import ABOVE, BESIDE, RUNNING, Peak, moments
+from tf_mem_magic.memory.executor import events_of
+from tf_mem_magic.memory.forecast import BESIDE, Peak, moments, orders
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +20,20 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class AnyBatch:
-    """The most that a step holds, at any batch size: the moments that can be the peak, in each order of execution."""
+    """The most that a step holds, at any batch size: the moments that can be the peak, in each order of execution.
+
+    ``one_peak``: of all orders the most counts, as :func:`peak_of` has it on a processor.
+    """
 
     batch: int
     lower: tuple[tuple[Line, ...], ...]
     upper: tuple[tuple[Line, ...], ...]
+    one_peak: bool = False
 
     def peak(self, batch: int) -> Peak:
         """Give the peak at a batch size, bounded as :func:`peak_of` does."""
-        low = min(_highest(lines, batch - self.batch) for lines in self.lower)
         high = max(_highest(lines, batch - self.batch) for lines in self.upper)
+        low = high if self.one_peak else min(_highest(lines, batch - self.batch) for lines in self.lower)
         return Peak(low, max(low, high))
 
 
@@ -56,12 +61,13 @@ def any_batch(steps: Sequence[Step], batch: int, other: int, processor: Processo
 
     lower: list[tuple[Line, ...]] = []
     upper: list[tuple[Line, ...]] = []
-    for order in RUNNING:
-        pairs = list(zip(moments(first, order, processor), moments(second, order, processor)))
-        for found, above, beside in ((lower, 1.0, BESIDE), (upper, ABOVE, 1.0)):
-            held = ((one.held(above, beside), two.held(above, beside)) for one, two in pairs)
+    for order in orders(processor):
+        events = events_of(first, processor.threads, order) if processor is not None else None
+        pairs = list(zip(moments(first, order, processor, events), moments(second, order, processor, events)))
+        for found, beside in ((lower, BESIDE), (upper, 1.0)):
+            held = ((one.held(beside), two.held(beside)) for one, two in pairs)
             found.append(_outermost([Line(a, (a - b) / (batch - other)) for a, b in held], batch))
-    return AnyBatch(batch, tuple(lower), tuple(upper))
+    return AnyBatch(batch, tuple(lower), tuple(upper), processor is not None)
 
 
 def _highest(lines: Sequence[Line], more: int) -> int:

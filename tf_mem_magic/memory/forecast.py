@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tf_mem_magic.core.step import Processor, Step
+from tf_mem_magic.memory.executor import WAYS, Event, events_of
+from tf_mem_magic.memory.pool import FIRST_REGION
 from tf_mem_magic.memory.temporaries import temporaries_of
 from tf_mem_magic.memory.walk import Walk, follow
 
 RUNNING = ("ready", "last")
 """Orders of execution between which the runtime's lies: what became ready first, and last (:mod:`.walk`)."""
 
-ABOVE = 1.2
-"""How far measured peaks lie above what tensors alone tell, at most, on a CPU with two cores: chunks are larger than
-what is asked for, and several operations run at once."""
 
 BESIDE = 0.5
 """The share of a second kernel's temporaries that is there at the least: two run at once more often than not."""
@@ -30,10 +29,11 @@ class Peak:
 
 
 def peak_of(step: Step, processor: Processor | None = None) -> Peak:
-    """Give the most bytes that a step holds at once.
+    """Give the most bytes that a step holds at once, by its operations: chunks may be larger than what is asked for.
 
-    ``low``: as the operations say, a second kernel's temporaries counted in part. ``high``: those of two kernels, and
-    tensors as much larger as they were measured to be at most.
+    On a processor it is the most of the ways in which the executor may run it: of many steps one takes it. Elsewhere
+    ``low`` and ``high`` are those of the orders between which the real one lies, a second kernel's temporaries counted
+    in part and as a whole.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def peak_of(step: Step, processor: Processor | None = None) -> Peak:
         The processor that runs it, by which TensorFlow's kernels on the CPU size their temporaries; None: it runs on
         another device.
     """
-    low = min(_peak(step, order, processor, 1.0, BESIDE) for order in RUNNING)
-    high = max(_peak(step, order, processor, ABOVE, 1.0) for order in RUNNING)
+    high = max(_peak(step, order, processor, 1.0) for order in orders(processor))
+    low = high if processor is not None else min(_peak(step, order, processor, BESIDE) for order in RUNNING)
     return Peak(low[0], high[0], high[1])
 
 
@@ -61,15 +61,28 @@ class Moment:
     own: int = 0
     beside: int = 0
 
-    def held(self, above: float, share: float) -> int:
-        """Give the bytes with tensors ``above`` times as large, and a ``share`` of what could run beside."""
-        return int(self.tensors * above) + self.own + int(self.beside * share)
+    def held(self, share: float = 1.0) -> int:
+        """Give the bytes with a ``share`` of what could run beside."""
+        return self.tensors + self.own + int(self.beside * share)
 
 
-def moments(step: Step, order: str, processor: Processor | None = None) -> Iterator[Moment]:
-    """Yield what is held as each operation runs, in one order of execution."""
-    walk = Walk(step, order)
+def orders(processor: Processor | None) -> tuple[str, ...]:
+    """Name the orders of execution that are looked at: of the runtime on a processor, or of a walk."""
+    return RUNNING if processor is None else WAYS
+
+
+def moments(
+    step: Step, order: str, processor: Processor | None = None, events: Sequence[Event] | None = None
+) -> Iterator[Moment]:
+    """Yield what is held as each operation runs, in one order of execution.
+
+    ``events``: those of the executor where they are not the step's own, but of the same step at another batch size.
+    """
     temporaries = temporaries_of(step, processor)
+    if processor is not None and (events is not None or order in WAYS):
+        yield from _executed(step, processor, temporaries, events or events_of(step, processor.threads, order))
+        return
+    walk = Walk(step, order)
     for at in walk.run():
         if step.nodes[at].body is not None:
             yield Moment(at, walk.bytes + loop_peak(step, at, processor))
@@ -81,13 +94,36 @@ def moments(step: Step, order: str, processor: Processor | None = None) -> Itera
             yield Moment(at, walk.bytes)
 
 
-def _peak(
-    step: Step, order: str, processor: Processor | None, above: float = 1.0, beside: float = 0.0
-) -> tuple[int, str]:
-    """Find the peak in one order: tensors ``above`` times as large, and ``beside`` of a second kernel's temporaries."""
+def _executed(
+    step: Step, processor: Processor, temporaries: dict[int, int], events: Sequence[Event]
+) -> Iterator[Moment]:
+    """Yield what is held as each operation begins, several of them running."""
+    walk, running = Walk(step), 0
+    loops = {at: loop_peak(step, at, processor) for at, node in enumerate(step.nodes) if node.body is not None}
+    own = {**{at: _in_a_region(size) for at, size in temporaries.items()}, **loops}
+    for at, begins in events:
+        if begins:
+            walk.begin(at)
+            running += own.get(at, 0)
+            yield Moment(at, walk.bytes, running)
+        else:
+            running -= own.get(at, 0)
+            walk.end(at)
+
+
+def _in_a_region(size: int) -> int:
+    """Give the bytes of the chunk that a temporary lies in: what is large takes a region of the pool, a power of two.
+
+    It is asked for again and again, and finds the region that was made for it.
+    """
+    return 1 << (size - 1).bit_length() if size >= FIRST_REGION else size
+
+
+def _peak(step: Step, order: str, processor: Processor | None, beside: float = 0.0) -> tuple[int, str]:
+    """Find the peak in one order, with ``beside`` of a second kernel's temporaries."""
     best, where = 0, ""
     for moment in moments(step, order, processor):
-        held = moment.held(above, beside)
+        held = moment.held(beside)
         if held > best:
             best, where = held, step.nodes[moment.at].name
     return best, where
@@ -108,7 +144,7 @@ def loop_peak(step: Step, at: int, processor: Processor | None) -> int:
 
 def held_at_peak(step: Step, processor: Processor | None = None) -> dict[str, int]:
     """Give what is alive at the step's peak, bytes by the operation that made them."""
-    _, where = _peak(step, RUNNING[0], processor)
+    _, where = _peak(step, RUNNING[0], None)
     walk = Walk(step, RUNNING[0])
     for at in walk.run():
         if step.nodes[at].name == where:

@@ -83,6 +83,14 @@ class Walk:
         self._allocate(at)
         self._finish(at)
 
+    def begin(self, at: int) -> None:
+        """Make an operation's outputs, its turn having been found elsewhere."""
+        self._allocate(at)
+
+    def end(self, at: int) -> None:
+        """Let go of an operation's inputs."""
+        self._release(at)
+
     @property
     def ready(self) -> frozenset[int]:
         """The operations that could run now."""

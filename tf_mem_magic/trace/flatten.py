@@ -322,11 +322,14 @@ def _plain(shape: Any) -> tuple[int, ...] | None:
 
 
 def _trips(inputs: Sequence[Any], held: Sequence[List | None]) -> int:
-    """Tell how often a loop runs: as its lists are long, or up to the constant bound that it begins with."""
+    """Tell how often a loop runs: as its longest list is long, or up to the constant bound that it begins with.
+
+    A list may be shorter: of a layer that gives its last output alone, it has one element.
+    """
     from tensorflow.python.framework import tensor_util
 
     counts = [known.count for known in held if known is not None and known.count]
     if counts:
-        return max(set(counts), key=counts.count)
+        return max(counts)
     bound = tensor_util.constant_value(inputs[1]) if len(inputs) > 1 else None
     return int(bound) if bound is not None and bound.ndim == 0 and bound.dtype.kind == "i" and bound > 0 else 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.step import Node, Processor, Step
 from tf_mem_magic.core.units import size
-from tf_mem_magic.diagnose.expected import SIXTEEN_BITS, UNSEEN
+from tf_mem_magic.diagnose.expected import BELOW, SIXTEEN_BITS, above
 from tf_mem_magic.diagnose.planning.values import Ahead, Place, Plan, Row
 from tf_mem_magic.memory.any_batch import AnyBatch, Line, any_batch
 from tf_mem_magic.memory.forecast import held_at_peak
@@ -148,9 +148,10 @@ def _bounds(walked: _Walked, change: _Change, cpu: bool) -> Bounds:
             less = max(saved.at + saved.slope * (samples - ahead.batch), 0)
             low, high = max(int(low - less), 0), int(high - less / 2)
         data = ahead.data * samples
-        # One chunk at the least may be larger than what was asked for, by nearly as much again.
-        slack = min(unsplit.at + unsplit.slope * (samples - ahead.batch), MOST_UNSPLIT)
-        return stays + low + data, stays + int(max(low, high) * UNSEEN + max(slack, 0)) + BATCHES * data
+        # Where nothing was measured one chunk at the least may be larger than what was asked for, by as much again.
+        slack = min(unsplit.at + unsplit.slope * (samples - ahead.batch), MOST_UNSPLIT) if processor is None else 0
+        step = max(low, high) * above(processor) + max(slack, 0)
+        return stays + int(low * BELOW) + data, stays + int(step) + BATCHES * data
 
     return at
 

@@ -7,19 +7,21 @@ from tf_mem_magic.report.html.markup import FAINT, LINE, MONO, escaped, line, pr
 from tf_mem_magic.report.picture.palette import BEFORE, FAILED
 from tf_mem_magic.report.plan import HEAD, basis, cells, fits_here, headline, heads, is_tight
 
-_WIDE = 160
-"""Pixels of the longest bar."""
+_WIDE = "min(160px,22vw)"
+"""How long the longest bar is: on a narrow page the batches beside it are to be seen."""
 
 _LABEL = "Ways to train, and the largest batch that fits"
 """What the table is called where it is reached by the keyboard, to be scrolled."""
 
 _CELL = "padding:2px 14px 2px 0;white-space:nowrap"
+_FIRST = "padding:2px 14px 2px 0;white-space:normal;min-width:9em;text-align:left"
+"""Of the column that names the ways, which may take several lines."""
 
 
 def plan_html(plan: Plan) -> str:
     """Give a plan as HTML."""
     names = heads(plan)
-    styles = [f"{_CELL};text-align:left", *(f"{_CELL};text-align:right" for _ in names[1:])]
+    styles = [_FIRST, *(f"{_CELL};text-align:right" for _ in names[1:])]
     over = (
         f'<tr style="background:none"><td colspan="2"></td><th scope="colgroup" colspan="{len(names) - 2}" '
         f'style="{_CELL};text-align:left;font-weight:600;border-bottom:{LINE}">{escaped(HEAD)}</th></tr>'
@@ -48,13 +50,13 @@ def _row(plan: Plan, row: Row, words: tuple[str, ...], styles: list[str]) -> str
 def _bar(plan: Plan, row: Row) -> str:
     """Draw a peak: full up to the lower end, faint up to the upper one."""
     longest = max(one.high for one in plan.rows) or 1
-    low = round(_WIDE * row.low / longest)
-    high = round(_WIDE * row.high / longest) - low
+    low = round(100 * row.low / longest)
+    high = round(100 * row.high / longest) - low
     colour = FAILED if is_tight(plan, row) else BEFORE
-    box = "display:inline-block;height:6px;vertical-align:middle"
+    box, whole = "display:inline-block;height:6px;vertical-align:middle", f"width:{_WIDE};margin-left:auto"
     return (
-        f'<span aria-hidden="true" style="display:block;width:{_WIDE}px;text-align:left;line-height:8px">'
-        f'<span style="{box};width:{low}px;background:{colour}"></span>'
-        f'<span style="{box};width:{high}px;background:{FAINT};border:1px solid {colour};box-sizing:border-box"></span>'
+        f'<span aria-hidden="true" style="display:block;{whole};text-align:left;line-height:8px">'
+        f'<span style="{box};width:{low}%;background:{colour}"></span>'
+        f'<span style="{box};width:{high}%;background:{FAINT};border:1px solid {colour};box-sizing:border-box"></span>'
         "</span>"
     )

@@ -1,0 +1,1 @@
+"""What estimates are worth on models that they were not made from."""

@@ -1,0 +1,157 @@
+"""The order in which TensorFlow's executor runs a step on a processor: several operations at once, each for its time.
+
+The rules are those of executor.cc: of the operations that one makes ready, the cheap ones and one of the others are
+run by the thread that made them ready; the rest waits in that thread's queue, newest first, from which idle threads
+take the oldest. Which one is kept depends on the order of a graph's edges, which TensorFlow's optimizer changes, and
+how long an operation takes is guessed from its sizes: so a step is run in several ways (:data:`WAYS`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Sequence
+from math import isqrt, prod
+
+from tf_mem_magic.core.step import Node, Step
+from tf_mem_magic.memory.kernels import FROM_VARIABLE, LISTS, SAME
+from tf_mem_magic.memory.walk import plan_of
+
+WAYS = ("keeps last", "keeps first", "oldest first")
+"""Which of the operations that became ready at once a thread goes on with: the last, the first, or whatever has waited
+longest of all."""
+
+Event = tuple[int, bool]
+"""An operation, and whether it begins (else it ends)."""
+
+EXPENSIVE = 8000
+"""Cycles from which on an operation is no cheap one (kOpIsExpensiveThresholdCycles)."""
+
+_FLOPS = 8
+"""Floating-point operations of a product that a thread does in a cycle, about."""
+
+_FILTER = 3
+"""How much longer the gradient of a filter takes than that of an image: it lays the image's patches out first."""
+
+_FREE = SAME | FROM_VARIABLE | LISTS | {"Const", "NoOp", "Shape", "ShapeN", "Size", "Rank"}
+
+_events: dict[tuple[int, int, str], tuple[Step, tuple[Event, ...]]] = {}
+_MOST_KEPT = 24
+
+
+def events_of(step: Step, threads: int, way: str = WAYS[0]) -> tuple[Event, ...]:
+    """Give the beginnings and ends of a step's operations, in the order in which they come; the same step once.
+
+    Parameters
+    ----------
+    step : Step
+        The step.
+    threads : int
+        How many operations may run at once.
+    way : str
+        One of :data:`WAYS`.
+    """
+    key = id(step), threads, way
+    known = _events.get(key)
+    if known is None or known[0] is not step:
+        if len(_events) >= _MOST_KEPT:
+            _events.clear()
+        known = _events[key] = (step, tuple(_Run(step, max(threads, 1), way).events()))
+    return known[1]
+
+
+class _Run:
+    """A run of a step by some threads."""
+
+    def __init__(self, step: Step, threads: int, way: str) -> None:
+        plan = plan_of(step)
+        self.step, self.threads, self.way = step, threads, way
+        self.after, self.waiting = plan.after, dict(plan.waiting)
+        self.cycles = [_cycles(step, node) for node in step.nodes]
+        self.inline: list[deque[int]] = [deque() for _ in range(threads)]
+        self.queues: list[deque[int]] = [deque() for _ in range(threads)]
+        for i, at in enumerate(at for at, count in plan.waiting.items() if not count):
+            self.queues[0 if way == "oldest first" else i % threads].append(at)
+
+    def events(self) -> list[Event]:
+        """Run it."""
+        found: list[Event] = []
+        running: list[tuple[int, int, int, int]] = []
+        idle = list(range(self.threads))
+        clock = made = 0
+        while True:
+            for thread in list(idle):
+                at = self._next(thread)
+                if at is not None:
+                    idle.remove(thread)
+                    made += 1
+                    found.append((at, True))
+                    heapq.heappush(running, (clock + self.cycles[at], made, thread, at))
+            if not running:
+                return found
+            clock, _, thread, at = heapq.heappop(running)
+            found.append((at, False))
+            self._ready(thread, at)
+            # The thread that ended goes on before another takes what it has made ready.
+            idle.insert(0, thread)
+
+    def _next(self, thread: int) -> int | None:
+        if self.inline[thread]:
+            return self.inline[thread].popleft()
+        if self.queues[thread]:
+            return self.queues[thread].popleft()
+        for other in range(1, self.threads):
+            queue = self.queues[(thread + other) % self.threads]
+            if queue:
+                return queue.popleft() if self.way == "oldest first" else queue.pop()
+        return None
+
+    def _ready(self, thread: int, at: int) -> None:
+        inline, expensive = self.inline[thread], []
+        for one in self.after.get(at, ()):
+            self.waiting[one] -= 1
+            if self.waiting[one]:
+                continue
+            if self.cycles[one] < EXPENSIVE:
+                inline.append(one)
+            else:
+                expensive.append(one)
+        if self.way == "oldest first":
+            # All wait in one queue, the oldest in front.
+            self.queues[0].extend(expensive)
+            return
+        if expensive and not inline:
+            inline.append(expensive.pop(0 if self.way == "keeps first" else -1))
+        self.queues[thread].extendleft(expensive)
+
+
+def _cycles(step: Step, node: Node) -> int:
+    """Guess how long an operation takes."""
+    kind = node.kind
+    if kind in _FREE:
+        return 0
+    if node.body is not None:
+        return max(node.trips, 1) * sum(_cycles(step.bodies[node.body], one) for one in step.bodies[node.body].nodes)
+    given = [step.nodes[source].outputs[output].shape or () for source, output in node.inputs]
+    made = [tensor.shape or () for tensor in node.outputs]
+    products = 0
+    if "MatMul" in kind and len(given) > 1 and made:
+        products = _product(given[0], given[1], made[0])
+    elif "Conv" in kind and len(given) > 1 and made:
+        products = _convolution(kind, given, made[0])
+    return max(2 * products // _FLOPS, sum(map(prod, made)) + sum(map(prod, given)))
+
+
+def _product(first: tuple[int, ...], second: tuple[int, ...], out: tuple[int, ...]) -> int:
+    """Count the multiplications in a product of matrices, or of a batch of them, from their sizes."""
+    # Of m * k, k * n and m * n numbers the square root of all three is m * n * k.
+    return isqrt(prod(first) * prod(second) * prod(out) // max(prod(out[:-2]), 1))
+
+
+def _convolution(kind: str, given: Sequence[tuple[int, ...]], out: tuple[int, ...]) -> int:
+    """Count the multiplications in a convolution or in one of its gradients."""
+    is_gradient = "Backprop" in kind and len(given) > 2
+    kernel = out if "BackpropFilter" in kind else given[1]
+    image = given[2] if is_gradient else out
+    products = prod(image) * prod(kernel[:-2] if "Depthwise" in kind else kernel[:-1])
+    return products * _FILTER if "BackpropFilter" in kind else products
