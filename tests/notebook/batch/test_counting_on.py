@@ -82,6 +82,45 @@ def test_steps_that_the_cell_only_sets_for_later_cells_stay(source, named):
 
 
 @pytest.mark.parametrize(
+    "reduction",
+    [
+        "tf.losses.Reduction.SUM_OVER_BATCH_SIZE",
+        "tf.keras.losses.Reduction.SUM_OVER_BATCH_SIZE",
+        "losses.Reduction.SUM_OVER_BATCH_SIZE",
+    ],
+)
+def test_what_a_library_calls_so_is_no_batch_size(reduction):
+    earlier = (
+        "import tensorflow as tf\nfrom tensorflow.keras import losses",
+        f"class Seg(losses.Loss):\n    def __init__(self, r={reduction}):\n        super().__init__(reduction=r)",
+        "model.compile('adam', Seg())",
+    )
+    cell = read_cell("model.compile('adam', Seg())\nmodel.fit(train_ds)")
+    assert isinstance(cell, PythonCell)
+    found = find_batch(cell, replace(FACTS, earlier_cells=earlier), frozenset({2}))
+    assert isinstance(found, BatchFound), found
+
+
+@pytest.mark.parametrize(
+    ("asks", "followed"),
+    [
+        ("w = weigh(ia) if 'ia' in globals() else None", True),
+        ("if 'ia' not in globals():\n    ia = 3", True),
+        ("assert ('x' in globals()) == ('y' in globals())", True),
+        ("globals()['x'] = 3", False),
+        ("bind(globals())", False),
+        ("for name in globals():\n    print(name)", False),
+    ],
+)
+def test_asking_whether_there_is_a_name_hides_none(asks, followed):
+    source = f"{asks}\nmodel.fit(x, y, batch_size=64)"
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    found = find_batch(cell, FACTS, frozenset({source.count("\n") + 1}))
+    assert isinstance(found, BatchFound) is followed
+
+
+@pytest.mark.parametrize(
     "loss",
     [
         "loss = step(xb) / BATCH_SIZE",

@@ -170,3 +170,28 @@ def test_a_count_that_cannot_be_followed_is_refused(cell, reason):
     found = asked(LITERAL + cell)
     assert not isinstance(found, BatchFound)
     assert reason in found.reason
+
+
+DRAWN = "BATCH = 64\n{}\n    b = x[np.random.choice(n, size=BATCH)]" + STEP
+
+
+@pytest.mark.parametrize(
+    ("loop", "same"),
+    [
+        ("for i in range(100):", True),
+        ("for episode in range(9):", True),
+        ("while not done:", True),
+        ("for i in range(n // BATCH):", False),
+        ("steps = n // BATCH\nfor i in range(steps):", False),
+        ("for i in tqdm(range(0, n, BATCH)):", False),
+        ("while seen < n:\n    seen += BATCH", False),
+        ("while at < n:\n    y = labels[at : at + BATCH]", False),
+    ],
+)
+def test_a_loop_whose_steps_do_not_go_by_the_batch_size_takes_as_many(loop, same):
+    source = DRAWN.format(loop)
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    found = find_batch(cell, Facts(), frozenset({source.count("\n") + 1}))
+    assert isinstance(found, BatchFound), found
+    assert (found.same_steps, any("as many steps as before" in note for note in found.notes)) == (same, same)

@@ -77,3 +77,17 @@ def test_a_loop_that_the_failing_line_is_not_in_is_not_what_failed(after):
     found = find_batch(cell, FACTS, frozenset({3, source.count("\n") + 1}))
     assert not isinstance(found, BatchFound)
     assert found.reason == "no batch size was found in the lines that led to the error"
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        "random.sample(memory, BATCH)",
+        "np.random.choice(len(x), size=BATCH)",
+        "[memory[i] for i in np.random.randint(0, 99, BATCH)]",
+        "replay.sample(BATCH)",
+    ],
+)
+@pytest.mark.parametrize("name", ["batch", "minibatch", "train_batch"])
+def test_a_batch_of_data_is_no_batch_size(name, drawn):
+    assert proposed(f"for i in range(9):\n    {name} = {drawn}\n    train_step(x[{name}], y[{name}])", 40) == 32

@@ -32,6 +32,7 @@ for epoch in range(2):
         step(a, b)
 """
 LOSS = LOOP.replace("tf.reduce_mean((model(a, training=True) - b) ** 2)", "loss_of(b, model(a)) + sum(model.losses)")
+DRAWN = "BATCH = 64\noptimizer = keras.optimizers.Adam()\nDATA" + LOOP.partition("{0}")[2].partition("for epoch")[0]
 IMPORTS = "import keras\nimport tensorflow as tf\n"
 
 
@@ -214,6 +215,18 @@ DECLINES = {
         "accumulate",
     ),
     "an unknown optimizer": (LOOP.format(""), "is an optimizer of Keras"),
+    **{
+        f"as many steps: {turns}": (
+            DRAWN.replace("DATA", data) + f"{turns}\n    batch = {drawn}\n    step(x[batch], y[batch])\n",
+            "the loop takes as many steps as before, so there would be fewer updates",
+        )
+        for data, turns, drawn in [
+            ("", "for _ in range(100):", "np.random.choice(len(x), size=BATCH)"),
+            ("memory = deque()\n", "while not done:", "random.sample(memory, BATCH)"),
+            ("", "for episode in tqdm(range(9)):", "np.random.randint(0, 256, BATCH)"),
+            ("it = iter(tf.data.Dataset.range(256).repeat().batch(BATCH))\n", "for _ in range(50):", "next(it)"),
+        ]
+    },
 }
 
 

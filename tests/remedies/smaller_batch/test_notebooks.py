@@ -100,6 +100,12 @@ def test_a_loop_that_goes_on_taking_as_many_steps_is_told():
     assert told in answers(case)["smaller-batch"].caveats
 
 
+@pytest.mark.parametrize("name", ["a loop of steps over random batches", "a loop with random samples"])
+def test_a_loop_of_as_many_steps_takes_no_more_of_them(name):
+    caveats = answers(next(c for c in CASES if c.name == name))["smaller-batch"].caveats
+    assert [c for c in caveats if "more steps" in c or "moves on faster" in c] == []
+
+
 @pytest.mark.parametrize("case", [c for c in [*EDITED, *REFUSED] if c.values[0].accumulates is not None])
 def test_accumulation_keeps_the_effective_batch_or_says_why_not(case):
     answer, right = answers(case)["accumulate-gradients"], case.accumulates

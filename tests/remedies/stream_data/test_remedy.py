@@ -246,6 +246,21 @@ def test_small_arrays_are_not_the_reason():
     assert "hold only 2.0 MiB" in ask("model.fit(x, y)", values=small).reason
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "one = np.expand_dims(load(path), axis=0)\nmodel.predict(one)",
+        "x = np.array([x])\nmodel.predict(x, verbose=0)",
+        "for seed in seeds:\n    ids = pad_sequences([t(seed)], maxlen=9)\n    model.predict(ids)",
+        "model.predict([x[:1], y[0:1]])",
+    ],
+)
+def test_one_sample_is_nothing_to_stream(source):
+    answer = ask(source)
+    assert isinstance(answer, Declined), answer.diff
+    assert answer.reason == "`predict` gets one sample: there is nothing to cut into batches"
+
+
 def test_tensors_and_lists_are_refused():
     values = (array("x", kind="tf.Tensor"), array("y"))
     assert "NumPy arrays by their names" in ask("model.fit(x, y)", values=values).reason

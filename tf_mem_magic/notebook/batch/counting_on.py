@@ -184,6 +184,8 @@ def _of_earlier_cells(reader: Reader, setting: Setting, call: ast.Call | None) -
         if own is not None:
             return _elsewhere(f"self.{own.attr}", setting.value)
         for node, name, is_default in piece.cell.once(_batch_names).get(piece.statement, ()):
+            if isinstance(node, ast.Attribute) and reader.notebook.origin(node):
+                continue  # a library's: ``keras.losses.Reduction.SUM_OVER_BATCH_SIZE``
             value = _value(reader, name)
             if name in setting.names or (value is not None and value != setting.value):
                 continue

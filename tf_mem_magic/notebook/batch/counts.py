@@ -43,7 +43,7 @@ def with_loop_counts(reader: Reader, loop: Loop, setting: Setting) -> Setting | 
 def with_steps(reader: Reader, setting: Setting, loop: Loop) -> Setting:
     """Say that a loop over a number of steps goes on taking so many."""
     note = f"The loop in {reader.cell.told(loop)} takes as many steps as before, each with fewer samples."
-    return replace(setting, notes=(*setting.notes, note))
+    return replace(setting, notes=(*setting.notes, note), same_steps=True)
 
 
 def data_beside_a_range(source: ast.Call) -> list[ast.expr]:

@@ -53,6 +53,8 @@ class BatchFound:
         The call of Keras; None for a loop.
     of_samples : bool
         The call gets no more samples than these, so its batch size is set there alone.
+    same_steps : bool
+        The loop that takes the batches goes on taking as many, each of fewer samples.
     """
 
     cell: PythonCell
@@ -72,6 +74,7 @@ class BatchFound:
     infers: bool = False
     call: ast.Call | None = None
     of_samples: bool = False
+    same_steps: bool = False
 
     @property
     def undo(self) -> tuple[str, ...]:

@@ -66,7 +66,27 @@ def _find(reader: Reader, regions: list[ast.stmt]) -> Setting | Unknown:
     if isinstance(named, Unknown):
         return refused or named
     around = next((loop for loop in _loops(reader, regions) if reader.covers(loop)), None)
-    return named if around is None else with_loop_counts(reader, around, named)
+    setting = named if around is None else with_loop_counts(reader, around, named)
+    if around is None or isinstance(setting, Unknown) or setting.same_steps or _steps_follow(reader, regions, setting):
+        return setting
+    return with_steps(reader, setting, around)
+
+
+def _steps_follow(reader: Reader, regions: list[ast.stmt], setting: Setting) -> bool:
+    """Tell whether the number of batches may grow as they shrink: a loop, a slice or a counter goes by their size.
+
+    What is drawn by chance (``np.random.choice(n, BATCH)``) is not: each turn of the loop draws anew.
+    """
+    for node in (n for region in regions for n in ast.walk(region)):
+        if isinstance(node, (ast.For, ast.AsyncFor)):
+            parts = [node.iter]
+        elif isinstance(node, ast.AugAssign) or (isinstance(node, ast.Slice) and node.lower is not None):
+            parts = [one for one in ast.iter_child_nodes(node) if isinstance(one, ast.expr)]
+        else:
+            parts = [node.test] if isinstance(node, ast.While) else []
+        if any(follows(reader, part, setting) for part in parts):
+            return True
+    return False
 
 
 def _running(reader: Reader, regions: list[ast.stmt]) -> list[ast.stmt]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tf_mem_magic.notebook.follow.entries import key_of
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown, merge
 from tf_mem_magic.notebook.follow.resolve import resolve
-from tf_mem_magic.notebook.uses import is_batch_name
+from tf_mem_magic.notebook.uses import called_name, is_batch_name
 
 
 def of_names(reader: Reader, regions: Sequence[ast.stmt]) -> Setting | Unknown:
@@ -41,6 +41,22 @@ def _is_another_step(reader: Reader, node: ast.expr) -> bool:
     return isinstance(statement, ast.Expr) and not reader.covers(statement) and isinstance(statement.value, ast.Call)
 
 
+_EITHER = ("batch", "b", "train_batch", "val_batch", "test_batch", "minibatch", "mini_batch")
+"""Names that mean a batch of data as often as its size."""
+
+_NUMBERS = ("int", "len", "min", "max", "round", "floor", "ceil", "abs", "float", "get", "getattr")
+
+
 def _holds_data(reader: Reader, name: ast.Name) -> bool:
-    """Say whether ``batch`` is a batch of data rather than a size: the variable of a loop."""
-    return any(b.kind == "loop" for b in reader.bindings(name)) and name.id.lower() in ("batch", "train_batch", "b")
+    """Say whether ``batch`` is a batch of data rather than a size: a loop's variable, or what a call draws."""
+    if name.id.lower() not in _EITHER:
+        return False
+    found = reader.bindings(name)
+    return any(b.kind == "loop" for b in found) or any(_is_data(b.value) for b in found if b.kind == "assign")
+
+
+def _is_data(value: ast.expr | None) -> bool:
+    if isinstance(value, ast.Call):
+        return called_name(value) not in _NUMBERS
+    drawn = isinstance(value, ast.Subscript) and isinstance(value.slice, (ast.Slice, ast.Call, ast.Tuple))
+    return drawn or isinstance(value, (ast.ListComp, ast.List, ast.Tuple, ast.Dict, ast.GeneratorExp))

@@ -37,7 +37,7 @@ def find_batch(
     ``shape`` is that of the tensor for which memory ran out; None where it is not known.
     """
     reader = Reader(cell, facts, lines)
-    if reader.calls_of("globals", "exec"):
+    if reader.calls_of("exec") or any(not _is_asked(reader, call) for call in reader.calls_of("globals")):
         return Unknown("the cell uses `globals()` or `exec`, so its names cannot be followed")
     consumers = keras_calls(reader)
     if isinstance(consumers, Unknown):
@@ -74,8 +74,15 @@ def find_batch(
             notes=setting.notes,
             imports=setting.imports,
             infers=looped.infers,
+            same_steps=setting.same_steps,
         ),
     )
+
+
+def _is_asked(reader: Reader, call: ast.Call) -> bool:
+    """Tell whether ``globals()`` is only asked whether it has a name: ``"x" in globals()``."""
+    above = reader.scopes.parents.get(call)
+    return isinstance(above, ast.Compare) and all(isinstance(op, (ast.In, ast.NotIn)) for op in above.ops)
 
 
 def _of_a_method(reader: Reader, setting: Setting, seen: BatchSeen) -> BatchFound | Unknown:

@@ -103,6 +103,8 @@ class Setting:
         Sentences for the user.
     imports : tuple of str
         Lines that the edit needs at the top of the cell.
+    same_steps : bool
+        The loop that takes the batches goes on taking as many, each of fewer samples.
     """
 
     value: int
@@ -111,6 +113,7 @@ class Setting:
     per_replica: bool = False
     notes: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
+    same_steps: bool = False
 
     @property
     def datasets(self) -> frozenset[str]:
@@ -314,4 +317,5 @@ def merge(settings: Iterable[Setting]) -> Setting | Unknown:
         first.per_replica,
         tuple(dict.fromkeys(note for s in found for note in s.notes)),
         tuple(dict.fromkeys(line for s in found for line in s.imports)),
+        any(s.same_steps for s in found),
     )

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from tf_mem_magic.core.diagnosis import Diagnosis
-from tf_mem_magic.core.facts import Facts
+from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Preserves, RefusedError
 from tf_mem_magic.core.units import size
 from tf_mem_magic.notebook.batch.found import BatchFound
@@ -20,7 +20,7 @@ from tf_mem_magic.notebook.text.ranges import CellEdit
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.guards import Check
 from tf_mem_magic.remedies._engine.question import Ask
-from tf_mem_magic.remedies.smaller_batch.asked import failing_lines
+from tf_mem_magic.remedies.smaller_batch.asked import failing_lines, models_in
 
 ARGUMENT = "gradient_accumulation_steps"
 _FUNCTION = "accumulate_gradients"
@@ -175,7 +175,7 @@ keras_accumulates = Check("keras_accumulates", _why_not)
 def check_a_mean(ask: Ask, found: BatchFound) -> None:
     """Refuse where the mean of a batch's parts is another than that of the whole."""
     reader = Reader(ask.cell, ask.facts, failing_lines(ask))
-    model = ask.facts.model(found.receiver or "")
+    model = _the_only(ask.facts, found)
     own = model is not None and bool(model.own_step)
     if own or (found.call is not None and has_method(reader, model_names(reader, found.call), "train_step")):
         raise RefusedError("the model has its own train_step, and how it uses the optimizer is not known")
@@ -190,8 +190,7 @@ def exactness(
 ) -> tuple[Preserves, tuple[str, ...]]:
     """Say whether each update is that of the original batch, and why not."""
     notebook = read_notebook(cell.source, facts.earlier_cells, cell.titles)
-    model = facts.model(found.receiver or "")
-    layers = {layer for m in ((model,) if model else facts.models) for layer in m.layers}
+    layers = {layer for m in models_in(facts, found) for layer in m.layers}
     caveats = [
         f"{name} sees the smaller batches one by one: for it, it is not the same effective batch."
         for name in _UPDATES_STATISTICS
@@ -208,10 +207,15 @@ def exactness(
     return preserves, (*caveats, *((rest,) if rest else ()))
 
 
+def _the_only(facts: Facts, found: BatchFound) -> ModelFacts | None:
+    models = models_in(facts, found)
+    return models[0] if len(models) == 1 else None
+
+
 def costs(facts: Facts, found: BatchFound, cell: PythonCell) -> tuple[str, ...]:
     """Say what accumulating costs, and what else it touches."""
     sums = sums_of(facts, found)
-    model = facts.model(found.receiver or "")
+    model = _the_only(facts, found)
     caveats = [f"It keeps a sum of gradients for each weight{f', {size(sums)} in all' if sums else ''}."]
     if model is not None and any("Dropout" in layer for layer in model.layers):
         caveats.append("Dropout draws its masks for each smaller batch: as random as before, not the same numbers.")
@@ -229,9 +233,7 @@ def costs(facts: Facts, found: BatchFound, cell: PythonCell) -> tuple[str, ...]:
 
 def sums_of(facts: Facts, found: BatchFound) -> int:
     """Give the bytes of the sums to keep: one for each weight that is trained, at most one for each."""
-    model = facts.model(found.receiver or "")
-    known = (model,) if model is not None else facts.models
-    trained = (m.weight_bytes if m.trainable_bytes is None else m.trainable_bytes for m in known)
+    trained = (m.weight_bytes if m.trainable_bytes is None else m.trainable_bytes for m in models_in(facts, found))
     return max(trained, default=0)
 
 

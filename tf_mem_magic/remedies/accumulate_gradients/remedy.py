@@ -63,6 +63,8 @@ def propose(ask: Ask) -> Proposal:
     doubt = weigh(ask.diagnosis, sums, found.value, batch)
     steps = found.value // batch
     place = _place(ask, found, steps, before)
+    if found.same_steps:
+        raise RefusedError("the loop takes as many steps as before, so there would be fewer updates of the weights")
     source, notes = set_batch(found, batch, place.edits)
     total = steps * (before.steps if before else 1)
     preserves, differences = exactness(facts, cell, found, found.call, total, batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.diagnose.situation_keys import CREATES
 from tf_mem_magic.notebook.batch.found import BatchFound
@@ -29,6 +30,18 @@ def found_batch(ask: Ask) -> BatchFound | Unknown:
     """Find the batch size behind the failing lines."""
     shape = None if ask.diagnosis is None else ask.diagnosis.shape
     return find_batch(ask.cell, ask.facts, failing_lines(ask), shape)
+
+
+def models_in(facts: Facts, found: BatchFound) -> tuple[ModelFacts, ...]:
+    """List the models that may take the batches: the one whose method was called, or the only one that trained here.
+
+    A function's own name for a model is not looked up among the notebook's names. All models where none of that tells.
+    """
+    one = facts.model(found.receiver or "")
+    if one is not None:
+        return (one,)
+    stepped = tuple(m for m in facts.models if m.steps > (m.steps_before or 0))
+    return stepped if len(stepped) == 1 else facts.models
 
 
 def _why_not(ask: Ask) -> str:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.remedies._engine.question import Ask
+from tf_mem_magic.remedies.smaller_batch.asked import models_in
 
 
 def caveats_of(ask: Ask, found: BatchFound) -> tuple[str, ...]:
     """List what training with a batch smaller than the one that is found changes."""
     facts = ask.facts
     text = ask.source
-    caveats = ["Each epoch takes more steps."]
-    layers = {layer for m in _models(facts, found) for layer in m.layers}
+    caveats = [] if found.same_steps else ["Each epoch takes more steps."]
+    models = models_in(facts, found)
+    layers = {layer for m in models for layer in m.layers}
     if "BatchNormalization" in layers or (not layers and "BatchNormalization" in text):
         caveats.append("BatchNormalization computes its statistics from smaller batches.")
-    if any(m.schedule for m in _models(facts, found)) or any(w in text for w in ("schedules.", "decay_steps")):
+    scheduled = any(m.schedule for m in models) or any(w in text for w in ("schedules.", "decay_steps"))
+    if scheduled and not found.same_steps:
         caveats.append("The learning-rate schedule counts steps, so it moves on faster.")
     else:
         caveats.append("A smaller learning rate may suit it better.")
     if found.per_replica or "Strategy(" in text:
         caveats.append("Under a distribution strategy Keras splits the batch given to fit over the replicas.")
     return tuple(caveats)
-
-
-def _models(facts: Facts, found: BatchFound) -> tuple[ModelFacts, ...]:
-    one = facts.model(found.receiver or "")
-    return (one,) if one is not None else facts.models

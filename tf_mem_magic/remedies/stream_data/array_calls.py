@@ -7,6 +7,7 @@ import re
 
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.core.units import size
+from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.follow.calls import argument_exprs
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
 from tf_mem_magic.notebook.text.ranges import CellEdit, insert_argument, insert_on_top
@@ -140,6 +141,8 @@ class _Call:
             raise RefusedError(reason)
         if "x" not in given:
             raise RefusedError(f"`{self.method}` is given no data by name")
+        if count_samples(self.reader, given["x"]) == 1:
+            raise RefusedError(f"`{self.method}` gets one sample: there is nothing to cut into batches")
         words = self._words()
         split = self._split()
         # What is written twice must not be computed twice.
