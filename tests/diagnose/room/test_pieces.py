@@ -10,7 +10,7 @@ from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.recording import Cell, Dump, ErrorText, Recording, Series
 from tf_mem_magic.core.step import StepFacts, pack
 from tf_mem_magic.diagnose.cause import diagnose
-from tf_mem_magic.diagnose.room.pieces import grown_pool, room_for
+from tf_mem_magic.diagnose.room.pieces import fresh_peak, grown_pool, room_for, room_in_fresh
 
 GROWN = (2 * MIB, 4 * MIB, 8 * MIB, 16 * MIB)
 """The regions of a pool that grew request by request, with 30 MiB taken."""
@@ -53,9 +53,24 @@ def test_where_two_buffers_at_once_have_no_room_in_a_new_process_either_one_at_a
     assert room_for(recording, diagnosis, Effect(batch=(128, 16))) == "alone"
 
 
-def test_a_buffer_for_which_enough_is_left_to_take_finds_room_here():
-    recording, diagnosis = failed(limit=49 * MIB)
-    assert room_for(recording, diagnosis, Effect(batch=(128, 16))) == "here"
+def test_where_enough_is_left_to_take_for_all_that_runs_at_once_there_is_room_here():
+    recording, diagnosis = failed(limit=90 * MIB, batch=2048)
+    assert room_for(recording, diagnosis, Effect(batch=(2048, 16))) == "here"
+
+
+def test_where_enough_is_left_to_take_for_one_of_two_buffers_there_is_room_perhaps():
+    recording, diagnosis = failed(limit=52 * MIB)
+    assert room_for(recording, diagnosis, Effect(batch=(128, 16))) == "perhaps"
+    assert room_in_fresh(recording, diagnosis, Effect(batch=(128, 16))) == "alone"
+
+
+def test_the_peak_in_a_new_process_counts_whole_chunks():
+    """A buffer of 17 MiB takes a region of 32; where no way of running fits, there is no peak to tell."""
+    recording, diagnosis = failed()
+    told = fresh_peak(recording, diagnosis, Effect(batch=(128, 16)))
+    assert told is not None
+    assert 32 * MIB < told.low <= told.high < 36 * MIB
+    assert fresh_peak(*failed(limit=16 * MIB), Effect(batch=(128, 16))) is None
 
 
 def test_where_even_a_new_pool_has_no_such_piece_there_is_room_nowhere():

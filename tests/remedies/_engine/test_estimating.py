@@ -96,8 +96,20 @@ def test_where_two_buffers_at_once_have_no_room_one_operation_runs_at_a_time():
 
 
 def test_what_finds_room_in_the_pieces_that_there_are_takes_no_restart():
-    found = with_estimate(proposal(effect=Effect(batch=(128, 16))), in_pieces(limit=49 * MIB))
+    found = with_estimate(proposal(effect=Effect(batch=(2048, 16))), in_pieces(limit=90 * MIB, batch=2048))
     assert (found.takes_effect, found.caveats) == ("rerun", ())
+
+
+def test_what_may_find_room_here_but_is_not_sure_to_fit_takes_effect_where_it_is_sure():
+    found = with_estimate(proposal(effect=Effect(batch=(128, 96))), in_pieces(limit=51 * MIB))
+    assert (found.takes_effect, found.environment) == ("restart", (("TF_NUM_INTEROP_THREADS", "1"),))
+    assert "may not both find room" in found.caveats[0]
+    assert found.estimate.word(51 * MIB) in ("fits", "likely")
+
+
+def test_what_finds_room_nowhere_comes_after_what_may():
+    found = with_estimate(proposal(effect=Effect(batch=(128, 64))), in_pieces(limit=20 * MIB, regions=(2 * MIB, 4 * MIB, 8 * MIB)))
+    assert (found.takes_effect, found.doubtful) == ("rerun", True)
 
 
 def test_a_smaller_batch_in_a_pool_in_pieces_is_offered_with_a_restart():

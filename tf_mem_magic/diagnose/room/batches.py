@@ -5,8 +5,8 @@ from __future__ import annotations
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.recording import Recording
-from tf_mem_magic.diagnose.expected import LEAST_SHARE, batch_sizes, largest_batch
-from tf_mem_magic.diagnose.room.pieces import Room, room_for
+from tf_mem_magic.diagnose.expected import LEAST_SHARE, batch_sizes, expected, largest_batch
+from tf_mem_magic.diagnose.room.pieces import Room, room_for, room_in_fresh
 
 
 def batch_to_try(
@@ -14,21 +14,31 @@ def batch_to_try(
 ) -> int | None:
     """Choose a batch size under ``below`` where ``batch`` ran out, and ``extra`` is changed as well.
 
-    It is :func:`~tf_mem_magic.diagnose.expected.largest_batch`, where that finds room in the pool of this process.
-    Else it is the largest that does, no less than an eighth of ``below``; or, as a restart is needed anyway, the
-    largest that finds room in a new one.
+    It is :func:`~tf_mem_magic.diagnose.expected.largest_batch`, where that finds room in the pool of this process, or
+    may and is sure to fit. Else it is the largest that finds room there in whichever way the step runs, no less than
+    an eighth of ``below``; or, as a restart is needed anyway, the largest that finds room in a new process.
     """
     found = largest_batch(recording, diagnosis, batch, below, extra)
     if found is None:
         return None
 
-    def room(one: int) -> Room | None:
+    def after(one: int) -> Effect:
         effect = Effect(batch=(batch, one))
-        return room_for(recording, diagnosis, effect if extra is None else extra.then(effect))
+        return effect if extra is None else extra.then(effect)
 
-    if room(found or max(below // 2, 1)) in (None, "here"):
+    def room(one: int) -> Room | None:
+        return room_for(recording, diagnosis, after(one))
+
+    first = found or max(below // 2, 1)
+    if room(first) in (None, "here") or (room(first) == "perhaps" and surely_fits(recording, diagnosis, after(first))):
         return found
     sizes = batch_sizes(below)
     here = (one for one in sizes if one >= below // LEAST_SHARE and room(one) == "here")
-    fresh = (one for one in sizes if room(one) in ("fresh", "alone"))
+    fresh = (one for one in sizes if room_in_fresh(recording, diagnosis, after(one)) is not None)
     return next(here, None) or next(fresh, None) or found
+
+
+def surely_fits(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> bool:
+    """Tell whether the upper end of the peak to expect after a change is within the limit."""
+    estimate = expected(recording, diagnosis, effect)
+    return estimate is not None and diagnosis.limit is not None and estimate.high <= diagnosis.limit

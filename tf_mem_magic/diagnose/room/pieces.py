@@ -13,11 +13,18 @@ from tf_mem_magic.core.recording import Dump, Recording
 from tf_mem_magic.core.step import StepFacts
 from tf_mem_magic.diagnose.dump import device_of
 from tf_mem_magic.diagnose.expected import step_at
-from tf_mem_magic.memory.pooled import Pooled, ways
+from tf_mem_magic.memory.pooled import Pooled
+from tf_mem_magic.memory.pooled import ways as ways_through
 
-Room = Literal["here", "fresh", "alone", "nowhere"]
-"""Where the step finds room: in this process's pool, only in that of a new one, there only if one kernel with
-temporaries runs at a time, nowhere."""
+Room = Literal["here", "perhaps", "fresh", "alone", "nowhere"]
+"""Where the step finds room: in this process's pool, in whichever way it runs; there in some of the ways in which it
+may run; only in that of a new process; only there, if one kernel with temporaries runs at a time; nowhere."""
+
+MARGIN = 0.95
+"""Share of the limit in which a changed step is to find room: what ran took up to 3 % more than its simulation."""
+
+Fresh = Literal["fresh", "alone"]
+"""How the step finds room in the pool of a new process."""
 
 
 def room_for(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Room | None:
@@ -43,35 +50,44 @@ def room_for(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Room
         one whose step is not, or the step as it was would have found room by these rules.
     """
     dump = grown_pool(recording, diagnosis)
-    if dump is None or not any(way.failed for way in _fresh(recording, diagnosis, Effect())):
+    if dump is None or not any(way.failed for way in _fresh(recording, diagnosis, Effect(), 1.0)):
         return None
     here = _through(recording, diagnosis, effect, dump.regions)
     if not here:
         return None
     if any(not way.failed for way in here):
-        return "here"
-    fresh = _fresh(recording, diagnosis, effect)
-    if not any(way.failed for way in fresh):
-        return "fresh"
-    return "nowhere" if any(way.failed for way in fresh if way.at_once == 1) else "alone"
+        return "perhaps" if any(way.failed for way in here) else "here"
+    return room_in_fresh(recording, diagnosis, effect) or "nowhere"
+
+
+def room_in_fresh(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Fresh | None:
+    """Tell whether the step after a change finds room in the pool of a new process, in whichever order it runs."""
+    ways = _fresh(recording, diagnosis, effect)
+    if not ways or any(way.failed for way in ways if way.at_once == 1):
+        return None
+    return "alone" if any(way.failed for way in ways) else "fresh"
 
 
 def fresh_peak(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Estimate | None:
     """Give the peak to expect in a process that begins, in chunks as they would lie; None without room for it."""
-    found = [way.peak for way in _fresh(recording, diagnosis, effect) if not way.failed]
-    if not found:
+    found = [way.peak for way in _through(recording, diagnosis, effect, (), 1.0) if not way.failed]
+    if not found or not diagnosis.limit:
         return None
-    return Estimate(min(found), max(found), "the step's own operations, in a pool by the allocator's rules")
+    high = max(max(found), min(int(max(found) / MARGIN), diagnosis.limit))
+    return Estimate(min(found), high, "the step's own operations, in a pool by the allocator's rules")
 
 
-def _fresh(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> tuple[Pooled, ...]:
-    return _through(recording, diagnosis, effect, ())
+def _fresh(recording: Recording, diagnosis: Diagnosis, effect: Effect, share: float = MARGIN) -> tuple[Pooled, ...]:
+    return _through(recording, diagnosis, effect, (), share)
 
 
 def _through(
-    recording: Recording, diagnosis: Diagnosis, effect: Effect, regions: tuple[int, ...]
+    recording: Recording, diagnosis: Diagnosis, effect: Effect, regions: tuple[int, ...], share: float = MARGIN
 ) -> tuple[Pooled, ...]:
-    """Run the step after a change through a pool with these regions; nothing where the step is not known."""
+    """Run the step after a change through a pool with these regions, in a share of the limit.
+
+    Gives nothing where the step is not known.
+    """
     step, limit = recording.facts.step, diagnosis.limit
     if step is None or not limit or not step.packed or step.compiled:
         return ()
@@ -82,7 +98,7 @@ def _through(
         if step.batch is None or effect.batch[0] < 1:
             return ()
         wanted = max(round(step.batch * effect.batch[1] / effect.batch[0]), 1)
-    return _ways(step, wanted, limit, regions, tuple(sorted(_held(diagnosis, step, effect))))
+    return _ways(step, wanted, int(limit * share), regions, tuple(sorted(_held(diagnosis, step, effect))))
 
 
 def grown_pool(recording: Recording, diagnosis: Diagnosis) -> Dump | None:
@@ -120,4 +136,4 @@ def _ways(
     step: StepFacts, batch: int | None, limit: int, regions: tuple[int, ...], held: tuple[int, ...]
 ) -> tuple[Pooled, ...]:
     resized = step_at(step, batch)
-    return () if resized is None else ways(resized, limit, regions, held, step.processor)
+    return () if resized is None else ways_through(resized, limit, regions, held, step.processor)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tf_mem_magic.core.proposals import Choice, Context, Declined, Proposal
+from tf_mem_magic.core.recording import Dump
 from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.diagnose.expected import expected, saves_nothing
-from tf_mem_magic.diagnose.room.pieces import fresh_peak, grown_pool, room_for
+from tf_mem_magic.diagnose.room.batches import surely_fits
+from tf_mem_magic.diagnose.room.pieces import fresh_peak, grown_pool, room_for, room_in_fresh
 
 
 def with_estimate(answer: Proposal | Declined, context: Context) -> Proposal | Declined:
@@ -33,26 +35,38 @@ def _where_there_is_room(answer: Proposal, context: Context) -> Proposal:
         return answer
     dump = grown_pool(recording, diagnosis)
     room = room_for(recording, diagnosis, answer.effect) if dump is not None else None
-    if dump is None or room in (None, "here"):
+    if dump is None or room is None or room == "here":
         return answer
     if room == "nowhere":
         return replace(answer, doubtful=True)
-    largest = max(dump.regions)
-    unit = brief_unit([largest])
-    left = max((diagnosis.limit or 0) - sum(dump.regions), 0)
-    told = (
-        f"The pool of this kernel is made of pieces of at most {size(largest, unit)}, with {unit.text(left)} left to "
-        "take: something that the changed cell needs at once is larger, however much is free. A fresh kernel takes "
-        "other pieces."
-    )
+    how = room if room != "perhaps" else room_in_fresh(recording, diagnosis, answer.effect)
+    if how is None or (room == "perhaps" and surely_fits(recording, diagnosis, answer.effect)):
+        return answer
+    told = _pieces(dump, diagnosis.limit or 0, sure=room != "perhaps")
     fresh = replace(
         answer,
         takes_effect="restart",
         estimate=fresh_peak(recording, diagnosis, answer.effect) or answer.estimate,
-        caveats=(*answer.caveats, told, *((_ONE_BY_ONE,) if room == "alone" else ())),
+        caveats=(*answer.caveats, told, *((_ONE_BY_ONE,) if how == "alone" else ())),
         choices=(*answer.choices, Choice("Without a restart", answer.source, told)),
     )
-    return fresh if room == "fresh" else replace(fresh, environment=(*answer.environment, (_THREADS, "1")))
+    return fresh if how == "fresh" else replace(fresh, environment=(*answer.environment, (_THREADS, "1")))
+
+
+def _pieces(dump: Dump, limit: int, sure: bool) -> str:
+    """Say why the pool of this kernel has no room: its pieces are too small, or may be for what runs at once."""
+    largest = max(dump.regions)
+    unit = brief_unit([largest])
+    made_of = (
+        f"The pool of this kernel is made of pieces of at most {size(largest, unit)}, with "
+        f"{unit.text(max(limit - sum(dump.regions), 0))} left to take: "
+    )
+    why = (
+        "something that the changed cell needs at once is larger, however much is free"
+        if sure
+        else "two operations that run at the same time may not both find room there"
+    )
+    return f"{made_of}{why}. A fresh kernel takes other pieces."
 
 
 _THREADS = "TF_NUM_INTEROP_THREADS"
