@@ -108,7 +108,9 @@ def test_what_may_find_room_here_but_is_not_sure_to_fit_takes_effect_where_it_is
 
 
 def test_what_finds_room_nowhere_comes_after_what_may():
-    found = with_estimate(proposal(effect=Effect(batch=(128, 64))), in_pieces(limit=20 * MIB, regions=(2 * MIB, 4 * MIB, 8 * MIB)))
+    found = with_estimate(
+        proposal(effect=Effect(batch=(128, 64))), in_pieces(limit=20 * MIB, regions=(2 * MIB, 4 * MIB, 8 * MIB))
+    )
     assert (found.takes_effect, found.doubtful) == ("rerun", True)
 
 
