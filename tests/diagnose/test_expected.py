@@ -186,6 +186,19 @@ def test_what_the_failed_run_held_beyond_the_simulation_counts_at_other_batches_
     assert expected(more, held, Effect(batch=(BATCH, BATCH))).low >= held.in_use - 8 * WEIGHT
 
 
+@pytest.mark.parametrize(("threads", "stays"), [(0, True), (2, False)])
+def test_workspace_stays_at_another_batch_where_it_is_not_known_from_the_sources(threads, stays):
+    recording, diagnosis = failed(limit=64 * MIB, threads=threads)
+    scratch = 5 * MIB + 256  # of no tensor's size
+    dump = recording.dumps[0]
+    dump = replace(dump, chunks=(*dump.chunks, (scratch, scratch, 1)), in_use=diagnosis.in_use + scratch)
+    more = replace(recording, dumps=(dump,))
+    held, quarter = diagnose(more), Effect(batch=(BATCH, BATCH // 4))
+    assert {part.kind: part.bytes for part in held.breakdown}["workspace"] == scratch
+    without, beside = expected(recording, diagnosis, quarter), expected(more, held, quarter)
+    assert (beside.low - without.low == scratch) == stays
+
+
 def test_what_chunks_have_beyond_the_request_widens_the_range_upwards():
     recording, diagnosis = failed(limit=64 * MIB)
     chunks = tuple((asked, size * 3 // 2, count) for asked, size, count in recording.dumps[0].chunks)

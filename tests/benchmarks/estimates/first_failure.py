@@ -2,7 +2,7 @@
 
 ``python -m tests.benchmarks.estimates.first_failure [--keep FOLDER] [NAME ...]`` prints a row for each model and change. A first
 process measures the peak at several batch sizes; a kernel then runs out of memory at the largest, with 0.8 of what it
-needs, and runs the cell again with each change that its report proposes. ``--keep`` saves what was found, and the
+needs or less, and runs the cell again with each change that its report proposes. ``--keep`` saves what was found, and the
 report of the failure.
 """
 
@@ -23,8 +23,8 @@ from tests.kernel import Kernel, bfc, surviving
 from tests.script import found_by
 
 MIB = 1 << 20
-SHARE = 0.8
-"""Of what a step needs, the part that there is."""
+SHARES = (0.8, 0.65, 0.5)
+"""Of what a step needs, the part that there is: the first with which it fails."""
 
 KEYS = ("smaller-batch", "accumulate-gradients", "rematerialize", "mixed-precision")
 """The changes that are measured, those last that stay with the model."""
@@ -108,8 +108,13 @@ def measure(case: Unseen, folder: Path) -> dict[str, Any]:
     given = {"batch": case.batch, "batches": batches, "cell": case.cell}
     measured = found_by(script + MEASURE, given, bfc(4000))
     peak = measured["peaks"][str(case.batch)]
-    limit = max(int((measured["base"] + SHARE * (peak - measured["base"])) / MIB), 16)
-    return {"batch": case.batch, **measured, **surviving(lambda: _fail(script, case, limit, batches, folder))}
+    failed: dict[str, Any] = {}
+    for share in SHARES:
+        limit = max(int((measured["base"] + share * (peak - measured["base"])) / MIB), 16)
+        failed = surviving(lambda mib=limit: _fail(script, case, mib, batches, folder))
+        if failed["status"] == "oom":
+            break
+    return {"batch": case.batch, **measured, **failed}
 
 
 def _fail(script: str, case: Unseen, limit: int, batches: list[int], folder: Path) -> dict[str, Any]:
