@@ -34,7 +34,12 @@ def batch_to_try(
         return found
     sizes = batch_sizes(below)
     here = (one for one in sizes if one >= below // LEAST_SHARE and room(one) == "here")
-    fresh = (one for one in sizes if room_in_fresh(recording, diagnosis, after(one)) is not None)
+    fresh = (
+        one
+        for copied in (True, False)
+        for one in sizes
+        if room_in_fresh(recording, diagnosis, after(one), copied) is not None
+    )
     return next(here, None) or next(fresh, None) or found
 
 

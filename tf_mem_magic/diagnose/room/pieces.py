@@ -23,6 +23,9 @@ may run; only in that of a new process; only there, if one kernel with temporari
 MARGIN = 0.95
 """Share of the limit in which a changed step is to find room: what ran took up to 3 % more than its simulation."""
 
+ABOVE = 1.1
+"""How far a measured peak lay above the simulated one in a new process, at most."""
+
 Fresh = Literal["fresh", "alone"]
 """How the step finds room in the pool of a new process."""
 
@@ -50,7 +53,7 @@ def room_for(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Room
         one whose step is not, or the step as it was would have found room by these rules.
     """
     dump = grown_pool(recording, diagnosis)
-    if dump is None or not any(way.failed for way in _fresh(recording, diagnosis, Effect(), 1.0)):
+    if dump is None or not any(way.failed for way in _through(recording, diagnosis, Effect(), (), 1.0)):
         return None
     here = _through(recording, diagnosis, effect, dump.regions)
     if not here:
@@ -60,9 +63,13 @@ def room_for(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Room
     return room_in_fresh(recording, diagnosis, effect) or "nowhere"
 
 
-def room_in_fresh(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Fresh | None:
-    """Tell whether the step after a change finds room in the pool of a new process, in whichever order it runs."""
-    ways = _fresh(recording, diagnosis, effect)
+def room_in_fresh(recording: Recording, diagnosis: Diagnosis, effect: Effect, copied: bool = False) -> Fresh | None:
+    """Tell whether the step after a change finds room in the pool of a new process, in whichever order it runs.
+
+    With ``copied`` the largest array of the computer's memory lies in the pool as well: TensorFlow copies an array or
+    not, by where it happens to lie.
+    """
+    ways = _through(recording, diagnosis, effect, (), copied=copied)
     if not ways or any(way.failed for way in ways if way.at_once == 1):
         return None
     return "alone" if any(way.failed for way in ways) else "fresh"
@@ -73,16 +80,17 @@ def fresh_peak(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Es
     found = [way.peak for way in _through(recording, diagnosis, effect, (), 1.0) if not way.failed]
     if not found or not diagnosis.limit:
         return None
-    high = max(max(found), min(int(max(found) / MARGIN), diagnosis.limit))
+    high = max(max(found), min(int(max(found) * ABOVE), diagnosis.limit))
     return Estimate(min(found), high, "the step's own operations, in a pool by the allocator's rules")
 
 
-def _fresh(recording: Recording, diagnosis: Diagnosis, effect: Effect, share: float = MARGIN) -> tuple[Pooled, ...]:
-    return _through(recording, diagnosis, effect, (), share)
-
-
 def _through(
-    recording: Recording, diagnosis: Diagnosis, effect: Effect, regions: tuple[int, ...], share: float = MARGIN
+    recording: Recording,
+    diagnosis: Diagnosis,
+    effect: Effect,
+    regions: tuple[int, ...],
+    share: float = MARGIN,
+    copied: bool = False,
 ) -> tuple[Pooled, ...]:
     """Run the step after a change through a pool with these regions, in a share of the limit.
 
@@ -98,7 +106,10 @@ def _through(
         if step.batch is None or effect.batch[0] < 1:
             return ()
         wanted = max(round(step.batch * effect.batch[1] / effect.batch[0]), 1)
-    return _ways(step, wanted, int(limit * share), regions, tuple(sorted(_held(diagnosis, step, effect))))
+    held = sorted(_held(diagnosis, step, effect))
+    if copied:
+        held.append(max((v.bytes for v in recording.facts.values if v.device is None and v.kind == _ARRAY), default=0))
+    return _ways(step, wanted, int(limit * share), regions, tuple(size for size in held if size))
 
 
 def grown_pool(recording: Recording, diagnosis: Diagnosis) -> Dump | None:
@@ -129,6 +140,9 @@ def _held(diagnosis: Diagnosis, step: StepFacts, effect: Effect) -> Iterator[int
             gone -= part.bytes - left if beside else 0
             if left:
                 yield left
+
+
+_ARRAY = "numpy.ndarray"
 
 
 @lru_cache(maxsize=256)
