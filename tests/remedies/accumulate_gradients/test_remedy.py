@@ -230,6 +230,29 @@ DECLINES = {
 }
 
 
+COMPARES = "the loss seems to compare the samples of a batch with each other"
+
+
+@pytest.mark.parametrize(
+    ("loss", "compares"),
+    [
+        ("losses.max_margin_contrastive_loss", True),
+        ("tfa.losses.TripletSemiHardLoss()", True),
+        ("DiceLoss(smooth=1)", True),
+        ("barlow_twins_loss", True),
+        ("nt_xent_loss", True),
+        ("'mse'  # the triplet_loss of the paper", False),
+        ("'mse', metrics=named('not the contrastive_loss of before')", False),
+        ("identity_loss)\nfit_triplet(x", False),
+    ],
+)
+def test_a_loss_is_known_by_its_name_in_the_code_not_by_words_about_it(loss, compares):
+    made = BUILD.format('"adam"').replace('"mse")', f"loss={loss}\n)")
+    answer = ask(f'"""Maps digits to a triplet_loss."""\n{made}{FIT}', old=True)
+    assert isinstance(answer, Declined if compares else Proposal)
+    assert not compares or COMPARES in answer.reason
+
+
 @pytest.mark.parametrize("name", DECLINES)
 def test_a_cell_that_would_train_differently_is_declined_with_its_reason(name):
     source, reason = DECLINES[name]

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from tf_mem_magic.core.diagnosis import SituationKind
 from tf_mem_magic.core.facts import untested_keras
 from tf_mem_magic.core.proposals import RefusedError
+from tf_mem_magic.notebook.follow.reader import Reader
+from tf_mem_magic.notebook.follow.strategies import runs_under_a_strategy
 from tf_mem_magic.notebook.text.ranges import shares_line
 from tf_mem_magic.notebook.training import binds_model
 from tf_mem_magic.remedies._engine.question import Ask
@@ -110,8 +112,11 @@ def keras_since(major: int, minor: int) -> Check:
 
 @_check
 def no_strategy(ask: Ask) -> str:
-    """Check that no cell uses a distribution strategy."""
-    found = ask.notebook.has("Strategy(")
+    """Check that what ran out is under no distribution strategy."""
+    if not ask.notebook.has("Strategy"):
+        return ""
+    lines = frozenset(line for line in (*ask.lines, ask.line or 0) if 1 <= line <= len(ask.cell.starts))
+    found = runs_under_a_strategy(Reader(ask.cell, ask.facts, lines))
     return "the training runs under a distribution strategy, with which it was not tested" if found else ""
 
 

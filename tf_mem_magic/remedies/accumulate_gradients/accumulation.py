@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import math
 import re
+import textwrap
 from dataclasses import dataclass
 
 from tf_mem_magic.core.diagnosis import Diagnosis
@@ -14,6 +16,7 @@ from tf_mem_magic.core.units import size
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.follow.behind import behind, has_method, model_names
 from tf_mem_magic.notebook.follow.reader import Reader
+from tf_mem_magic.notebook.follow.strategies import runs_under_a_strategy
 from tf_mem_magic.notebook.model import read_notebook
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.ranges import CellEdit
@@ -30,7 +33,6 @@ MOST_WHILE_ADDED = 2
 
 _UPDATES_STATISTICS = ("BatchNormalization", "SpectralNormalization")
 _REFUSED = (
-    (r"Strategy\(", "under a distribution strategy Keras cannot accumulate gradients"),
     (r"use_ema\s*=\s*True", "the optimizer keeps a moving average of the weights, which would count every batch"),
     (
         r"reduction\s*=\s*(?!['\"](?:sum_over_batch_size|auto)['\"]|[\w.]*\bReduction\.(?:AUTO|SUM_OVER_BATCH_SIZE)\b)",
@@ -45,12 +47,15 @@ _REFUSED = (
         "the model adds a sum to its loss, which may be one over the batch: the mean of parts is not the whole",
     ),
     (
-        r"(?i)\b(?:dice|tversky|contrastive|triplet|ntxent|info_?nce)(?:_?loss)?\b|\.Retrieval\(",
+        r"(?i)\b(?:dice|tversky|(?:contrastive|triplet)_?loss|ntxent|info_?nce)(?:_?loss)?\b|\.Retrieval\(|"
+        r"(?:\b|_)(?:dice|tversky|contrastive|triplet|supcon|simclr|barlow|nt_?xent|info_?nce)\w*_?loss|"
+        r"loss=\s*['\"](?:dice|tversky)",
         "the loss seems to compare the samples of a batch with each other: the mean of parts is not the whole",
     ),
 )
 """What the cell or an earlier one may hold that makes the mean of the parts' gradients another one, and the reason."""
 
+_MAGIC = re.compile(r"(?m)^[ \t]*[%!].*$")
 _TESTED = (3, 12)
 """The oldest Keras that accumulation was tested with."""
 
@@ -179,10 +184,25 @@ def check_a_mean(ask: Ask, found: BatchFound) -> None:
     own = model is not None and bool(model.own_step)
     if own or (found.call is not None and has_method(reader, model_names(reader, found.call), "train_step")):
         raise RefusedError("the model has its own train_step, and how it uses the optimizer is not known")
-    texts = texts_behind(ask, found)
+    if runs_under_a_strategy(reader, found.call):
+        raise RefusedError("under a distribution strategy Keras cannot accumulate gradients")
+    texts = [_code_of(text) for text in texts_behind(ask, found)]
     reason = next((reason for pattern, reason in _REFUSED if any(re.search(pattern, t) for t in texts)), "")
     if reason:
         raise RefusedError(reason)
+
+
+@functools.lru_cache(maxsize=256)
+def _code_of(text: str) -> str:
+    """Give a text without comments and sentences in strings; without comment lines where it cannot be parsed alone."""
+    try:
+        tree = ast.parse(textwrap.dedent(_MAGIC.sub("pass", text)))
+    except (SyntaxError, ValueError, RecursionError):
+        return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            node.value = ""
+    return ast.unparse(tree)
 
 
 def exactness(

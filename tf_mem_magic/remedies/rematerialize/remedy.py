@@ -13,7 +13,7 @@ from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.edits import IMPORT, Editor
 from tf_mem_magic.notebook.training import TrainingPlace
 from tf_mem_magic.notebook.uses import called_name
-from tf_mem_magic.remedies._engine.guards import device_memory, keras_since, python, smaller_than_device
+from tf_mem_magic.remedies._engine.guards import device_memory, keras_since, no_strategy, python, smaller_than_device
 from tf_mem_magic.remedies._engine.question import INFERENCE, TRAINING, Ask, remedy
 from tf_mem_magic.remedies.rematerialize.blocks import Block, find_blocks
 from tf_mem_magic.remedies.rematerialize.function_blocks import find_function_blocks
@@ -83,9 +83,7 @@ def propose(ask: Ask) -> Proposal:
 
 
 def _check_training(ask: Ask) -> None:
-    strategies = ask.notebook.words_ending("Strategy")
-    if any(called_name(c).endswith("Strategy") for cell in ask.notebook.cells_with(*strategies) for c in cell.calls):
-        raise RefusedError("the training runs under a distribution strategy, with which it was not tested")
+    no_strategy(ask)
     tapes = tapes_of(ask)
     if len(tapes) > 1:
         raise RefusedError("the training records on more than one GradientTape, with which it was not tested")
