@@ -248,11 +248,13 @@ def test_leftovers_without_which_the_step_would_not_fit_either_are_said_to_be_so
     assert "would have fitted, but not the whole step: about" in told.text
 
 
-def test_two_changes_are_one_button_only_where_neither_fits_alone():
+def test_two_changes_are_one_button_only_where_neither_fits_alone_or_a_very_small_batch_only():
     offered = explain(recording("leftovers_and_batch")).offered
     limit = 300 << 20
     assert offered[0].estimate.word(limit) in ("fits", "likely")
-    assert {one.estimate.word(limit) for one in offered[1:]} <= {"no", "tight"}
+    fitting = [one for one in offered[1:] if one.estimate.word(limit) not in ("no", "tight")]
+    assert [one.effect.batch for one in fitting] == [(256, 16)]
+    assert "Alone" not in offered[0].why  # what fits alone is no part of it
     assert 'apply.free("old")' in offered[0].source
     assert all("+" not in one.key for name in ("validation", "longer") for one in explain(recording(name)).offered)
 

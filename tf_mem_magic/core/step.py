@@ -196,8 +196,11 @@ class StepFacts:
 
     @property
     def processor(self) -> Processor | None:
-        """The processor that the step ran on; None: it ran on another device."""
-        return Processor(self.cache, max(self.threads, 1)) if self.cache or self.threads else None
+        """The processor that the step ran on; None: it ran on another device.
+
+        Recordings of earlier versions do not tell its threads; two at once are then assumed.
+        """
+        return Processor(self.cache, self.threads or 2) if self.cache or self.threads else None
 
     @property
     def steps(self) -> tuple[Step, ...]:

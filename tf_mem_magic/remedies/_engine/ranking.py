@@ -8,6 +8,7 @@ from dataclasses import replace
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal, Remedy
 from tf_mem_magic.core.recording import Recording
+from tf_mem_magic.diagnose.expected import LEAST_SHARE
 from tf_mem_magic.remedies._engine.asking import Question, ask
 from tf_mem_magic.remedies._engine.combine import PRESERVES, changed_context, merge
 from tf_mem_magic.remedies._engine.estimating import with_estimate
@@ -27,13 +28,13 @@ def propose_all(context: Context) -> Answer:
 
 
 def _together(context: Context, ranked: Sequence[Proposal | Declined]) -> Proposal | None:
-    """Put two changes together where none is expected to fit alone, and both together are.
+    """Put two changes together where none is expected to fit alone, or a very small batch only, and both together are.
 
     What makes room beside the step comes first, so that the batch is chosen for the room that there is then.
     """
     limit = context.diagnosis.limit if context.diagnosis is not None else None
     proposals = [answer for answer in ranked if isinstance(answer, Proposal)]
-    if limit is None or any(_fits(one, limit) == 0 for one in proposals if not one.new_cell):
+    if limit is None or any(_fits(one, limit) == 0 for one in proposals if not (one.new_cell or _is_small(one))):
         return None
     held = [answer.settings for answer in ranked if isinstance(answer, Declined) and answer.settings is not None]
     able = [one for one in (*proposals, *held) if one.effect is not None and one.takes_effect == "rerun"]
@@ -50,9 +51,25 @@ def _together(context: Context, ranked: Sequence[Proposal | Declined]) -> Propos
         merged = merge(steps, f"{one.key}+{other.key}", _titles(steps))
         whole = with_estimate(merged, context)
         if isinstance(whole, Proposal) and _fits(replace(whole, answers_cause=False), limit) == 0:
-            alone = "fits alone" if all(_fits(two, limit) == 2 for two in (one, other)) else "is sure to fit alone"
-            return replace(whole, why=f"Neither {alone}. {whole.why}")
+            return replace(whole, why=f"{_alone((one, other), limit)} {whole.why}")
     return None
+
+
+def _alone(two: Sequence[Proposal], limit: int) -> str:
+    """Say what each of two changes does without the other."""
+    small = next((one.effect.batch[1] for one in two if _fits(one, limit) == 0 and one.effect and one.effect.batch), 0)
+    if small:
+        return f"Alone nothing larger than batch {small} is sure to fit."
+    return f"Neither {'fits alone' if all(_fits(one, limit) == 2 for one in two) else 'is sure to fit alone'}."
+
+
+def _is_small(one: Proposal) -> bool:
+    """Whether a change trains on less than an eighth of the batch: each step down makes an epoch longer."""
+    effect = one.effect
+    if effect is None or effect.batch is None or effect.accumulates:
+        return False
+    before, after = effect.batch
+    return after * LEAST_SHARE < before
 
 
 _MOST_PAIRS = 6
