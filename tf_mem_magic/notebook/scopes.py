@@ -104,11 +104,16 @@ class Scopes:
             return None
         chosen = (before or given)[-1]
         for other in found:
-            if other in before or other.kind == "param":
+            if other in before or other.kind == "param" or self._is_replaced(other, chosen):
                 continue
             if not self._runs_after(other, use):
                 return None
         return chosen
+
+    def _is_replaced(self, binding: Binding, later: Binding) -> bool:
+        """Tell whether ``later``, which surely ran before a use, gave the name another value after ``binding`` did."""
+        same = later.kind != "param" and self.scope_of(binding.node) is self.scope_of(later.node)
+        return same and position(binding.node) < position(later.node)
 
     def _runs_before(self, binding: Binding, use: ast.AST, alone: bool) -> bool:
         places = list(self._places(binding.node))
