@@ -24,6 +24,22 @@ KERAS: dict[str, int | None] = {
 }
 """Keras methods that take ``batch_size``, and its position; None: an older method, whose data come in batches."""
 
+ORDER = {
+    "fit": tuple(
+        "x y batch_size epochs verbose callbacks validation_split validation_data shuffle class_weight sample_weight "
+        "initial_epoch steps_per_epoch validation_steps validation_batch_size".split()
+    ),
+    "evaluate": ("x", "y", "batch_size", "verbose", "sample_weight", "steps"),
+    "predict": ("x", "batch_size", "verbose", "steps"),
+    "fit_generator": (
+        *("generator", "steps_per_epoch", "epochs", "verbose", "callbacks"),
+        *("validation_data", "validation_steps"),
+    ),
+    "evaluate_generator": ("generator", "steps"),
+    "predict_generator": ("generator", "steps"),
+}
+"""The arguments of Keras's methods that are used here, in their order."""
+
 FITS = ("fit", "fit_generator")
 """The methods that train."""
 

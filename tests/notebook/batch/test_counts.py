@@ -195,3 +195,30 @@ def test_a_loop_whose_steps_do_not_go_by_the_batch_size_takes_as_many(loop, same
     found = find_batch(cell, Facts(), frozenset({source.count("\n") + 1}))
     assert isinstance(found, BatchFound), found
     assert (found.same_steps, any("as many steps as before" in note for note in found.notes)) == (same, same)
+
+
+@pytest.mark.parametrize(
+    ("call", "right"),
+    [
+        ("model.fit_generator(train_ds, 5000, epochs=3)", "model.fit_generator(train_ds.rebatch(32), 10000, epochs=3)"),
+        ("model.fit_generator(train_ds, len(x) // 64)", "model.fit_generator(train_ds.rebatch(32), len(x) // 32)"),
+        (
+            "model.fit_generator(train_ds, 10, 3, 1, None, val_ds, 4)",
+            "model.fit_generator(train_ds.rebatch(32), 20, 3, 1, None, val_ds.rebatch(32), 8)",
+        ),
+        ("model.evaluate_generator(val_ds, 7)", "model.evaluate_generator(val_ds.rebatch(32), 14)"),
+        ("model.predict(val_ds, None, 0, 7)", "model.predict(val_ds.rebatch(32), None, 0, 14)"),
+        (
+            "model.fit(train_ds, None, None, 3, 1, cbs, 0.0, val_ds)",
+            "model.fit(train_ds.rebatch(32), None, None, 3, 1, cbs, 0.0, val_ds.rebatch(32))",
+        ),
+        ("model.fit(train_ds, steps_per_epoch=10)", "model.fit(train_ds.rebatch(32), steps_per_epoch=20)"),
+    ],
+)
+def test_steps_and_data_given_by_position_are_those_of_keras(call, right):
+    cell = read_cell(call)
+    assert isinstance(cell, PythonCell)
+    data = (DatasetFacts("train_ds", batch=64, cardinality=9), DatasetFacts("val_ds", batch=64, cardinality=5))
+    found = find_batch(cell, Facts(datasets=data), frozenset({1}))
+    assert isinstance(found, BatchFound), found
+    assert set_batch(found, 32)[0] == right

@@ -14,7 +14,7 @@ from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot
 from tf_mem_magic.notebook.follow.resolve import resolve
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.ranges import CellEdit
-from tf_mem_magic.notebook.uses import FITS, called_name
+from tf_mem_magic.notebook.uses import FITS, ORDER, called_name
 
 STEPS = ("steps_per_epoch", "validation_steps")
 """The arguments of ``fit`` that count steps."""
@@ -262,8 +262,14 @@ def _is_set(reader: Reader, data: ast.expr, setting: Setting) -> bool:
 
 
 def argument(call: ast.Call, extra: ast.expr | None, name: str, index: int | None) -> ast.expr | None:
-    """Return an argument of ``call``: by keyword, by position, or from the dict behind ``**``."""
+    """Return an argument of ``call``: by keyword, by position, or from the dict behind ``**``.
+
+    ``index`` is the position; None: as Keras's own method has it.
+    """
     found = next((k.value for k in call.keywords if k.arg == name), None)
+    order = ORDER.get(called_name(call), ())
+    if index is None and name in order:
+        index = order.index(name)
     if found is None and index is not None and index < len(call.args):
         found = call.args[index]
     return found if found is not None or extra is None else dict_value(extra, name)
