@@ -13,6 +13,7 @@ from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.step import Processor, Step, StepFacts
 from tf_mem_magic.core.units import size
 from tf_mem_magic.memory.forecast import Peak, held_at_peak, peak_of
+from tf_mem_magic.memory.pooled import executed_in_pool
 from tf_mem_magic.memory.roles import layer_of
 from tf_mem_magic.memory.sizes import at_batch, in_half
 
@@ -186,12 +187,22 @@ def _peak(step: StepFacts, batch: int | None, policy: str | None) -> Peak | None
     resized = step_at(step, batch)
     if resized is None:
         return None
-    peak = peak_of(resized, step.processor)
+    peak = _in_pool(step, resized)
     if policy is None or not policy.startswith("mixed_"):
         return peak
-    half = peak_of(in_half(resized, policy.removeprefix("mixed_"), _sizes_of(step)), step.processor)
+    half = _in_pool(step, in_half(resized, policy.removeprefix("mixed_"), _sizes_of(step)))
     sure = peak.high - (peak.high - half.high) * SIXTEEN_BITS
     return Peak(half.low, max(int(sure), half.high), half.at)
+
+
+def _in_pool(step: StepFacts, resized: Step) -> Peak:
+    """Give the peak of a step beside its variables: on a processor with what chunks have beyond what is asked for."""
+    if step.processor is None:
+        return peak_of(resized)
+    held = [size for _, _, size in step.variables if size]
+    peaks = sorted(executed_in_pool(resized, step.processor, held))
+    middle = peaks[len(peaks) // 2] - sum(held)
+    return Peak(middle, middle)
 
 
 @lru_cache(maxsize=16)

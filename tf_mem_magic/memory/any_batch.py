@@ -22,7 +22,7 @@ class Line:
 class AnyBatch:
     """The most that a step holds, at any batch size: the moments that can be the peak, in each order of execution.
 
-    ``one_peak``: of all orders the most counts, as :func:`peak_of` has it on a processor.
+    ``one_peak``: that in the middle of all orders counts, as :func:`peak_of` has it on a processor.
     """
 
     batch: int
@@ -32,9 +32,12 @@ class AnyBatch:
 
     def peak(self, batch: int) -> Peak:
         """Give the peak at a batch size, bounded as :func:`peak_of` does."""
-        high = max(_highest(lines, batch - self.batch) for lines in self.upper)
-        low = high if self.one_peak else min(_highest(lines, batch - self.batch) for lines in self.lower)
-        return Peak(low, max(low, high))
+        peaks = sorted(_highest(lines, batch - self.batch) for lines in self.upper)
+        if self.one_peak:
+            middle = peaks[len(peaks) // 2]
+            return Peak(middle, middle)
+        low = min(_highest(lines, batch - self.batch) for lines in self.lower)
+        return Peak(low, max(low, peaks[-1]))
 
 
 def any_batch(steps: Sequence[Step], batch: int, other: int, processor: Processor | None = None) -> AnyBatch:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.step import Processor, Step
 from tf_mem_magic.memory.executor import WAYS, Event, events_of
-from tf_mem_magic.memory.pool import FIRST_REGION
 from tf_mem_magic.memory.temporaries import temporaries_of
 from tf_mem_magic.memory.walk import Walk, follow
 
@@ -31,7 +30,7 @@ class Peak:
 def peak_of(step: Step, processor: Processor | None = None) -> Peak:
     """Give the most bytes that a step holds at once, by its operations: chunks may be larger than what is asked for.
 
-    On a processor it is the most of the ways in which the executor may run it: of many steps one takes it. Elsewhere
+    On a processor it is that in the middle of the ways in which the executor may run it. Elsewhere
     ``low`` and ``high`` are those of the orders between which the real one lies, a second kernel's temporaries counted
     in part and as a whole.
 
@@ -43,9 +42,12 @@ def peak_of(step: Step, processor: Processor | None = None) -> Peak:
         The processor that runs it, by which TensorFlow's kernels on the CPU size their temporaries; None: it runs on
         another device.
     """
-    high = max(_peak(step, order, processor, 1.0) for order in orders(processor))
-    low = high if processor is not None else min(_peak(step, order, processor, BESIDE) for order in RUNNING)
-    return Peak(low[0], high[0], high[1])
+    peaks = sorted(_peak(step, order, processor, 1.0) for order in orders(processor))
+    if processor is not None:
+        middle = peaks[len(peaks) // 2]
+        return Peak(middle[0], middle[0], middle[1])
+    low = min(_peak(step, order, processor, BESIDE) for order in RUNNING)
+    return Peak(low[0], peaks[-1][0], peaks[-1][1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +80,10 @@ def moments(
 
     ``events``: those of the executor where they are not the step's own, but of the same step at another batch size.
     """
-    temporaries = temporaries_of(step, processor)
     if processor is not None and (events is not None or order in WAYS):
-        yield from _executed(step, processor, temporaries, events or events_of(step, processor.threads, order))
+        yield from _executed(step, processor, events or events_of(step, processor.threads, order))
         return
-    walk = Walk(step, order)
+    walk, temporaries = Walk(step, order), temporaries_of(step, processor)
     for at in walk.run():
         if step.nodes[at].body is not None:
             yield Moment(at, walk.bytes + loop_peak(step, at, processor))
@@ -94,13 +95,15 @@ def moments(
             yield Moment(at, walk.bytes)
 
 
-def _executed(
-    step: Step, processor: Processor, temporaries: dict[int, int], events: Sequence[Event]
-) -> Iterator[Moment]:
-    """Yield what is held as each operation begins, several of them running."""
-    walk, running = Walk(step), 0
+def own_of(step: Step, processor: Processor) -> dict[int, int]:
+    """Give what operations need while they run: the temporaries of kernels, and one round of a loop's body."""
     loops = {at: loop_peak(step, at, processor) for at, node in enumerate(step.nodes) if node.body is not None}
-    own = {**{at: _in_a_region(size) for at, size in temporaries.items()}, **loops}
+    return {at: size for at, size in {**temporaries_of(step, processor), **loops}.items() if size}
+
+
+def _executed(step: Step, processor: Processor, events: Sequence[Event]) -> Iterator[Moment]:
+    """Yield what is held as each operation begins, several of them running."""
+    walk, running, own = Walk(step), 0, own_of(step, processor)
     for at, begins in events:
         if begins:
             walk.begin(at)
@@ -109,14 +112,6 @@ def _executed(
         else:
             running -= own.get(at, 0)
             walk.end(at)
-
-
-def _in_a_region(size: int) -> int:
-    """Give the bytes of the chunk that a temporary lies in: what is large takes a region of the pool, a power of two.
-
-    It is asked for again and again, and finds the region that was made for it.
-    """
-    return 1 << (size - 1).bit_length() if size >= FIRST_REGION else size
 
 
 def _peak(step: Step, order: str, processor: Processor | None, beside: float = 0.0) -> tuple[int, str]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tf_mem_magic.core.step import Processor, Step
-from tf_mem_magic.memory.forecast import RUNNING, loop_peak
+from tf_mem_magic.memory.executor import WAYS, events_of
+from tf_mem_magic.memory.forecast import RUNNING, loop_peak, own_of
 from tf_mem_magic.memory.pool import Pool
 from tf_mem_magic.memory.temporaries import temporaries_of
 from tf_mem_magic.memory.walk import Buffer, Walk
@@ -85,6 +86,39 @@ def through_pool(
         if walk.failed:
             return Pooled(pool.peak, walk.failed, step.nodes[at].name, at_once)
     return Pooled(pool.peak, walk.failed, at_once=at_once)
+
+
+def executed_in_pool(step: Step, processor: Processor, held: Sequence[int] = ()) -> tuple[int, ...]:
+    """Give the most bytes in use as the executor runs a step on a processor, in a pool that begins anew and grows.
+
+    One number for each of the ways in which it may run it (:data:`~tf_mem_magic.memory.executor.WAYS`), chunks counted
+    whole, what is ``held`` beside the step included.
+    """
+    return tuple(_executed(step, processor, held, way) for way in WAYS)
+
+
+def _executed(step: Step, processor: Processor, held: Sequence[int], way: str) -> int:
+    pool = Pool(_ENDLESS)
+    walk = _PoolWalk(step, "first", pool)
+    for size in held:
+        walk.take(size)
+    own = own_of(step, processor)
+    running: dict[int, int | None] = {}
+    for at, begins in events_of(step, processor.threads, way):
+        if begins:
+            walk.begin(at)
+            if at in own:
+                running[at] = walk.take(own[at])
+        else:
+            chunk = running.pop(at, None)
+            if chunk is not None:
+                pool.release(chunk)
+            walk.end(at)
+    return pool.peak
+
+
+_ENDLESS = 1 << 50
+"""Bytes of a device that never runs out."""
 
 
 def ways(

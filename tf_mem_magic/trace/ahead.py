@@ -144,7 +144,8 @@ def _observe(
         batch, batch_from = only, "the only one that the model takes"
     graph = _traced(name, model, given, bool(data))
     steps = _steps(graph, batch, only is not None, deadline)
-    weights, slots, made = _variables(model, graph)
+    variables, made = _variables(model, graph)
+    weights, slots = (sum(size for part, size in variables if part == wanted) for wanted in ("weights", "optimizer"))
     sample = sum(_bytes(spec, 1) for spec in keras.tree.flatten(given))
     return Ahead(
         model=name,
@@ -152,6 +153,7 @@ def _observe(
         steps=steps,
         weights=weights,
         slots=slots,
+        variables=tuple(size for _, size in variables if size),
         made=made,
         data=sample,
         arrays=sample * (leading_size(data[0][1]) or 0) if data and own is None else 0,
@@ -217,8 +219,8 @@ def _steps(graph: Any, batch: int, fixed: bool, deadline: float) -> tuple[Step, 
     return tuple(as_run(read_step(flatten_at(graph, arguments, batch, size, deadline))) for size in sizes)
 
 
-def _variables(model: Any, graph: Any) -> tuple[int, int, int]:
-    """Give the bytes of what training needs beside its step: weights, the optimizer's, and what is there of both."""
+def _variables(model: Any, graph: Any) -> tuple[tuple[tuple[str, int], ...], int]:
+    """Give the bytes of each variable that training needs, by what it is, and of those that are there already."""
     found: dict[int, tuple[str, int]] = {}
     made = 0
     held = [("optimizer", v) for one in optimizers_of(model) for v in variables_of(one)]
@@ -233,8 +235,7 @@ def _variables(model: Any, graph: Any) -> tuple[int, int, int]:
             size = captured_bytes(inner) if inner.dtype.name == "resource" else _bytes(inner, 1)
             found[id(outer)] = ("weights", size)
             made += size if _is_eager(outer) else 0
-    sizes = [[size for part, size in found.values() if part == wanted] for wanted in ("weights", "optimizer")]
-    return sum(sizes[0]), sum(sizes[1]), made
+    return tuple(found.values()), made
 
 
 def _is_there(variable: Any) -> bool:

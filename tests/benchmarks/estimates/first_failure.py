@@ -1,9 +1,9 @@
 """What is estimated at a first failure, of models that no rule was made from, against what then happens.
 
-``python -m tests.benchmarks.estimates.first_failure [--keep FOLDER] [NAME ...]`` prints a row for each model and change. A first
-process measures the peak at several batch sizes; a kernel then runs out of memory at the largest, with 0.8 of what it
-needs or less, and runs the cell again with each change that its report proposes. ``--keep`` saves what was found, and the
-report of the failure.
+``python -m tests.benchmarks.estimates.first_failure [--keep FOLDER] [NAME ...]`` prints a row for each model and change.
+A first process measures the peak at several batch sizes; a kernel then runs out of memory at the largest, with 0.8 of
+what it needs or less, and runs the cell again with each change that its report proposes. ``--keep`` saves what was
+found, and the report of the failure.
 """
 
 from __future__ import annotations

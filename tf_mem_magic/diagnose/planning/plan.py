@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean, median
 
 from tf_mem_magic.core.step import Node, Processor, Step
 from tf_mem_magic.core.units import size
@@ -11,6 +12,7 @@ from tf_mem_magic.diagnose.expected import BELOW, SIXTEEN_BITS, above
 from tf_mem_magic.diagnose.planning.values import Ahead, Place, Plan, Row
 from tf_mem_magic.memory.any_batch import AnyBatch, Line, any_batch
 from tf_mem_magic.memory.forecast import held_at_peak
+from tf_mem_magic.memory.pooled import executed_in_pool
 from tf_mem_magic.memory.roles import layer_of
 from tf_mem_magic.memory.sizes import in_half
 
@@ -110,6 +112,7 @@ class _Walked:
         self.ahead = ahead
         self._steps: dict[str, tuple[Step, ...]] = {"": ahead.steps}
         self._peaks: dict[tuple[str, Processor | None], AnyBatch] = {}
+        self._rounding: dict[tuple[str, Processor], float] = {}
 
     def steps(self, policy: str) -> tuple[Step, ...]:
         """Give the step as it is computed under a policy."""
@@ -125,6 +128,19 @@ class _Walked:
             self._peaks[key] = any_batch((steps[0], steps[-1]), batch, 2 * batch, processor)
         return self._peaks[key]
 
+    def rounding(self, policy: str, processor: Processor | None) -> float:
+        """Give by how much the chunks of the step are larger than what is asked for, where its pool is known."""
+        if processor is None:
+            return 1.0
+        key = policy, processor
+        if key not in self._rounding:
+            shares, held = [], self.ahead.variables
+            for step, times in zip(self.steps(policy), (1, 2)):
+                in_pool = median(executed_in_pool(step, processor, held)) - sum(held)
+                shares.append(in_pool / max(self.peaks(policy, processor).peak(times * self.ahead.batch).high, 1))
+            self._rounding[key] = max(fmean(shares), 1.0)
+        return self._rounding[key]
+
 
 def _bounds(walked: _Walked, change: _Change, cpu: bool) -> Bounds:
     """Give the function that tells the peak under a change at any batch size."""
@@ -132,6 +148,7 @@ def _bounds(walked: _Walked, change: _Change, cpu: bool) -> Bounds:
     processor = ahead.processor if cpu else None
     steps = walked.steps(change.policy)
     peaks, whole = walked.peaks(change.policy, processor), walked.peaks("", processor)
+    rounding = walked.rounding(change.policy, processor)
     saved = _saved(ahead, steps, frozenset(change.blocks), processor) if change.blocks else None
     unsplit = _line(ahead, [_largest_tensor(step) for step in steps])
     stays = ahead.weights + (ahead.slots if change.slots is None else change.slots * ahead.trainable)
@@ -140,9 +157,9 @@ def _bounds(walked: _Walked, change: _Change, cpu: bool) -> Bounds:
     def at(batch: int) -> tuple[int, int]:
         samples = -(-batch // change.parts)
         peak = peaks.peak(samples)
-        low, high = peak.low, peak.high
+        low, high = int(peak.low * rounding), int(peak.high * rounding)
         if change.policy:
-            full = whole.peak(samples).high
+            full = int(whole.peak(samples).high * walked.rounding("", processor))
             high = max(int(full - (full - high) * SIXTEEN_BITS), high)
         if saved is not None:
             less = max(saved.at + saved.slope * (samples - ahead.batch), 0)

@@ -43,6 +43,8 @@ class Ahead:
         The processor here, by which kernels on the CPU size their temporaries.
     jit : bool
         XLA compiles the step when it runs.
+    variables : tuple of int
+        Bytes of each of the weights, the metrics and the optimizer's values.
     batch_from : str
         Where the batch size is from, in words.
     """
@@ -63,6 +65,7 @@ class Ahead:
     jit: bool = False
     batch_from: str = ""
     arrays: int = 0
+    variables: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
