@@ -94,10 +94,15 @@ def build(Block, given):
 """
 
 CASES = """
+def twice(call):
+    return shared.setdefault(call, apply.rematerialize(first=2, of=4)(call))
+shared = {}
 found = {
     "attention in a graph": compare(Attention, optimizer="adam"),
     "attention, eagerly": compare(Attention, eager=True),
     "attention in a loop of one's own": compare(Attention, loop="graph"),
+    "half of the blocks": compare(Attention, apply.rematerialize(first=2, of=4)),
+    "half of the blocks of each of two models": [compare(Attention, wrap)["peaks"][1] for wrap in [twice] for _ in range(2)],
     "convolutions": compare(Convolution),
     "two tensors, one by name": compare(Two, given="two"),
     "weights of its own": compare(Own),
@@ -123,12 +128,18 @@ bare = inner_is(lambda: L.Dropout(0.5)), inner_is(L.BatchNormalization), inner_i
 for name, Block in zip(("dropout", "batch normalization", "activity loss"), bare):
     found[f"{name}, by keras.remat alone"] = compare(Block, plainly, optimizer="adam")
 once = apply.rematerialize(Attention.call)
+def wrong(**given):
+    try:
+        apply.rematerialize(**given)
+    except ValueError as error:
+        return str(error)
+found["wrong"] = [wrong(first=2), wrong(first=0, of=3), wrong(first=4, of=3), wrong(first=3, of=3)]
 found["idempotent"] = apply.rematerialize(once) is once and once.__wrapped__ is Attention.call
 print("FOUND" + json.dumps(found))
 """
 
 LESS = ("attention in a graph", "attention, eagerly", "attention in a loop of one's own", "attention in 16 bits")
-EXACT = (*LESS, "convolutions", "two tensors, one by name", "weights of its own")
+EXACT = (*LESS, "half of the blocks", "convolutions", "two tensors, one by name", "weights of its own")
 REFUSED = {
     "spectral normalization": "changes a variable that is not part of its own state",
     "random numbers of TensorFlow": "it runs RandomStandardNormal",
@@ -174,3 +185,20 @@ def test_without_that_refusal_the_training_would_have_been_another(found, name):
 
 def test_decorating_twice_is_decorating_once(found):
     assert found["idempotent"]
+
+
+def test_of_half_of_the_blocks_half_is_saved(found):
+    before, all_of_them = found["attention in a graph"]["peaks"]
+    _, half = found["half of the blocks"]["peaks"]
+    assert all_of_them + 0.3 * (before - all_of_them) < half < before - 0.3 * (before - all_of_them)
+
+
+def test_a_second_model_of_the_same_blocks_begins_anew(found):
+    one, two = found["half of the blocks of each of two models"]
+    assert two == pytest.approx(one, rel=0.15)
+
+
+def test_a_share_that_is_none_is_an_error(found):
+    *wrong, right = found["wrong"]
+    assert all("0 < first <= of" in text for text in wrong)
+    assert None is right

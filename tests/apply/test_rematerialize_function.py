@@ -94,6 +94,9 @@ for policy in ("mixed_bfloat16", "mixed_float16"):
     found[f"encoder in {policy}"] = compare(encoder)
 keras.config.set_dtype_policy("float32")
 
+found["parts"] = [sum(hasattr(layer, "layers") for layer in build(wrap(encoder)).layers)
+                  for wrap in (apply.rematerialize, apply.rematerialize(first=1, of=2))]
+
 model = build(apply.rematerialize(encoder))
 train(model)
 path = os.path.join(tempfile.mkdtemp(), "model.keras")
@@ -148,3 +151,8 @@ def test_what_is_not_exact_is_built_as_it_was_and_says_why(found, name):
 
 def test_a_saved_or_copied_model_computes_the_same(found):
     assert {"saved": 0, "copied": 0, "called on numbers": 3} == found["again"]
+
+
+def test_of_every_two_blocks_one_becomes_a_layer(found):
+    every, part = found["parts"]
+    assert part == (every + 1) // 2 > 0

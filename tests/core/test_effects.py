@@ -13,5 +13,9 @@ def test_what_the_later_change_leaves_alone_stays():
 
 
 def test_blocks_are_united_and_unknown_ones_stay_unknown():
-    assert Effect(recompute=("a", "b")).then(Effect(recompute=("b", "c"))).recompute == ("a", "b", "c")
-    assert Effect(recompute=("a",)).then(Effect(recompute=())).recompute == ()
+    assert Effect(recompute=(("a",), ("b",))).then(Effect(recompute=(("b",), ("c",)))).recompute == (
+        ("a",),
+        ("b",),
+        ("c",),
+    )
+    assert Effect(recompute=(("a",),)).then(Effect(recompute=())).recompute == ()

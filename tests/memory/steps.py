@@ -1,5 +1,8 @@
 """Small steps made by hand, for the memory model's tests."""
 
+import re
+from dataclasses import replace
+
 from tf_mem_magic.core.step import Node, Step, Tensor
 
 KIB = 1024
@@ -50,3 +53,12 @@ def dense_stack(layers=3, batch=8, width=256):
         update = made.op("Mul", f"sgd/Mul_{i}", of_weight, of_weight, shape=(width, width))
         made.op("AssignSubVariableOp", f"sgd/AssignSub_{i}", kernels[i], update, outputs=())
     return made.step()
+
+
+def in_blocks(step, layers=2):
+    """Put each so many dense layers of a stack into a layer that holds them: ``block_0``, ``block_1``, …"""
+    names = (
+        re.sub(r"m_1/dense_(\d+)_1/", lambda found: f"m_1/block_{int(found[1]) // layers}_1/{found[0][4:]}", node.name)
+        for node in step.nodes
+    )
+    return replace(step, nodes=tuple(replace(node, name=name) for node, name in zip(step.nodes, names)))

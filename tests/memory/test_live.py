@@ -7,6 +7,7 @@ import pytest
 from tests.memory.steps import KIB, Maker, dense_stack
 from tests.memory.test_walk import loop_step
 from tf_mem_magic.memory.live import best_live, find_stop, live_at
+from tf_mem_magic.memory.roles import scopes_in
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_an_operation_inside_a_loop_is_found_with_the_way_to_it(told):
 
 def test_a_running_loop_may_have_filled_any_part_of_its_list():
     step = loop_step(5)
-    live = live_at(step, find_stop(step, "cell/MatMul_1"), "first")
+    live = live_at(step, find_stop(step, "cell/MatMul_1"), "first", {})
     growing = [one for one in live.held if one.count == 5]
     assert [(one.bytes // KIB, one.least) for one in growing] == [(4, 0)]
     assert ("cell/MatMul", 4 * KIB) in {(one.op, one.bytes) for one in live.held}
@@ -45,7 +46,7 @@ def test_a_running_loop_may_have_filled_any_part_of_its_list():
 def test_each_tensor_has_its_layer_and_its_role():
     step = dense_stack(3)
     name = "gradient_tape/m_1/dense_1_1/MatMul"
-    live = live_at(step, find_stop(step, name), "first", {"dense_0", "dense_1", "dense_2"})
+    live = live_at(step, find_stop(step, name), "first", scopes_in(step, {"dense_0", "dense_1", "dense_2"}))
     roles = {(one.layer, one.role) for one in live.held}
     assert {("dense_0", "activations"), ("dense_1", "gradients")} <= roles
 
@@ -67,7 +68,7 @@ def test_the_input_of_an_operation_that_is_fused_with_it_is_not_there_yet():
     conv = made.op("Conv2D", "conv", a, kib=8)
     bias = made.op("BiasAdd", "bias", conv, kib=8)
     step = made.step(made.op("MatMul", "d", bias, a, kib=1))
-    live = live_at(step, find_stop(step, "bias"), "first", requested=8 * KIB)
+    live = live_at(step, find_stop(step, "bias"), "first", {}, requested=8 * KIB)
     assert [one.op for one in live.held] == ["a"]
 
 
@@ -75,5 +76,5 @@ def test_an_operation_that_failed_for_a_temporary_has_made_its_output():
     made = Maker()
     a = made.op("MatMul", "a", kib=4)
     step = made.step(made.op("Conv2DBackpropInput", "conv", a, kib=8))
-    live = live_at(step, find_stop(step, "conv"), "first", requested=100 * KIB)
+    live = live_at(step, find_stop(step, "conv"), "first", {}, requested=100 * KIB)
     assert sorted(one.op for one in live.held) == ["a", "conv"]

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.memory.steps import dense_stack
-from tf_mem_magic.memory.roles import layer_of, roles
+from tf_mem_magic.memory.roles import layer_of, roles, scopes_of
 
 LAYERS = {"conv2d_4", "dense", "multi_head_attention_1", "query"}
 
@@ -22,7 +22,27 @@ LAYERS = {"conv2d_4", "dense", "multi_head_attention_1", "query"}
     ],
 )
 def test_the_layer_is_in_the_scopes_of_the_name(name, layer):
-    assert layer_of(name, LAYERS) == layer
+    assert layer_of(name, scopes_of([name], LAYERS)) == layer
+
+
+PATHS = [
+    "functional_1/dense_1/MatMul",
+    "functional_1/dense_1_2/MatMul",
+    "functional_1/dense_2_1/MatMul",
+    "gradient_tape/functional_1/dense_1/MatMul/MatMul",
+]
+
+
+def test_a_scope_that_is_the_name_of_a_layer_may_be_the_second_one_of_another():
+    """Keras opens each scope twice: those of ``dense`` are ``dense`` and ``dense_1``, which another layer is called."""
+    scopes = scopes_of(PATHS, {"dense", "dense_1", "dense_2"})
+    assert [layer_of(name, scopes) for name in PATHS] == ["dense", "dense_1", "dense_2", "dense"]
+
+
+def test_a_scope_that_was_opened_once_is_that_of_the_layer_with_its_name():
+    paths = ["model/dense/MatMul", "model/dense_1/MatMul"]
+    scopes = scopes_of(paths, {"dense", "dense_1"})
+    assert [layer_of(name, scopes) for name in paths] == ["dense", "dense"] or scopes["dense_1"] == "dense_1"
 
 
 def test_activations_gradients_and_updates_are_told_apart():

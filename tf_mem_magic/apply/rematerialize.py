@@ -6,15 +6,23 @@ import functools
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 from tf_mem_magic.apply._function_block import add_block, is_building
 from tf_mem_magic.apply._twice import Moment, is_symbolic, is_tensor, why_not
 
+_Call = Callable[..., Any]
+
 _TOLD: weakref.WeakKeyDictionary[type[Any], set[str]] = weakref.WeakKeyDictionary()
 
 
-def rematerialize(call: Callable[..., Any]) -> Callable[..., Any]:
+@overload
+def rematerialize(call: _Call, *, first: int | None = None, of: int | None = None) -> _Call: ...
+@overload
+def rematerialize(call: None = None, *, first: int, of: int) -> Callable[[_Call], _Call]: ...
+def rematerialize(
+    call: _Call | None = None, *, first: int | None = None, of: int | None = None
+) -> _Call | Callable[[_Call], _Call]:
     """Decorate the ``call`` of a Keras 3 layer: what it computes is not kept for the backward pass, but computed anew.
 
     Gradients are the same as without it. It is ``keras.remat``, whose second pass sees what the first one saw: whether
@@ -29,13 +37,31 @@ def rematerialize(call: Callable[..., Any]) -> Callable[..., Any]:
     Parameters
     ----------
     call : function
-        The method ``call`` of a subclass of ``keras.layers.Layer``, or a function from symbolic tensors to one.
+        The method ``call`` of a subclass of ``keras.layers.Layer``, or a function from symbolic tensors to one. Left
+        out, what is given back decorates one: ``@apply.rematerialize(first=2, of=6)``.
+    first, of : int
+        Of each ``of`` blocks, in the order in which they are first called, only the first ``first`` are computed again;
+        the others are called as they were. Left out, all are.
 
     Returns
     -------
     function
         The method to use in its place; ``__wrapped__`` is the one that was given.
+
+    Raises
+    ------
+    ValueError
+        If only one of ``first`` and ``of`` is given, or not ``0 < first <= of``.
     """
+    if (first is None) != (of is None) or (first is not None and of is not None and not 0 < first <= of):
+        raise ValueError(f"rematerialize(first={first}, of={of}): both are needed, and 0 < first <= of")
+    turns = _Turns(first or 1, of or 1)
+    if call is None:
+        return lambda call: _decorated(call, turns)
+    return _decorated(call, turns)
+
+
+def _decorated(call: _Call, turns: _Turns) -> _Call:
     if getattr(call, "rematerializes", False):
         return call
 
@@ -44,11 +70,30 @@ def rematerialize(call: Callable[..., Any]) -> Callable[..., Any]:
         import keras
 
         if args and isinstance(args[0], keras.layers.Layer):
-            return _of_layer(call, args[0], args[1:], kwargs)
-        return _of_function(call, args, kwargs)
+            return _of_layer(call, args[0], args[1:], kwargs) if turns.has(args[0]) else call(*args, **kwargs)
+        return _of_function(call, args, kwargs, turns)
 
     rematerialized.rematerializes = True  # type: ignore[attr-defined]
     return rematerialized
+
+
+class _Turns:
+    """Which blocks are computed again: the first ``first`` of each ``of``, in the order in which they come."""
+
+    def __init__(self, first: int, of: int) -> None:
+        self._first, self._of, self._came = first, of, 0
+        self._has: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+
+    def next(self) -> bool:
+        """Whether the block that comes now is."""
+        self._came += 1
+        return (self._came - 1) % self._of < self._first
+
+    def has(self, layer: Any) -> bool:
+        """Whether a layer is; it came when it was first asked about."""
+        if layer not in self._has:
+            self._has[layer] = self.next()
+        return self._has[layer]
 
 
 def _of_layer(call: Callable[..., Any], layer: Any, args: Any, kwargs: Any) -> Any:
@@ -82,10 +127,10 @@ def _of_layer(call: Callable[..., Any], layer: Any, args: Any, kwargs: Any) -> A
     return keras.remat(body)(*(leaves[place] for place in places))
 
 
-def _of_function(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def _of_function(function: _Call, args: Any, kwargs: Any, turns: _Turns) -> Any:
     import keras
 
-    if keras.backend.backend() != "tensorflow" or not is_building(args, kwargs):
+    if keras.backend.backend() != "tensorflow" or not is_building(args, kwargs) or not turns.next():
         return function(*args, **kwargs)
 
     def tell(reason: str) -> None:

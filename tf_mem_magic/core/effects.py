@@ -17,9 +17,9 @@ class Effect:
         The gradients of several passes are added up in variables of their own, one for each trainable weight.
     policy : str or None
         The dtype policy that the layers compute in afterwards (``"mixed_float16"``, ``"mixed_bfloat16"``).
-    recompute : tuple of str or None
-        The layers, or groups of layers, whose activations are computed again in the backward pass instead of kept, by
-        the names that operations carry; empty: which they are is not known.
+    recompute : tuple of tuple of str, or None
+        The groups of layers whose activations are computed again in the backward pass instead of kept, each group as a
+        whole, by the names that operations carry; empty: which they are is not known.
     optimizer : str or None
         The optimizer afterwards, by Keras's class name in lower case (``"sgd"``).
     slots : int or None
@@ -39,7 +39,7 @@ class Effect:
     batch: tuple[int, int] | None = None
     accumulates: bool = False
     policy: str | None = None
-    recompute: tuple[str, ...] | None = None
+    recompute: tuple[tuple[str, ...], ...] | None = None
     optimizer: str | None = None
     slots: int | None = None
     released: int = 0

@@ -158,7 +158,9 @@ class StepFacts:
     variables : tuple of (str, str, int)
         The variables that the models and optimizers hold: ``"weights"`` or ``"optimizer"``, whose, and bytes, each.
     layers : tuple of str
-        The names of the models' layers that are no models themselves.
+        The names of the models' layers that are no models themselves, outermost first, as the models run them.
+    classes : tuple of str
+        The classes of these layers, in the same order.
     optimizers : tuple of str
         The names of the optimizers, by which the operations of their updates are called.
     compiled : bool
@@ -193,6 +195,7 @@ class StepFacts:
     data: tuple[tuple[int | None, ...], ...] = ()
     length: int | None = None
     threads: int = 0
+    classes: tuple[str, ...] = ()
 
     @property
     def processor(self) -> Processor | None:

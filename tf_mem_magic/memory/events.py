@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tf_mem_magic.core.step import Holder, TracedSteps
-from tf_mem_magic.memory.roles import DATA, layer_of
+from tf_mem_magic.memory.roles import DATA, layer_of, scopes_of
 
 MOMENTS = 160
 """Equal spans of the traced time; of each the moment with the most bytes in use is kept."""
@@ -193,7 +193,8 @@ class _Replay:
     def __init__(
         self, events: Events, layers: Collection[str], optimizers: Collection[str], weights: int, slots: int
     ) -> None:
-        self.events, self._layers = events, layers
+        self.events = events
+        self._scopes = scopes_of((name[0] for name in events.names), layers)
         self._kinds = tuple(kind_of(*name, optimizers) for name in events.names)
         self._before = (weights, slots)
         self._alive: dict[int, _Piece] = {}
@@ -265,7 +266,7 @@ class _Replay:
             if not piece.kind:
                 continue
             op = self.events.names[piece.op][0]
-            layer = "" if piece.kind in ("inputs", "other") else layer_of(op, self._layers)
+            layer = "" if piece.kind in ("inputs", "other") else layer_of(op, self._scopes)
             row = total.setdefault((layer, piece.kind), [0, 0, -1, 0])
             row[0] += piece.requested
             row[1] += 1

@@ -135,17 +135,3 @@ def loop_peak(step: Step, at: int, processor: Processor | None) -> int:
             kept, _ = follow(body, body.results[output])
             state += 0 if kept == output else tensor.bytes or 0
     return max(_peak(body, "first", processor)[0] - state, 0)
-
-
-def held_at_peak(step: Step, processor: Processor | None = None) -> dict[str, int]:
-    """Give what is alive at the step's peak, bytes by the operation that made them."""
-    _, where = _peak(step, RUNNING[0], None)
-    walk = Walk(step, RUNNING[0])
-    for at in walk.run():
-        if step.nodes[at].name == where:
-            held: dict[str, int] = {}
-            for buffer in walk.alive.values():
-                name = step.nodes[buffer.node].name
-                held[name] = held.get(name, 0) + buffer.size * buffer.count
-            return held
-    return {}

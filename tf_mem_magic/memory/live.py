@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.step import Step
 from tf_mem_magic.memory.kernels import FUSED, IN_PLACE, LASTING
-from tf_mem_magic.memory.roles import Role, layer_of, roles
+from tf_mem_magic.memory.roles import Role, layer_of, roles, scopes_in
 from tf_mem_magic.memory.walk import ORDERS, Buffer, Walk, follow
 
 GRANULE = 256
@@ -92,13 +92,14 @@ def live_at(
     step: Step,
     stop: tuple[int, ...],
     order: str,
-    layers: Collection[str] = (),
+    scopes: Mapping[str, str],
     requested: int | None = None,
     chunks: Mapping[int, int] | None = None,
 ) -> Live | None:
     """Give what ``step`` holds when ``stop`` (:func:`find_stop`) asks for ``requested`` bytes; None: it never runs.
 
-    ``chunks``: what the allocator handed out, by which operations are found that ran ahead.
+    ``scopes``: which layer opened a scope (:func:`scopes_in`). ``chunks``: what the allocator handed out, by which
+    operations are found that ran ahead.
     """
     walk = Walk(step, order)
     if not walk.before(stop[0]):
@@ -107,18 +108,18 @@ def live_at(
         _run_ahead(walk, stop[0], chunks)
     node = step.nodes[stop[0]]
     missing = _not_made_yet(walk, stop[0], requested) if len(stop) == 1 else None
-    held = [_held(step, buffer, layers) for buffer in walk.alive.values() if buffer is not missing]
+    held = [_held(step, buffer, scopes) for buffer in walk.alive.values() if buffer is not missing]
     if len(stop) == 1 and requested is not None:
-        held += _made_already(step, stop[0], requested, layers)
+        held += _made_already(step, stop[0], requested, scopes)
     unknown = walk.unknown
     name = node.name
     if len(stop) > 1 and node.body is not None:
         body = step.bodies[node.body]
-        inner = live_at(body, stop[1:], order, layers, requested)
+        inner = live_at(body, stop[1:], order, scopes, requested)
         if inner is None:
             return None
         held += inner.held
-        held += list(_growing(step, stop[0], layers))
+        held += list(_growing(step, stop[0], scopes))
         unknown, name = unknown + inner.unknown, inner.stop
     return Live(name, tuple(held), order, unknown)
 
@@ -177,18 +178,18 @@ def _not_made_yet(walk: Walk, stop: int, requested: int | None) -> Buffer | None
     return None
 
 
-def _made_already(step: Step, stop: int, requested: int, layers: Collection[str]) -> list[Held]:
+def _made_already(step: Step, stop: int, requested: int, scopes: Mapping[str, str]) -> list[Held]:
     """List the outputs of the operation that failed, where it had made them and failed for a temporary."""
     node = step.nodes[stop]
     sizes = [tensor.bytes for tensor in node.outputs]
     if not all(sizes) or any(abs(requested - (size or 0)) < GRANULE for size in sizes):
         return []
-    role, layer = _roles(step)[stop], layer_of(node.name, layers)
+    role, layer = _roles(step)[stop], layer_of(node.name, scopes)
     made = [(t, t.bytes or 0) for t in node.outputs]
     return [Held(node.name, node.kind, role, layer, size, 1, 0, tensor.shape, tensor.dtype) for tensor, size in made]
 
 
-def _growing(step: Step, at: int, layers: Collection[str]) -> list[Held]:
+def _growing(step: Step, at: int, scopes: Mapping[str, str]) -> list[Held]:
     """List what a running loop is filling: its lists, of which any number may be there, and the state it carries."""
     node = step.nodes[at]
     assert node.body is not None
@@ -201,13 +202,13 @@ def _growing(step: Step, at: int, layers: Collection[str]) -> list[Held]:
         kept, grows = follow(body, body.results[output])
         if kept == output and not grows:
             continue
-        layer = layer_of(node.name + "/", layers)
+        layer = layer_of(node.name + "/", scopes)
         count = tensor.count or 1
         found.append(Held(node.name, node.kind, role, layer, tensor.bytes, count, 0, tensor.shape, tensor.dtype))
     return found
 
 
-def _held(step: Step, buffer: Buffer, layers: Collection[str]) -> Held:
+def _held(step: Step, buffer: Buffer, scopes: Mapping[str, str]) -> Held:
     node = step.nodes[buffer.node]
     tensor = node.outputs[buffer.output]
     role = _roles(step)[buffer.node]
@@ -215,7 +216,7 @@ def _held(step: Step, buffer: Buffer, layers: Collection[str]) -> Held:
         node.name,
         node.kind,
         role,
-        layer_of(node.name, layers),
+        layer_of(node.name, scopes),
         buffer.size,
         buffer.count,
         0 if node.kind in LASTING else buffer.count,
@@ -246,11 +247,12 @@ def best_live(
     stop = find_stop(step, op)
     if stop is None:
         return None
-    runs = (live_at(step, stop, order, layers, requested) for order in ORDERS)
+    scopes = scopes_in(step, layers)
+    runs = (live_at(step, stop, order, scopes, requested) for order in ORDERS)
     best = max((live for live in runs if live is not None), key=lambda live: _agreement(live, chunks), default=None)
     if best is None or _agrees(best, chunks):
         return best
-    ahead = live_at(step, stop, best.order, layers, requested, chunks)
+    ahead = live_at(step, stop, best.order, scopes, requested, chunks)
     return best if ahead is None or _agreement(ahead, chunks) <= _agreement(best, chunks) else ahead
 
 

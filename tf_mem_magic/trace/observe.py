@@ -25,7 +25,7 @@ from tf_mem_magic.trace.flatten import TooLargeError
 from tf_mem_magic.trace.functions import find_graph, function_named_in
 from tf_mem_magic.trace.read import read_step
 from tf_mem_magic.trace.sizes import at_length, data_of, failed_shape, fixed, flatten_at
-from tf_mem_magic.trace.variables import captured_bytes, handle_of, layer_names, variables_of
+from tf_mem_magic.trace.variables import captured_bytes, handle_of, layers_of, variables_of
 
 SECONDS = 3.0
 """Seconds of processor time after which reading a step is given up: on a busy machine they take longer."""
@@ -109,7 +109,8 @@ def _observe(
         packed=pack(steps),
         other=other,
         variables=variables,
-        layers=layers,
+        layers=tuple(name for name, _ in layers),
+        classes=tuple(kind for _, kind in layers),
         optimizers=optimizers,
         compiled=flat.compiled,
         cache=processor.cache if processor is not None else 0,
@@ -255,12 +256,15 @@ def _is_of_any_batch(graph: Any) -> bool:
 
 def _keras(
     error: BaseException, namespace: Mapping[str, Any], graph: Any
-) -> tuple[tuple[tuple[str, str, int], ...], tuple[str, ...], tuple[str, ...]]:
-    """List the variables of the models and optimizers, and of the graph; the layers' and optimizers' names."""
+) -> tuple[tuple[tuple[str, str, int], ...], tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """List the variables of the models and optimizers, and of the graph; the layers and their classes; the optimizers.
+
+    These, and the layers, by their names.
+    """
     pairs = [*names.reachable(namespace), *local_names(error)]
     named = find_optimizers(pairs)
     found: dict[int, tuple[str, str, int]] = {}
-    layers: dict[str, None] = {}
+    layers: dict[str, str] = {}
     optimizers: dict[str, None] = {}
     for name, model in find_models(pairs):
         owners = training_of(model, [one for _, one in named])
@@ -268,7 +272,7 @@ def _keras(
             for variable in variables_of(owner):
                 found.setdefault(handle_of(variable), (part, name, array_bytes(variable)))
         optimizers |= {str(getattr(one, "name", "")): None for one in owners}
-        layers |= dict.fromkeys(layer_names(model))
+        layers |= dict(layers_of(model))
     for name, one in named:
         optimizers[str(getattr(one, "name", ""))] = None
         for variable in variables_of(one):
@@ -278,4 +282,4 @@ def _keras(
             size = captured_bytes(inner)
             if size:
                 found[id(outer)] = ("weights", "variables of the step", size)
-    return tuple(found.values())[:MOST_VARIABLES], tuple(layers), tuple(optimizers)
+    return tuple(found.values())[:MOST_VARIABLES], tuple(layers.items()), tuple(optimizers)

@@ -45,13 +45,19 @@ def captured_bytes(handle: Any) -> int:
 
 def layer_names(model: Any) -> list[str]:
     """Name the layers of a model that are no models themselves, outermost first."""
+    return [name for name, _ in layers_of(model)]
+
+
+def layers_of(model: Any) -> list[tuple[str, str]]:
+    """List the layers of a model that are no models themselves, outermost first: names and classes."""
     kinds = tuple(
         kind
         for module, name in (("keras.src.models.model", "Model"), ("tf_keras.src.engine.training", "Model"))
         if isinstance(kind := getattr(sys.modules.get(module), name, None), type)
     )
     try:
-        return [str(layer.name) for layer in model._flatten_layers(include_self=False) if not isinstance(layer, kinds)]
+        layers = model._flatten_layers(include_self=False)
+        return [(str(layer.name), type(layer).__name__) for layer in layers if not isinstance(layer, kinds)]
     except Exception as problem:
         troubles.note("layers could not be listed", problem)
         return []

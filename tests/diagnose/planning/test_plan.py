@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from tests.memory.steps import dense_stack
+from tests.memory.steps import dense_stack, in_blocks
 from tf_mem_magic.core.step import Node, Step, Tensor
 from tf_mem_magic.diagnose.planning.plan import CARDS, make_plan, peak_at, rounded
 from tf_mem_magic.diagnose.planning.values import Ahead, Place
@@ -89,11 +89,9 @@ def test_what_is_so_already_is_no_row(change, gone):
 
 
 def test_blocks_that_are_computed_again_lower_the_peak():
-    blocks = tuple(f"dense_{i}" for i in range(3))
-    large = dataclasses.replace(
-        AHEAD, batch=4096, steps=(dense_stack(3, 4096, WIDTH), dense_stack(3, 8192, WIDTH)), blocks=blocks
-    )
-    told = rows(make_plan(large, []))
+    blocks = tuple(f"block_{i}" for i in range(3))
+    steps = tuple(in_blocks(dense_stack(12, batch, WIDTH), layers=4) for batch in (4096, 8192))
+    told = rows(make_plan(dataclasses.replace(AHEAD, batch=4096, steps=steps, blocks=blocks), []))
     assert told["rematerialize 3 blocks"].low < told["as it is"].low
     assert told["mixed_float16 and rematerialize"].low < told["mixed_float16"].low
 

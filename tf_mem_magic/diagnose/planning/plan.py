@@ -8,12 +8,11 @@ from statistics import fmean, median
 
 from tf_mem_magic.core.step import Node, Processor, Step
 from tf_mem_magic.core.units import size
-from tf_mem_magic.diagnose.expected import BELOW, SIXTEEN_BITS, above
+from tf_mem_magic.diagnose.expected import AGAIN, BELOW, SIXTEEN_BITS, above
 from tf_mem_magic.diagnose.planning.values import Ahead, Place, Plan, Row
 from tf_mem_magic.memory.any_batch import AnyBatch, Line, any_batch
-from tf_mem_magic.memory.forecast import held_at_peak
 from tf_mem_magic.memory.pooled import executed_in_pool
-from tf_mem_magic.memory.roles import layer_of
+from tf_mem_magic.memory.recompute import recomputed
 from tf_mem_magic.memory.sizes import in_half
 
 CARDS = (8, 12, 16, 24, 40, 48, 80)
@@ -75,7 +74,7 @@ def make_plan(ahead: Ahead, here: Iterable[Place]) -> Plan:
         low, high = bounds[cpu](ahead.batch)
         fits = tuple(_largest(ahead, bounds[place.cpu], place, change.parts) for place in places)
         rows.append(Row(change.key, change.name, low, high, fits, change.note))
-    kept = [rows[0], *(row for row in rows[1:] if row.high < rows[0].high)]
+    kept = [rows[0], *(row for row in rows[1:] if row.low + row.high < rows[0].low + rows[0].high)]
     return Plan(ahead, ahead.batch, tuple(kept), places, _notes(ahead, places, rows[0].low))
 
 
@@ -110,34 +109,38 @@ class _Walked:
 
     def __init__(self, ahead: Ahead) -> None:
         self.ahead = ahead
-        self._steps: dict[str, tuple[Step, ...]] = {"": ahead.steps}
-        self._peaks: dict[tuple[str, Processor | None], AnyBatch] = {}
-        self._rounding: dict[tuple[str, Processor], float] = {}
+        self._steps: dict[tuple[str, tuple[str, ...]], tuple[Step, ...]] = {}
+        self._peaks: dict[tuple[str, tuple[str, ...], Processor | None], AnyBatch] = {}
+        self._rounding: dict[tuple[str, tuple[str, ...], Processor], float] = {}
 
-    def steps(self, policy: str) -> tuple[Step, ...]:
-        """Give the step as it is computed under a policy."""
-        if policy not in self._steps:
-            self._steps[policy] = tuple(in_half(step, policy) for step in self.ahead.steps)
-        return self._steps[policy]
+    def steps(self, policy: str, blocks: tuple[str, ...]) -> tuple[Step, ...]:
+        """Give the step as it is computed under a policy, with blocks that are computed again in the backward pass."""
+        key = policy, blocks
+        if key not in self._steps:
+            steps = (in_half(step, policy) if policy else step for step in self.ahead.steps)
+            groups = tuple((block,) for block in blocks)
+            self._steps[key] = tuple(recomputed(step, groups, self.ahead.layers) for step in steps)
+        return self._steps[key]
 
-    def peaks(self, policy: str, processor: Processor | None) -> AnyBatch:
+    def peaks(self, policy: str, blocks: tuple[str, ...], processor: Processor | None) -> AnyBatch:
         """Give its peaks."""
-        key = policy, processor
+        key = policy, blocks, processor
         if key not in self._peaks:
-            steps, batch = self.steps(policy), self.ahead.batch
+            steps, batch = self.steps(policy, blocks), self.ahead.batch
             self._peaks[key] = any_batch((steps[0], steps[-1]), batch, 2 * batch, processor)
         return self._peaks[key]
 
-    def rounding(self, policy: str, processor: Processor | None) -> float:
+    def rounding(self, policy: str, blocks: tuple[str, ...], processor: Processor | None) -> float:
         """Give by how much the chunks of the step are larger than what is asked for, where its pool is known."""
         if processor is None:
             return 1.0
-        key = policy, processor
+        key = policy, blocks, processor
         if key not in self._rounding:
             shares, held = [], self.ahead.variables
-            for step, times in zip(self.steps(policy), (1, 2)):
+            for step, times in zip(self.steps(policy, blocks), (1, 2)):
                 in_pool = median(executed_in_pool(step, processor, held)) - sum(held)
-                shares.append(in_pool / max(self.peaks(policy, processor).peak(times * self.ahead.batch).high, 1))
+                asked = self.peaks(policy, blocks, processor).peak(times * self.ahead.batch).high
+                shares.append(in_pool / max(asked, 1))
             self._rounding[key] = max(fmean(shares), 1.0)
         return self._rounding[key]
 
@@ -146,10 +149,9 @@ def _bounds(walked: _Walked, change: _Change, cpu: bool) -> Bounds:
     """Give the function that tells the peak under a change at any batch size."""
     ahead = walked.ahead
     processor = ahead.processor if cpu else None
-    steps = walked.steps(change.policy)
-    peaks, whole = walked.peaks(change.policy, processor), walked.peaks("", processor)
-    rounding = walked.rounding(change.policy, processor)
-    saved = _saved(ahead, steps, frozenset(change.blocks), processor) if change.blocks else None
+    steps = walked.steps(change.policy, change.blocks)
+    peaks, whole = (walked.peaks(policy, change.blocks, processor) for policy in (change.policy, ""))
+    rounding, plain = (walked.rounding(policy, change.blocks, processor) for policy in (change.policy, ""))
     unsplit = _line(ahead, [_largest_tensor(step) for step in steps])
     stays = ahead.weights + (ahead.slots if change.slots is None else change.slots * ahead.trainable)
     stays += ahead.trainable if change.parts > 1 else 0
@@ -159,31 +161,15 @@ def _bounds(walked: _Walked, change: _Change, cpu: bool) -> Bounds:
         peak = peaks.peak(samples)
         low, high = int(peak.low * rounding), int(peak.high * rounding)
         if change.policy:
-            full = int(whole.peak(samples).high * walked.rounding("", processor))
+            full = int(whole.peak(samples).high * plain)
             high = max(int(full - (full - high) * SIXTEEN_BITS), high)
-        if saved is not None:
-            less = max(saved.at + saved.slope * (samples - ahead.batch), 0)
-            low, high = max(int(low - less), 0), int(high - less / 2)
         data = ahead.data * samples
         # Where nothing was measured one chunk at the least may be larger than what was asked for, by as much again.
         slack = min(unsplit.at + unsplit.slope * (samples - ahead.batch), MOST_UNSPLIT) if processor is None else 0
-        step = max(low, high) * above(processor) + max(slack, 0)
+        step = max(low, high) * above(processor) * (AGAIN if change.blocks else 1) + max(slack, 0)
         return stays + int(low * BELOW) + data, stays + int(step) + BATCHES * data
 
     return at
-
-
-def _saved(ahead: Ahead, steps: tuple[Step, ...], blocks: frozenset[str], processor: Processor | None) -> Line:
-    """Give what blocks hold at the peak, but for the largest, which is computed again when it is needed."""
-    found = []
-    for step in steps:
-        held: dict[str, int] = {}
-        for name, held_bytes in held_at_peak(step, processor).items():
-            layer = layer_of(name, blocks)
-            if layer in blocks:
-                held[layer] = held.get(layer, 0) + held_bytes
-        found.append(sum(held.values()) - max(held.values(), default=0))
-    return _line(ahead, found)
 
 
 def _line(ahead: Ahead, sizes: Sequence[int]) -> Line:

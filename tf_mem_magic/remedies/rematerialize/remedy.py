@@ -7,7 +7,7 @@ import difflib
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
-from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
+from tf_mem_magic.core.proposals import Choice, Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.edits import IMPORT, Editor
@@ -17,6 +17,7 @@ from tf_mem_magic.remedies._engine.guards import device_memory, keras_since, no_
 from tf_mem_magic.remedies._engine.question import INFERENCE, TRAINING, Ask, remedy
 from tf_mem_magic.remedies.rematerialize.blocks import Block, find_blocks
 from tf_mem_magic.remedies.rematerialize.function_blocks import find_function_blocks
+from tf_mem_magic.remedies.rematerialize.share import ALL, share_of
 from tf_mem_magic.remedies.rematerialize.structure import Structure
 from tf_mem_magic.remedies.rematerialize.tapes import tapes_of
 
@@ -32,13 +33,16 @@ GUARDS = (
     python,
 )
 
-_DECORATOR = "@apply.rematerialize"
 _WHY = "Only what goes into each block is kept until then."
 _CAVEATS = (
     "A step takes longer: each block is computed twice.",
     "Dropout draws the same numbers in both passes, and BatchNormalization updates its statistics once a step.",
     "A block for which computing twice is not exact is called as it was, with a warning that says why.",
     "Measured on the CPU: the same weights bit by bit, or but for rounding; not measured on a GPU.",
+)
+_PART = (
+    "{share.first} of {share.of} are expected to be enough, which makes a step longer by less; the others keep what "
+    "they compute."
 )
 _IN_16_BITS = ("In 16 bits TensorFlow rounds another graph otherwise, so the weights may end a little apart.",)
 _ONE_LAYER = (
@@ -65,13 +69,17 @@ def propose(ask: Ask) -> Proposal:
     if not all(block.name in loads for block in safe):
         raise RefusedError(f"the cell defines `{safe[0].name}`, but does not plainly build a model of it")
     in_16_bits = place.facts is not None and place.facts.dtype_policy.startswith("mixed")
+    share = share_of(ask, structure, safe)
+    what = " and ".join(block.name for block in safe)
+    every = _edited(ask.cell, safe)
     return Proposal(
         key=KEY,
-        title=f"Compute {' and '.join(block.name for block in safe)} again in the backward pass",
-        source=_edited(ask.cell, safe),
+        title=f"Compute {share.words(what)} again in the backward pass",
+        source=_edited(ask.cell, safe, share.decorator) if share.is_part else every,
         original=ask.source,
         preserves="close numerics" if in_16_bits else "same results",
         caveats=(
+            *((_PART.format(share=share, what=what),) if share.is_part else ()),
             *_CAVEATS,
             *(_IN_16_BITS if in_16_bits else ()),
             *(_ONE_LAYER if any(b.call is b.definition for b in safe) else ()),
@@ -79,6 +87,8 @@ def propose(ask: Ask) -> Proposal:
         ),
         why=_WHY,
         cost="longer steps",
+        choices=(Choice(f"All {share.of}", every, "needs the least memory"),) if share.is_part else (),
+        effect=share.effect,
     )
 
 
@@ -129,7 +139,7 @@ def _elsewhere(structure: Structure, place: TrainingPlace) -> RefusedError:
     return RefusedError("the model is not made of a repeated layer class or function that the notebook defines")
 
 
-def _edited(cell: PythonCell, blocks: list[Block]) -> str:
+def _edited(cell: PythonCell, blocks: list[Block], decorator: str = ALL) -> str:
     stored = {n.id for n in cell.nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
     if "apply" in stored | {n.name for n in cell.nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef))}:
         raise RefusedError("the cell uses the name `apply` for something of its own")
@@ -139,7 +149,7 @@ def _edited(cell: PythonCell, blocks: list[Block]) -> str:
     if missing and all(block.call is not first for block in blocks):
         editor.before(first, IMPORT)
     for block in blocks:
-        editor.before(block.call, _DECORATOR, apply=missing and block.call is first)
+        editor.before(block.call, decorator, apply=missing and block.call is first)
     return editor.source()
 
 
