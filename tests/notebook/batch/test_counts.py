@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from tf_mem_magic.core.facts import DatasetFacts, Facts
+from tf_mem_magic.core.facts import DatasetFacts, Facts, ScalarFact
 from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
 from tf_mem_magic.notebook.batch.search import find_batch
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
@@ -170,6 +170,32 @@ def test_a_count_that_cannot_be_followed_is_refused(cell, reason):
     found = asked(LITERAL + cell)
     assert not isinstance(found, BatchFound)
     assert reason in found.reason
+
+
+FURTHER = "samples of a further pass may follow"
+
+
+@pytest.mark.parametrize(
+    ("call", "data", "told"),
+    [
+        ("model.predict(gen, steps=n)", DatasetFacts("gen", "generator", 64), True),
+        ("model.predict(gen, steps=17)", DatasetFacts("gen", "tf.data", 64, None), True),
+        ("model.evaluate(gen, steps=n)", DatasetFacts("gen", "generator", 64), True),
+        ("model.predict(gen, steps=n)", DatasetFacts("gen", "tf.data", 64, 9), False),
+        ("model.predict(gen, steps=n)", DatasetFacts("gen", "PyDataset", 64), False),
+        ("model.fit(gen, steps_per_epoch=17)", DatasetFacts("gen", "tf.data", 64, None), False),
+    ],
+)
+def test_results_that_may_become_more_are_told_where_the_data_do_not_end(call, data, told):
+    source = f"gen = batches(x, batch_size=64)\n{call}" if data.kind == "generator" else call
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    facts = Facts(datasets=(data,), scalars=(ScalarFact("n", 17),))
+    found = find_batch(cell, facts, frozenset({source.count("\n") + 1}))
+    assert isinstance(found, BatchFound), found
+    changed, notes = set_batch(found, 32)
+    assert "34" in changed or "2 * n" in changed
+    assert any(FURTHER in note for note in notes) is told
 
 
 DRAWN = "BATCH = 64\n{}\n    b = x[np.random.choice(n, size=BATCH)]" + STEP

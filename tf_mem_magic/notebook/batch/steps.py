@@ -38,6 +38,8 @@ class Steps:
         They are one pass over so many samples.
     stays : bool
         The value is not known, but is surely the same after the edit: it may be multiplied.
+    endless : bool
+        The data may not end by themselves, so that a step too many gets samples of a further pass.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Steps:
     whole: bool = False
     samples: int | None = None
     stays: bool = False
+    endless: bool = False
 
 
 def scale(cell: PythonCell, steps: Steps, old: int, new: int, edits: list[CellEdit]) -> str:
@@ -67,7 +70,9 @@ def scale(cell: PythonCell, steps: Steps, old: int, new: int, edits: list[CellEd
         plain = isinstance(steps.expr, (ast.Name, ast.Call, ast.Attribute, ast.Subscript))
         edits += [CellEdit(start, start, f"{factor} * {'' if plain else '('}")]
         edits += [] if plain else [CellEdit(end, end, ")")]
-        return f"`{steps.name}` becomes {factor} times as many, so that it covers as many samples as before."
+        return (
+            f"`{steps.name}` becomes {factor} times as many, so that it covers as many samples as before.{_more(steps)}"
+        )
     if steps.value is None:
         where = f"in {cell.told(steps.expr)} "
         if steps.name == "validation_steps":
@@ -82,7 +87,16 @@ def scale(cell: PythonCell, steps: Steps, old: int, new: int, edits: list[CellEd
     start, end = cell.start(steps.expr), cell.end(steps.expr)
     if not any(edit.start < end and start < edit.end for edit in edits):
         edits.append(CellEdit(start, end, str(count)))
-    return f"`{steps.name}` becomes {count}, so that it covers as many samples as before."
+    return f"`{steps.name}` becomes {count}, so that it covers as many samples as before.{_more(steps)}"
+
+
+def _more(steps: Steps) -> str:
+    """Say where results may be more: a last batch that was not full may make one small batch, not two."""
+    if steps.name != "steps" or not steps.endless or steps.samples is not None:
+        return ""
+    return (
+        " Where the last batch was not full, samples of a further pass may follow: look at how many results there are."
+    )
 
 
 def find_steps(
@@ -109,8 +123,15 @@ def find_steps(
             if value is None and isinstance(expr, (ast.Attribute, ast.Subscript)):
                 value = reader.scalar(reader.cell.text(expr))
             whole = int(value) if value is not None and value == int(value) else None
-            found.append(Steps(name, expr, whole, stays=whole is None and _stays(reader, expr, changed)))
+            stays = whole is None and _stays(reader, expr, changed)
+            found.append(Steps(name, expr, whole, stays=stays, endless=not _ends(reader, data)))
     return tuple(found)
+
+
+def _ends(reader: Reader, data: ast.expr | None) -> bool:
+    """Tell whether data are known to end by themselves, whatever number of steps is asked for."""
+    known = reader.facts.dataset(data.id) if isinstance(data, ast.Name) else None
+    return known is not None and (known.kind == "PyDataset" or known.cardinality is not None)
 
 
 def _one_pass(reader: Reader, name: str, expr: ast.expr, counted: str, data: ast.expr | None) -> Steps:
