@@ -187,7 +187,8 @@ FURTHER = "samples of a further pass may follow"
     ],
 )
 def test_results_that_may_become_more_are_told_where_the_data_do_not_end(call, data, told):
-    source = f"gen = batches(x, batch_size=64)\n{call}" if data.kind == "generator" else call
+    made = {"generator": "gen = batches(x, batch_size=64)\n", "PyDataset": "gen = flow(x, batch_size=64)\n"}
+    source = made.get(data.kind, "") + call
     cell = read_cell(source)
     assert isinstance(cell, PythonCell)
     facts = Facts(datasets=(data,), scalars=(ScalarFact("n", 17),))
