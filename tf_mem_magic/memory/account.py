@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tf_mem_magic.core.step import Step
 from tf_mem_magic.memory.live import Held, Live
 from tf_mem_magic.memory.roles import DATA
-from tf_mem_magic.memory.workspace import may_need_workspace
+from tf_mem_magic.memory.temporaries import may_need_workspace
 
 SURE_BATCHES = 2
 """Batches that an input pipeline surely may hold: the one that the step reads, and the next."""

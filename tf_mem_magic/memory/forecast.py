@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.step import Processor, Step
 from tf_mem_magic.memory.executor import WAYS, Event, events_of
+from tf_mem_magic.memory.loops import follow
 from tf_mem_magic.memory.temporaries import temporaries_of
-from tf_mem_magic.memory.walk import Walk, follow
+from tf_mem_magic.memory.walk import Walk
 
 RUNNING = ("ready", "last")
 """Orders of execution between which the runtime's lies: what became ready first, and last (:mod:`.walk`)."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.step import Step
 from tf_mem_magic.memory.kernels import FUSED, IN_PLACE, LASTING
+from tf_mem_magic.memory.loops import follow, pushes_the_same
 from tf_mem_magic.memory.roles import Role, layer_of, roles, scopes_in
-from tf_mem_magic.memory.walk import ORDERS, Buffer, Walk, follow
+from tf_mem_magic.memory.walk import ORDERS, Buffer, Walk
 
 GRANULE = 256
 """Bytes to which TensorFlow's allocator rounds a request (kMinAllocationSize)."""
@@ -200,7 +201,7 @@ def _growing(step: Step, at: int, scopes: Mapping[str, str]) -> list[Held]:
         if output >= len(body.results) or not tensor.bytes:
             continue
         kept, grows = follow(body, body.results[output])
-        if kept == output and not grows:
+        if kept == output and (not grows or pushes_the_same(body, output)):
             continue
         layer = layer_of(node.name + "/", scopes)
         count = tensor.count or 1

@@ -1,4 +1,4 @@
-"""What kernels on the CPU allocate beside their outputs while they run, by the formulas of their sources."""
+"""What kernels allocate beside their inputs and outputs while they run: on the CPU by the formulas of their sources."""
 
 from __future__ import annotations
 
@@ -126,3 +126,59 @@ def _a_filter_each(kernel: Tensor, image: Tensor) -> int:
         return 0
     depth = -(-image.shape[3] // PACKET) * PACKET
     return image.shape[0] * prod(kernel.shape[:2]) * depth * WIDTHS.get(kernel.dtype, 0)
+
+
+TEMPORARIES = (
+    "Conv",
+    "DepthwiseConv",
+    "_FusedConv",
+    "Cudnn",
+    "MaxPool",
+    "AvgPool",
+    "MatMul",
+    "BatchMatMul",
+    "_FusedMatMul",
+    "Einsum",
+    "Sum",
+    "Mean",
+    "Max",
+    "Min",
+    "Prod",
+    "TopK",
+    "Unique",
+    "Where",
+    "UnsortedSegment",
+    "Sparse",
+    "FFT",
+    "Svd",
+    "Qr",
+    "Cholesky",
+    "FusedBatchNorm",
+    "BiasAddGrad",
+    "Cumsum",
+    "Softmax",
+    "Resize",
+)
+"""Beginnings of the types of such kernels."""
+
+NEAR = 24
+"""Operations before the one that failed that may still have been running, as several run at once."""
+
+
+def needs_workspace(kind: str) -> bool:
+    """Whether kernels of this type allocate temporaries."""
+    return kind.startswith(TEMPORARIES)
+
+
+def may_need_workspace(step: Step, stop: str) -> tuple[str, ...]:
+    """Name the types of such kernels among the operations up to ``stop`` that may have been running, the nearest first.
+
+    All operations that need nothing of ``stop`` may run beside it; those just before it in the trace are looked at.
+    """
+    names = [node.name for node in step.nodes]
+    if stop in names:
+        at = names.index(stop)
+        near = step.nodes[max(0, at - NEAR) : at + NEAR]
+    else:
+        near = tuple(node for body in step.bodies for node in body.nodes)
+    return tuple(dict.fromkeys(node.kind for node in reversed(near) if needs_workspace(node.kind)))

@@ -16,6 +16,7 @@ from tf_mem_magic.memory.kernels import (
     SAME,
     has_effect,
 )
+from tf_mem_magic.memory.loops import follow, pushes_the_same
 
 ORDERS = ("first", "ready", "last")
 """The orders that are tried: as traced; first come, first served; what became ready last. The real one lies between."""
@@ -236,7 +237,7 @@ class Walk:
         if body is None or output >= len(body.results):
             return given
         kept, grows = follow(body, body.results[output])
-        if kept == output and not grows:
+        if kept == output and (not grows or pushes_the_same(body, output)):
             return given
         size = tensor.bytes
         if size is None:
@@ -246,23 +247,6 @@ class Walk:
         if tensor.count:
             return (*given, self._make(at, output, size, tensor.count))
         return (self._make(at, output, size),)
-
-
-def follow(body: Step, source: tuple[int, int]) -> tuple[int, bool]:
-    """Follow a loop's result back through its body: the argument that it is (-1: none), and whether it grew."""
-    grows = False
-    for _ in range(len(body.nodes)):
-        node = body.nodes[source[0]]
-        if node.kind == "Placeholder":
-            return (body.given.index(source[0]) if source[0] in body.given else -1), grows
-        if node.kind in ("TensorListSetItem", "TensorListPushBack"):
-            grows = True
-        elif node.kind not in SAME and node.kind != "TensorListPopBack":
-            return -1, grows
-        if not node.inputs:
-            return -1, grows
-        source = node.inputs[0]
-    return -1, grows
 
 
 @dataclass(frozen=True, slots=True)
