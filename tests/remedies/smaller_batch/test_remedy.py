@@ -364,3 +364,20 @@ def test_less_than_half_is_explained(requested, title, words):
         found.title,
         found.why,
     )
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "fake = net.predict(\n        np.random.normal(\n            size=[640, 9]))",
+        "fake = net.predict(np.random.normal(size=[640, 9]),\n                       verbose=0)",
+        "fake = np.concatenate([\n        net.predict(\n            np.zeros((640, 9)),\n            batch_size=64)])",
+    ],
+)
+def test_an_inference_over_several_lines_of_a_loop_that_trains_is_told_as_inference(call):
+    source = f"for i in range(99):\n    {call}\n    net.train_on_batch(fake, ones)"
+    line = next(n for n, text in enumerate(source.splitlines(), 1) if "predict" in text)
+    facts = Facts(models=(ModelFacts("net", layers=("Dense", "BatchNormalization")),))
+    proposal = ask(source, facts, line)
+    assert isinstance(proposal, Proposal), proposal.reason
+    assert (proposal.preserves, proposal.caveats) == ("close numerics", ())

@@ -88,8 +88,10 @@ def _trains_too(ask: Ask, found: BatchFound) -> bool:
     """Tell whether the cell may train with a batch size that is set elsewhere than in the inference that failed."""
     if found.method == "validation" or not any(word in ask.source for word in _TRAINING):
         return False
-    lines = failing_lines(ask)
-    return any(ask.source.count("\n", 0, slot.start) + 1 not in lines for slot in found.slots)
+    lines, call = failing_lines(ask), found.call
+    inside = range(0) if call is None else range(ask.cell.start(call), ask.cell.end(call) + 1)
+    elsewhere = (slot for slot in found.slots if slot.start not in inside)
+    return any(ask.source.count("\n", 0, slot.start) + 1 not in lines for slot in elsewhere)
 
 
 def _direct(ask: Ask) -> Proposal | None:
