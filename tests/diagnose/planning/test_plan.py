@@ -104,6 +104,14 @@ def test_of_a_model_for_one_batch_size_the_columns_say_whether_that_fits():
     assert "takes batches of 64 and no others" in " ".join(plan.notes)
 
 
+@pytest.mark.parametrize("cpu", [True, False])
+def test_that_conv3d_leaps_at_some_batch_is_said_of_a_cpu(cpu):
+    step = Step((Node("c", "Conv3D", outputs=(Tensor((4, 8, 8, 8, 2), "float32"),), shares=(-1,)),), ((0, 0),))
+    place = Place("CPU:0" if cpu else "GPU:0", 40 * MIB, cpu=cpu, here=True)
+    notes = make_plan(dataclasses.replace(AHEAD, steps=(step, step)), [place]).notes
+    assert any("Conv3D" in note for note in notes) == cpu
+
+
 def test_what_xla_compiles_is_said_to_be_another_program():
     assert "XLA" in make_plan(dataclasses.replace(AHEAD, jit=True), []).notes[0]
 

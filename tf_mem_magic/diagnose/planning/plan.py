@@ -225,7 +225,10 @@ def _notes(ahead: Ahead, places: tuple[Place, ...], low: int) -> tuple[str, ...]
             " tf.data.Dataset go one by one."
         )
     if places and places[0].cpu and any(kind.startswith("Conv3D") for kind in kinds):
-        notes.append("On a CPU Conv3D takes memory beside this, in tests up to six times as much.")
+        notes.append(
+            "On a CPU the gradients of Conv3D lay patches out from some batch size on: the peak leaps there, which the"
+            " columns do not know."
+        )
     unknown = sum(t.shape is None and "float" in t.dtype for node in ahead.steps[0].nodes for t in node.outputs)
     if unknown:
         sizes = "1 tensor has a size" if unknown == 1 else f"{unknown} tensors have sizes"
