@@ -505,3 +505,38 @@ def test_a_reduction_that_is_a_mean_by_its_name_is_one(mean):
     assert isinstance(ask(BUILD.format('"adam"').replace('"mse"', loss) + FIT), Proposal)
     other = loss.replace("AUTO", "SUM").replace("SUM_OVER_BATCH_SIZE", "SUM").replace('"auto"', '"none"')
     assert "mean over the batch" in ask(BUILD.format('"adam"').replace('"mse"', other) + FIT).reason
+
+
+TWICE = "trains in line {} too, with batches that would stay as they are"
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "declined"),
+    [
+        (FIT + "model.fit(x, y, batch_size=64)\n", 1, 2),
+        (FIT + "model.fit(x, y, batch_size=16)\n", 1, 2),
+        (FIT + "model.train_on_batch(x[:64], y[:64])\n", 1, 2),
+        (FIT + "if more:\n    model.fit(x, y, 64)\n", 1, 3),
+        ("for i in range(3):\n    model.fit(x, y, batch_size=64)\n    model.fit(x[9:], y[9:], batch_size=64)\n", 3, 2),
+        (FIT + "model.compile('sgd', 'mse')\n" + FIT, 1, 0),
+        (FIT + "other.fit(x, y, batch_size=64)\n", 1, 0),
+        (FIT + "model.evaluate(x, y, batch_size=64)\n", 1, 0),
+        ("model.fit(x, y, batch_size=16)\n" + FIT, 2, 0),
+        ("bs = 64\nmodel.fit(x, y, batch_size=bs)\nmodel.fit(x, y, batch_size=bs, epochs=9)\n", 2, 0),
+    ],
+)
+def test_every_training_of_the_model_that_accumulates_gets_smaller_batches(source, line, declined):
+    answer = ask(source, line=line, old=True)
+    if declined:
+        assert isinstance(answer, Declined), answer.diff
+        assert TWICE.format(declined) in answer.reason
+    else:
+        assert isinstance(answer, Proposal), answer.reason
+
+
+@pytest.mark.parametrize("second", ["batch_size=64", "batch_size=64, class_weight=w"])
+def test_a_training_before_the_one_that_failed_accumulates_where_the_optimizer_is_made_before_both(second):
+    source = BUILD.format("keras.optimizers.Adam()") + f"model.fit(x, y, {second})\n" + FIT
+    answer = ask(source, line=source.count("\n"))
+    assert isinstance(answer, Declined), answer.diff
+    assert "trains in line 3 too" in answer.reason

@@ -79,6 +79,11 @@ def find_batch(
     )
 
 
+def find_in_call(reader: Reader, call: ast.Call) -> BatchFound | Unknown:
+    """Find the batch size of one call of Keras, whether it failed or not."""
+    return _keras(reader, call, None)
+
+
 def _is_asked(reader: Reader, call: ast.Call) -> bool:
     """Tell whether ``globals()`` is only asked whether it has a name: ``"x" in globals()``."""
     above = reader.scopes.parents.get(call)

@@ -32,6 +32,7 @@ from tf_mem_magic.remedies.accumulate_gradients.accumulation import (
 )
 from tf_mem_magic.remedies.accumulate_gradients.examples import EXAMPLES
 from tf_mem_magic.remedies.accumulate_gradients.gradient_loop import earlier_value, find_gradient_loop, traced_before
+from tf_mem_magic.remedies.accumulate_gradients.other_trainings import check_other_trainings
 from tf_mem_magic.remedies.smaller_batch.asked import failing_lines, fewer_samples_may_help, found_batch
 
 KEY = "accumulate-gradients"
@@ -65,6 +66,7 @@ def propose(ask: Ask) -> Proposal:
     place = _place(ask, found, steps, before)
     if found.same_steps:
         raise RefusedError("the loop takes as many steps as before, so there would be fewer updates of the weights")
+    check_other_trainings(ask, found, place.edits)
     source, notes = set_batch(found, batch, place.edits)
     total = steps * (before.steps if before else 1)
     preserves, differences = exactness(facts, cell, found, found.call, total, batch)

@@ -1,0 +1,80 @@
+"""Other trainings of the same model in the cell: they accumulate too, so their batches must become smaller as well."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+
+from tf_mem_magic.core.proposals import RefusedError
+from tf_mem_magic.notebook.batch.found import BatchFound
+from tf_mem_magic.notebook.batch.search import find_in_call
+from tf_mem_magic.notebook.follow.reader import Reader
+from tf_mem_magic.notebook.scopes import position
+from tf_mem_magic.notebook.text.ranges import CellEdit
+from tf_mem_magic.notebook.uses import FITS, called_name
+from tf_mem_magic.remedies._engine.question import Ask
+from tf_mem_magic.remedies.smaller_batch.asked import failing_lines
+
+_LOOPS = (ast.For, ast.AsyncFor, ast.While)
+_TRAIN = (*FITS, "train_on_batch")
+
+
+def check_other_trainings(ask: Ask, found: BatchFound, edits: Iterable[CellEdit]) -> None:
+    """Refuse where the cell trains the model once more, by batches that the edit does not make smaller.
+
+    ``edits`` let the optimizer accumulate: what has run before that updates at each batch.
+
+    Raises
+    ------
+    RefusedError
+        If such a training is there, and no ``compile`` stands between the two.
+    """
+    call = found.call
+    if call is None:
+        return
+    reader = Reader(ask.cell, ask.facts, failing_lines(ask))
+    begin = min((edit.start for edit in edits), default=0)
+    for other in _same_model(reader, call):
+        if ask.cell.end(other) <= begin and not _in_one_loop(reader, other, call):
+            continue
+        its = find_in_call(reader, other) if called_name(other) in FITS else None
+        if isinstance(its, BatchFound) and its.value == found.value and set(its.slots) <= set(found.slots):
+            continue
+        written = ast.unparse(other.func.value) if isinstance(other.func, ast.Attribute) else ""
+        raise RefusedError(
+            f"`{written}` trains in {ask.cell.told(other)} too, with batches that would stay as they are: accumulated, "
+            "they would make larger ones"
+        )
+
+
+def _same_model(reader: Reader, call: ast.Call) -> Iterator[ast.Call]:
+    """Yield the other calls that train what ``call`` trains, with the optimizer that it has there."""
+    for other in reader.calls_of(*_TRAIN):
+        if other is call or not _is_on(reader, other, call):
+            continue
+        first, last = sorted((position(call), position(other)))
+        compiled = (c for c in reader.calls_of("compile") if _is_on(reader, c, call))
+        if not any(first < position(one) < last for one in compiled):
+            yield other
+
+
+def _in_one_loop(reader: Reader, one: ast.Call, other: ast.Call) -> bool:
+    loops = [{n for n in reader.scopes.up(call) if isinstance(n, _LOOPS)} for call in (one, other)]
+    return bool(loops[0] & loops[1])
+
+
+def _is_on(reader: Reader, other: ast.Call, call: ast.Call) -> bool:
+    """Tell whether two methods are called on the same name, or the same part of what a name holds."""
+    roots = [_root(one) for one in (other, call)]
+    written = [reader.written(one.func.value) for one in (other, call) if isinstance(one.func, ast.Attribute)]
+    if len(written) < 2 or written[0] != written[1]:
+        return False
+    homes = [reader.scopes.home(root) for root in roots if isinstance(root, ast.Name)]
+    return len(homes) == 2 and homes[0] is homes[1]
+
+
+def _root(call: ast.Call) -> ast.expr:
+    root: ast.expr = call.func
+    while isinstance(root, (ast.Attribute, ast.Subscript)):
+        root = root.value
+    return root
