@@ -93,11 +93,12 @@ def test_a_sum_over_axes_between_others_takes_a_copy(given, kept, copied):
     assert temporary_bytes(made.step((at, 0)), at, PROCESSOR) == copied * prod(given) * 4
 
 
-def test_a_product_in_16_bits_takes_its_matrices_in_32():
+@pytest.mark.parametrize(("dtype", "copied"), [("float16", True), ("bfloat16", False), ("float32", False)])
+def test_a_product_of_float16_takes_its_matrices_in_32_bits(dtype, copied):
     made = Maker()
-    a, b = made.op("Relu", "a", shape=(64, 32), dtype="float16"), made.op("Relu", "b", shape=(32, 16), dtype="float16")
-    at, _ = made.op("MatMul", "product", a, b, shape=(64, 16), dtype="float16")
-    assert temporary_bytes(made.step((at, 0)), at, PROCESSOR) == (64 * 32 + 32 * 16 + 64 * 16) * 4
+    a, b = made.op("Relu", "a", shape=(64, 32), dtype=dtype), made.op("Relu", "b", shape=(32, 16), dtype=dtype)
+    at, _ = made.op("MatMul", "product", a, b, shape=(64, 16), dtype=dtype)
+    assert temporary_bytes(made.step((at, 0)), at, PROCESSOR) == copied * (64 * 32 + 32 * 16 + 64 * 16) * 4
 
 
 @pytest.mark.parametrize(("channels", "batch", "samples"), [(16, 64, 12), (16, 1, 1), (1, 4, 0)])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.memory.steps import dense_stack
+from tests.memory.steps import Maker, dense_stack
 from tf_mem_magic.memory.sizes import at_batch, in_half
 
 WEIGHT = 256 * 256 * 4
@@ -35,3 +35,19 @@ def test_in_16_bits_activations_halve_and_gradients_of_variables_stay():
     half = {node.name: node.outputs for node in in_half(dense_stack(3), "float16", {WEIGHT}).nodes}
     assert half["m_1/dense_1_1/Relu"][0].bytes == 8 * 256 * 2
     assert half["gradient_tape/m_1/dense_1_1/MatMul_1"][0].bytes == WEIGHT
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("model_1/dense_1/MatMul", "float16"),
+        ("model_1/layer_normalization_1/moments/mean", "float32"),
+        ("gradient_tape/model_1/batch_normalization_2_1/batchnorm/mul", "float32"),
+        ("compile_loss/mse/SquaredDifference", "float32"),
+        ("model_1/normalized_1/MatMul", "float16"),
+    ],
+)
+def test_what_keras_computes_in_32_bits_whatever_the_policy_stays_so(name, dtype):
+    made = Maker()
+    made.op("Relu", name, shape=(8, 4))
+    assert [one.dtype for node in in_half(made.step((0, 0)), "float16").nodes for one in node.outputs] == [dtype]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -9,6 +10,9 @@ from tf_mem_magic.core.step import Node, Step, Tensor
 from tf_mem_magic.memory.roles import DATA, roles
 
 _FLOATS = ("float32",)
+
+_IN_32_BITS = re.compile(r"(?:^|/)(?:\w*normalization\w*|moments|batchnorm|compile_loss)/")
+"""Names of operations of normalization layers and of the loss that a model is compiled with."""
 
 
 def at_batch(steps: Sequence[Step], batch: int, other: int | None, wanted: int, weights: Collection[int] = ()) -> Step:
@@ -95,11 +99,14 @@ def _resized(tensor: Tensor, batch: int, wanted: int) -> Tensor:
 
 
 def in_half(step: Step, dtype: str, weights: Collection[int] = ()) -> Step:
-    """Give the step as if all that it computes from the data in 32 bits were of 16, but gradients of variables."""
+    """Give the step as if all that it computes from the data in 32 bits were of 16.
+
+    Gradients of variables are not, nor is what Keras's normalization layers and losses compute: they cast to 32 bits.
+    """
     kinds = roles(step)
     nodes = []
     for at, node in enumerate(step.nodes):
-        if kinds[at] == "updates" or node.kind in DATA:
+        if kinds[at] == "updates" or node.kind in DATA or _IN_32_BITS.search(node.name):
             nodes.append(node)
             continue
         constant = weights if kinds[at] == "gradients" else ()

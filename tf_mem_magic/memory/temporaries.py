@@ -31,7 +31,7 @@ def temporary_bytes(step: Step, at: int, processor: Processor) -> int:
     - The filter's gradient of a depthwise convolution is made for each sample (depthwise_conv_grad_op.cc).
     - The gradient of a maximum finds the places of the maxima again (maxpooling_op.cc).
     - A sum over axes that lie between others is made of a transposed copy (reduction_ops_common.h).
-    - A product of matrices in 16 bits is computed in 32 (matmul_op_impl.h).
+    - A product of matrices of float16 is computed in 32 bits (matmul_op_impl.h).
     """
     node = step.nodes[at]
     if node.kind not in _KINDS:
@@ -109,8 +109,8 @@ def _transposed(given: Tensor, out: Tensor) -> int:
 
 
 def _in_32_bits(first: Tensor, second: Tensor, out: Tensor) -> int:
-    """Size the copies of a product's matrices in 32 bits, where they have 16."""
-    if out.dtype not in ("float16", "bfloat16"):
+    """Size the copies of matrices of float16 in 32 bits; those of bfloat16 are multiplied as they are."""
+    if out.dtype != "float16":
         return 0
     return sum(2 * (one.bytes or 0) for one in (first, second, out))
 
