@@ -232,6 +232,9 @@ def _the_only(facts: Facts, found: BatchFound) -> ModelFacts | None:
     return models[0] if len(models) == 1 else None
 
 
+_LATER = "their batches want to be made smaller as well."
+
+
 def costs(facts: Facts, found: BatchFound, cell: PythonCell) -> tuple[str, ...]:
     """Say what accumulating costs, and what else it touches."""
     sums = sums_of(facts, found)
@@ -248,6 +251,7 @@ def costs(facts: Facts, found: BatchFound, cell: PythonCell) -> tuple[str, ...]:
         caveats.append("A loss of your own must be a mean over samples: parts of another would not average to it.")
     if "callbacks" in cell.source:
         caveats.append("Callbacks that count batches see more of them.")
+    caveats.append(f"Later cells that train with this optimizer accumulate too: {_LATER}")
     return tuple(caveats)
 
 
