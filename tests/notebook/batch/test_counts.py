@@ -249,3 +249,27 @@ def test_steps_and_data_given_by_position_are_those_of_keras(call, right):
     found = find_batch(cell, Facts(datasets=data), frozenset({1}))
     assert isinstance(found, BatchFound), found
     assert set_batch(found, 32)[0] == right
+
+
+FLOW = "g = ImageDataGenerator()\ntrain = g.flow_from_directory('a', batch_size=64)\nval = g.flow_from_directory('b', batch_size={})"
+
+
+@pytest.mark.parametrize(
+    ("batch", "after", "right"),
+    [
+        (64, "model.evaluate(val, steps=30)", "model.evaluate(val, steps=60)"),
+        (64, "p = model.predict(val, None, 0, 30)", "p = model.predict(val, None, 0, 60)"),
+        (48, "model.evaluate(val, steps=20)", "model.evaluate(val, steps=30)"),
+        (32, "model.evaluate(val, steps=20)", "model.evaluate(val, steps=20)"),
+        (64, "model.evaluate(other, steps=20)", "model.evaluate(other, steps=20)"),
+    ],
+)
+def test_what_is_taken_later_from_the_validation_data_covers_as_many_samples(batch, after, right):
+    source = f"model.fit(train, validation_data=val)\n{after}"
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    data = (DatasetFacts("train", "PyDataset", 64, 9), DatasetFacts("val", "PyDataset", batch, 9))
+    facts = Facts(datasets=data, earlier_cells=(FLOW.format(batch),))
+    found = find_batch(cell, facts, frozenset({1}))
+    assert isinstance(found, BatchFound), found
+    assert set_batch(found, 32)[0].splitlines()[-1] == right

@@ -53,6 +53,8 @@ class BatchFound:
         The call of Keras; None for a loop.
     of_samples : bool
         The call gets no more samples than these, so its batch size is set there alone.
+    validation_names : frozenset of str
+        The names that change with the batch size of the validation data.
     same_steps : bool
         The loop that takes the batches goes on taking as many, each of fewer samples.
     """
@@ -75,6 +77,7 @@ class BatchFound:
     call: ast.Call | None = None
     of_samples: bool = False
     same_steps: bool = False
+    validation_names: frozenset[str] = frozenset()
 
     @property
     def undo(self) -> tuple[str, ...]:
@@ -117,7 +120,8 @@ def set_batch(found: BatchFound, batch: int, more: tuple[CellEdit, ...] = ()) ->
     if found.imports:
         edits.append(insert_line(cell, first_statement(cell), *found.imports))
     for steps in found.steps:
-        old = found.validation_batch if steps.name == "validation_steps" else found.value
+        validating = steps.name == "validation_steps" or steps.of_validation
+        old = found.validation_batch if validating else found.value
         note = "" if old is None else scale(cell, steps, old, min(old, batch), edits)
         if note:
             notes.append(note)

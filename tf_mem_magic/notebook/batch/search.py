@@ -126,6 +126,9 @@ def _checked(reader: Reader, found: BatchFound) -> BatchFound | Unknown:
         )
     setting = Setting(found.value, (*found.slots, *found.validation), found.names)
     slots, steps = counts_beside(reader, setting), steps_beside(reader, setting, found.call)
+    if found.validation_names - found.names and found.validation:
+        only = replace(setting, names=found.validation_names - found.names)
+        steps += tuple(replace(one, of_validation=True) for one in steps_beside(reader, only, found.call))
     return replace(found, slots=(*found.slots, *slots), steps=(*found.steps, *steps)) if slots or steps else found
 
 
@@ -192,6 +195,7 @@ def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> Bat
         tuple(dict.fromkeys((*whole.imports, *validation.imports))),
         infers=method != "fit",
         call=call,
+        validation_names=validation.setting.names if validation.setting else frozenset(),
     )
 
 

@@ -38,6 +38,8 @@ class Steps:
         They are one pass over so many samples.
     stays : bool
         The value is not known, but is surely the same after the edit: it may be multiplied.
+    of_validation : bool
+        They are taken from data of the size that the validation has.
     endless : bool
         The data may not end by themselves, so that a step too many gets samples of a further pass.
     """
@@ -49,6 +51,7 @@ class Steps:
     samples: int | None = None
     stays: bool = False
     endless: bool = False
+    of_validation: bool = False
 
 
 def scale(cell: PythonCell, steps: Steps, old: int, new: int, edits: list[CellEdit]) -> str:
@@ -81,7 +84,7 @@ def scale(cell: PythonCell, steps: Steps, old: int, new: int, edits: list[CellEd
             f"`{steps.name}` {where}cannot be followed, and has to grow as the batch shrinks: an epoch would no longer "
             "see all samples"
         )
-    if steps.samples is None and remainder and steps.name != "validation_steps":
+    if steps.samples is None and remainder and steps.name != "validation_steps" and not steps.of_validation:
         raise RefusedError(f"`{steps.name}` is {steps.value}, and no whole number of batches of {new} takes its place")
     count = -(-steps.value * old // new) if steps.samples is None else -(-steps.samples // new)
     start, end = cell.start(steps.expr), cell.end(steps.expr)
