@@ -83,7 +83,7 @@ def in_pieces(**known):
 def test_what_finds_room_only_in_a_fresh_kernel_takes_effect_there_and_says_why():
     found = with_estimate(proposal(effect=Effect(batch=(128, 16))), in_pieces())
     assert found.takes_effect == "restart"
-    assert "pieces of at most 16.0 MiB, with 11.0 left to take" in found.caveats[0]
+    assert "pieces of at most 16.0 MiB, with 11.0 of the device left to take" in found.caveats[0]
     assert [(one.label, one.source, one.takes_effect) for one in found.choices] == [
         ("Without a restart", "new", "rerun")
     ]

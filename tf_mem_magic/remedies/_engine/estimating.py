@@ -57,16 +57,17 @@ def _pieces(dump: Dump, limit: int, sure: bool) -> str:
     """Say why the pool of this kernel has no room: its pieces are too small, or may be for what runs at once."""
     largest = max(dump.regions)
     unit = brief_unit([largest])
-    made_of = (
-        f"The pool of this kernel is made of pieces of at most {size(largest, unit)}, with "
-        f"{unit.text(max(limit - sum(dump.regions), 0))} left to take: "
-    )
+    left = max(limit - sum(dump.regions), 0)
+    taking = f"{unit.text(left)} of the device left to take" if float(unit.text(left)) else "nothing left to take"
     why = (
-        "something that the changed cell needs at once is larger, however much is free"
+        "what the changed cell needs at once finds no room there, however much is free"
         if sure
         else "two operations that run at the same time may not both find room there"
     )
-    return f"{made_of}{why}. A fresh kernel takes other pieces."
+    return (
+        f"The pool of this kernel is made of pieces of at most {size(largest, unit)}, with {taking}: {why}. A fresh "
+        "kernel takes other pieces."
+    )
 
 
 _THREADS = "TF_NUM_INTEROP_THREADS"
