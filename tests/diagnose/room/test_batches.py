@@ -29,6 +29,11 @@ def test_a_batch_that_finds_room_in_the_pieces_comes_before_a_larger_one_that_ta
     assert (larger, found, rooms) == (768, 512, ["fresh", "here"])
 
 
+def test_a_batch_of_less_than_an_eighth_that_may_fit_here_comes_after_a_larger_one_in_a_fresh_process():
+    recording, diagnosis = failed(limit=50 * MIB)
+    assert batch_to_try(recording, diagnosis, 128, 128) >= 16
+
+
 def test_where_nothing_can_be_estimated_no_batch_is_chosen():
     recording, diagnosis = in_one_piece(compiled=True)
     assert batch_to_try(recording, diagnosis, BATCH, BATCH) is None

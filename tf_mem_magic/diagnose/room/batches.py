@@ -14,9 +14,9 @@ def batch_to_try(
 ) -> int | None:
     """Choose a batch size under ``below`` where ``batch`` ran out, and ``extra`` is changed as well.
 
-    It is :func:`~tf_mem_magic.diagnose.expected.largest_batch`, where that finds room in the pool of this process, or
-    may and is sure to fit. Else it is the largest that finds room there in whichever way the step runs, no less than
-    an eighth of ``below``; or, as a restart is needed anyway, the largest that finds room in a new process.
+    It is :func:`~tf_mem_magic.diagnose.expected.largest_batch`, where that is no less than an eighth of ``below`` and
+    finds room in the pool of this process, or may and is sure to fit. Else it is the largest that finds room there in
+    whichever way the step runs, no less than an eighth; or the largest that finds room in a new process.
     """
     found = largest_batch(recording, diagnosis, batch, below, extra)
     if found is None:
@@ -29,16 +29,20 @@ def batch_to_try(
     def room(one: int) -> Room | None:
         return room_for(recording, diagnosis, after(one))
 
+    least = below // LEAST_SHARE
     first = found or max(below // 2, 1)
-    if room(first) in (None, "here") or (room(first) == "perhaps" and surely_fits(recording, diagnosis, after(first))):
+    fits = room(first) in (None, "here") or (
+        room(first) == "perhaps" and surely_fits(recording, diagnosis, after(first))
+    )
+    if fits and (found >= least or room(first) is None):
         return found
     sizes = batch_sizes(below)
-    here = (one for one in sizes if one >= below // LEAST_SHARE and room(one) == "here")
+    here = (one for one in sizes if one >= least and room(one) == "here")
     fresh = (
         one
         for copied in (True, False)
         for one in sizes
-        if room_in_fresh(recording, diagnosis, after(one), copied) is not None
+        if (one >= least or not fits) and room_in_fresh(recording, diagnosis, after(one), copied) is not None
     )
     return next(here, None) or next(fresh, None) or found
 
