@@ -64,6 +64,15 @@ def test_where_enough_is_left_to_take_for_one_of_two_buffers_there_is_room_perha
     assert room_in_fresh(recording, diagnosis, Effect(batch=(128, 16))) == "alone"
 
 
+def test_the_largest_region_may_be_taken_in_part_by_what_outlasts_the_failure():
+    """21 MiB are one piece for a buffer of 17, but not where a quarter of them is something else's."""
+    regions = (2 * MIB, 4 * MIB, 8 * MIB, 21 * MIB)
+    recording, diagnosis = failed(limit=42 * MIB, regions=regions)
+    assert room_for(recording, diagnosis, Effect(batch=(128, 16))) == "alone"
+    whole = failed(limit=42 * MIB, regions=(*regions[:3], 28 * MIB))
+    assert room_for(*whole, Effect(batch=(128, 16))) == "perhaps"
+
+
 def test_the_peak_in_a_new_process_counts_whole_chunks():
     """A buffer of 17 MiB takes a region of 32; where no way of running fits, there is no peak to tell."""
     recording, diagnosis = failed()

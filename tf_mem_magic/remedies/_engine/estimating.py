@@ -40,7 +40,9 @@ def _where_there_is_room(answer: Proposal, context: Context) -> Proposal:
     if room == "nowhere":
         return replace(answer, doubtful=True)
     how = room if room != "perhaps" else room_in_fresh(recording, diagnosis, answer.effect)
-    if how is None or (room == "perhaps" and surely_fits(recording, diagnosis, answer.effect)):
+    if how is None:
+        return replace(answer, doubtful=True)
+    if room == "perhaps" and surely_fits(recording, diagnosis, answer.effect):
         return answer
     told = _pieces(dump, diagnosis.limit or 0, sure=room != "perhaps")
     fresh = replace(

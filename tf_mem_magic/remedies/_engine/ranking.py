@@ -132,7 +132,7 @@ def _fits(answer: Proposal, limit: int | None) -> int:
     word = answer.estimate.word(limit) if answer.estimate is not None and limit is not None else ""
     if word == "no":
         return 2
-    return 0 if answer.answers_cause or word in ("fits", "likely") else 1
+    return 0 if answer.answers_cause or (word in ("fits", "likely") and not answer.doubtful) else 1
 
 
 def _rank(answer: Proposal | Declined) -> tuple[int, ...]:
