@@ -1,5 +1,6 @@
 """The peak of a step from its operations."""
 
+from dataclasses import replace
 from math import prod
 
 import pytest
@@ -93,12 +94,22 @@ def test_a_sum_over_axes_between_others_takes_a_copy(given, kept, copied):
     assert temporary_bytes(made.step((at, 0)), at, PROCESSOR) == copied * prod(given) * 4
 
 
-@pytest.mark.parametrize(("dtype", "copied"), [("float16", True), ("bfloat16", False), ("float32", False)])
-def test_a_product_of_float16_takes_its_matrices_in_32_bits(dtype, copied):
+@pytest.mark.parametrize(
+    ("dtype", "onednn", "copied"),
+    [
+        ("float16", False, True),
+        ("bfloat16", False, True),
+        ("bfloat16", True, False),
+        ("float32", False, False),
+        ("float32", True, False),
+    ],
+)
+def test_a_product_in_16_bits_takes_its_matrices_in_32_unless_onednn_computes_it(dtype, onednn, copied):
     made = Maker()
     a, b = made.op("Relu", "a", shape=(64, 32), dtype=dtype), made.op("Relu", "b", shape=(32, 16), dtype=dtype)
     at, _ = made.op("MatMul", "product", a, b, shape=(64, 16), dtype=dtype)
-    assert temporary_bytes(made.step((at, 0)), at, PROCESSOR) == copied * (64 * 32 + 32 * 16 + 64 * 16) * 4
+    processor = replace(PROCESSOR, onednn=onednn)
+    assert temporary_bytes(made.step((at, 0)), at, processor) == copied * (64 * 32 + 32 * 16 + 64 * 16) * 4
 
 
 @pytest.mark.parametrize(("channels", "batch", "samples"), [(16, 64, 12), (16, 1, 1), (1, 4, 0)])

@@ -133,10 +133,12 @@ class Processor:
     """A processor, as TensorFlow's kernels for it see it.
 
     ``cache``: bytes of its last-level cache, 0: unknown. ``threads``: how many of them one operation may use.
+    ``onednn``: the kernels are oneDNN's where it has some.
     """
 
     cache: int = 0
     threads: int = 1
+    onednn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,8 @@ class StepFacts:
         on another device, or it is unknown.
     threads : int
         How many threads one operation may use on the CPU; 0: the step ran on another device.
+    onednn : bool
+        TensorFlow computed with oneDNN's kernels on the CPU.
     data : tuple of tuple of (int or None)
         The shapes of what the step drew from the data, as they were when it failed.
     length : int or None
@@ -196,6 +200,7 @@ class StepFacts:
     length: int | None = None
     threads: int = 0
     classes: tuple[str, ...] = ()
+    onednn: bool = False
 
     @property
     def processor(self) -> Processor | None:
@@ -203,7 +208,7 @@ class StepFacts:
 
         Recordings of earlier versions do not tell its threads; two at once are then assumed.
         """
-        return Processor(self.cache, self.threads or 2) if self.cache or self.threads else None
+        return Processor(self.cache, self.threads or 2, self.onednn) if self.cache or self.threads else None
 
     @property
     def steps(self) -> tuple[Step, ...]:

@@ -31,7 +31,7 @@ def temporary_bytes(step: Step, at: int, processor: Processor) -> int:
     - The filter's gradient of a depthwise convolution is made for each sample (depthwise_conv_grad_op.cc).
     - The gradient of a maximum finds the places of the maxima again (maxpooling_op.cc).
     - A sum over axes that lie between others is made of a transposed copy (reduction_ops_common.h).
-    - A product of matrices of float16 is computed in 32 bits (matmul_op_impl.h).
+    - A product of matrices in 16 bits is computed in 32 (matmul_op_impl.h), but for bfloat16 by oneDNN.
     """
     node = step.nodes[at]
     if node.kind not in _KINDS:
@@ -42,7 +42,7 @@ def temporary_bytes(step: Step, at: int, processor: Processor) -> int:
     if node.kind in _REDUCTIONS:
         return _transposed(given[0], node.outputs[0])
     if node.kind == "MatMul":
-        return _in_32_bits(given[0], given[1], node.outputs[0])
+        return _in_32_bits(given[0], given[1], node.outputs[0], processor)
     if node.kind == "DepthwiseConv2dNativeBackpropFilter":
         return _a_filter_each(node.outputs[0], given[2])
     if node.kind == "MaxPoolGrad":
@@ -108,9 +108,9 @@ def _transposed(given: Tensor, out: Tensor) -> int:
     return given.bytes or 0 if groups > _MOST_GROUPS else 0
 
 
-def _in_32_bits(first: Tensor, second: Tensor, out: Tensor) -> int:
-    """Size the copies of matrices of float16 in 32 bits; those of bfloat16 are multiplied as they are."""
-    if out.dtype != "float16":
+def _in_32_bits(first: Tensor, second: Tensor, out: Tensor, processor: Processor) -> int:
+    """Size the copies of matrices in 32 bits, where they have 16; oneDNN multiplies those of bfloat16 as they are."""
+    if out.dtype not in ("float16", "bfloat16") or (out.dtype == "bfloat16" and processor.onednn):
         return 0
     return sum(2 * (one.bytes or 0) for one in (first, second, out))
 

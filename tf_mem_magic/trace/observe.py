@@ -115,6 +115,7 @@ def _observe(
         compiled=flat.compiled,
         cache=processor.cache if processor is not None else 0,
         threads=processor.threads if processor is not None else 0,
+        onednn=processor is not None and processor.onednn,
         data=data_of(flat),
         length=length,
     )
@@ -150,7 +151,17 @@ def this_processor() -> Processor:
         except (OSError, ValueError):
             cache = 0
     threads = tf.config.threading.get_intra_op_parallelism_threads()
-    return Processor(cache, threads or _usable_threads())
+    return Processor(cache, threads or _usable_threads(), _uses_onednn())
+
+
+def _uses_onednn() -> bool:
+    """Whether TensorFlow computes with oneDNN's kernels here: by default where the processor has such instructions."""
+    try:
+        from tensorflow.python.util import _pywrap_util_port
+
+        return bool(_pywrap_util_port.IsMklEnabled())
+    except Exception:
+        return False
 
 
 def _usable_threads() -> int:
