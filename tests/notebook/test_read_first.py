@@ -2,7 +2,7 @@
 
 import pytest
 
-from tf_mem_magic.notebook.read_first import assigned_names, read_first_names, rebuilt_names
+from tf_mem_magic.notebook.read_first import assigned_names, compiled_first, read_first_names, rebuilt_names
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,22 @@ def test_the_names_whose_earlier_value_a_cell_never_reads(source, names):
 
 def test_the_names_whose_earlier_value_a_cell_reads():
     assert frozenset({"x", "fit", "model"}) == read_first_names("y = x + 1\nfit(model, y)")
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("size = 8\nmodel.compile('adam', 'mse')\nmodel.fit(x, y)", {"model"}),
+        ("a.compile('adam')\nb.compile('sgd')", {"a", "b"}),
+        ("model.summary()\nmodel.compile('adam')", set()),
+        ("model.compile(model.optimizer, 'mse')", set()),
+        ("if again:\n    model.compile('adam')", set()),
+        ("for rate in rates:\n    model.compile(Adam(rate))\n    model.fit(x)", set()),
+        ("def rate():\n    return model.optimizer.learning_rate\nmodel.compile(SGD(rate()))", set()),
+        ("done = model.compile('adam')", set()),
+        ("self.model.compile('adam')", set()),
+        ("not python (", set()),
+    ],
+)
+def test_the_models_that_a_cell_compiles_before_it_reads_them(source, names):
+    assert frozenset(names) == compiled_first(source)

@@ -31,6 +31,27 @@ def read_first_names(source: str) -> frozenset[str]:
     return frozenset() if walk is None else frozenset(walk.read_first)
 
 
+def compiled_first(source: str) -> frozenset[str]:
+    """Give the names whose model a statement of the cell's own compiles before anything else of the cell reads them.
+
+    ``model.compile(…)`` puts another optimizer in the place of the one that the model has.
+    """
+    cell = read_cell(source)
+    if isinstance(cell, NotPython):
+        return frozenset()
+    found: set[str] = set()
+    seen: set[str] = set()
+    for statement in cell.tree.body:
+        read = [node.id for node in ast.walk(statement) if isinstance(node, ast.Name)]
+        call = statement.value if isinstance(statement, ast.Expr) else None
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "compile":
+            of = call.func.value
+            if isinstance(of, ast.Name) and of.id not in seen and read.count(of.id) == 1:
+                found.add(of.id)
+        seen.update(read)
+    return frozenset(found)
+
+
 def _walk_of(source: str) -> _Walk | None:
     cell = read_cell(source)
     return None if isinstance(cell, NotPython) else cell.once(_walked)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.facts.kinds import is_a
-from tf_mem_magic.notebook.read_first import assigned_names, rebuilt_names
+from tf_mem_magic.notebook.read_first import assigned_names, compiled_first, rebuilt_names
 from tf_mem_magic.release.counted import bytes_in_use, collect, gained, listed, words
 from tf_mem_magic.release.errors import forget_error
 
@@ -35,7 +35,9 @@ class Released:
         return (f"Released before this run: {listed(self.names)} of the run before it ({back}).",)
 
 
-def release_run(shell: Any, before: Before, source: str, results: list[Any] | None = None) -> Released:
+def release_run(
+    shell: Any, before: Before, source: str, results: list[Any] | None = None, changed: str = ""
+) -> Released:
     """Let go of what a run of ``source`` made, so that running the cell again starts from where that run started.
 
     A name is let go where the run bound it to something new and the next run does not need it: it was unbound
@@ -52,6 +54,8 @@ def release_run(shell: Any, before: Before, source: str, results: list[Any] | No
         The cell as it ran.
     results : list, optional
         What reruns of the cell gave that IPython does not keep under the cell's own number; emptied here.
+    changed : str
+        The cell that runs next: models that it compiles anew first let go of the optimizer that they have.
     """
     counted = bytes_in_use()
     forget_error(shell)
@@ -74,6 +78,7 @@ def release_run(shell: Any, before: Before, source: str, results: list[Any] | No
     if results:
         results.clear()
     _forget_validation(namespace)
+    forget_optimizers(namespace, changed)
     collect()
     return Released(names, gained(counted, bytes_in_use()))
 
@@ -90,6 +95,31 @@ def _forget_validation(namespace: Mapping[str, Any]) -> None:
         try:
             if getattr(model, "_eval_epoch_iterator", None) is not None:
                 model._eval_epoch_iterator = None
+        except Exception:  # a model class with attributes of its own making
+            continue
+
+
+def forget_optimizers(namespace: Mapping[str, Any], source: str) -> None:
+    """Let models that ``source`` compiles before anything else reads them go of their optimizer and training graph.
+
+    ``compile`` would do that too, but both live in circles of references: until Python's collector runs, what the old
+    optimizer keeps for each weight would lie beside what the new one keeps.
+    """
+    from tf_mem_magic.facts.models import find_models
+    from tf_mem_magic.facts.names import reachable
+
+    names = compiled_first(source)
+    called = [value for value in namespace.values() if isinstance(value, types.FunctionType)] if names else []
+    names -= {name for function in called for name in function.__code__.co_names}
+    for name, model in find_models(reachable({name: namespace[name] for name in names if name in namespace})):
+        if name not in names or getattr(model, "optimizer", None) is None:
+            continue
+        try:
+            del model.optimizer  # Keras's own record of what to save goes with the attribute
+            model.optimizer = None
+            model.train_function = None
+            model._compile_config = None
+            model.compiled = False
         except Exception:  # a model class with attributes of its own making
             continue
 

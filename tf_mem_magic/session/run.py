@@ -320,7 +320,8 @@ class CellRun:
         from tf_mem_magic.release.release import release_run
 
         results = [reference() for reference in previous.results]
-        released = release_run(self.host.shell, previous.before, previous.run.cell.source, results)
+        before, source = previous.before, previous.run.cell.source
+        released = release_run(self.host.shell, before, source, results, self.run.cell.source)
         self._notices = (*self._notices, *released.sentences)
 
     def rerun_here(self, key: str) -> Report:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.memory.test_pooled import MIB, convolution
+from tf_mem_magic.core.diagnosis import Part
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import Facts, NamedValue
 from tf_mem_magic.core.recording import Cell, Dump, ErrorText, Recording, Series
@@ -85,6 +86,15 @@ def test_the_peak_in_a_new_process_counts_whole_chunks():
 def test_where_even_a_new_pool_has_no_such_piece_there_is_room_nowhere():
     recording, diagnosis = failed(limit=16 * MIB, regions=(2 * MIB, 4 * MIB, 8 * MIB))
     assert room_for(recording, diagnosis, Effect(batch=(128, 1))) == "nowhere"
+
+
+def test_what_no_name_holds_is_not_there_in_a_new_process():
+    recording, diagnosis = failed()
+    alone = fresh_peak(recording, diagnosis, Effect(batch=(128, 16)))
+    before = replace(recording, before=(("allocator:CPU:0", 8 * MIB),))
+    left = replace(diagnosis, breakdown=(*diagnosis.breakdown, Part("earlier", 8 * MIB, "")))
+    assert fresh_peak(before, left, Effect(batch=(128, 16))) == alone
+    assert fresh_peak(recording, left, Effect(batch=(128, 16))) != alone  # here a name holds them
 
 
 def test_an_array_may_lie_in_the_pool_too():

@@ -11,6 +11,7 @@ from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.proposals import Estimate
 from tf_mem_magic.core.recording import Dump, Recording
 from tf_mem_magic.core.step import StepFacts
+from tf_mem_magic.diagnose.breakdown import find_leftovers
 from tf_mem_magic.diagnose.dump import device_of
 from tf_mem_magic.diagnose.expected import step_at
 from tf_mem_magic.memory.pooled import Pooled
@@ -120,7 +121,9 @@ def _through(
         if step.batch is None or effect.batch[0] < 1:
             return ()
         wanted = max(round(step.batch * effect.batch[1] / effect.batch[0]), 1)
-    held = sorted(_held(diagnosis, step, effect))
+    # What no name holds is not made again in a new process.
+    unnamed = 0 if regions else find_leftovers(recording, diagnosis.device).unnamed or 0
+    held = sorted(_held(diagnosis, step, effect, unnamed))
     if copied:
         held.append(max((v.bytes for v in recording.facts.values if v.device is None and v.kind == _ARRAY), default=0))
     return _ways(step, wanted, int(limit * share), regions, tuple(size for size in held if size))
@@ -136,8 +139,11 @@ def grown_pool(recording: Recording, diagnosis: Diagnosis) -> Dump | None:
     return None
 
 
-def _held(diagnosis: Diagnosis, step: StepFacts, effect: Effect) -> Iterator[int]:
-    """Yield the chunks beside the step after a change: each variable, and the rest by what it is."""
+def _held(diagnosis: Diagnosis, step: StepFacts, effect: Effect, unnamed: int) -> Iterator[int]:
+    """Yield the chunks beside the step after a change: each variable, and the rest by what it is.
+
+    ``unnamed``: the bytes of these that are not there any more.
+    """
     weights = [size for part, _, size in step.variables if part == "weights" and size]
     yield from weights
     if effect.slots is None:
@@ -146,7 +152,7 @@ def _held(diagnosis: Diagnosis, step: StepFacts, effect: Effect) -> Iterator[int
         yield from weights * effect.slots
     if effect.accumulates:
         yield from weights
-    gone = effect.released + effect.to_host
+    gone = effect.released + effect.to_host + unnamed
     for part in diagnosis.breakdown:
         beside = part.kind not in OF_STEP and part.kind not in ("weights", "optimizer")
         if beside or part.kind == "inputs":
