@@ -97,6 +97,15 @@ def test_what_no_name_holds_is_not_there_in_a_new_process():
     assert fresh_peak(recording, left, Effect(batch=(128, 16))) != alone  # here a name holds them
 
 
+def test_two_buffers_at_once_that_only_just_find_room_are_kept_apart():
+    """Both take 65 MiB with the rest: of 70 MiB that is close, of 76 it is not."""
+    rooms = [room_in_fresh(*failed(limit=limit * MIB, batch=1024), Effect(batch=(1024, 8))) for limit in (70, 76)]
+    assert rooms == ["alone", "fresh"]
+    recording, diagnosis = failed(limit=70 * MIB, batch=1024)
+    alone, both = (fresh_peak(recording, diagnosis, Effect(batch=(1024, 8)), at_once) for at_once in (1, 2))
+    assert alone.high < 40 * MIB < 60 * MIB < both.high
+
+
 def test_an_array_may_lie_in_the_pool_too():
     """With 9 MiB of an array in a chunk of 16 there is no region of 32 left for a buffer of 17."""
     recording, diagnosis = failed()

@@ -28,6 +28,9 @@ RESTS = 0.25
 """Share of the largest region that may be taken by what outlasts the run that failed: 0.2 in a notebook that failed
 again with 42 of 51 MiB free."""
 
+CLOSE = 0.9
+"""Share of the limit above which two kernels at once are better kept apart: one that was to need 0.95 of it failed."""
+
 ABOVE = 1.1
 """How far a measured peak lay above the simulated one in a new process, at most."""
 
@@ -87,12 +90,17 @@ def room_in_fresh(recording: Recording, diagnosis: Diagnosis, effect: Effect, co
     ways = _through(recording, diagnosis, effect, (), copied=copied)
     if not ways or any(way.failed for way in ways if way.at_once == 1):
         return None
-    return "alone" if any(way.failed for way in ways) else "fresh"
+    close = CLOSE * (diagnosis.limit or 0)
+    return "alone" if any(way.failed or way.peak > close for way in ways if way.at_once > 1) else "fresh"
 
 
-def fresh_peak(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Estimate | None:
-    """Give the peak to expect in a process that begins, in chunks as they would lie; None without room for it."""
-    found = [way.peak for way in _through(recording, diagnosis, effect, (), 1.0) if not way.failed]
+def fresh_peak(recording: Recording, diagnosis: Diagnosis, effect: Effect, at_once: int = 2) -> Estimate | None:
+    """Give the peak to expect in a process that begins, in chunks as they would lie; None without room for it.
+
+    At most ``at_once`` kernels with temporaries run at a time.
+    """
+    ways = _through(recording, diagnosis, effect, (), 1.0)
+    found = [way.peak for way in ways if not way.failed and way.at_once <= at_once]
     if not found or not diagnosis.limit:
         return None
     high = max(max(found), min(int(max(found) * ABOVE), diagnosis.limit))

@@ -48,7 +48,7 @@ def _where_there_is_room(answer: Proposal, context: Context) -> Proposal:
     fresh = replace(
         answer,
         takes_effect="restart",
-        estimate=fresh_peak(recording, diagnosis, answer.effect) or answer.estimate,
+        estimate=fresh_peak(recording, diagnosis, answer.effect, 1 if how == "alone" else 2) or answer.estimate,
         caveats=(*answer.caveats, told, *((_ONE_BY_ONE,) if how == "alone" else ())),
         choices=(*answer.choices, Choice("Without a restart", answer.source, told)),
     )
