@@ -203,9 +203,12 @@ def _full(lineage: Lineage) -> Outcome | None:
 
 def _completed(proposal: Proposal, outcome: Outcome) -> Proposal:
     """Add what concerns every remedy: how to go on with a model that was trained on, and what XLA leaves behind."""
-    if proposal.takes_effect == "restart" or proposal.new_cell:
+    here = any(c.source == proposal.source and c.takes_effect == "rerun" for c in proposal.choices)
+    if proposal.new_cell or (proposal.takes_effect == "restart" and not here):
         return proposal
     choices = (*proposal.choices, *_choices_again(proposal, outcome))
+    if proposal.takes_effect == "restart":
+        return replace(proposal, choices=choices)
     if outcome.diagnosis is None or not outcome.diagnosis.jit:
         return replace(proposal, choices=choices)
     return replace(

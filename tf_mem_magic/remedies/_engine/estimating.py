@@ -62,7 +62,7 @@ def _pieces(dump: Dump, limit: int, sure: bool) -> str:
     left = max(limit - sum(dump.regions), 0)
     taking = f"{unit.text(left)} of the device left to take" if float(unit.text(left)) else "nothing left to take"
     why = (
-        "what the changed cell needs at once finds no room there, however much is free"
+        "what the changed cell needs at once is not expected to find room there, however much is free"
         if sure
         else "two operations that run at the same time may not both find room there"
     )
