@@ -6,6 +6,7 @@ import pytest
 
 from tests.diagnose.test_chunks import FULL, WEIGHT, run
 from tests.memory.steps import KIB, dense_stack
+from tf_mem_magic.core.diagnosis import Part
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.recording import Dump
 from tf_mem_magic.core.step import pack
@@ -209,3 +210,15 @@ def test_what_chunks_have_beyond_the_request_widens_the_range_upwards():
     tight, loose = expected(recording, diagnosis, half), expected(rounded, diagnose(rounded), half)
     assert loose.high > 1.1 * tight.high
     assert loose.low < 1.15 * tight.low
+
+
+def test_in_a_validation_what_is_no_tensor_of_its_step_stays_at_any_batch():
+    """The training's last batch is held beside it: 4 MiB that a smaller validation batch does not make smaller."""
+    recording, diagnosis = failed()
+    parts = tuple(part for part in diagnosis.breakdown if part.kind == "weights")
+    held = replace(diagnosis, breakdown=(*parts, Part("other", 4 * MIB, "")), in_use=8 * WEIGHT + 4 * MIB)
+    validating = replace(recording, facts=replace(recording.facts, validating=True))
+    quarter = Effect(batch=(BATCH, BATCH // 4))
+    without, beside = (expected(run, held, quarter) for run in (recording, validating))
+    assert beside.low - without.low > 3 * MIB
+    assert beside.low >= 8 * WEIGHT + 4 * MIB

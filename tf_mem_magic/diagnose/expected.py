@@ -82,7 +82,9 @@ def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Esti
     seen = diagnosis.of_step - parts.get("rounding", 0) - parts.get("inputs", 0) + (diagnosis.requested or 0)
     # On a processor it follows from the sources; on other devices it is what the failed run held, at any batch size.
     workspace = parts.get("workspace", 0) if step.processor is None else 0
-    seen, stays = seen - workspace, stays + workspace
+    # In a validation the training's last batch is held beside its step: what is no tensor of that stays.
+    training = parts.get("other", 0) if recording.facts.validating else 0
+    seen, stays = seen - workspace - training, stays + workspace + training
     lower, upper = (max(seen / max(bound, 1), 1.0) for bound in (now.low, now.high))
     inputs = parts.get("inputs", 0)
     # Where chunks were much larger than what was asked for they may be so again.
