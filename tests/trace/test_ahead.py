@@ -134,6 +134,11 @@ last_alone = keras.Sequential([keras.Input((7, 4)), L.LSTM(8), L.Dense(1)])
 last_alone.compile("sgd", "mse", jit_compile=False)
 found["rounds"] = [node.trips for node in observe_ahead("model", last_alone).steps[0].nodes if node.body is not None]
 
+swish = keras.Sequential([keras.Input((4,)), L.Dense(8, activation="swish"), L.Dense(1)])
+swish.compile("sgd", "mse", jit_compile=False)
+found["left out"] = [node.kind for node in observe_ahead("model", swish).steps[0].nodes
+                     if node.kind in ("Mul", "AddV2") and max(node.shares, default=-1) >= 0 and node.outputs[0].shape == (32, 8)]
+
 class Gan(keras.Model):
     def __init__(self):
         super().__init__()
@@ -277,6 +282,12 @@ def test_a_length_can_be_given_and_a_model_for_one_batch_size_keeps_it(found):
 @pytest.mark.tf
 def test_a_loop_that_gives_its_last_output_alone_runs_for_each_of_its_inputs(found):
     assert found["rounds"] == [7, 7]
+
+
+@pytest.mark.tf
+def test_a_product_with_one_is_no_tensor_of_its_own(found):
+    """``swish`` computes ``x * sigmoid(1 * x)``, and its gradient so again."""
+    assert "Mul" in found["left out"]
 
 
 @pytest.mark.tf

@@ -8,6 +8,9 @@ from tf_mem_magic.core.step import WIDTHS, Node, Step, Tensor
 from tf_mem_magic.trace.flatten import Flat
 
 _SAME_IF_EQUAL = frozenset({"BroadcastTo", "Tile", "MirrorPad", "PadV2", "Pad", "ConcatV2"})
+_NEUTRAL = {"Mul": (1.0, True), "RealDiv": (1.0, False), "AddV2": (0.0, True), "Sub": (0.0, False)}
+"""Operations with a number that changes nothing, and whether it may stand first too."""
+
 _ALIGNED = 64
 """Bytes to which TensorFlow wants a buffer aligned: a slice that is not gets one of its own (EIGEN_MAX_ALIGN_BYTES)."""
 
@@ -62,6 +65,8 @@ def _shared(op: Any, output: int) -> int:
     if kind in _SAME_IF_EQUAL:
         equal = [i for i, t in enumerate(inputs) if t.dtype == op.outputs[output].dtype and _plain(t) == out]
         return equal[0] if equal else -1
+    if kind in _NEUTRAL and len(inputs) == 2:
+        return _unchanged(kind, inputs, out)
     if kind == "Transpose" and inputs:
         given = _plain(inputs[0])
         # Kernels that only move dimensions of size 1 give the same buffer on.
@@ -71,6 +76,30 @@ def _shared(op: Any, output: int) -> int:
         source = 1 if kind == "Split" else 0
         return source if _is_slice_of_rows(op, inputs[source], out) else -1
     return -1
+
+
+def _unchanged(kind: str, inputs: list[Any], out: tuple[int, ...]) -> int:
+    """Say which input a product with 1, or a sum with 0, is: TensorFlow's optimizer leaves such operations out.
+
+    (SimplifyArithmeticOperations in constant_folding.cc; Keras's ``swish`` multiplies by a factor that is 1.)
+    """
+    neutral, both = _NEUTRAL[kind]
+    for place, other in ((1, 0), (0, 1)) if both else ((1, 0),):
+        if _plain(inputs[other]) == out and _scalar(inputs[place]) == neutral:
+            return other
+    return -1
+
+
+def _scalar(tensor: Any) -> float | None:
+    """Give the number that a tensor is, where it is one constant number."""
+    from tensorflow.python.framework import tensor_util
+
+    while tensor.op.type in ("Identity", "StopGradient", "Cast") and tensor.op.inputs:
+        tensor = tensor.op.inputs[0]
+    if tensor.op.type != "Const" or tensor.shape.rank != 0 or tensor.dtype.base_dtype.name not in WIDTHS:
+        return None
+    value = tensor_util.constant_value(tensor)
+    return None if value is None else float(value)
 
 
 def _constant_order(perm: Any, shape: tuple[int, ...] | None) -> bool:
