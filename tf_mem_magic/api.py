@@ -292,8 +292,8 @@ def record(name: str = "record()", *, interval: float = DEFAULT_INTERVAL, trace:
     """
     import sys
 
+    from tf_mem_magic.record.after_failure import with_traces
     from tf_mem_magic.record.script import Script
-    from tf_mem_magic.trace.observe import with_step
 
     frame = sys._getframe(2)
     script = Script(name, frame.f_globals, frame.f_code.co_filename, interval, trace)
@@ -311,7 +311,7 @@ def record(name: str = "record()", *, interval: float = DEFAULT_INTERVAL, trace:
         failed = error
         raise
     finally:
-        script.finish(failed, tell, with_step)
+        script.finish(failed, tell, with_traces)
         failed = None
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from tf_mem_magic.core.units import named_kind
-from tf_mem_magic.remedies.mixed_precision.probe import final_layers, rounds_ids
+from tf_mem_magic.remedies.mixed_precision.probe import layers_to_change, rounds_ids
 
 POLICIES = ("mixed_float16", "mixed_bfloat16", "float32")
 
@@ -120,12 +119,10 @@ def _scales_loss(model: Any) -> bool:
 
 
 def _convert(model: Any, policy: str) -> None:
-    keep = {id(layer) for layer in _float32_layers(model)}
     original = _originals[model] = _Original(policy)
-    for layer in model._flatten_layers():
-        if layer.dtype_policy.name == "float32" and id(layer) not in keep:
-            original.policies[layer] = layer.dtype_policy
-            layer.dtype_policy = policy
+    for layer in layers_to_change(model):
+        original.policies[layer] = layer.dtype_policy
+        layer.dtype_policy = policy
     if policy == "mixed_float16":
         for trainer in _trainers(model):
             _scale_loss(trainer, original)
@@ -179,9 +176,3 @@ def _trainers(model: Any) -> list[Any]:
     from keras import Model
 
     return [layer for layer in model._flatten_layers() if isinstance(layer, Model)]
-
-
-def _float32_layers(model: Any) -> Iterator[Any]:
-    """Yield the layers that stay in float32, with everything inside them."""
-    for layer in final_layers(model):
-        yield from layer._flatten_layers()

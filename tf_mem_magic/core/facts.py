@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from tf_mem_magic.core.step import StepFacts
+from tf_mem_magic.core.step import PolicyTrial, StepFacts
 
 Scalar = int | float | bool | str | None
 
@@ -31,7 +31,8 @@ class ModelFacts:
     to the error held it, under this name. ``rowwise``: in inference it surely computes each sample on its own.
     ``own_step``: its class has a ``train_step`` that is not Keras's (None: not known). ``own_layers`` are the classes
     in it, its own included, whose ``call`` Keras did not write. ``halving`` counts the layers with weights that a
-    16-bit policy would change, without those that give the outputs (None: not known).
+    16-bit policy would change, without those that give the outputs (None: not known). ``trial`` is what became of
+    16-bit compute when it was tried after the failure (None: nothing of the model asks for that).
     """
 
     name: str
@@ -60,6 +61,7 @@ class ModelFacts:
     own_step: bool | None = None
     own_layers: tuple[str, ...] = ()
     halving: int | None = None
+    trial: PolicyTrial | None = None
 
     @property
     def is_new(self) -> bool:

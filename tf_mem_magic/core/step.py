@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from typing import Literal
 
 WIDTHS = {
     "float16": 2,
@@ -293,3 +294,34 @@ class TracedSteps:
     unknown_bytes: int = 0
     why_not: str = ""
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTrial:
+    """A dtype policy tried on a model without data: its computation traced, nothing of it run.
+
+    Attributes
+    ----------
+    policy : str
+        The policy (``"mixed_bfloat16"``).
+    outcome : str
+        ``"ok"``, ``"failed"`` or ``"not tried"``.
+    traced : str
+        What it computed: ``"step"`` (a whole step, as its own ``train_step`` has it) or ``"call"`` (a forward pass).
+    where : str
+        The class whose code failed; empty where that is not known.
+    in_model : bool
+        That is the model's own class, whose outputs may be in 32 bits where it is built anew.
+    told : str
+        What Keras or TensorFlow said, in short; or why it was not tried.
+    seconds : float
+        How long the trial took.
+    """
+
+    policy: str
+    outcome: Literal["ok", "failed", "not tried"]
+    traced: Literal["step", "call"] = "call"
+    where: str = ""
+    told: str = ""
+    in_model: bool = False
+    seconds: float = 0.0

@@ -98,6 +98,22 @@ def running_models(frame: FrameType | None) -> list[Any]:
     return [model for model in found if model is not None]
 
 
+@dataclass(frozen=True)
+class KerasCall:
+    """A call of Keras's on the stack: the live model, its method, and what it was given (``epoch_iterator``, ``x``)."""
+
+    model: Any
+    method: str
+    given: dict[str, Any]
+
+
+def calls_of_keras(frame: FrameType | None) -> list[KerasCall]:
+    """List the calls of Keras that compute on the stack, innermost first. They hold live objects: let go of them."""
+    wanted = ("self", "epoch_iterator", "x", "y", "sample_weight")
+    found = ((one.f_code.co_name, _locals(one, wanted)) for one in _keras_frames(frame))
+    return [KerasCall(given.pop("self"), method, given) for method, given in found if given.get("self") is not None]
+
+
 def _locals(frame: FrameType, wanted: tuple[str, ...] = _WANTED) -> dict[str, Any]:
     """Pick the locals that matter; before Python 3.13 the snapshot behind ``f_locals`` would keep the rest alive."""
     snapshot = frame.f_locals

@@ -173,13 +173,13 @@ class CellRun:
         """Make the report of the run."""
         from tf_mem_magic.api import Report
         from tf_mem_magic.explain import explain
-        from tf_mem_magic.trace.observe import with_step
+        from tf_mem_magic.record.after_failure import with_traces
         from tf_mem_magic.views.presenter import is_notable
 
         compiled = compiled_cells(self.host.shell)
         files = frozenset(n for n, number in compiled.items() if number == count or self._compiled.get(n) != number)
         told = self._capture.tell(error, files, count, was_cancelled(error, self._task))
-        recording = with_step(with_garbage(told), error, self.host.shell.user_ns)
+        recording = with_traces(with_garbage(told), error, self.host.shell.user_ns)
         failed = sum(report.status == "oom" for report in self.host.reports)
         recording = replace(recording, failed_before=failed)
         # Offered once for each model, where it was at work: whoever trains it again knows by then.

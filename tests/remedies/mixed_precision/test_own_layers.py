@@ -96,7 +96,7 @@ NEEDS_32 = {
     "a complex number": ("", "return tf.math.real(tf.complex(x, x))", "tf.complex(…)"),
     "in a function beside it": ("", "return spectrum(x)", "tf.signal.fft2d(…)"),
 }  # fmt: skip
-SPECTRUM = "def spectrum(x):\n    return tf.math.real(tf.signal.fft2d(x))\n"
+SPECTRUM = "def spectrum(x):\n    return tf.math.real(tf.signal.fft2d(tf.complex(x, x)))\n"
 
 
 @pytest.mark.parametrize("name", NEEDS_32)

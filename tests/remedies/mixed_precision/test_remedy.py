@@ -15,6 +15,7 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ModelFacts
 from tf_mem_magic.core.proposals import Context, Declined
 from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.core.step import PolicyTrial
 from tf_mem_magic.remedies.mixed_precision.remedy import propose
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -78,6 +79,57 @@ def test_the_device_decides_the_policy(card, policy, caveat):
 def test_it_declines_with_the_reason(reason, answer):
     assert isinstance(answer, Declined), answer
     assert reason in answer.reason
+
+
+NOISY = "class Own(keras.layers.Layer):\n    def call(self, x):\n        return x + tf.random.normal((8,))"
+CLASH = "Input 'y' of 'AddV2' Op has type float32 that does not match type float16 of argument 'x'"
+
+
+def tried(outcome, traced="call", policy="mixed_float16", **more):
+    model = replace(OLD, layers=("Dense", "Own"), own_layers=("Own",), **more)
+    told = {"where": "Own", "told": CLASH} if outcome == "failed" else {}
+    return replace(model, trial=PolicyTrial(policy, outcome, traced, **told))
+
+
+def test_what_was_tried_and_fails_is_declined_with_what_tensorflow_said():
+    answer = ask("model.fit(x)", tried("failed"), line=1)
+    assert isinstance(answer, Declined)
+    assert answer.reason == f"tried without data, `Own` cannot compute in 16 bits: {CLASH}"
+
+
+@pytest.mark.parametrize("earlier", [(), ("import keras\nimport tensorflow as tf", NOISY)], ids=["elsewhere", "read"])
+def test_what_was_tried_and_goes_is_offered_whatever_its_code_looks_like(earlier):
+    assert isinstance(ask("model.fit(x)", replace(tried("ok"), trial=None), line=1, earlier=earlier), Declined)
+    assert ask("model.fit(x)", tried("ok"), line=1, earlier=earlier).title == "16-bit compute"
+
+
+@pytest.mark.parametrize("trial", [tried("not tried"), tried("ok", policy="mixed_bfloat16")], ids=["not", "other"])
+def test_the_code_is_read_where_this_policy_was_not_tried(trial):
+    assert "is not in the notebook" in ask("model.fit(x)", trial, line=1).reason
+
+
+CARD = {"compute_capability": (8, 0)}
+BUILT = (
+    "import keras\nclass Net(keras.Model):\n    def __init__(self):\n        super().__init__()\n"
+    "        self.a = keras.layers.Dense(8)\n        self.out = keras.layers.Dense(1)\n"
+    "    def call(self, x):\n        return self.out(self.a(x))\nmodel = Net()\nmodel.fit(x, y)"
+)
+
+
+@pytest.mark.parametrize(("where", "in_model", "offered"), [("Net", True, True), ("Own", False, False)])
+def test_a_failure_of_the_models_own_class_does_not_count_where_it_is_built_anew(where, in_model, offered):
+    trial = PolicyTrial("mixed_bfloat16", "failed", "step", where, CLASH, in_model)
+    made = replace(NEW, form="subclassed", halving=1, own_layers=("Net",), own_step=False, trial=trial)
+    answer = ask(BUILT, made, line=10, **CARD)
+    assert isinstance(answer, Declined) is not offered
+    if offered:
+        assert 'self.out = keras.layers.Dense(1, dtype="float32")' in answer.source
+
+
+@pytest.mark.parametrize(("traced", "warned"), [("step", False), ("call", True)])
+def test_a_training_step_of_ones_own_that_was_tried_needs_no_warning(traced, warned):
+    answer = ask("model.fit(x)", tried("ok", traced, "mixed_bfloat16", own_step=True), line=1, **CARD)
+    assert ("a float32 tensor mixed with a 16-bit output" in " ".join(answer.caveats)) is warned
 
 
 def test_a_loop_that_scales_its_loss_may_use_float16():

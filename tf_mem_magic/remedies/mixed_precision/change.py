@@ -25,7 +25,7 @@ def change(ask: Ask, place: Computing, policy: str) -> Change:
     RefusedError
         If neither is certain to reach the model, with its outputs in 32 bits.
     """
-    made = [s for s in ask.cell.tree.body if place.model in _targets(s)]
+    made = _made(ask, place)
     start = _start_of_building(ask, place, made)
     if start is None:
         return _change_in_place(ask, place, policy)
@@ -38,6 +38,15 @@ def change(ask: Ask, place: Computing, policy: str) -> Change:
         f"which layer gives the output of `{place.model}` cannot be told from this cell, and that one must stay in "
         '32 bits (dtype="float32")'
     )
+
+
+def is_built_anew(ask: Ask, place: Computing) -> bool:
+    """Tell whether the change is a policy before the model is built, rather than one of the model that is there."""
+    return _start_of_building(ask, place, _made(ask, place)) is not None
+
+
+def _made(ask: Ask, place: Computing) -> list[ast.stmt]:
+    return [s for s in ask.cell.tree.body if place.model in _targets(s)]
 
 
 def _start_of_building(ask: Ask, place: Computing, made: list[ast.stmt]) -> ast.stmt | None:

@@ -40,12 +40,13 @@ def _is_of_keras(function: Any) -> bool:
 
 def halving(model: Any) -> int:
     """Count the layers with weights of their own that a 16-bit policy changes; those that give the outputs stay."""
+    return sum(bool(one._trainable_variables or one._non_trainable_variables) for one in layers_to_change(model))
+
+
+def layers_to_change(model: Any) -> list[Any]:
+    """List the layers of a model, itself included, that a 16-bit policy changes: all but those that give outputs."""
     keep = {id(inner) for layer in final_layers(model) for inner in layer._flatten_layers()}
-    return sum(
-        bool(layer._trainable_variables or layer._non_trainable_variables)
-        for layer in model._flatten_layers()
-        if id(layer) not in keep and layer.dtype_policy.name == "float32"
-    )
+    return [one for one in model._flatten_layers() if id(one) not in keep and one.dtype_policy.name == "float32"]
 
 
 def final_layers(model: Any) -> Iterator[Any]:

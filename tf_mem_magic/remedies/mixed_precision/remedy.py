@@ -9,13 +9,15 @@ from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ModelFacts
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.core.step import PolicyTrial
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.remedies._engine.guards import device_memory, python, uses_keras
 from tf_mem_magic.remedies._engine.question import Ask, remedy
-from tf_mem_magic.remedies.mixed_precision.change import change
+from tf_mem_magic.remedies.mixed_precision.change import change, is_built_anew
 from tf_mem_magic.remedies.mixed_precision.output_layers import all_layers
 from tf_mem_magic.remedies.mixed_precision.own_layers import why_not_in_16_bits
 from tf_mem_magic.remedies.mixed_precision.places import Computing, computing, trained
+from tf_mem_magic.remedies.mixed_precision.policy import choose_policy, cost_of
 
 KEY = "mixed-precision"
 TITLE = "Mixed precision"
@@ -49,9 +51,11 @@ def propose(ask: Ask) -> Proposal:
     _check_scope(ask)
     place = computing(ask)
     model = place.facts
-    _check_model(ask, place)
+    failed_on = ask.diagnosis.device if ask.diagnosis is not None else ""
+    policy, caveats = choose_policy(facts, failed_on)
+    trial = model.trial if model is not None and model.trial is not None and model.trial.policy == policy else None
+    _check_model(ask, place, trial)
     loop = place.own_loop
-    policy, caveats = _choose_policy(facts, ask.diagnosis)
     if loop and policy == "mixed_float16" and not _scales_loss(ask):
         raise RefusedError(
             "float16 needs gradients of a scaled loss, and no loss scaling can be seen where they are taken "
@@ -63,7 +67,7 @@ def propose(ask: Ask) -> Proposal:
             f"`{others[0]}` is trained in this cell too: layers that it shares with `{place.model}` would compute in "
             "float16 there without the loss being scaled"
         )
-    if loop:
+    if loop and not (trial is not None and trial.outcome == "ok" and trial.traced == "step"):
         caveats += ("In your own loop, a float32 tensor mixed with a 16-bit output raises an error: cast it.",)
     changed, undo, more = change(ask, place, policy)
     return Proposal(
@@ -75,7 +79,7 @@ def propose(ask: Ask) -> Proposal:
         caveats=caveats + more + _layer_caveats(model) + _id_caveats(ask.cell, model, facts),
         why=_WHY,
         undo=undo,
-        cost=_cost(_device(facts, ask.diagnosis)),
+        cost=cost_of(facts, failed_on),
         effect=Effect(policy=policy),
     )
 
@@ -94,8 +98,11 @@ def _check_scope(ask: Ask) -> None:
         raise RefusedError("the cell sets its precision itself")
 
 
-def _check_model(ask: Ask, place: Computing) -> None:
-    """Refuse a model that cannot compute in 16 bits, or that would save nothing."""
+def _check_model(ask: Ask, place: Computing, trial: PolicyTrial | None) -> None:
+    """Refuse a model that cannot compute in 16 bits, or that would save nothing.
+
+    What was tried counts; where it was not, the code of its own layers is read.
+    """
     model = place.facts
     listed = all_layers(ask.names, place.model, place.top)
     halving = None if model is None else model.halving
@@ -112,6 +119,13 @@ def _check_model(ask: Ask, place: Computing) -> None:
             f"`{place.model}` passes ids to an Embedding as float32, and 16 bits would round them to other ids: "
             'give its Input dtype="int32" first'
         )
+    # Tried was the model as it is: built anew, one of the notebook's own class gives its outputs in 32 bits.
+    other = trial is not None and trial.in_model and model.form == "subclassed" and is_built_anew(ask, place)
+    if trial is not None and trial.outcome == "failed" and not other:
+        what = f"`{trial.where}`" if trial.where else f"`{place.model}`"
+        raise RefusedError(f"tried without data, {what} cannot compute in 16 bits: {trial.told}")
+    if trial is not None and trial.outcome == "ok":
+        return
     if reason := why_not_in_16_bits(ask.notebook, model):
         raise RefusedError(reason)
 
@@ -119,46 +133,6 @@ def _check_model(ask: Ask, place: Computing) -> None:
 def _with_weights(layers: list[str]) -> list[str]:
     """List the layers that have weights, as far as their classes tell."""
     return [name for name in layers if name not in _WITHOUT_WEIGHTS]
-
-
-SLOWER_ON_CPU = 6
-"""An epoch's processor time took 1.1 to 6.3 times as long, over the models of ``docs/remedies.md``."""
-
-
-def _choose_policy(facts: Facts, diagnosis: Diagnosis | None) -> tuple[str, tuple[str, ...]]:
-    """Choose by the device: bfloat16 needs no loss scaling, but only newer cards compute in it."""
-    device = _device(facts, diagnosis)
-    if device.kind == "TPU":
-        return "mixed_bfloat16", ()
-    if device.kind == "CPU":
-        return "mixed_bfloat16", ("Slower on a CPU: most CPUs compute faster in 32 bits.",)
-    if device.compute_capability is None:
-        return "mixed_float16", (f"It is not known how fast {device.name} computes in 16 bits.",)
-    if device.compute_capability >= (8, 0):
-        return "mixed_bfloat16", ()
-    if device.compute_capability >= (7, 0):
-        return "mixed_float16", ()
-    return "mixed_float16", ("Slower on this card: it has no tensor cores. Memory may still fall.",)
-
-
-def _cost(device: DeviceFacts) -> str:
-    """Say in a few words where 16 bits are known to compute slower."""
-    if device.kind == "CPU":
-        return f"up to {SLOWER_ON_CPU} times slower on CPU"
-    old = device.compute_capability is not None and device.compute_capability < (7, 0)
-    return "slower on this card" if old and device.kind == "GPU" else ""
-
-
-def _device(facts: Facts, diagnosis: Diagnosis | None) -> DeviceFacts:
-    name = diagnosis.device if diagnosis is not None else ""
-    known = facts.device(name)
-    if known is not None:
-        return known
-    if name:
-        kind = name.partition(":")[0]
-        return DeviceFacts(name, "CPU" if kind == "CPU" else "TPU" if kind == "TPU" else "GPU")
-    cards = [d for d in facts.devices if d.kind != "CPU"]
-    return cards[0] if cards else DeviceFacts("CPU:0", "CPU")
 
 
 def _scales_loss(ask: Ask) -> bool:
