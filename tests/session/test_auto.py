@@ -44,7 +44,7 @@ class TestInAKernel:
         got = kernel.run("%%tfmem --on-oom auto --keep any -o rep\n" + body)
         assert (got.status, len(got.errors)) == ("error", 1)
         assert "`data` is a generator" in got.report_text
-        assert kernel.value("(rep.status, len(rep.outcome.offered) > 0, rep.outcome.history)") == ("oom", True, ())
+        assert kernel.value("(rep.status, rep.outcome.history)") == ("oom", ())
 
     def test_a_cell_that_changed_its_own_data_is_not_run_again_on_the_changed_data(self, kernel):
         assert kernel.run("scale = 255.0").status == "ok"
@@ -99,10 +99,13 @@ class TestInAKernel:
         assert all(one["source"] in kernel.value("str(rep)").replace("     | ", "") for one in record["tries"])
 
     def test_what_the_last_remedies_set_is_taken_back_where_nothing_fits(self, kernel):
-        body = BODY.replace("batch_size=16384", "batch_size=len(x)")
+        # Activations alone: a CPU's products would take copies in 32 bits.
+        stack = "[layers.Dense(512)] + [layers.Activation('tanh') for _ in range(8)]"
+        body = BODY.replace('[layers.Dense(512, activation="relu") for _ in range(4)]', stack)
+        body = body.replace("batch_size=16384", "batch_size=len(x)")
         got = kernel.run("%%tfmem --on-oom auto --keep any -o rep\n" + body + "\n1 / 0")
         assert (got.status, len(got.errors)) == ("error", 1)
-        assert "mixed-precision" in kernel.value("[p.key for p in rep.outcome.offered]") or "Mixed" in got.report_text
+        assert "mixed-precision" in kernel.value("[a.key for a in rep.outcome.tries]")
         assert kernel.value("keras.config.dtype_policy().name") == "float32"
 
     def test_a_cell_that_is_tagged_as_parameters_is_never_edited(self, kernel):
