@@ -14,6 +14,7 @@ from tf_mem_magic.notebook.training import binds_model
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.before import LOOPS, before_loops
 from tf_mem_magic.remedies._engine.question import INFERENCE, TRAINING, Ask
+from tf_mem_magic.remedies.mixed_precision.given import given_model, is_parameter
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _MOST = 40
@@ -23,7 +24,8 @@ _MOST = 40
 class Computing:
     """The statement that ran out, its top-level one, the model that computed, and by whose loop.
 
-    ``own_loop``: the gradient is taken by the notebook's code rather than by Keras's own training step.
+    ``own_loop``: the gradient is taken by the notebook's code rather than by Keras's own training step. ``known``: what
+    is known of the model, also where the function that failed has it as a parameter only, a name that no facts bear.
     """
 
     statement: ast.stmt
@@ -32,6 +34,7 @@ class Computing:
     facts: ModelFacts | None
     by_keras: bool
     own_loop: bool
+    known: ModelFacts | None
 
 
 def computing(ask: Ask) -> Computing:
@@ -44,11 +47,12 @@ def computing(ask: Ask) -> Computing:
     """
     place = ask.place
     by_keras = place.by_keras
-    if by_keras and place.facts is None and not _seen_built(ask, place.model):
-        raise RefusedError(ask.why_unknown(place.model))
     if by_keras:
-        own = _own_step(ask, place.facts) or _reaches_tape(ask, place.top)
-        return Computing(place.statement, place.top, place.model, place.facts, True, own)
+        known = place.facts or given_model(ask, place.statement, place.model)
+        if known is None and not _seen_built(ask, place.statement, place.model):
+            raise RefusedError(ask.why_unknown(place.model))
+        own = _own_step(ask, known) or _reaches_tape(ask, place.top)
+        return Computing(place.statement, place.top, place.model, place.facts, True, own, known)
     statement = _statement(ask) or place.statement
     how = _how(ask, statement, place.model)
     makes = any(called_name(call) == "build" for call in ask.failing)
@@ -69,11 +73,16 @@ def computing(ask: Ask) -> Computing:
         unused = f"the line that ran out does not use `{place.model}`"
         raise RefusedError(ask.why_unknown(called) if called else unused)
     own = how == "tape" or _reaches_tape(ask, place.top)
-    return Computing(place.statement, place.top, place.model, place.facts, False, own)
+    return Computing(place.statement, place.top, place.model, place.facts, False, own, place.facts)
 
 
-def _seen_built(ask: Ask, model: str) -> bool:
-    """Whether the cell shows that Keras makes ``model``, where no model of the notebook is known at all."""
+def _seen_built(ask: Ask, statement: ast.stmt, model: str) -> bool:
+    """Whether the cell shows that Keras makes ``model``, where no model of the notebook is known at all.
+
+    What another function makes by that name is no parameter of the one that failed.
+    """
+    if is_parameter(ask, statement, model):
+        return False
     if model not in ask.facts.shadowed and any(m.name == model for m in ask.facts.models):
         return True
     assigned = [n for n in ask.cell.nodes if isinstance(n, ast.Assign) and model in map(ast.unparse, n.targets)]
