@@ -12,6 +12,7 @@ from tf_mem_magic.notebook.batch.steps import Steps, argument
 from tf_mem_magic.notebook.follow.behind import Piece, behind, failing_names, model_names, pieces
 from tf_mem_magic.notebook.follow.entries import key_of
 from tf_mem_magic.notebook.follow.evaluate import evaluate
+from tf_mem_magic.notebook.follow.made_values import made_for_the_batch
 from tf_mem_magic.notebook.follow.made_with import Given, computes_with, given_in
 from tf_mem_magic.notebook.follow.other_uses import follows_at_run_time
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown, merge
@@ -34,7 +35,7 @@ def with_all_that_count_on_it(reader: Reader, setting: Setting, call: ast.Call |
     """
     found = _of_this_cell(reader, setting, call)
     if isinstance(found, Setting):
-        found = _made_with_it(reader, found, call) or found
+        found = _made_with_it(reader, found, call) or _values_made_with_it(reader, found, call) or found
     return found if isinstance(found, Unknown) else _of_earlier_cells(reader, found, call)
 
 
@@ -160,6 +161,15 @@ def _made_with_it(reader: Reader, setting: Setting, call: ast.Call | None) -> Un
                 written = given.name or str(given.number)
                 where = reader.cell.told(given.expr) if here else "an earlier cell"
                 return Unknown(f"{where} makes `{maker}` for batches of {setting.value} (`{written}`): {_THERE}")
+    return None
+
+
+def _values_made_with_it(reader: Reader, setting: Setting, call: ast.Call | None) -> Unknown | None:
+    """Refuse where code computes a batch with a value that an earlier cell made for batches of this size."""
+    for name, given in made_for_the_batch(reader, call):
+        if _is_this_size(reader, setting, given):
+            written = given.name or str(given.number)
+            return Unknown(f"an earlier cell makes `{name}` for batches of {setting.value} (`{written}`): {_THERE}")
     return None
 
 

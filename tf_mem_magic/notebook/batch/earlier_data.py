@@ -30,9 +30,27 @@ def earlier_dataset(reader: Reader, name: ast.Name, known: DatasetFacts) -> Sett
         after = f").apply({module or 'tf'}.data.experimental.assert_cardinality({{count}}))"
         slots = (Slot(known.batch, start, end, f"{name.id}.rebatch(", after, samples, name.id),)
         return Setting(known.batch, slots, imports=() if module else (IMPORT,))
-    uncounted = known.cardinality is not None
+    uncounted = known.cardinality is not None and not _goes_on_for_ever(reader, name)
     slots = (Slot(known.batch, start, end, f"{name.id}.rebatch(", ")", dataset=name.id, uncounted=uncounted),)
     return Setting(known.batch, slots)
+
+
+def _goes_on_for_ever(reader: Reader, data: ast.expr) -> bool:
+    """Tell whether a dataset is repeated without an end where it is used: ``ds.prefetch(1).repeat()``."""
+    parents = reader.scopes.parents
+    method = parents.get(data)
+    call = parents.get(method) if isinstance(method, ast.Attribute) else None
+    if not isinstance(call, ast.Call) or call.func is not method:
+        return False
+    return repeats(call) or (called_name(call) != "take" and _goes_on_for_ever(reader, call))
+
+
+def repeats(call: ast.expr) -> bool:
+    """Tell whether a dataset is given that its last method repeats without an end."""
+    if not isinstance(call, ast.Call) or called_name(call) != "repeat":
+        return False
+    count = call.args[0] if call.args else next((k.value for k in call.keywords if k.arg == "count"), None)
+    return count is None or ast.unparse(count) in ("None", "-1")
 
 
 def _by_attribute(reader: Reader, name: ast.Name, batch: int) -> Setting:

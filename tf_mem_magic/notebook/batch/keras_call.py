@@ -7,6 +7,7 @@ from typing import Literal
 
 from tf_mem_magic.notebook.batch.consumers import is_unlisted
 from tf_mem_magic.notebook.batch.datasets import Arrays, Traced, trace
+from tf_mem_magic.notebook.batch.earlier_data import repeats
 from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.batch.steps import STEPS, argument, first_argument, follows
 from tf_mem_magic.notebook.follow.entries import dict_of_an_earlier_cell, dict_value, key_of
@@ -97,7 +98,8 @@ def _split_again(reader: Reader, data: ast.expr, seen: int, refused: Unknown) ->
         return refused
     written = reader.written(data)
     end = reader.cell.end(data)
-    return Setting(seen, (Slot(seen, end, end, ".rebatch(", ")", dataset=written, uncounted=True),))
+    uncounted = not repeats(data)
+    return Setting(seen, (Slot(seen, end, end, ".rebatch(", ")", dataset=written, uncounted=uncounted),))
 
 
 def _as_seen(reader: Reader, given: ast.expr, seen: int | None, refused: Unknown) -> Setting | Unknown:

@@ -90,14 +90,14 @@ def behind(reader: Reader, roots: Iterable[str], but: Iterable[str] = ()) -> lis
         if name in seen:
             continue
         seen.add(name)
-        for piece in _of(reader, name):
+        for piece in made_by(reader, name):
             if id(piece) not in found:
                 found[id(piece)] = piece
                 queue += sorted(piece.words - seen)
     return list(found.values())
 
 
-def _of(reader: Reader, name: str) -> Iterator[Piece]:
+def made_by(reader: Reader, name: str) -> Iterator[Piece]:
     """Yield what made the value of ``name``: the last statement that binds it, and what changed it since.
 
     Nothing of the notebook made what is only imported, or comes with Python.
