@@ -121,7 +121,8 @@ class DeviceFacts:
 class NamedValue:
     """A value that a name of the notebook holds: ``bytes`` on ``device`` (None: host memory).
 
-    ``origin`` is ``"earlier"`` (it existed before the cell) or ``"cell"`` (the cell made it). ``keeps_model``: what it
+    ``origin`` is ``"earlier"`` (it existed before the cell) or ``"cell"`` (the cell made it). ``dtype`` of a container
+    names those of its arrays, and the kinds of what else it holds (``"float32, object"``). ``keeps_model``: what it
     holds is a model that no name holds (that of a ``History``).
     """
 

@@ -18,6 +18,9 @@ _MOST_INSIDE = 200_000
 """Entries looked at in all containers together; where there are many containers, each shows fewer."""
 
 _FEWEST_ENTRIES = 64
+_MOST_TOLD = 256
+"""Entries of one container whose types are told."""
+
 ARRAYS = (
     (("numpy", "ndarray"), "numpy.ndarray"),
     (("tensorflow.python.framework.ops", "EagerTensor"), "tf.Tensor"),
@@ -87,7 +90,7 @@ def _describe(
             device=variable_device(shown),
             origin="earlier" if is_earlier(name, value) else "cell",
             shape=_shape(shown, kind) if alone else None,
-            dtype=_dtype(shown, kind) if alone else None,
+            dtype=_dtype(shown, kind) if alone else _dtypes(value),
         )
     except Exception:
         return None
@@ -110,12 +113,7 @@ def _inner(variable: Any) -> Any:
 def _blocks(value: Any, kinds: Kinds, dull: set[int], most: int) -> list[_Held]:
     """Weigh an object, or what a container holds; ``dull`` are the types that count for nothing, by identity."""
     try:
-        if is_a(value, dict):
-            entries = list(islice(dict.values(value), most))
-        elif is_a(value, (list, tuple)):
-            entries = list(islice((list if is_a(value, list) else tuple).__iter__(value), most))
-        else:
-            entries = [value]
+        entries = _entries(value, most)
     except Exception:  # a dict that another thread fills
         return []
     shown = one_of_each_type(entries)
@@ -124,6 +122,15 @@ def _blocks(value: Any, kinds: Kinds, dull: set[int], most: int) -> list[_Held]:
         return []
     found = (_block(one, kinds) for one in entries if id(type(one)) not in dull)
     return [held for held in found if held is not None]
+
+
+def _entries(value: Any, most: int) -> list[Any]:
+    """List what a container holds, or the object itself; what a class derived from a container says is not asked."""
+    if is_a(value, dict):
+        return list(islice(dict.values(value), most))
+    if is_a(value, (list, tuple)):
+        return list(islice((list if is_a(value, list) else tuple).__iter__(value), most))
+    return [value]
 
 
 def _block(value: Any, kinds: Kinds) -> _Held | None:
@@ -190,3 +197,13 @@ def _dtype(value: Any, kind: str) -> str | None:
         return None
     dtype = _own(value, "dtype") if kind == "numpy.ndarray" else value.dtype
     return str(getattr(dtype, "name", dtype))
+
+
+def _dtypes(container: Any) -> str:
+    """Name what a container holds, each once: the types of arrays' numbers, else the kinds of entries, or ``other``."""
+    kinds = Kinds(ARRAYS)
+    told = dict[str, None]()
+    for one in _entries(container, _MOST_TOLD):
+        kind = kinds.of(one) or "other"
+        told[(_dtype(one, kind) or kind) if kind == "numpy.ndarray" else kind] = None
+    return ", ".join(told)

@@ -240,6 +240,36 @@ def test_texts_are_not_streamed():
     assert isinstance(ask("model.fit(x, y)", values=(array("x", dtype="object"), array("y"))), Declined)
 
 
+@pytest.mark.parametrize(
+    "dtype", ["float32, object", "object, int64", "float32, str224", "float32, other", "tf.Tensor"]
+)
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        ("model.fit(parts, y)", "dict of numpy.ndarray"),
+        ("model.evaluate(x=parts, y=y)", "tuple of numpy.ndarray"),
+        ("p = model.predict(parts, batch_size=64)", "list of numpy.ndarray"),
+        ("def run(given):\n  return model.fit(given, y, epochs=3)\nrun(parts)", "dict of numpy.ndarray"),
+        ("model.fit({'all': parts, 'more': x}, y)", "list of numpy.ndarray"),
+    ],
+)
+def test_containers_that_hold_texts_too_are_not_streamed(call, kind, dtype):
+    """Keras makes tensors of arrays of texts, but takes none of them from a dataset of Python."""
+    parts = NamedValue("parts", 4 << 30, kind, dtype=dtype)
+    assert isinstance(ask(call, values=(parts, array("x"), array("y"))), Declined)
+
+
+def test_containers_of_numbers_are_streamed():
+    parts = NamedValue("parts", 4 << 30, "dict of numpy.ndarray", dtype="float32, int64")
+    assert "apply.stream(parts, y," in ask("model.fit(parts, y)", values=(parts, array("y"))).source
+
+
+def test_validation_data_of_texts_stay_as_they_are():
+    pair = NamedValue("pair", 1 << 30, "tuple of numpy.ndarray", dtype="object, int64")
+    changed = ask("model.fit(x, y, validation_data=pair)", values=(array("x"), array("y"), pair)).source
+    assert "validation_data=pair" in changed
+
+
 def test_small_arrays_are_not_the_reason():
     small = tuple(array(n, shape=(9,)) for n in "xy")
     small = tuple(NamedValue(v.name, 1 << 20, v.kind, None, "earlier", v.shape) for v in small)

@@ -127,12 +127,18 @@ def _of_parameter(reader: Reader, name: ast.Name, depth: int, whole: bool) -> li
 
 
 def _is_array(value: NamedValue) -> bool:
-    number = value.dtype is None or _NUMBERS.fullmatch(value.dtype) is not None
-    return value.kind == "numpy.ndarray" and bool(value.shape) and number
+    return value.kind == "numpy.ndarray" and bool(value.shape) and _are_numbers(value)
 
 
 def _holds_arrays(value: NamedValue) -> bool:
-    return value.kind in ("list of numpy.ndarray", "tuple of numpy.ndarray", "dict of numpy.ndarray")
+    """Whether a container holds arrays of numbers and nothing else: Keras makes tensors of texts, a batch does not."""
+    return value.kind in ("list of numpy.ndarray", "tuple of numpy.ndarray", "dict of numpy.ndarray") and _are_numbers(
+        value
+    )
+
+
+def _are_numbers(value: NamedValue) -> bool:
+    return value.dtype is None or all(_NUMBERS.fullmatch(dtype) for dtype in value.dtype.split(", "))
 
 
 def _is_loaded(reader: Reader, name: ast.Name) -> bool:
