@@ -80,9 +80,16 @@ def setting_of_data(
     known = isinstance(receiver, ast.Name) and reader.facts.model(receiver.id) is not None
     if reader.facts.tensorflow is not None and not known and (not sources or is_unlisted(reader, receiver)):
         return Unknown(f"whether `{ast.unparse(receiver)}` is a Keras model is not known")
+    default = KERAS_DEFAULT
+    asked = argument(call, extra, "steps_per_epoch" if method == "fit" else "steps", None)
+    if target is not None and asked is not None and not _is_none(asked):
+        # Keras cuts arrays into as many batches as steps are asked for (keras ArrayDataAdapter).
+        if seen is None:
+            return Unknown("Keras makes as many batches of the data as steps are asked for: how large was not seen")
+        default = seen
     if given is not None:
-        return Setting(KERAS_DEFAULT, (reader.slot(given, KERAS_DEFAULT),))
-    return default_argument(reader, call, KERAS_DEFAULT)
+        return Setting(default, (reader.slot(given, default),))
+    return default_argument(reader, call, default)
 
 
 _STRATEGIES = ("experimental_distribute_dataset", "distribute_datasets_from_function")

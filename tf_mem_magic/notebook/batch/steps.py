@@ -68,9 +68,13 @@ def scale(cell: PythonCell, steps: Steps, old: int, new: int, edits: list[CellEd
     factor, remainder = divmod(old, new)
     if factor == 1 and not remainder:
         return ""
+    start, end = cell.start(steps.expr), cell.end(steps.expr)
+    plain = isinstance(steps.expr, (ast.Name, ast.Call, ast.Attribute, ast.Subscript))
+    if steps.value is None and steps.stays and remainder and steps.name == "validation_steps":
+        before, after = ("-(-", "") if plain else ("-(-(", ")")
+        edits += [CellEdit(start, start, before), CellEdit(end, end, f"{after} * {old} // {new})")]
+        return f"`validation_steps` becomes {old} / {new} times as many, so that it covers as many samples as before."
     if steps.value is None and steps.stays and not remainder:
-        start, end = cell.start(steps.expr), cell.end(steps.expr)
-        plain = isinstance(steps.expr, (ast.Name, ast.Call, ast.Attribute, ast.Subscript))
         edits += [CellEdit(start, start, f"{factor} * {'' if plain else '('}")]
         edits += [] if plain else [CellEdit(end, end, ")")]
         return (
@@ -87,7 +91,6 @@ def scale(cell: PythonCell, steps: Steps, old: int, new: int, edits: list[CellEd
     if steps.samples is None and remainder and steps.name != "validation_steps" and not steps.of_validation:
         raise RefusedError(f"`{steps.name}` is {steps.value}, and no whole number of batches of {new} takes its place")
     count = -(-steps.value * old // new) if steps.samples is None else -(-steps.samples // new)
-    start, end = cell.start(steps.expr), cell.end(steps.expr)
     if not any(edit.start < end and start < edit.end for edit in edits):
         edits.append(CellEdit(start, end, str(count)))
     return f"`{steps.name}` becomes {count}, so that it covers as many samples as before.{_more(steps)}"

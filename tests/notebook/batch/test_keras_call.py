@@ -1,0 +1,54 @@
+"""Keras cuts arrays into as many batches as steps are asked for, where no batch size is given."""
+
+from __future__ import annotations
+
+import pytest
+
+from tf_mem_magic.core.facts import BatchSeen, Facts, ModelFacts
+from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
+from tf_mem_magic.notebook.batch.search import find_batch
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
+
+
+def found_in(source, *seen):
+    """Find the batch of a cell of one line, with what Keras was seen to use."""
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    return find_batch(cell, Facts(models=(ModelFacts("model"),), batches=seen), frozenset({1}))
+
+
+@pytest.mark.parametrize(
+    ("source", "method", "changed"),
+    [
+        (
+            "model.fit(x, y, epochs=2, steps_per_epoch=60)",
+            "fit",
+            "model.fit(x, y, epochs=2, steps_per_epoch=120, batch_size=500)",
+        ),
+        (
+            "model.fit(x, y, batch_size=None, steps_per_epoch=60)",
+            "fit",
+            "model.fit(x, y, batch_size=500, steps_per_epoch=120)",
+        ),
+        ("model.evaluate(x, y, steps=10)", "evaluate", "model.evaluate(x, y, steps=20, batch_size=500)"),
+        ("model.fit(x, y, steps_per_epoch=N)", "fit", "model.fit(x, y, steps_per_epoch=2 * N, batch_size=500)"),
+    ],
+)
+def test_arrays_come_in_as_many_batches_as_steps_are_asked_for(source, method, changed):
+    found = found_in(source, BatchSeen(method, 1000, "arrays"))
+    assert isinstance(found, BatchFound), found
+    assert found.value == 1000
+    assert set_batch(found, 500)[0] == changed
+
+
+def test_where_the_size_was_not_seen_the_number_of_steps_does_not_tell_it():
+    found = found_in("model.fit(x, y, steps_per_epoch=60)")
+    assert not isinstance(found, BatchFound)
+    assert found.reason == "Keras makes as many batches of the data as steps are asked for: how large was not seen"
+
+
+def test_without_steps_the_size_is_that_of_keras():
+    for source in ("model.fit(x, y)", "model.fit(x, y, steps_per_epoch=None)"):
+        found = found_in(source, BatchSeen("fit", 32, "arrays"))
+        assert isinstance(found, BatchFound), found
+        assert "batch_size=16" in set_batch(found, 16)[0]
