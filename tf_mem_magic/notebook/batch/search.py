@@ -8,7 +8,12 @@ from dataclasses import replace
 from tf_mem_magic.core.facts import BatchSeen, Facts
 from tf_mem_magic.notebook.batch import loops
 from tf_mem_magic.notebook.batch.consumers import keras_calls
-from tf_mem_magic.notebook.batch.counting_on import unknown_counts, unknown_in_validation, with_all_that_count_on_it
+from tf_mem_magic.notebook.batch.counting_on import (
+    counted_on_by_the_model,
+    unknown_counts,
+    unknown_in_validation,
+    with_all_that_count_on_it,
+)
 from tf_mem_magic.notebook.batch.counts import counts_beside, steps_beside, with_counts
 from tf_mem_magic.notebook.batch.fixed import fixed_model, micro_batches, shape_with
 from tf_mem_magic.notebook.batch.found import BatchFound
@@ -166,6 +171,13 @@ def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> Bat
     whole = with_all_that_count_on_it(reader, setting, call)
     if isinstance(whole, Unknown):
         return whole
+    kept = validation.notes and validation.setting is None and validation.batch is None
+    by_name = counted_on_by_the_model(reader, whole, call) if kept else ""
+    if by_name:
+        return Unknown(
+            f"the model counts on `{by_name}` in the validation too, whose data keep their batches: make it smaller "
+            "where it is set, and run the cells from there on again"
+        )
     divisors = find_divisors(reader, call, extra, whole, given)
     slots = tuple(dict.fromkeys((*whole.slots, *divisors)))
     names = whole.names | (validation.setting.names if validation.setting else frozenset())

@@ -84,7 +84,7 @@ def behind(reader: Reader, roots: Iterable[str], but: Iterable[str] = ()) -> lis
     ``but`` are names that are not followed: data that are there already.
     """
     seen, found = set(but), dict[int, Piece]()
-    queue = [name for name in dict.fromkeys(roots) if name not in seen]
+    queue = [name for name in sorted(set(roots)) if name not in seen]  # the same order each time
     while queue and len(found) < _MOST_PIECES:
         name = queue.pop(0)
         if name in seen:
