@@ -77,6 +77,46 @@ def test_what_would_be_declined_by_its_own_name_is_declined_there(source, what, 
     assert reason in answer.reason
 
 
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("def train(net):\n    net.fit(x, y)\ntrain(model)", "train(model)"),
+        ("def show(x, net=None):\n    return net.predict(x)\np = show(x, net=model)", "p = show("),
+        ("async def go(*, net):\n    net.evaluate(x)\nawait go(net=model)", "await go("),
+        (
+            "def outer(m):\n    for _ in range(3):\n        inner(x, m)\n"
+            "def inner(x, m):\n    m.fit(x)\nif ready:\n    outer(model)",
+            "    outer(model)",
+        ),
+    ],
+)
+def test_a_model_of_an_earlier_cell_is_changed_where_the_cell_gives_it(source, words):
+    known = ModelFacts("model", ("Dense",), weight_bytes=4096, steps_before=3, halving=3)
+    lines = ask(
+        source, known, line=next(n for n, s in enumerate(source.splitlines(), 1) if "(x" in s and "." in s)
+    ).source
+    at = next(n for n, line in enumerate(lines.splitlines()) if line.startswith(words))
+    assert lines.splitlines()[at - 1].strip() == 'apply.mixed_precision(model, "mixed_float16")'
+
+
+def test_a_function_that_builds_by_the_same_name_is_not_what_a_parameter_holds():
+    source = BUILD.replace("def build", "def model") + TRAIN + 'table["all"] = [train(m, one, y) for one in parts]'
+    known = ModelFacts("m", ("Dense",), weight_bytes=4096, steps_before=3, halving=3)
+    changed = ask(source, known, line=line_of(source), earlier=("import keras",)).source
+    assert 'apply.mixed_precision(m, "mixed_float16")\ntable["all"] = [train(m' in changed
+    assert "set_dtype_policy" not in changed
+
+
+def test_a_model_around_the_one_that_the_cell_shows_is_not_taken_for_it():
+    source = (
+        TRAIN + "net = Residual(keras.Sequential([keras.layers.LSTM(32), keras.layers.Dense(4)]))\ntrain(net, x, y)"
+    )
+    earlier = "import keras\nclass Residual(keras.Model):\n  def call(self, x):\n    return x + self.inner(x)\n"
+    known = replace(ONE, halving=3, form="subclassed", own_layers=("Residual",))
+    answer = ask(source, known, line=line_of(source), earlier=(earlier,))
+    assert isinstance(answer, Declined), answer.source
+
+
 def test_its_layers_are_told_of_there():
     answer = asked(SPELLINGS[0], replace(ONE, halving=3, layers=("LSTM", "Dense")))
     assert any("an LSTM took" in caveat for caveat in answer.caveats)

@@ -690,13 +690,13 @@ def test_a_function_that_infers_is_left_alone_where_the_model_is_there_before_it
 @pytest.mark.parametrize(
     ("source", "line", "function"),
     [
-        ("def train(net):\n    net.fit(x, y)\ntrain(model)", 2, "train"),
+        ("def train(net):\n    net.fit(x, y)\ntrain(pick(model))", 2, "train"),
         (
-            "def show(images, net=None):\n    found = net.predict(images)\n    return found\nshow(x, net=model)",
+            "def show(images, net=None):\n    found = net.predict(images)\n    return found\nshow(x, net=models[0])",
             2,
             "show",
         ),
-        ("async def go(*, net):\n    net.evaluate(x)\nawait go(net=model)", 2, "go"),
+        ("async def go(*, net):\n    net.evaluate(x)\nawait go(**given)", 2, "go"),
     ],
 )
 def test_a_parameter_is_called_one(source, line, function):

@@ -114,8 +114,7 @@ def _change_in_place(ask: Ask, place: Computing, policy: str) -> Change:
     """Change the model that exists before it trains, by a call that stands in the cell."""
     model = place.facts
     if model is None:
-        unseen = "it could not be seen where the model is built"
-        raise RefusedError(unseen if place.known is None else ask.why_unknown(place.model))
+        raise RefusedError("it could not be seen where the model is built")
     if not model.weight_bytes:
         raise RefusedError(f"`{place.model}` is not built yet: it has no weights")
     if place.own_loop and model.form == "subclassed" and not place.by_keras:

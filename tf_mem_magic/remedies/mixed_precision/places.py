@@ -14,7 +14,7 @@ from tf_mem_magic.notebook.training import binds_model
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.before import LOOPS, before_loops
 from tf_mem_magic.remedies._engine.question import INFERENCE, TRAINING, Ask
-from tf_mem_magic.remedies.mixed_precision.given import given_model, is_parameter
+from tf_mem_magic.remedies.mixed_precision.given import as_given, is_parameter
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _MOST = 40
@@ -24,8 +24,8 @@ _MOST = 40
 class Computing:
     """The statement that ran out, its top-level one, the model that computed, and by whose loop.
 
-    ``own_loop``: the gradient is taken by the notebook's code rather than by Keras's own training step. ``known``: what
-    is known of the model, also where the function that failed has it as a parameter only, a name that no facts bear.
+    ``own_loop``: the gradient is taken by the notebook's code rather than by Keras's own training step. ``written``:
+    the name in the line that ran out, where that is a parameter of a function that the cell gives ``model``.
     """
 
     statement: ast.stmt
@@ -34,7 +34,7 @@ class Computing:
     facts: ModelFacts | None
     by_keras: bool
     own_loop: bool
-    known: ModelFacts | None
+    written: str
 
 
 def computing(ask: Ask) -> Computing:
@@ -48,11 +48,13 @@ def computing(ask: Ask) -> Computing:
     place = ask.place
     by_keras = place.by_keras
     if by_keras:
-        known = place.facts or given_model(ask, place.statement, place.model)
-        if known is None and not _seen_built(ask, place.statement, place.model):
+        written = place.model
+        if place.facts is None:
+            place = as_given(ask, place)
+        if place.facts is None and not _seen_built(ask, place.statement, place.model):
             raise RefusedError(ask.why_unknown(place.model))
-        own = _own_step(ask, known) or _reaches_tape(ask, place.top)
-        return Computing(place.statement, place.top, place.model, place.facts, True, own, known)
+        own = _own_step(ask, place.facts) or _reaches_tape(ask, place.top)
+        return Computing(place.statement, place.top, place.model, place.facts, True, own, written)
     statement = _statement(ask) or place.statement
     how = _how(ask, statement, place.model)
     makes = any(called_name(call) == "build" for call in ask.failing)
@@ -73,7 +75,7 @@ def computing(ask: Ask) -> Computing:
         unused = f"the line that ran out does not use `{place.model}`"
         raise RefusedError(ask.why_unknown(called) if called else unused)
     own = how == "tape" or _reaches_tape(ask, place.top)
-    return Computing(place.statement, place.top, place.model, place.facts, False, own, place.facts)
+    return Computing(place.statement, place.top, place.model, place.facts, False, own, place.model)
 
 
 def _seen_built(ask: Ask, statement: ast.stmt, model: str) -> bool:

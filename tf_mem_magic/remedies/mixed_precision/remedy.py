@@ -50,7 +50,7 @@ def propose(ask: Ask) -> Proposal:
     facts = ask.facts
     _check_scope(ask)
     place = computing(ask)
-    model = place.known
+    model = place.facts
     failed_on = ask.diagnosis.device if ask.diagnosis is not None else ""
     policy, caveats = choose_policy(facts, failed_on)
     trial = model.trial if model is not None and model.trial is not None and model.trial.policy == policy else None
@@ -61,7 +61,7 @@ def propose(ask: Ask) -> Proposal:
             "float16 needs gradients of a scaled loss, and no loss scaling can be seen where they are taken "
             "(optimizer.scale_loss, LossScaleOptimizer)"
         )
-    others = sorted(trained(ask) - {place.model})
+    others = sorted(trained(ask) - {place.model, place.written})
     if others and policy == "mixed_float16":
         raise RefusedError(
             f"`{others[0]}` is trained in this cell too: layers that it shares with `{place.model}` would compute in "
@@ -103,27 +103,26 @@ def _check_model(ask: Ask, place: Computing, trial: PolicyTrial | None) -> None:
 
     What was tried counts; where it was not, the code of its own layers is read.
     """
-    model = place.known
-    named = place.model if model is None else model.name
+    model = place.facts
     listed = all_layers(ask.names, place.model, place.top)
     halving = None if model is None else model.halving
     if halving == 0 or (halving is None and listed is not None and len(_with_weights(listed)) < 2):
         raise RefusedError(
-            f"only the layer that gives the output of `{named}` has weights, and that one stays in 32 bits"
+            f"only the layer that gives the output of `{place.model}` has weights, and that one stays in 32 bits"
         )
     if model is None:
         return
     if model.dtype_policy.startswith("mixed_"):
-        raise RefusedError(f"`{named}` already computes in {model.dtype_policy}")
+        raise RefusedError(f"`{place.model}` already computes in {model.dtype_policy}")
     if model.rounds_ids:
         raise RefusedError(
-            f"`{named}` passes ids to an Embedding as float32, and 16 bits would round them to other ids: "
+            f"`{place.model}` passes ids to an Embedding as float32, and 16 bits would round them to other ids: "
             'give its Input dtype="int32" first'
         )
     # Tried was the model as it is: built anew, one of the notebook's own class gives its outputs in 32 bits.
     other = trial is not None and trial.in_model and model.form == "subclassed" and is_built_anew(ask, place)
     if trial is not None and trial.outcome == "failed" and not other:
-        what = f"`{trial.where}`" if trial.where else f"`{named}`"
+        what = f"`{trial.where}`" if trial.where else f"`{place.model}`"
         raise RefusedError(f"tried without data, {what} cannot compute in 16 bits: {trial.told}")
     if trial is not None and trial.outcome == "ok":
         return
