@@ -12,9 +12,9 @@ from typing import TypeVar, cast
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell, words_of
 from tf_mem_magic.notebook.text.mask import NotPython
 from tf_mem_magic.notebook.text.outline import (
+    calls_of,
     given_names,
     imported_together,
-    may_be_called_often,
     may_bind,
     may_bind_on_top,
     may_give,
@@ -22,7 +22,6 @@ from tf_mem_magic.notebook.text.outline import (
     may_make_on_top,
     may_name,
     may_set,
-    times_called,
 )
 
 T = TypeVar("T")
@@ -189,10 +188,13 @@ class EarlierCells:
 
     def may_call_again(self, name: str) -> bool:
         """Tell whether cells may call a name in more than one place, or in a loop or function."""
-        near = [self.texts[place] for place in self._cut(self._known.with_word(name))]
-        return sum(times_called(name, text) for text in near) > 1 or any(
-            may_be_called_often(name, text) for text in near
-        )
+        places = 0
+        for place in self._cut(self._known.with_word(name)):
+            calls, often = calls_of(name, self.texts[place])
+            places += calls
+            if often or places > 1:
+                return True
+        return False
 
     def at(self, place: int) -> PythonCell | None:
         """Give the cell at a place of :attr:`texts`; None where it is no Python."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tf_mem_magic.notebook.text.outline import (
-    may_be_called_often,
+    calls_of,
     may_bind,
     may_bind_on_top,
     may_import,
@@ -126,7 +126,7 @@ def test_calls_are_counted_but_not_where_the_name_is_defined(text, times):
     ],
 )
 def test_a_call_in_a_loop_or_function_may_run_often(text, often):
-    assert often is may_be_called_often("f", text)
+    assert often is calls_of("f", text)[1]
 
 
 def test_definitions_at_the_left_edge_are_named():

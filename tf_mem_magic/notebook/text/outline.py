@@ -30,8 +30,7 @@ _WORD = re.compile(r"[^\W\d]\w*")
 _AFTER = re.compile(r"[ \t]*[.(]")
 """What is behind a name that only reads what it holds."""
 _DEFINES = re.compile(r"\b(?:def|class)[ \t]+\Z")
-_CHANGES = re.compile(r"[ \t]*\.[^\n=()]*=(?!=)")
-"""What is behind a name of which an attribute is set."""
+_PART = re.compile(r"\w")
 _IMPORTS = re.compile(r"[ \t]*(?:from[ \t]+[\w.]+[ \t]+)?import\b[^;(\\#]*\Z")
 """What a line has before a name that it imports."""
 
@@ -103,18 +102,28 @@ def names_defined(text: str) -> frozenset[str]:
 
 def times_called(name: str, text: str) -> int:
     """Count the places where a text may call a name: it stands before a bracket, and is not defined there."""
-    return sum(
-        _OPENS.match(text, at + len(name)) is not None and not _is_defined(text, at)
-        for at in _standing(name, text, behind_dots=True)
-    )
+    count, at = 0, text.find(name)
+    while at >= 0:
+        end = at + len(name)
+        if _OPENS.match(text, end) is not None and not (at and _PART.match(text, at - 1)):
+            count += not _is_defined(text, at)
+        at = text.find(name, end)
+    return count
 
 
-def may_be_called_often(name: str, text: str) -> bool:
-    """Whether a text may call a name in a loop, or in a function or class, which may run more than once."""
-    calls, top = times_called(name, text), _on_top(text)
-    return calls > 0 and (times_called(name, top) < calls or _loops(top))
+def calls_of(name: str, text: str) -> tuple[int, bool]:
+    """Count the places where a text may call a name, and say whether one may run more than once.
+
+    That may be so in a loop, and in a function or class.
+    """
+    calls = times_called(name, text)
+    if not calls:
+        return 0, False
+    top = _on_top(text)
+    return calls, _loops(top) or times_called(name, top) < calls
 
 
+@lru_cache(maxsize=4096)
 def _loops(text: str) -> bool:
     return ("for" in text or "while" in text) and _LOOP.search(text) is not None
 
@@ -143,19 +152,15 @@ def _opens_a_call(before: str) -> bool:
     return False
 
 
-def _standing(name: str, text: str, *, behind_dots: bool = False) -> Iterator[int]:
-    """Yield where a name begins in a text: whole words, and none behind a dot unless they are asked for."""
-    at = text.find(name)
-    while at >= 0:
-        end, last = at + len(name), text[at - 1 : at]
-        if not (_goes_on(text[end : end + 1]) or _goes_on(last) or (last == "." and not behind_dots)):
-            yield at
-        at = text.find(name, end)
+@lru_cache(maxsize=256)
+def _whole(name: str) -> re.Pattern[str]:
+    """Give what finds a name that is no part of a longer one, and not behind a dot: the name first, which is fast."""
+    return re.compile(rf"{name}(?!\w)(?<![.\w]{name})")
 
 
-def _goes_on(character: str) -> bool:
-    """Whether a word goes on with a character, or with none at the edge of a text."""
-    return character.isalnum() or character == "_"
+def _standing(name: str, text: str) -> Iterator[int]:
+    """Yield where a name begins in a text: whole words, none of them behind a dot."""
+    return (found.start() for found in _whole(name).finditer(text))
 
 
 def _is_defined(text: str, at: int) -> bool:
@@ -185,7 +190,7 @@ def may_bind(name: str, text: str) -> bool:
 def may_set(name: str, text: str) -> bool:
     """Whether a text may set a name of the notebook, or an attribute of it, otherwise than by importing it."""
     whole, text = text, text if "global" in text else _on_top(text)
-    if any(_CHANGES.match(text, at + len(name)) for at in _standing(name, text)):
+    if _changed(name).search(text) is not None:
         return True
     if whole is not text and not may_bind_on_top(name, whole):
         return False
@@ -195,14 +200,26 @@ def may_set(name: str, text: str) -> bool:
     return any(True for _ in _more_than_given(name, _IMPORTED.sub("", text), alone=True))
 
 
+@lru_cache(maxsize=256)
+def _changed(name: str) -> re.Pattern[str]:
+    """Give what finds a name of which an attribute is set."""
+    return re.compile(rf"{name}(?<![.\w]{name})[ \t]*\.[^\n=()]*=(?!=)")
+
+
 def may_import(name: str, text: str) -> bool:
     """Whether a text has a name in an import."""
     if "import" not in text:
         return False
-    places = tuple(_standing(name, text, behind_dots=True))
+    places = tuple(found.start() for found in _word(name).finditer(text))
     if any(_IMPORTS.match(_line_before(text, at)) for at in places):
         return True
     return any(_may_go_on_from_an_import(text, at) for at in places) and name in _imported(text)
+
+
+@lru_cache(maxsize=256)
+def _word(name: str) -> re.Pattern[str]:
+    """Give what finds a name that is no part of a longer one."""
+    return re.compile(rf"{name}(?!\w)(?<!\w{name})")
 
 
 def _line_before(text: str, at: int) -> str:
