@@ -130,13 +130,14 @@ def test_after_a_rerun_that_fits_there_is_more_room_one_click_further(lab, noteb
 
 
 def test_a_model_that_cannot_be_cloned_or_changed_stays_whole(lab, notebook):
-    model = """class Fixed(layers.Dense):
+    model = """class Fixed(layers.Activation):
     def get_config(self): raise NotImplementedError("this layer cannot be cloned")
     @layers.Layer.dtype_policy.setter
     def dtype_policy(self, value):
         if "mixed" in str(getattr(value, "name", value)): raise ValueError("this layer keeps its precision")
         layers.Layer.dtype_policy.fset(self, value)
-stack = [keras.Input((64,))] + [layers.Dense(512, "relu") for _ in range(3)] + [Fixed(512, "relu"), layers.Dense(1)]
+stack = [keras.Input((64,)), layers.Dense(512)] + [layers.Activation("tanh") for _ in range(5)]
+stack += [Fixed("tanh"), layers.Dense(1)]
 model = keras.Sequential(stack)
 model.compile("adam", "mse", jit_compile=False)"""
     last = notebook(SETUP, model, "print({one.compute_dtype for one in model.layers})", FIT)
@@ -154,7 +155,10 @@ model.compile("adam", "mse", jit_compile=False)"""
 
 def test_data_that_can_be_read_only_once_are_named_before_a_rerun_fails_on_them(lab, notebook):
     old = "%%tfmem\nmodel.fit(data, verbose=0);"
-    last = notebook(SETUP, MODEL, "data = ((x, y) for _ in range(1))", old)
+    # Without products: a CPU's kernels copy their matrices into 32 bits.
+    layers = "[layers.Dense(512)] + [layers.Activation('tanh') for _ in range(6)]"
+    model = MODEL.replace('[layers.Dense(512, activation="relu") for _ in range(4)]', layers)
+    last = notebook(SETUP, model, "data = ((x, y) for _ in range(1))", old)
     told = run_to(lab, last, MIXED)
     assert "Used up: data, run the cell that makes it first" in told
     lab.click(MIXED)
