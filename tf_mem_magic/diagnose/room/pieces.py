@@ -129,8 +129,10 @@ def _through(
         if step.batch is None or effect.batch[0] < 1:
             return ()
         wanted = max(round(step.batch * effect.batch[1] / effect.batch[0]), 1)
-    # What no name holds is not made again in a new process.
-    unnamed = 0 if regions else find_leftovers(recording, diagnosis.device).unnamed or 0
+    # Garbage is collected before a rerun; what no name holds is not made again in a new process.
+    unnamed = dict(recording.garbage).get(f"allocator:{diagnosis.device}", 0)
+    if not regions:
+        unnamed = max(unnamed, find_leftovers(recording, diagnosis.device).unnamed or 0)
     held = sorted(_held(diagnosis, step, effect, unnamed))
     if copied:
         held.append(max((v.bytes for v in recording.facts.values if v.device is None and v.kind == _ARRAY), default=0))
