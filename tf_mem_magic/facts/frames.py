@@ -70,17 +70,23 @@ def running_calls(frame: FrameType | None, namespace: Mapping[str, Any]) -> tupl
     return tuple(Frame(file, line, name, file == cell, True) for file, line, name in reversed(shown))
 
 
-def innermost_frames(exception: BaseException | None) -> Iterator[FrameType]:
-    """Yield the frame where each exception of the chain arose; Keras filters its own entries, ``f_back`` has them."""
+def chain_of(exception: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and those that it came of, each once."""
     seen: set[int] = set()
     while exception is not None and id(exception) not in seen:
         seen.add(id(exception))
-        trace = exception.__traceback__
+        yield exception
+        exception = exception.__cause__ or exception.__context__
+
+
+def innermost_frames(exception: BaseException | None) -> Iterator[FrameType]:
+    """Yield the frame where each exception of the chain arose; Keras filters its own entries, ``f_back`` has them."""
+    for one in chain_of(exception):
+        trace = one.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         if trace is not None:
             yield trace.tb_frame
-        exception = exception.__cause__ or exception.__context__
 
 
 def local_names(exception: BaseException | None) -> Iterator[tuple[str, Any]]:
@@ -118,14 +124,11 @@ def _running_frames() -> set[FrameType]:
 def lines_to(exception: BaseException | None) -> Iterator[tuple[FrameType, int]]:
     """Yield the user's frames that led to an error with the line that each was at, innermost first, a few of them."""
     found: dict[FrameType, int] = {}
-    seen: set[int] = set()
-    while exception is not None and id(exception) not in seen:
-        seen.add(id(exception))
-        trace = exception.__traceback__
+    for one in chain_of(exception):
+        trace = one.__traceback__
         while trace is not None:
             if is_user_file(trace.tb_frame.f_code.co_filename):
                 found.setdefault(trace.tb_frame, trace.tb_lineno or 0)
             trace = trace.tb_next
-        exception = exception.__cause__ or exception.__context__
     running = _running_frames()
     yield from [(frame, line) for frame, line in reversed(found.items()) if frame not in running][:MOST_LINES]

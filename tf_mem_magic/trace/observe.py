@@ -18,7 +18,7 @@ from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.step import Processor, StepFacts, pack
 from tf_mem_magic.diagnose.errortext import read_error
 from tf_mem_magic.facts import names
-from tf_mem_magic.facts.frames import local_names
+from tf_mem_magic.facts.frames import chain_of, local_names
 from tf_mem_magic.facts.models import array_bytes, find_models, find_optimizers, training_of
 from tf_mem_magic.memory.rewrites import as_run
 from tf_mem_magic.trace.flatten import TooLargeError
@@ -75,7 +75,7 @@ def _observe(
 ) -> StepFacts:
     if error is None or "tensorflow" not in sys.modules:
         return StepFacts(why_not="no error tells what was running")
-    messages = [str(one) for one in _chain(error)]
+    messages = [str(one) for one in chain_of(error)]
     function = next((name for text in messages if (name := function_named_in(text))), None)
     op = next((name for text in messages if (name := _failed_node(text))), "")
     if any(read_error(text).jit for text in messages):
@@ -172,15 +172,6 @@ def _usable_threads() -> int:
         return os.cpu_count() or 1
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        yield one
-        one = one.__cause__ or one.__context__
-
-
 def _failed_node(message: str) -> str | None:
     found = _NODE.search(message) or _DETECTED.search(message)
     return found[1] if found else None
@@ -204,7 +195,7 @@ def _arguments(error: BaseException, graph: Any) -> list[tuple[int, ...] | None]
 
 def _called_with(error: BaseException) -> Iterator[Any]:
     """Yield what TensorFlow's functions were called with on the way to the error, innermost first."""
-    for one in _chain(error):
+    for one in chain_of(error):
         trace = one.__traceback__
         frames: list[FrameType] = []
         while trace is not None:

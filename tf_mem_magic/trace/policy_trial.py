@@ -20,7 +20,7 @@ from tf_mem_magic.diagnose.cause import diagnose
 from tf_mem_magic.diagnose.errortext import read_error
 from tf_mem_magic.facts import names
 from tf_mem_magic.facts.fit import KerasCall, calls_of_keras
-from tf_mem_magic.facts.frames import innermost_frames, local_names
+from tf_mem_magic.facts.frames import chain_of, innermost_frames, local_names
 from tf_mem_magic.facts.models import find_models, is_keras_2
 from tf_mem_magic.facts.names import stored
 from tf_mem_magic.remedies.mixed_precision.policy import choose_policy
@@ -82,7 +82,7 @@ def with_policy_tried(recording: Recording, error: BaseException | None, namespa
     asked = [one for one in facts.models if _asks_for_it(one)]
     if not asked or error is None or recording.status != "oom" or recording.host_full is not None:
         return recording
-    if sys.modules.get("keras") is None or any(read_error(str(one)).jit for one in _chain(error)):
+    if sys.modules.get("keras") is None or any(read_error(str(one)).jit for one in chain_of(error)):
         return recording  # after an error of XLA's TensorFlow is asked for nothing more
     diagnosis = diagnose(recording)
     if diagnosis is None or diagnosis.device == "host":
@@ -119,15 +119,6 @@ def _live(asked: list[ModelFacts], error: BaseException, namespace: Mapping[str,
                 found[name] = value
                 break
     return found
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        yield one
-        one = one.__cause__ or one.__context__
 
 
 def try_policy(model: Any, policy: str, running: KerasCall | None = None, seconds: float = SECONDS) -> PolicyTrial:

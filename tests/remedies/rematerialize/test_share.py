@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.diagnose.test_expected import BATCH, failed
-from tests.memory.steps import dense_stack, in_blocks
+from tests.memory.steps import Maker, dense_stack, in_blocks
 from tf_mem_magic.core.facts import ModelFacts
 from tf_mem_magic.core.proposals import Context, Proposal
 from tf_mem_magic.core.recording import Cell
@@ -93,11 +93,18 @@ LAYERS = (
 TWICE = (("dense", "dropout", "add"), ("dense_1", "dropout_1", "add_1"))
 
 
-def found(body, before="", layers=LAYERS):
+def step_of(layers, ran=None):
+    """A model of these layers whose step runs an operation of each of ``ran``; left out, of all."""
+    made = Maker()
+    for name in layers if ran is None else ran:
+        made.op("MatMul", f"m_1/{name}_1/MatMul", kib=4)
+    return StepFacts(layers=tuple(layers), classes=tuple(layers.values()), packed=pack([made.step()]))
+
+
+def found(body, before="", **ran):
     source = FUNCTION.format(before, body)
     function = next(s for s in ast.parse(source).body if isinstance(s, ast.FunctionDef) and s.name == "block")
-    step = StepFacts(layers=tuple(name for name, _ in layers), classes=tuple(kind for _, kind in layers))
-    return instances(Block(function, function), Structure(read_notebook(source)), step)
+    return instances(Block(function, function), Structure(read_notebook(source)), step_of(dict(LAYERS), **ran))
 
 
 @pytest.mark.parametrize(
@@ -130,9 +137,21 @@ def test_what_depends_on_more_than_the_text_is_not_known(body):
     assert found(body) == ()
 
 
+def test_a_layer_that_adds_no_operation_belongs_to_its_block():
+    body = "    return layers.Add()([x, layers.Dropout(0.1)(layers.Dense(width)(x))])"
+    assert found(body, ran=("dense", "add", "dense_1")) == TWICE
+
+
 def test_the_layers_of_a_class_are_those_of_its_name():
     cell = ast.parse(CELL).body[0]
-    step = StepFacts(layers=("block", "dense", "block_1"), classes=("Block", "Dense", "Block"))
-    block = Block(cell, cell.body[1])
-    assert instances(block, Structure(read_notebook(CELL)), step) == (("block",), ("block_1",))
-    assert instances(block, Structure(read_notebook(CELL)), None) == ()
+    layers = {"block": "Block", "dense": "Dense", "block_1": "Block"}
+    block, structure = Block(cell, cell.body[1]), Structure(read_notebook(CELL))
+    assert instances(block, structure, step_of(layers)) == (("block",), ("block_1",))
+    assert instances(block, structure, None) == ()
+
+
+def test_the_blocks_of_another_model_of_the_notebook_do_not_count():
+    cell = ast.parse(CELL).body[0]
+    step = step_of({f"block_{n}": "Block" for n in range(2, 8)}, ran=("block_5", "block_6", "block_7"))
+    found = instances(Block(cell, cell.body[1]), Structure(read_notebook(CELL)), step)
+    assert found == (("block_5",), ("block_6",), ("block_7",))

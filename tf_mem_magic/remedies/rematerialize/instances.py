@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 
 from tf_mem_magic.core.step import StepFacts
+from tf_mem_magic.memory.roles import scopes_in
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies.rematerialize.blocks import Block
 from tf_mem_magic.remedies.rematerialize.structure import Structure
@@ -26,13 +27,18 @@ def instances(block: Block, structure: Structure, step: StepFacts | None) -> tup
     if step is None or len(step.classes) != len(step.layers):
         return ()
     layers = [(name, kind) for name, kind in zip(step.layers, step.classes) if kind != "InputLayer"]
+    found: tuple[tuple[str, ...], ...] = ()
     if isinstance(block.definition, ast.ClassDef):
-        return tuple((name,) for name, kind in layers if kind == block.name)
-    try:
-        pattern = list(_applied(block.definition, structure, ()))
-    except _UnclearError:
-        return ()
-    return _runs(layers, pattern) if pattern else ()
+        found = tuple((name,) for name, kind in layers if kind == block.name)
+    else:
+        try:
+            pattern = list(_applied(block.definition, structure, ()))
+        except _UnclearError:
+            return ()
+        found = _runs(layers, pattern) if pattern else ()
+    # Other models of the notebook may have such blocks, too: those count whose operations the step runs.
+    ran = {layer for one in step.steps[:1] for layer in scopes_in(one, step.layers).values()}
+    return tuple(group for group in found if not ran.isdisjoint(group))
 
 
 def _runs(layers: Sequence[tuple[str, str]], pattern: list[str]) -> tuple[tuple[str, ...], ...]:
