@@ -19,6 +19,8 @@ from tf_mem_magic.notebook.text.mask import NotPython, mask, split_lines
 
 T = TypeVar("T")
 _WORD = re.compile(r"[^\W\d]\w*")
+_BETWEEN_WORDS = str.maketrans({chr(n): " " for n in range(128) if not (chr(n).isalnum() or chr(n) == "_")})
+"""Makes a space of everything in plain ASCII that is not part of a word: faster than a pattern that finds the words."""
 
 DEEPEST = 200
 """The most levels that a tree may have. Python's limit is near 1000 calls, and each level takes up to three."""
@@ -160,7 +162,9 @@ def parse(source: str) -> ast.Module | None:
 @lru_cache(maxsize=4096)
 def words_of(source: str) -> frozenset[str]:
     """Give everything in a text that could be a name, without reading it as Python."""
-    return frozenset(_WORD.findall(source))
+    if not source.isascii():
+        return frozenset(_WORD.findall(source))
+    return frozenset(word for word in set(source.translate(_BETWEEN_WORDS).split()) if word[0] > "9")
 
 
 def _read(source: str) -> PythonCell | NotPython:
