@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
+
 DURATIONS = Path(__file__).resolve().parent.parent / ".ci" / "durations.json"
 """Seconds of each file with heavy tests, in CI; ``--write-durations`` measures them anew."""
 
@@ -41,6 +43,11 @@ NEW = 60
 def file_of(test):
     """Give the file of a test or of its report, named from the project's folder."""
     return test.nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    needs.light_test = "" if is_heavy(item) else item.nodeid
 
 
 def is_heavy(item):

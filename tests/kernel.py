@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from jupyter_client.manager import KernelManager
 
+from tests.needs import heavy_test
+
 ROOT = Path(__file__).resolve().parent.parent
 ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
@@ -114,6 +116,7 @@ class Kernel:
     """A kernel of this Python, with the project importable."""
 
     def __init__(self, env: dict[str, str] | None = None, cwd: str | None = None, allow_stdin: bool = False) -> None:
+        heavy_test()
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
         environment |= env or {}
         self.allow_stdin = allow_stdin

@@ -21,3 +21,12 @@ def need(*modules: str) -> None:
     for module in modules:
         if importlib.util.find_spec(module) is None:
             lacking(f"{module} is not installed")
+
+
+def heavy_test() -> None:
+    """See that the running test has a mark that says it takes TensorFlow or a kernel: CI runs it apart by that."""
+    assert not light_test, f"{light_test} starts TensorFlow or a kernel: mark it tf, kernel or browser"
+
+
+light_test = ""
+"""The running test, where it has no such mark."""

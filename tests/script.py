@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.kernel import ROOT
+from tests.needs import heavy_test
 
 
 def found_by(script: str, given: Any, env: Mapping[str, str] | None = None, timeout: float = 850) -> Any:
     """Run ``script`` on the CPU with ``given`` as JSON on its input; give the JSON that it prints after ``FOUND``."""
+    heavy_test()
     quiet = {"TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, "-c", script],

@@ -416,6 +416,12 @@ def test_a_release_is_told_with_its_bytes():
     assert (sentence,) == released.sentences
 
 
+@pytest.mark.tf
+@pytest.mark.kernel
+@pytest.mark.oldest
+@pytest.mark.tf
+@pytest.mark.kernel
+@pytest.mark.oldest
 def test_a_model_that_is_compiled_anew_lets_go_of_the_old_optimizer_before_and_no_other_does(seen):
     """Adam keeps two values for each of 4.2 million weights: 32 MiB."""
     base, other, again, errors = seen["compiled anew"]
