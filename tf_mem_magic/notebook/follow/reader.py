@@ -284,6 +284,11 @@ class Reader:
         return self.cell.nodes
 
     @cached_property
+    def star_imports(self) -> tuple[ast.ImportFrom, ...]:
+        """The imports of every name of a module."""
+        return tuple(n for n in self.nodes if isinstance(n, ast.ImportFrom) and n.names[0].name == "*")
+
+    @cached_property
     def calls(self) -> dict[str, list[ast.Call]]:
         """The calls of the cell, by the last part of what is called."""
         found: dict[str, list[ast.Call]] = {}

@@ -74,8 +74,7 @@ def _name(reader: Reader, expr: ast.Name) -> Setting | Unknown:
 
 
 def _star_import_after(reader: Reader, binding: Binding) -> ast.ImportFrom | None:
-    imports = [n for n in reader.nodes if isinstance(n, ast.ImportFrom) and n.names[0].name == "*"]
-    foreign = [n for n in imports if (n.module or "").split(".")[0] not in _HARMLESS]
+    foreign = [n for n in reader.star_imports if (n.module or "").split(".")[0] not in _HARMLESS]
     return next((n for n in foreign if position(n) > position(binding.node)), None)
 
 
