@@ -54,6 +54,16 @@ SEQUENCE = """class DataGen(keras.utils.Sequence):
         at = slice(i * self.batch_size, (i + 1) * self.batch_size)
         return self.x[at], self.y[at]
 """
+FIXED = SEQUENCE.replace("DataGen", "Fixed").replace("self.batch_size = batch_size", "self.batch_size = 64")
+PAIRS = """class Pairs(keras.utils.Sequence):
+    def __init__(self, x, y, batch_size):
+        self.left = DataGen(x, y, batch_size)
+        self.right = Fixed(x, y, batch_size=batch_size)
+    def __len__(self):
+        return len(self.left)
+    def __getitem__(self, i):
+        return self.left[i][0], self.right[i][1]
+"""
 COUNTED = SEQUENCE.replace(
     "        self.batch_size = batch_size\n",
     "        self.batch_size = batch_size\n        self.n = -(-len(x) // batch_size)\n",
@@ -367,6 +377,27 @@ GENERATORS = [
          accumulates=True),
     Case("generators", "a Sequence of an earlier class made here, by its default",
          "gen = DataGen(x_train, y_train)\nmodel.fit(gen)  # <-", (SEQUENCE, MODEL), 32, accumulates=True),
+    Case("generators", "a Sequence that hands its batch size on",
+         "gen = Pairs(x_train, y_train, 64)\nmodel.fit(gen)  # <-", (SEQUENCE, PAIRS.replace("Fixed", "DataGen"), MODEL), 32,
+         has="y_train, 32)", accumulates=True),
+    *(
+        Case("generators", f"a batch size that is not used: {name}", cell, earlier,
+             reason=f"`{unused}` gets the batch size and does not use it", accumulates="does not use it")
+        for name, cell, earlier, unused in [
+            ("by a part", "gen = Pairs(x_train, y_train, batch_size=64)\nmodel.fit(gen)  # <-",
+             (SEQUENCE, FIXED + PAIRS, MODEL), "Fixed"),
+            ("by a part that takes it later", "gen = Pairs(x_train, y_train, 64)\nmodel.fit(gen)  # <-",
+             (SEQUENCE + FIXED, PAIRS.replace("Fixed(x, y, batch_size=batch_size)", "None").replace(
+                 "self.left = DataGen", "self.bs = batch_size\n        self.left = DataGen").replace(
+                 "self.right[i][1]", "Fixed(self.left.x, self.left.y, self.bs)[i][1]"), MODEL), "Fixed"),
+            ("by a part, in this cell", PAIRS + "BATCH = 64\nmodel.fit(Pairs(x_train, y_train, BATCH))  # <-",
+             (SEQUENCE, FIXED, MODEL), "Fixed"),
+            ("by the class itself", "model.fit(Fixed(x_train, y_train, 64))  # <-", (FIXED, MODEL), "Fixed"),
+            ("by a generator", "model.fit(gen(x_train, y_train, 64), steps_per_epoch=4)  # <-",
+             (MODEL, "def gen(x, y, batch_size):\n    while True:\n        for i in range(0, len(x), 64):\n"
+              "            yield x[i:i + 64], y[i:i + 64]\n"), "gen"),
+        ]
+    ),
     Case("generators", "prediction from a Sequence", "model.predict(test_gen)  # <-",
          (SEQUENCE, "test_gen = DataGen(x_test, y_test)", MODEL), 32, has="test_gen.batch_size = 32",
          accumulates="no gradients"),

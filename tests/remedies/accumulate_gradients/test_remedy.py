@@ -520,6 +520,7 @@ TWICE = "trains in line {} too, with batches that would stay as they are"
         ("for i in range(3):\n    model.fit(x, y, batch_size=64)\n    model.fit(x[9:], y[9:], batch_size=64)\n", 3, 2),
         (FIT + "model.compile('sgd', 'mse')\n" + FIT, 1, 0),
         (FIT + "other.fit(x, y, batch_size=64)\n", 1, 0),
+        ("bs = 64\nmodel.fit(x, y, batch_size=bs)\nscaler.fit(x)\nother.fit(x, y)\nother.predict(x, bs)\n", 2, 0),
         (FIT + "model.evaluate(x, y, batch_size=64)\n", 1, 0),
         ("model.fit(x, y, batch_size=16)\n" + FIT, 2, 0),
         ("bs = 64\nmodel.fit(x, y, batch_size=bs)\nmodel.fit(x, y, batch_size=bs, epochs=9)\n", 2, 0),
@@ -532,6 +533,51 @@ def test_every_training_of_the_model_that_accumulates_gets_smaller_batches(sourc
         assert TWICE.format(declined) in answer.reason
     else:
         assert isinstance(answer, Proposal), answer.reason
+
+
+DATASET = "data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(256).batch(64)\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "other"),
+    [
+        ("bs = 64\nmodel.fit(x, y, batch_size=bs)\nother.fit(x, y, batch_size=bs)\n", 2, 3),
+        ("bs = 64\nold[0].fit(x, y, bs)\nmodel.fit(x, y, batch_size=bs)\n", 3, 2),
+        ("cfg = {'batch_size': 64}\nmodel.fit(x, y, cfg['batch_size'])\nnet.fit(x, y, cfg['batch_size'])\n", 2, 3),
+        (DATASET + "model.fit(data)\nother.fit(data.prefetch(2), epochs=3)\n", 2, 3),
+        ("bs = 64\nmodel.fit(x, y, batch_size=bs)\nother.train_on_batch(x[:bs], y[:bs])\n", 2, 3),
+        ("model.fit(flow)\nif more:\n    other.fit(flow)\n", 1, 3),
+    ],
+)
+def test_another_model_that_trains_by_the_same_batches_would_not_accumulate(source, line, other):
+    earlier = (IMPORTS, 'flow = keras.preprocessing.image.ImageDataGenerator().flow_from_directory("a", batch_size=64)')
+    answer = ask(source, line=line, old=True, earlier=earlier, datasets=(DatasetFacts("flow", "PyDataset", 64, 4),))
+    assert isinstance(answer, Declined), answer.diff
+    assert f"trains in line {other} by the same batches, and would not accumulate" in answer.reason
+
+
+def test_data_of_an_earlier_cell_that_are_split_again_stay_for_another_model():
+    data = (DatasetFacts("train", batch=64, cardinality=4, samples=256),)
+    answer = ask("model.fit(train)\nother.fit(train)\n", line=1, old=True, datasets=data)
+    assert isinstance(answer, Proposal), answer.reason
+    assert answer.source.endswith("assert_cardinality(8)))\nother.fit(train)\n")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "keras.layers.LSTM(8, stateful=True)",
+        "keras.layers.RNN(cells, stateful = True, return_sequences=True)",
+        'keras.layers.GRU(8, **{"stateful": True})',
+        "keras.layers.Bidirectional(keras.layers.SimpleRNN(8, True, stateful=True))",
+    ],
+)
+def test_the_rows_of_a_stateful_layer_go_on_from_those_of_the_batch_before(layer):
+    answer = ask(f"model = keras.Sequential([{layer}])\nmodel.compile('adam', 'mse')\n" + FIT, line=3)
+    assert isinstance(answer, Declined), answer.diff
+    assert "goes on from the same row of the batch before" in answer.reason
+    other = f"model = keras.Sequential([{layer}])\n{FIT}".replace("True", "False")
+    assert isinstance(ask(other, line=2, old=True), Proposal)
 
 
 @pytest.mark.parametrize("second", ["batch_size=64", "batch_size=64, class_weight=w"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tf_mem_magic.notebook.batch import named
 from tf_mem_magic.notebook.batch.earlier_data import earlier_dataset, split_again
-from tf_mem_magic.notebook.batch.generators import draws_a_batch, earlier_helper
+from tf_mem_magic.notebook.batch.generators import draws_a_batch, earlier_helper, unused_by
 from tf_mem_magic.notebook.follow import calls, classes
 from tf_mem_magic.notebook.follow.containers import resolved
 from tf_mem_magic.notebook.follow.entries import batch_keyword, dict_value, double_star
@@ -196,7 +196,8 @@ def _call(reader: Reader, call: ast.Call) -> Traced:
         return _own_function(reader, call, known)
     if isinstance(known, ast.ClassDef):
         return _own_class(reader, call, known)
-    return _foreign(reader, call, name)
+    found = _foreign(reader, call, name)
+    return (unused_by(reader, call) or found) if isinstance(found, Setting) else found
 
 
 def _kept(reader: Reader, call: ast.Call) -> Traced:
@@ -279,11 +280,9 @@ def _batch_parameter(
     stars = double_star(reader, call)
     if isinstance(stars, ast.expr):
         given = dict_value(stars, binding.name) or given or calls.default_of(function, binding.name)
-    return (
-        Unknown(f"`{function.name}` gets its batch size in a way that cannot be followed")
-        if given is None
-        else (resolve(reader, given))
-    )
+    if given is None:
+        return Unknown(f"`{function.name}` gets its batch size in a way that cannot be followed")
+    return unused_by(reader, call) or resolve(reader, given)
 
 
 def _own_class(reader: Reader, call: ast.Call, cls: ast.ClassDef) -> Traced:

@@ -7,8 +7,10 @@ import re
 
 from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.behind import pieces
+from tf_mem_magic.notebook.follow.made_with import parameter_of
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
 from tf_mem_magic.notebook.follow.resolve import default_argument, resolve
+from tf_mem_magic.notebook.scopes import Scopes
 from tf_mem_magic.notebook.uses import called_name, is_batch_name
 
 _KERAS = frozenset({"flow", "flow_from_directory", "flow_from_dataframe"})
@@ -16,6 +18,7 @@ _KERAS = frozenset({"flow", "flow_from_directory", "flow_from_dataframe"})
 
 _STEP = re.compile(r"(?i)train|step|fit|learn|run|loss|predict|evaluate|plot|show")
 _MAKES = re.compile(r"(?i)batch|sample|generat|data|load")
+_DEEPEST = 4
 _COUNTS = ("n_batch", "nbatch", "batch_n", "n_samples", "num_samples", "n_sample", "samples_per_batch")
 
 
@@ -112,6 +115,64 @@ def earlier_helper(reader: Reader, call: ast.Call) -> Setting | Unknown | None:
     if not isinstance(default, ast.Constant) or type(default.value) is not int:
         return Unknown(f"`{name}` takes a batch size that an earlier cell sets")
     return default_argument(reader, call, default.value, parameter)
+
+
+def unused_by(reader: Reader, call: ast.Call) -> Unknown | None:
+    """Refuse where a function or class of the notebook gets the batch size of ``call`` and does not use it.
+
+    It may be the one that is called, or one that this hands the size on to: its batches are of a size of its own, and
+    would stay so beside those that follow.
+    """
+    node, _ = _defined(reader, call)
+    parameter = None if node is None else batch_parameter(node)
+    name = "" if parameter is None else _unused(reader, call, parameter, 0)
+    return (
+        Unknown(f"`{name}` gets the batch size and does not use it: its batches would stay as they are")
+        if name
+        else None
+    )
+
+
+def _unused(reader: Reader, call: ast.Call, parameter: str, depth: int) -> str:
+    node, scopes = _defined(reader, call)
+    if node is None or scopes is None or depth > _DEEPEST:
+        return ""
+    args = node.args
+    if parameter not in [a.arg for a in (*args.posonlyargs, *args.args, *args.kwonlyargs)]:
+        return ""
+    loads = scopes.loads.get((node, parameter), [])
+    if not loads and not any(isinstance(n, ast.Name) and n.id in ("locals", "vars") for n in ast.walk(node)):
+        return called_name(call)
+    for load in (*loads, *(kept for one in loads for kept in _kept_as(scopes, one))):
+        above = scopes.parents[load]
+        above = scopes.parents[above] if isinstance(above, ast.keyword) else above
+        if isinstance(above, ast.Call):
+            function = reader.notebook.function(called_name(above)) if isinstance(above.func, ast.Name) else None
+            given = None if function is None else parameter_of(function.node, above, load)
+            found = "" if given is None else _unused(reader, above, given, depth + 1)
+            if found:
+                return found
+    return ""
+
+
+def _defined(reader: Reader, call: ast.Call) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef | None, Scopes | None]:
+    """Give the function, or the constructor of the class, that a call by name runs, and the scopes of its cell."""
+    function = reader.notebook.function(called_name(call)) if isinstance(call.func, ast.Name) else None
+    if function is None:
+        return None, None
+    node = calls.constructor(function.node) if isinstance(function.node, ast.ClassDef) else function.node
+    return node, function.cell.scopes
+
+
+def _kept_as(scopes: Scopes, load: ast.expr) -> list[ast.expr]:
+    """List where a class reads the attribute of its own in which it keeps what ``load`` reads."""
+    statement = scopes.parents[load]
+    target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+    cls = next((n for n in scopes.up(load) if isinstance(n, ast.ClassDef)), None)
+    if not isinstance(target, ast.Attribute) or cls is None:
+        return []
+    written = ast.unparse(target)
+    return [n for n in ast.walk(cls) if isinstance(n, ast.Attribute) and _loads(n) and ast.unparse(n) == written]
 
 
 def draws_a_batch(reader: Reader, call: ast.Call) -> bool:

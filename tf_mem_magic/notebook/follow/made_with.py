@@ -96,7 +96,7 @@ def computes_with(given: Given, made: Mapping[str, Piece]) -> str:
     piece = made.get(first.func.id) if isinstance(first.func, ast.Name) else None
     if piece is None:
         return ""
-    parameter = _parameter(piece.statement, first, given.expr)
+    parameter = parameter_of(piece.statement, first, given.expr)
     if parameter is None or (not given.name and not is_batch_name(parameter)):
         return ""
     as_function = first is not call  # it is called later, with this number
@@ -107,7 +107,7 @@ def _name_of(piece: Piece) -> str:
     return getattr(piece.statement, "name", "")
 
 
-def _parameter(defined: ast.stmt, call: ast.Call, expr: ast.expr) -> str | None:
+def parameter_of(defined: ast.stmt, call: ast.Call, expr: ast.expr) -> str | None:
     """Name the parameter by which a function or a class gets an argument."""
     function, skipped = defined, 0
     if isinstance(defined, ast.ClassDef):
@@ -177,7 +177,7 @@ def _handed_on(piece: Piece, node: ast.expr, made: Mapping[str, Piece], depth: i
     target = made.get(above.func.id)
     if target is None:
         return False
-    parameter = _parameter(target.statement, above, node)
+    parameter = parameter_of(target.statement, above, node)
     return parameter is not None and _counts(target, parameter, made, depth + 1)
 
 

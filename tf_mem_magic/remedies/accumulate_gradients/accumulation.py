@@ -47,6 +47,10 @@ _REFUSED = (
         "the model adds a sum to its loss, which may be one over the batch: the mean of parts is not the whole",
     ),
     (
+        r"stateful\s*=\s*True|['\"]stateful['\"]\s*:\s*True",
+        "a stateful layer goes on from the same row of the batch before, and in parts of a batch the rows are others",
+    ),
+    (
         r"(?i)\b(?:dice|tversky|(?:contrastive|triplet)_?loss|ntxent|info_?nce)(?:_?loss)?\b|\.Retrieval\(|"
         r"(?:\b|_)(?:dice|tversky|contrastive|triplet|supcon|simclr|barlow|nt_?xent|info_?nce)\w*_?loss|"
         r"loss=\s*['\"](?:dice|tversky)",

@@ -1,4 +1,4 @@
-"""Other trainings of the same model in the cell: they accumulate too, so their batches must become smaller as well."""
+"""Other trainings in the cell: those of the same model accumulate too, and those of another do not."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _TRAIN = (*FITS, "train_on_batch")
 def check_other_trainings(ask: Ask, found: BatchFound, edits: Iterable[CellEdit]) -> None:
     """Refuse where the cell trains the model once more, by batches that the edit does not make smaller.
 
+    So where it trains another model by the batches that become smaller: that one would update at each of them.
     ``edits`` let the optimizer accumulate: what has run before that updates at each batch.
 
     Raises
@@ -40,11 +41,36 @@ def check_other_trainings(ask: Ask, found: BatchFound, edits: Iterable[CellEdit]
         its = find_in_call(reader, other) if called_name(other) in FITS else None
         if isinstance(its, BatchFound) and its.value == found.value and set(its.slots) <= set(found.slots):
             continue
-        written = ast.unparse(other.func.value) if isinstance(other.func, ast.Attribute) else ""
         raise RefusedError(
-            f"`{written}` trains in {ask.cell.told(other)} too, with batches that would stay as they are: accumulated, "
-            "they would make larger ones"
+            f"`{_written(other)}` trains in {ask.cell.told(other)} too, with batches that would stay as they are: "
+            "accumulated, they would make larger ones"
         )
+    for other in _of_other_models(reader, call):
+        if _shares(reader, found, other):
+            raise RefusedError(
+                f"`{_written(other)}` trains in {ask.cell.told(other)} by the same batches, and would not accumulate: "
+                "it would be updated more often, each time by fewer samples"
+            )
+
+
+def _of_other_models(reader: Reader, call: ast.Call) -> Iterator[ast.Call]:
+    """Yield the calls that train another model than ``call``; what a function calls by its own name may be any."""
+    for other in reader.calls_of(*_TRAIN):
+        apart = not _is_on(reader, other, call) and isinstance(other.func, ast.Attribute)
+        if other is not call and apart and reader.scopes.scope_of(other) is reader.scopes.scope_of(call):
+            yield other
+
+
+def _shares(reader: Reader, found: BatchFound, other: ast.Call) -> bool:
+    """Tell whether a call computes on batches whose size the edit sets."""
+    its = find_in_call(reader, other) if called_name(other) in FITS else None
+    if isinstance(its, BatchFound):
+        return bool(set(its.slots) & set(found.slots))
+    return any(isinstance(n, ast.Name) and n.id in found.names for n in ast.walk(other))
+
+
+def _written(call: ast.Call) -> str:
+    return ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
 
 
 def _same_model(reader: Reader, call: ast.Call) -> Iterator[ast.Call]:

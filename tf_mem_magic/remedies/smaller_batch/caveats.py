@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.remedies._engine.question import Ask
 from tf_mem_magic.remedies.smaller_batch.asked import models_in
+
+_STATEFUL = re.compile(r"\bstateful\s*=\s*True|['\"]stateful['\"]\s*:\s*True")
 
 
 def caveats_of(ask: Ask, found: BatchFound) -> tuple[str, ...]:
@@ -16,6 +20,8 @@ def caveats_of(ask: Ask, found: BatchFound) -> tuple[str, ...]:
     layers = {layer for m in models for layer in m.layers}
     if "BatchNormalization" in layers or (not layers and "BatchNormalization" in text):
         caveats.append("BatchNormalization computes its statistics from smaller batches.")
+    if _STATEFUL.search(text):
+        caveats.append("A stateful layer goes on from the same row of the batch before: those rows are others now.")
     scheduled = any(m.schedule for m in models) or any(w in text for w in ("schedules.", "decay_steps"))
     if scheduled and not found.same_steps:
         caveats.append("The learning-rate schedule counts steps, so it moves on faster.")
