@@ -74,11 +74,27 @@ def made_by(reader: Reader, names: KerasNames, given: ast.expr, where: str = "in
     origin = names.origin(found.func) if isinstance(found, ast.Call) else ""
     name = origin[len(_ORIGIN) :] if origin.startswith(_ORIGIN) else ""
     if not isinstance(found, ast.Call) or name not in BY_STRING.values():
-        return "the optimizer is none of Keras's own"
+        return _none_known(reader, names, found)
     if any(isinstance(a, ast.Starred) for a in found.args) or any(k.arg is None for k in found.keywords):
         return "the optimizer's arguments cannot be followed"
     rate = learning_rate(found)
     return OptimizerMade(found, name, module, rate is None or evaluate(reader, rate) is not None)
+
+
+def _none_known(reader: Reader, names: KerasNames, found: ast.expr) -> str:
+    """Say that an optimizer is not Keras's own, or, where a name may come from anywhere, that this is not known."""
+    written = found.func if isinstance(found, ast.Call) else found
+    root = written
+    while isinstance(root, ast.Attribute):
+        root = root.value
+    name = root.id if isinstance(root, ast.Name) else ""
+    elsewhere = not names.origin(written).startswith(_ORIGIN) and bool(name) and isinstance(found, ast.Call)
+    own = reader.notebook.function(name) if elsewhere else None
+    if isinstance(found, ast.Constant) or (own is not None and isinstance(own.node, ast.ClassDef)):
+        return "the optimizer is none of Keras's own"
+    if elsewhere and names.meaning(name):
+        return "the optimizer is none of Keras's own"
+    return f"which optimizer `{ast.unparse(found)}` is cannot be told"
 
 
 def learning_rate(call: ast.Call) -> ast.expr | None:

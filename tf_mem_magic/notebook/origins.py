@@ -256,11 +256,15 @@ def _is_handle(origin: str) -> bool:
     return origin == "tensorflow" or _plain(origin) == "keras"
 
 
+_SHORT = ("tensorflow.optimizers.", "tensorflow.losses.", "tensorflow.metrics.", "tensorflow.initializers.")
+"""Modules of Keras that TensorFlow shows under its own name too."""
+
+
 def _plain(origin: str) -> str:
     for long in ("tensorflow.python.keras", "tensorflow.keras", "keras.api", "keras.src"):
         if origin == long or origin.startswith(f"{long}."):
             return f"keras{origin[len(long) :]}"
-    return origin
+    return origin.replace("tensorflow", "keras", 1) if origin.startswith(_SHORT) else origin
 
 
 def _imports(node: ast.AST) -> dict[str, str]:

@@ -72,7 +72,8 @@ REFUSED = {
     "in a loop": ("for rate in rates:\n    model.compile('adam', 'mse')", "in a function, a loop"),
     "a schedule": ("model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 9)))", "is a schedule"),
     "hidden arguments": ("model.compile(**settings)", "does not plainly say its optimizer"),
-    "one of their own": ("model.compile(Mine(), 'mse')", "none of Keras's own"),
+    "one of their own": ("class Mine(Base):\n    pass\nmodel.compile(Mine(), 'mse')", "none of Keras's own"),
+    "one from somewhere": ("model.compile(Mine(), 'mse')", "which optimizer `Mine()` is cannot be told"),
     "a comment among the arguments": ("model.compile('adam',  # as before\n    loss='mse')", "cannot be written again"),
     "nowhere": ("print(model.name)", "is not compiled in this cell"),
 }  # fmt: skip

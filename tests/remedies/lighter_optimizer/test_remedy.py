@@ -122,11 +122,19 @@ def test_nothing_is_promised_to_be_preserved_and_the_rate_is_named():
         (BUILD.format('"adam"'), {"requested": 501, "cause": "too-big"}, "larger than the device"),
         (BUILD.format('"adam"'), {"keras": "2.15.0"}, "Keras 2"),
         (BUILD.format('"adam"'), {"optimizer": "Mine"}, "how much Mine keeps"),
-        (BUILD.format("make()"), {}, "none of Keras's own"),
+        (BUILD.format("make()"), {}, "which optimizer `make()` is cannot be told"),
+        (BUILD.format("Adam(1e-4)"), {"earlier": (IMPORTS, "from utils import *")}, "`Adam(0.0001)` is cannot be told"),
+        (BUILD.format("keras.optimizers.get(chosen)"), {}, "which optimizer `keras.optimizers.get(chosen)` is"),
+        (BUILD.format("parts['optimizer']"), {}, "which optimizer `parts['optimizer']` is cannot be told"),
+        (BUILD.format("def_.Adam()"), {"earlier": ("import keras, tfa.optimizers as def_",)}, "none of Keras's own"),
+        (BUILD.format("LAMB()"), {"earlier": (IMPORTS, "class LAMB(Base):\n    pass")}, "none of Keras's own"),
         (BUILD.format("keras.optimizers.Adam(**options)"), {}, "cannot be followed"),
         (BUILD.format("keras.optimizers.Adam(amsgrad=True)"), {}, "amsgrad"),
         (BUILD.format("keras.optimizers.Adam(pick())"), {}, "schedule, or not known"),
         (BUILD.format("keras.optimizers.Adam(0.1, 0.8)"), {}, "by position"),
+        (LOOP.replace("Adam()", "SGD(0.1)"), {}, "SGD keeps little or nothing"),
+        (LOOP.replace("keras.optimizers.Adam()", "tf.optimizers.SGD(momentum=0.9)"), {}, "SGD keeps little"),
+        (LOOP.replace("Adam()", "RMSprop()"), {"limit": 1500}, "RMSprop keeps 100 B of 1.5 KiB"),
     ],
 )
 def test_where_it_is_not_sure_or_not_worth_it_is_declined(source, known, reason):
@@ -188,6 +196,21 @@ def test_any_text_gets_an_answer(source):
 def test_a_comment_in_the_optimizer_is_not_thrown_away():
     answer = ask(BUILD.format("keras.optimizers.Adam(\n    1e-3,  # tuned\n)"))
     assert "a comment stands inside what would be replaced" == answer.reason
+
+
+@pytest.mark.parametrize(
+    ("written", "importing"),
+    [
+        ("tf.optimizers.Adam()", "import keras\nimport tensorflow as tf"),
+        ("tensorflow.optimizers.Adam(1e-4)", "import keras\nimport tensorflow"),
+        ("Adam()", "import keras\nfrom tensorflow.optimizers import Adam"),
+    ],
+)
+def test_the_optimizers_of_keras_have_a_short_name_in_tensorflow(written, importing):
+    answer = ask(BUILD.format(written), earlier=(importing,))
+    assert isinstance(answer, Proposal), answer.reason
+    assert "Adam → SGD with momentum" == answer.title
+    assert "keras.optimizers.SGD(" in answer.source or "optimizers.SGD(" in answer.source
 
 
 @pytest.mark.parametrize("source", ["model.predict(x)", "out = model(x)", "scores = model.evaluate(x, y)"])

@@ -92,11 +92,14 @@ class _Share:
 def propose(ask: Ask) -> Proposal:
     """Offer optimizers that keep less, where the optimizer's share is large."""
     place, model, cell = ask.place, ask.model, ask.cell
+    made = _made(ask, place.model)
+    if not isinstance(made, str) and model.optimizer is not None and not compile_calls(cell.tree, place.model):
+        # A loop may train with an optimizer of its own, beside the one that the model was compiled with.
+        model = replace(model, optimizer=made.name)
     share = _share(model, ask.diagnosis)
     if method := ask.inference:
         raise RefusedError(f"it ran out of memory in `{method}`, and another optimizer would change the training")
     lighter = [name for name, keeps in _KEEPS.items() if keeps < share.slots]
-    made = _made(ask, place.model)
     if isinstance(made, str) and not model.is_new and not compile_calls(cell.tree, place.model):
         return _compiled_again(ask, share, lighter)
     if isinstance(made, str):
