@@ -78,6 +78,18 @@ def test_what_is_drawn_stays_or_is_told(case):
             "B = 64",
             "ds = tf.data.Dataset.from_tensor_slices((x_train, y_train)).batch(B)\nplt.show()\nmodel.fit(ds)  # <-",
         ),
+        (
+            "BATCH = 64\nclass Net:\n    def go(self, x, y, size):\n        return model.fit(x, y, batch_size=size)",
+            "net = Net()\nh = net.go(x_train, y_train, BATCH)  # <-\nplt.plot(h)",
+        ),
+        (
+            "BATCH = 64\nclass Net:\n    def fit_model(self, x, y, size):\n        return model.fit(x, y, batch_size=size)",
+            "net = Net()\nh = net.fit_model(x_train, y_train, BATCH)  # <-\nplt.plot(h)",
+        ),
+        (
+            "BATCH = 64\ndef run(x, y, n):\n    return model.fit(x, y, batch_size=n)",
+            "h = run(x_train, y_train, BATCH)  # <-\nplt.plot(h)",
+        ),
     ],
 )
 @pytest.mark.parametrize("in_cell", [True, False])

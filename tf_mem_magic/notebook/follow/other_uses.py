@@ -34,8 +34,18 @@ def blocked(reader: Reader, name: str, loads: list[ast.Name], use: ast.expr, val
 
 def drawn_too(reader: Reader, name: str, loads: list[ast.Name]) -> tuple[str, ...]:
     """Say where a name that is set for all also decides what a figure shows."""
-    drawn = [load for load in loads if reader.role(load) != "site" and is_drawn(reader, load)]
+    others = [load for load in loads if reader.role(load) != "site" and not _is_trained_with(reader, load)]
+    drawn = [load for load in others if is_drawn(reader, load)]
     return (f"What is drawn with `{name}` in {reader.cell.told(*drawn)} will show less.",) if drawn else ()
+
+
+_TRAINS = re.compile(r"(?i)train|fit|learn")
+
+
+def _is_trained_with(reader: Reader, load: ast.expr) -> bool:
+    """Tell whether a number is handed to what trains: a figure of its history shows no less."""
+    calls = (above for above in reader.scopes.up(load) if isinstance(above, ast.Call))
+    return any(_TRAINS.search(called_name(call)) or reader.covers(call) for call in calls)
 
 
 _DRAWING = re.compile(r"(?i)^(?:plt|ax\w*|fig\w*|sns|pyplot|display)$")
