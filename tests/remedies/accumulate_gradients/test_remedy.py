@@ -253,6 +253,74 @@ def test_a_loss_is_known_by_its_name_in_the_code_not_by_words_about_it(loss, com
     assert not compares or COMPARES in answer.reason
 
 
+PAIRS = """def contrastive_loss(y, distance):
+    square = K.square(distance)
+    margin = K.square(K.maximum(1 - distance, 0))
+    return K.mean(y * square + (1 - y) * margin)
+"""
+TRIPLETS = """def make_triplet_loss(margin=0.2):
+    def triplet_loss(y, parts):
+        near = tf.reduce_sum(tf.square(parts[:, :8] - parts[:, 8:16]), axis=-1)
+        far = tf.reduce_sum(tf.square(parts[:, :8] - parts[:, 16:]), axis=1)
+        return tf.maximum(near - far + margin, 0.0)
+    return triplet_loss
+"""
+DICE = """def dice_loss(y, p):
+    both = 2.0 * tf.reduce_sum(y * p, axis=(1, 2, 3))
+    return 1.0 - tf.reduce_mean(both / (tf.reduce_sum(y + p, [1, 2, 3]) + 1e-6))
+"""
+
+
+@pytest.mark.parametrize(
+    ("defined", "used", "compares"),
+    [
+        (PAIRS, "contrastive_loss", False),
+        (TRIPLETS, "make_triplet_loss()", False),
+        (DICE, "dice_loss", False),
+        (DICE.replace(", axis=(1, 2, 3)", ""), "dice_loss", True),
+        (TRIPLETS.replace("axis=1", "axis=0"), "make_triplet_loss()", True),
+        (PAIRS.replace("K.square(distance)", "K.dot(distance, distance.T)"), "contrastive_loss", True),
+        (PAIRS.replace("K.square(distance)", "K.square(distance[None] - distance)"), "contrastive_loss", True),
+        (PAIRS.replace("K.mean(", "pairwise("), "contrastive_loss", True),
+    ],
+)
+def test_a_loss_that_the_notebook_shows_to_take_each_sample_alone_compares_none(defined, used, compares):
+    made = BUILD.format('"adam"').replace('"mse")', f"loss={used})")
+    for earlier, cell in [((IMPORTS, defined), made + FIT), ((IMPORTS,), defined + made + FIT)]:
+        answer = ask(cell, earlier=earlier, old=True)
+        assert isinstance(answer, Declined if compares else Proposal), answer
+        assert not compares or COMPARES in answer.reason
+
+
+@pytest.mark.parametrize("name", ["learning_rate_reduction", "noise_reduction", "my_reduction"])
+def test_a_name_that_ends_in_reduction_is_none_of_a_loss(name):
+    answer = ask(BUILD.format('"adam"') + f"{name} = halve('loss')\n" + FIT)
+    assert isinstance(answer, Proposal), answer.reason
+
+
+TRAIN = "def train(net, size=64):\n    return net.fit(x, y, batch_size=size)\n"
+
+
+@pytest.mark.parametrize(
+    "call", ["train(model)", "history = train(net=model)", "for i in range(3):\n    train(model, 64)"]
+)
+def test_a_model_that_a_function_is_given_is_known_by_the_name_that_the_cell_gives(call):
+    answer = ask(TRAIN + call + "\n", line=2, old=True)
+    assert isinstance(answer, Proposal), answer.reason
+    assert "    apply.accumulate_gradients(net, 2)\n" in answer.source
+    assert "apply.accumulate_gradients(model, 1)" in answer.undo
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["train(model)\ntrain(other)", "for model in models:\n    train(model)", "train(parts['model'])", "train(make())"],
+)
+def test_a_function_that_may_train_several_models_is_not_told_to_accumulate(call):
+    answer = ask(TRAIN + call + "\n", line=2, old=True)
+    assert isinstance(answer, Declined), answer.diff
+    assert "whether `net` is a compiled Keras model is not known" in answer.reason
+
+
 @pytest.mark.parametrize("name", DECLINES)
 def test_a_cell_that_would_train_differently_is_declined_with_its_reason(name):
     source, reason = DECLINES[name]

@@ -23,6 +23,7 @@ from tf_mem_magic.notebook.text.ranges import CellEdit
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.guards import Check
 from tf_mem_magic.remedies._engine.question import Ask
+from tf_mem_magic.remedies.accumulate_gradients.compared import compares_samples
 from tf_mem_magic.remedies.smaller_batch.asked import failing_lines, models_in
 
 ARGUMENT = "gradient_accumulation_steps"
@@ -35,7 +36,7 @@ _UPDATES_STATISTICS = ("BatchNormalization", "SpectralNormalization")
 _REFUSED = (
     (r"use_ema\s*=\s*True", "the optimizer keeps a moving average of the weights, which would count every batch"),
     (
-        r"reduction\s*=\s*(?!['\"](?:sum_over_batch_size|auto)['\"]|[\w.]*\bReduction\.(?:AUTO|SUM_OVER_BATCH_SIZE)\b)",
+        r"\breduction\s*=\s*(?!['\"](?:sum_over_batch_size|auto)['\"]|[\w.]*\bReduction\.(?:AUTO|SUM_OVER_BATCH_SIZE)\b)",
         "the loss may not be a mean over the batch",
     ),
     (
@@ -50,12 +51,6 @@ _REFUSED = (
         r"stateful\s*=\s*True|['\"]stateful['\"]\s*:\s*True",
         "a stateful layer goes on from the same row of the batch before, and in parts of a batch the rows are others",
     ),
-    (
-        r"(?i)\b(?:dice|tversky|(?:contrastive|triplet)_?loss|ntxent|info_?nce)(?:_?loss)?\b|\.Retrieval\(|"
-        r"(?:\b|_)(?:dice|tversky|contrastive|triplet|supcon|simclr|barlow|nt_?xent|info_?nce)\w*_?loss|"
-        r"loss=\s*['\"](?:dice|tversky)",
-        "the loss seems to compare the samples of a batch with each other: the mean of parts is not the whole",
-    ),
 )
 """What the cell or an earlier one may hold that makes the mean of the parts' gradients another one, and the reason."""
 
@@ -64,7 +59,7 @@ _TESTED = (3, 12)
 """The oldest Keras that accumulation was tested with."""
 
 _MASKED = re.compile(r"mask_zero\s*=\s*True|padded_batch|ragged_batch")
-_OWN_LOSS = re.compile(r"def \w*loss\w*\(|lambda y_true|add_loss\(")
+_OWN_LOSS = re.compile(r"def \w*[lL]oss\w*\(|lambda y_true|add_loss\(")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +189,10 @@ def check_a_mean(ask: Ask, found: BatchFound) -> None:
     reason = next((reason for pattern, reason in _REFUSED if any(re.search(pattern, t) for t in texts)), "")
     if reason:
         raise RefusedError(reason)
+    if any(compares_samples(ask.notebook, text) for text in texts):
+        raise RefusedError(
+            "the loss seems to compare the samples of a batch with each other: the mean of parts is not the whole"
+        )
 
 
 @functools.lru_cache(maxsize=256)
@@ -251,7 +250,7 @@ def costs(facts: Facts, found: BatchFound, cell: PythonCell) -> tuple[str, ...]:
             f"Keras gives {model.optimizer or 'the optimizer'} an id that occurs several times in a batch as several "
             "gradients of an `Embedding`; accumulated they are one, so its weights train differently."
         )
-    if read_notebook(cell.source, facts.earlier_cells, cell.titles).matches(_OWN_LOSS, "loss", "lambda y_true"):
+    if read_notebook(cell.source, facts.earlier_cells, cell.titles).matches(_OWN_LOSS, "loss", "Loss", "lambda y_true"):
         caveats.append("A loss of your own must be a mean over samples: parts of another would not average to it.")
     if "callbacks" in cell.source:
         caveats.append("Callbacks that count batches see more of them.")

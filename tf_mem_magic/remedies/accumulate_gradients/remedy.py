@@ -7,11 +7,13 @@ import re
 from dataclasses import dataclass
 
 from tf_mem_magic.core.effects import Effect
+from tf_mem_magic.core.facts import ModelFacts
 from tf_mem_magic.core.proposals import Estimate, Proposal, RefusedError
 from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.estimate import estimate_peak, half_or_less, largest_power_of_two
 from tf_mem_magic.diagnose.room.batches import batch_to_try
 from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
+from tf_mem_magic.notebook.follow.calls import argument_exprs
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
 from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compiled_with, made_by
 from tf_mem_magic.notebook.text.cell import PythonCell
@@ -126,14 +128,17 @@ def _choose(ask: Ask, found: BatchFound, sums: int, sums_kept: Effect) -> tuple[
 def _place(ask: Ask, found: BatchFound, steps: int, before: Already | None) -> _Place:
     """Find how the cell's optimizer is told to accumulate."""
     cell, call = ask.cell, found.call
+    if call is None and found.method != "loop":
+        raise RefusedError(
+            f"`{found.method}` is called in a method of the notebook, where its optimizer is not followed"
+        )
     if call is None:
         return _of_loop(ask, steps, before)
     reader = Reader(cell, ask.facts, failing_lines(ask))
     assert isinstance(call.func, ast.Attribute)
     model = ast.unparse(call.func.value)
     compiled = compile_calls(cell.tree, model)
-    local = isinstance(call.func.value, ast.Name) and not isinstance(reader.scopes.home(call.func.value), ast.Module)
-    known = None if local else ask.facts.model(model)
+    known, name = _model_given(reader, call.func.value)
     if known is None and not compiled:
         raise RefusedError(f"whether `{model}` is a compiled Keras model is not known")
     if before is not None:
@@ -145,7 +150,27 @@ def _place(ask: Ask, found: BatchFound, steps: int, before: Already | None) -> _
     at = reader.scopes.statement(call)
     if not re.fullmatch(r"[\w.]+", model):
         raise RefusedError(f"`{model}` is no plain name of a model")
-    return _call(cell, at, model, steps, undo=not compiled and known is not None and not known.is_new)
+    return _call(cell, at, model, steps, undo=name if not compiled and known is not None and not known.is_new else "")
+
+
+def _model_given(reader: Reader, receiver: ast.expr) -> tuple[ModelFacts | None, str]:
+    """Give what is known of the model that is trained, and the name by which the notebook holds it.
+
+    A function that the cell calls once trains the model that it is given there.
+    """
+    model = ast.unparse(receiver)
+    if not isinstance(receiver, ast.Name) or isinstance(reader.scopes.home(receiver), ast.Module):
+        return reader.facts.model(model), model
+    chosen = reader.reaching(receiver)
+    function = chosen.scope if chosen is not None and chosen.kind == "param" else None
+    if chosen is None or not isinstance(function, ast.FunctionDef) or len(reader.calls_of(function.name)) != 1:
+        return None, model
+    given = argument_exprs(reader, chosen)
+    held = given[0] if not isinstance(given, Unknown) and len(given) == 1 else None
+    if not isinstance(held, ast.Name) or not isinstance(reader.scopes.home(held), ast.Module):
+        return None, model
+    one = not any(binding.kind == "loop" for binding in reader.bindings(held))
+    return (reader.facts.model(held.id) if one else None), held.id
 
 
 def _of_loop(ask: Ask, steps: int, before: Already | None) -> _Place:
@@ -165,12 +190,12 @@ def _of_loop(ask: Ask, steps: int, before: Already | None) -> _Place:
         place = _write(reader.cell, made, steps)
         if place is None and local:
             raise RefusedError(f"`{name}` is made in a function, with a learning-rate schedule")
-        place = place or _call(reader.cell, loop.top, name, steps, undo=False)
+        place = place or _call(reader.cell, loop.top, name, steps, undo="")
     else:
         value = earlier_value(names, name)
         if not isinstance(value, ast.Call) or not names.origin(value.func).startswith("keras.optimizers."):
             raise RefusedError(f"whether `{name}` is an optimizer of Keras is not known")
-        place = _call(reader.cell, loop.top, name, steps, undo=True)
+        place = _call(reader.cell, loop.top, name, steps, undo=name)
     return _Place(place.edits, (*counts, *place.caveats), place.undo)
 
 
@@ -186,8 +211,8 @@ def _write(cell: PythonCell, made: OptimizerMade, steps: int) -> _Place | None:
     return _Place((CellEdit(cell.start(made.node), cell.end(made.node), text),))
 
 
-def _call(cell: PythonCell, at: ast.stmt, name: str, steps: int, undo: bool) -> _Place:
-    """Write a call of our own before the statement that trains."""
+def _call(cell: PythonCell, at: ast.stmt, name: str, steps: int, undo: str) -> _Place:
+    """Write a call of our own before the statement that trains; ``undo`` is the name to set back, if any."""
     if shares_line(cell, at):
         raise RefusedError(SHARED)
     lines = ("from tf_mem_magic import apply", f"apply.accumulate_gradients({name}, {steps})")
@@ -195,7 +220,7 @@ def _call(cell: PythonCell, at: ast.stmt, name: str, steps: int, undo: bool) -> 
         "The changed cell needs tf_mem_magic. A learning-rate schedule goes on counting updates; to load a saved model "
         "with its schedule elsewhere, call apply.accumulate_gradients(..., 1) before saving.",
     )
-    back = f"from tf_mem_magic import apply\napply.accumulate_gradients({name}, 1)" if undo else ""
+    back = f"from tf_mem_magic import apply\napply.accumulate_gradients({undo}, 1)" if undo else ""
     return _Place((insert_line(cell, at, *lines),), caveats, back)
 
 
