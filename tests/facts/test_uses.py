@@ -136,3 +136,57 @@ def test_an_attribute_or_a_local_of_the_same_name_reads_no_global(source, expect
     module = types.ModuleType("__main__")
     exec(READERS, module.__dict__)
     assert tuple(n for n in used_by_others(source, vars(module), ()) if n == "batch") == expected
+
+
+HELD = """
+BATCH, other = 64, 3
+def mask(x):
+    return x[:BATCH]
+class Layer:
+    def __init__(self, *parts, **more):
+        self._layers = list(parts)
+        self.__dict__.update(more)
+Layer.__module__ = "keras.src.layers.layer"
+class Foreign(Layer):
+    pass
+Foreign.__module__ = "library"
+class Zeros(Layer):
+    def call(self, x):
+        return x + zeros((BATCH, 8))
+class Silent(Layer):
+    def call(self, x):
+        return x
+class Noise:
+    def draw(self):
+        return normal((BATCH, 8))
+plain = Layer(Layer(), Silent())
+functional = Layer(Layer(), Zeros())
+nested = Layer(Layer(Layer(Zeros())))
+with_loss = Layer(_compile_loss=Layer(_user_loss=mask))
+with_table = Silent(blocks={"first": [Zeros()]})
+given = Silent(noise=Noise())
+deep_in_a_library = Foreign(inner=Foreign(inner=Zeros()))
+circle = Silent()
+circle.own, circle.table = circle, [circle]
+many = Layer(*(Layer() for _ in range(400)), Zeros())
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("plain.fit(ds)", ()),
+        ("functional.fit(ds)", ("BATCH",)),
+        ("nested.fit(ds)", ("BATCH",)),
+        ("with_loss.fit(ds)", ("BATCH",)),
+        ("with_table.fit(ds)", ("BATCH",)),
+        ("given.fit(ds)", ("BATCH",)),
+        ("many.fit(ds)", ("BATCH",)),
+        ("deep_in_a_library.fit(ds)", ()),
+        ("circle.fit(ds)", ()),
+    ],
+)
+def test_names_are_found_through_the_layers_and_functions_that_a_model_holds(source, expected):
+    module = types.ModuleType("__main__")
+    exec(HELD, module.__dict__)
+    assert used_by_others(source, vars(module), ()) == expected

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import dis
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -16,6 +17,13 @@ from tf_mem_magic.facts.names import stored
 _WORD = re.compile(r"[^\W\d]\w*")
 _MOST_ENTRIES = 64
 _MOST_WRAPPERS = 16
+_MOST_HELD = 5000
+"""Objects that are looked at behind one name."""
+
+_MOST_PARTS = 512
+_KERAS = ("keras", "tf_keras")
+_NO_CODE = frozenset({"Variable", "KerasVariable", "KerasTensor", "Node", "Tracker", "DTypePolicy", "SeedGenerator"})
+"""Objects of Keras, by class, behind which is no code of the notebook."""
 
 
 def used_names(source: str, namespace: Mapping[str, Any]) -> tuple[str, ...]:
@@ -76,9 +84,13 @@ def _codes(value: Any) -> list[CodeType]:
 
 def _each_code(value: Any) -> Iterator[CodeType]:
     yield from _unwrapped(value)
-    yield from (function.__code__ for function in _held(value))
-    owner = value if is_a(value, type) else type(value)
-    if owner.__module__ == "__main__":
+    held = list(_held(value))
+    yield from (one.__code__ for one in held if type(one) is FunctionType)
+    own = value if is_a(value, type) else type(value)
+    owners = dict.fromkeys((own, *(type(one) for one in held if type(one) is not FunctionType)))
+    for owner in owners:
+        if _module(owner) != "__main__":
+            continue
         for member in list(vars(owner).values()):
             if type(member) is FunctionType:
                 yield from _unwrapped(member)
@@ -100,15 +112,44 @@ def _unwrapped(value: Any) -> Iterator[CodeType]:
             return
 
 
-def _held(value: Any) -> Iterator[FunctionType]:
-    """Yield the notebook's functions that a container, its entries, or an object (a callback) holds."""
+def _held(value: Any) -> Iterator[Any]:
+    """Yield the notebook's functions, and objects of its classes, that an object or a container holds.
+
+    A model holds its layers, its loss and its metrics, and they hold others; what else a library holds is followed one
+    step far (a callback).
+    """
     if is_a(value, (type, ModuleType, FunctionType)):
         return
-    entries = value.values() if type(value) is dict else value if is_exactly(value, list, tuple) else (value,)
-    for entry in list(islice(entries, _MOST_ENTRIES)):
-        for one in (entry, *islice(stored(entry).values(), _MOST_ENTRIES)):
-            if type(one) is FunctionType and one.__module__ == "__main__":
+    seen: set[int] = {id(value)}
+    ahead: deque[tuple[Any, bool]] = deque([(value, True)])
+    while ahead and len(seen) < _MOST_HELD:
+        holder, is_first = ahead.popleft()
+        for one in _parts(holder, is_first):
+            if id(one) in seen:
+                continue
+            seen.add(id(one))
+            if _module(one if type(one) is FunctionType else type(one)) == "__main__":
                 yield one
+            ahead.append((one, False))
+
+
+def _parts(holder: Any, is_first: bool) -> Iterable[Any]:
+    """List what an object holds: the entries of a container, the attributes of an object that may hold code."""
+    if is_a(holder, dict):
+        return list(islice(dict.values(holder), _MOST_PARTS))
+    if is_a(holder, list) or is_exactly(holder, tuple):
+        kind = list if is_a(holder, list) else tuple
+        return list(islice(kind.__iter__(holder), _MOST_ENTRIES if is_first else _MOST_PARTS))
+    owner = type(holder)
+    if is_a(holder, (type, ModuleType, FunctionType)) or owner.__name__ in _NO_CODE:
+        return ()
+    followed = is_first or _module(owner).partition(".")[0] in ("__main__", *_KERAS)
+    return list(islice(stored(holder).values(), _MOST_PARTS)) if followed else ()
+
+
+def _module(value: type | FunctionType) -> str:
+    found = value.__module__
+    return found if type(found) is str else ""
 
 
 def _wrapped(member: Any) -> Iterator[CodeType]:

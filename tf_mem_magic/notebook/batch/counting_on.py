@@ -148,6 +148,7 @@ def _made_with_it(reader: Reader, setting: Setting, call: ast.Call | None) -> Un
         return None
     behind_it = behind(reader, model_names(reader, call), but={d.name for d in reader.facts.datasets})
     made = {name: p for p in behind_it for name in [getattr(p.statement, "name", "")] if name}
+    called = {name for name, p in made.items() if isinstance(p.statement, _FUNCTIONS)}
     for piece in behind_it if made else ():
         here = piece.cell is reader.cell
         if not here and follows_at_run_time(reader, piece.statement):
@@ -160,7 +161,8 @@ def _made_with_it(reader: Reader, setting: Setting, call: ast.Call | None) -> Un
             if maker:
                 written = given.name or str(given.number)
                 where = reader.cell.told(given.expr) if here else "an earlier cell"
-                return Unknown(f"{where} makes `{maker}` for batches of {setting.value} (`{written}`): {_THERE}")
+                does = "calls" if maker in called and called_name(given.call) == maker else "makes"
+                return Unknown(f"{where} {does} `{maker}` for batches of {setting.value} (`{written}`): {_THERE}")
     return None
 
 
