@@ -19,7 +19,7 @@ from tf_mem_magic.remedies._engine.guards import device_memory, no_strategy, sma
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.graph_mode.numbers import is_entry, loops_over_numbers, number_lists
 from tf_mem_magic.remedies.graph_mode.set_anew import set_anew
-from tf_mem_magic.remedies.graph_mode.traceable import untraceable
+from tf_mem_magic.remedies.graph_mode.traceable import counts_samples, untraceable
 
 KEY = "graph-mode"
 TITLE = "Graph mode"
@@ -120,7 +120,7 @@ def _check_methods(cell: PythonCell, facts: Facts) -> None:
         handed = {n for c in calls for n in _names(c)}
         for function in (*called, *(f for name, f in functions.items() if name in handed)):
             _check(untraceable(function, functions, changing))
-            _check(_branch(function))
+            _check(_branch(function) or counts_samples(function, functions))
 
 
 def _branch(function: ast.FunctionDef) -> str:

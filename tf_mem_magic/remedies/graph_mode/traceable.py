@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from tf_mem_magic.notebook.uses import called_name
 
@@ -43,6 +43,77 @@ def untraceable(function: ast.FunctionDef, functions: Functions, changing: froze
             if reason:
                 return reason
     return ""
+
+
+def counts_samples(
+    function: ast.FunctionDef, functions: Functions, of_batches: frozenset[str] | None = None, depth: int = 0
+) -> str:
+    """Say where a function that Keras calls takes the size of its batch as a Python number; empty: nowhere.
+
+    Run eagerly, ``y_true.shape[0]`` is a number; in a graph of Keras it is most often None. ``of_batches`` are the
+    parameters that hold a batch; None: all of them do.
+    """
+    given = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    own = {a.arg for a in given if a.arg not in ("self", "training", "mask")}
+    batches = own if of_batches is None else set(of_batches)
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign) and _is_batch(node.value, batches):
+            batches |= {n.id for target in node.targets for n in ast.walk(target) if isinstance(n, ast.Name)}
+    tests = {id(n) for test in ast.walk(function) if _asks_for_none(test) for n in ast.walk(test)}
+    for node in ast.walk(function):
+        if id(node) not in tests and _is_size(node, batches):
+            return f"`{function.name}` takes `{ast.unparse(node)}` as a number, which a graph may not know"
+        if isinstance(node, ast.Assign) and _unpacks_size(node, function, batches):
+            shape = ast.unparse(node.value)
+            return f"`{function.name}` takes the first of `{shape}` as a number, which a graph may not know"
+    for call in (n for n in ast.walk(function) if isinstance(n, ast.Call)):
+        called = functions.get(called_name(call))
+        if called is None or called is function or depth >= _DEEPEST or not isinstance(call.func, ast.Name):
+            continue
+        names = [a.arg for a in (*called.args.posonlyargs, *called.args.args)]
+        handed = {name for name, value in zip(names, call.args) if _is_batch(value, batches)}
+        handed |= {k.arg for k in call.keywords if k.arg and _is_batch(k.value, batches)}
+        reason = counts_samples(called, functions, frozenset(handed), depth + 1) if handed else ""
+        if reason:
+            return reason
+    return ""
+
+
+def _is_batch(value: ast.expr, batches: Collection[str]) -> bool:
+    """Tell a batch, or a part of what holds batches (``data[0]``), from what is computed of one."""
+    while isinstance(value, ast.Subscript):
+        value = value.value
+    return isinstance(value, ast.Name) and value.id in batches
+
+
+def _is_size(node: ast.AST, batches: Collection[str]) -> bool:
+    if isinstance(node, ast.Call) and called_name(node) == "len" and len(node.args) == 1:
+        return isinstance(node.args[0], ast.Name) and node.args[0].id in batches
+    if not isinstance(node, ast.Subscript) or not isinstance(node.ctx, ast.Load):
+        return False
+    return isinstance(node.slice, ast.Constant) and node.slice.value == 0 and _is_shape(node.value, batches)
+
+
+def _is_shape(value: ast.expr, batches: Collection[str]) -> bool:
+    """Tell the shape of a batch as Python knows it: ``x.shape``, ``x.get_shape()``, ``x.shape.as_list()``."""
+    while isinstance(value, ast.Call) and called_name(value) in ("as_list", "get_shape") and not value.args:
+        value = value.func.value if isinstance(value.func, ast.Attribute) else value.func
+        if isinstance(value, ast.Name):
+            return value.id in batches
+    shape = isinstance(value, ast.Attribute) and value.attr == "shape"
+    return shape and isinstance(value.value, ast.Name) and value.value.id in batches  # type: ignore[attr-defined]
+
+
+def _unpacks_size(node: ast.Assign, function: ast.FunctionDef, batches: Collection[str]) -> bool:
+    """Tell ``batch, height, width = x.shape`` where the batch is read afterwards."""
+    if not _is_shape(node.value, batches):
+        return False
+    firsts = {t.elts[0].id for t in node.targets if isinstance(t, ast.Tuple) and isinstance(t.elts[0], ast.Name)}
+    return any(isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and n.id in firsts for n in ast.walk(function))
+
+
+def _asks_for_none(node: ast.AST) -> bool:
+    return isinstance(node, ast.Compare) and any(isinstance(op, (ast.Is, ast.IsNot)) for op in node.ops)
 
 
 def _effect(node: ast.AST) -> str:
