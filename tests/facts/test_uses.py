@@ -6,6 +6,8 @@ import types
 
 import pytest
 
+from tests.kernel import bfc
+from tests.script import found_by
 from tf_mem_magic.facts.uses import used_by_others, used_names
 
 SETUP = """
@@ -190,3 +192,50 @@ def test_names_are_found_through_the_layers_and_functions_that_a_model_holds(sou
     module = types.ModuleType("__main__")
     exec(HELD, module.__dict__)
     assert used_by_others(source, vars(module), ()) == expected
+
+
+MODELS = """
+import json, sys
+import keras, tensorflow as tf
+from keras import layers
+from tf_mem_magic.facts.uses import used_by_others
+json.load(sys.stdin)
+BATCH = 4
+class Zeros(layers.Layer):
+    def call(self, x):
+        return x + tf.zeros((BATCH, 8))
+class Mean(keras.Model):
+    def __init__(self, parts):
+        super().__init__()
+        self.parts = parts
+    def call(self, x):
+        return sum(part.draw(x) for part in self.parts.values())
+class Part:
+    def draw(self, x):
+        return x + tf.random.normal((BATCH, 8))
+def own_loss(y, p):
+    return tf.reduce_sum(y - p) / BATCH
+def functional(layer):
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, layer(inputs))
+def compiled(model, loss="mse"):
+    model.compile("adam", loss, metrics=["mae"])
+    model.fit(tf.ones((4, 8)), tf.ones((4, 8)), batch_size=4, verbose=0)
+    return model
+plain = compiled(functional(layers.Dense(8)))
+in_graph = compiled(functional(Zeros()))
+in_list = compiled(keras.Sequential([layers.Dense(8), Zeros()]))
+nested = compiled(functional(keras.Sequential([functional(Zeros())])))
+by_loss = compiled(functional(layers.Dense(8)), own_loss)
+by_object = compiled(Mean({"first": Part()}))
+names = ("plain", "in_graph", "in_list", "nested", "by_loss", "by_object")
+print("FOUND" + json.dumps({n: used_by_others(f"{n}.fit(x)", globals(), ()) for n in names}))
+"""
+
+
+@pytest.mark.tf
+@pytest.mark.timeout(300)
+def test_keras_holds_what_reads_a_name_where_it_is_looked_for():
+    found = found_by(MODELS, {}, bfc(512))
+    reading = [name for name, words in found.items() if "BATCH" in words]
+    assert reading == ["in_graph", "in_list", "nested", "by_loss", "by_object"]

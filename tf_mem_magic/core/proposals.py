@@ -18,14 +18,23 @@ Fit = Literal["fits", "likely", "tight", "no"]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The peak to expect on the diagnosed device, ``low`` to ``high`` bytes, and what that rests on."""
+    """The peak to expect on the diagnosed device, ``low`` to ``high`` bytes, and what that rests on.
+
+    ``in_pieces``: the free memory is expected to lie in pieces, none of which holds its largest buffer.
+    """
 
     low: int
     high: int
     basis: str
+    in_pieces: bool = False
 
     def word(self, limit: int) -> Fit:
-        """Say whether it fits: ``fits`` = high ≤ 0.9 limit, ``likely`` = high ≤ limit, ``tight``, ``no``."""
+        """Say whether it fits: ``fits`` = high ≤ 0.9 limit, ``likely`` = high ≤ limit, ``tight``, ``no``.
+
+        In pieces that are too small no number of bytes makes it more than ``tight``.
+        """
+        if self.in_pieces:
+            return "tight" if self.low <= limit else "no"
         if self.high <= 0.9 * limit:
             return "fits"
         if self.high <= limit:

@@ -9,6 +9,7 @@ from tests.diagnose.test_expected import BATCH, MIB, WEIGHT, failed
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.proposals import Context, Declined, Estimate, Proposal
 from tf_mem_magic.core.recording import Cell
+from tf_mem_magic.diagnose.room.pieces import room_for
 from tf_mem_magic.remedies._engine.estimating import with_estimate
 from tf_mem_magic.remedies._engine.ranking import combine, propose_all
 
@@ -112,6 +113,19 @@ def test_what_finds_room_nowhere_comes_after_what_may():
         proposal(effect=Effect(batch=(128, 64))), in_pieces(limit=20 * MIB, regions=(2 * MIB, 4 * MIB, 8 * MIB))
     )
     assert (found.takes_effect, found.doubtful) == ("rerun", True)
+
+
+@pytest.mark.parametrize(("limit", "released"), [(16, 22), (18, 22), (20, 18), (20, 22)])
+@pytest.mark.parametrize("regions", [(2, 4, 8), (2, 4, 8, 16)])
+def test_what_finds_room_nowhere_is_not_said_to_fit_however_few_bytes_it_takes(limit, released, regions):
+    known = in_pieces(limit=limit * MIB, regions=tuple(one * MIB for one in regions))
+    effect = Effect(batch=(128, 1), released=released * MIB)
+    assert room_for(known.recording, known.diagnosis, effect) == "nowhere"
+    found = with_estimate(proposal(effect=effect), known)
+    assert "largest buffer" in found.caveats[-1]
+    bytes_alone = replace(found.estimate, in_pieces=False)
+    assert bytes_alone.word(limit * MIB) in ("fits", "likely")
+    assert found.estimate.word(limit * MIB) == "tight"
 
 
 def test_a_smaller_batch_in_a_pool_in_pieces_is_offered_with_a_restart():

@@ -38,10 +38,10 @@ def _where_there_is_room(answer: Proposal, context: Context) -> Proposal:
     if dump is None or room is None or room == "here":
         return answer
     if room == "nowhere":
-        return replace(answer, doubtful=True)
+        return _without_room(answer, "here or in a fresh kernel")
     how = room if room != "perhaps" else room_in_fresh(recording, diagnosis, answer.effect)
     if how is None:
-        return replace(answer, doubtful=True)
+        return _without_room(answer, "in whichever order it runs")
     if room == "perhaps" and surely_fits(recording, diagnosis, answer.effect):
         return answer
     told = _pieces(dump, diagnosis.limit or 0, sure=room != "perhaps")
@@ -53,6 +53,13 @@ def _where_there_is_room(answer: Proposal, context: Context) -> Proposal:
         choices=(*answer.choices, Choice("Without a restart", answer.source, told)),
     )
     return fresh if how == "fresh" else replace(fresh, environment=(*answer.environment, (_THREADS, "1")))
+
+
+def _without_room(answer: Proposal, where: str) -> Proposal:
+    """Doubt a change whose bytes may fit, and whose largest buffer finds no piece of the pool that holds it."""
+    told = f"Its largest buffer is not sure to find a piece of the pool that holds it, {where}, however much is free."
+    estimate = None if answer.estimate is None else replace(answer.estimate, in_pieces=True)
+    return replace(answer, doubtful=True, estimate=estimate, caveats=(*answer.caveats, told))
 
 
 def _pieces(dump: Dump, limit: int, sure: bool) -> str:
