@@ -145,3 +145,32 @@ def test_a_loss_that_later_cells_read_counts_on_the_batch(loss):
         found = find_batch(cell, facts, frozenset({2, 3}))
         assert not isinstance(found, BatchFound)
         assert "also counts on batches of 64" in found.reason
+
+
+LOGS = "class Log({base}):\n    def on_epoch_end(self, epoch, logs=None):\n        print(len(seen) // BATCH_SIZE)"
+LAYER = "class Zeros(layers.Layer):\n    def call(self, x):\n        return x + tf.zeros((BATCH_SIZE, 8))"
+
+
+@pytest.mark.parametrize(
+    ("earlier", "cell", "follows"),
+    [
+        ((LOGS.format(base="Callback"), "logs = [Log()]"), "callbacks=logs", True),
+        ((LOGS.format(base="keras.callbacks.Callback"), "logs = {'all': [Log()]}"), "callbacks=logs['all']", True),
+        ((LOGS.format(base="tf.keras.callbacks.Callback"), "kept = Log()"), "callbacks=[kept]", True),
+        ((LAYER, "model = Model(inp, Zeros()(inp))"), "epochs=2", False),
+        ((LAYER, "model = Sequential([Dense(8), Zeros()])"), "epochs=2", False),
+    ],
+)
+def test_what_a_callback_reads_follows_a_name_and_what_a_layer_reads_does_not(earlier, cell, follows):
+    source = f"model.fit(x, y, batch_size=BATCH_SIZE, {cell})"
+    read = read_cell(source)
+    assert isinstance(read, PythonCell)
+    known = replace(
+        FACTS,
+        scalars=(ScalarFact("BATCH_SIZE", 64),),
+        earlier_cells=("BATCH_SIZE = 64", *earlier, "model.compile('adam', 'mse')"),
+        read_elsewhere=("BATCH_SIZE",),
+    )
+    found = find_batch(read, known, frozenset({1}))
+    assert isinstance(found, BatchFound) is follows, found
+    assert follows or "BATCH_SIZE" in found.reason

@@ -137,10 +137,10 @@ def follows_at_run_time(reader: Reader, statement: ast.stmt) -> bool:
     that it was traced with, and so do a model's methods, unless this cell makes the model and compiles it.
     """
     called = getattr(statement, "name", "")
-    if not called or called not in reader.cell.words:
-        return False
     if isinstance(statement, ast.ClassDef) and any(map(_is_callback, statement.bases)):
         return True
+    if not called or called not in reader.cell.words:
+        return False
     if isinstance(statement, ast.ClassDef):
         return bool(reader.calls_of(called)) and bool(reader.calls_of("compile"))
     if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
