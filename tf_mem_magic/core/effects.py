@@ -15,6 +15,8 @@ class Effect:
         Samples that one pass through the model takes, before and after (accumulation: the micro-batch after).
     accumulates : bool
         The gradients of several passes are added up in variables of their own, one for each trainable weight.
+    sums : bool
+        Gradients are added up over several passes, in variables that ``accumulates`` adds or that are there already.
     policy : str or None
         The dtype policy that the layers compute in afterwards (``"mixed_float16"``, ``"mixed_bfloat16"``).
     recompute : tuple of tuple of str, or None
@@ -38,6 +40,7 @@ class Effect:
 
     batch: tuple[int, int] | None = None
     accumulates: bool = False
+    sums: bool = False
     policy: str | None = None
     recompute: tuple[tuple[str, ...], ...] | None = None
     optimizer: str | None = None

@@ -20,6 +20,8 @@ def with_estimate(answer: Proposal | Declined, context: Context) -> Proposal | D
     """
     if isinstance(answer, Declined) or answer.effect is None or context.diagnosis is None:
         return answer
+    if context.applied.sums and not answer.effect.sums:
+        answer = replace(answer, effect=replace(answer.effect, sums=True))
     if answer.estimate is None:
         reason = saves_nothing(context.recording, context.diagnosis, answer.effect)
         if reason:

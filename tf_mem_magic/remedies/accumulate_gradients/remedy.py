@@ -62,7 +62,7 @@ def propose(ask: Ask) -> Proposal:
     before = already(ask, found)
     # Where the cell accumulates already, the sums are there.
     sums = 0 if before else sums_of(facts, found)
-    batch, estimate = _choose(ask, found, sums, Effect(accumulates=not before))
+    batch, estimate = _choose(ask, found, sums, Effect(accumulates=not before, sums=True))
     doubt = weigh(ask.diagnosis, sums, found.value, batch)
     steps = found.value // batch
     place = _place(ask, found, steps, before)
@@ -84,7 +84,7 @@ def propose(ask: Ask) -> Proposal:
         expects=(("batch", batch),),
         undo="\n".join((*found.undo, *([place.undo] if place.undo else []))),
         doubtful=bool(doubt),
-        effect=Effect(batch=(found.value, batch), accumulates=not before),
+        effect=Effect(batch=(found.value, batch), accumulates=not before, sums=True),
     )
 
 
