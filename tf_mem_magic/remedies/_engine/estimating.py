@@ -20,13 +20,12 @@ def with_estimate(answer: Proposal | Declined, context: Context) -> Proposal | D
     """
     if isinstance(answer, Declined) or answer.effect is None or context.diagnosis is None:
         return answer
-    if context.applied.sums and not answer.effect.sums:
-        answer = replace(answer, effect=replace(answer.effect, sums=True))
+    effect = replace(answer.effect, sums=answer.effect.sums or context.applied.sums)
     if answer.estimate is None:
-        reason = saves_nothing(context.recording, context.diagnosis, answer.effect)
+        reason = saves_nothing(context.recording, context.diagnosis, effect)
         if reason:
             return Declined(answer.key, answer.title, reason)
-        answer = replace(answer, estimate=expected(context.recording, context.diagnosis, answer.effect))
+        answer = replace(answer, estimate=expected(context.recording, context.diagnosis, effect))
     return _where_there_is_room(answer, context)
 
 
