@@ -624,6 +624,40 @@ def test_another_model_that_trains_by_the_same_batches_would_not_accumulate(sour
     assert f"trains in line {other} by the same batches, and would not accumulate" in answer.reason
 
 
+OPTIMIZERS = "optimizer = keras.optimizers.Adam()\nslow = keras.optimizers.SGD(0.1)\n"
+SECOND = (
+    LOOP.partition("{0}")[2]
+    .partition("\n\n")[0]
+    .replace("step", "late")
+    .replace("model", "other")
+    .replace("optimizer", "slow")
+)
+
+
+@pytest.mark.parametrize(
+    ("beside", "named"),
+    [
+        (SECOND + "\nfor a, b in data:\n    late(a, b)\n", "slow"),
+        (SECOND + "\nmore = data.prefetch(2)\nfor a, b in more:\n    late(a, b)\n", "slow"),
+        ("other.fit(data, epochs=3)\n", "other"),
+        ("for a, b in data.take(9):\n    other.fit(a, b)\n", "other"),
+        ("def rest(d):\n    for a, b in d:\n        slow.minimize(cost, other.variables)\n\nrest(data)\n", "slow"),
+        (SECOND + "\nfor a, b in rows.batch(64):\n    late(a, b)\n", ""),
+        ("other.fit(x, y)\n", ""),
+        ("for a, b in data:\n    total(a, b)\n", ""),
+    ],
+)
+def test_what_trains_beside_a_loop_by_the_same_batches_would_not_accumulate(beside, named):
+    loop = LOOP.format("")
+    answer = ask(OPTIMIZERS + loop + beside, line=OPTIMIZERS.count("\n") + loop.count("\n"), old=True)
+    if named:
+        assert isinstance(answer, Declined), answer.diff
+        assert f"`{named}` trains in" in answer.reason
+        assert "by the same batches, and would not accumulate" in answer.reason
+    else:
+        assert isinstance(answer, Proposal), answer.reason
+
+
 def test_data_of_an_earlier_cell_that_are_split_again_stay_for_another_model():
     data = (DatasetFacts("train", batch=64, cardinality=4, samples=256),)
     answer = ask("model.fit(train)\nother.fit(train)\n", line=1, old=True, datasets=data)

@@ -54,7 +54,7 @@ def find_gradient_loop(reader: Reader, names: KerasNames) -> GradientLoop:
         raise RefusedError("the loop seems to accumulate gradients already")
     if any(_sets_rate(n) for n in nodes):
         raise RefusedError("the loop sets the learning rate itself")
-    tops = [s for s in tree.body if not isinstance(s, _DEFINITIONS) and _runs(s, applied[0], tree)]
+    tops = [s for s in tree.body if not isinstance(s, _DEFINITIONS) and runs(s, applied[0], tree)]
     if len(tops) != 1:
         raise RefusedError("the statement that runs the loop was not found in the cell")
     return GradientLoop(applied[0], func.value, tops[0])
@@ -178,7 +178,7 @@ def _sets_rate(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and ".learning_rate.assign" in ast.unparse(node.func)
 
 
-def _runs(statement: ast.stmt, applied: ast.Call, tree: ast.Module) -> bool:
+def runs(statement: ast.stmt, applied: ast.Call, tree: ast.Module) -> bool:
     """Whether running the loop reaches ``applied``, itself or through functions of the cell."""
     holders = {applied}
     functions = [n for n in tree.body if isinstance(n, ast.FunctionDef)]

@@ -13,10 +13,12 @@ from tf_mem_magic.notebook.scopes import position
 from tf_mem_magic.notebook.text.ranges import CellEdit
 from tf_mem_magic.notebook.uses import FITS, called_name
 from tf_mem_magic.remedies._engine.question import Ask
+from tf_mem_magic.remedies.accumulate_gradients.gradient_loop import find_gradient_loop, runs
 from tf_mem_magic.remedies.smaller_batch.asked import failing_lines
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _TRAIN = (*FITS, "train_on_batch")
+_DEFINED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def check_other_trainings(ask: Ask, found: BatchFound, edits: Iterable[CellEdit]) -> None:
@@ -31,9 +33,10 @@ def check_other_trainings(ask: Ask, found: BatchFound, edits: Iterable[CellEdit]
         If such a training is there, and no ``compile`` stands between the two.
     """
     call = found.call
-    if call is None:
-        return
     reader = Reader(ask.cell, ask.facts, failing_lines(ask))
+    if call is None:
+        _check_beside_loop(ask, reader, found)
+        return
     begin = min((edit.start for edit in edits), default=0)
     for other in _same_model(reader, call):
         if ask.cell.end(other) <= begin and not _in_one_loop(reader, other, call):
@@ -47,10 +50,40 @@ def check_other_trainings(ask: Ask, found: BatchFound, edits: Iterable[CellEdit]
         )
     for other in _of_other_models(reader, call):
         if _shares(reader, found, other):
-            raise RefusedError(
-                f"`{_written(other)}` trains in {ask.cell.told(other)} by the same batches, and would not accumulate: "
-                "it would be updated more often, each time by fewer samples"
-            )
+            raise _would_not(ask, other)
+
+
+def _would_not(ask: Ask, other: ast.Call) -> RefusedError:
+    return RefusedError(
+        f"`{_written(other)}` trains in {ask.cell.told(other)} by the same batches, and would not accumulate: it would "
+        "be updated more often, each time by fewer samples"
+    )
+
+
+def _check_beside_loop(ask: Ask, reader: Reader, found: BatchFound) -> None:
+    """Refuse where something else trains by the batches of the loop that failed, and would not accumulate."""
+    own = find_gradient_loop(reader, ask.names).optimizer.id
+    changed = _follow_the_batch(ask, found)
+    for other in reader.calls_of(*_TRAIN, "apply_gradients", "minimize"):
+        if _written(other) in (own, ""):
+            continue
+        tops = [s for s in ask.cell.tree.body if not isinstance(s, _DEFINED) and runs(s, other, ask.cell.tree)]
+        if any(isinstance(n, ast.Name) and n.id in changed for top in tops for n in ast.walk(top)):
+            raise _would_not(ask, other)
+
+
+def _follow_the_batch(ask: Ask, found: BatchFound) -> set[str]:
+    """Name what the edit sets, and what is made of that: the size, datasets of it, functions that make them."""
+    names = set(found.names)
+    for statement in ask.cell.tree.body:
+        first, last = ask.cell.start(statement), ask.cell.end(statement)
+        sets = any(first <= slot.start < last for slot in found.slots)
+        reads = any(isinstance(n, ast.Name) and n.id in names for n in ast.walk(statement))
+        if (sets or reads) and isinstance(statement, _DEFINED):
+            names.add(statement.name)
+        elif (sets or reads) and isinstance(statement, (ast.Assign, ast.AnnAssign)):
+            names |= {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return names
 
 
 def _of_other_models(reader: Reader, call: ast.Call) -> Iterator[ast.Call]:
