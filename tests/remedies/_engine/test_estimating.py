@@ -9,8 +9,9 @@ from tests.diagnose.test_expected import BATCH, MIB, WEIGHT, failed
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.proposals import Context, Declined, Estimate, Proposal
 from tf_mem_magic.core.recording import Cell
+from tf_mem_magic.diagnose.expected import updating_from_sums
 from tf_mem_magic.diagnose.room.pieces import room_for
-from tf_mem_magic.remedies._engine.estimating import with_estimate
+from tf_mem_magic.remedies._engine.estimating import with_estimate, with_sums
 from tf_mem_magic.remedies._engine.ranking import combine, propose_all
 
 CELL = f"%%tfmem\nm.fit(x, y, batch_size={BATCH}, epochs=2)"
@@ -72,6 +73,30 @@ def test_two_changes_at_once_have_one_estimate_of_both():
     if isinstance(both, Proposal) and both.effect is not None:
         assert both.estimate is not None
     assert one.estimate is not None
+
+
+ACCUMULATES = {
+    "in compile": 'm.compile(Adam(gradient_accumulation_steps=4), "mse")\n',
+    "by a call": "apply.accumulate_gradients(m, 4)\n",
+    "in an optimizer": "opt = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)\nm.compile(opt)\n",
+}
+
+
+@pytest.mark.parametrize("name", ACCUMULATES)
+def test_where_the_cell_accumulates_already_a_smaller_batch_takes_its_update_too(name):
+    text = CELL.replace("m.fit", f"{ACCUMULATES[name]}m.fit")
+    estimates = []
+    for source in (CELL, text):
+        known = context(20 * MIB, source)
+        known = replace(known, diagnosis=replace(known.diagnosis, line=source.count("\n") + 1))
+        smaller = next(a for a in propose_all(known) if a.key == "smaller-batch")
+        estimates.append(with_estimate(proposal(effect=Effect(batch=(BATCH, 1))), with_sums(known)).estimate)
+        assert smaller.estimate is not None
+        assert smaller.effect.batch[1] >= BATCH // 8
+    low, high = updating_from_sums([WEIGHT] * 8)
+    plain, summed = estimates
+    assert plain.high < 8 * WEIGHT + high <= summed.high
+    assert plain.low < 8 * WEIGHT + low <= summed.low
 
 
 def in_pieces(**known):

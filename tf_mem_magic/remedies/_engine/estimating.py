@@ -11,6 +11,16 @@ from tf_mem_magic.diagnose.expected import expected, saves_nothing
 from tf_mem_magic.diagnose.room.batches import surely_fits
 from tf_mem_magic.diagnose.room.pieces import fresh_peak, grown_pool, room_for, room_in_fresh
 
+_ACCUMULATES = ("gradient_accumulation_steps=", "accumulate_gradients(")
+"""What the text of a cell holds that adds gradients up over several passes."""
+
+
+def with_sums(context: Context) -> Context:
+    """Count among what the cell does already that it adds gradients up: whatever changes, its update stays as large."""
+    if context.applied.sums or not any(word in context.cell.source for word in _ACCUMULATES):
+        return context
+    return replace(context, applied=replace(context.applied, sums=True))
+
 
 def with_estimate(answer: Proposal | Declined, context: Context) -> Proposal | Declined:
     """Give a proposal the peak to expect after its change; decline it where the peak would not fall.
