@@ -2,9 +2,12 @@
 
 import pytest
 
+from tests.kernel import bfc
 from tests.memory.steps import KIB, Maker
+from tests.script import found_by
 from tf_mem_magic.core.step import Tensor
 from tf_mem_magic.memory.loops import follow, pushes_the_same
+from tf_mem_magic.memory.sizes import in_half
 from tf_mem_magic.memory.walk import Walk
 
 ROUNDS = 5
@@ -60,3 +63,56 @@ def test_a_list_of_one_and_the_same_tensor_takes_no_memory_of_its_own(pushed, sa
         pass
     pieces = [buffer for buffer in walk.alive.values() if buffer.count > 1]
     assert [(one.count, one.size) for one in pieces] == ([] if same else [(ROUNDS, 4 * KIB)])
+
+
+@pytest.mark.parametrize("setter", ["TensorListPushBack", "TensorListSetItem"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_in_16_bits_each_round_casts_the_weight_it_reads_and_the_list_holds_all_copies(setter, dtype):
+    half = in_half(loop("a weight it reads", setter), dtype)
+    assert not pushes_the_same(half.bodies[0], 3)
+    walk = Walk(half)
+    for _ in walk.run():
+        pass
+    (pieces,) = (buffer for buffer in walk.alive.values() if buffer.count > 1)
+    assert (pieces.count, pieces.size) == (ROUNDS, 2 * KIB)
+
+
+@pytest.mark.parametrize("pushed", ["what it is given", "that through an identity"])
+def test_in_16_bits_what_a_loop_is_given_is_cast_once_before_it(pushed):
+    assert pushes_the_same(in_half(loop(pushed), "float16").bodies[0], 3)
+
+
+MEASURE = """
+import gc, json, sys
+import keras, numpy as np, tensorflow as tf
+given, found = json.load(sys.stdin), {}
+memory = lambda: tf.config.experimental.get_memory_info("CPU:0")
+for name, (kind, units, steps, batch) in given.items():
+    for policy in ("float32", "mixed_bfloat16"):
+        keras.config.set_dtype_policy(policy)
+        layer = getattr(keras.layers, kind)(units, return_sequences=True)
+        model = keras.Sequential([keras.Input((steps, 32)), layer, keras.layers.Dense(4, dtype="float32")])
+        model.compile("sgd", "mse")
+        x, y = np.ones((batch, steps, 32), "float32"), np.ones((batch, steps, 4), "float32")
+        gc.collect()
+        tf.config.experimental.reset_memory_stats("CPU:0")
+        base = memory()["current"]
+        model.fit(x, y, batch_size=batch, verbose=0)
+        found[f"{name}, {policy}"] = memory()["peak"] - base
+print("FOUND" + json.dumps(found))
+"""
+RNNS = {
+    "wide LSTM": ("LSTM", 256, 40, 96),
+    "narrow LSTM": ("LSTM", 64, 40, 384),
+    "wide GRU": ("GRU", 256, 40, 96),
+    "wide RNN": ("SimpleRNN", 256, 40, 96),
+}
+
+
+@pytest.mark.tf
+@pytest.mark.timeout(400)
+def test_16_bits_save_half_of_a_narrow_loop_and_little_or_nothing_of_a_wide_one():
+    found = found_by(MEASURE, RNNS, bfc(1000))
+    share = {name: found[f"{name}, mixed_bfloat16"] / found[f"{name}, float32"] for name in RNNS}
+    assert share["narrow LSTM"] < 0.75
+    assert min(share["wide LSTM"], share["wide GRU"], share["wide RNN"]) > 0.8

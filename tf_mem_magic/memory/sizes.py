@@ -114,5 +114,20 @@ def in_half(step: Step, dtype: str, weights: Collection[int] = ()) -> Step:
             replace(t, dtype=dtype) if t.dtype in _FLOATS and t.bytes not in constant else t for t in node.outputs
         )
         nodes.append(replace(node, outputs=outputs))
-    bodies = tuple(in_half(body, dtype, weights) for body in step.bodies)
+    bodies = tuple(in_half(_casting_weights(body, dtype), dtype, weights) for body in step.bodies)
     return replace(step, nodes=tuple(nodes), bodies=bodies)
+
+
+def _casting_weights(body: Step, dtype: str) -> Step:
+    """Give a loop's body that casts each weight it reads: every round makes a copy of its own in 16 bits.
+
+    What was one and the same weight in every round then is not, and a list of it for the backward pass holds as many
+    copies as there are rounds.
+    """
+    nodes = tuple(
+        replace(node, kind="Cast", outputs=tuple(replace(t, dtype=dtype) for t in node.outputs))
+        if node.kind == "ReadVariableOp" and all(t.dtype in _FLOATS for t in node.outputs)
+        else node
+        for node in body.nodes
+    )
+    return replace(body, nodes=nodes)
