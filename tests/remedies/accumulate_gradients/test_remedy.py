@@ -10,7 +10,7 @@ from tests.script import found_by
 from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Declined, Point, Proposal
-from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
 from tf_mem_magic.notebook.text.cell import read_cell
 from tf_mem_magic.remedies._engine.ranking import propose_all
 from tf_mem_magic.remedies.accumulate_gradients.remedy import propose
@@ -33,6 +33,7 @@ for epoch in range(2):
 """
 LOSS = LOOP.replace("tf.reduce_mean((model(a, training=True) - b) ** 2)", "loss_of(b, model(a)) + sum(model.losses)")
 DRAWN = "BATCH = 64\noptimizer = keras.optimizers.Adam()\nDATA" + LOOP.partition("{0}")[2].partition("for epoch")[0]
+SAMPLE = "def sample_batch(batch_size):\n    return np.random.choice(256, batch_size)\n"
 IMPORTS = "import keras\nimport tensorflow as tf\n"
 
 
@@ -225,6 +226,10 @@ DECLINES = {
             ("memory = deque()\n", "while not done:", "random.sample(memory, BATCH)"),
             ("", "for episode in tqdm(range(9)):", "np.random.randint(0, 256, BATCH)"),
             ("it = iter(tf.data.Dataset.range(256).repeat().batch(BATCH))\n", "for _ in range(50):", "next(it)"),
+            (SAMPLE, "for _ in range(60):", "sample_batch(BATCH)"),
+            (SAMPLE, "bar = tqdm(range(60))\nfor _ in bar:", "sample_batch(BATCH)"),
+            (SAMPLE, "turns = range(60)\nfor i, _ in enumerate(tqdm(turns)):", "sample_batch(BATCH)"),
+            (SAMPLE, "bar = trange(60, desc='steps')\nfor _ in bar:", "sample_batch(BATCH)"),
         ]
     },
 }
@@ -654,6 +659,65 @@ def test_what_trains_beside_a_loop_by_the_same_batches_would_not_accumulate(besi
         assert isinstance(answer, Declined), answer.diff
         assert f"`{named}` trains in" in answer.reason
         assert "by the same batches, and would not accumulate" in answer.reason
+    else:
+        assert isinstance(answer, Proposal), answer.reason
+
+
+BUILDER = """def build():
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    return model
+"""
+APPLIED = "from tf_mem_magic import apply\napply.accumulate_gradients(model, 2)\nmodel.fit(x, y, batch_size=32)"
+
+
+@pytest.mark.parametrize(
+    ("before", "alone"),
+    [
+        ("model = build()\n", True),
+        ("other = build()\nmodel = build()\nother.fit(x, y)\n", False),
+        ("tuner = kt.RandomSearch(build)\ntuner.search(x, y)\nmodel = build()\n", False),
+        ("models = [build() for _ in range(3)]\nmodel = models[0]\n", False),
+        ("for rate in rates:\n    model = build()\n", False),
+    ],
+)
+def test_an_optimizer_that_a_function_makes_for_others_too_stays_as_it_is(before, alone):
+    answer = ask(BUILDER + before + "model.fit(x, y, batch_size=64)\n")
+    assert isinstance(answer, Proposal), answer.reason
+    assert ("gradient_accumulation_steps" in answer.source, APPLIED in answer.source) == (alone, not alone)
+
+
+RUN_IT = """def run(data, size=64):
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    model.fit(data, y, batch_size=size)
+"""
+ON_DATA = RUN_IT.replace("(data, y, batch_size=size)", "(data)")
+TWO = "a = tf.data.Dataset.range(512).batch(64)\nb = tf.data.Dataset.range(99).batch(16)\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "lines", "other"),
+    [
+        (RUN_IT + "run(x, 64)\nrun(x, 32)\n", (5, 4), 6),
+        (RUN_IT + "run(x)\nrun(x, size=16)\n", (5, 4), 6),
+        (RUN_IT + "run(x, 16)\nrun(x)\n", (6, 4), 5),
+        (ON_DATA + TWO + "run(a)\nrun(b)\n", (7, 4), 8),
+        (RUN_IT + "run(x)\nrun(x[:200])\n", (5, 4), 0),
+        (RUN_IT.replace("size", "bs") + "bs = 64\nrun(x, bs)\nrun(x, bs)\n", (6, 4), 0),
+        (ON_DATA + TWO + "run(a)\nrun(a.prefetch(2))\n", (7, 4), 0),
+    ],
+)
+def test_a_function_that_is_called_again_with_batches_that_stay_is_declined(source, lines, other):
+    frames = tuple(Frame("cell.py", line, "<module>", in_cell=True, is_user=True) for line in lines)
+    facts = Facts("2.21.0", "3.15.1", models=(ModelFacts("model", local=True),), earlier_cells=(IMPORTS,))
+    errors = (ErrorText("ResourceExhaustedError", "OOM", frames),)
+    cell = Cell(source)
+    recording = Recording(cell, status="oom", errors=errors, facts=facts)
+    (answer,) = propose(Context(cell, recording, Diagnosis("GPU:0", line=lines[-1])))
+    if other:
+        assert isinstance(answer, Declined), answer.diff
+        assert f"`run` is called in line {other} too, with batches that would stay as they are" in answer.reason
     else:
         assert isinstance(answer, Proposal), answer.reason
 

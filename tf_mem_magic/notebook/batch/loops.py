@@ -170,11 +170,11 @@ def _of_loop(reader: Reader, loop: ast.For | ast.AsyncFor | ast.While) -> Settin
     nexts = nexts or [n for n in inside if draws_a_batch(reader, n)]
     if isinstance(loop, ast.While):
         return _first_trace(reader, nexts)
-    source = loop.iter
-    while isinstance(source, ast.Call) and called_name(source) in _AROUND and source.args:
-        if called_name(source) == "trange":
-            break
-        source = source.args[0]
+    source = _gone_through(loop.iter)
+    named = reader.reaching(source) if isinstance(source, ast.Name) else None
+    if named is not None and named.value is not None:
+        numbers = _gone_through(named.value)
+        source = numbers if isinstance(numbers, ast.Call) and called_name(numbers) in ("range", "trange") else source
     if isinstance(source, ast.Call) and called_name(source) in ("range", "trange"):
         if len(source.args) == 3 and isinstance(loop.target, ast.Name):
             return _sliced(reader, loop, source.args[2], loop.target.id)
@@ -187,6 +187,15 @@ def _of_loop(reader: Reader, loop: ast.For | ast.AsyncFor | ast.While) -> Settin
     if isinstance(traced, Unknown) and not _may_be_data(reader, source, loop.target):
         return _first_trace(reader, nexts)
     return traced if isinstance(traced, (Setting, Unknown)) else None
+
+
+def _gone_through(source: ast.expr) -> ast.expr:
+    """Give what a loop goes through behind ``enumerate``, a progress bar and the like."""
+    while isinstance(source, ast.Call) and called_name(source) in _AROUND and source.args:
+        if called_name(source) == "trange":
+            break
+        source = source.args[0]
+    return source
 
 
 def _may_be_data(reader: Reader, source: ast.expr, target: ast.expr) -> bool:

@@ -51,6 +51,44 @@ def check_other_trainings(ask: Ask, found: BatchFound, edits: Iterable[CellEdit]
     for other in _of_other_models(reader, call):
         if _shares(reader, found, other):
             raise _would_not(ask, other)
+    for function, other in _called_besides(reader, call):
+        with reader.entering(function, other):
+            its = find_in_call(reader, call)
+        if not isinstance(its, BatchFound) or its.value != found.value or not set(its.slots) <= set(found.slots):
+            raise RefusedError(
+                f"`{function.name}` is called in {ask.cell.told(other)} too, with batches that would stay as they are: "
+                "accumulated, they would make larger ones"
+            )
+
+
+def _called_besides(reader: Reader, call: ast.Call) -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
+    """Yield the other calls of the functions in which ``call`` stands: the error did not go through them."""
+    for function in reader.scopes.up(call):
+        if isinstance(function, ast.FunctionDef):
+            for other in reader.calls_of(function.name):
+                if reader.lines and not reader.covers(other) and function not in set(reader.scopes.up(other)):
+                    yield function, other
+
+
+def serves_only(reader: Reader, made: ast.AST, call: ast.Call) -> bool:
+    """Tell whether an optimizer that the cell makes trains nothing but what ``call`` trains.
+
+    One that a function makes is another one each time, for whoever calls it: a second model, a tuner.
+    """
+    around = set(reader.scopes.up(call))
+    owners = [one for one in reader.scopes.up(made) if isinstance(one, _DEFINED) and one not in around]
+    names = [one.name for one in owners if not isinstance(reader.scopes.parents.get(one), ast.ClassDef)]
+    return all(_is_called_once(reader, name, call) for name in names)
+
+
+def _is_called_once(reader: Reader, name: str, call: ast.Call) -> bool:
+    loads = [n for n in reader.nodes if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load)]
+    above = reader.scopes.parents.get(loads[0]) if len(loads) == 1 else None
+    if not isinstance(above, ast.Call) or above.func is not loads[0]:
+        return False
+    repeated = (*_LOOPS, ast.ListComp, ast.GeneratorExp, ast.DictComp)
+    around = set(reader.scopes.up(call))
+    return all(loop in around for loop in reader.scopes.up(above) if isinstance(loop, repeated))
 
 
 def _would_not(ask: Ask, other: ast.Call) -> RefusedError:

@@ -34,7 +34,7 @@ from tf_mem_magic.remedies.accumulate_gradients.accumulation import (
 )
 from tf_mem_magic.remedies.accumulate_gradients.examples import EXAMPLES
 from tf_mem_magic.remedies.accumulate_gradients.gradient_loop import earlier_value, find_gradient_loop, traced_before
-from tf_mem_magic.remedies.accumulate_gradients.other_trainings import check_other_trainings
+from tf_mem_magic.remedies.accumulate_gradients.other_trainings import check_other_trainings, serves_only
 from tf_mem_magic.remedies.smaller_batch.asked import failing_lines, fewer_samples_may_help, found_batch
 
 KEY = "accumulate-gradients"
@@ -144,7 +144,7 @@ def _place(ask: Ask, found: BatchFound, steps: int, before: Already | None) -> _
     if before is not None:
         return _Place((before.times(cell, steps),))
     made = compiled_with(reader, ask.names, model)
-    plain = None if isinstance(made, str) else _write(cell, made, steps)
+    plain = None if isinstance(made, str) or not serves_only(reader, made.node, call) else _write(cell, made, steps)
     if plain is not None:
         return plain
     at = reader.scopes.statement(call)
