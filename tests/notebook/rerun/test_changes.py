@@ -11,14 +11,26 @@ def changed(source, reached=None):
 
 
 def test_steps_on_a_model_that_existed_before_are_told_with_their_number():
-    facts = Facts(models=(ModelFacts("model", steps=15, steps_before=3),))
+    facts = Facts(models=(ModelFacts("model", steps=15, steps_before=3),), steps_done=12)
     texts = [c.text for c in find_changes("model.fit(x)", facts)]
     assert ["`model` existed before this cell and took 12 training steps in it: a rerun goes on from there."] == texts
 
 
 def test_one_step_is_one_step():
-    facts = Facts(models=(ModelFacts("model", steps=1, steps_before=0),))
-    assert "took 1 training step in" in find_changes("model.fit(x)", facts)[0].text
+    facts = Facts(models=(ModelFacts("model", steps=1, steps_before=0),), steps_done=1)
+    assert "took 1 training step in it:" in find_changes("model.fit(x)", facts)[0].text
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        (1, "took 1 training step in it, which may not have ended: a rerun"),
+        (7, "took 7 training steps in it, the last of which may not have ended: a rerun"),
+    ],
+)
+def test_of_a_loop_of_ones_own_it_is_not_known_whether_the_last_step_ended(steps, told):
+    facts = Facts(models=(ModelFacts("model", steps=steps, steps_before=0),))
+    assert told in find_changes("for x in data:\n    step(x)", facts, reached=2)[0].text
 
 
 def test_a_first_step_that_failed_is_not_told_as_taken():
@@ -147,6 +159,27 @@ def test_what_stands_below_the_line_that_failed_did_not_happen():
 
 def test_the_assignment_that_failed_did_not_happen():
     assert [] == changed("x = x @ x", reached=1)
+
+
+LOOP = "for epoch in range(9):\n    total = 0\n    for x in data:\n        total += step(x)\n    losses.append(total)\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "reached", "told"),
+    [
+        (LOOP, 4, "may have been"),
+        (LOOP.replace("    total = 0", "    seen.clear()").replace("losses.append(total)", "pass"), 4, "was"),
+        ("while True:\n    step(next(data))\n    table['loss'] += 1\n", 2, "may have been"),
+        ("for x in data:\n    kept[0] += x\n    step(x)\n    kept[1] += x\n", 3, "was"),
+        ("for x in data:\n    losses.append(step(x))\n", 2, "may have been"),
+        ("losses.append(step(x))\n", 1, ""),
+        ("for x in data:\n    step(x)\nlosses.append(1)\n", 2, ""),
+        ("losses.append(1)\nstep(x)\n", 2, "was"),
+    ],
+)
+def test_what_is_changed_after_the_failing_line_may_have_been_changed_in_an_earlier_round(source, reached, told):
+    texts = [c.text for c in find_changes(source, Facts(), reached) if "changed in place" in c.text]
+    assert [f" {told} changed in place" in text for text in texts] == [True] * bool(told)
 
 
 def test_a_name_is_told_once():

@@ -130,6 +130,22 @@ DECLINES = {
     ),
     "a graph by decorator": (BUILD + STEP.format("@tf.function\n"), "a graph already"),
     "a graph by a call": (changed("losses = []\n", "losses = []\nstep = tf.function(step)\n"), "a graph already"),
+    "a graph with a loop inside": (
+        "@tf.function\ndef train_step(x, y):\n    with tf.GradientTape() as tape:\n        loss = 0.0\n"
+        "        for i in range(1, y.shape[1]):\n            loss += loss_of(y[:, i], model(x))\n"
+        "    optimizer.apply_gradients(zip(tape.gradient(loss, w), w))\nfor a, b in data:\n    train_step(a, b)\n",
+        "`train_step` is a graph already",
+    ),
+    "a graph that leaves the update to another": (
+        "@tf.function(reduce_retracing=True)\ndef grads_of(a):\n    with tf.GradientTape() as t:\n        loss = f(a)\n"
+        "    return t.gradient(loss, w)\nfor a in data:\n    optimizer.apply_gradients(zip(grads_of(a), w))\n",
+        "`grads_of` is a graph already",
+    ),
+    "a graph by tensorflow's own name": (
+        "@tensorflow.function\ndef learn(a):\n    while True:\n        with tensorflow.GradientTape() as t:\n"
+        "            loss = f(a)\n        optimizer.apply_gradients(zip(t.gradient(loss, w), w))\nlearn(x)\n",
+        "`learn` is a graph already",
+    ),
     "handed on": (changed("losses = []\n", "losses = []\nsteps = [step]\n"), "not simply called"),
     "no function": (
         "for a, b in data:\n    with tf.GradientTape() as tape:\n        loss = f(a)\n"

@@ -61,6 +61,7 @@ def test_the_device_decides_the_policy(card, policy, caveat):
         ("the cell does not use Keras", ask("model.fit(x)", OLD, keras=None)),
         ("16 bits would round them", ask("model.fit(x)", replace(OLD, rounds_ids=True))),
         ("is not built yet", ask("model.fit(x)", ModelFacts("model", steps_before=0))),
+        ("is not built yet", ask("model.fit(x)", ModelFacts("model", steps_before=0, trainable_bytes=0))),
         ("it is not sure which model", ask("run(a, b)", ModelFacts("a"), ModelFacts("b"), line=1)),
         ("cannot be read as Python", ask("model.fit(x", OLD)),
         ("the statement that trains the model was not found", ask("x = 1", OLD)),
@@ -712,3 +713,13 @@ def test_a_parameter_that_is_called_in_a_loop_of_ones_own_is_called_one(step):
     )
     reason = ask(cell, OLD, line=3, compute_capability=(8, 0)).reason
     assert reason == "`net` is a parameter of `step`, and which model it is given is not followed"
+
+
+@pytest.mark.parametrize("trainable", [1, 4096])
+@pytest.mark.parametrize("form", ["subclassed", "functional", None])
+def test_a_model_whose_weights_another_name_holds_too_is_built(form, trainable):
+    """What two models share is counted under the first: the triplet network of a shared encoder has none of its own."""
+    known = replace(OLD, name="triplets", weight_bytes=0, trainable_bytes=trainable, form=form)
+    shared = replace(OLD, name="encoder", weight_bytes=trainable)
+    answer = ask("triplets.fit(x)", shared, known)
+    assert "not built" not in getattr(answer, "reason", "")

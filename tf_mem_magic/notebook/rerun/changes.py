@@ -51,6 +51,9 @@ def _steps(facts: Facts) -> Iterator[Change]:
         if taken == 1 and facts.steps_done == 0:
             # The optimizer counts a step as it begins, and updates each weight as soon as its gradient is there.
             did = "began a training step in it, which may have changed some weights"
+        elif facts.steps_done is None and facts.epochs_done is None:
+            # Where a loop of one's own failed nothing tells whether that was in the step that is counted last.
+            did += ", which may not have ended" if taken == 1 else ", the last of which may not have ended"
         text = f"`{model.name}` existed before this cell and {did}: a rerun goes on from there."
         yield Change("steps", model.name, text)
 
@@ -83,13 +86,26 @@ def _in_place(source: str, facts: Facts, reached: int | None) -> Iterator[Change
     tree = parse(source)
     rebound = {name for s in _executed(tree, None) for name in _computed_from_itself(s)}
     earlier = read_first_names(source) - rebound - _MODULES
-    said: set[str] = set()
+    surely: dict[str, bool] = {}
     for statement in _executed(tree, reached):
+        done = reached is None or (statement.end_lineno or statement.lineno) < reached
+        if not done and not _goes_round(tree, statement, reached):
+            continue  # it failed before it changed anything, or was not reached
         for name in _changed_in_place(statement):
-            if name in earlier and name not in said and not _is_imported(name, facts.earlier_cells):
-                said.add(name)
-                text = f"`{name}` was changed in place: a rerun changes it once more."
-                yield Change("reassigned", name, text)
+            if name in earlier and not _is_imported(name, facts.earlier_cells):
+                surely[name] = surely.get(name, False) or done
+    for name, was in surely.items():
+        text = f"`{name}` {'was' if was else 'may have been'} changed in place: a rerun changes it once more."
+        yield Change("reassigned", name, text)
+
+
+def _goes_round(tree: ast.Module | None, statement: ast.stmt, reached: int | None) -> bool:
+    """Tell whether an earlier round of a loop that failed may have executed a statement."""
+    loops = [n for n in ast.walk(tree) if isinstance(n, (ast.For, ast.AsyncFor, ast.While))] if tree is not None else []
+    return reached is not None and any(
+        loop.lineno < reached <= (loop.end_lineno or 0) and any(statement is one for one in ast.walk(loop))
+        for loop in loops
+    )
 
 
 def _files(source: str, reached: int | None) -> Iterator[Change]:

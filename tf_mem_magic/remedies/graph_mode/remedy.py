@@ -185,6 +185,9 @@ def _no_step(cell: PythonCell, steps: list[ast.FunctionDef]) -> str:
     if not (called & _UPDATES or adds):
         return "the cell takes gradients, and no update of weights by them can be seen"
     holders = [n for n in cell.nodes if isinstance(n, ast.FunctionDef) and "GradientTape" in _called(n)]
+    graphs = [n.name for n in holders if any("function" in ast.unparse(d) for d in n.decorator_list)]
+    if len(holders) == len(graphs) == 1:
+        return f"`{graphs[0]}` is a graph already"
     if len(holders) == 1 and "apply_gradients" not in _called(holders[0]):
         return f"`{holders[0].name}` takes the gradients without `apply_gradients`, so it may be no whole training step"
     return "the training step is not one function of its own: put it in one to make it a graph"

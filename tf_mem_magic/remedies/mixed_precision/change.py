@@ -115,7 +115,7 @@ def _change_in_place(ask: Ask, place: Computing, policy: str) -> Change:
     model = place.facts
     if model is None:
         raise RefusedError("it could not be seen where the model is built")
-    if not model.weight_bytes:
+    if not (model.weight_bytes or model.trainable_bytes):  # what another name's model holds is counted there
         raise RefusedError(f"`{place.model}` is not built yet: it has no weights")
     if place.own_loop and model.form == "subclassed" and not place.by_keras:
         raise RefusedError(
