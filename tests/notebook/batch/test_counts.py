@@ -74,6 +74,14 @@ LITERAL = "ds = whole().batch(64)\n"
 NAMED = "BATCH_SIZE = 64\nds = whole().shuffle(9).batch(BATCH_SIZE)\n"
 STEP = "\n    train_step(b)"
 
+TURNS = """class Turns:
+    at = 0
+    def assign_add(self, more):
+        self.at = self.at + more
+    def __ge__(self, other):
+        return self.at >= other
+"""
+
 COUNTED = {
     "rebound": "ds = ds.take(20)\nmodel.fit(ds)",
     "rebound in a chain": "ds = ds.cache().take(20).prefetch(1)\nmodel.fit(ds)",
@@ -89,6 +97,9 @@ COUNTED = {
     "break at a name": "for i, b in enumerate(ds):\n    if i >= steps:\n        break" + STEP,
     "break after the step": "for i, b in enumerate(ds):" + STEP + "\n    if i + 1 >= steps:\n        break",
     "break at a counter": "n = 0\nfor b in ds:" + STEP + "\n    n += 1\n    if 20 <= n: break",
+    "break at a counter, written out": "n = 0\nfor b in ds:" + STEP + "\n    n = n + 1\n    if n >= 20: break",
+    "break at a counter, the other way round": "n = 0\nfor b in ds:" + STEP + "\n    n = 1 + n\n    if n == 20: break",
+    "break at a variable": TURNS + "n = Turns()\nfor b in ds:" + STEP + "\n    n.assign_add(1)\n    if n >= 20: break",
     "break at samples over the size": "n = 0\nfor b in ds:" + STEP + "\n    n += 1\n    if n >= len(x[:1280]) / 64:\n        break",
     "break with another reason": "for i, b in enumerate(ds):\n    if i >= 20 or b > 999:\n        break" + STEP,
     "while with a break": "it = iter(ds)\nn = 0\nwhile True:\n    b = next(it)" + STEP + "\n    n += 1\n    if n == 20:\n        break",
@@ -136,6 +147,8 @@ def test_a_number_that_follows_the_batch_size_is_left_alone(cell):
 
 NOT_COUNTED = {
     "patience": "wait = 0\nfor b in ds:" + STEP + "\n    if b < 9:\n        wait += 1\n    if wait >= 5:\n        break",
+    "a sum": "n = 0\nfor b in ds:" + STEP + "\n    n = n + 9\n    if n > 10**9:\n        break",
+    "another name": "n, m = 0, 0\nfor b in ds:" + STEP + "\n    n = m + 1\n    if n > 20:\n        break",
     "a counter that begins anew": "n = 0\nfor b in ds:" + STEP + "\n    n += 1\n    if b > 99:\n        n = 0\n    if n == 5:\n        break",
     "a break of the loop around": "for e, _ in enumerate(x[:9]):\n    for b in ds:\n        train_step(b)\n    if e == 3:\n        break",
     "a break of a loop inside": "for i, b in enumerate(ds):" + STEP + "\n    for j in range(9):\n        if j == 3:\n            break",
@@ -149,9 +162,10 @@ def test_what_does_not_count_batches_is_left_alone(cell):
     assert changed(NAMED + cell)[0] == (NAMED + cell).replace("= 64", "= 32")
 
 
+@pytest.mark.parametrize("adds", ["n += 1", "n = n + 1"])
 @pytest.mark.parametrize("limit", ["n < 20", "20 > n", "n <= steps"])
-def test_a_while_over_a_number_of_steps_says_that_it_takes_as_many(limit):
-    cell = f"it = iter(ds)\nn = 0\nwhile {limit}:\n    b = next(it)" + STEP + "\n    n += 1"
+def test_a_while_over_a_number_of_steps_says_that_it_takes_as_many(limit, adds):
+    cell = f"it = iter(ds)\nn = 0\nwhile {limit}:\n    b = next(it)" + STEP + f"\n    {adds}"
     after, notes = changed(LITERAL + cell)
     assert after == (LITERAL + cell).replace("64", "32")
     assert notes == ("The loop in line 4 takes as many steps as before, each with fewer samples.",)

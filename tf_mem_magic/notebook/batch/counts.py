@@ -107,7 +107,7 @@ def _limits(reader: Reader, loop: Loop) -> Iterator[ast.expr]:
 
 
 def _counters(loop: Loop) -> set[str]:
-    """Name what counts the turns of a loop: by ``enumerate``, beside a ``range``, or by ``n += 1`` in each turn."""
+    """Name what counts the turns of a loop: by ``enumerate``, beside a ``range``, or by adding 1 in each turn."""
     found: set[str] = set()
     if not isinstance(loop, ast.While) and isinstance(loop.target, ast.Tuple) and isinstance(loop.iter, ast.Call):
         call: ast.expr = loop.iter
@@ -119,12 +119,29 @@ def _counters(loop: Loop) -> set[str]:
             or (called_name(call) == "zip" and bool(call.args) and _is_numbers(call.args[0]))
         )
         found |= {first.id} if counting and isinstance(first, ast.Name) else set()
-    for statement in loop.body:
-        if isinstance(statement, ast.AugAssign) and isinstance(statement.op, ast.Add):
-            one = isinstance(statement.value, ast.Constant) and statement.value.value == 1
-            found |= {statement.target.id} if one and isinstance(statement.target, ast.Name) else set()
+    found |= {name for statement in loop.body for name in [_counted_on(statement)] if name}
     stored = [n.id for s in loop.body for n in walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
     return {name for name in found if stored.count(name) <= 1}
+
+
+def _counted_on(statement: ast.stmt) -> str:
+    """Name what a statement adds 1 to: ``n += 1``, ``n = n + 1``, ``n.assign_add(1)``; empty where it does not."""
+    if isinstance(statement, ast.AugAssign) and isinstance(statement.op, ast.Add) and _is_one(statement.value):
+        return statement.target.id if isinstance(statement.target, ast.Name) else ""
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.value, ast.BinOp):
+        target, value = statement.targets[0], statement.value
+        sides = [value.left, value.right]
+        same = [n for n in sides if isinstance(n, ast.Name) and isinstance(target, ast.Name) and n.id == target.id]
+        return same[0].id if same and isinstance(value.op, ast.Add) and any(map(_is_one, sides)) else ""
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    if isinstance(call, ast.Call) and called_name(call) == "assign_add" and isinstance(call.func, ast.Attribute):
+        held = call.func.value
+        return held.id if isinstance(held, ast.Name) and len(call.args) == 1 and _is_one(call.args[0]) else ""
+    return ""
+
+
+def _is_one(expr: ast.expr) -> bool:
+    return isinstance(expr, ast.Constant) and expr.value == 1
 
 
 def _compared(test: ast.expr, counters: set[str]) -> Iterator[ast.expr]:
