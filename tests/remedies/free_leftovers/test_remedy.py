@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.kernel import Kernel, bfc
 from tf_mem_magic.core.diagnosis import Diagnosis, Part
-from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Declined, Pick, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.notebook.text.cell import read_cell, words_of
@@ -240,6 +240,21 @@ def test_less_than_a_twentieth_of_the_limit_is_offered_under_other_settings_only
 def test_what_no_name_holds_is_told_apart():
     left = Part("earlier", 300 * MIB, "counted")
     assert "a restart frees them" in ask("go()", breakdown=(left,)).reason
+
+
+@pytest.mark.parametrize(
+    ("source", "dataset"),
+    [
+        ("model.fit(train)", DatasetFacts("train")),
+        ("for batch in pairs.rebatch(8):\n    step(batch)", DatasetFacts("pairs", batch=16)),
+        ("ebm.fit(x, validation_data=x_test)", DatasetFacts("x_test", cardinality=1)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["tf.data", "PyDataset"])
+def test_what_a_dataset_may_hold_is_not_said_to_be_held_by_no_name(source, dataset, kind):
+    left = Part("earlier", 13 * MIB, "counted")
+    told = ask(source, breakdown=(left,), datasets=(replace(dataset, kind=kind),)).reason
+    assert ("may be among them" in told, "no name of yours" in told) == (kind == "tf.data", kind != "tf.data")
 
 
 def test_where_garbage_was_all_that_was_missing_the_cell_can_run_again_as_it_is():

@@ -14,6 +14,7 @@ from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Choice, Context, Declined, Example, Pick, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording, Series
 from tf_mem_magic.core.units import size
+from tf_mem_magic.diagnose.breakdown import find_leftovers
 from tf_mem_magic.diagnose.cause import WORTH_NAMING
 from tf_mem_magic.notebook.read_first import rebuilt_names
 from tf_mem_magic.notebook.text.cell import PythonCell
@@ -137,6 +138,10 @@ def _nothing(context: Context, diagnosis: Diagnosis) -> str:
     earlier = next((part for part in diagnosis.breakdown if part.kind == "earlier"), None)
     if earlier is not None and not earlier.names and earlier.bytes >= SMALLEST:
         held = size(earlier.bytes)
+        if find_leftovers(context.recording, diagnosis.device).maybe_used:
+            return (
+                f"{held} were in use when the cell began: the data of a dataset that this cell uses may be among them"
+            )
         return f"{held} were in use when the cell began, but no name of yours holds them: {_UNNAMED}"
     where = "in host memory" if diagnosis.device == "host" else f"on {diagnosis.device}"
     return f"no name of earlier cells was found that holds memory {where} and that this cell does not need"
