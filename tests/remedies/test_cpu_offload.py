@@ -74,6 +74,33 @@ def test_what_is_left_alone(source, reason):
     assert reason in answer.reason
 
 
+@pytest.mark.parametrize(
+    "comment",
+    [
+        "# with tf.device('/gpu:1'):",
+        "n = 1  # not inside tf.device('GPU:0')",
+        "#s = tf.distribute.MirroredStrategy()",
+        "    # keras.backend.set_image_data_format('channels_first')",
+        "print('#1')  # tf.config.set_visible_devices([], 'GPU')",
+    ],
+)
+def test_a_comment_places_nothing(comment):
+    assert isinstance(ask("out = model.predict(x)", earlier=(IMPORTS, comment)), Proposal)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("with tf.device('/gpu:1'):  # there\n    a = 1", "places its work on devices itself"),
+        ("c = '#fff'; tf.config.set_visible_devices(gpus[1:], 'GPU')", "places its work on devices itself"),
+        ("# one\ns = tf.distribute.MirroredStrategy()", "a distribution strategy"),
+        ('draw("#f00", data_format="channels_first")', "channels first"),
+    ],
+)
+def test_code_beside_a_comment_still_places_its_work(code, reason):
+    assert reason in ask("out = model.predict(x)", earlier=(IMPORTS, code)).reason
+
+
 def test_a_model_that_the_cell_only_builds_is_left_alone():
     source = "model = make()\nout = model.predict(x)\n"
     assert "may get its weights in this statement" in ask(source, 2, new=True).reason

@@ -134,6 +134,20 @@ def run(kind, cases, env=None):
     return json.loads(done.stdout.partition("@@@")[2])
 
 
+COMMENTS = {
+    "a strategy": ("# strategy = tf.distribute.MirroredStrategy()", "strategy = tf.distribute.MirroredStrategy()"),
+    "a step": ("n = 1  # def train_step(self, data):", "class Net:\n    def train_step(self, data): ..."),
+    "a device": ("    # with tf.device('GPU:1'):", "with tf.device('GPU:1'): pass  # there"),
+    "eager steps": ("#model.compile('sgd', 'mse', run_eagerly=True)", "c = '#f00'; tf.config.run_eagerly = True"),
+}
+
+
+@pytest.mark.parametrize("name", COMMENTS)
+def test_what_a_comment_says_is_no_reason_and_what_code_says_is(name):
+    said, done = (ask(cell(), earlier=("import tensorflow as tf", text)) for text in COMMENTS[name])
+    assert [False, True] == [isinstance(answer, Declined) for answer in (said, done)]
+
+
 def edited(name):
     proposal = ask(CASES[name])
     assert not isinstance(proposal, Declined), proposal.reason

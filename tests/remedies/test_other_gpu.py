@@ -74,6 +74,11 @@ def test_a_cell_that_counts_on_its_cards_is_left_alone(name):
     assert isinstance(answer(card(0, 20 * GIB), card(1), source=f"{name}\nmodel.fit(x)"), Declined)
 
 
+@pytest.mark.parametrize("name", ["# s = tf.distribute.MirroredStrategy()", "n = 1  # 'gpu:1'", "    #GPU:2"])
+def test_a_comment_counts_on_no_cards(name):
+    assert not isinstance(answer(card(0, 20 * GIB), card(1), source=f"{name}\nmodel.fit(x)"), Declined)
+
+
 A, B = "GPU-aaaaaaaa-0000-1111-2222-333333333333", "GPU-abbbbbbb-0000-1111-2222-333333333333"
 TWO = f"card {A} NVIDIA_L4 24000 0 20500\nprocess 1999999999 20000\ncard {B} NVIDIA_L4 24000 0 500\n"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from dataclasses import dataclass
 
 from tf_mem_magic.core.diagnosis import Diagnosis, SituationKind
@@ -16,6 +15,7 @@ from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 from tf_mem_magic.notebook.text.mask import NotPython
 from tf_mem_magic.notebook.text.ranges import CellEdit, apply_edits, put_under
 from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies._engine.in_code import in_code
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "cpu-offload"
@@ -40,20 +40,20 @@ _METHODS = frozenset(
     "squeeze round batch take skip prefetch items values keys format join".split()
 )
 _RECURRENT = frozenset({"LSTM", "GRU", "Bidirectional", "RNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"})
-_COMPILED_BY_XLA = re.compile(r"jit_compile\s*=")
+_COMPILED_BY_XLA = in_code(r"jit_compile\s*=")
 _NOT_CERTAIN = (
     (
-        re.compile(r"\b\w*Strategy\("),
+        in_code(r"\b\w*Strategy\("),
         ("Strategy(",),
         "the notebook uses a distribution strategy, which places the work itself",
     ),
     (
-        re.compile(r"\bdevice\(|\bset_visible_devices\b"),
+        in_code(r"\bdevice\(|\bset_visible_devices\b"),
         ("device(", "set_visible_devices"),
         "the notebook places its work on devices itself",
     ),
     (
-        re.compile(r"\bchannels_first\b"),
+        in_code(r"\bchannels_first\b"),
         ("channels_first",),
         "images with their channels first are not computed by the CPU",
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 
 from tf_mem_magic.core.diagnosis import Cause, Diagnosis
 from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, ProcessFacts
@@ -14,25 +13,26 @@ from tf_mem_magic.diagnose.situation_keys import CREATES
 from tf_mem_magic.notebook.building import find_building
 from tf_mem_magic.notebook.origins import tensorflow_name
 from tf_mem_magic.remedies._engine.cards import find_card, is_cuda, is_occupied, list_cards
+from tf_mem_magic.remedies._engine.in_code import in_code
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "distribute"
 TITLE = "Several GPUs"
 
 _NOT_CERTAIN = (
-    (re.compile(r"\b\w*Strategy\("), ("Strategy(",), "the notebook uses a distribution strategy itself"),
+    (in_code(r"\b\w*Strategy\("), ("Strategy(",), "the notebook uses a distribution strategy itself"),
     (
-        re.compile(r"\bGradientTape\b|def train_step\b"),
+        in_code(r"\bGradientTape\b|def train_step\b"),
         ("GradientTape", "train_step"),
         "it trains with a step of its own, which a strategy must be told about",
     ),
     (
-        re.compile(r"\btf\.device\(|\bset_visible_devices\b"),
+        in_code(r"\btf\.device\(|\bset_visible_devices\b"),
         ("tf.device(", "set_visible_devices"),
         "the notebook places its work on devices itself",
     ),
     (
-        re.compile(r"\brun_eagerly\b|\breduction\s*="),
+        in_code(r"\brun_eagerly\b|\breduction\s*="),
         ("run_eagerly", "reduction"),
         "it sets how steps run or losses are added up, which a strategy changes",
     ),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ProcessFacts
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
@@ -17,6 +15,7 @@ from tf_mem_magic.remedies._engine.cards import (
     room,
     words_in_cells,
 )
+from tf_mem_magic.remedies._engine.in_code import in_code
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 
 KEY = "other-gpu"
@@ -24,8 +23,8 @@ TITLE = "Other GPU"
 
 _VARIABLE = "CUDA_VISIBLE_DEVICES"
 _CHOOSES = (_VARIABLE, "set_visible_devices", "set_logical_device_configuration", "set_virtual_device_configuration")
-_NUMBERED = re.compile(r"\bGPU:[1-9]", re.IGNORECASE)
-_STRATEGY = re.compile(r"\b\w*Strategy\(")
+_NUMBERED = in_code(r"\bGPU:[1-9]", ignore_case=True)
+_STRATEGY = in_code(r"\b\w*Strategy\(")
 
 _WHY = "The process then sees that card alone, and none of the memory that is taken on the other."
 _CAVEATS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.kernel import bfc
-from tests.remedies.graph_mode.test_remedy import BUILD, COMPILED, EAGER, FIT, IMPORTS, ask
+from tests.remedies.graph_mode.test_remedy import BUILD, COMPILED, EAGER, FIT, IMPORTS, STEP, ask
 from tests.script import found_by
 from tf_mem_magic.core.proposals import Declined, Proposal
 
@@ -100,3 +100,38 @@ print("FOUND" + json.dumps(found))
 def test_such_a_loss_trains_eagerly_and_not_in_a_graph():
     source = DICE.format("y_true.shape[0]") + BUILD + 'model.compile("adam", dice, run_eagerly=True)\n'
     assert found_by(RUN, {"source": source}, bfc(512)) == {"True": "", "False": "TypeError"}
+
+
+CALLED = {
+    "of the cell": ("SCC = keras.losses.MeanSquaredError()\n", "SCC(target, found)", ()),
+    "of an earlier cell": ("", "SCC(y_true=target, y_pred=found)", ("SCC = tf.keras.losses.MeanSquaredError()",)),
+    "of a class of the notebook": ("", "tf.reduce_sum(Cost(target, found))", ("class C: ...\nCost = C()\n",)),
+    "by two names": ("BCE = L = tf.losses.BinaryCrossentropy(True)\n", "BCE(target, found)", ()),
+}
+NEW = {
+    "a class": ("", "SCC()(target, found)", ("from keras.losses import MeanSquaredError as SCC",)),
+    "an alias": ("SCC = keras.losses.MeanSquaredError\n", "SCC()(target, found)", ()),
+    "an object once, a class later": (
+        "SCC = keras.losses.MeanSquaredError\n",
+        "SCC()(target, found)",
+        ("SCC = keras.losses.MeanSquaredError()",),
+    ),
+    "an object, or one of a loop": ("", "SCC()(target, found)", ("SCC = A()\nfor SCC in classes: pass\n",)),
+    "a class of the notebook": ("", "SCC()(target, found)", ("class SCC: ...\n", "SCC = SCC()")),
+}
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_an_object_with_a_capital_name_is_called_and_not_made(name):
+    made, loss, earlier = CALLED[name]
+    source = BUILD + made + STEP.format("").replace("tf.reduce_mean((target - found) ** 2)", loss)
+    answer = ask(source, earlier=(IMPORTS, *earlier))
+    assert isinstance(answer, Proposal), answer.reason
+    assert "@tf.function" in answer.source
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_a_class_makes_a_new_object_at_each_call(name):
+    made, loss, earlier = NEW[name]
+    source = BUILD + made + STEP.format("").replace("tf.reduce_mean((target - found) ** 2)", loss)
+    assert "makes a new `SCC`" in ask(source, earlier=(IMPORTS, *earlier)).reason

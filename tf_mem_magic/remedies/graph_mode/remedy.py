@@ -19,7 +19,7 @@ from tf_mem_magic.remedies._engine.guards import device_memory, no_strategy, sma
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.graph_mode.numbers import is_entry, loops_over_numbers, number_lists
 from tf_mem_magic.remedies.graph_mode.set_anew import set_anew
-from tf_mem_magic.remedies.graph_mode.traceable import counts_samples, untraceable
+from tf_mem_magic.remedies.graph_mode.traceable import counts_samples, held_objects, untraceable
 
 KEY = "graph-mode"
 TITLE = "Graph mode"
@@ -113,13 +113,14 @@ def _check_methods(cell: PythonCell, facts: Facts) -> None:
     compiles = any(called_name(call) == "compile" for call in cell.calls)
     fits = [] if compiles else [call for call in cell.calls if called_name(call) == "fit"]
     changing = set_anew(cell, _trees(cell, facts), fits)
+    held = held_objects(_trees(cell, facts))
     for tree in _trees(cell, facts):
         classes = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
         called = [f for c in classes for f in c.body if isinstance(f, ast.FunctionDef) and f.name in _KERAS_METHODS]
         calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and called_name(n) in ("compile", "Lambda")]
         handed = {n for c in calls for n in _names(c)}
         for function in (*called, *(f for name, f in functions.items() if name in handed)):
-            _check(untraceable(function, functions, changing))
+            _check(untraceable(function, functions, changing, held))
             _check(_branch(function) or counts_samples(function, functions))
 
 
@@ -153,7 +154,8 @@ def _of_step(cell: PythonCell, facts: Facts) -> _Change:
             raise RefusedError(
                 f"`{step.name}` is given `{ast.unparse(bad)}`, which may be a Python number: each would be traced anew"
             )
-    _check(untraceable(step, _functions(cell, facts), changing | set_anew(cell, _trees(cell, facts), calls)))
+    changing |= set_anew(cell, _trees(cell, facts), calls)
+    _check(untraceable(step, _functions(cell, facts), changing, held_objects(_trees(cell, facts))))
     handle = reaches_tensorflow(cell, facts)
     if handle is None or handle in {n.id for n in ast.walk(cell.tree) if isinstance(n, ast.Name) and _stores(n)}:
         raise RefusedError("the cell does not surely reach TensorFlow by a name")

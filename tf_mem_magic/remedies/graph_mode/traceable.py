@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from tf_mem_magic.notebook.uses import called_name
 
@@ -20,16 +20,22 @@ _MODULES = frozenset({"np", "numpy", "random", "time", "os", "sys", "plt", "gc",
 _MAKES = frozenset({"GradientTape", "TensorSpec", "TensorShape", "IndexedSlices"})
 
 
-def untraceable(function: ast.FunctionDef, functions: Functions, changing: frozenset[str], depth: int = 0) -> str:
+def untraceable(
+    function: ast.FunctionDef,
+    functions: Functions,
+    changing: frozenset[str],
+    held: frozenset[str] = frozenset(),
+    depth: int = 0,
+) -> str:
     """Say why the function, or one that it calls, would not do the same as a graph; empty: nothing was found.
 
     ``functions`` are those of the notebook by name, ``changing`` the names, and attributes as ``.beta``, whose
-    value changes in loops or by callbacks.
+    value changes in loops or by callbacks; ``held`` name objects that are called, whatever their first letter.
     """
     own = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     own |= {a.arg for a in ast.walk(function) if isinstance(a, ast.arg)}
     for node in ast.walk(function):
-        reason = _effect(node)
+        reason = "" if isinstance(node, ast.Call) and _is_of(node, held - own) else _effect(node)
         if reason:
             return f"`{function.name}` {reason}"
         read = node.id if isinstance(node, ast.Name) else f".{node.attr}" if isinstance(node, ast.Attribute) else ""
@@ -39,10 +45,35 @@ def untraceable(function: ast.FunctionDef, functions: Functions, changing: froze
     for name in sorted({called_name(n) for n in ast.walk(function) if isinstance(n, ast.Call)}):
         called = functions.get(name)
         if called is not None and called is not function and depth < _DEEPEST:
-            reason = untraceable(called, functions, changing, depth + 1)
+            reason = untraceable(called, functions, changing, held, depth + 1)
             if reason:
                 return reason
     return ""
+
+
+def held_objects(trees: Iterable[ast.Module]) -> frozenset[str]:
+    """Name what the notebook sets to an object of a class, and to nothing else: ``SCC = losses.MeanSquaredError()``."""
+    made, others, kept = set[str](), set[str](), set[int]()
+    nodes = [n for tree in trees for n in ast.walk(tree)]
+    for node in nodes:
+        if isinstance(node, ast.Assign) and _is_made(node.value):
+            targets = [t for t in node.targets if isinstance(t, ast.Name)]
+            made |= {t.id for t in targets}
+            kept |= {id(t) for t in targets}
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            others |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            others.add(node.name)
+    stores = (n for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and id(n) not in kept)
+    return frozenset(made - others - {n.id for n in stores})
+
+
+def _is_made(value: ast.expr) -> bool:
+    return isinstance(value, ast.Call) and called_name(value)[:1].isupper()
+
+
+def _is_of(call: ast.Call, held: frozenset[str]) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id in held
 
 
 def counts_samples(
