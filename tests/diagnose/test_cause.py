@@ -229,7 +229,7 @@ def test_a_trifle_with_a_name_is_not_said_to_hold_what_no_name_holds():
     curve = Series("allocator:GPU:0", (0.0, 12.0), (3 * GIB, 14 * GIB), 14 * GIB, "counter", 15 * GIB)
     facts = Facts(values=(NamedValue("Out[45]", 12, "tf.Tensor", GPU),))
     found = diagnose(recording(series=(curve,), before=(("allocator:GPU:0", 3 * GIB),), facts=facts))
-    assert "Earlier cells left 3.0 GiB that no name holds on GPU:0" in found.text
+    assert "Earlier cells left 3.0 GiB for which no name was found on GPU:0" in found.text
     assert [()] == [part.names for part in found.breakdown if part.kind == "earlier"]
 
 

@@ -295,7 +295,7 @@ def _left(recording: Recording, device: str, whole: Estimate | None = None) -> s
     if left.names:
         parts.append(f"{size(left.named, unit)} in {_listed(left.names, ', ')}")
     if left.unnamed and not left.maybe_used:
-        parts.append(f"{size(left.unnamed, unit)} that no name holds")
+        parts.append(f"{size(left.unnamed, unit)} for which no name was found")
     if own and (not parts or left.sure < _TRIFLE * own):
         return f"{garbage} Without that the request would have fitted."
     told = f"Earlier cells left {' and '.join(parts)} on {device}"

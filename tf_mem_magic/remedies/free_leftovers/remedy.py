@@ -142,7 +142,7 @@ def _nothing(context: Context, diagnosis: Diagnosis) -> str:
             return (
                 f"{held} were in use when the cell began: the data of a dataset that this cell uses may be among them"
             )
-        return f"{held} were in use when the cell began, but no name of yours holds them: {_UNNAMED}"
+        return f"{held} were in use when the cell began, but no name of yours was found that holds them: {_UNNAMED}"
     where = "in host memory" if diagnosis.device == "host" else f"on {diagnosis.device}"
     return f"no name of earlier cells was found that holds memory {where} and that this cell does not need"
 
