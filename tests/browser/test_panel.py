@@ -114,6 +114,21 @@ def test_the_strip_without_updates_does_not_claim_to_be_live(notebook):
     ).wait_for()
 
 
+def test_the_strip_says_what_happened_until_the_report_is_there(notebook):
+    work = "ticker = demo.Ticker(panel)\ntime.sleep(1)\nticker.stop()\npanel.tell_first(demo.outcome('fit()'))\ntime.sleep(6)"
+    lab = notebook(SETUP, f"panel, _ = demo.show_panel(In[-1])\n{work}")
+    lab.run(0)
+    lab.start(1)
+    strip = lab.page.locator(".tfmem-strip")
+    strip.wait_for()
+    height = strip.bounding_box()["height"]
+    words = lab.page.locator(".tfmem-ended .tfmem-words", has_text="working out what filled it and what would fit")
+    words.wait_for()
+    assert lab.page.locator(".tfmem-state").inner_text().startswith("✗ Out of memory on GPU:0")
+    lab.page.wait_for_timeout(4000)  # longer than a strip may be silent
+    assert (1, height) == (words.count(), strip.bounding_box()["height"])
+
+
 def test_a_click_changes_the_cell_and_reruns_it_in_place(lab, notebook):
     shown_choices(lab, notebook, "print(runs, [note[:2] for note in demo.NOTES])")
     before = lab.count(1)

@@ -62,3 +62,21 @@ def test_a_run_that_went_well_and_one_that_nobody_watches_get_no_panel_for_it(sh
     presenter, published = shown("auto", Report(report()), attended)
     presenter.tell_untried(Report(report()))
     assert not has_panel(published)
+
+
+def test_what_happened_is_said_on_the_strip_while_what_fits_is_being_worked_out(shown, monkeypatch):
+    presenter, published = shown("panel", Report(gallery.out_of_memory()))
+    sent = []
+    monkeypatch.setattr(presenter._panel._bridge, "send", sent.append)
+    before = len(published)
+    presenter.tell_first(gallery.out_of_memory())
+    assert [("ended", "working out what filled it and what would fit …")] == [(m["op"], m["words"]) for m in sent]
+    assert sent[0]["state"].startswith("✗ Out of memory on GPU:0")
+    assert before == len(published), "nothing else on the page moves"
+
+
+def test_where_no_strip_is_shown_nothing_is_said_before_the_report(shown):
+    presenter, published = shown("auto", Report(gallery.out_of_memory()))
+    before = len(published)
+    presenter.tell_first(gallery.out_of_memory())
+    assert (before, None) == (len(published), presenter._panel)

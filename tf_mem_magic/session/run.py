@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 import sys
 import weakref
 from collections.abc import Sequence
@@ -14,9 +13,11 @@ from tf_mem_magic.core.lineage import Lineage
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.diagnose.breakdown import deployable
+from tf_mem_magic.diagnose.cause import diagnose
 from tf_mem_magic.record.capture import Capture
 from tf_mem_magic.record.held_stop import HeldStop, StoppedError
 from tf_mem_magic.session.clicks import PanelActions
+from tf_mem_magic.session.compiled import compiled_cells
 from tf_mem_magic.session.garbage import with_garbage
 from tf_mem_magic.session.stop import current_task, was_cancelled
 
@@ -179,6 +180,7 @@ class CellRun:
         compiled = compiled_cells(self.host.shell)
         files = frozenset(n for n, number in compiled.items() if number == count or self._compiled.get(n) != number)
         told = self._capture.tell(error, files, count, was_cancelled(error, self._task))
+        self._tell_first(told)
         recording = with_traces(with_garbage(told), error, self.host.shell.user_ns)
         failed = sum(report.status == "oom" for report in self.host.reports)
         recording = replace(recording, failed_before=failed)
@@ -200,6 +202,15 @@ class CellRun:
         if recording.status == "ok" and outcome.new_cells and is_seen:
             self.host.deployed |= models
         return Report(replace(outcome, notices=(*outcome.notices, *troubles.since(place))), self.rerun_here)
+
+    def _tell_first(self, recording: Recording) -> None:
+        """Say at once that memory ran out: reading TensorFlow's graphs takes seconds where a model is large."""
+        if recording.status != "oom" or self._held is not None:
+            return
+        try:
+            self._presenter.tell_first(Outcome(recording, diagnose(recording)))
+        except Exception as problem:
+            troubles.note("what happened could not be said at once", problem)
 
     def _check_settings(self, recording: Recording) -> tuple[str, ...]:
         """After a restart: compare nothing where what the remedy sets does not hold; say so."""
@@ -329,14 +340,3 @@ class CellRun:
         from tf_mem_magic.session.in_process import rerun_in_process
 
         return rerun_in_process(self, key)
-
-
-def compiled_cells(shell: Any) -> dict[str, float]:
-    """Give the file names under which the shell compiled its cells, each with a number that a new run changes.
-
-    It is the execution count; IPython 7 does not keep that with the name, but the time.
-    """
-    counts = getattr(getattr(shell, "compile", None), "_filename_map", None)
-    if counts is not None:
-        return dict(counts)
-    return {name: entry[1] for name, entry in getattr(linecache, "_ipython_cache", {}).items()}

@@ -17,7 +17,7 @@ from tf_mem_magic.core.proposals import Declined, Proposal
 from tf_mem_magic.report.html.markup import plain
 from tf_mem_magic.report.html.page import NO_END, choices_html
 from tf_mem_magic.report.picture.live import Live
-from tf_mem_magic.report.picture.strip import tick_message
+from tf_mem_magic.report.picture.strip import ended_message, tick_message
 from tf_mem_magic.report.view import view_of
 from tf_mem_magic.views import controls
 from tf_mem_magic.views.actions import Actions, NotebookCell
@@ -64,11 +64,9 @@ class Panel:
         self._outcome: Outcome | None = None
         self._body: Body | None = None
         self._tier: Tier | None = None
-        self._greeted = self._can_restart = self._busy = self._closed = False
+        self._greeted = self._can_restart = self._busy = self._closed = self._is_undone = False
         self._page: str | None = None
-        self._to_copy = ""
-        self._original = ""
-        self._is_undone = False
+        self._to_copy = self._original = ""
         self._instead: str | None = None
         self._asked: Proposal | None = None
         self._alarm = Alarm()
@@ -94,6 +92,11 @@ class Panel:
         """Show one moment of the run; called in the sampler's thread."""
         if not self._closed:
             self._bridge.send(tick_message(live))
+
+    def tell_first(self, outcome: Outcome) -> None:
+        """Say on the strip what has happened, while what filled the memory and what fits is being worked out."""
+        if not self._closed:
+            self._bridge.send(ended_message(outcome))
 
     def show(self, outcome: Outcome, *, instead: str | None = None, elapsed: float = 0.0) -> None:
         """Show what the run came to, with the choices it leaves, or the HTML ``instead`` of them.

@@ -35,6 +35,9 @@ class Presenter(Protocol):
     def tick(self, live: Live) -> None:
         """Show the moment; called in the sampler's thread."""
 
+    def tell_first(self, outcome: Outcome) -> None:
+        """Say at once what has happened: the report takes a moment more."""
+
     def finish(self, report: Report) -> None:
         """Show the report."""
 
@@ -89,6 +92,11 @@ class NotebookPresenter:
         if not self._cell.tagged and live.seconds < LONG and not live.warning and live.waiting is None:
             return
         self._open_panel().tick(live)
+
+    def tell_first(self, outcome: Outcome) -> None:
+        """Say on the live strip, where there is one, what has happened: nothing moves until the report is there."""
+        if self._panel is not None:
+            self._panel.tell_first(outcome)
 
     def finish(self, report: Report) -> None:
         """Show the report: at once, but for the picture that only exports show."""
@@ -230,6 +238,9 @@ class TerminalPresenter:
 
     def tick(self, live: Live) -> None:
         """Show nothing while the cell runs."""
+
+    def tell_first(self, outcome: Outcome) -> None:
+        """Print nothing: what is printed stays."""
 
     def finish(self, report: Report) -> None:
         """Print the report."""

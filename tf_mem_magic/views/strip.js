@@ -72,6 +72,14 @@ function drawStrip(model, el) {
     limit.setAttribute("y2", y);
     svg.setAttribute("aria-label", m.label);
   };
+  // What happened, at once: the report takes a moment more, and nothing more comes until then.
+  const tell = (m) => {
+    last = Infinity;
+    strip.classList.remove("tfmem-stale", "tfmem-amber");
+    strip.classList.add("tfmem-ended");
+    state.textContent = m.state;
+    words.textContent = m.words;
+  };
   // The strip stays until the buttons that take its place are drawn: then `end` is called.
   let ended = !model.get("running");
   const settle = () => {
@@ -84,6 +92,7 @@ function drawStrip(model, el) {
   };
   const onMessage = (m) => {
     if (m.op === "tick") show(m);
+    if (m.op === "ended") tell(m);
   };
   // Spoken once on this page, however often the view is drawn; a region is only read out when it changes.
   const announce = () => {

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tf_mem_magic.core import units
+from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.report.picture.live import Live, LiveSeries
+from tf_mem_magic.report.sentences import headline, mark
+
+WORKING_OUT = "working out what filled it and what would fit …"
 
 NEAR = 0.9
 """Share of the limit from which the strip turns amber."""
@@ -29,6 +33,11 @@ def tick_message(live: Live) -> dict[str, Any]:
         "main": _curve(main),
         "device": _curve(_device_of(live, main)),
     }
+
+
+def ended_message(outcome: Outcome) -> dict[str, str]:
+    """Give the message that ends the strip's moments before the report is there: what happened, what is under way."""
+    return {"op": "ended", "state": f"{mark(outcome)} {headline(outcome)}", "words": WORKING_OUT}
 
 
 def main_series(live: Live) -> LiveSeries | None:
