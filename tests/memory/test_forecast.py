@@ -68,12 +68,34 @@ def test_a_filters_gradient_is_made_for_each_sample_of_a_depthwise_convolution()
     assert temporary_bytes(made.step((at, 0)), at, PROCESSOR) == 64 * 3 * 3 * 96 * 4
 
 
-def test_the_places_of_maxima_are_found_again_in_their_gradient():
+@pytest.mark.parametrize(("dtype", "asked_for"), [("float32", (4194304, 2097152)), ("bfloat16", (4194304, 1048576))])
+def test_maxima_and_their_places_are_found_again_in_their_gradient(dtype, asked_for):
+    """As TensorFlow 2.21 asked for, by its allocator's events: int64 places, and the maxima."""
+    at, step = pooled_back(dtype)
+    assert temporary_bytes(step, at, PROCESSOR) == sum(asked_for)
+
+
+@pytest.mark.parametrize(("dtype", "has_one"), [("float32", True), ("bfloat16", True), ("float16", False)])
+def test_where_onednn_has_a_kernel_gradients_of_maxima_and_convolutions_take_nothing_more(dtype, has_one):
+    at, step = pooled_back(dtype)
+    assert (temporary_bytes(step, at, replace(PROCESSOR, onednn=True)) == 0) == has_one
+    for kind, kernel in (("Conv2DBackpropFilter", (3, 3, 32, 32)), ("DepthwiseConv2dNativeBackpropFilter", (3, 3, 32, 1))):
+        made = Maker()
+        x, g = (made.op("Relu", name, shape=(64, 32, 32, 32), dtype=dtype) for name in "xg")
+        sizes = made.op("Const", "s", shape=(4,), dtype="int32")
+        at, _ = made.op(kind, "conv", x, sizes, g, outputs=(Tensor(kernel, dtype),))
+        step = made.step((at, 0))
+        assert temporary_bytes(step, at, PROCESSOR) > 0
+        assert (temporary_bytes(step, at, replace(PROCESSOR, onednn=True)) == 0) == has_one
+
+
+def pooled_back(dtype):
+    """Give where the gradient of a maximum of 64 pictures stands in a step, and the step."""
     made = Maker()
-    x = made.op("Relu", "x", shape=(8, 32, 32, 4))
-    y, g = (made.op("Relu", name, shape=(8, 16, 16, 4)) for name in "yg")
-    at, _ = made.op("MaxPoolGrad", "pool", x, y, g, outputs=(Tensor((8, 32, 32, 4), "float32"),))
-    assert temporary_bytes(made.step((at, 0)), at, PROCESSOR) == 8 * 16 * 16 * 4 * 8
+    x = made.op("Relu", "x", shape=(64, 32, 32, 32), dtype=dtype)
+    y, g = (made.op("Relu", name, shape=(64, 16, 16, 32), dtype=dtype) for name in "yg")
+    at, _ = made.op("MaxPoolGrad", "pool", x, y, g, outputs=(Tensor((64, 32, 32, 32), dtype),))
+    return at, made.step((at, 0))
 
 
 @pytest.mark.parametrize(

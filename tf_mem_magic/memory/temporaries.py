@@ -29,15 +29,19 @@ def temporary_bytes(step: Step, at: int, processor: Processor) -> int:
       conv_grad_input_ops.h and conv_grad_ops_3d.cc): as many samples as make the matrices of a product fill the cache,
       however large the batch is; one alone where a sample is work enough for all threads.
     - The filter's gradient of a depthwise convolution is made for each sample (depthwise_conv_grad_op.cc).
-    - The gradient of a maximum finds the places of the maxima again (maxpooling_op.cc).
+    - The gradient of a maximum finds the maxima and their places again (maxpooling_op.cc).
     - A sum over axes that lie between others is made of a transposed copy (reduction_ops_common.h).
     - A product of matrices in 16 bits is computed in 32 (matmul_op_impl.h), but for bfloat16 by oneDNN.
+    - Where oneDNN computes them, gradients of convolutions and maxima have a few KiB at most (measured with TensorFlow
+      2.21); it does in float32 and bfloat16.
     """
     node = step.nodes[at]
     if node.kind not in _KINDS:
         return 0
     given = [step.nodes[source].outputs[output] for source, output in node.inputs]
     if len(given) < _KINDS[node.kind] or not node.outputs:
+        return 0
+    if node.kind in _BY_ONEDNN and processor.onednn and node.outputs[0].dtype in ("float32", "bfloat16"):
         return 0
     if node.kind in _REDUCTIONS:
         return _transposed(given[0], node.outputs[0])
@@ -46,7 +50,7 @@ def temporary_bytes(step: Step, at: int, processor: Processor) -> int:
     if node.kind == "DepthwiseConv2dNativeBackpropFilter":
         return _a_filter_each(node.outputs[0], given[2])
     if node.kind == "MaxPoolGrad":
-        return prod(given[1].shape) * _INDEX if given[1].shape is not None else 0
+        return prod(given[1].shape) * _INDEX + (given[1].bytes or 0) if given[1].shape is not None else 0
     return _patches(node, given, processor)
 
 
@@ -60,6 +64,7 @@ def temporaries_of(step: Step, processor: Processor | None) -> dict[int, int]:
 _CONVOLUTIONS = frozenset(
     {"Conv2DBackpropFilter", "Conv2DBackpropInput", "Conv3DBackpropFilterV2", "Conv3DBackpropInputV2"}
 )
+_BY_ONEDNN = _CONVOLUTIONS | {"DepthwiseConv2dNativeBackpropFilter", "MaxPoolGrad"}
 _REDUCTIONS = frozenset({"Sum", "Mean", "Max", "Min", "Prod"})
 _KINDS = {
     **dict.fromkeys(_CONVOLUTIONS, 3),
