@@ -79,7 +79,10 @@ def test_maxima_and_their_places_are_found_again_in_their_gradient(dtype, asked_
 def test_where_onednn_has_a_kernel_gradients_of_maxima_and_convolutions_take_nothing_more(dtype, has_one):
     at, step = pooled_back(dtype)
     assert (temporary_bytes(step, at, replace(PROCESSOR, onednn=True)) == 0) == has_one
-    for kind, kernel in (("Conv2DBackpropFilter", (3, 3, 32, 32)), ("DepthwiseConv2dNativeBackpropFilter", (3, 3, 32, 1))):
+    for kind, kernel in (
+        ("Conv2DBackpropFilter", (3, 3, 32, 32)),
+        ("DepthwiseConv2dNativeBackpropFilter", (3, 3, 32, 1)),
+    ):
         made = Maker()
         x, g = (made.op("Relu", name, shape=(64, 32, 32, 32), dtype=dtype) for name in "xg")
         sizes = made.op("Const", "s", shape=(4,), dtype="int32")
