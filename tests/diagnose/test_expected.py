@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.diagnose.test_chunks import FULL, WEIGHT, run
-from tests.memory.steps import KIB, dense_stack
+from tests.memory.steps import KIB, Maker, dense_stack
 from tf_mem_magic.core.diagnosis import Part
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.recording import Dump
@@ -222,3 +222,28 @@ def test_in_a_validation_what_is_no_tensor_of_its_step_stays_at_any_batch():
     without, beside = (expected(run, held, quarter) for run in (recording, validating))
     assert beside.low - without.low > 3 * MIB
     assert beside.low >= 8 * WEIGHT + 4 * MIB
+
+
+def updating(values, width=256):
+    """A dense layer whose optimizer computes so many values of the gradient at once."""
+    made = Maker()
+    x = made.argument("x", shape=(BATCH, width))
+    kernel = made.op("Placeholder", "k", dtype="resource", shape=())
+    read = made.op("ReadVariableOp", "m_1/dense_0_1/Read", kernel, shape=(width, width))
+    out = made.op("MatMul", "m_1/dense_0_1/MatMul", x, read, shape=(BATCH, width))
+    gradient = made.op("MatMul", "gradient_tape/m_1/dense_0_1/MatMul_1", x, out, shape=(width, width))
+    parts = [made.op("Mul", f"adam/Mul_{i}", gradient, gradient, shape=(width, width)) for i in range(values)]
+    update = made.op("AddN", "adam/AddN", *parts, shape=(width, width))
+    made.op("AssignSubVariableOp", "adam/AssignSub", kernel, update, outputs=())
+    return made.step()
+
+
+@pytest.mark.parametrize("values", [64, 96, 128])
+def test_a_lighter_optimizer_may_compute_less_of_the_gradients_than_the_one_that_ran(values):
+    recording, diagnosis = failed(limit=64 * MIB)
+    step = replace(recording.facts.step, packed=pack([updating(values)]), other=None)
+    recording = replace(recording, facts=replace(recording.facts, step=step))
+    kept, lighter = (expected(recording, diagnosis, Effect(slots=slots)) for slots in (None, 0))
+    assert kept.low > 0.8 * values * WEIGHT
+    assert lighter.low < 0.5 * values * WEIGHT
+    assert lighter.high >= 0.8 * values * WEIGHT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 from tf_mem_magic.core.diagnosis import OF_STEP, Diagnosis, PartKind
@@ -15,6 +16,7 @@ from tf_mem_magic.core.units import size
 from tf_mem_magic.memory.forecast import Peak, peak_of
 from tf_mem_magic.memory.pooled import executed_in_pool
 from tf_mem_magic.memory.recompute import recomputed
+from tf_mem_magic.memory.roles import roles
 from tf_mem_magic.memory.sizes import at_batch, in_half
 
 BELOW, ABOVE = 0.9, 1.13
@@ -110,6 +112,10 @@ def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Esti
         # Nothing of the step changes: it comes at least as far as it came.
         change = _beside(parts, step, effect)
         low = max(low, diagnosis.in_use + (diagnosis.requested or 0) + change)
+    if effect.slots is not None:
+        # What a lighter optimizer computes of the gradients is not known: at the least one value for each weight.
+        least = _without_updates(step, wanted)
+        low = min(low, stays + least * lower * BELOW + inputs * min(ratio, 1.0))
     if effect.sums or effect.accumulates:
         least, most = updating_from_sums(_trained(recording))
         low, high = max(low, stays + least), max(high, stays + most)
@@ -242,6 +248,20 @@ def _peak(
     half = _in_pool(step, in_half(resized, policy.removeprefix("mixed_"), _sizes_of(step)))
     sure = peak.high - (peak.high - half.high) * SIXTEEN_BITS
     return Peak(half.low, max(int(sure), half.high), half.at)
+
+
+@lru_cache(maxsize=64)
+def _without_updates(step: StepFacts, batch: int | None) -> int:
+    """Give the least peak of a step beside its variables where its optimizer computes next to nothing."""
+    resized = step_at(step, batch)
+    if resized is None:
+        return 0
+    kinds = roles(resized)
+    nodes = tuple(
+        replace(node, outputs=tuple(replace(t, shape=()) for t in node.outputs)) if kinds[at] == "updates" else node
+        for at, node in enumerate(resized.nodes)
+    )
+    return _in_pool(step, replace(resized, nodes=nodes)).low
 
 
 def _in_pool(step: StepFacts, resized: Step) -> Peak:
