@@ -247,3 +247,17 @@ def test_a_lighter_optimizer_may_compute_less_of_the_gradients_than_the_one_that
     assert kept.low > 0.8 * values * WEIGHT
     assert lighter.low < 0.5 * values * WEIGHT
     assert lighter.high >= 0.8 * values * WEIGHT
+
+
+def test_an_update_from_sums_counts_the_weights_of_the_model_that_trains_and_of_no_other():
+    recording, diagnosis = failed()
+    facts = recording.facts
+    at_work = replace(facts.models[0], name="m", optimizer="Adam", trainable_bytes=8 * WEIGHT, steps=1)
+    idle = replace(at_work, name="old", trainable_bytes=800 * WEIGHT, steps=5, steps_before=5)
+    variables = (*facts.step.variables, ("weights", "old", 800 * WEIGHT))
+    both = replace(facts, models=(idle, at_work), step=replace(facts.step, variables=variables))
+    alone = replace(facts, models=(at_work,))
+    effect = Effect(batch=(BATCH, BATCH // 2), accumulates=True, sums=True)
+    told = [expected(replace(recording, facts=one), diagnosis, effect) for one in (alone, both)]
+    # What another model's variables add as accumulators' room is told beside the step, not as an update of them.
+    assert told[1].high - told[0].high <= 800 * WEIGHT

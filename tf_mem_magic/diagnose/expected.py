@@ -139,8 +139,13 @@ def _stays(diagnosis: Diagnosis, effect: Effect, recording: Recording) -> int:
 def _trained(recording: Recording) -> list[int]:
     """List the bytes of the weights that training changes; all of them where it is not known which."""
     step = recording.facts.step
-    sizes = sorted((size for part, _, size in step.variables if part == "weights"), reverse=True) if step else []
-    most = max((model.trainable_bytes or 0 for model in recording.facts.models if model.optimizer), default=0)
+    models = [model for model in recording.facts.models if model.optimizer]
+    models = [model for model in models if model.steps > (model.steps_before or 0)] or models
+    names = {model.name for model in models}
+    weights = [(whose, size) for part, whose, size in step.variables if part == "weights"] if step else []
+    sizes = sorted((size for whose, size in weights if whose in names), reverse=True)
+    sizes = sizes or sorted((size for _, size in weights), reverse=True)
+    most = max((model.trainable_bytes or 0 for model in models), default=0)
     if not most:
         return sizes
     kept: list[int] = []
