@@ -10,7 +10,7 @@ from tf_mem_magic.core.outcome import Change
 from tf_mem_magic.notebook.earlier import earlier_cells
 from tf_mem_magic.notebook.read_first import assigned_names, read_first_names
 from tf_mem_magic.notebook.rerun.effects import dotted, effects_of
-from tf_mem_magic.notebook.text.cell import parse
+from tf_mem_magic.notebook.text.cell import parse, walk
 
 __all__ = ["assigned_names", "find_changes"]
 
@@ -87,9 +87,10 @@ def _in_place(source: str, facts: Facts, reached: int | None) -> Iterator[Change
     rebound = {name for s in _executed(tree, None) for name in _computed_from_itself(s)}
     earlier = read_first_names(source) - rebound - _MODULES
     surely: dict[str, bool] = {}
+    rounds = _in_rounds(tree, reached)
     for statement in _executed(tree, reached):
         done = reached is None or (statement.end_lineno or statement.lineno) < reached
-        if not done and not _goes_round(tree, statement, reached):
+        if not done and statement not in rounds:
             continue  # it failed before it changed anything, or was not reached
         for name in _changed_in_place(statement):
             if name in earlier and not _is_imported(name, facts.earlier_cells):
@@ -99,13 +100,13 @@ def _in_place(source: str, facts: Facts, reached: int | None) -> Iterator[Change
         yield Change("reassigned", name, text)
 
 
-def _goes_round(tree: ast.Module | None, statement: ast.stmt, reached: int | None) -> bool:
-    """Tell whether an earlier round of a loop that failed may have executed a statement."""
-    loops = [n for n in ast.walk(tree) if isinstance(n, (ast.For, ast.AsyncFor, ast.While))] if tree is not None else []
-    return reached is not None and any(
-        loop.lineno < reached <= (loop.end_lineno or 0) and any(statement is one for one in ast.walk(loop))
-        for loop in loops
-    )
+def _in_rounds(tree: ast.Module | None, reached: int | None) -> frozenset[ast.AST]:
+    """Give what an earlier round of a loop that failed may have executed: all that stands in such loops."""
+    found: set[ast.AST] = set()
+    for node in walk(tree) if tree is not None and reached is not None else ():
+        if isinstance(node, (ast.For, ast.AsyncFor, ast.While)) and node not in found:
+            found |= set(walk(node)) if node.lineno < reached <= (node.end_lineno or 0) else set()
+    return frozenset(found)
 
 
 def _files(source: str, reached: int | None) -> Iterator[Change]:
