@@ -103,7 +103,9 @@ def _in_place(source: str, facts: Facts, reached: int | None) -> Iterator[Change
 def _in_rounds(tree: ast.Module | None, reached: int | None) -> frozenset[ast.AST]:
     """Give what an earlier round of a loop that failed may have executed: all that stands in such loops."""
     found: set[ast.AST] = set()
-    for node in walk(tree) if tree is not None and reached is not None else ():
+    if tree is None or reached is None:
+        return frozenset()
+    for node in walk(tree):
         if isinstance(node, (ast.For, ast.AsyncFor, ast.While)) and node not in found:
             found |= set(walk(node)) if node.lineno < reached <= (node.end_lineno or 0) else set()
     return frozenset(found)
