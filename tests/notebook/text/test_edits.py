@@ -45,6 +45,30 @@ def test_lines_stand_before_a_statement_with_the_import_of_apply():
     )
 
 
+@pytest.mark.parametrize(
+    ("above", "imports"),
+    [
+        ("from tf_mem_magic import apply\n", 1),
+        ("from tf_mem_magic import apply\napply.free('old')\n", 1),
+        ("from tf_mem_magic import apply; x = 1\n", 1),
+        ("if x:\n    from tf_mem_magic import apply\n", 2),
+        ("def f():\n    from tf_mem_magic import apply\n", 2),
+        ("from tf_mem_magic import apply as a\n", 2),
+    ],
+)
+def test_an_import_of_apply_that_the_cell_does_further_up_is_not_done_again(above, imports):
+    edit = editor(above + "model.fit(x)\n")
+    changed = edit.before(edit.cell.tree.body[-1], "apply.g(model)", apply=True).source()
+    assert imports == changed.count("import apply")
+    assert changed.endswith("apply.g(model)\nmodel.fit(x)\n")
+
+
+def test_an_import_of_apply_below_does_not_count():
+    edit = editor("model.fit(x)\nfrom tf_mem_magic import apply\n")
+    changed = edit.before(edit.cell.tree.body[0], "apply.g(model)", apply=True).source()
+    assert changed.startswith("from tf_mem_magic import apply\napply.g(model)\nmodel.fit(x)\n")
+
+
 @pytest.mark.parametrize("source", ["x = 1; f(x)", "if x: f(x)", "with a: f(x)"])
 def test_lines_before_a_statement_that_shares_its_line_are_refused(source):
     edit = editor(source)

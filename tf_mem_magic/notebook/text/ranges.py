@@ -49,11 +49,21 @@ def apply_edits(cell: PythonCell, edits: Iterable[CellEdit]) -> str | NotPython:
 
 
 def insert_line(cell: PythonCell, before: ast.stmt, *lines: str) -> CellEdit:
-    """Insert lines of their own before the statement ``before``, at the indentation of the line that it is in."""
+    """Insert lines of their own before the statement ``before``, at the indentation of the line that it is in.
+
+    Where the first of several lines is an import that a statement of the cell itself does further up, it is left out.
+    """
+    if len(lines) > 1 and _is_done_above(cell, before, lines[0]):
+        lines = lines[1:]
     at = line_start(cell, before)
     rest = cell.source[at : statement_start(cell, before)]
     indent = rest[: len(rest) - len(rest.lstrip())]
     return CellEdit(at, at, "".join(f"{indent}{line}{cell.newline}" for line in lines))
+
+
+def _is_done_above(cell: PythonCell, before: ast.stmt, line: str) -> bool:
+    above = (one for one in cell.tree.body if isinstance(one, (ast.Import, ast.ImportFrom)))
+    return any((one.end_lineno or one.lineno) < before.lineno and ast.unparse(one) == line for one in above)
 
 
 def insert_after(cell: PythonCell, statement: ast.stmt, *lines: str) -> CellEdit:
