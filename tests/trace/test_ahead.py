@@ -174,6 +174,20 @@ plain = keras.Model(image, L.Dense(4)(L.Flatten()(image)))
 plain.compile("sgd", CE(), jit_compile=False)
 of_plain = observe_ahead("plain", plain)
 found["plain"] = [of_plain.batch, of_plain.batch_from, of_plain.data]
+print("FOUND" + json.dumps(found))
+"""
+
+IN_A_NEW_POOL = """
+import gc, json, sys
+import numpy as np, keras, tensorflow as tf
+from keras import layers as L
+from tf_mem_magic.diagnose.planning.plan import make_plan, peak_at
+from tf_mem_magic.trace.ahead import observe_ahead
+
+json.load(sys.stdin)
+keras.utils.set_random_seed(7)
+found = {}
+memory = lambda: tf.config.experimental.get_memory_info("CPU:0")
 
 # What is expected comes true.
 UNITS, BATCH = 256, 2048
@@ -190,11 +204,17 @@ plan = make_plan(of_deep, ())
 found["rows"] = [[row.key, row.low, row.high, row.batches] for row in plan.rows]
 print("FOUND" + json.dumps(found))
 """
+"""In a process of its own: what ran before leaves pieces in the pool, of which a chunk may be larger than asked for."""
 
 
 @pytest.fixture(scope="module")
 def found():
     return found_by(SCRIPT, {}, bfc(1000))
+
+
+@pytest.fixture(scope="module")
+def found_anew():
+    return found_by(IN_A_NEW_POOL, {}, bfc(1000))
 
 
 @pytest.mark.tf
@@ -308,14 +328,14 @@ def test_one_input_and_a_sparse_loss_tell_the_data_at_kerass_own_batch(found):
 
 
 @pytest.mark.tf
-def test_the_measured_peak_lies_in_the_expected_range(found):
-    low, high, measured = found["deep"]
-    assert low <= measured <= high, found["deep"]
+def test_the_measured_peak_lies_in_the_expected_range(found_anew):
+    low, high, measured = found_anew["deep"]
+    assert low <= measured <= high, found_anew["deep"]
 
 
 @pytest.mark.tf
-def test_larger_cards_take_larger_batches(found):
-    batches = found["rows"][0][3]
+def test_larger_cards_take_larger_batches(found_anew):
+    batches = found_anew["rows"][0][3]
     assert 0 < batches[0]
     assert batches == sorted(batches)
     assert batches[0] < batches[-1]

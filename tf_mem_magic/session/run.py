@@ -13,7 +13,6 @@ from tf_mem_magic.core.lineage import Lineage
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.diagnose.breakdown import deployable
-from tf_mem_magic.diagnose.cause import diagnose
 from tf_mem_magic.record.capture import Capture
 from tf_mem_magic.record.held_stop import HeldStop, StoppedError
 from tf_mem_magic.session.clicks import PanelActions
@@ -207,6 +206,8 @@ class CellRun:
         """Say at once that memory ran out: reading TensorFlow's graphs takes seconds where a model is large."""
         if recording.status != "oom" or self._held is not None:
             return
+        from tf_mem_magic.diagnose.cause import diagnose
+
         try:
             self._presenter.tell_first(Outcome(recording, diagnose(recording)))
         except Exception as problem:
