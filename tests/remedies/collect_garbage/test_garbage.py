@@ -41,5 +41,5 @@ def test_the_estimate_of_a_smaller_batch_holds(kernel):
     low, high = kernel.value("(smaller.estimate.low, smaller.estimate.high)")
     kernel.run("new = rep.rerun('smaller-batch')")
     assert kernel.value("new.status") == "ok"
-    # One peak in ten lies a few percent outside; the garbage would be more than 20 MiB of 75.
-    assert 0.95 * low <= kernel.value("new.comparison.after.peak") <= 1.05 * high
+    # The peaks of one and the same cell differ by a tenth, measured 76 to 87 MB; the garbage would be more than 20 MB.
+    assert 0.9 * low <= kernel.value("new.comparison.after.peak") <= 1.1 * high
