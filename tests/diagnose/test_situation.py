@@ -187,7 +187,7 @@ def test_a_small_list_one_in_host_memory_or_a_single_entry_is_no_cause(facts):
         ("kfold_list", "collect-garbage"),
         ("predict_concat", "outputs-to-host"),
         ("longer", "accumulate-gradients"),
-        ("leftovers_and_batch", "free-leftovers+accumulate-gradients"),
+        ("leftovers_and_batch", "accumulate-gradients"),  # 282 of 300 MiB, and nothing is let go of
         ("weights_adam", "lighter-optimizer"),
         ("big_picture", "in-tiles"),
         ("resize_eager", "rows-in-chunks"),
@@ -249,12 +249,14 @@ def test_leftovers_without_which_the_step_would_not_fit_either_are_said_to_be_so
 
 
 def test_two_changes_are_one_button_only_where_neither_fits_alone_or_a_very_small_batch_only():
-    offered = explain(recording("leftovers_and_batch")).offered
+    full = recording("leftovers_and_batch")
+    # A Keras that cannot accumulate: where it can, that fits alone.
+    offered = explain(replace(full, facts=replace(full.facts, keras="3.8.0"))).offered
     limit = 300 << 20
     assert offered[0].estimate.word(limit) in ("fits", "likely")
     fitting = [one for one in offered[1:] if one.estimate.word(limit) not in ("no", "tight")]
     assert [one.effect.batch for one in fitting] == [(256, 16)]
-    assert "Alone" not in offered[0].why  # what fits alone is no part of it
+    assert "Alone nothing larger than batch 16 is sure to fit." in offered[0].why
     assert 'apply.free("old")' in offered[0].source
     assert all("+" not in one.key for name in ("validation", "longer") for one in explain(recording(name)).offered)
 

@@ -13,6 +13,7 @@ from tf_mem_magic.core.proposals import Estimate
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.step import Processor, Step, StepFacts
 from tf_mem_magic.core.units import size
+from tf_mem_magic.diagnose.breakdown import find_leftovers
 from tf_mem_magic.memory.forecast import Peak, peak_of
 from tf_mem_magic.memory.pooled import executed_in_pool
 from tf_mem_magic.memory.recompute import recomputed
@@ -110,15 +111,15 @@ def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Esti
         low = max(low, stays + seen + inputs)
     if _same_step(effect):
         # Nothing of the step changes: it comes at least as far as it came.
-        change = _beside(parts, step, effect)
+        change = _beside(parts, recording, diagnosis.device, effect)
         low = max(low, diagnosis.in_use + (diagnosis.requested or 0) + change)
     if effect.slots is not None:
         # What a lighter optimizer computes of the gradients is not known: at the least one value for each weight.
         least = _without_updates(step, wanted)
         low = min(low, stays + least * lower * BELOW + inputs * min(ratio, 1.0))
-    if effect.sums or effect.accumulates:
-        least, most = updating_from_sums(_trained(recording))
-        low, high = max(low, stays + least), max(high, stays + most)
+    if effect.sums:
+        one_after_the_other, all_at_once = updating_from_sums(trained_weights(recording))
+        low, high = max(low, stays + one_after_the_other), max(high, stays + all_at_once)
     low = max(low, 0)
     return Estimate(int(low), int(max(low, high)), _basis(step, wanted, effect))
 
@@ -133,10 +134,17 @@ def _stays(diagnosis: Diagnosis, effect: Effect, recording: Recording) -> int:
     parts: dict[PartKind, int] = {part.kind: part.bytes for part in diagnosis.breakdown}
     step = recording.facts.step
     held = sum(size for kind, size in parts.items() if kind not in OF_STEP)
-    return held + (_beside(parts, step, effect) if step is not None else 0)
+    return held + (_beside(parts, recording, diagnosis.device, effect) if step is not None else 0)
 
 
-def _trained(recording: Recording) -> list[int]:
+def used_variables(recording: Recording, device: str) -> tuple[tuple[str, str, int], ...]:
+    """List the variables of the step's models but those of leftovers, which are a part of their own."""
+    step = recording.facts.step
+    left = find_leftovers(recording, device).names
+    return tuple(one for one in step.variables if one[1] not in left) if step is not None else ()
+
+
+def trained_weights(recording: Recording) -> list[int]:
     """List the bytes of the weights that training changes; all of them where it is not known which."""
     step = recording.facts.step
     models = [model for model in recording.facts.models if model.optimizer]
@@ -227,14 +235,14 @@ def _is_computable(effect: Effect) -> bool:
     return not effect.staged and not effect.jit and effect.recompute != ()
 
 
-def _beside(parts: Mapping[PartKind, int], step: StepFacts, effect: Effect) -> int:
+def _beside(parts: Mapping[PartKind, int], recording: Recording, device: str, effect: Effect) -> int:
     """Give the bytes by which a change moves what lies beside the step."""
     moved = -effect.released - effect.to_host
-    weights = sum(size for part, _, size in step.variables if part == "weights")
+    weights = sum(size for part, _, size in used_variables(recording, device) if part == "weights")
     if effect.slots is not None:
         moved += effect.slots * weights - parts.get("optimizer", 0)
     if effect.accumulates:
-        moved += weights
+        moved += sum(trained_weights(recording))
     return moved
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.memory.test_pooled import MIB, convolution
 from tf_mem_magic.core.diagnosis import Part
 from tf_mem_magic.core.effects import Effect
-from tf_mem_magic.core.facts import Facts, NamedValue
+from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.recording import Cell, Dump, ErrorText, Recording, Series
 from tf_mem_magic.core.step import StepFacts, pack
 from tf_mem_magic.diagnose.cause import diagnose
@@ -46,6 +46,19 @@ def test_a_buffer_larger_than_every_piece_and_than_what_is_left_finds_room_only_
     """62 of 74 MiB are taken, in pieces of at most 16: of 17 MiB there is none, and 12 are left to take."""
     recording, diagnosis = failed(limit=74 * MIB, regions=(*GROWN, 16 * MIB, 16 * MIB), batch=1024)
     assert room_for(recording, diagnosis, Effect(batch=(1024, 16))) == "fresh"
+
+
+def test_a_model_of_an_earlier_cell_takes_its_room_once():
+    """Its variables are a part of their own, as leftovers: counted as the step's too they left no room for any."""
+    recording, diagnosis = failed(limit=300 * MIB, regions=(*GROWN, 64 * MIB, 128 * MIB), batch=2048)
+    old = ModelFacts("old", ("Dense",), "Adam", weight_bytes=40 * MIB, steps=1, steps_before=1, device="CPU:0")
+    step = replace(recording.facts.step, variables=(("weights", "old", 40 * MIB),))
+    with_old = replace(recording, facts=replace(recording.facts, models=(old,), step=step))
+    left = replace(diagnosis, breakdown=(*diagnosis.breakdown, Part("earlier", 40 * MIB, "", ("old",))))
+    effect = Effect(batch=(2048, 16))
+    once = fresh_peak(recording, left, effect)
+    assert once is not None
+    assert fresh_peak(with_old, left, effect) == once
 
 
 def test_where_two_buffers_at_once_have_no_room_in_a_new_process_either_one_at_a_time_may():

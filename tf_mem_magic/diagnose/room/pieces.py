@@ -13,7 +13,7 @@ from tf_mem_magic.core.recording import Dump, Recording
 from tf_mem_magic.core.step import StepFacts
 from tf_mem_magic.diagnose.breakdown import find_leftovers
 from tf_mem_magic.diagnose.dump import device_of
-from tf_mem_magic.diagnose.expected import step_at
+from tf_mem_magic.diagnose.expected import step_at, trained_weights, used_variables
 from tf_mem_magic.memory.pooled import Pooled
 from tf_mem_magic.memory.pooled import ways as ways_through
 
@@ -133,7 +133,7 @@ def _through(
     unnamed = dict(recording.garbage).get(f"allocator:{diagnosis.device}", 0)
     if not regions:
         unnamed = max(unnamed, find_leftovers(recording, diagnosis.device).unnamed or 0)
-    held = sorted(_held(diagnosis, step, effect, unnamed))
+    held = sorted(_held(recording, diagnosis, effect, unnamed))
     if copied:
         held.append(max((v.bytes for v in recording.facts.values if v.device is None and v.kind == _ARRAY), default=0))
     return _ways(step, wanted, int(limit * share), regions, tuple(size for size in held if size))
@@ -149,19 +149,20 @@ def grown_pool(recording: Recording, diagnosis: Diagnosis) -> Dump | None:
     return None
 
 
-def _held(diagnosis: Diagnosis, step: StepFacts, effect: Effect, unnamed: int) -> Iterator[int]:
+def _held(recording: Recording, diagnosis: Diagnosis, effect: Effect, unnamed: int) -> Iterator[int]:
     """Yield the chunks beside the step after a change: each variable, and the rest by what it is.
 
     ``unnamed``: the bytes of these that are not there any more.
     """
-    weights = [size for part, _, size in step.variables if part == "weights" and size]
+    variables = used_variables(recording, diagnosis.device)
+    weights = [size for part, _, size in variables if part == "weights" and size]
     yield from weights
     if effect.slots is None:
-        yield from (size for part, _, size in step.variables if part == "optimizer" and size)
+        yield from (size for part, _, size in variables if part == "optimizer" and size)
     else:
         yield from weights * effect.slots
     if effect.accumulates:
-        yield from weights
+        yield from trained_weights(recording)
     gone = effect.released + effect.to_host + unnamed
     for part in diagnosis.breakdown:
         beside = part.kind not in OF_STEP and part.kind not in ("weights", "optimizer")
