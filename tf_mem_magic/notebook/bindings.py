@@ -8,10 +8,10 @@ import re
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.notebook.scopes import Scopes
 from tf_mem_magic.notebook.text.cell import PythonCell, parse, read_cell, words_of
+from tf_mem_magic.notebook.text.edits import IMPORT
 from tf_mem_magic.notebook.text.mask import NotPython
 
 _WORD = re.compile(r"[^\W\d]\w*")
-_IMPORT = "from tf_mem_magic import apply"
 _APPLY = re.compile(r"(?<![.\w])apply\b(?!\.)|\bimport\b.*\bapply\b")
 
 
@@ -53,7 +53,7 @@ def evaluated_names(function: ast.FunctionDef) -> set[str]:
 
 def takes_apply(source: str) -> bool:
     """Tell whether a cell uses the name ``apply``, which changed cells import, for something of its own."""
-    if "apply" not in words_of(source) or not _APPLY.search(source.replace(_IMPORT, "")):
+    if "apply" not in words_of(source) or not _APPLY.search(source.replace(IMPORT, "")):
         return False
     cell = read_cell(source)
     return not isinstance(cell, NotPython) and cell.once(_binds_apply)

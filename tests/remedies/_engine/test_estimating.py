@@ -11,8 +11,9 @@ from tf_mem_magic.core.proposals import Context, Declined, Estimate, Proposal
 from tf_mem_magic.core.recording import Cell
 from tf_mem_magic.diagnose.expected import updating_from_sums
 from tf_mem_magic.diagnose.room.pieces import room_for
-from tf_mem_magic.remedies._engine.estimating import with_estimate, with_sums
+from tf_mem_magic.remedies._engine.estimating import with_estimate, with_what_is_done
 from tf_mem_magic.remedies._engine.ranking import combine, propose_all
+from tf_mem_magic.remedies.accumulate_gradients import remedy
 
 CELL = f"%%tfmem\nm.fit(x, y, batch_size={BATCH}, epochs=2)"
 
@@ -90,13 +91,27 @@ def test_where_the_cell_accumulates_already_a_smaller_batch_takes_its_update_too
         known = context(20 * MIB, source)
         known = replace(known, diagnosis=replace(known.diagnosis, line=source.count("\n") + 1))
         smaller = next(a for a in propose_all(known) if a.key == "smaller-batch")
-        estimates.append(with_estimate(proposal(effect=Effect(batch=(BATCH, 1))), with_sums(known)).estimate)
+        estimates.append(with_estimate(proposal(effect=Effect(batch=(BATCH, 1))), with_what_is_done(known)).estimate)
         assert smaller.estimate is not None
         assert smaller.effect.batch[1] >= BATCH // 8
     low, high = updating_from_sums([WEIGHT] * 8)
     plain, summed = estimates
     assert plain.high < 8 * WEIGHT + high <= summed.high
     assert plain.low < 8 * WEIGHT + low <= summed.low
+
+
+@pytest.mark.parametrize("text", ["# gradient_accumulation_steps=4\n", "print('accumulate_gradients(m, 4)')\n"])
+def test_words_about_accumulation_are_none(text):
+    known = context(20 * MIB, CELL.replace("m.fit", f"{text}m.fit"))
+    assert not with_what_is_done(known).applied.sums
+
+
+def test_a_remedy_that_cannot_tell_what_is_done_leaves_the_others_working(monkeypatch):
+    def fails(_):
+        raise RuntimeError
+
+    monkeypatch.setattr(remedy, "done_already", fails)
+    assert any(isinstance(answer, Proposal) for answer in propose_all(context()))
 
 
 def in_pieces(**known):

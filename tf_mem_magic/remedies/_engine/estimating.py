@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tf_mem_magic.core import troubles
+from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.proposals import Choice, Context, Declined, Proposal
 from tf_mem_magic.core.recording import Dump
 from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.diagnose.expected import expected, saves_nothing
 from tf_mem_magic.diagnose.room.batches import surely_fits
 from tf_mem_magic.diagnose.room.pieces import fresh_peak, grown_pool, room_for, room_in_fresh
-
-_ACCUMULATES = ("gradient_accumulation_steps=", "accumulate_gradients(")
-"""What the text of a cell holds that adds gradients up over several passes."""
+from tf_mem_magic.remedies._engine.registry import all_remedies
 
 
-def with_sums(context: Context) -> Context:
-    """Count among what the cell does already that it adds gradients up: whatever changes, its update stays as large."""
-    if context.applied.sums or not any(word in context.cell.source for word in _ACCUMULATES):
-        return context
-    return replace(context, applied=replace(context.applied, sums=True))
+def with_what_is_done(context: Context) -> Context:
+    """Count among what is applied what the cell does already, as its remedies tell: ``done_already(context)``."""
+    for remedy in all_remedies():
+        done_already = getattr(remedy, "done_already", None)
+        try:
+            done = Effect() if done_already is None else done_already(context)
+        except Exception as error:
+            troubles.note(f"what the cell does already could not be told by {remedy.KEY}", error)
+            continue
+        context = replace(context, applied=context.applied.then(done))
+    return context
 
 
 def with_estimate(answer: Proposal | Declined, context: Context) -> Proposal | Declined:

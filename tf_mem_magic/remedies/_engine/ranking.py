@@ -11,7 +11,7 @@ from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.diagnose.expected import LEAST_SHARE
 from tf_mem_magic.remedies._engine.asking import Question, ask
 from tf_mem_magic.remedies._engine.combine import PRESERVES, changed_context, merge
-from tf_mem_magic.remedies._engine.estimating import with_estimate, with_sums
+from tf_mem_magic.remedies._engine.estimating import with_estimate, with_what_is_done
 from tf_mem_magic.remedies._engine.registry import all_remedies
 
 
@@ -20,7 +20,7 @@ def propose_all(context: Context) -> Answer:
 
     A remedy that raises is a decline that says so: the rest of the panel keeps working.
     """
-    context = with_sums(context)
+    context = with_what_is_done(context)
     question = Question(context)
     answers = [_possible(answer, remedy, context) for remedy in all_remedies() for answer in ask(remedy, question)]
     ranked = sorted((with_estimate(answer, context) for answer in answers), key=_ranking(context))
@@ -168,7 +168,7 @@ def combine(context: Context, keys: tuple[str, ...]) -> Proposal | Declined:
         One proposal with the keys and titles of all (``smaller-batch+memory-growth``); declined with the reason of
         the first that cannot be applied beside the others.
     """
-    context = with_sums(context)
+    context = with_what_is_done(context)
     ranked = [answer.key for answer in propose_all(context)]
     ordered = sorted(dict.fromkeys(keys), key=lambda key: ranked.index(key) if key in ranked else len(ranked))
     all_keys = "+".join(ordered)

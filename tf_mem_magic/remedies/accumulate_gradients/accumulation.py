@@ -24,7 +24,7 @@ from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.guards import Check
 from tf_mem_magic.remedies._engine.question import Ask
 from tf_mem_magic.remedies.accumulate_gradients.compared import compares_samples
-from tf_mem_magic.remedies.smaller_batch.asked import failing_lines, models_in
+from tf_mem_magic.remedies.smaller_batch.asked import STATEFUL, failing_lines, models_in
 
 ARGUMENT = "gradient_accumulation_steps"
 _FUNCTION = "accumulate_gradients"
@@ -33,7 +33,7 @@ MOST_WHILE_ADDED = 2
 """How many times their own bytes the sums took at most while they were added: 0.7 to 1.9 were measured."""
 
 _UPDATES_STATISTICS = ("BatchNormalization", "SpectralNormalization")
-_REFUSED = (
+_REFUSED: tuple[tuple[str | re.Pattern[str], str], ...] = (
     (r"use_ema\s*=\s*True", "the optimizer keeps a moving average of the weights, which would count every batch"),
     (
         r"\breduction\s*=\s*(?!['\"](?:sum_over_batch_size|auto)['\"]|[\w.]*\bReduction\.(?:AUTO|SUM_OVER_BATCH_SIZE)\b)",
@@ -48,7 +48,7 @@ _REFUSED = (
         "the model adds a sum to its loss, which may be one over the batch: the mean of parts is not the whole",
     ),
     (
-        r"stateful\s*=\s*True|['\"]stateful['\"]\s*:\s*True",
+        STATEFUL,
         "a stateful layer goes on from the same row of the batch before, and in parts of a batch the rows are others",
     ),
 )
@@ -82,10 +82,7 @@ def already(ask: Ask, found: BatchFound) -> Already | None:
     RefusedError
         If it, or what stands behind its model, does so in a way that cannot be followed.
     """
-    given: list[ast.expr] = []
-    for call in ask.cell.calls:
-        given += [k.value for k in call.keywords if k.arg == ARGUMENT]
-        given += call.args[1:2] if called_name(call) == _FUNCTION else []
+    given = steps_given_in(ask.cell)
     if len(given) == 1 and isinstance(given[0], ast.Constant) and type(given[0].value) is int and given[0].value > 1:
         return Already(given[0], given[0].value)
     words = (ARGUMENT, f"{_FUNCTION}(")
@@ -94,6 +91,15 @@ def already(ask: Ask, found: BatchFound) -> Already | None:
     if any(word in text for text in texts_behind(ask, found) for word in words):
         raise RefusedError("an earlier cell has set up gradient accumulation already")
     return None
+
+
+def steps_given_in(cell: PythonCell) -> list[ast.expr]:
+    """List over how many batches calls of a cell accumulate."""
+    given: list[ast.expr] = []
+    for call in cell.calls:
+        given += [k.value for k in call.keywords if k.arg == ARGUMENT]
+        given += call.args[1:2] if called_name(call) == _FUNCTION else []
+    return given
 
 
 def texts_behind(ask: Ask, found: BatchFound) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import ModelFacts
-from tf_mem_magic.core.proposals import Estimate, Proposal, RefusedError
+from tf_mem_magic.core.proposals import Context, Estimate, Proposal, RefusedError
 from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.estimate import estimate_peak, half_or_less, largest_power_of_two
 from tf_mem_magic.diagnose.room.batches import batch_to_try
@@ -16,8 +16,9 @@ from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
 from tf_mem_magic.notebook.follow.calls import argument_exprs
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
 from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compiled_with, made_by
-from tf_mem_magic.notebook.text.cell import PythonCell
-from tf_mem_magic.notebook.text.edits import SHARED
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
+from tf_mem_magic.notebook.text.edits import IMPORT, SHARED
+from tf_mem_magic.notebook.text.mask import NotPython
 from tf_mem_magic.notebook.text.ranges import CellEdit, insert_argument, insert_line, shares_line
 from tf_mem_magic.remedies._engine.guards import python
 from tf_mem_magic.remedies._engine.question import Ask, remedy
@@ -29,6 +30,7 @@ from tf_mem_magic.remedies.accumulate_gradients.accumulation import (
     costs,
     exactness,
     keras_accumulates,
+    steps_given_in,
     sums_of,
     weigh,
 )
@@ -101,6 +103,12 @@ def _check(ask: Ask, found: BatchFound) -> None:
     check_a_mean(ask, found)
     if found.call is None and "train_on_batch" in ask.source:
         raise RefusedError("the cell calls train_on_batch, and which calls make one update is not known")
+
+
+def done_already(context: Context) -> Effect:
+    """Say what the cell does already: its update from sums stays as large, whatever else changes."""
+    cell = read_cell(context.cell.source)
+    return Effect(sums=not isinstance(cell, NotPython) and bool(steps_given_in(cell)))
 
 
 def _choose(ask: Ask, found: BatchFound, sums: int, sums_kept: Effect) -> tuple[int, Estimate | None]:
@@ -215,12 +223,12 @@ def _call(cell: PythonCell, at: ast.stmt, name: str, steps: int, undo: str) -> _
     """Write a call of our own before the statement that trains; ``undo`` is the name to set back, if any."""
     if shares_line(cell, at):
         raise RefusedError(SHARED)
-    lines = ("from tf_mem_magic import apply", f"apply.accumulate_gradients({name}, {steps})")
+    lines = (IMPORT, f"apply.accumulate_gradients({name}, {steps})")
     caveats = (
         "The changed cell needs tf_mem_magic. A learning-rate schedule goes on counting updates; to load a saved model "
         "with its schedule elsewhere, call apply.accumulate_gradients(..., 1) before saving.",
     )
-    back = f"from tf_mem_magic import apply\napply.accumulate_gradients({undo}, 1)" if undo else ""
+    back = f"{IMPORT}\napply.accumulate_gradients({undo}, 1)" if undo else ""
     return _Place((insert_line(cell, at, *lines),), caveats, back)
 
 

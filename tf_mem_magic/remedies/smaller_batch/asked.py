@@ -12,10 +12,14 @@ from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.batch.search import find_batch
 from tf_mem_magic.notebook.follow.reader import Unknown
 from tf_mem_magic.remedies._engine.guards import Check
+from tf_mem_magic.remedies._engine.in_code import in_code
 from tf_mem_magic.remedies._engine.question import Ask
 
 _UPDATE = re.compile(r"(?:^|/)(?:Assign(?:Add|Sub)?VariableOp|Resource(?:Sparse)?Apply\w+?)(?:_\d+)?$")
 """Operations that update a weight or an optimizer's state; a new value takes as much memory as the old one."""
+
+STATEFUL = in_code(r"\bstateful\s*=\s*True|['\"]stateful['\"]\s*:\s*True")
+"""What makes a layer go on from the same row of the batch before."""
 
 _LITTLE = 0.05
 """Share of the limit below which making activations smaller frees nothing that matters."""

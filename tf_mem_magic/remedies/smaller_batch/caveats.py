@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.remedies._engine.question import Ask
-from tf_mem_magic.remedies.smaller_batch.asked import models_in
-
-_STATEFUL = re.compile(r"\bstateful\s*=\s*True|['\"]stateful['\"]\s*:\s*True")
+from tf_mem_magic.remedies.smaller_batch.asked import STATEFUL, models_in
 
 
 def caveats_of(ask: Ask, found: BatchFound) -> tuple[str, ...]:
@@ -20,7 +16,7 @@ def caveats_of(ask: Ask, found: BatchFound) -> tuple[str, ...]:
     layers = {layer for m in models for layer in m.layers}
     if "BatchNormalization" in layers or (not layers and "BatchNormalization" in text):
         caveats.append("BatchNormalization computes its statistics from smaller batches.")
-    if _STATEFUL.search(text):
+    if STATEFUL.search(text):
         caveats.append("A stateful layer goes on from the same row of the batch before: those rows are others now.")
     scheduled = any(m.schedule for m in models) or any(w in text for w in ("schedules.", "decay_steps"))
     if scheduled and not found.same_steps:

@@ -10,9 +10,9 @@ from tf_mem_magic.core.units import size
 from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.follow.calls import argument_exprs
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
+from tf_mem_magic.notebook.text.edits import IMPORT
 from tf_mem_magic.notebook.text.ranges import CellEdit, insert_argument, insert_on_top
 from tf_mem_magic.remedies.stream_data.streaming import (
-    IMPORT,
     MAPPED_NOTE,
     PACKAGE_NOTE,
     STAYS_NOTE,

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from tf_mem_magic.core.proposals import Preserves, RefusedError
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader
+from tf_mem_magic.notebook.text.edits import IMPORT
 from tf_mem_magic.notebook.text.ranges import CellEdit, insert_argument, insert_on_top
 from tf_mem_magic.remedies.stream_data.dataset_chains import Chain, Chains, method
 from tf_mem_magic.remedies.stream_data.dataset_slices import LookedUp, look_up_samples
 from tf_mem_magic.remedies.stream_data.shuffle_buffers import SHARE, draws_nothing, is_many, move_before_maps
-from tf_mem_magic.remedies.stream_data.streaming import IMPORT, Change
+from tf_mem_magic.remedies.stream_data.streaming import Change
 
 LONGEST_QUEUE = 16
 """Batches prepared ahead beyond which a shorter queue is proposed."""

@@ -12,13 +12,14 @@ from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.read_first import assigned_names
 from tf_mem_magic.notebook.text.cell import read_cell
+from tf_mem_magic.notebook.text.edits import IMPORT
 from tf_mem_magic.notebook.text.mask import NotPython
 from tf_mem_magic.notebook.text.ranges import apply_edits
 from tf_mem_magic.remedies._engine.guards import Check, host_memory
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.stream_data.array_calls import gives_arrays, stream_call
 from tf_mem_magic.remedies.stream_data.pipelines import stream_pipelines
-from tf_mem_magic.remedies.stream_data.streaming import IMPORT, Change
+from tf_mem_magic.remedies.stream_data.streaming import Change
 from tf_mem_magic.remedies.stream_data.taken_over import Place, TakenOver, Takeover, datasets_read
 
 KEY = "stream-data"

@@ -20,7 +20,6 @@ MAPPED_NOTE = (
 )
 STAYS_NOTE = "The arrays themselves stay in memory."
 PACKAGE_NOTE = "The changed cell needs tf_mem_magic."
-IMPORT = "from tf_mem_magic import apply"
 
 _NUMBERS = re.compile(r"u?int\d+|float\d+|bool|complex\d+")
 _LOADS = ("np.load", "numpy.load")
