@@ -80,6 +80,16 @@ def test_what_is_let_go_of_lowers_the_peak_by_its_bytes():
     assert (before.low - after.low, before.high - after.high) == (3 * MIB, 3 * MIB)
 
 
+def test_what_the_cell_lets_go_of_is_there_as_it_begins_but_for_garbage():
+    recording, diagnosis = failed()
+    name = f"allocator:{diagnosis.device}"
+    begun = replace(recording, before=((name, 90 * MIB),), garbage=((name, 20 * MIB),))
+    effect = Effect(batch=(BATCH, 1), released=60 * MIB)
+    told = expected(begun, diagnosis, effect)
+    assert (told.low, told.high) == (70 * MIB, 70 * MIB)
+    assert expected(begun, diagnosis, Effect(batch=(BATCH, 1))).high < 70 * MIB
+
+
 def test_accumulation_adds_a_variable_for_each_weight():
     smaller, adding = peak(batch=(BATCH, 256)), peak(batch=(BATCH, 256), accumulates=True)
     assert (adding.low - smaller.low, adding.high - smaller.high) == (8 * WEIGHT, 8 * WEIGHT)

@@ -120,6 +120,11 @@ def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Esti
     if effect.sums:
         one_after_the_other, all_at_once = updating_from_sums(trained_weights(recording))
         low, high = max(low, stays + one_after_the_other), max(high, stays + all_at_once)
+    if effect.released:
+        # What is let go of by the cell itself is still there as it begins.
+        begins = dict(recording.before).get(f"allocator:{diagnosis.device}", 0)
+        begins -= dict(recording.garbage).get(f"allocator:{diagnosis.device}", 0)
+        low, high = max(low, begins), max(high, begins)
     low = max(low, 0)
     return Estimate(int(low), int(max(low, high)), _basis(step, wanted, effect))
 
