@@ -315,6 +315,25 @@ def test_of_a_list_of_tensors_and_one_of_models_that_which_holds_more_is_told():
     assert situation("kfold_list", facts=replace(full.facts, grown=large)).holder == "preds"
 
 
+def test_a_list_that_filled_the_device_is_told_also_where_a_further_model_was_being_built():
+    full = recording("kfold_list")
+    for small in (
+        BuildingFacts("dense_18", "Dense", "kernel", (1024, 2048), "float32"),
+        BuildingFacts("d", "", "", (8,), ""),
+    ):
+        assert situation("kfold_list", facts=replace(full.facts, building=small)).kind == "models-kept"
+    tensors = (GrownFacts("outs", 0, 48, 230 << 20, "tf.Tensor", "CPU:0"),)
+    assert situation("kfold_list", facts=replace(full.facts, building=small, grown=tensors)).kind == "growing"
+
+
+def test_a_weight_larger_than_the_list_beside_it_is_what_did_not_fit():
+    full = recording("kfold_list")
+    built = BuildingFacts("wide", "Dense", "kernel", (65536, 1024), "float32")
+    huge = tuple(replace(one, message=one.message.replace("[1024,2048]", "[65536,1024]")) for one in full.errors)
+    found = situation("kfold_list", facts=replace(full.facts, building=built), errors=huge)
+    assert found.kind == "weight"
+
+
 def test_a_callback_that_computes_something_else_calls_no_model():
     full = recording("epoch_end")
     plain = tuple(

@@ -27,9 +27,11 @@ def find_situation(recording: Recording, diagnosis: Diagnosis) -> Situation | No
     if diagnosis.device == "host" or diagnosis.cause == "host" or diagnosis.jit:
         return None
     frames = [frame for error in recording.errors for frame in error.frames]
+    filling, kept = _kept(recording, diagnosis)
     for found in (
+        kept if filling > (diagnosis.requested or 0) else None,
         weight_made(recording, diagnosis, frames),
-        _kept(recording, diagnosis),
+        kept,
         filled_by_weights(diagnosis),
         jacobian(diagnosis),
         constant(diagnosis, frames),
@@ -47,10 +49,14 @@ def find_situation(recording: Recording, diagnosis: Diagnosis) -> Situation | No
     return None
 
 
-def _kept(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
-    """Find the list or dict that filled the device; of one with tensors and one with models that which holds more."""
+def _kept(recording: Recording, diagnosis: Diagnosis) -> tuple[int, Situation | None]:
+    """Find the list or dict that filled the device; of one with tensors and one with models that which holds more.
+
+    The bytes that it holds are given too: a list of models runs out while a further one is built as often as in its
+    training, and the small weight that was being made then is not what filled the device.
+    """
     found = (_growing(recording, diagnosis), _models_kept(recording, diagnosis))
-    return max((one for one in found if one is not None), key=lambda one: one[0], default=(0, None))[1]
+    return max((one for one in found if one is not None), key=lambda one: one[0], default=(0, None))
 
 
 def _growing(recording: Recording, diagnosis: Diagnosis) -> tuple[int, Situation] | None:
