@@ -30,6 +30,19 @@ def changed(x, size=SIZE):
 def fresh(x, made=[]):
     return made
 
+def noted(x, seen={}):
+    return seen
+
+def filled(x, made=[]):
+    made.append(x)
+    return made
+
+def looked_up(x, *, seen={}):
+    seen[x] = x
+    return seen
+
+filled(1), looked_up(2)
+
 def twice(f):
     return f
 
@@ -76,7 +89,10 @@ def run(module, number, source):
         ("x = 1\nlisted(x)", ["listed"]),
         ("train(x)", []),  # its default is another today
         ("changed(x)", []),
-        ("fresh(x)", []),
+        ("fresh(x)", ["fresh"]),
+        ("noted(x)", ["noted"]),
+        ("filled(x)", []),
+        ("looked_up(x)", []),
         ("decorated(x)", []),
         ("closure()", []),
         ("square(3)", []),

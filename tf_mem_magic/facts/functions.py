@@ -110,7 +110,7 @@ def _same(default: ast.expr, value: Any, namespace: Mapping[str, Any]) -> bool:
         literal = ast.literal_eval(default)
     except (ValueError, TypeError, SyntaxError, MemoryError):
         return False
-    if is_exactly(value, list, dict, set) and value:  # an empty one is often meant to be filled
+    if is_exactly(value, list, dict, set):  # one that was filled meanwhile is not what is written
         entries = [*value.keys(), *value.values()] if is_exactly(value, dict) else list(value)
         plain = all(is_exactly(one, int, float, str, bool, type(None)) for one in entries)
     else:

@@ -233,6 +233,25 @@ def test_where_the_code_that_failed_is_not_in_the_cell_the_reason_says_where(fil
     assert answer.reason.endswith(f"the code that failed is {where} in `run`")
 
 
+@pytest.mark.parametrize(
+    ("definition", "told"),
+    [
+        ("def run(cfg, callbacks=[]):\n    cfg.go()", ", whose default `[]` may hold something else by now: it is not"),
+        ("def run(cfg, *, seen={}):\n    cfg.go()", ", whose default `{}` may hold something else by now: it is not"),
+        ("def run(cfg, log=Log(3)):\n    cfg.go()", ", whose default `Log(3)` may hold something else by now: it is"),
+        ("def run(cfg, size=3):\n    cfg.go()", ""),
+        ("class run:\n    size = []", ""),
+    ],
+)
+def test_a_default_that_may_have_been_changed_is_why_a_function_is_not_defined_anew(definition, told):
+    cell = Cell("run(cfg)")
+    diagnosis = Diagnosis("GPU:0", line=1, frame=Frame("/tmp/ipykernel_7/182.py", 2, "run", is_user=True))
+    recording = Recording(cell, status="oom", facts=Facts(earlier_cells=(definition,)))
+    (answer,) = propose(Context(cell, recording, diagnosis))
+    assert f"in `run`{told}" in answer.reason
+    assert told or answer.reason.endswith("in `run`")
+
+
 def test_batch_normalization_is_a_caveat():
     facts = Facts(models=(ModelFacts("model", layers=("Dense", "BatchNormalization")),))
     proposal = ask("model.fit(x, y, batch_size=64)", facts)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import ast
 
 from tf_mem_magic.core.facts import DatasetFacts
-from tf_mem_magic.notebook.batch.generators import reads_its_batch_anew
+from tf_mem_magic.notebook.batch.generators import batch_parameter, made_by, reads_its_batch_anew, unused_by
+from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
+from tf_mem_magic.notebook.model import Function
+from tf_mem_magic.notebook.scopes import position
+from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.ranges import line_start
-from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.notebook.uses import called_name, is_batch_name
 
 IMPORT = "import tensorflow as tf"
 """The line that an edit needs which writes ``tf`` where the cell does not reach it."""
@@ -20,7 +24,8 @@ def earlier_dataset(reader: Reader, name: ast.Name, known: DatasetFacts) -> Sett
         again = f"`{name.id}` was made in an earlier cell: change its batch size there and run that cell again"
         if known.kind == "PyDataset" and known.batch is not None and reads_its_batch_anew(reader, name.id):
             return _by_attribute(reader, name, known.batch)
-        return Unknown(again)
+        made = _made_again(reader, name) if known.kind == "generator" else None
+        return Unknown(again) if made is None else made
     if known.batch is None:
         return Unknown(f"the batch size of `{name.id}`, made in an earlier cell, cannot be told")
     start, end = reader.cell.start(name), reader.cell.end(name)
@@ -61,6 +66,119 @@ def _by_attribute(reader: Reader, name: ast.Name, batch: int) -> Setting:
     written = f"{name.id}.batch_size"
     slot = Slot(batch, at, at, f"{written} = ", reader.cell.newline, undo=f"{written} = {batch}")
     return Setting(batch, (slot,), frozenset({written}))
+
+
+def _made_again(reader: Reader, name: ast.Name) -> Setting | None:
+    """Call the generator function that made the data once more where they are used, for smaller batches.
+
+    None where that may not give the same samples: what it is called with has been set since, or its code counts on
+    another batch size of the notebook.
+    """
+    found = made_by(reader, name.id)
+    call = found[1].value if found is not None else None
+    if found is None or not isinstance(call, ast.Call) or not _is_used_once(reader, name):
+        return None
+    function = reader.notebook.function(called_name(call)) if isinstance(call.func, ast.Name) else None
+    node = None if function is None else function.node
+    if function is None or not isinstance(node, ast.FunctionDef) or node.decorator_list or not _yields(node):
+        return None
+    parameter = batch_parameter(node)
+    given = None if parameter is None else calls.bind(call, node, parameter, skip=False)
+    if parameter is None or given is None or unused_by(reader, call) is not None:
+        return None
+    size = _size_then(reader, *found, given)
+    if size is None or not _says_the_same(reader, *found, given) or _counts_on_another(function, parameter):
+        return None
+    before, after = _around(call, given, parameter, given is calls.default_of(node, parameter))
+    note = f"`{called_name(call)}` is called anew here for smaller batches: its data begin again."
+    start, end = reader.cell.start(name), reader.cell.end(name)
+    return Setting(size, (Slot(size, start, end, before, after),), notes=(note,))
+
+
+def _is_used_once(reader: Reader, name: ast.Name) -> bool:
+    """Tell whether the cell reads a name of an earlier cell at one place only, which it comes to once."""
+    module = reader.cell.tree
+    if reader.scopes.home(name) is not module or reader.scopes.scope_of(name) is not module:
+        return False
+    again = [n for n in reader.scopes.up(name) if isinstance(n, (ast.For, ast.AsyncFor, ast.While))]
+    looped = any(not (isinstance(n, ast.For) and name in set(ast.walk(n.iter))) for n in again)
+    return not looped and reader.scopes.loads.get((module, name.id), []) == [name]
+
+
+def _yields(function: ast.FunctionDef) -> bool:
+    return any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in ast.walk(function))
+
+
+_PLAIN = (ast.Constant, ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.UnaryOp, ast.List, ast.Tuple, ast.Slice)
+_PARTS = (*_PLAIN, ast.operator, ast.unaryop, ast.expr_context)
+
+
+def _says_the_same(reader: Reader, cell: PythonCell, statement: ast.Assign, size: ast.expr) -> bool:
+    """Tell whether a call of an earlier cell would be given the same once more: plain values, not set since.
+
+    The batch size, ``size``, is written as a number, whatever its name holds by now.
+    """
+    call = statement.value
+    assert isinstance(call, ast.Call)
+    given = [one for one in (*call.args, *(k.value for k in call.keywords)) if one is not size]
+    if any(k.arg is None for k in call.keywords):
+        return False
+    if not all(isinstance(n, _PARTS) for one in given for n in ast.walk(one)):
+        return False
+    names = {n.id for one in (call.func, *given) for n in ast.walk(one) if isinstance(n, ast.Name)}
+    if any(known.name in names and known.kind == "generator" for known in reader.facts.datasets):
+        return False
+    place = _place(reader, cell, statement)
+    if place is None or any(later > place for later in reader.notebook.before.places_setting(*names)):
+        return False
+    if any(reader.scopes.of(reader.cell.tree, name) for name in names):
+        return False
+    return all(position(b.node) < position(statement) for n in names for b in cell.scopes.of(cell.tree, n))
+
+
+def _place(reader: Reader, cell: PythonCell, statement: ast.Assign) -> int | None:
+    """Give where among the earlier cells the one stands in which ``statement`` makes the data."""
+    made = ast.unparse(statement.targets[0])
+    return next((place for place, one in reader.notebook.before.making(made) if one is cell), None)
+
+
+def _size_then(reader: Reader, cell: PythonCell, statement: ast.Assign, given: ast.expr) -> int | None:
+    """Give the number that a batch size was as ``statement`` of an earlier cell ran; None where that is not plain."""
+    if isinstance(given, ast.Constant):
+        return given.value if type(given.value) is int else None
+    if not isinstance(given, (ast.Name, ast.Attribute)):
+        return None
+    name = next(n.id for n in ast.walk(given) if isinstance(n, ast.Name))
+    place = _place(reader, cell, statement)
+    setting = [p for p in reader.notebook.before.places_setting(name) if place is None or p >= place]
+    own = [b for b in cell.scopes.of(cell.tree, name) if position(b.node) < position(statement)]
+    if not own:
+        here = reader.scopes.of(reader.cell.tree, name)
+        return None if setting or here else reader.scalar(ast.unparse(given))
+    last = max(own, key=lambda b: position(b.node))
+    value = last.value
+    plain = isinstance(given, ast.Name) and cell.scopes.top_statement(last.node) is last.node
+    number = value.value if plain and isinstance(value, ast.Constant) else None
+    return number if type(number) is int else None
+
+
+def _counts_on_another(function: Function, parameter: str) -> bool:
+    """Tell whether a function reads a batch size of the notebook besides the one that it is given."""
+    scopes = function.cell.scopes
+    reads = (n for n in ast.walk(function.node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
+    outside = (n for n in reads if isinstance(scopes.home(n), ast.Module))
+    return any(is_batch_name(n.id) and n.id != parameter and n.id.lower() != "batch" for n in outside)
+
+
+def _around(call: ast.Call, given: ast.expr, parameter: str, by_default: bool) -> tuple[str, str]:
+    """Give what stands before and after the batch size in a call that gives it."""
+    args = ["{}" if a is given else ast.unparse(a) for a in call.args]
+    args += [f"{k.arg}={'{}' if k.value is given else ast.unparse(k.value)}" for k in call.keywords]
+    args += [f"{parameter}={{}}"] if by_default else []
+    at = next(i for i, one in enumerate(args) if one.endswith("{}"))
+    before = ", ".join([*args[:at], args[at][:-2]])
+    after = "".join(f", {one}" for one in args[at + 1 :])
+    return f"{ast.unparse(call.func)}({before}", f"{after})"
 
 
 def split_again(reader: Reader, call: ast.Call) -> Setting | None:

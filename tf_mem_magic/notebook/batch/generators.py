@@ -11,6 +11,7 @@ from tf_mem_magic.notebook.follow.made_with import parameter_of
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
 from tf_mem_magic.notebook.follow.resolve import default_argument, resolve
 from tf_mem_magic.notebook.scopes import Scopes
+from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.uses import called_name, is_batch_name
 
 _KERAS = frozenset({"flow", "flow_from_directory", "flow_from_dataframe"})
@@ -44,9 +45,11 @@ def reads_its_batch_anew(reader: Reader, name: str) -> bool:
     So do Keras's own iterators, and classes of the notebook that only keep ``batch_size`` when they are made and read
     it for each batch and for their length.
     """
-    made = _made_by(reader, name)
-    if made is None:
+    found = made_by(reader, name)
+    if found is None:
         return False
+    made = found[1].value
+    assert isinstance(made, ast.Call)
     if isinstance(made.func, ast.Attribute) and called_name(made) in _KERAS:
         return True
     function = reader.notebook.function(called_name(made)) if isinstance(made.func, ast.Name) else None
@@ -54,8 +57,8 @@ def reads_its_batch_anew(reader: Reader, name: str) -> bool:
     return isinstance(cls, ast.ClassDef) and _only_keeps_it(cls)
 
 
-def _made_by(reader: Reader, name: str) -> ast.Call | None:
-    """Return the call that made the value of a name in the last earlier cell that sets it."""
+def made_by(reader: Reader, name: str) -> tuple[PythonCell, ast.Assign] | None:
+    """Give the statement ``name = call(…)`` that made what a name holds, and its cell, the last one that sets it."""
     for cell in reversed(reader.notebook.earlier_with(name)):
         setting = [p for p in cell.once(pieces) if name in p.defines]
         if not setting:
@@ -65,7 +68,7 @@ def _made_by(reader: Reader, name: str) -> ast.Call | None:
             return None
         targets = statement.targets
         plain = len(targets) == 1 and isinstance(targets[0], ast.Name)
-        return statement.value if plain and isinstance(statement.value, ast.Call) else None
+        return (cell, statement) if plain and isinstance(statement.value, ast.Call) else None
     return None
 
 

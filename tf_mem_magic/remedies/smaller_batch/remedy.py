@@ -169,8 +169,24 @@ def _refusal(ask: Ask, reason: str) -> RefusedError:
     frame = diagnosis.frame if diagnosis else None
     if frame is not None and not frame.in_cell and not patch:
         where = f"line {frame.line} of an earlier cell" if is_cell_file(frame.file) else f"{frame.file}:{frame.line}"
-        reason += f"; the code that failed is {where} in `{frame.function}`"
+        reason += f"; the code that failed is {where} in `{frame.function}`{_why_not_anew(ask, frame.function)}"
     return RefusedError(reason, patch)
+
+
+def _why_not_anew(ask: Ask, name: str) -> str:
+    """Say why a function of an earlier cell is not defined anew in this one; empty where that is not its fault."""
+    function = ask.notebook.function(name)
+    if function is None or not isinstance(function.node, ast.FunctionDef):
+        return ""
+    if any(known.name == name for known in ask.facts.functions):
+        return ""
+    args = function.node.args
+    kept = [d for d in (*args.defaults, *args.kw_defaults) if isinstance(d, (ast.List, ast.Dict, ast.Set, ast.Call))]
+    if not kept:
+        return ""
+    return (
+        f", whose default `{function.cell.text(kept[0])}` may hold something else by now: it is not defined anew here"
+    )
 
 
 def _patch(ask: Ask) -> str:

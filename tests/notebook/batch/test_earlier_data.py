@@ -1,0 +1,115 @@
+"""A generator of an earlier cell is made anew where it is used, by the call that made it, for smaller batches."""
+
+from __future__ import annotations
+
+import pytest
+
+from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, Facts, ModelFacts, ScalarFact
+from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
+from tf_mem_magic.notebook.batch.search import find_batch
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
+
+MAKER = """
+def rows(files, batch_size=64, shuffle=True):
+    while True:
+        for low in range(0, len(files), batch_size):
+            yield load(files[low:low + batch_size])
+"""
+OTHER = MAKER.replace("range(0", "range(BATCH_SIZE")
+
+
+def found_in(source, *earlier, seen=64, line=1, scalars=(), names=("train", "val")):
+    """Find the batch of a cell behind earlier ones, where Keras saw a generator's batches of ``seen``."""
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    facts = Facts(
+        models=(ModelFacts("model"),),
+        datasets=tuple(DatasetFacts(name, "generator", None) for name in names),
+        batches=() if seen is None else (BatchSeen("fit", seen, "generator"),),
+        scalars=tuple(ScalarFact(name, value) for name, value in scalars),
+        earlier_cells=earlier,
+    )
+    return find_batch(cell, facts, frozenset({line}))
+
+
+@pytest.mark.parametrize(
+    ("making", "called"),
+    [
+        ("train = rows(files)", "rows(files, batch_size=32)"),
+        ("train = rows(files, 64)", "rows(files, 32)"),
+        ("train = rows(files, batch_size=64, shuffle=False)", "rows(files, batch_size=32, shuffle=False)"),
+        (
+            "bs = 64\ntrain = rows(\n    files[:90],  # the first\n    bs,\n)\nx, y = next(train)",
+            "rows(files[:90], 32)",
+        ),
+        ("train = rows(data.files, shuffle=False)", "rows(data.files, shuffle=False, batch_size=32)"),
+        ("BATCH = 64\ntrain, BATCH = None, 8\nBATCH = 64\ntrain = rows(['{}'], BATCH)", None),
+    ],
+)
+def test_the_call_that_made_it_is_written_with_a_smaller_batch(making, called):
+    found = found_in("model.fit(train, steps_per_epoch=10)", MAKER, making)
+    if called is None:  # the name is set more than once in that cell
+        assert not isinstance(found, BatchFound)
+        return
+    assert isinstance(found, BatchFound), found
+    assert set_batch(found, 32)[0] == f"model.fit({called}, steps_per_epoch=20)"
+
+
+def test_a_name_that_was_set_since_counts_as_it_was():
+    cells = (MAKER, "size = 64\ntrain = rows(files, size)", "size = 8\nval = rows(others, size)")
+    found = found_in("model.fit(train, steps_per_epoch=n // 64)", *cells, scalars=(("size", 8),))
+    assert isinstance(found, BatchFound), found
+    assert set_batch(found, 32)[0] == "model.fit(rows(files, 32), steps_per_epoch=n // 32)"
+
+
+def test_a_pair_of_training_and_validation_becomes_smaller_together():
+    cells = (MAKER, "train = rows(files, batch_size=SIZE)\nval = rows(others, batch_size=SIZE)")
+    source = "model.fit(\n    train, steps_per_epoch=10,\n    validation_data=val, validation_steps=4)"
+    found = found_in(source, *cells, scalars=(("SIZE", 64),))
+    assert isinstance(found, BatchFound), found
+    changed = set_batch(found, 32)[0]
+    assert "rows(files, batch_size=32), steps_per_epoch=20" in changed
+    assert "validation_data=rows(others, batch_size=32), validation_steps=8" in changed
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        (MAKER, "train = rows(files)", "files = files[:10]"),
+        (MAKER, "train = rows(files)\nfiles = other"),
+        (MAKER, "train = rows(files)", "def rows(files, batch_size=64):\n    yield 1"),
+        (MAKER, "train = rows(iter(files))"),
+        (MAKER, "train = rows(val)"),
+        (MAKER, "train = rows(*files)"),
+        (MAKER, "if files:\n    train = rows(files)"),
+        (MAKER, "train = islice(rows(files), 3)"),
+        (f"@cached{MAKER}", "train = rows(files)"),
+        (OTHER, "train = rows(files)"),
+        (MAKER.replace("yield load(files[low:low + batch_size])", "return 1"), "train = rows(files)"),
+        (MAKER, "train = rows(files, size())"),
+    ],
+)
+def test_where_the_call_may_not_give_the_same_it_is_declined(earlier):
+    found = found_in("model.fit(train, steps_per_epoch=10)", *earlier)
+    assert not isinstance(found, BatchFound), set_batch(found, 32)[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("x = next(train)\nmodel.fit(train, steps_per_epoch=10)", 2),
+        ("for fold in range(3):\n    model.fit(train, steps_per_epoch=10)", 2),
+        ("def run():\n    model.fit(train, steps_per_epoch=10)\nrun()", 2),
+        ("files = files[:9]\nmodel.fit(train, steps_per_epoch=10)", 2),
+    ],
+)
+def test_where_the_cell_takes_from_it_more_than_once_it_is_declined(source, line):
+    found = found_in(source, MAKER, "train = rows(files)", line=line)
+    assert not isinstance(found, BatchFound), set_batch(found, 32)[0]
+
+
+def test_batches_of_another_size_than_the_call_says_are_left_alone():
+    # It may give pairs, or triples, of what it is asked for.
+    found = found_in("model.fit(train, steps_per_epoch=10)", MAKER, "train = rows(files, 32)")
+    assert not isinstance(found, BatchFound)
+    assert found.reason == "the cell seems to say 32, but Keras used batches of 64"
