@@ -62,6 +62,19 @@ def test_a_name_that_was_set_since_counts_as_it_was():
     assert set_batch(found, 32)[0] == "model.fit(rows(files, 32), steps_per_epoch=n // 32)"
 
 
+def test_a_size_that_a_cell_before_it_set_is_read_there_and_the_last_one_counts():
+    for cells, value in (
+        (("size = 8", "size = 64", MAKER, "train = rows(files, size)"), 64),
+        (("size = 8", "size = 64\nsize = 32", MAKER, "train = rows(files, size)"), 32),
+        (("size = 64", "if big:\n    size = 32", MAKER, "train = rows(files, size)"), None),
+        (("size = 64", "size = size // 2", MAKER, "train = rows(files, size)"), None),
+        ((MAKER, "train = rows(files, size)\nsize = 64"), None),
+        (("size = 64", MAKER, "for size in sizes:\n    pass\ntrain = rows(files, size)"), None),
+    ):
+        found = found_in("model.fit(train, steps_per_epoch=10)", *cells, seen=value)
+        assert getattr(found, "value", None) == value, cells
+
+
 def test_a_pair_of_training_and_validation_becomes_smaller_together():
     cells = (MAKER, "train = rows(files, batch_size=SIZE)\nval = rows(others, batch_size=SIZE)")
     source = "model.fit(\n    train, steps_per_epoch=10,\n    validation_data=val, validation_steps=4)"

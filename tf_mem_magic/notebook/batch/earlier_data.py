@@ -149,16 +149,21 @@ def _size_then(reader: Reader, cell: PythonCell, statement: ast.Assign, given: a
     if not isinstance(given, (ast.Name, ast.Attribute)):
         return None
     name = next(n.id for n in ast.walk(given) if isinstance(n, ast.Name))
-    place = _place(reader, cell, statement)
-    setting = [p for p in reader.notebook.before.places_setting(name) if place is None or p >= place]
+    place, before = _place(reader, cell, statement), reader.notebook.before
+    places = before.places_setting(name)
+    if isinstance(given, ast.Attribute) or place is None or not any(p <= place for p in places):
+        set_here = reader.scopes.of(reader.cell.tree, name)
+        set_since = [p for p in places if place is None or p >= place]
+        return None if set_since or set_here else reader.scalar(ast.unparse(given))
     own = [b for b in cell.scopes.of(cell.tree, name) if position(b.node) < position(statement)]
+    setting = cell
     if not own:
-        here = reader.scopes.of(reader.cell.tree, name)
-        return None if setting or here else reader.scalar(ast.unparse(given))
-    last = max(own, key=lambda b: position(b.node))
-    value = last.value
-    plain = isinstance(given, ast.Name) and cell.scopes.top_statement(last.node) is last.node
-    number = value.value if plain and isinstance(value, ast.Constant) else None
+        found = before.at(max(p for p in places if p <= place))
+        setting = cell if found is None else found
+        own = [] if setting is cell else setting.scopes.of(setting.tree, name)
+    last = max(own, key=lambda b: position(b.node), default=None)
+    plain = last is not None and setting.scopes.top_statement(last.node) is last.node
+    number = last.value.value if plain and last is not None and isinstance(last.value, ast.Constant) else None
     return number if type(number) is int else None
 
 

@@ -18,7 +18,7 @@ from tf_mem_magic.notebook.uses import called_name
 KERAS_DEFAULT = 32
 """The batch size of Keras's fit, evaluate and predict on arrays where none is given (keras Trainer documentation)."""
 
-_NO_BATCHES = Unknown("the data of `fit_generator` do not come in batches, as far as the cell tells")
+_NO_BATCHES = Unknown("how the data of `fit_generator` are batched cannot be told from the cell")
 
 _IN_THE_WAY = frozenset({"x", "y", "steps", "validation_data", "validation_batch_size", *STEPS})
 """Arguments that must be seen in the cell where the batch size is to be set."""
