@@ -173,6 +173,18 @@ model.compile('adam', keras.losses.SparseCategoricalCrossentropy(from_logits=Tru
 x, y = np.zeros((8, 2048), 'int32'), np.zeros(8)""",
         """model.fit(x, y, batch_size=1, epochs=1, verbose=0)""",
     ),
+    "whole_arrays": (
+        274,
+        """rng = np.random.default_rng(0)
+encoder_input = keras.utils.to_categorical(rng.integers(0, 80, (1500, 17)), 80)
+decoder_input, decoder_target = (keras.utils.to_categorical(rng.integers(0, 104, (1500, 72)), 104) for _ in range(2))
+one, two = keras.Input((None, 80)), keras.Input((None, 104))
+_, *states = layers.LSTM(256, return_state=True)(one)
+out, _, _ = layers.LSTM(256, return_sequences=True, return_state=True)(two, initial_state=states)
+model = keras.Model([one, two], layers.Dense(104, activation='softmax')(out))
+model.compile('rmsprop', 'categorical_crossentropy')""",
+        """model.fit(x=[encoder_input, decoder_input], y=decoder_target, batch_size=256, epochs=1, verbose=0, validation_split=0.2)""",
+    ),
     "jacobian": (
         150,
         """net = keras.Sequential([keras.Input((32, 32, 3)), layers.Conv2D(16, 3, activation='relu', padding='same'), layers.Conv2D(16, 3, activation='relu', padding='same'), layers.GlobalAveragePooling2D(), layers.Dense(64)])

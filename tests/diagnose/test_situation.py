@@ -47,6 +47,7 @@ def situation(name: str, **changes):
         ),
         ("kfold_list", "models-kept", "`models` keeps 9 models of this cell, with their optimizers: 216 of the 24"),
         ("predict_concat", "outputs", "`predict` keeps the results of all batches on CPU:0, and they are joined there"),
+        ("whole_arrays", "arrays", "`fit` copies the arrays that it is given to CPU:0 as a whole ([1200, 72, 104] fl"),
         ("shuffle_buffer", "pipeline", "The data pipeline holds 1,321 tensors of 192 KiB each"),
         ("epoch_end", "callback-call", "It ran out in `on_epoch_end` of a callback, beside the training"),
         ("tape_over_loop", "one-tape", "One gradient tape records all rounds of the loop"),

@@ -463,6 +463,21 @@ def test_an_array_with_two_names_is_known_by_the_one_that_the_failed_cell_uses()
     assert [v.name for v in gather_facts(names, snapshot(names), "f(x)").values] == ["a"]
 
 
+def test_parts_of_one_array_are_known_by_their_shapes_and_count_once():
+    x = np.zeros((500, 40))
+    names = {"x_val": x[:100], "x_train": x[100:], "x": x, "flat": x.reshape(-1), "again": x, "copied": x[:7].copy()}
+    found = {v.name: v for v in gather_facts(names, snapshot(names), "fit(x_train)").values}
+    assert {name: v.shape for name, v in found.items()} == {
+        "x_val": (100, 40),
+        "x_train": (400, 40),
+        "x": (500, 40),
+        "flat": (20000,),
+        "copied": (7, 40),
+    }
+    assert sum(v.bytes for v in found.values()) == x.nbytes + 7 * 40 * 8
+    assert found["x_train"].extent == 400 * 40 * 8
+
+
 def test_a_variable_that_models_share_counts_for_the_one_in_use():
     from types import SimpleNamespace
 

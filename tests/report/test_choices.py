@@ -7,11 +7,12 @@ import dataclasses
 import pytest
 
 from tests import gallery
+from tf_mem_magic.core.diagnosis import Situation
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Estimate, Proposal
 from tf_mem_magic.core.recording import Cell, Recording, Series
 from tf_mem_magic.core.units import GIB
-from tf_mem_magic.report.choices import choice_view, declined_view, not_offered
+from tf_mem_magic.report.choices import choice_view, declined_view, not_offered, nothing_fits
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,33 @@ def test_what_is_kept_is_true_of_a_prediction_and_of_a_new_cell_too():
     pruned = Proposal("prune", "Prune", "b", "a", "nothing", new_cell=True)
     kept = [choice_view(proposal, gallery.out_of_memory()).keeps for proposal in (predicted, pruned)]
     assert kept == ["same results", "another model; yours stays as it is"]
+
+
+def offered(*ranges):
+    outcome = gallery.out_of_memory()
+    limit = outcome.diagnosis.limit
+    estimates = [None if one is None else Estimate(int(one[0] * limit), int(one[1] * limit), "told") for one in ranges]
+    plain = gallery.proposals()[0]
+    proposals = tuple(dataclasses.replace(plain, estimate=one, new_cell=False) for one in estimates)
+    return dataclasses.replace(outcome, offered=proposals)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "said"),
+    [
+        (((1.2, 1.4),), "The change that is offered is not expected to fit."),
+        (((1.1, 1.2), (1.5, 2)), "No change that is offered is expected to fit; the first comes nearest."),
+        (((0.9, 1.2), (1.5, 2)), ""),
+        (((0.5, 0.6),), ""),
+        ((None, (1.5, 2)), ""),
+    ],
+)
+def test_where_nothing_fits_it_is_said_in_a_sentence(ranges, said):
+    assert nothing_fits(offered(*ranges)) == said
+
+
+def test_what_is_to_be_done_by_hand_says_enough():
+    outcome = offered((1.2, 1.4))
+    situation = Situation("one-sample", "One sample alone needs it.", "Cut it into parts.")
+    told = dataclasses.replace(outcome, diagnosis=dataclasses.replace(outcome.diagnosis, situation=situation))
+    assert nothing_fits(told) == ""

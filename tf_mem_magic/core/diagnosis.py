@@ -51,6 +51,7 @@ SituationKind = Literal[
     "one-tape",
     "in-pieces",
     "pipeline",
+    "arrays",
     "callback",
     "callback-call",
 ]
@@ -70,9 +71,9 @@ class Situation:
         sample), ``growing`` (a list or dict of the notebook that a loop filled with tensors), ``models-kept`` (one
         that it filled with models), ``validation`` (that of a training which itself fits), ``jacobian`` (all rows of a
         Jacobian at once), ``one-tape`` (a gradient tape that records all rounds of a loop), ``in-pieces`` (memory that
-        an earlier failure left in pieces), ``pipeline`` (what a pipeline of ``tf.data`` holds), ``callback`` (what a
-        callback computes beside the training), ``callback-call`` (a model that one calls like a function, on all
-        samples at once).
+        an earlier failure left in pieces), ``pipeline`` (what a pipeline of ``tf.data`` holds), ``arrays`` (whole
+        arrays that Keras copies into the CPU's pool), ``callback`` (what a callback computes beside the training),
+        ``callback-call`` (a model that one calls like a function, on all samples at once).
     text : str
         One sentence that says so.
     advice : str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from math import prod
 from typing import Literal
 
 from tf_mem_magic.core.step import PolicyTrial, StepFacts
@@ -121,6 +122,8 @@ class DeviceFacts:
 class NamedValue:
     """A value that a name of the notebook holds: ``bytes`` on ``device`` (None: host memory).
 
+    0 bytes: it is a part of an array that another name counts.
+
     ``origin`` is ``"earlier"`` (it existed before the cell) or ``"cell"`` (the cell made it). ``dtype`` of a container
     names those of its arrays, and the kinds of what else it holds (``"float32, object"``). ``keeps_model``: what it
     holds is a model that no name holds (that of a ``History``).
@@ -134,6 +137,17 @@ class NamedValue:
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
     keeps_model: bool = False
+
+    @property
+    def number(self) -> int | None:
+        """Bytes of one number of the array; None where that is not known."""
+        own = re.fullmatch(r"(?:u?int|float|bfloat|complex)(\d+)|bool", self.dtype or "")
+        return None if own is None else max(int(own[1] or 8) // 8, 1)
+
+    @property
+    def extent(self) -> int | None:
+        """Bytes of the array itself: less than ``bytes`` where it is a part of one that it keeps."""
+        return None if self.shape is None or self.number is None else prod(self.shape) * self.number
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.core.diagnosis import Cause, Diagnosis
@@ -11,7 +10,8 @@ from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.diagnose import explanation
 from tf_mem_magic.diagnose.breakdown import HOST, break_down, discarded, find_leftovers
 from tf_mem_magic.diagnose.chunks import take_apart
-from tf_mem_magic.diagnose.dump import device_of
+from tf_mem_magic.diagnose.data.arrays import copied_whole, with_arrays
+from tf_mem_magic.diagnose.dump import device_of, newest_dump
 from tf_mem_magic.diagnose.errortext import TextFacts
 from tf_mem_magic.diagnose.oom import find_oom
 from tf_mem_magic.diagnose.places import in_comprehension
@@ -94,7 +94,7 @@ def _device(recording: Recording, told: str | None) -> str:
 def _explain(
     recording: Recording, device: str, text: TextFacts, frames: tuple[Frame, ...], disguised: bool
 ) -> Diagnosis:
-    dump = _dump(recording.dumps, device)
+    dump = newest_dump(recording.dumps, device)
     level = _level(recording, device, dump)
     requested = text.requested
     if requested is None and dump is not None:
@@ -102,7 +102,8 @@ def _explain(
     shown = _as_shown(recording, frames)
     inside = [f for f in shown if f.in_cell]
     parts = break_down(recording, device, level.in_use) if level.in_use is not None else ()
-    parts, layers = take_apart(recording, parts, dump, requested, device)
+    arrays = copied_whole(recording, dump, device)
+    parts, layers = take_apart(recording, with_arrays(parts, arrays), dump, requested, device)
     diagnosis = Diagnosis(
         device=device,
         requested=requested,
@@ -121,7 +122,7 @@ def _explain(
         jit=text.jit,
     )
     diagnosis = replace(diagnosis, cause=_cause(recording, diagnosis, dump))
-    diagnosis = replace(diagnosis, situation=find_situation(recording, diagnosis))
+    diagnosis = replace(diagnosis, situation=find_situation(recording, diagnosis, dump))
     lines = explanation.lines(recording, diagnosis, shown, text.role, dump, disguised)
     if diagnosis.situation is not None:
         lines = explanation.with_situation(lines, diagnosis.situation)
@@ -149,13 +150,6 @@ def _level(recording: Recording, device: str, dump: Dump | None) -> _Level:
     if device == HOST and recording.host_full is not None:
         return _Level(recording.host_full.resident, recording.host_full.limit)
     return _Level(in_use, limit)
-
-
-def _dump(dumps: Sequence[Dump], device: str) -> Dump | None:
-    """Choose the newest structured dump of the device, else its newest in text."""
-    own = [dump for dump in dumps if device_of(dump.allocator) == device]
-    structured = [dump for dump in own if dump.basis == "structured"]
-    return next(iter([*reversed(structured), *reversed(own)]), None)
 
 
 def _cause(recording: Recording, diagnosis: Diagnosis, dump: Dump | None) -> Cause:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from tf_mem_magic.core.diagnosis import LayerBytes, Part, PartKind
 from tf_mem_magic.core.recording import Dump, Recording
 from tf_mem_magic.core.step import Step, StepFacts
 from tf_mem_magic.diagnose.breakdown import find_leftovers, share_out
+from tf_mem_magic.diagnose.data.arrays import Copied, copied_whole
 from tf_mem_magic.memory.account import (
     Ledger,
     Share,
@@ -61,16 +62,18 @@ def take_apart(
         with chunks or the step is not known.
     """
     step = recording.facts.step
+    arrays = copied_whole(recording, dump, device)
     total = sum(part.bytes for part in parts)
     if dump is None or not dump.chunks or step is None or not step.packed:
         return parts, ()
-    ledger = _explain(recording, dump, step, requested)
+    ledger = _explain(recording, dump, step, requested, arrays)
     if ledger is None:
         return parts, ()
     found = [share for share in ledger.shares if share.part in _BASES]
     named = [_without(part, recording, device, found) for part in parts if part.kind != "other"]
     room = total - sum(part.bytes for part in named) - sum(share.bytes for share in found)
     rounding = sum((size - asked) * count for asked, size, count in dump.chunks)
+    rounding -= sum(one.taken - one.bytes for one in arrays)
     news = [Part("rounding", min(rounding, max(room, 0)), _ROUNDED), *_parts(found)]
     return share_out(total, [*named, *news]), _layers(found)
 
@@ -84,13 +87,16 @@ def _without(part: Part, recording: Recording, device: str, found: Iterable[Shar
     return replace(part, bytes=part.bytes - min(unnamed, arrays))
 
 
-def _explain(recording: Recording, dump: Dump, step: StepFacts, requested: int | None) -> Ledger | None:
+def _explain(
+    recording: Recording, dump: Dump, step: StepFacts, requested: int | None, arrays: Sequence[Copied]
+) -> Ledger | None:
     steps = step.steps
     if not steps:
         return None
     ledger = open_ledger(dump.chunks)
     take_known(ledger, step.variables)
     take_known(ledger, _values(recording))
+    take_known(ledger, (("values", one.name, one.bytes) for one in arrays))
     if step.compiled:
         # A program of XLA takes its memory at once: what failed had made none of its tensors yet.
         take_batches(ledger, dict(_batches(recording, steps[0])), steps[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from tf_mem_magic.core.recording import ChunkGroup, Dump, FailedRequest
@@ -266,3 +266,10 @@ def _bytes(number: str, unit: str) -> int | None:
     if unit not in _UNITS:
         return None
     return int(number) if "." not in number and unit == "" else round(float(number) * _UNITS[unit])
+
+
+def newest_dump(dumps: Sequence[Dump], device: str) -> Dump | None:
+    """Choose the newest structured dump of the device, else its newest in text."""
+    own = [dump for dump in dumps if device_of(dump.allocator) == device]
+    structured = [dump for dump in own if dump.basis == "structured"]
+    return next(iter([*reversed(structured), *reversed(own)]), None)

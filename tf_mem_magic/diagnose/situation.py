@@ -6,11 +6,21 @@ import re
 from collections.abc import Sequence
 
 from tf_mem_magic.core.diagnosis import Diagnosis, Situation
-from tf_mem_magic.core.recording import Frame, Recording
+from tf_mem_magic.core.recording import Dump, Frame, Recording
 from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.diagnose.breakdown import models_in_containers
 from tf_mem_magic.diagnose.places import HOOK, tape_around_loop
-from tf_mem_magic.diagnose.situation_data import alike, constant, eager, jacobian, one_sample, outputs, pipeline
+from tf_mem_magic.diagnose.situation_data import (
+    MOST,
+    alike,
+    constant,
+    eager,
+    jacobian,
+    one_sample,
+    outputs,
+    pipeline,
+    whole_arrays,
+)
 from tf_mem_magic.diagnose.situation_keys import ROOM
 from tf_mem_magic.diagnose.situation_weights import filled_by_weights, weight_made
 
@@ -18,11 +28,11 @@ GROWN = 0.25
 """Share of the bytes in use that a list must hold before it is what filled the device."""
 
 
-def find_situation(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
+def find_situation(recording: Recording, diagnosis: Diagnosis, dump: Dump | None = None) -> Situation | None:
     """Tell what was being made when memory ran out; None where that rules nothing out.
 
     It is read from the frames of the error (which of Keras's functions was making something), from the operation and
-    the shape that the error names, and from the parts of the bytes in use.
+    the shape that the error names, from the parts of the bytes in use, and from the chunks of ``dump``.
     """
     if diagnosis.device == "host" or diagnosis.cause == "host" or diagnosis.jit:
         return None
@@ -30,11 +40,13 @@ def find_situation(recording: Recording, diagnosis: Diagnosis) -> Situation | No
     filling, kept = _kept(recording, diagnosis)
     for found in (
         kept if filling > (diagnosis.requested or 0) else None,
+        whole_arrays(recording, diagnosis, dump, MOST),
         weight_made(recording, diagnosis, frames),
         kept,
         filled_by_weights(diagnosis),
         jacobian(diagnosis),
         constant(diagnosis, frames),
+        whole_arrays(recording, diagnosis, dump),
         pipeline(recording, diagnosis),
         _callback(diagnosis, frames),
         outputs(recording, diagnosis),

@@ -5,15 +5,28 @@ from __future__ import annotations
 import re
 from math import prod
 
-from tf_mem_magic.core.diagnosis import Diagnosis, Situation
-from tf_mem_magic.core.recording import Frame, Recording
+from tf_mem_magic.core.diagnosis import OF_STEP, Diagnosis, Situation
+from tf_mem_magic.core.recording import Dump, Frame, Recording
 from tf_mem_magic.core.units import brief_unit, size
+from tf_mem_magic.diagnose.data.arrays import asked_for, copied_whole
 from tf_mem_magic.diagnose.situation_keys import CREATES, HELD, ROOM, RUNS_MODELS
 
 _GRAPH = re.compile(r"/|^__inference|^(?:Stateful)?PartitionedCall")
 _TO_DEVICE = re.compile(r"_EagerConst|^Const$|_Recv|_HostRecv|CopyToDevice")
 _LARGE = 0.1
 """Share of the limit from which one result is what did not fit; a smaller one only met a device that others fill."""
+
+MATTERS = 0.25
+"""Share of the limit from which such arrays are what a person is told of."""
+
+MOST = 0.5
+"""Share of the limit from which they are told of, and not the small weight that was being made beside them."""
+
+_NO_STEP = 0.1
+"""Share of the limit below which what the step holds is not what filled the device."""
+
+_TOLD = 2
+"""Arrays that a sentence names."""
 
 _CONVERTS = frozenset({"convert_to_eager_tensor", "convert_to_tensor", "_constant_eager_impl", "from_tensor_slices"})
 
@@ -34,6 +47,38 @@ def constant(diagnosis: Diagnosis, frames: list[Frame]) -> Situation | None:
         f"{what}{needs} to {diagnosis.device} before the first step.",
         helps=ROOM if diagnosis.cause == "other-process" else (*HELD, "other-gpu"),
         reason="it ran out while an array was copied to the device as a whole, which this does not change",
+    )
+
+
+def whole_arrays(
+    recording: Recording, diagnosis: Diagnosis, dump: Dump | None, share: float = MATTERS
+) -> Situation | None:
+    """Find arrays that fill at least ``share`` of the memory as a whole, whatever the batch; None: they do not."""
+    limit = diagnosis.limit or diagnosis.in_use
+    if not limit:
+        return None
+    found = list(copied_whole(recording, dump, diagnosis.device))
+    wanted = asked_for(recording, diagnosis.requested, diagnosis.device)
+    found += [wanted] if wanted is not None else []
+    total = sum(one.bytes for one in found)
+    if total < share * limit:
+        return None
+    method = next(seen.method for seen in recording.facts.batches if seen.source == "arrays")
+    unit = brief_unit([total])
+    told = ", ".join(f"{f'`{one.name}`, ' if one.name else ''}{list(one.shape)} {one.dtype}" for one in found[:_TOLD])
+    more = f" and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
+    stays = sum(part.bytes for part in diagnosis.breakdown if part.kind in OF_STEP and part.kind != "rounding")
+    # What was asked for in vain is of the step too, unless it was one of the arrays.
+    stays += 0 if wanted is not None else diagnosis.requested or 0
+    variables = sum(part.bytes for part in diagnosis.breakdown if part.kind in ("weights", "optimizer"))
+    alone = stays < _NO_STEP * limit and variables < total
+    return Situation(
+        "arrays",
+        f"`{method}` copies the arrays that it is given to {diagnosis.device} as a whole ({told}{more}): "
+        f"{size(total, unit)}, whatever the batch.",
+        "Give Keras batches of them instead: a generator, a `keras.utils.PyDataset`, or `apply.stream`.",
+        helps=HELD if alone else None,
+        reason="it is whole arrays that fill the memory, and they take the same with this",
     )
 
 

@@ -52,6 +52,7 @@ def find_values(
 ) -> tuple[NamedValue, ...]:
     """Describe the values that take memory, largest first; memory shared by two names counts for the first only.
 
+    An array that is a part of one that another name counts comes after these, with 0 bytes: its shape is its own.
     ``counted_elsewhere`` are the variables of models and optimizers, which are told as theirs.
     """
     pairs = list(pairs)
@@ -60,16 +61,23 @@ def find_values(
     dull = set(_NOTHING_TO_COUNT)
     most = share(len(Kinds(_CONTAINERS).pick(pairs)), _MOST_INSIDE, _FEWEST_ENTRIES, _MOST_ENTRIES)
     found: list[tuple[int, str, Any, _Held]] = []
+    parts: list[tuple[int, str, Any, _Held]] = []
+    whole: set[int] = set()
     for name, value in pairs:
         if id(type(value)) in _SINGLE:
             continue
-        blocks = {held[0]: held for held in _blocks(value, kinds, dull, most) if held[0] not in counted}
+        held = _blocks(value, kinds, dull, most)
+        blocks = {one[0]: one for one in held if one[0] not in counted}
+        if held and not blocks and held[0][3] is value and held[0][2] == "numpy.ndarray" and id(value) not in whole:
+            parts.append((0, name, value, held[0]))
+        whole.add(id(value))
         if blocks:
             counted.update(blocks)
             largest = max(blocks.values(), key=_bytes)
             found.append((sum(map(_bytes, blocks.values())), name, value, largest))
     found.sort(key=lambda one: -one[0])
-    described = (_describe(*one, is_earlier) for one in found[:_MOST_VALUES] if one[0])
+    told = [*(one for one in found if one[0]), *parts][:_MOST_VALUES]
+    described = (_describe(*one, is_earlier) for one in told)
     return tuple(one for one in described if one is not None)
 
 

@@ -24,11 +24,14 @@ def within_reach(view: ReportView) -> ReportView:
     """Fold what comes last in importance until the words can be read at a glance.
 
     First the last sentences of the paragraph that says why, and of advice: what was needed and what there was stays,
-    and so does the code of advice. Then the changes that do not fit, where one that may stands above them.
+    and so does the code of advice. Then the changes that do not fit, where one that may stands above them, and those
+    that may, where the first is expected to.
     """
     while words_of(view) > MOST_WORDS and (shorter := _shorter(view)) is not None:
         view = shorter
     while words_of(view) > MOST_WORDS and _fits(view.shown[:1]) and not _fits(view.shown[-1:]):
+        view = replace(view, seen=len(view.shown) - 1)
+    while words_of(view) > MOST_WORDS and _surely(view.shown[:1]) and view.shown[1:] and not _surely(view.shown[-1:]):
         view = replace(view, seen=len(view.shown) - 1)
     return view
 
@@ -56,6 +59,10 @@ def _ways(choice: ChoiceView, number: int) -> list[str]:
 
 def _fits(choices: tuple[ChoiceView, ...]) -> bool:
     return not choices or choices[0].expected is None or choices[0].expected.word != "no"
+
+
+def _surely(choices: tuple[ChoiceView, ...]) -> bool:
+    return bool(choices) and choices[0].expected is not None and choices[0].expected.word in ("fits", "likely")
 
 
 def _shorter(view: ReportView) -> ReportView | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.outcome import Outcome
 from tf_mem_magic.core.proposals import Choice, Declined, Preserves, Proposal
 from tf_mem_magic.core.units import brief_unit, size_range
+from tf_mem_magic.diagnose.expected import expected
 from tf_mem_magic.report.measures import limit_of, unit_of
 
 KEEPS: dict[Preserves, str] = {
@@ -146,6 +148,25 @@ def expected_of(proposal: Proposal, outcome: Outcome) -> Expected | None:
     if not limit:
         return Expected(words, "", estimate.basis)
     return Expected(words, estimate.word(limit), estimate.basis, estimate.low / limit, estimate.high / limit)
+
+
+def nothing_fits(outcome: Outcome) -> str:
+    """Say that no change is expected to fit; empty where one may, or where what is to be done by hand is told."""
+    diagnosis, limit = outcome.diagnosis, limit_of(outcome)
+    if diagnosis is None or not limit or outcome.recording.status not in ("oom", "killed"):
+        return ""
+    if diagnosis.situation is not None and diagnosis.situation.advice:
+        return ""
+    words = [p.estimate.word(limit) if p.estimate is not None else "" for p in outcome.edits]
+    if words:
+        one = "The change that is offered is not expected to fit."
+        more = "No change that is offered is expected to fit; the first comes nearest."
+        return "" if set(words) != {"no"} else one if len(words) == 1 else more
+    needs = expected(outcome.recording, diagnosis, Effect())
+    if needs is None or needs.low <= limit:
+        return ""
+    told = size_range(needs.low, needs.high, unit_of(outcome))
+    return f"No change to this cell was found that helps; as it is, it takes about {told}."
 
 
 def declined_view(declined: Declined, outcome: Outcome) -> DeclinedView:

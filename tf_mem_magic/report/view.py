@@ -21,6 +21,7 @@ from tf_mem_magic.report.choices import (
     choice_view,
     declined_view,
     not_offered,
+    nothing_fits,
 )
 from tf_mem_magic.report.measures import amount, limit_of, took, unit_of
 from tf_mem_magic.report.picture.chart import Chart, chart_of
@@ -279,6 +280,8 @@ def _said(outcome: Outcome) -> tuple[Said, ...]:
     is_made_for = any(proposal.answers_cause for proposal in outcome.offered)
     if situation is not None and situation.advice and not is_made_for:
         lines.append(Said(situation.advice, situation.code, may_shrink=not situation.code))
+    short = nothing_fits(outcome)
+    lines += [Said(short)] if short else []
     if runs:
         lines.append(Said(f"Runs of this cell: {runs}"))
     return tuple(lines)

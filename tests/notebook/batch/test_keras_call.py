@@ -52,3 +52,21 @@ def test_without_steps_the_size_is_that_of_keras():
         found = found_in(source, BatchSeen("fit", 32, "arrays"))
         assert isinstance(found, BatchFound), found
         assert "batch_size=16" in set_batch(found, 16)[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "changed"),
+    [
+        ("model.fit(apply.stream(x, y, batch_size=256))", "model.fit(apply.stream(x, y, batch_size=128))"),
+        ("model.fit(x=apply.stream([a, b], y, batch_size=256), epochs=3)", None),
+        ("model.evaluate(apply.stream(x, y, shuffle=False, batch_size=256))", None),
+        ("size = 256; model.fit(apply.stream(x, y, batch_size=size))", "size = 128; model.fit(apply.stream(x, y, b"),
+    ],
+)
+def test_arrays_that_are_streamed_have_their_batch_there(source, changed):
+    method = "evaluate" if "evaluate" in source else "fit"
+    # As the remedy's next step sees it, before the changed cell has run.
+    for kind in ("arrays", "PyDataset"):
+        found = found_in(source, BatchSeen(method, 256, kind))
+        assert isinstance(found, BatchFound), found
+        assert set_batch(found, 128)[0].startswith(changed or source.replace("256", "128"))

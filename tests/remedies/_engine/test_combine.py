@@ -20,7 +20,7 @@ from tf_mem_magic.core.proposals import Context, Declined, Point, Proposal
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
 from tf_mem_magic.core.units import GIB
 from tf_mem_magic.notebook.text.cell import read_cell
-from tf_mem_magic.remedies._engine.combine import changed_context, merge
+from tf_mem_magic.remedies._engine.combine import changed_context, merge, moved_lines
 from tf_mem_magic.remedies._engine.ranking import combine, propose_all
 from tf_mem_magic.remedies._engine.registry import all_remedies
 from tf_mem_magic.session.restarts.restart import prologue_for
@@ -289,3 +289,18 @@ def test_one_restart_really_sets_both(tmp_path):
         kernel.run("import os\nimport tensorflow as tf\ngpu = tf.config.list_physical_devices('GPU')[0]")
         told = kernel.value("[tf.config.experimental.get_memory_growth(gpu), os.environ['TF_GPU_ALLOCATOR']]")
     assert [True, "cuda_malloc_async"] == told
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "moved"),
+    [
+        # Lines are put before the one that changes: it stands for itself, not the first of those in its place.
+        ("model.fit(x, y, batch_size=64)", "import z\nmodel.fit(s(x, y, batch_size=64))", {1: 2}),
+        ("a = 1\nh = m.fit(x, y, 64)\nb", "a = 1\nimport z\nk = 2\nh = m.fit(z.s(x, y, 64))\nb", {1: 1, 2: 4, 3: 5}),
+        ("for e in data:\n    step(e)", "n = 8\nfor e in data.rebatch(8):\n    step(e)", {1: 2, 2: 3}),
+        # What is like nothing has no place.
+        ("train()", "import keras\nkeras.utils.clear_session()", {}),
+    ],
+)
+def test_a_line_that_changes_beside_new_ones_is_found_again(old, new, moved):
+    assert moved_lines(old.split("\n"), new.split("\n")) == moved

@@ -144,8 +144,8 @@ def _promised(batches: tuple[BatchSeen, ...], batch: int | None) -> tuple[BatchS
 def moved_lines(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
     """Give for each line of the old text (from 1) the line of the new that it became; lines without one are left out.
 
-    A line may be indented anew. Where as many lines replace others, each stands for the one in its place; a line that
-    stands once in both texts stands for itself.
+    A line may be indented anew. Where as many lines replace others, each stands for the one in its place; where more or
+    fewer do, for the one that is most like it, if any is. A line that stands once in both texts stands for itself.
     """
     moved: dict[int, int] = {}
     old, new = [s.strip() for s in old], [s.strip() for s in new]
@@ -153,9 +153,36 @@ def moved_lines(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
     for kind, start, end, other, other_end in matcher.get_opcodes():
         if kind == "equal" or (kind == "replace" and end - start == other_end - other):
             moved.update((start + i + 1, other + i + 1) for i in range(end - start))
+        elif kind == "replace":
+            alike = _most_alike(old[start:end], new[other:other_end])
+            moved.update((start + i + 1, other + j + 1) for i, j in alike)
     once = {line for line in old if old.count(line) == new.count(line) == 1}
     moved.update((old.index(line) + 1, new.index(line) + 1) for line in once)
     return moved
+
+
+ALIKE = 0.6
+"""How much of two lines must be alike (:meth:`difflib.SequenceMatcher.ratio`) before one stands for the other."""
+
+_MOST_COMPARED = 400
+"""Pairs of lines that are compared; of more, none stands for another."""
+
+
+def _most_alike(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int]]:
+    """Give for lines of ``old`` those of ``new`` that are most like them, both in their order."""
+    if len(old) * len(new) > _MOST_COMPARED:
+        return []
+    found: list[tuple[int, int]] = []
+    least = 0
+    for i, line in enumerate(old):
+        ratios = [
+            (difflib.SequenceMatcher(None, line, new[j], autojunk=False).ratio(), -j) for j in range(least, len(new))
+        ]
+        best, at = max(ratios, default=(0.0, 0))
+        if best >= ALIKE:
+            found.append((i, -at))
+            least = 1 - at
+    return found
 
 
 def _moved_error(error: ErrorText, moved: Mapping[int, int], dropped: int) -> ErrorText:

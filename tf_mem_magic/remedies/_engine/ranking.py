@@ -11,7 +11,7 @@ from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.diagnose.expected import LEAST_SHARE
 from tf_mem_magic.remedies._engine.asking import Question, ask
 from tf_mem_magic.remedies._engine.combine import PRESERVES, changed_context, merge
-from tf_mem_magic.remedies._engine.estimating import with_estimate, with_what_is_done
+from tf_mem_magic.remedies._engine.estimating import WITHOUT_RESTART, with_estimate, with_what_is_done
 from tf_mem_magic.remedies._engine.registry import all_remedies
 
 
@@ -31,19 +31,21 @@ def propose_all(context: Context) -> Answer:
 def _together(context: Context, ranked: Sequence[Proposal | Declined]) -> Proposal | None:
     """Put two changes together where none is expected to fit alone, or a very small batch only, and both together are.
 
-    What makes room beside the step comes first, so that the batch is chosen for the room that there is then.
+    Where no two are either, those that may fit, if none alone may. What makes room beside the step comes first, so that
+    the batch is chosen for the room that there is then.
     """
     limit = context.diagnosis.limit if context.diagnosis is not None else None
     proposals = [answer for answer in ranked if isinstance(answer, Proposal)]
     if limit is None or any(_fits(one, limit) == 0 for one in proposals if not (one.new_cell or _is_small(one))):
         return None
     held = [answer.settings for answer in ranked if isinstance(answer, Declined) and answer.settings is not None]
-    able = [one for one in (*proposals, *held) if one.effect is not None and one.takes_effect == "rerun"]
+    able = [one for one in (*proposals, *held) if one.effect is not None and _reruns(one)]
     makes_room = [one for one in able if one.effect is not None and _makes_room(one.effect)]
     smaller = [one for one in able if one.effect is not None and one.effect.batch is not None]
     others = [one for one in proposals if one in able and one not in makes_room and one not in smaller]
     pairs = [(a, b) for first, second in ((makes_room, smaller), (makes_room, others), (others, smaller))
              for a in first for b in second]  # fmt: skip
+    may, perhaps = all(_fits(one, limit) == 2 for one in proposals if not one.new_cell), None
     tried = min(max(_MOST_TEXT // max(len(context.cell.source), 1), 1), _MOST_PAIRS)
     for one, other in sorted(pairs, key=lambda pair: [_rank(two)[1:] for two in pair])[:tried]:
         steps = _one_after_another(context, (one.key, other.key))
@@ -51,9 +53,18 @@ def _together(context: Context, ranked: Sequence[Proposal | Declined]) -> Propos
             continue
         merged = merge(steps, f"{one.key}+{other.key}", _titles(steps))
         whole = with_estimate(merged, context)
-        if isinstance(whole, Proposal) and _fits(replace(whole, answers_cause=False), limit) == 0:
-            return replace(whole, why=f"{_alone((one, other), limit)} {whole.why}")
-    return None
+        found = _fits(whole, limit) if isinstance(whole, Proposal) and whole.estimate is not None else 2
+        if isinstance(whole, Proposal) and found < 2:
+            told = replace(whole, why=f"{_alone((one, other), limit)} {whole.why}")
+            if found == 0:
+                return told
+            perhaps = perhaps or told
+    return perhaps if may else None
+
+
+def _reruns(one: Proposal) -> bool:
+    """Whether a change takes effect in this kernel, or is one that only finds more room in a fresh one."""
+    return one.takes_effect == "rerun" or any(choice.label == WITHOUT_RESTART for choice in one.choices)
 
 
 def _alone(two: Sequence[Proposal], limit: int) -> str:
@@ -123,17 +134,23 @@ def _ranking(context: Context) -> Callable[[Proposal | Declined], tuple[int, ...
         declined, *rest = _rank(answer)
         if isinstance(answer, Declined):
             return (declined, *rest)
-        return (declined, int(answer.new_cell), _fits(answer, limit), *rest)
+        fits = _fits(answer, limit)
+        estimate = answer.estimate if fits == 2 else None
+        # Of what is not expected to fit that comes first which comes nearest.
+        over = 0 if estimate is None else (estimate.low + estimate.high) // 2
+        return (declined, int(answer.new_cell), fits, over, *rest)
 
     return rank
 
 
 def _fits(answer: Proposal, limit: int | None) -> int:
-    """Give 0 for what is expected to fit, or is made for the cause; 1 for what may; 2 for what does not."""
+    """Give 0 for what is expected to fit, or made for the cause where nothing tells; 1 for what may; 2 for the rest."""
     word = answer.estimate.word(limit) if answer.estimate is not None and limit is not None else ""
     if word == "no":
         return 2
-    return 0 if answer.answers_cause or (word in ("fits", "likely") and not answer.doubtful) else 1
+    if word == "":
+        return 0 if answer.answers_cause else 1
+    return 0 if word in ("fits", "likely") and (answer.answers_cause or not answer.doubtful) else 1
 
 
 def _rank(answer: Proposal | Declined) -> tuple[int, ...]:

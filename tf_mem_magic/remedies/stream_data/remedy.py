@@ -6,9 +6,12 @@ import difflib
 from dataclasses import replace
 
 from tf_mem_magic.core.diagnosis import Diagnosis, SituationKind
+from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Example, Proposal, RefusedError
 from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.diagnose.data.arrays import copied_whole
+from tf_mem_magic.diagnose.dump import newest_dump
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.read_first import assigned_names
 from tf_mem_magic.notebook.text.cell import read_cell
@@ -24,7 +27,7 @@ from tf_mem_magic.remedies.stream_data.taken_over import Place, TakenOver, Takeo
 
 KEY = "stream-data"
 TITLE = "Stream the data"
-HELPS: tuple[SituationKind, ...] = ("pipeline",)
+HELPS: tuple[SituationKind, ...] = ("pipeline", "arrays")
 
 
 def _not_of_data(ask: Ask) -> str:
@@ -51,7 +54,17 @@ def propose(ask: Ask) -> Proposal:
         caveats=change.caveats,
         why=change.why,
         answers_cause=True,
+        effect=Effect(to_host=held) if (held := _copied(ask)) else None,
     )
+
+
+def _copied(ask: Ask) -> int:
+    """Give the bytes of the chunks that hold arrays which Keras has copied as a whole; 0 where others ran out."""
+    diagnosis = ask.diagnosis
+    if diagnosis is None or ask.situation != "arrays":
+        return 0
+    dump = newest_dump(ask.recording.dumps, diagnosis.device)
+    return sum(one.taken for one in copied_whole(ask.recording, dump, diagnosis.device))
 
 
 def _change(ask: Ask, limit: int | None) -> tuple[Change, str]:

@@ -68,7 +68,7 @@ def find_arrays(reader: Reader, node: ast.expr, depth: int = 0, derived: bool = 
     value = reader.facts.value(inner.id)
     if value is not None:
         known = _is_array(value) or (inner is node and _holds_arrays(value))
-        return [Held(inner.id, value.bytes)] if known else None
+        return [Held(inner.id, value.bytes or value.extent)] if known else None
     return [Held(inner.id, None)] if _is_loaded(reader, inner) else None
 
 

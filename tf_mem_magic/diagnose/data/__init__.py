@@ -1,0 +1,1 @@
+"""What the data of a training take beside the step."""
