@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from textwrap import indent as indented
 
 import pytest
 
@@ -287,3 +288,91 @@ def test_what_is_taken_later_from_the_validation_data_covers_as_many_samples(bat
     found = find_batch(cell, facts, frozenset({1}))
     assert isinstance(found, BatchFound), found
     assert set_batch(found, 32)[0].splitlines()[-1] == right
+
+
+LOOP = "total = 0\nfor x, y in ds:\n    total += step(x, y)\n"
+LENGTH = "BATCH_SIZE = 64\nn = len(paths) // BATCH_SIZE"
+
+
+def summed_in(source, *earlier, line=3, scalars=()):
+    """Give a cell with half the batch where its loop over a dataset of an earlier cell, `ds`, ran out of memory."""
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    facts = Facts(
+        datasets=(DatasetFacts("ds", "tf.data", 64, 20),),
+        earlier_cells=earlier,
+        scalars=tuple(ScalarFact(name, value) for name, value in scalars),
+    )
+    found = find_batch(cell, facts, frozenset({line}))
+    assert isinstance(found, BatchFound), found
+    return set_batch(found, 32)[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "changed"),
+    [
+        (LOOP + "print(f'a {total/n:.4f} b', 1)", 3, "print(f'a {total/(2 * n):.4f} b', 1)"),
+        (LOOP + "means.append(float(total) / len(ds))", 3, "means.append(float(total) / (2 * (len(ds))))"),
+        (LOOP + "history['loss'] += [total.numpy() / n]", 3, "history['loss'] += [total.numpy() / (2 * n)]"),
+        (f"steps = len(paths) // 64\n{LOOP}total / steps", 4, "total / (2 * steps)"),
+        (f"steps = len(ds)\n{LOOP}total / steps", 4, "total / (2 * steps)"),
+        (LOOP.replace("in ds", "in enumerate(ds)") + "total = total / n", 3, "total = total / (2 * n)"),
+        (
+            "def run(data):\n" + indented(LOOP.replace("ds", "data"), "    ") + "    return total / n\nrun(ds)",
+            4,
+            "total / (2 * n)",
+        ),
+        (f"for epoch in range(3):\n{indented(LOOP, '    ')}    print('mean', total / n)", 4, "total / (2 * n))"),
+    ],
+)
+def test_a_sum_over_the_batches_is_divided_by_as_many_as_there_are_now(source, line, changed):
+    assert changed in summed_in(source, LENGTH, line=line)
+
+
+@pytest.mark.parametrize(
+    ("count", "known"),
+    [
+        ("n = len(ds)", ()),
+        ("n = int(np.ceil(len(paths) / batch_size))", (("batch_size", 64),)),
+        ("n = -(-len(paths) // 64)", ()),
+    ],
+)
+def test_whatever_way_an_earlier_cell_counted_them(count, known):
+    assert summed_in(LOOP + "print(total / n)", count, scalars=known).endswith("print(total / (2 * n))")
+
+
+@pytest.mark.parametrize(
+    ("source", "earlier", "line"),
+    [
+        (LOOP + "print(total / n)", ("n = 100",), 3),
+        (LOOP + "print(total / n)", ("n = len(other)",), 3),
+        (LOOP + "print(total / n)", ("n = len(paths) // 8",), 3),
+        (LOOP + "print(total / n)", ("batch_size = 8", "n = len(paths) // batch_size"), 3),
+        (LOOP + "print(total / count(ds))", (), 3),
+        (LOOP + "print(other / n)", (LENGTH,), 3),
+        ("turns = 0\nfor x, y in ds:\n    step(x, y)\n    turns += 1\nprint(turns / n)", (LENGTH,), 3),
+        (f"test = 0\nfor x in tests:\n    test += step(x)\nprint(test / n)\n{LOOP}", (LENGTH,), 7),
+        (LOOP + "print(f'total / n {total / n}')", (LENGTH,), 3),  # a place that Python before 3.12 does not tell
+    ],
+)
+def test_what_is_no_such_count_or_no_such_sum_stays(source, earlier, line):
+    assert summed_in(source, *earlier, line=line) == source.replace("in ds:", "in ds.rebatch(32):")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "train(gan, ds, batch_size)",
+        "train(gan, data=ds, bs=batch_size)",
+        "history = train(batch_size, 3, data=ds)",
+        "for epoch in range(3):\n    train(gan, ds, batch_size)",
+    ],
+)
+def test_a_dataset_handed_on_beside_its_batch_size_is_not_left_behind(call):
+    cell = read_cell(call)
+    assert isinstance(cell, PythonCell)
+    facts = Facts(datasets=(DatasetFacts("ds", "tf.data", 64, 20),), scalars=(ScalarFact("batch_size", 64),))
+    found = find_batch(cell, facts, frozenset({call.count("\n") + 1}))
+    assert not isinstance(found, BatchFound), set_batch(found, 32)[0]
+    found = find_batch(cell, Facts(scalars=(ScalarFact("batch_size", 64),)), frozenset({call.count("\n") + 1}))
+    assert isinstance(found, BatchFound), "nothing of an earlier cell has batches"

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tf_mem_magic.notebook.batch.datasets import COUNTS, chain_of, trace
+from tf_mem_magic.notebook.batch.earlier_data import size_then
+from tf_mem_magic.notebook.batch.generators import made_by
 from tf_mem_magic.notebook.batch.steps import Steps, divisors, find_steps, first_argument, follows
 from tf_mem_magic.notebook.follow.entries import double_star
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.other_uses import is_drawn
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
 from tf_mem_magic.notebook.text.cell import walk
-from tf_mem_magic.notebook.uses import KERAS, called_name
+from tf_mem_magic.notebook.uses import KERAS, called_name, is_batch_name
 
 Loop = ast.For | ast.AsyncFor | ast.While
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -251,6 +253,74 @@ def counts_beside(reader: Reader, setting: Setting) -> tuple[Slot, ...]:
         if _is_of(reader, call.func.value, setting):
             found.append(Slot(setting.value, start, end, counts=reader.cell.text(given[0])))
     return tuple(found)
+
+
+def means_over_batches(reader: Reader, setting: Setting) -> tuple[Slot, ...]:
+    """Let a sum over the batches of a loop be divided by as many as it now takes: ``total / num_steps``.
+
+    Where the number of batches is that of an earlier cell, or of a dataset that is split again in the loop only, it
+    would stay, and the mean that is printed and kept would be a multiple of what it was.
+    """
+    placed = {(slot.start, slot.end) for slot in setting.slots}
+    quotients = [n for n in reader.nodes if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div)]
+    found: list[Slot] = []
+    for loop in (n for n in reader.nodes if isinstance(n, (ast.For, ast.AsyncFor)) and quotients):
+        summed = _summed(loop)
+        home = reader.scopes.scope_of(loop)
+        for node in quotients if summed and _is_over(reader, loop, setting) else ():
+            behind = reader.scopes.scope_of(node) is home and node.lineno >= loop.lineno
+            sums = behind and any(isinstance(n, ast.Name) and n.id in summed for n in ast.walk(node.left))
+            start, end = reader.cell.start(node.right), reader.cell.end(node.right)
+            known = sums and (start, end) not in placed and _is_there(reader, node)
+            if known and _stays_a_count(reader, node.right, setting):
+                found.append(Slot(setting.value, start, end, "(", ")", counts=reader.cell.text(node.right)))
+    return tuple(dict.fromkeys(found))
+
+
+def _is_there(reader: Reader, node: ast.expr) -> bool:
+    """Tell whether a place in an f-string is surely known: before Python 3.12 it may be that of a like text before."""
+    inside = next((n for n in reader.scopes.up(node) if isinstance(n, ast.JoinedStr)), None)
+    return inside is None or reader.cell.text(inside).count(reader.cell.text(node)) == 1
+
+
+def _summed(loop: ast.For | ast.AsyncFor) -> set[str]:
+    """Name what the turns of a loop add something to: ``total_loss += loss``."""
+    adding = (n for n in _own(loop.body) if isinstance(n, ast.AugAssign) and isinstance(n.op, ast.Add))
+    return {n.target.id for n in adding if isinstance(n.target, ast.Name) and not _is_one(n.value)}
+
+
+def _is_over(reader: Reader, loop: ast.For | ast.AsyncFor, setting: Setting) -> bool:
+    """Tell whether a loop goes over batches that the edit makes smaller, and takes all of them."""
+    source: ast.expr = loop.iter
+    while isinstance(source, ast.Call) and called_name(source) in _AROUND and source.args:
+        source = source.args[0]
+    traced = trace(reader, source)
+    same = isinstance(traced, Setting) and bool(set(traced.slots) & set(setting.slots))
+    return same and isinstance(traced, Setting) and not traced.same_steps
+
+
+def _stays_a_count(reader: Reader, expr: ast.expr, setting: Setting) -> bool:
+    """Tell whether a number of batches of this size stays: the length of such data, or what that was computed to be."""
+    if isinstance(expr, ast.Call):
+        return _is_length(reader, expr, setting)
+    if not isinstance(expr, ast.Name) or follows(reader, expr, setting):
+        return False
+    if reader.bindings(expr):
+        computed = getattr(reader.reaching(expr), "value", None)
+        sizes = {n: evaluate(reader, n) for n in divisors(reader, computed)} if computed is not None else {}
+    else:
+        made = made_by(reader, expr.id)
+        computed = None if made is None else made[1].value
+        over = (n.right for n in ast.walk(computed) if isinstance(n, ast.BinOp)) if computed is not None else ()
+        sizes = {n: size_then(reader, *made, n) for n in over} if made is not None else {}
+    plain = (size for n, size in sizes.items() if isinstance(n, ast.Constant) or is_batch_name(reader.written(n)))
+    lengths = (n for n in ast.walk(computed) if isinstance(n, ast.Call)) if computed is not None else ()
+    return setting.value in plain or any(_is_length(reader, n, setting) for n in lengths)
+
+
+def _is_length(reader: Reader, call: ast.Call, setting: Setting) -> bool:
+    given = call.args[0] if called_name(call) == "len" and len(call.args) == 1 else None
+    return isinstance(given, ast.Name) and given.id in setting.datasets
 
 
 def steps_beside(reader: Reader, setting: Setting, call: ast.Call | None) -> tuple[Steps, ...]:

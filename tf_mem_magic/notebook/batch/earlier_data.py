@@ -86,7 +86,7 @@ def _made_again(reader: Reader, name: ast.Name) -> Setting | None:
     given = None if parameter is None else calls.bind(call, node, parameter, skip=False)
     if parameter is None or given is None or unused_by(reader, call) is not None:
         return None
-    size = _size_then(reader, *found, given)
+    size = size_then(reader, *found, given)
     if size is None or not _says_the_same(reader, *found, given) or _counts_on_another(function, parameter):
         return None
     before, after = _around(call, given, parameter, given is calls.default_of(node, parameter))
@@ -142,7 +142,7 @@ def _place(reader: Reader, cell: PythonCell, statement: ast.Assign) -> int | Non
     return next((place for place, one in reader.notebook.before.making(made) if one is cell), None)
 
 
-def _size_then(reader: Reader, cell: PythonCell, statement: ast.Assign, given: ast.expr) -> int | None:
+def size_then(reader: Reader, cell: PythonCell, statement: ast.Assign, given: ast.expr) -> int | None:
     """Give the number that a batch size was as ``statement`` of an earlier cell ran; None where that is not plain."""
     if isinstance(given, ast.Constant):
         return given.value if type(given.value) is int else None

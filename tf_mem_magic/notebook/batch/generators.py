@@ -49,7 +49,8 @@ def reads_its_batch_anew(reader: Reader, name: str) -> bool:
     if found is None:
         return False
     made = found[1].value
-    assert isinstance(made, ast.Call)
+    if not isinstance(made, ast.Call):
+        return False
     if isinstance(made.func, ast.Attribute) and called_name(made) in _KERAS:
         return True
     function = reader.notebook.function(called_name(made)) if isinstance(made.func, ast.Name) else None
@@ -58,7 +59,7 @@ def reads_its_batch_anew(reader: Reader, name: str) -> bool:
 
 
 def made_by(reader: Reader, name: str) -> tuple[PythonCell, ast.Assign] | None:
-    """Give the statement ``name = call(…)`` that made what a name holds, and its cell, the last one that sets it."""
+    """Give the statement ``name = …`` that made what a name holds, and its cell, the last one that sets it."""
     for cell in reversed(reader.notebook.earlier_with(name)):
         setting = [p for p in cell.once(pieces) if name in p.defines]
         if not setting:
@@ -68,7 +69,7 @@ def made_by(reader: Reader, name: str) -> tuple[PythonCell, ast.Assign] | None:
             return None
         targets = statement.targets
         plain = len(targets) == 1 and isinstance(targets[0], ast.Name)
-        return (cell, statement) if plain and isinstance(statement.value, ast.Call) else None
+        return (cell, statement) if plain else None
     return None
 
 

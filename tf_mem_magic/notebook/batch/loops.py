@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tf_mem_magic.notebook.batch.consumers import only_infers
@@ -62,7 +63,7 @@ def _find(reader: Reader, regions: list[ast.stmt]) -> Setting | Unknown:
         if isinstance(found, Setting):
             return found
         refused = refused or found
-    named = of_names(reader, regions)
+    named = _without_data_beside(reader, regions, of_names(reader, regions))
     if isinstance(named, Unknown):
         return refused or named
     around = next((loop for loop in _loops(reader, regions) if reader.covers(loop)), None)
@@ -273,11 +274,36 @@ def _of_call(reader: Reader, region: ast.stmt) -> Setting | Unknown | None:
             continue
         given = batch_keyword(node)
         if given is not None and not called_name(node)[:1].isupper() and not MODEL.search(called_name(node)):
-            return resolve(reader, given)
+            return _without_data_beside(reader, [region], resolve(reader, given))
         found = _dataset_argument(reader, node)
         if found is not None:
             return found
     return None
+
+
+def _without_data_beside(reader: Reader, regions: list[ast.stmt], named: Setting | Unknown) -> Setting | Unknown:
+    """Refuse a batch size that is handed on beside data of earlier cells, which would keep their batches."""
+    if isinstance(named, Unknown):
+        return named
+    beside = next((one for region in regions for one in _data_beside(reader, region, named)), None)
+    if beside is None:
+        return named
+    return Unknown(f"`{beside}` is handed on beside its batch size, and would keep its batches as they are")
+
+
+def _data_beside(reader: Reader, region: ast.stmt, named: Setting) -> Iterator[str]:
+    """Name the batched datasets of earlier cells that a call on a failing line is handed beside the batch size.
+
+    A function that the cell cannot see into may take the batches of one and count on the other.
+    """
+    for call in (n for n in ast.walk(region) if isinstance(n, ast.Call) and reader.covers(n)):
+        given = [*call.args, *(k.value for k in call.keywords)]
+        foreign = isinstance(call.func, ast.Name) and calls.defined(reader, call.func) is None
+        if foreign and any(follows(reader, one, named) for one in given):
+            for one in given:
+                known = reader.facts.dataset(one.id) if isinstance(one, ast.Name) and not reader.bindings(one) else None
+                if known is not None and known.batch is not None:
+                    yield known.name
 
 
 def _dataset_argument(reader: Reader, call: ast.Call) -> Setting | Unknown | None:

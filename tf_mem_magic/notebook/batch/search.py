@@ -14,16 +14,16 @@ from tf_mem_magic.notebook.batch.counting_on import (
     unknown_in_validation,
     with_all_that_count_on_it,
 )
-from tf_mem_magic.notebook.batch.counts import counts_beside, steps_beside, with_counts
+from tf_mem_magic.notebook.batch.counts import counts_beside, means_over_batches, steps_beside, with_counts
 from tf_mem_magic.notebook.batch.fixed import fixed_model, micro_batches, shape_with
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.batch.keras_call import is_another, setting_of_an_earlier_dict, setting_of_data
 from tf_mem_magic.notebook.batch.methods import behind_a_method
 from tf_mem_magic.notebook.batch.samples import count_samples
-from tf_mem_magic.notebook.batch.steps import argument, find_divisors, find_steps, first_argument
+from tf_mem_magic.notebook.batch.steps import Steps, argument, find_divisors, find_steps, first_argument
 from tf_mem_magic.notebook.batch.validation import Validation, find_validation
 from tf_mem_magic.notebook.follow.entries import double_star
-from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
+from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
 from tf_mem_magic.notebook.follow.resolve import default_argument
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.uses import KERAS, called_name
@@ -131,6 +131,7 @@ def _checked(reader: Reader, found: BatchFound) -> BatchFound | Unknown:
         )
     setting = Setting(found.value, (*found.slots, *found.validation), found.names)
     slots, steps = counts_beside(reader, setting), steps_beside(reader, setting, found.call)
+    slots += () if found.per_replica else means_over_batches(reader, setting)
     if found.validation_names - found.names and found.validation:
         only = replace(setting, names=found.validation_names - found.names)
         steps += tuple(replace(one, of_validation=True) for one in steps_beside(reader, only, found.call))
@@ -190,6 +191,7 @@ def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> Bat
     steps = find_steps(reader, call, extra, replace(whole, slots=slots), validation.setting)
     told = unknown_counts(counted, method, call, extra, steps)
     validation_told = unknown_in_validation(validated, call, extra, steps)
+    kept_validation = () if validation.slots else validation.notes
     return BatchFound(
         reader.cell,
         whole.value,
@@ -201,7 +203,7 @@ def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> Bat
         validated,
         steps,
         whole.names,
-        (*whole.notes, *told, *(() if validation.slots else validation.notes)),
+        (*whole.notes, *_kept_smaller((*counted, *validated), steps), *told, *kept_validation),
         validation.batch,
         (*validation.notes, *validation_told) if validation.slots else (),
         tuple(dict.fromkeys((*whole.imports, *validation.imports))),
@@ -209,6 +211,16 @@ def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> Bat
         call=call,
         validation_names=validation.setting.names if validation.setting else frozenset(),
     )
+
+
+def _kept_smaller(slots: tuple[Slot, ...], steps: tuple[Steps, ...]) -> tuple[str, ...]:
+    """Say which data of earlier cells stay as they are set, where a number of their batches was asked for."""
+    names = list(dict.fromkeys(f"`{slot.undo.partition('.')[0]}`" for slot in slots if slot.undo))
+    if not names or all(one.whole for one in steps):
+        return ()
+    keep, it = ("keeps its", "it") if len(names) == 1 else ("keep their", "them")
+    told = " and ".join(names)
+    return (f"{told} {keep} smaller batches: a later cell that asks {it} for a number of steps gets fewer samples.",)
 
 
 def _of_validation(

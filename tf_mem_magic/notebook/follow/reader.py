@@ -68,7 +68,8 @@ class Slot:
     def edit(self, batch: int) -> CellEdit:
         """Return the edit that sets the batch size to ``batch``."""
         if self.counts:
-            return CellEdit(self.start, self.end, _as_many_samples(self.counts, self.value, batch))
+            counts = _as_many_samples(self.counts, self.value, batch)
+            return CellEdit(self.start, self.end, f"{self.before}{counts}{self.after}")
         after = self.after
         if self.samples is not None:
             after = after.replace("{count}", str(-(-self.samples // batch)))
