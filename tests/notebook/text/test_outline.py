@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from tf_mem_magic.notebook.text import outline
 from tf_mem_magic.notebook.text.outline import (
     calls_of,
     may_bind,
@@ -132,3 +135,58 @@ def test_a_call_in_a_loop_or_function_may_run_often(text, often):
 def test_definitions_at_the_left_edge_are_named():
     text = "def a():\n    def inner(): pass\nclass B:\n    def b(self): pass\nasync  def c(): pass\nx = 'def d'"
     assert frozenset({"a", "B", "c"}) == names_defined(text)
+
+
+LONG = [
+    "data = [" + "1, " * 2000 + "]; ",
+    "text = '" + "a b " * 1000 + "'; ",
+    "g(" + "x, " * 2000 + "); ",
+    "z = 1;" + " " * 5000,
+]
+"""What may stand in a line before a statement where code was written by code."""
+
+
+@pytest.mark.parametrize("before", LONG)
+def test_behind_a_long_line_nothing_is_told_not_to_be_there(before):
+    for text in ("x = 1", "x, y = 1, 2", "print(x := 5)", "x += 1", "for x in data: pass", "del x"):
+        assert may_set("x", before + text)
+        assert may_bind_on_top("x", before + text)
+        assert may_make_on_top("x", before + text)
+    for text in ("import x", "import a as x", "from a import b, x", "import " + "a, " * 1000 + "x"):
+        assert may_import("x", before + text)
+    assert may_set("x", before + "x.part" + "[0].part" * 500 + ".size = 2")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda n: "cells = [" + "'x = build(x)', " * n + "]",
+        lambda n: "rows = (" + "(x, 1), " * n + ")",
+        lambda n: "x.a = " + "x.f(x) + " * n + "1",
+        lambda n: "import " + "x as y, " * n + "z",
+        lambda n: "x; " * n,
+    ],
+)
+def test_a_line_twice_as_long_is_twice_the_work(written):
+    def work(n):
+        steps = 0
+
+        def count(frame, event, arg):
+            nonlocal steps
+            if frame.f_code.co_filename != outline.__file__:
+                return None
+            steps += event == "line"
+            return count
+
+        text = written(n)
+        before = sys.gettrace()
+        sys.settrace(count)
+        try:
+            may_set("x", text)
+            may_make_on_top("x", text)
+            may_import("x", text)
+        finally:
+            sys.settrace(before)
+        return steps
+
+    assert work(2000) <= 2.2 * work(1000) + 100

@@ -34,6 +34,9 @@ _PART = re.compile(r"\w")
 _IMPORTS = re.compile(r"[ \t]*(?:from[ \t]+[\w.]+[ \t]+)?import\b[^;(\\#]*\Z")
 """What a line has before a name that it imports."""
 
+_LONGEST = 1000
+"""Of a line with more characters before a name nothing is told by its text: whoever asks has it parsed."""
+
 
 @lru_cache(maxsize=4096)
 def _imported(text: str) -> frozenset[str]:
@@ -178,7 +181,9 @@ def _more_than_given(name: str, text: str, *, alone: bool) -> Iterator[tuple[int
         end = at + len(name)
         if not alone or _AFTER.match(text, end) is None or _is_defined(text, at):
             before = _line_before(text, at)
-            if not _opens_a_call(before) or text[end : end + 4].lstrip().startswith(":="):
+            if before is None:
+                yield at, ""
+            elif not _opens_a_call(before) or text[end : end + 4].lstrip().startswith(":="):
                 yield at, before
 
 
@@ -203,7 +208,7 @@ def may_set(name: str, text: str) -> bool:
 @lru_cache(maxsize=256)
 def _changed(name: str) -> re.Pattern[str]:
     """Give what finds a name of which an attribute is set."""
-    return re.compile(rf"{name}(?<![.\w]{name})[ \t]*\.[^\n=()]*=(?!=)")
+    return re.compile(rf"{name}(?<![.\w]{name})[ \t]*\.(?:[^\n=()]{{0,{_LONGEST}}}=(?!=)|[^\n=()]{{{_LONGEST}}})")
 
 
 def may_import(name: str, text: str) -> bool:
@@ -211,7 +216,8 @@ def may_import(name: str, text: str) -> bool:
     if "import" not in text:
         return False
     places = tuple(found.start() for found in _word(name).finditer(text))
-    if any(_IMPORTS.match(_line_before(text, at)) for at in places):
+    lines = (_line_before(text, at) for at in places)
+    if any(line is not None and _IMPORTS.match(line) for line in lines):
         return True
     return any(_may_go_on_from_an_import(text, at) for at in places) and name in _imported(text)
 
@@ -222,16 +228,19 @@ def _word(name: str) -> re.Pattern[str]:
     return re.compile(rf"{name}(?!\w)(?<!\w{name})")
 
 
-def _line_before(text: str, at: int) -> str:
-    """Give what stands before a place in its line."""
-    return text[text.rfind("\n", 0, at) + 1 : at]
+def _line_before(text: str, at: int) -> str | None:
+    """Give what stands before a place in its line; None where that is long."""
+    begins = text.rfind("\n", max(at - _LONGEST, 0), at) + 1
+    return text[begins:at] if begins or at < _LONGEST else None
 
 
 def _may_go_on_from_an_import(text: str, at: int) -> bool:
     """Whether an ``import`` before a place may not have ended there: in its line, or where that opens a bracket."""
-    last = text.rfind("import", 0, at)
+    last = text.rfind("import", max(at - _LONGEST, 0), at)
+    if last < 0:
+        return at > _LONGEST
     line, ended, _ = text[last + 6 : at].partition("\n")
-    return last >= 0 and (not ended or "(" in line or "\\" in line)
+    return not ended or "(" in line or "\\" in line
 
 
 def may_name(name: str, text: str) -> bool:
