@@ -8,7 +8,7 @@ from tests.memory.steps import KIB, dense_stack
 from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.jsonio import decode, encode
 from tf_mem_magic.core.recording import Cell, Dump, ErrorText, Recording, Series
-from tf_mem_magic.core.step import StepFacts, pack
+from tf_mem_magic.core.step import OF_GRAPH, StepFacts, pack
 from tf_mem_magic.diagnose.cause import diagnose
 
 ERRORS = "tensorflow.python.framework.errors_impl"
@@ -118,3 +118,20 @@ def test_an_array_that_was_there_before_is_an_input_and_not_what_earlier_cells_l
     assert (parts["inputs"], parts["rounding"]) == (108, 1)  # the array and the batch that the step read
     assert "earlier" not in parts
     assert sum(part.bytes for part in diagnosis.breakdown) == diagnosis.in_use
+
+
+def test_variables_that_only_the_graph_leads_to_are_weights():
+    recording = run(FULL)
+    step = replace(recording.facts.step, variables=(("weights", OF_GRAPH, WEIGHT),) * 3)
+    parts, diagnosis = parts_of(replace(recording, facts=Facts(step=step)))
+    assert parts["weights"] == 768
+    assert "other" not in parts
+    assert sum(part.bytes for part in diagnosis.breakdown) == diagnosis.in_use
+
+
+def test_such_variables_that_were_there_when_the_cell_began_are_a_part_already():
+    recording = run(FULL)
+    step = replace(recording.facts.step, variables=(("weights", OF_GRAPH, WEIGHT),) * 3)
+    before = (("allocator:GPU:0", 3 * WEIGHT),)
+    parts, _ = parts_of(replace(recording, facts=Facts(step=step), before=before))
+    assert (parts["earlier"], parts.get("weights", 0)) == (768, 0)

@@ -9,7 +9,7 @@ from tests.memory.steps import KIB, Maker, dense_stack
 from tf_mem_magic.core.diagnosis import Part
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.recording import Dump
-from tf_mem_magic.core.step import pack
+from tf_mem_magic.core.step import OF_GRAPH, pack
 from tf_mem_magic.diagnose.cause import diagnose
 from tf_mem_magic.diagnose.expected import (
     ABOVE,
@@ -271,3 +271,34 @@ def test_an_update_from_sums_counts_the_weights_of_the_model_that_trains_and_of_
     told = [expected(replace(recording, facts=one), diagnosis, effect) for one in (alone, both)]
     # What another model's variables add as accumulators' room is told beside the step, not as an update of them.
     assert told[1].high - told[0].high <= 800 * WEIGHT
+
+
+def test_variables_that_share_a_buffer_until_they_are_written_to_count_each():
+    """What a loop's own Adam keeps of a weight begins as one array of zeros: a third of its bytes is not there yet."""
+    recording, diagnosis = failed()
+    variables = (("weights", OF_GRAPH, WEIGHT),) * 24
+    step = replace(recording.facts.step, variables=variables)
+    told = []
+    for there in (24, 16):
+        parts = tuple(part for part in diagnosis.breakdown if part.kind not in ("weights", "other"))
+        held = replace(diagnosis, breakdown=(Part("weights", there * WEIGHT, ""), *parts))
+        nameless = replace(recording, facts=replace(recording.facts, step=step, models=()))
+        told.append(expected(nameless, held, Effect(batch=(BATCH, BATCH // 2))))
+    assert told[0] == told[1]
+
+
+def test_the_batch_that_the_step_reads_is_counted_once():
+    recording, diagnosis = failed(limit=64 * MIB)
+    (step,) = recording.facts.step.steps
+    nodes = (replace(step.nodes[0], kind="IteratorGetNext"), *step.nodes[1:])
+    drawing = replace(recording.facts.step, packed=pack([replace(step, nodes=nodes, given=())]))
+    recording = replace(recording, facts=replace(recording.facts, step=drawing))
+    told = []
+    for batches in (1, 2):
+        parts = (*diagnosis.breakdown, Part("inputs", batches * ACTIVATION, ""))
+        in_use = diagnosis.in_use + batches * ACTIVATION
+        held = replace(diagnosis, breakdown=parts, in_use=in_use)
+        told.append(expected(recording, held, Effect(batch=(BATCH, BATCH // 2))))
+    assert told[1].low - told[0].low == ACTIVATION // 2
+    most = 8 * WEIGHT + 12 * ACTIVATION // 2 + 3 * WEIGHT
+    assert told[0].low <= most

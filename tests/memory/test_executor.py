@@ -6,9 +6,8 @@ from tests.memory.steps import Maker, dense_stack
 from tests.memory.test_pooled import PATCHES, convolution
 from tests.memory.test_walk import loop_step
 from tf_mem_magic.core.step import Processor
-from tf_mem_magic.memory.executor import events_of
+from tf_mem_magic.memory.executor import events_of, needed_in
 from tf_mem_magic.memory.forecast import peak_of
-from tf_mem_magic.memory.walk import needed_in
 
 LARGE = 1 << 20
 

@@ -129,10 +129,11 @@ def test_a_sum_over_axes_between_others_takes_a_copy(given, kept, copied):
         ("float32", True, False),
     ],
 )
-def test_a_product_in_16_bits_takes_its_matrices_in_32_unless_onednn_computes_it(dtype, onednn, copied):
+@pytest.mark.parametrize("kind", ["MatMul", "BatchMatMulV2"])
+def test_a_product_in_16_bits_takes_its_matrices_in_32_unless_onednn_computes_it(kind, dtype, onednn, copied):
     made = Maker()
     a, b = made.op("Relu", "a", shape=(64, 32), dtype=dtype), made.op("Relu", "b", shape=(32, 16), dtype=dtype)
-    at, _ = made.op("MatMul", "product", a, b, shape=(64, 16), dtype=dtype)
+    at, _ = made.op(kind, "product", a, b, shape=(64, 16), dtype=dtype)
     processor = replace(PROCESSOR, onednn=onednn)
     assert temporary_bytes(made.step((at, 0)), at, processor) == copied * (64 * 32 + 32 * 16 + 64 * 16) * 4
 

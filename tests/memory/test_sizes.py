@@ -1,5 +1,7 @@
 """The same step at another batch size, and in 16 bits."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.memory.steps import Maker, dense_stack
@@ -31,10 +33,50 @@ def test_at_its_own_batch_a_step_is_itself():
     assert at_batch((step,), 8, None, 8) is step
 
 
-def test_in_16_bits_activations_halve_and_gradients_of_variables_stay():
-    half = {node.name: node.outputs for node in in_half(dense_stack(3), "float16", {WEIGHT}).nodes}
-    assert half["m_1/dense_1_1/Relu"][0].bytes == 8 * 256 * 2
-    assert half["gradient_tape/m_1/dense_1_1/MatMul_1"][0].bytes == WEIGHT
+def test_in_16_bits_activations_halve_and_each_weight_has_a_copy_that_the_backward_pass_reads_too():
+    step = in_half(dense_stack(3), "float16")
+    half = {node.name: node for node in step.nodes}
+    assert half["m_1/dense_1_1/Relu"].outputs[0].bytes == 8 * 256 * 2
+    forward, backward = (half[f"{scope}m_1/dense_1_1/MatMul"].inputs[1][0] for scope in ("", "gradient_tape/"))
+    copy = step.nodes[forward]
+    assert (copy.kind, copy.outputs[0].bytes, forward == backward) == ("Cast", WEIGHT // 2, True)
+
+
+def test_in_16_bits_a_gradient_is_cast_before_the_optimizer_reads_it():
+    step = in_half(dense_stack(3), "float16")
+    half = {node.name: node for node in step.nodes}
+    assert half["gradient_tape/m_1/dense_1_1/MatMul_1"].outputs[0].bytes == WEIGHT // 2
+    read = step.nodes[half["sgd/Mul_1"].inputs[0][0]]
+    assert (read.kind, read.outputs[0].bytes) == ("Cast", WEIGHT)
+
+
+@pytest.mark.parametrize("layers", [(), ("dense_0", "dense_1", "dense_2")])
+def test_in_16_bits_the_layer_that_gives_the_outputs_goes_on_in_32(layers):
+    made = dense_stack(3)
+    loss = next(i for i, node in enumerate(made.nodes) if node.name == "gradient_tape/m_1/Mul")
+    nodes = list(made.nodes)
+    nodes[loss] = replace(nodes[loss], name="gradient_tape/compile_loss/mse/Mul")
+    half = {node.name: node for node in in_half(replace(made, nodes=tuple(nodes)), "bfloat16", layers).nodes}
+    dtypes = [half[f"m_1/dense_{i}_1/Relu"].outputs[0].dtype for i in range(3)]
+    assert dtypes == ["bfloat16", "bfloat16", "float32" if layers else "bfloat16"]
+    assert half["gradient_tape/m_1/dense_2_1/ReluGrad"].outputs[0].dtype == dtypes[-1]
+
+
+def test_in_16_bits_what_a_normalization_layer_reads_and_gives_is_copied():
+    made = Maker()
+    x = made.op("Relu", "m_1/dense_1/Relu", shape=(8, 64))
+    mean = made.op("Mean", "m_1/layer_normalization_1/moments/mean", x, shape=(8, 1))
+    out = made.op("Mul", "m_1/layer_normalization_1/batchnorm/mul", x, mean, shape=(8, 64))
+    after = made.op("Relu", "m_1/dense_1_2/Relu", out, shape=(8, 64))
+    half = in_half(made.step(after), "float16")
+    assert [(n.kind, n.outputs[0].dtype) for n in half.nodes] == [
+        ("Relu", "float16"),
+        ("Cast", "float32"),
+        ("Mean", "float32"),
+        ("Mul", "float32"),
+        ("Cast", "float16"),
+        ("Relu", "float16"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -152,3 +152,49 @@ def test_what_an_operation_would_take_and_give_back_is_what_running_it_changes()
         walk.execute(at)
         dead = [o for o in range(len(step.nodes[at].outputs)) if not walk.readers.get((at, o))]
         assert dead or walk.bytes - before == sum(taken) - sum(freed), step.nodes[at].name
+
+
+def updated(kind):
+    """A weight that the forward pass reads, updated before or after what reads it in the backward pass has run."""
+    made = Maker()
+    kernel = made.op("Placeholder", "k", dtype="resource", shape=())
+    read = made.op("ReadVariableOp", "Read", kernel, kib=64)
+    x = made.op("MatMul", "x", read, kib=8)
+    gradient = made.op("MatMul", "gradient", x, kib=64)
+    made.op(kind, "update", kernel, gradient, outputs=())
+    return made.step(made.op("MatMul", "backward", x, read, kib=8))
+
+
+@pytest.mark.parametrize("kind", ["AssignSubVariableOp", "AssignAddVariableOp", "ResourceApplyAdam"])
+def test_a_weight_that_is_changed_while_something_reads_it_is_copied_until_that_has_run(kind):
+    walk = Walk(updated(kind))
+    during = {walk.step.nodes[at].name: sorted(b.size // KIB for b in walk.alive.values()) for at in walk.run()}
+    assert during["gradient"] == [8, 64]
+    assert during["update"] == [8, 64, 64]
+    assert during["backward"] == [8, 8, 64]
+    assert [b.size // KIB for b in walk.alive.values()] == [8]
+    assert walk.bytes == 8 * KIB
+
+
+def test_a_weight_that_is_set_anew_needs_no_copy_of_what_it_was():
+    walk = Walk(updated("AssignVariableOp"))
+    during = {walk.step.nodes[at].name: walk.bytes // KIB for at in walk.run()}
+    assert during["update"] == 8 + 64
+
+
+def test_a_weight_that_nothing_reads_any_more_is_changed_in_place():
+    walk = Walk(updated("AssignSubVariableOp"), "last")
+    during = {walk.step.nodes[at].name: walk.bytes // KIB for at in walk.run()}
+    assert list(during).index("backward") < list(during).index("update")
+    assert during["update"] == 8 + 64
+
+
+def test_what_passes_a_weight_on_is_still_a_reader_of_it():
+    made = Maker()
+    kernel = made.op("Placeholder", "k", dtype="resource", shape=())
+    same = made.op("Identity", "same", made.op("ReadVariableOp", "Read", kernel, kib=64), kib=64)
+    gradient = made.op("MatMul", "gradient", same, kib=64)
+    made.op("AssignSubVariableOp", "update", made.op("Identity", "handle", kernel, shape=()), gradient, outputs=())
+    walk = Walk(made.step(made.op("MatMul", "backward", same, kib=8)))
+    during = {walk.step.nodes[at].name: walk.bytes // KIB for at in walk.run()}
+    assert (during["update"], during["backward"]) == (128, 72)

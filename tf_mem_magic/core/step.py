@@ -32,6 +32,9 @@ WIDTHS = {
 }
 """Bytes of one element; what is not listed (handles, variants, strings) takes no memory of the device itself."""
 
+OF_GRAPH = "variables of the step"
+"""Whose variables are that only the step's graph leads to: those of a model that a closure holds, say."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:

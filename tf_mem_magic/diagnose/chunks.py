@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tf_mem_magic.core.diagnosis import LayerBytes, Part, PartKind
 from tf_mem_magic.core.recording import Dump, Recording
-from tf_mem_magic.core.step import Step, StepFacts
+from tf_mem_magic.core.step import OF_GRAPH, Step, StepFacts
 from tf_mem_magic.diagnose.breakdown import find_leftovers, share_out
 from tf_mem_magic.diagnose.data.arrays import Copied, copied_whole
 from tf_mem_magic.memory.account import (
@@ -34,6 +34,7 @@ _BASES: dict[PartKind, str] = {
     "updates": _FOUND,
     "workspace": "chunks of sizes that no tensor of the step has, beside kernels that need temporaries",
 }
+_OF_GRAPH = "the variables that the step's graph reads, in chunks of exactly these bytes"
 _ROUNDED = "the allocator's chunks are larger than what was asked for"
 
 
@@ -71,11 +72,28 @@ def take_apart(
         return parts, ()
     found = [share for share in ledger.shares if share.part in _BASES]
     named = [_without(part, recording, device, found) for part in parts if part.kind != "other"]
+    named = _with_weights(named, _of_graph(ledger.shares, recording, device))
     room = total - sum(part.bytes for part in named) - sum(share.bytes for share in found)
     rounding = sum((size - asked) * count for asked, size, count in dump.chunks)
     rounding -= sum(one.taken - one.bytes for one in arrays)
     news = [Part("rounding", min(rounding, max(room, 0)), _ROUNDED), *_parts(found)]
     return share_out(total, [*named, *news]), _layers(found)
+
+
+def _of_graph(shares: Iterable[Share], recording: Recording, device: str) -> int:
+    """Give the bytes of variables that no name leads to, but the graph: of a model that a step's closure holds."""
+    held = sum(share.bytes for share in shares if share.part == "weights" and share.name == OF_GRAPH)
+    # What was there when the cell began, and no name holds, is a part already.
+    return max(held - (find_leftovers(recording, device).unnamed or 0), 0)
+
+
+def _with_weights(parts: list[Part], more: int) -> list[Part]:
+    if not more:
+        return parts
+    known = next((part for part in parts if part.kind == "weights"), None)
+    if known is None:
+        return [Part("weights", more, _OF_GRAPH), *parts]
+    return [replace(part, bytes=part.bytes + more) if part is known else part for part in parts]
 
 
 def _without(part: Part, recording: Recording, device: str, found: Iterable[Share]) -> Part:

@@ -11,30 +11,25 @@ from tf_mem_magic.core.diagnosis import OF_STEP, Diagnosis, PartKind
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.proposals import Estimate
 from tf_mem_magic.core.recording import Recording
-from tf_mem_magic.core.step import Processor, Step, StepFacts
+from tf_mem_magic.core.step import OF_GRAPH, Processor, Step, StepFacts
 from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.breakdown import find_leftovers
 from tf_mem_magic.memory.forecast import Peak, peak_of
 from tf_mem_magic.memory.pooled import executed_in_pool
 from tf_mem_magic.memory.recompute import recomputed
-from tf_mem_magic.memory.roles import roles
+from tf_mem_magic.memory.roles import DATA, roles
 from tf_mem_magic.memory.sizes import at_batch, in_half
 
 BELOW, ABOVE = 0.9, 1.13
-"""How far the ends of the range lie from the simulated step on a processor: of models that no rule was made from nearly
-all peaks lay between (``python -m tests.benchmarks.estimates.first_failure``)."""
-
-WORST = 1.03
-"""How far the upper end lies at the least from the worst of the ways in which the executor may run it."""
+"""How far the ends of the range lie from the simulated step on a processor, the lower one from that in the middle of
+the ways in which the executor may run it, the upper one from the worst: a training runs in many. Of models that no rule
+was made from nearly all peaks lay between (``python -m tests.benchmarks.estimates.first_failure``)."""
 
 ABOVE_ELSEWHERE = 1.25
 """How far the upper end lies from it on other devices, where nothing was measured."""
 
 AGAIN = 1.07
 """How much further it lies where layers compute their activations again: measured peaks were up to 6 % above it."""
-
-IN_16_BITS = 1.12
-"""How much further it lies where a processor computes in 16 bits: the quickstart's peak was measured 9 % above it."""
 
 USUAL_ROUNDING, MOST_ROUNDING = 0.2, 0.4
 """Share by which chunks were larger than what was asked for where the range holds, and beyond it at most."""
@@ -51,9 +46,6 @@ MOST_OF_IT = 0.6
 _AT_ONCE = 4
 """Values as large as the largest weight that an optimizer computes at one time, at the most: two for each of two
 weights, measured with Adam, RMSprop and SGD (``tests/diagnose/test_sums_live.py``)."""
-
-SIXTEEN_BITS = 0.85
-"""Of what 16 bits could save at most, the share that is surely saved: some layers compute in 32 bits all the same."""
 
 
 def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Estimate | None:
@@ -94,18 +86,17 @@ def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Esti
     workspace = parts.get("workspace", 0) if step.processor is None else 0
     # In a validation the training's last batch is held beside its step: what is no tensor of that stays.
     training = parts.get("other", 0) if recording.facts.validating else 0
+    # The batch that the step reads is in the simulated step; what else the pipeline holds lies beside it.
+    inputs = max(parts.get("inputs", 0) - _drawn(step), 0)
+    seen += parts.get("inputs", 0) - inputs
     seen, stays = seen - workspace - training, stays + workspace + training
     lower, upper = (max(seen / max(bound, 1), 1.0) for bound in (now.low, now.high))
-    inputs = parts.get("inputs", 0)
     # Where chunks were much larger than what was asked for they may be so again.
     rounding = parts.get("rounding", 0) / max(diagnosis.in_use - parts.get("rounding", 0), 1)
     beyond = 1 + min(max(rounding - USUAL_ROUNDING, 0.0), MOST_ROUNDING) / 2
     low = stays + then.low * lower * BELOW + inputs * min(ratio, 1.0)
-    most = (
-        then.high * upper * above(None) if step.processor is None else max(then.low * ABOVE, then.high * WORST) * upper
-    )
+    most = then.high * upper * above(step.processor)
     further = 1.0 if effect.recompute is None else AGAIN
-    further *= IN_16_BITS if effect.policy is not None and step.processor is not None else 1.0
     high = stays + most * beyond * further + inputs * max(ratio, 1.0)
     if ratio >= 1 and effect.policy is None and effect.recompute is None:
         low = max(low, stays + seen + inputs)
@@ -138,8 +129,22 @@ def _stays(diagnosis: Diagnosis, effect: Effect, recording: Recording) -> int:
     """Give the bytes in use beside the step: weights, the optimizer's values, what names hold."""
     parts: dict[PartKind, int] = {part.kind: part.bytes for part in diagnosis.breakdown}
     step = recording.facts.step
-    held = sum(size for kind, size in parts.items() if kind not in OF_STEP)
+    held = sum(size for kind, size in parts.items() if kind not in OF_STEP) + _not_there_yet(
+        parts, recording, diagnosis
+    )
     return held + (_beside(parts, recording, diagnosis.device, effect) if step is not None else 0)
+
+
+def _not_there_yet(parts: Mapping[PartKind, int], recording: Recording, diagnosis: Diagnosis) -> int:
+    """Give the bytes of the step's variables that were not in memory when it failed.
+
+    What a loop's own optimizer keeps of two weights of one shape begins as one and the same array of zeros; each gets
+    its own buffer when it is first written to.
+    """
+    variables = used_variables(recording, diagnosis.device)
+    whole, nameless = (sum(v[2] for v in variables if only is None or v[1] == only) for only in (None, OF_GRAPH))
+    unnamed = find_leftovers(recording, diagnosis.device).unnamed or 0
+    return min(max(whole - parts.get("weights", 0) - parts.get("optimizer", 0) - unnamed, 0), nameless)
 
 
 def used_variables(recording: Recording, device: str) -> tuple[tuple[str, str, int], ...]:
@@ -251,6 +256,14 @@ def _beside(parts: Mapping[PartKind, int], recording: Recording, device: str, ef
     return moved
 
 
+@lru_cache(maxsize=64)
+def _drawn(step: StepFacts) -> int:
+    """Give the bytes of the batch that the step reads."""
+    resized = step_at(step, step.batch)
+    nodes = resized.nodes if resized is not None else ()
+    return sum(tensor.bytes or 0 for node in nodes if node.kind in DATA - {"Placeholder"} for tensor in node.outputs)
+
+
 @lru_cache(maxsize=256)
 def _peak(
     step: StepFacts, batch: int | None, policy: str | None, recompute: tuple[tuple[str, ...], ...] | None = None
@@ -260,12 +273,10 @@ def _peak(
         return None
     if recompute:
         resized = recomputed(resized, recompute, step.layers)
-    peak = _in_pool(step, resized)
     if policy is None or not policy.startswith("mixed_"):
-        return peak
-    half = _in_pool(step, in_half(resized, policy.removeprefix("mixed_"), _sizes_of(step)))
-    sure = peak.high - (peak.high - half.high) * SIXTEEN_BITS
-    return Peak(half.low, max(int(sure), half.high), half.at)
+        return _in_pool(step, resized)
+    # What comes free of 32 bits is twice what 16 ask for: such chunks are split, and nothing of them is lost.
+    return peak_of(in_half(resized, policy.removeprefix("mixed_"), step.layers), step.processor)
 
 
 @lru_cache(maxsize=64)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isqrt, prod
 
 from tf_mem_magic.core.step import Node, Step
-from tf_mem_magic.memory.kernels import FROM_VARIABLE, LISTS, SAME
-from tf_mem_magic.memory.walk import plan_of
+from tf_mem_magic.memory.kernels import FROM_VARIABLE, LISTS, SAME, has_effect
 
 WAYS = ("keeps last", "keeps first", "oldest first")
 """Which of the operations that became ready at once a thread goes on with: the last, the first, or whatever has waited
@@ -37,6 +37,75 @@ _FREE = SAME | FROM_VARIABLE | LISTS | {"Const", "NoOp", "Shape", "ShapeN", "Siz
 
 _events: dict[tuple[int, int, str], tuple[Step, tuple[Event, ...]]] = {}
 _MOST_KEPT = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What running a step needs to know of it.
+
+    ``readers`` counts the reads of each output, ``waiting`` what each operation that runs waits for, and ``after``
+    lists what waits for it.
+    """
+
+    readers: dict[tuple[int, int], int]
+    waiting: dict[int, int]
+    after: dict[int, list[int]]
+
+
+_plans: dict[int, tuple[Step, Plan]] = {}
+_MOST_PLANS = 16
+
+
+def plan_of(step: Step) -> Plan:
+    """Give the plan of a step; the same step is read once."""
+    known = _plans.get(id(step))
+    if known is not None and known[0] is step:
+        return known[1]
+    if len(_plans) >= _MOST_PLANS:
+        _plans.clear()
+    plan = _plan(step)
+    _plans[id(step)] = (step, plan)
+    return plan
+
+
+def _plan(step: Step) -> Plan:
+    needed = needed_in(step)
+    waiting: dict[int, int] = {}
+    after: dict[int, list[int]] = {}
+    for at, node in enumerate(step.nodes):
+        if needed[at]:
+            earlier = {source for source, _ in node.inputs} | {c for c in node.after if needed[c]}
+            waiting[at] = len(earlier)
+            for one in earlier:
+                after.setdefault(one, []).append(at)
+    return Plan(_readers(step, needed), waiting, after)
+
+
+def needed_in(step: Step) -> list[bool]:
+    """Mark the operations that run: those that a result or a side effect needs."""
+    needed = [False] * len(step.nodes)
+    waiting = [node for node, _ in step.results]
+    waiting += [i for i, node in enumerate(step.nodes) if has_effect(node.kind)]
+    while waiting:
+        at = waiting.pop()
+        if not needed[at]:
+            needed[at] = True
+            node = step.nodes[at]
+            waiting += [source for source, _ in node.inputs]
+            waiting += node.after
+    return needed
+
+
+def _readers(step: Step, needed: Sequence[bool]) -> dict[tuple[int, int], int]:
+    """Count the reads of each output."""
+    readers: dict[tuple[int, int], int] = {}
+    for at, node in enumerate(step.nodes):
+        if needed[at]:
+            for source in node.inputs:
+                readers[source] = readers.get(source, 0) + 1
+    for source in step.results:
+        readers[source] = readers.get(source, 0) + 1
+    return readers
 
 
 def events_of(step: Step, threads: int, way: str = WAYS[0]) -> tuple[Event, ...]:

@@ -52,3 +52,11 @@ UPDATES = ("Resource", "Assign")
 def has_effect(kind: str) -> bool:
     """Whether an operation runs even where nobody reads its outputs."""
     return kind in EFFECTS or kind.startswith("ResourceApply") or kind.startswith("ResourceSparseApply")
+
+
+def copies_what_is_read(kind: str) -> bool:
+    """Whether an operation that changes a variable makes a copy of it first where something still reads it.
+
+    (PrepareToUpdateVariable in training_op_helpers.h: what reads a variable has its own buffer.)
+    """
+    return kind in ("AssignAddVariableOp", "AssignSubVariableOp") or kind.startswith("ResourceApply")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tf_mem_magic.core.step import Node, Step, Tensor
-from tf_mem_magic.memory.walk import needed_in
+from tf_mem_magic.memory.executor import needed_in
 
 SMALL_CONSTANT = 1024
 """Bytes up to which constants that are alike are counted once."""

@@ -7,12 +7,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from tf_mem_magic.core.step import Node, Step, Tensor
-from tf_mem_magic.memory.roles import DATA, roles
+from tf_mem_magic.memory.kernels import FROM_VARIABLE
+from tf_mem_magic.memory.roles import DATA, layer_of, roles, scopes_in
 
 _FLOATS = ("float32",)
 
 _IN_32_BITS = re.compile(r"(?:^|/)(?:\w*normalization\w*|moments|batchnorm|compile_loss)/")
 """Names of operations of normalization layers and of the loss that a model is compiled with."""
+
+_GIVEN = DATA | FROM_VARIABLE
+"""Types of operations that give what is in 32 bits: the data, variables."""
+
+_LOSS = re.compile(r"(?:^|/)compile_loss/")
 
 
 def at_batch(steps: Sequence[Step], batch: int, other: int | None, wanted: int, weights: Collection[int] = ()) -> Step:
@@ -98,24 +104,71 @@ def _resized(tensor: Tensor, batch: int, wanted: int) -> Tensor:
     return tensor
 
 
-def in_half(step: Step, dtype: str, weights: Collection[int] = ()) -> Step:
+def in_half(step: Step, dtype: str, layers: Collection[str] = (), body: bool = False) -> Step:
     """Give the step as if all that it computes from the data in 32 bits were of 16.
 
-    Gradients of variables are not, nor is what Keras's normalization layers and losses compute: they cast to 32 bits.
+    What Keras's normalization layers and losses compute is not, nor what the layers do that give the model's outputs,
+    nor the optimizer's updates. Where one of these reads what is in 16 bits, or the other way round, it is cast: a copy
+    of its own that lives as long as the backward pass needs it. So is each weight, which stays a variable of 32.
+
+    Parameters
+    ----------
+    step : Step
+        The step.
+    dtype : str
+        Of 16 bits.
+    layers : collection of str
+        The names of the layers, by which those are known that give the outputs.
+    body : bool
+        It is the body of a loop: what it is given has been cast before.
     """
-    kinds = roles(step)
-    nodes = []
+    given = frozenset(step.given) if body else frozenset[int]()
+    stays = [
+        gives or kind == "updates" or (node.kind in _GIVEN and at not in given) or bool(_IN_32_BITS.search(node.name))
+        for at, (gives, kind, node) in enumerate(zip(_by_output_layers(step, layers), roles(step), step.nodes))
+    ]
+    nodes: list[Node] = []
+    places: list[int] = []
+    casts: dict[tuple[int, int], tuple[int, int]] = {}
     for at, node in enumerate(step.nodes):
-        if kinds[at] == "updates" or node.kind in DATA or _IN_32_BITS.search(node.name):
-            nodes.append(node)
-            continue
-        constant = weights if kinds[at] == "gradients" else ()
-        outputs = tuple(
-            replace(t, dtype=dtype) if t.dtype in _FLOATS and t.bytes not in constant else t for t in node.outputs
-        )
-        nodes.append(replace(node, outputs=outputs))
-    bodies = tuple(in_half(_casting_weights(body, dtype), dtype, weights) for body in step.bodies)
-    return replace(step, nodes=tuple(nodes), bodies=bodies)
+        inputs = []
+        for source, output in node.inputs:
+            read = step.nodes[source].outputs[output]
+            place = (places[source], output)
+            if read.dtype in _FLOATS and stays[source] != stays[at] and read.shape != () and not read.count:
+                if (source, output) not in casts:
+                    cast = replace(read, dtype="float32" if stays[at] else dtype)
+                    nodes.append(Node(f"{node.name}/Cast", "Cast", (place,), (), (cast,), (-1,)))
+                    casts[source, output] = (len(nodes) - 1, 0)
+                place = casts[source, output]
+            inputs.append(place)
+        outputs = node.outputs
+        if not stays[at]:
+            outputs = tuple(replace(t, dtype=dtype) if t.dtype in _FLOATS else t for t in outputs)
+        places.append(len(nodes))
+        after = tuple(places[one] for one in node.after)
+        nodes.append(replace(node, inputs=tuple(inputs), after=after, outputs=outputs))
+    return Step(
+        nodes=tuple(nodes),
+        results=tuple((places[source], output) for source, output in step.results),
+        given=tuple(places[at] for at in step.given),
+        bodies=tuple(in_half(_casting_weights(one, dtype), dtype, layers, True) for one in step.bodies),
+    )
+
+
+def _by_output_layers(step: Step, layers: Collection[str]) -> list[bool]:
+    """Mark the operations of the layers whose outputs the loss reads, their gradients' too."""
+    scopes = scopes_in(step, layers) if layers else {}
+    of = [layer_of(node.name, scopes) if scopes else "" for node in step.nodes]
+    read = (
+        source
+        for node in step.nodes
+        if _LOSS.search(node.name)
+        for source, output in node.inputs
+        if step.nodes[source].outputs[output].dtype in _FLOATS and step.nodes[source].kind != "Const"
+    )
+    outer = {of[source] for source in read if not _LOSS.search(step.nodes[source].name)}.intersection(layers)
+    return [layer in outer for layer in of]
 
 
 def _casting_weights(body: Step, dtype: str) -> Step:

@@ -45,7 +45,7 @@ def temporary_bytes(step: Step, at: int, processor: Processor) -> int:
         return 0
     if node.kind in _REDUCTIONS:
         return _transposed(given[0], node.outputs[0])
-    if node.kind == "MatMul":
+    if node.kind in _PRODUCTS:
         return _in_32_bits(given[0], given[1], node.outputs[0], processor)
     if node.kind == "DepthwiseConv2dNativeBackpropFilter":
         return _a_filter_each(node.outputs[0], given[2])
@@ -65,13 +65,14 @@ _CONVOLUTIONS = frozenset(
     {"Conv2DBackpropFilter", "Conv2DBackpropInput", "Conv3DBackpropFilterV2", "Conv3DBackpropInputV2"}
 )
 _BY_ONEDNN = _CONVOLUTIONS | {"DepthwiseConv2dNativeBackpropFilter", "MaxPoolGrad"}
+_PRODUCTS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"})
 _REDUCTIONS = frozenset({"Sum", "Mean", "Max", "Min", "Prod"})
 _KINDS = {
     **dict.fromkeys(_CONVOLUTIONS, 3),
     "DepthwiseConv2dNativeBackpropFilter": 3,
     "MaxPoolGrad": 3,
     **dict.fromkeys(_REDUCTIONS, 1),
-    "MatMul": 2,
+    **dict.fromkeys(_PRODUCTS, 2),
 }
 """Kinds of operations that may have temporaries, and how many inputs tell them."""
 

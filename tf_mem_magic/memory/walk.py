@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tf_mem_magic.core.step import Node, Step
+from tf_mem_magic.memory.executor import plan_of
 from tf_mem_magic.memory.kernels import (
     FORWARDS,
     FROM_VARIABLE,
@@ -14,7 +15,7 @@ from tf_mem_magic.memory.kernels import (
     LASTING,
     LISTS,
     SAME,
-    has_effect,
+    copies_what_is_read,
 )
 from tf_mem_magic.memory.loops import follow, pushes_the_same
 
@@ -52,6 +53,8 @@ class Walk:
         self.alive: dict[int, Buffer] = {}
         self.bytes = 0
         self.unknown = 0
+        self._read: dict[int, Buffer] = {}
+        self._contents: dict[int, int] = {}
         self._of: dict[tuple[int, int], tuple[int, ...]] = {}
         self._made = 0
         self._clock = 0
@@ -134,6 +137,7 @@ class Walk:
         if passes_on:
             return [], []
         taken = []
+        taken += [self._read[one].size for _, one in self._to_copy(node)]
         for output, tensor in enumerate(node.outputs):
             size = tensor.bytes
             if not size or kind in FROM_VARIABLE or not self.readers.get((at, output)):
@@ -151,14 +155,16 @@ class Walk:
     def _allocate(self, at: int) -> None:
         node = self.step.nodes[at]
         lasting = node.kind in LASTING
+        self._copy_on_write(node)
         for i in range(len(node.outputs)):
             readers = self.readers.get((at, i), 0)
             held = self._buffers(at, node, i)
             self._of[at, i] = held
             for one in held:
-                buffer = self.alive[one]
-                buffer.users += readers
-                buffer.lasting = buffer.lasting or lasting
+                buffer = self._buffer(one)
+                if buffer is not None:
+                    buffer.users += readers
+                    buffer.lasting = buffer.lasting or lasting
             if not readers and not lasting:
                 for one in held:
                     self._drop_if_unused(one)
@@ -166,22 +172,64 @@ class Walk:
     def _release(self, at: int) -> None:
         for source in self.step.nodes[at].inputs:
             for one in self._of.get(source, ()):
-                if one in self.alive:
-                    self.alive[one].users -= 1
+                buffer = self._buffer(one)
+                if buffer is not None:
+                    buffer.users -= 1
                     self._drop_if_unused(one)
 
+    def _buffer(self, one: int) -> Buffer | None:
+        return self.alive.get(one) or self._read.get(one)
+
     def _drop_if_unused(self, one: int) -> None:
-        buffer = self.alive[one]
-        if buffer.users <= 0 and not buffer.lasting:
+        buffer = self._buffer(one)
+        if buffer is None or buffer.users > 0 or buffer.lasting:
+            return
+        if self._read.pop(one, None) is None:
             del self.alive[one]
             self.bytes -= buffer.size * buffer.count
             self.released(one, buffer)
+
+    def _variable(self, source: tuple[int, int]) -> int:
+        """Give the operation that gives a variable's handle."""
+        node = self.step.nodes[source[0]]
+        while node.kind in SAME and node.inputs:
+            source = node.inputs[min(source[1], len(node.inputs) - 1)]
+            node = self.step.nodes[source[0]]
+        return source[0]
+
+    def _read_of(self, at: int, node: Node) -> tuple[int, ...]:
+        """Find or make what stands for a variable's own buffer while something reads it; it takes nothing."""
+        size = node.outputs[0].bytes if node.outputs else None
+        if not size or not node.inputs:
+            return ()
+        variable = self._variable(node.inputs[0])
+        one = self._contents.get(variable, 0)
+        if one not in self._read:
+            self._made += 1
+            one = self._contents[variable] = self._made
+            self._read[one] = Buffer(size, at, 0)
+        return (one,)
+
+    def _to_copy(self, node: Node) -> list[tuple[int, int]]:
+        """List the variables that an operation changes while they are read, and what stands for their buffers."""
+        if not self._read or not copies_what_is_read(node.kind):
+            return []
+        found = ((variable, self._contents.get(variable, 0)) for variable in map(self._variable, node.inputs))
+        return [(variable, one) for variable, one in found if one in self._read]
+
+    def _copy_on_write(self, node: Node) -> None:
+        """Let an operation change variables in copies where something reads them: what is read stays until then."""
+        for variable, one in self._to_copy(node):
+            del self._contents[variable]
+            buffer = self.alive[one] = self._read.pop(one)
+            self.bytes += buffer.size
+            self.allocated(one, buffer)
 
     def _buffers(self, at: int, node: Node, output: int) -> tuple[int, ...]:
         """Find or make the buffers of one output."""
         kind = node.kind
         if kind in FROM_VARIABLE:
-            return ()
+            return self._read_of(at, node) if kind == "ReadVariableOp" else ()
         if node.body is not None:
             return self._loop_result(at, node, output)
         shared = node.shares[output] if node.shares else -1
@@ -247,75 +295,6 @@ class Walk:
         if tensor.count:
             return (*given, self._make(at, output, size, tensor.count))
         return (self._make(at, output, size),)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What running a step needs to know of it.
-
-    ``readers`` counts the reads of each output, ``waiting`` what each operation that runs waits for, and ``after``
-    lists what waits for it.
-    """
-
-    readers: dict[tuple[int, int], int]
-    waiting: dict[int, int]
-    after: dict[int, list[int]]
-
-
-_plans: dict[int, tuple[Step, Plan]] = {}
-_MOST_PLANS = 16
-
-
-def plan_of(step: Step) -> Plan:
-    """Give the plan of a step; the same step is read once."""
-    known = _plans.get(id(step))
-    if known is not None and known[0] is step:
-        return known[1]
-    if len(_plans) >= _MOST_PLANS:
-        _plans.clear()
-    plan = _plan(step)
-    _plans[id(step)] = (step, plan)
-    return plan
-
-
-def _plan(step: Step) -> Plan:
-    needed = needed_in(step)
-    waiting: dict[int, int] = {}
-    after: dict[int, list[int]] = {}
-    for at, node in enumerate(step.nodes):
-        if needed[at]:
-            earlier = {source for source, _ in node.inputs} | {c for c in node.after if needed[c]}
-            waiting[at] = len(earlier)
-            for one in earlier:
-                after.setdefault(one, []).append(at)
-    return Plan(_readers(step, needed), waiting, after)
-
-
-def needed_in(step: Step) -> list[bool]:
-    """Mark the operations that run: those that a result or a side effect needs."""
-    needed = [False] * len(step.nodes)
-    waiting = [node for node, _ in step.results]
-    waiting += [i for i, node in enumerate(step.nodes) if has_effect(node.kind)]
-    while waiting:
-        at = waiting.pop()
-        if not needed[at]:
-            needed[at] = True
-            node = step.nodes[at]
-            waiting += [source for source, _ in node.inputs]
-            waiting += node.after
-    return needed
-
-
-def _readers(step: Step, needed: Sequence[bool]) -> dict[tuple[int, int], int]:
-    """Count the reads of each output."""
-    readers: dict[tuple[int, int], int] = {}
-    for at, node in enumerate(step.nodes):
-        if needed[at]:
-            for source in node.inputs:
-                readers[source] = readers.get(source, 0) + 1
-    for source in step.results:
-        readers[source] = readers.get(source, 0) + 1
-    return readers
 
 
 def _rank(order: str, at: int, clock: int) -> int:

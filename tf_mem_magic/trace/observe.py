@@ -15,7 +15,7 @@ from typing import Any
 
 from tf_mem_magic.core.facts import BatchSeen
 from tf_mem_magic.core.recording import Recording
-from tf_mem_magic.core.step import Processor, StepFacts, pack
+from tf_mem_magic.core.step import OF_GRAPH, Processor, StepFacts, pack
 from tf_mem_magic.diagnose.errortext import read_error
 from tf_mem_magic.facts import names
 from tf_mem_magic.facts.frames import chain_of, local_names
@@ -283,5 +283,5 @@ def _keras(
         if inner.dtype.name == "resource" and id(outer) not in found:
             size = captured_bytes(inner)
             if size:
-                found[id(outer)] = ("weights", "variables of the step", size)
+                found[id(outer)] = ("weights", OF_GRAPH, size)
     return tuple(found.values())[:MOST_VARIABLES], tuple(layers.items()), tuple(optimizers)

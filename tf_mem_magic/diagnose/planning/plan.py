@@ -8,7 +8,7 @@ from statistics import fmean, median
 
 from tf_mem_magic.core.step import Node, Processor, Step
 from tf_mem_magic.core.units import size
-from tf_mem_magic.diagnose.expected import AGAIN, BELOW, SIXTEEN_BITS, above
+from tf_mem_magic.diagnose.expected import AGAIN, BELOW, above
 from tf_mem_magic.diagnose.planning.values import Ahead, Place, Plan, Row
 from tf_mem_magic.memory.any_batch import AnyBatch, Line, any_batch
 from tf_mem_magic.memory.pooled import executed_in_pool
@@ -117,7 +117,7 @@ class _Walked:
         """Give the step as it is computed under a policy, with blocks that are computed again in the backward pass."""
         key = policy, blocks
         if key not in self._steps:
-            steps = (in_half(step, policy) if policy else step for step in self.ahead.steps)
+            steps = (in_half(step, policy, self.ahead.layers) if policy else step for step in self.ahead.steps)
             groups = tuple((block,) for block in blocks)
             self._steps[key] = tuple(recomputed(step, groups, self.ahead.layers) for step in steps)
         return self._steps[key]
@@ -131,8 +131,11 @@ class _Walked:
         return self._peaks[key]
 
     def rounding(self, policy: str, blocks: tuple[str, ...], processor: Processor | None) -> float:
-        """Give by how much the chunks of the step are larger than what is asked for, where its pool is known."""
-        if processor is None:
+        """Give by how much the chunks of the step are larger than what is asked for, where its pool is known.
+
+        Those of 16 bits are not: what comes free of 32 is twice as large, and is split.
+        """
+        if processor is None or policy:
             return 1.0
         key = policy, blocks, processor
         if key not in self._rounding:
@@ -150,8 +153,8 @@ def _bounds(walked: _Walked, change: _Change, cpu: bool) -> Bounds:
     ahead = walked.ahead
     processor = ahead.processor if cpu else None
     steps = walked.steps(change.policy, change.blocks)
-    peaks, whole = (walked.peaks(policy, change.blocks, processor) for policy in (change.policy, ""))
-    rounding, plain = (walked.rounding(policy, change.blocks, processor) for policy in (change.policy, ""))
+    peaks = walked.peaks(change.policy, change.blocks, processor)
+    rounding = walked.rounding(change.policy, change.blocks, processor)
     unsplit = _line(ahead, [_largest_tensor(step) for step in steps])
     stays = ahead.weights + (ahead.slots if change.slots is None else change.slots * ahead.trainable)
     stays += ahead.trainable if change.parts > 1 else 0
@@ -160,9 +163,6 @@ def _bounds(walked: _Walked, change: _Change, cpu: bool) -> Bounds:
         samples = -(-batch // change.parts)
         peak = peaks.peak(samples)
         low, high = int(peak.low * rounding), int(peak.high * rounding)
-        if change.policy:
-            full = int(whole.peak(samples).high * plain)
-            high = max(int(full - (full - high) * SIXTEEN_BITS), high)
         data = ahead.data * samples
         # Where nothing was measured one chunk at the least may be larger than what was asked for, by as much again.
         slack = min(unsplit.at + unsplit.slope * (samples - ahead.batch), MOST_UNSPLIT) if processor is None else 0
