@@ -126,3 +126,46 @@ def test_batches_of_another_size_than_the_call_says_are_left_alone():
     found = found_in("model.fit(train, steps_per_epoch=10)", MAKER, "train = rows(files, 32)")
     assert not isinstance(found, BatchFound)
     assert found.reason == "the cell seems to say 32, but Keras used batches of 64"
+
+
+ITERATORS = "train = gen.flow_from_directory(a, batch_size=64)\nval = gen.flow_from_directory(b, batch_size=64)"
+
+
+@pytest.mark.parametrize(
+    ("source", "changed"),
+    [
+        ("model.fit(train, steps_per_epoch=N, validation_data=val, validation_steps=V)", ("2 * N", "2 * V")),
+        ("model.fit(x, y, validation_data=val, validation_steps=V)", ("validation_steps=2 * V",)),
+        ("model.fit(train, steps_per_epoch=7, validation_data=other, validation_steps=V)", ("=14", "_steps=V")),
+        ("model.evaluate(val, steps=M)", ("steps=2 * M",)),
+        ("model.fit(other, steps_per_epoch=7, validation_data=other, validation_steps=V)", ("=7", "_steps=V")),
+    ],
+)
+def test_iterators_that_stay_smaller_are_counted_anew_in_the_whole_cell_and_said(source, changed):
+    cell = read_cell(f"model.fit(train, steps_per_epoch=9, validation_data=val, validation_steps=4)\n{source}")
+    assert isinstance(cell, PythonCell)
+    data = tuple(DatasetFacts(name, "PyDataset", 64) for name in ("train", "val"))
+    seen = (BatchSeen("fit", 64, "PyDataset"),)
+    facts = Facts(models=(ModelFacts("model"),), datasets=data, batches=seen, earlier_cells=(ITERATORS,))
+    found = find_batch(cell, facts, frozenset({1}))
+    assert isinstance(found, BatchFound), found
+    source, notes = set_batch(found, 32)
+    lines = source.splitlines()
+    assert lines[:2] == ["train.batch_size = 32", "val.batch_size = 32"]
+    assert "steps_per_epoch=18, validation_data=val, validation_steps=8" in lines[2]
+    assert all(part in lines[3] for part in changed)
+    assert notes[0].startswith("`train` and `val` keep their smaller batches")
+
+
+def test_without_a_number_of_steps_nothing_is_said_of_what_stays():
+    cell = read_cell("model.fit(train)")
+    assert isinstance(cell, PythonCell)
+    facts = Facts(
+        models=(ModelFacts("model"),),
+        datasets=(DatasetFacts("train", "PyDataset", 64),),
+        batches=(BatchSeen("fit", 64, "PyDataset"),),
+        earlier_cells=(ITERATORS,),
+    )
+    found = find_batch(cell, facts, frozenset({1}))
+    assert isinstance(found, BatchFound), found
+    assert set_batch(found, 32) == ("train.batch_size = 32\nmodel.fit(train)", ())

@@ -9,7 +9,7 @@ from dataclasses import replace
 from tf_mem_magic.notebook.batch.datasets import COUNTS, chain_of, trace
 from tf_mem_magic.notebook.batch.earlier_data import size_then
 from tf_mem_magic.notebook.batch.generators import made_by
-from tf_mem_magic.notebook.batch.steps import Steps, divisors, find_steps, first_argument, follows
+from tf_mem_magic.notebook.batch.steps import Steps, argument, divisors, find_steps, first_argument, follows
 from tf_mem_magic.notebook.follow.entries import double_star
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.other_uses import is_drawn
@@ -328,11 +328,13 @@ def steps_beside(reader: Reader, setting: Setting, call: ast.Call | None) -> tup
     found: list[Steps] = []
     for other in reader.calls_of(*KERAS) if setting.names else ():
         extra = double_star(reader, other)
-        data = None if isinstance(extra, Unknown) else first_argument(other, extra)
-        if other is call or isinstance(extra, Unknown) or data is None or not _is_of(reader, data, setting):
+        if other is call or isinstance(extra, Unknown):
             continue
-        steps = find_steps(reader, other, extra, setting)
-        found += [one for one in steps if one.name != "validation_steps" and (one.value is not None or one.stays)]
+        data, validated = first_argument(other, extra), argument(other, extra, "validation_data", None)
+        of_it = data is not None and _is_of(reader, data, setting)
+        own = {"validation_steps": validated is not None and _is_of(reader, validated, setting)}
+        steps = find_steps(reader, other, extra, setting) if of_it or any(own.values()) else ()
+        found += [one for one in steps if own.get(one.name, of_it) and (one.value is not None or one.stays)]
     return tuple(found)
 
 

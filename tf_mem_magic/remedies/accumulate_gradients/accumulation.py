@@ -23,7 +23,7 @@ from tf_mem_magic.notebook.text.ranges import CellEdit
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.guards import Check
 from tf_mem_magic.remedies._engine.question import Ask
-from tf_mem_magic.remedies.accumulate_gradients.compared import compares_samples
+from tf_mem_magic.remedies.accumulate_gradients.compared import bent_mean, compares_samples
 from tf_mem_magic.remedies.smaller_batch.asked import STATEFUL, failing_lines, models_in
 
 ARGUMENT = "gradient_accumulation_steps"
@@ -199,6 +199,9 @@ def check_a_mean(ask: Ask, found: BatchFound) -> None:
         raise RefusedError(
             "the loss seems to compare the samples of a batch with each other: the mean of parts is not the whole"
         )
+    bent = next((name for text in texts if (name := bent_mean(ask.notebook, text))), "")
+    if bent:
+        raise RefusedError(f"`{bent}` computes with a sum over the whole batch: the mean of parts is not the whole")
 
 
 @functools.lru_cache(maxsize=256)

@@ -34,6 +34,56 @@ def compares_samples(notebook: Notebook, text: str) -> bool:
     return not names <= {defined for name in names for defined in _each_alone(notebook, name)}
 
 
+_LOSS = re.compile(r"(?:\bloss\s*=|\bcompile\([^()]*(?:\([^()]*\))?,)\s*([A-Za-z_]\w*)\s*[,)]")
+_BENDS = frozenset("sqrt rsqrt log log1p log10 exp pow reciprocal divide divide_no_nan".split())
+_MEANS = frozenset("mean reduce_mean sum reduce_sum".split())
+_COUNTS = re.compile(r"(?i)mask|weight|count|valid|shape|size|len")
+_DEEPEST = 3
+
+
+def bent_mean(notebook: Notebook, text: str) -> str:
+    """Name a loss of the notebook that computes with a mean or a sum over the samples of a batch; empty: none does.
+
+    A root of a mean, or a quotient of two sums (F1, R²), of the parts of a batch does not average to that of the whole.
+    """
+    return next((m[1] for m in _LOSS.finditer(text) if _bends(notebook, m[1], 0)), "")
+
+
+def _bends(notebook: Notebook, name: str, depth: int) -> bool:
+    function = notebook.function(name)
+    if function is None or not isinstance(function.node, ast.FunctionDef) or depth > _DEEPEST:
+        return False
+    nodes = [node for statement in function.node.body for node in ast.walk(statement)]
+    sums: set[str] = set()
+    for _ in range(2):  # a name may be computed of one that stands below in this order
+        for node in nodes:
+            if isinstance(node, ast.Assign) and _holds_a_sum(node.value, sums):
+                sums |= {n.id for target in node.targets for n in ast.walk(target) if isinstance(n, ast.Name)}
+    if any(_bends_it(node, sums) for node in nodes):
+        return True
+    called = {n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    return any(_bends(notebook, one, depth + 1) for one in sorted(called - {name}))
+
+
+def _bends_it(node: ast.AST, sums: set[str]) -> bool:
+    if isinstance(node, ast.Call) and called_name(node) in _BENDS:
+        parts = node.args[-1:] if called_name(node).startswith("divide") else node.args[:1]
+        return any(_holds_a_sum(part, sums) and not _COUNTS.search(ast.unparse(part)) for part in parts)
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, (ast.Div, ast.Pow)):
+        return False
+    part = node.right if isinstance(node.op, ast.Div) else node.left
+    return _holds_a_sum(part, sums) and not _COUNTS.search(ast.unparse(part))
+
+
+def _holds_a_sum(expr: ast.expr, sums: set[str]) -> bool:
+    """Tell whether a value is computed of a mean or a sum over the samples of a batch."""
+    return any(
+        (isinstance(n, ast.Name) and n.id in sums)
+        or (isinstance(n, ast.Call) and called_name(n) in _MEANS and not _is_within_a_sample(n))
+        for n in ast.walk(expr)
+    )
+
+
 def _whole(text: str, found: re.Match[str]) -> str:
     """Give the name of which a part was found."""
     return next((m[0] for m in _NAME.finditer(text) if m.start() <= found.start() < found.end() <= m.end()), "")
