@@ -62,3 +62,60 @@ def test_a_model_that_counts_on_nothing_validates_on_what_it_has():
     found = found_in("model = keras.Sequential([keras.layers.Dense(1)])\n", "", TRAIN)
     assert isinstance(found, BatchFound), found
     assert any(note.startswith("The validation data keep their batch size") for note in found.notes)
+
+
+LOOP = "for e in range(3):\n    for x, y in train:\n        step(x, y)\n"
+STEP = "@tf.function\ndef step(x, y):\n    with tf.GradientTape() as t:\n        l = loss(y, model(x))\n    opt.apply_gradients(zip(t.gradient(l, v), v))"
+TEST = "@tf.function\ndef compute(x, y):\n    return loss(y, model(x, training=False))"
+
+
+def looped(code, line=3, data=(TRAIN, VAL), earlier=(STEP, TEST)):
+    cell = read_cell(code)
+    assert isinstance(cell, PythonCell)
+    facts = replace(
+        FACTS, datasets=data, read_elsewhere=(), used=(), earlier_cells=("import tensorflow as tf", *earlier)
+    )
+    found = find_batch(cell, facts, frozenset({line}))
+    assert isinstance(found, BatchFound), found
+    return set_batch(found, 32)
+
+
+@pytest.mark.parametrize(
+    ("after", "changed"),
+    [
+        ("    for x, y in val:\n        metric(compute(x, y))", "for x, y in val.rebatch(32)"),
+        ("    for i, (x, y) in enumerate(val):\n        metric.update_state(y, model(x))", "enumerate(val.rebatch(32)"),
+        ("for b in val:\n    print(loss(b[1], model(b[0])))", "for b in val.rebatch(32)"),
+        ("for x, y in tqdm(val):\n    total += float(compute(x, y))", "tqdm(val.rebatch(32)"),
+    ],
+)
+def test_a_loop_that_validates_beside_the_training_gets_batches_as_small(after, changed):
+    source, notes = looped(LOOP + after)
+    assert "for x, y in train.rebatch(32)" in source
+    assert changed in source
+    assert "The loop over `val`, which trains nothing, gets batches that are as small." in notes
+
+
+@pytest.mark.parametrize(
+    ("after", "data"),
+    [
+        # It trains, or may; it runs only when it is called; its batches are as small already; there is no data set.
+        ("    for x, y in val:\n        step(x, y)", (TRAIN, VAL)),
+        ("    for x, y in val:\n        fine_tune(x, y)", (TRAIN, VAL)),
+        ("def later():\n    for x, y in val:\n        compute(x, y)", (TRAIN, VAL)),
+        ("    for x, y in val:\n        compute(x, y)", (TRAIN, replace(VAL, batch=16))),
+        ("    for x, y in val:\n        compute(x, y)", (TRAIN,)),
+        ("    for name in names:\n        print(name)", (TRAIN, VAL)),
+    ],
+)
+def test_other_loops_stay_as_they_are(after, data):
+    source, notes = looped(LOOP + after, data=data)
+    assert source.split("step(x, y)\n", 1)[1] == after
+    assert not any("trains nothing" in note for note in notes)
+
+
+def test_where_the_validation_ran_out_the_training_keeps_its_batches():
+    code = LOOP + "    for x, y in val:\n        metric(compute(x, y))"
+    source, _ = looped(code, line=5)
+    assert "in val.rebatch(32)" in source
+    assert "for x, y in train:\n" in source

@@ -15,7 +15,10 @@ _TRAINS = frozenset(
     "GradientTape fit train_on_batch apply_gradients minimize gradient gradients jacobian train_step apply "
     "assign assign_add assign_sub update_state_and_train".split()
 )
-_MAY_TRAIN = re.compile(r"(?i)train|step|fit|learn|update|optim|backward|epoch|adapt")
+_MAY_TRAIN = re.compile(r"(?i)train|step|fit|learn|update|optim|backward|epoch|adapt|tun(?:e|ing)")
+_COUNTS = frozenset({"update_state", "reset_state", "reset_states"})
+"""Methods of metrics."""
+
 _INFERS = frozenset({"predict", "predict_on_batch", "test_on_batch", "evaluate"})
 
 
@@ -96,6 +99,16 @@ def _is_other(reader: Reader, call: ast.Call) -> bool:
 
 def only_infers(reader: Reader, regions: Iterable[ast.stmt]) -> bool:
     """Tell whether the code of ``regions`` surely infers and trains nothing, through the functions that it calls."""
+    return _infers(reader, regions) is True
+
+
+def trains_nothing(reader: Reader, regions: Iterable[ast.stmt]) -> bool:
+    """Tell whether the code of ``regions`` surely trains nothing, whatever else it does."""
+    return _infers(reader, regions) is not None
+
+
+def _infers(reader: Reader, regions: Iterable[ast.stmt]) -> bool | None:
+    """Tell whether code infers; None where it may train."""
     seen: set[str] = set()
     queue: list[ast.AST] = list(regions)
     infers = False
@@ -103,19 +116,19 @@ def only_infers(reader: Reader, regions: Iterable[ast.stmt]) -> bool:
         for node in ast.walk(queue.pop()):
             if isinstance(node, ast.keyword) and node.arg == "training":
                 if not (isinstance(node.value, ast.Constant) and node.value.value is False):
-                    return False
+                    return None
                 infers = True
             if not isinstance(node, ast.Call):
                 continue
             name = called_name(node)
             if name in _TRAINS:
-                return False
+                return None
             infers = infers or name in _INFERS or _is_model(reader, node.func)
             function = reader.notebook.function(name) if isinstance(node.func, ast.Name) and name else None
             if function is not None and name not in seen:
                 queue.append(function.node)
-            elif function is None and _MAY_TRAIN.search(name):
-                return False
+            elif function is None and name not in _COUNTS and _MAY_TRAIN.search(name):
+                return None
             seen.add(name)
     return infers
 

@@ -171,10 +171,10 @@ def _of_loop(reader: Reader, loop: ast.For | ast.AsyncFor | ast.While) -> Settin
     nexts = nexts or [n for n in inside if draws_a_batch(reader, n)]
     if isinstance(loop, ast.While):
         return _first_trace(reader, nexts)
-    source = _gone_through(loop.iter)
+    source = gone_through(loop.iter)
     named = reader.reaching(source) if isinstance(source, ast.Name) else None
     if named is not None and named.value is not None:
-        numbers = _gone_through(named.value)
+        numbers = gone_through(named.value)
         source = numbers if isinstance(numbers, ast.Call) and called_name(numbers) in ("range", "trange") else source
     if isinstance(source, ast.Call) and called_name(source) in ("range", "trange"):
         if len(source.args) == 3 and isinstance(loop.target, ast.Name):
@@ -190,7 +190,7 @@ def _of_loop(reader: Reader, loop: ast.For | ast.AsyncFor | ast.While) -> Settin
     return traced if isinstance(traced, (Setting, Unknown)) else None
 
 
-def _gone_through(source: ast.expr) -> ast.expr:
+def gone_through(source: ast.expr) -> ast.expr:
     """Give what a loop goes through behind ``enumerate``, a progress bar and the like."""
     while isinstance(source, ast.Call) and called_name(source) in _AROUND and source.args:
         if called_name(source) == "trange":

@@ -21,7 +21,7 @@ from tf_mem_magic.notebook.batch.keras_call import is_another, setting_of_an_ear
 from tf_mem_magic.notebook.batch.methods import behind_a_method
 from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.batch.steps import Steps, argument, find_divisors, find_steps, first_argument
-from tf_mem_magic.notebook.batch.validation import Validation, find_validation
+from tf_mem_magic.notebook.batch.validation import Validation, find_validating_loops, find_validation
 from tf_mem_magic.notebook.follow.entries import double_star
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
 from tf_mem_magic.notebook.follow.resolve import default_argument
@@ -65,9 +65,11 @@ def find_batch(
     setting = with_all_that_count_on_it(reader, looped.setting, None)
     if isinstance(setting, Unknown):
         return setting
-    slots = with_counts(reader, setting.slots, setting.names)
+    beside = find_validating_loops(reader, setting)
+    slots = with_counts(reader, setting.slots, setting.names, beside.slots)
     if isinstance(slots, Unknown):
         return slots
+    validated = with_counts(reader, beside.slots, setting.names, slots)
     return _checked(
         reader,
         BatchFound(
@@ -77,8 +79,10 @@ def find_batch(
             per_replica=setting.per_replica,
             names=setting.names,
             notes=setting.notes,
-            imports=setting.imports,
+            imports=tuple(dict.fromkeys((*setting.imports, *beside.imports))),
             infers=looped.infers,
+            validation=() if isinstance(validated, Unknown) else validated,
+            validation_notes=beside.notes,
             same_steps=setting.same_steps,
         ),
     )

@@ -1,11 +1,14 @@
-"""How the data that ``fit`` validates on are batched."""
+"""How the data are batched that ``fit``, or a loop beside the one that trains, validates on."""
 
 from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
 
+from tf_mem_magic.notebook.batch.consumers import trains_nothing
+from tf_mem_magic.notebook.batch.counts import with_loop_counts
 from tf_mem_magic.notebook.batch.datasets import Arrays, Traced, trace
+from tf_mem_magic.notebook.batch.loops import gone_through
 from tf_mem_magic.notebook.batch.steps import argument
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
 from tf_mem_magic.notebook.follow.resolve import resolve
@@ -34,6 +37,41 @@ class Validation:
     batch: int | None = None
     imports: tuple[str, ...] = ()
     setting: Setting | None = None
+
+
+def find_validating_loops(reader: Reader, setting: Setting) -> Validation:
+    """Find the loops beside the failing one that go over data with a batch size of their own, and train nothing.
+
+    They run with the change too, after the training: where their batches stay, those may be what runs out then.
+    """
+    found: list[Setting] = []
+    names: list[str] = []
+    for loop in (node for node in reader.nodes if isinstance(node, ast.For)):
+        if not _runs_beside(reader, loop) or not trains_nothing(reader, loop.body):
+            continue
+        source = gone_through(loop.iter)
+        traced = trace(reader, source)
+        counted = with_loop_counts(reader, loop, traced) if isinstance(traced, Setting) else traced
+        if isinstance(counted, Setting) and not counted.per_replica and not counted.same_steps:
+            found.append(counted)
+            names.append(f"`{reader.written(source)}`")
+    slots = tuple(dict.fromkeys(slot for one in found for slot in one.slots if slot not in setting.slots))
+    if not slots:
+        return Validation()
+    told = " and ".join(dict.fromkeys(names))
+    notes = (f"The loop over {told}, which trains nothing, gets batches that are as small.",)
+    return Validation(slots, notes, imports=tuple(line for one in found for line in one.imports))
+
+
+def _runs_beside(reader: Reader, loop: ast.For) -> bool:
+    """Whether a loop runs in the code that failed, and is not around it."""
+    if not reader.lines or reader.covers(loop) or any(isinstance(up, _SCOPES) for up in reader.scopes.up(loop)):
+        return False
+    inner = (one for one in ast.walk(loop) if isinstance(one, ast.For) and one is not loop)
+    return not any(isinstance(one.iter, ast.expr) and reader.covers(one) for one in inner)
+
+
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
 def find_validation(reader: Reader, call: ast.Call, extra: ast.expr | None, setting: Setting) -> Validation:
