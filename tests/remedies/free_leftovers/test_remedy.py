@@ -103,6 +103,25 @@ def test_a_name_that_the_cell_speaks_of_stays(source):
     assert isinstance(ask(source, values=(tensor("old"),)), Declined)
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        "out = base.get_layer('mixed7').output\nnet = keras.Model(base.input, layers.Dense(1)(out))",
+        "net = keras.Sequential([*base.layers[:3], layers.Dense(1)])",
+        "features = base.layers[4].output\nhead = layers.Flatten()(features)\nnet = keras.Model(base.inputs, head)",
+        "nets = {'small': keras.Model(base.input, base.layers[2].output)}\nnet = nets['small']",
+    ],
+)
+def test_of_what_the_model_was_cut_from_it_is_said_that_it_cannot_go_alone(made):
+    """The paragraph names it as what earlier cells left: that no name was found would contradict it."""
+    parts = (Part("earlier", 64 * MIB, "names", ("base",)),)
+    cells = ("import keras\nfrom keras import layers\nbase = keras.applications.InceptionV3()", made)
+    models = (model("net", steps=1), model("base"))
+    answer = ask("net.fit(x, y)", models=models, earlier_cells=cells, breakdown=parts)
+    assert isinstance(answer, Declined)
+    assert answer.reason.startswith("`base`: what this cell uses was made of it, and keeps it in memory")
+
+
 def test_a_model_that_the_cell_trained_stays_whatever_reached_it():
     answer = ask("train()", models=(model("net", steps=3), model("old")))
     assert ["old"] == let_go(answer)

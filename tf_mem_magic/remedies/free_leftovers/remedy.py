@@ -57,10 +57,10 @@ def propose(ask: Ask) -> Proposal | Declined:
     assert diagnosis is not None  # its guard
     if hidden := hidden_use(ask.cell, ask.facts.functions):
         raise RefusedError(f"the cell reaches names in a way that cannot be followed: `{hidden}`")
-    found = _leftovers(ask, diagnosis)
+    found, needed = _leftovers(ask, diagnosis)
     if not found:
         again = _run_again(context, diagnosis)
-        return again or Declined(KEY, TITLE, _nothing(context, diagnosis))
+        return again or Declined(KEY, TITLE, _nothing(context, diagnosis, needed))
     if ask.picked is not None:
         picked = [one for one in found if one.name in ask.picked]
         if not picked:
@@ -74,8 +74,11 @@ def propose(ask: Ask) -> Proposal | Declined:
     return Declined(KEY, TITLE, reason, "", proposal) if reason else proposal
 
 
-def _leftovers(ask: Ask, diagnosis: Diagnosis) -> list[_Leftover]:
-    """List what earlier cells hold on the full device and the cell does not need, largest first."""
+def _leftovers(ask: Ask, diagnosis: Diagnosis) -> tuple[list[_Leftover], frozenset[str]]:
+    """List what earlier cells hold on the full device and the cell does not need, largest first.
+
+    The names that it may need are given too.
+    """
     facts, recording, cell = ask.facts, ask.recording, ask.cell
     places = {diagnosis.device}
     if diagnosis.device == "host" and recording.get("allocator:CPU:0") is None:
@@ -104,7 +107,7 @@ def _leftovers(ask: Ask, diagnosis: Diagnosis) -> list[_Leftover]:
             (*before.trained, *trained),
         )
     large = sorted((one for one in found.values() if one.bytes >= SMALLEST), key=lambda one: -one.bytes)
-    return large[:MOST_NAMES]
+    return large[:MOST_NAMES], needed
 
 
 def _let_go(cell: PythonCell) -> set[str]:
@@ -134,8 +137,14 @@ def _root(name: str) -> str:
 _UNNAMED = "a rerun collects garbage first, and a restart frees them"
 
 
-def _nothing(context: Context, diagnosis: Diagnosis) -> str:
+def _nothing(context: Context, diagnosis: Diagnosis, needed: frozenset[str]) -> str:
     earlier = next((part for part in diagnosis.breakdown if part.kind == "earlier"), None)
+    built = [] if earlier is None else [name for name in earlier.names if _root(name) in needed]
+    if earlier is not None and built and earlier.bytes >= SMALLEST:
+        return (
+            f"{' and '.join(f'`{name}`' for name in built[:2])}: what this cell uses was made of it, and keeps it in "
+            "memory, whether that is used or not"
+        )
     if earlier is not None and not earlier.names and earlier.bytes >= SMALLEST:
         held = size(earlier.bytes)
         if find_leftovers(context.recording, diagnosis.device).maybe_used:
