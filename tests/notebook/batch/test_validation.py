@@ -119,3 +119,23 @@ def test_where_the_validation_ran_out_the_training_keeps_its_batches():
     source, _ = looped(code, line=5)
     assert "in val.rebatch(32)" in source
     assert "for x, y in train:\n" in source
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        ("len(val)", "print(total / (2 * (len(val))))"),
+        ("val_steps", "print(total / (2 * val_steps))"),
+        ("seen", "print(total / seen)"),
+        # Of other numbers it is not known: the loop stays as it is.
+        ("4", None),
+        ("float(len(val))", None),
+        ("lots", None),
+    ],
+)
+def test_a_mean_over_the_batches_of_the_validation_stays_a_mean(count, told):
+    sums = "    total = seen = 0.0\n    for x, y in val:\n        total += float(compute(x, y))\n        seen += 1\n"
+    source, _ = looped(f"{LOOP}{sums}    print(total / {count})", earlier=(STEP, TEST, "val_steps = len(val)"))
+    assert "for x, y in train.rebatch(32)" in source
+    assert ("in val.rebatch(32)" in source) is (told is not None)
+    assert source.endswith(told or f"print(total / {count})")

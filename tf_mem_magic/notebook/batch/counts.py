@@ -265,14 +265,14 @@ def means_over_batches(reader: Reader, setting: Setting) -> tuple[Slot, ...]:
     quotients = [n for n in reader.nodes if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div)]
     found: list[Slot] = []
     for loop in (n for n in reader.nodes if isinstance(n, (ast.For, ast.AsyncFor)) and quotients):
-        summed = _summed(loop)
+        sums_of = summed(loop)
         home = reader.scopes.scope_of(loop)
-        for node in quotients if summed and _is_over(reader, loop, setting) else ():
+        for node in quotients if sums_of and _is_over(reader, loop, setting) else ():
             behind = reader.scopes.scope_of(node) is home and node.lineno >= loop.lineno
-            sums = behind and any(isinstance(n, ast.Name) and n.id in summed for n in ast.walk(node.left))
+            sums = behind and any(isinstance(n, ast.Name) and n.id in sums_of for n in ast.walk(node.left))
             start, end = reader.cell.start(node.right), reader.cell.end(node.right)
             known = sums and (start, end) not in placed and _is_there(reader, node)
-            if known and _stays_a_count(reader, node.right, setting):
+            if known and stays_a_count(reader, node.right, setting):
                 found.append(Slot(setting.value, start, end, "(", ")", counts=reader.cell.text(node.right)))
     return tuple(dict.fromkeys(found))
 
@@ -283,7 +283,7 @@ def _is_there(reader: Reader, node: ast.expr) -> bool:
     return inside is None or reader.cell.text(inside).count(reader.cell.text(node)) == 1
 
 
-def _summed(loop: ast.For | ast.AsyncFor) -> set[str]:
+def summed(loop: ast.For | ast.AsyncFor) -> set[str]:
     """Name what the turns of a loop add something to: ``total_loss += loss``."""
     adding = (n for n in _own(loop.body) if isinstance(n, ast.AugAssign) and isinstance(n.op, ast.Add))
     return {n.target.id for n in adding if isinstance(n.target, ast.Name) and not _is_one(n.value)}
@@ -299,7 +299,7 @@ def _is_over(reader: Reader, loop: ast.For | ast.AsyncFor, setting: Setting) -> 
     return same and isinstance(traced, Setting) and not traced.same_steps
 
 
-def _stays_a_count(reader: Reader, expr: ast.expr, setting: Setting) -> bool:
+def stays_a_count(reader: Reader, expr: ast.expr, setting: Setting) -> bool:
     """Tell whether a number of batches of this size stays: the length of such data, or what that was computed to be."""
     if isinstance(expr, ast.Call):
         return _is_length(reader, expr, setting)

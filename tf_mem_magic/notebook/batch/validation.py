@@ -6,10 +6,10 @@ import ast
 from dataclasses import dataclass
 
 from tf_mem_magic.notebook.batch.consumers import trains_nothing
-from tf_mem_magic.notebook.batch.counts import with_loop_counts
+from tf_mem_magic.notebook.batch.counts import stays_a_count, summed, with_loop_counts
 from tf_mem_magic.notebook.batch.datasets import Arrays, Traced, trace
 from tf_mem_magic.notebook.batch.loops import gone_through
-from tf_mem_magic.notebook.batch.steps import argument
+from tf_mem_magic.notebook.batch.steps import argument, follows
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
 from tf_mem_magic.notebook.follow.resolve import resolve
 
@@ -52,7 +52,8 @@ def find_validating_loops(reader: Reader, setting: Setting) -> Validation:
         source = gone_through(loop.iter)
         traced = trace(reader, source)
         counted = with_loop_counts(reader, loop, traced) if isinstance(traced, Setting) else traced
-        if isinstance(counted, Setting) and not counted.per_replica and not counted.same_steps:
+        plain = isinstance(counted, Setting) and not counted.per_replica and not counted.same_steps
+        if plain and isinstance(counted, Setting) and _means_stay(reader, loop, counted):
             found.append(counted)
             names.append(f"`{reader.written(source)}`")
     slots = tuple(dict.fromkeys(slot for one in found for slot in one.slots if slot not in setting.slots))
@@ -61,6 +62,25 @@ def find_validating_loops(reader: Reader, setting: Setting) -> Validation:
     told = " and ".join(dict.fromkeys(names))
     notes = (f"The loop over {told}, which trains nothing, gets batches that are as small.",)
     return Validation(slots, notes, imports=tuple(line for one in found for line in one.imports))
+
+
+def _means_stay(reader: Reader, loop: ast.For, setting: Setting) -> bool:
+    """Tell whether what is divided of a loop's sums is surely divided by what grows with the number of batches."""
+    sums = summed(loop)
+    grows = {
+        n.target.id
+        for one in loop.body
+        for n in ast.walk(one)
+        if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)
+    }
+    for node in (n for n in reader.nodes if sums and isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div)):
+        of_sums = any(isinstance(n, ast.Name) and n.id in sums for n in ast.walk(node.left))
+        counted = isinstance(node.right, ast.Name) and node.right.id in grows
+        if of_sums and not (
+            counted or follows(reader, node.right, setting) or stays_a_count(reader, node.right, setting)
+        ):
+            return False
+    return True
 
 
 def _runs_beside(reader: Reader, loop: ast.For) -> bool:
