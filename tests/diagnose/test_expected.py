@@ -8,6 +8,7 @@ from tests.diagnose.test_chunks import FULL, WEIGHT, run
 from tests.memory.steps import KIB, Maker, dense_stack
 from tf_mem_magic.core.diagnosis import Part
 from tf_mem_magic.core.effects import Effect
+from tf_mem_magic.core.facts import BatchSeen
 from tf_mem_magic.core.recording import Dump
 from tf_mem_magic.core.step import OF_GRAPH, pack
 from tf_mem_magic.diagnose.cause import diagnose
@@ -302,3 +303,37 @@ def test_the_batch_that_the_step_reads_is_counted_once():
     assert told[1].low - told[0].low == ACTIVATION // 2
     most = 8 * WEIGHT + 12 * ACTIVATION // 2 + 3 * WEIGHT
     assert told[0].low <= most
+
+
+def training(batch=BATCH, width=256):
+    """A dense layer, its loss as Keras names it, and its gradient."""
+    made = Maker()
+    x = made.op("IteratorGetNext", "IteratorGetNext", shape=(batch, width))
+    kernel = made.op("Placeholder", "k", dtype="resource", shape=())
+    read = made.op("ReadVariableOp", "m_1/dense_0_1/Read", kernel, shape=(width, width))
+    out = made.op("MatMul", "m_1/dense_0_1/MatMul", x, read, shape=(batch, width))
+    wide = made.op("Conv2D", "m_1/wide_1/Conv2D", out, shape=(batch, 4 * width))
+    loss = made.op("Sum", "compile_loss/mse/Sum", wide, shape=())
+    gradient = made.op("MatMul", "gradient_tape/m_1/dense_0_1/MatMul_1", wide, loss, out, shape=(width, width))
+    made.op("AssignSubVariableOp", "sgd/AssignSub", kernel, gradient, outputs=())
+    return made.step(loss)
+
+
+@pytest.mark.parametrize("own", [BATCH // 8, BATCH, 2 * BATCH])
+def test_a_validation_that_keeps_its_batch_bounds_what_a_smaller_batch_of_the_training_takes(own):
+    recording, diagnosis = failed(limit=64 * MIB)
+    step = replace(recording.facts.step, packed=pack([training(), training(BATCH // 2)]), other=BATCH // 2)
+    seen = BatchSeen("validation", own, "tf.data")
+    recording = replace(recording, facts=replace(recording.facts, step=step, validation=seen))
+    smaller = Effect(batch=(BATCH, BATCH // 4))
+    alone, kept = (expected(recording, diagnosis, one) for one in (smaller, replace(smaller, validation=own)))
+    # What a sample takes going forward: itself, the layer's output, and the wide one.
+    forward = 8 * WEIGHT + 5 * ACTIVATION * own // BATCH
+    if own < BATCH // 4:
+        assert kept == alone
+    else:
+        assert kept.low > alone.low
+        assert kept.low <= forward + ACTIVATION <= 1.2 * kept.high
+        assert kept.low > 0.85 * forward
+    validating = replace(recording, facts=replace(recording.facts, validating=True))
+    assert expected(validating, diagnosis, replace(smaller, validation=own)) == expected(validating, diagnosis, smaller)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tf_mem_magic.facts.fit import Progress, observe_progress
+from tf_mem_magic.facts.fit import Progress, observe_progress, observe_validation
 
 BODY = """
 def fit(steps, look, validate):
@@ -46,3 +46,38 @@ def test_the_steps_of_a_fit_are_read_in_every_release(file, names, after, steps)
     one = [Progress(0, 0), Progress(0, 2), Progress(0, 4), Progress(0, 6, True)]
     assert seen[:4] == one
     assert [(p.epochs, p.steps) for p in seen[4:]] == [(1, 0), (1, 2), (1, 4), (1, 6)]
+
+
+FIT = """
+def fit(look, validation_data=None, validation_batch_size=None):
+    look()
+"""
+
+
+class Rows:
+    """An array of ``rows`` samples, or what gives batches of ``batch_size``."""
+
+    def __init__(self, rows=None, batch_size=None):
+        if rows is not None:
+            self.shape = (rows, 3)
+        if batch_size is not None:
+            self.batch_size = batch_size
+
+
+@pytest.mark.parametrize("file", [KERAS, TF_KERAS])
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, None),
+        ({"validation_data": (Rows(500), Rows(500))}, None),
+        ({"validation_data": (Rows(500), Rows(500)), "validation_batch_size": 128}, ("validation", 128, "arrays")),
+        ({"validation_data": [Rows(50), Rows(50)], "validation_batch_size": 128}, ("validation", 50, "arrays")),
+        ({"validation_data": Rows(batch_size=64)}, ("validation", 64, "PyDataset")),
+        ({"validation_data": object()}, None),
+    ],
+)
+def test_the_batches_of_a_validation_are_read_where_they_are_not_those_of_the_training(file, given, found):
+    seen, made = [], {}
+    exec(compile(FIT, file, "exec"), made)
+    made["fit"](lambda: seen.append(observe_validation(sys._getframe())), **given)
+    assert [one and (one.method, one.batch, one.source) for one in seen] == [found]

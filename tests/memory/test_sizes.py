@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.memory.steps import Maker, dense_stack
-from tf_mem_magic.memory.sizes import at_batch, in_half
+from tf_mem_magic.memory.sizes import at_batch, in_half, validating
 
 WEIGHT = 256 * 256 * 4
 
@@ -93,3 +93,40 @@ def test_what_keras_computes_in_32_bits_whatever_the_policy_stays_so(name, dtype
     made = Maker()
     made.op("Relu", name, shape=(8, 4))
     assert [one.dtype for node in in_half(made.step((0, 0)), "float16").nodes for one in node.outputs] == [dtype]
+
+
+def test_a_validation_computes_no_gradients_no_updates_no_random_numbers_and_no_moments():
+    made = Maker()
+    x = made.op("IteratorGetNext", "IteratorGetNext", shape=(8, 64))
+    drawn = made.op("StatelessRandomUniformV2", "m_1/dropout_1/uniform", shape=(8, 64))
+    mask = made.op("GreaterEqual", "m_1/dropout_1/GreaterEqual", drawn, shape=(8, 64), dtype="bool")
+    kept = made.op("SelectV2", "m_1/dropout_1/SelectV2", mask, x, shape=(8, 64))
+    mean = made.op("Mean", "m_1/batch_normalization_1/moments/mean", kept, shape=(64,))
+    out = made.op("Mul", "m_1/batch_normalization_1/batchnorm/mul", kept, mean, shape=(8, 64))
+    loss = made.op("Sum", "compile_loss/mse/Sum", out, shape=())
+    gradient = made.op("Mul", "gradient_tape/compile_loss/mse/Mul", loss, out, shape=(8, 64))
+    made.op("AssignSubVariableOp", "sgd/AssignSub", x, gradient, outputs=())
+    own = validating(made.step(loss, gradient))
+    assert [node.name.rpartition("/")[2] for node in own.nodes] == ["IteratorGetNext", "SelectV2", "mul", "Sum"]
+    assert own.results[0] == (3, 0)
+
+
+def test_without_a_loss_what_a_validation_computes_is_not_known():
+    assert validating(dense_stack(2)) is None
+
+
+@pytest.mark.parametrize("product", ["Einsum", "BatchMatMulV2"])
+def test_in_16_bits_attention_between_einsums_has_its_scores_in_32(product):
+    """Keras's ``MultiHeadAttention`` does so in both 16-bit policies; its ``Attention`` does not."""
+    made = Maker()
+    x = made.op("Relu", "m_1/a_1/key/Relu", shape=(8, 64))
+    scores = made.op(product, "m_1/a_1/einsum/Product", x, x, shape=(8, 8))
+    scaled = made.op("Mul", "m_1/a_1/Mul", scores, scores, shape=(8, 8))
+    soft = made.op("Softmax", "m_1/a_1/Softmax", scaled, shape=(8, 8))
+    out = made.op(product, "m_1/a_1/einsum_1/Product", soft, x, shape=(8, 64))
+    back = made.op(product, "gradient_tape/m_1/a_1/einsum_1/Product", out, x, shape=(8, 8))
+    made.op("Mul", "gradient_tape/m_1/a_1/mul", back, soft, shape=(8, 8))
+    half = {n.name: n.outputs[0].dtype for n in in_half(made.step((6, 0)), "bfloat16").nodes if n.kind != "Cast"}
+    in_32 = [name for name, dtype in half.items() if dtype == "float32"]
+    own = ["m_1/a_1/Mul", "m_1/a_1/Softmax", "gradient_tape/m_1/a_1/mul"]
+    assert in_32 == (own if product == "Einsum" else [])

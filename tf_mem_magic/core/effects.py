@@ -34,6 +34,8 @@ class Effect:
         What ran operation by operation runs as one graph.
     jit : bool or None
         Whether XLA compiles the step afterwards; None: as before.
+    validation : int or None
+        Samples in a batch of the validation, where that stays as it is though the training's changes.
     limit : int or None
         Bytes that the allocator may take afterwards, where the change raises or lowers that; None: as before.
     """
@@ -49,6 +51,7 @@ class Effect:
     to_host: int = 0
     staged: bool = False
     jit: bool | None = None
+    validation: int | None = None
     limit: int | None = None
 
     def then(self, later: Effect) -> Effect:

@@ -263,6 +263,8 @@ class Facts:
     ``tf.function`` that were traced in it, ``inputs`` the arrays and tensors that the lines on the way to the error
     read, the innermost first, each under the text that stands there. ``building`` is the weight that was being made
     while the allocator waited for memory, ``full_at`` the batches that Keras was using each time it did.
+    ``validation`` are the batches in which the ``fit`` that was running validates, where they are not those of the
+    training (None: they are, or it is not known).
     """
 
     tensorflow: str | None = None
@@ -295,6 +297,7 @@ class Facts:
     inputs: tuple[NamedValue, ...] = ()
     building: BuildingFacts | None = None
     full_at: tuple[BatchSeen, ...] = ()
+    validation: BatchSeen | None = None
 
     def model(self, name: str) -> ModelFacts | None:
         """Find the model that ``name`` holds, in whichever quotes; None where it is not sure which it means."""

@@ -18,7 +18,7 @@ from tf_mem_magic.memory.forecast import Peak, peak_of
 from tf_mem_magic.memory.pooled import executed_in_pool
 from tf_mem_magic.memory.recompute import recomputed
 from tf_mem_magic.memory.roles import DATA, roles
-from tf_mem_magic.memory.sizes import at_batch, in_half
+from tf_mem_magic.memory.sizes import at_batch, in_half, validating
 
 BELOW, ABOVE = 0.9, 1.13
 """How far the ends of the range lie from the simulated step on a processor, the lower one from that in the middle of
@@ -111,6 +111,10 @@ def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Esti
     if effect.sums:
         one_after_the_other, all_at_once = updating_from_sums(trained_weights(recording))
         low, high = max(low, stays + one_after_the_other), max(high, stays + all_at_once)
+    if validates := _validates(recording, effect):
+        beside = stays + (inputs + _drawn(step)) * ratio
+        held = _validation_peak(step, validates, effect.policy)
+        low, high = max(low, beside + held.low * BELOW), max(high, beside + held.high * above(step.processor))
     if effect.released:
         # What is let go of by the cell itself is still there as it begins.
         begins = dict(recording.before).get(f"allocator:{diagnosis.device}", 0)
@@ -118,6 +122,12 @@ def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Esti
         low, high = max(low, begins), max(high, begins)
     low = max(low, 0)
     return Estimate(int(low), int(max(low, high)), _basis(step, wanted, effect))
+
+
+def _validates(recording: Recording, effect: Effect) -> int:
+    """Give the samples in a batch of the validation that the training does not change; 0: there is none."""
+    own = None if recording.facts.validating else recording.facts.validation
+    return 0 if own is None else effect.validation or (own.batch if effect.batch is None else 0)
 
 
 def above(processor: Processor | None) -> float:
@@ -129,9 +139,8 @@ def _stays(diagnosis: Diagnosis, effect: Effect, recording: Recording) -> int:
     """Give the bytes in use beside the step: weights, the optimizer's values, what names hold."""
     parts: dict[PartKind, int] = {part.kind: part.bytes for part in diagnosis.breakdown}
     step = recording.facts.step
-    held = sum(size for kind, size in parts.items() if kind not in OF_STEP) + _not_there_yet(
-        parts, recording, diagnosis
-    )
+    held = sum(size for kind, size in parts.items() if kind not in OF_STEP)
+    held += _not_there_yet(parts, recording, diagnosis)
     return held + (_beside(parts, recording, diagnosis.device, effect) if step is not None else 0)
 
 
@@ -273,10 +282,15 @@ def _peak(
         return None
     if recompute:
         resized = recomputed(resized, recompute, step.layers)
-    if policy is None or not policy.startswith("mixed_"):
-        return _in_pool(step, resized)
-    # What comes free of 32 bits is twice what 16 ask for: such chunks are split, and nothing of them is lost.
-    return peak_of(in_half(resized, policy.removeprefix("mixed_"), step.layers), step.processor)
+    return _under(policy, step, resized)
+
+
+@lru_cache(maxsize=16)
+def _validation_peak(step: StepFacts, batch: int, policy: str | None) -> Peak:
+    """Give the peak of a validation beside what is in memory anyway; its own batch counts."""
+    resized = step_at(step, batch)
+    forward = validating(resized) if resized is not None else None
+    return Peak(0, 0) if forward is None else _under(policy, step, forward)
 
 
 @lru_cache(maxsize=64)
@@ -291,6 +305,14 @@ def _without_updates(step: StepFacts, batch: int | None) -> int:
         for at, node in enumerate(resized.nodes)
     )
     return _in_pool(step, replace(resized, nodes=nodes)).low
+
+
+def _under(policy: str | None, step: StepFacts, resized: Step) -> Peak:
+    """Give the peak of a step beside its variables under a dtype policy."""
+    if policy is None or not policy.startswith("mixed_"):
+        return _in_pool(step, resized)
+    # What comes free of 32 bits is twice what 16 ask for: such chunks are split, and nothing of them is lost.
+    return peak_of(in_half(resized, policy.removeprefix("mixed_"), step.layers), step.processor)
 
 
 def _in_pool(step: StepFacts, resized: Step) -> Peak:

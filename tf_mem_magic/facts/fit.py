@@ -81,6 +81,34 @@ def observe_progress(frame: FrameType | None) -> Progress:
     return Progress()
 
 
+def observe_validation(frame: FrameType | None) -> BatchSeen | None:
+    """Read in which batches the ``fit`` on the stack validates; None: in those of the training, not at all, or unknown.
+
+    A batch holds no more samples than there are.
+    """
+    for one in _keras_frames(frame):
+        if one.f_code.co_name != "fit":
+            continue
+        try:
+            found = _locals(one, ("validation_data", "validation_batch_size"))
+            return _batch_of_validation(found.get("validation_data"), found.get("validation_batch_size"))
+        except Exception:
+            return None
+    return None
+
+
+def _batch_of_validation(data: Any, given: Any) -> BatchSeen | None:
+    if is_a(data, (list, tuple)):
+        rows = leading_size(data)
+        size, source = (min(given, rows) if type(given) is int and rows else None), "arrays"
+    else:
+        size, source = dataset_batch(data), "tf.data"
+        if size is None:
+            own = stored(data).get("batch_size")
+            size, source = (own if type(own) is int else None), "PyDataset"
+    return BatchSeen("validation", size, source) if size else None
+
+
 def _keras_frames(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         code = frame.f_code

@@ -22,7 +22,7 @@ from tf_mem_magic.diagnose.breakdown import mentions
 from tf_mem_magic.diagnose.places import is_cell_file
 from tf_mem_magic.facts import names
 from tf_mem_magic.facts.data import find_datasets, is_repeatable
-from tf_mem_magic.facts.fit import Progress, observe_all, observe_fit, observe_progress
+from tf_mem_magic.facts.fit import Progress, observe_all, observe_fit, observe_progress, observe_validation
 from tf_mem_magic.facts.frames import error_frames, innermost_frames, lines_to, local_names, user_frames
 from tf_mem_magic.facts.functions import find_functions
 from tf_mem_magic.facts.growth import count_traces, find_grown, find_traced, length_of
@@ -290,17 +290,18 @@ def _uses(_: Facts, look: _Look) -> dict[str, Any]:
 
 def _running(_: Facts, look: _Look) -> dict[str, Any]:
     batches: list[BatchSeen] = []
-    progress = Progress()
+    progress, validation = Progress(), None
     for frame in innermost_frames(look.exception) if look.frame is None else (look.frame,):
         batches += observe_all(frame)
         progress = observe_progress(frame) if progress == Progress() else progress
-    distinct = tuple(dict.fromkeys(batches))
+        validation = validation or observe_validation(frame)
     own = error_frames(look.exception) if look.frame is None else user_frames(look.frame)
     return {
-        "batches": distinct,
+        "batches": tuple(dict.fromkeys(batches)),
         "epochs_done": progress.epochs,
         "steps_done": progress.steps,
         "validating": progress.validating,
+        "validation": validation,
         "modules": tuple(_modules(own)),
         "inputs": find_inputs(lines_to(look.exception)),
     }

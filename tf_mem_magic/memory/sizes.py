@@ -15,6 +15,9 @@ _FLOATS = ("float32",)
 _IN_32_BITS = re.compile(r"(?:^|/)(?:\w*normalization\w*|moments|batchnorm|compile_loss)/")
 """Names of operations of normalization layers and of the loss that a model is compiled with."""
 
+_ONLY_IN_TRAINING = re.compile(r"(?:^|/)moments/")
+_RANDOM = ("StatelessRandom", "Random", "StatefulUniform")
+
 _GIVEN = DATA | FROM_VARIABLE
 """Types of operations that give what is in 32 bits: the data, variables."""
 
@@ -107,9 +110,10 @@ def _resized(tensor: Tensor, batch: int, wanted: int) -> Tensor:
 def in_half(step: Step, dtype: str, layers: Collection[str] = (), body: bool = False) -> Step:
     """Give the step as if all that it computes from the data in 32 bits were of 16.
 
-    What Keras's normalization layers and losses compute is not, nor what the layers do that give the model's outputs,
-    nor the optimizer's updates. Where one of these reads what is in 16 bits, or the other way round, it is cast: a copy
-    of its own that lives as long as the backward pass needs it. So is each weight, which stays a variable of 32.
+    What Keras's normalization layers and losses compute is not, nor the scores of its ``MultiHeadAttention``, nor what
+    the layers do that give the model's outputs, nor the optimizer's updates. Where one of these reads what is in 16
+    bits, or the other way round, it is cast: a copy of its own that lives as long as the backward pass needs it. So is
+    each weight, which stays a variable of 32.
 
     Parameters
     ----------
@@ -123,8 +127,16 @@ def in_half(step: Step, dtype: str, layers: Collection[str] = (), body: bool = F
         It is the body of a loop: what it is given has been cast before.
     """
     given = frozenset(step.given) if body else frozenset[int]()
+    scores = {_scope(node.name) for node in step.nodes if node.kind == "Einsum"}
+    scores = {_scope(node.name) for node in step.nodes if node.kind == "Softmax"} & {
+        one.rpartition("/")[0] for one in scores
+    }
     stays = [
-        gives or kind == "updates" or (node.kind in _GIVEN and at not in given) or bool(_IN_32_BITS.search(node.name))
+        gives
+        or _scope(node.name) in scores
+        or kind == "updates"
+        or (node.kind in _GIVEN and at not in given)
+        or bool(_IN_32_BITS.search(node.name))
         for at, (gives, kind, node) in enumerate(zip(_by_output_layers(step, layers), roles(step), step.nodes))
     ]
     nodes: list[Node] = []
@@ -154,6 +166,36 @@ def in_half(step: Step, dtype: str, layers: Collection[str] = (), body: bool = F
         given=tuple(places[at] for at in step.given),
         bodies=tuple(in_half(_casting_weights(one, dtype), dtype, layers, True) for one in step.bodies),
     )
+
+
+def _scope(name: str) -> str:
+    """Give the scope of an operation, or of what its gradient is of."""
+    return name.replace("gradient_tape/", "", 1).rpartition("/")[0]
+
+
+def validating(step: Step) -> Step | None:
+    """Give what of a training step a validation computes: no gradients and updates, no random numbers, no moments.
+
+    None where no loss is found, without which nothing tells what is computed.
+    """
+    places: dict[int, int] = {}
+    nodes: list[Node] = []
+    for at, (node, kind) in enumerate(zip(step.nodes, roles(step))):
+        read = tuple((places[source], output) for source, output in node.inputs if source in places)
+        if kind in ("gradients", "updates") or _ONLY_IN_TRAINING.search(node.name) or node.kind.startswith(_RANDOM):
+            continue
+        if node.inputs and not read:
+            continue
+        places[at] = len(nodes)
+        after = tuple(places[one] for one in node.after if one in places)
+        shares = tuple(-1 if one >= len(read) else one for one in node.shares)
+        nodes.append(replace(node, inputs=read, after=after, shares=shares))
+    results = [(places[source], output) for source, output in step.results if source in places]
+    results += [(at, 0) for at, node in enumerate(nodes) if _LOSS.search(node.name) and node.outputs]
+    if not results:
+        return None
+    given = tuple(places[at] for at in step.given if at in places)
+    return Step(tuple(nodes), tuple(results), given, step.bodies)
 
 
 def _by_output_layers(step: Step, layers: Collection[str]) -> list[bool]:

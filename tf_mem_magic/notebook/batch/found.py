@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
+from tf_mem_magic.core.facts import BatchSeen
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.batch.steps import Steps, scale
 from tf_mem_magic.notebook.follow.reader import Slot
@@ -78,6 +79,14 @@ class BatchFound:
     of_samples: bool = False
     same_steps: bool = False
     validation_names: frozenset[str] = frozenset()
+
+    def keeps(self, validation: BatchSeen | None) -> int | None:
+        """Give the batch size of the validation where the edit leaves it as it is; None: it changes, or there is none.
+
+        ``validation``: what Keras was seen to use.
+        """
+        own = self.method == "fit" and self.validation_batch is None and not self.validation
+        return validation.batch if own and validation is not None else None
 
     @property
     def undo(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import ModelFacts
@@ -64,7 +64,8 @@ def propose(ask: Ask) -> Proposal:
     before = already(ask, found)
     # Where the cell accumulates already, the sums are there.
     sums = 0 if before else sums_of(facts, found)
-    batch, estimate = _choose(ask, found, sums, Effect(accumulates=not before, sums=True))
+    kept = Effect(accumulates=not before, sums=True, validation=found.keeps(facts.validation))
+    batch, estimate = _choose(ask, found, sums, kept)
     doubt = weigh(ask.diagnosis, sums, found.value, batch)
     steps = found.value // batch
     place = _place(ask, found, steps, before)
@@ -86,7 +87,7 @@ def propose(ask: Ask) -> Proposal:
         expects=(("batch", batch),),
         undo="\n".join((*found.undo, *([place.undo] if place.undo else []))),
         doubtful=bool(doubt),
-        effect=Effect(batch=(found.value, batch), accumulates=not before, sums=True),
+        effect=replace(kept, batch=(found.value, batch)),
     )
 
 

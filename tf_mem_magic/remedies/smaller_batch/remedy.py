@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 
 from tf_mem_magic.core.diagnosis import SituationKind
 from tf_mem_magic.core.effects import Effect
@@ -52,7 +53,8 @@ def propose(ask: Ask) -> Proposal:
         raise RefusedError(f"the batch size is already {found.value}")
     if found.method != "validation" and any(point.batch <= 1 and not point.fitted for point in ask.points):
         raise RefusedError("a batch of 1 ran out of memory too")
-    batch, estimate = _choose(ask, found)
+    kept = Effect(validation=found.keeps(ask.facts.validation))
+    batch, estimate = _choose(ask, found, kept)
     source, notes = set_batch(found, batch)
     unit = " per replica" if found.per_replica else ""
     what = "Validation batch" if found.method == "validation" else "Batch"
@@ -69,7 +71,7 @@ def propose(ask: Ask) -> Proposal:
         expects=_expects(found, batch),
         undo="\n".join(found.undo),
         answers_cause=found.method == "validation",
-        effect=Effect(batch=(found.value, batch)) if _is_of_the_step(ask, found) else None,
+        effect=replace(kept, batch=(found.value, batch)) if _is_of_the_step(ask, found) else None,
     )
 
 
@@ -117,13 +119,13 @@ def _direct(ask: Ask) -> Proposal | None:
     )
 
 
-def _choose(ask: Ask, found: BatchFound) -> tuple[int, Estimate | None]:
+def _choose(ask: Ask, found: BatchFound, kept: Effect) -> tuple[int, Estimate | None]:
     """Choose the next batch size: the largest power of two expected to fit, else half, or less if half cannot do."""
     points, below = _points(ask, found), _below(ask, found)
     batch = half_or_less(ask.diagnosis, found.value, below)
     if ask.diagnosis is not None and _is_of_the_step(ask, found) and not found.per_replica:
         # What the step itself tells comes first; where it tells that not even one sample fits, half is tried.
-        batch = batch_to_try(ask.recording, ask.diagnosis, found.value, below, ask.context.applied) or batch
+        batch = batch_to_try(ask.recording, ask.diagnosis, found.value, below, ask.context.applied.then(kept)) or batch
     limit = ask.diagnosis.limit if ask.diagnosis else None
     if limit:
         batch = largest_power_of_two(points, limit, found.value) or batch
