@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Collection
 
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.notebook.scopes import Scopes
@@ -43,6 +44,19 @@ def names_of_lines(code: str) -> set[str]:
     tree = parse(code)
     statements = [s for s in tree.body if not isinstance(s, ast.FunctionDef)] if tree is not None else []
     return {n.id for s in statements for n in ast.walk(s) if isinstance(n, ast.Name)}
+
+
+def without_lines(code: str, names: Collection[str]) -> str:
+    """Leave out the statements of plain Python that run at once and name one of ``names``."""
+    tree = parse(code)
+    if tree is None:
+        return code
+    lines = code.split("\n")
+    for statement in reversed(tree.body):
+        named = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name)}
+        if not isinstance(statement, ast.FunctionDef) and named & set(names):
+            del lines[statement.lineno - 1 : statement.end_lineno]
+    return "\n".join(lines)
 
 
 def evaluated_names(function: ast.FunctionDef) -> set[str]:

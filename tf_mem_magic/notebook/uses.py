@@ -78,27 +78,32 @@ def called_name(call: ast.Call) -> str:
     return call.func.id if isinstance(call.func, ast.Name) else ""
 
 
-def role(scopes: Scopes, node: ast.expr) -> Role:
-    """Say what the expression ``node``, which reads the batch size, is used for."""
+_DEEPEST = 4
+"""Through so many functions of a cell a size is followed."""
+
+
+def role(scopes: Scopes, node: ast.expr, depth: int = 0) -> Role:
+    """Say what the expression ``node``, which reads the batch size, is used for; ``depth``: of functions entered."""
     child: ast.AST = node
     for parent in scopes.up(node):
-        found = _role(scopes, parent, child)
+        found = _role(scopes, parent, child, depth)
         if found is not None:
             return found
         child = parent
     return "other"
 
 
-def _role(scopes: Scopes, parent: ast.AST, child: ast.AST) -> Role | None:
+def _role(scopes: Scopes, parent: ast.AST, child: ast.AST, depth: int) -> Role | None:
     if isinstance(parent, (ast.FormattedValue, ast.Expr, ast.Assert)):
         return "free"
     if isinstance(parent, ast.keyword):
         return _of_keyword(parent.arg or "")
     if isinstance(parent, ast.Call):
-        return _of_argument(scopes, parent, child)
+        return _of_argument(scopes, parent, child, depth)
     if isinstance(parent, ast.BinOp):
         divides = isinstance(parent.op, (ast.FloorDiv, ast.Div, ast.Mod)) and child is parent.right
-        return "coupled" if divides else None
+        repeats = isinstance(parent.op, ast.Mult) and isinstance(parent.left, ast.List) and child is parent.right
+        return "coupled" if divides or repeats else None
     if isinstance(parent, ast.Subscript):
         return "coupled" if child is parent.slice else "other"
     if isinstance(parent, (ast.Compare, ast.AugAssign)):
@@ -128,7 +133,7 @@ def _of_keyword(name: str) -> Role:
     return "free" if name in ("buffer_size", "desc") else "other"
 
 
-def _of_argument(scopes: Scopes, call: ast.Call, child: ast.AST) -> Role | None:
+def _of_argument(scopes: Scopes, call: ast.Call, child: ast.AST, depth: int) -> Role | None:
     if child not in call.args:
         return "other"
     index, name = call.args.index(child), called_name(call)
@@ -142,8 +147,18 @@ def _of_argument(scopes: Scopes, call: ast.Call, child: ast.AST) -> Role | None:
         return "free"
     parameter = _parameter(scopes, call, index)
     if parameter is not None:
-        return "site" if is_batch_name(parameter) else "other"
+        return "site" if is_batch_name(parameter) else _of_parameter(scopes, call, parameter, depth)
     return "site" if _DATA.search(name) and not MODEL.search(name) and not name[:1].isupper() else "other"
+
+
+def _of_parameter(scopes: Scopes, call: ast.Call, parameter: str, depth: int) -> Role:
+    """Say what a function of the cell uses a size for that it is given by another name: ``make_labels(size)``."""
+    assert isinstance(call.func, ast.Name)
+    found = scopes.of(scopes.home(call.func), call.func.id)
+    loads = scopes.loads.get((found[0].node, parameter), []) if isinstance(found[0].node, ast.FunctionDef) else []
+    only_read = len(scopes.of(found[0].node, parameter)) == 1
+    roles = {role(scopes, load, depth + 1) for load in loads} if only_read and depth < _DEEPEST else {"other"}
+    return "coupled" if roles and roles <= {"site", "coupled", "free"} else "other"
 
 
 def _parameter(scopes: Scopes, call: ast.Call, index: int) -> str | None:

@@ -174,3 +174,67 @@ def test_what_a_callback_reads_follows_a_name_and_what_a_layer_reads_does_not(ea
     found = find_batch(read, known, frozenset({1}))
     assert isinstance(found, BatchFound) is follows, found
     assert follows or "BATCH_SIZE" in found.reason
+
+
+MADE = """
+def samples(data, n_samples, patch):
+    rows = randint(0, data.shape[0], n_samples)
+    return data[rows], ones((n_samples, patch, 1))
+
+def train(d_model, data, epochs=100, n_batch=64):
+    steps = int(len(data) / n_batch) * epochs
+    for i in range(steps):
+        x, y = samples(data, n_batch, 16)
+        d_model.train_on_batch(x, y)
+"""
+LABELS = """
+def labels(size):
+    return np.ones([size, 1]), [0] * size
+
+def run(batch_size=64):
+    real, fake = labels(batch_size)
+    for i in range(len(x) // batch_size):
+        model.train_on_batch(x[i * batch_size:(i + 1) * batch_size], real)
+"""
+WORDS = """
+def step(batch_size):
+    start = tf.expand_dims([7] * batch_size, 1)
+    for i in range(len(x) // batch_size):
+        model.train_on_batch([x[i * batch_size:(i + 1) * batch_size], start], y)
+"""
+
+
+@pytest.mark.parametrize(
+    ("defined", "call", "old", "new"),
+    [
+        (MADE, "train(d_model, data, epochs=16, n_batch=64)", "n_batch=64)\n", "n_batch=32)\n"),
+        (MADE, "train(d_model, data)", "n_batch=64):", "n_batch=32):"),
+        (MADE.replace("epochs=100, n_batch=64", "epochs, n_batch"), "train(d_model, data, 5, 64)", "5, 64)", "5, 32)"),
+        (LABELS, "run()", "batch_size=64", "batch_size=32"),
+        (LABELS, "run(64)", "run(64)", "run(32)"),
+        (WORDS, "step(batch_size=64)", "step(batch_size=64)", "step(batch_size=32)"),
+    ],
+)
+def test_a_size_is_followed_into_functions_that_call_it_something_else(defined, call, old, new):
+    source = f"{defined}{call}\n"
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    line = 1 + next(n for n, text in enumerate(source.split("\n")) if "train_on_batch" in text)
+    found = find_batch(cell, Facts(), frozenset({line, source.count("\n")}))
+    assert isinstance(found, BatchFound), found
+    changed, notes = set_batch(found, 32)
+    assert changed == source.replace(old, new)
+    assert not any("as many steps" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "inside",
+    ["np.ones([size, 1]) * size", "draw(size)", "np.ones([1, size])", "labels(size)", "[size] * 3"],
+)
+def test_what_a_function_computes_of_the_size_itself_is_something_else(inside):
+    source = LABELS.replace("np.ones([size, 1]), [0] * size", inside) + "run()\n"
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    line = 1 + next(n for n, text in enumerate(source.split("\n")) if "train_on_batch" in text)
+    found = find_batch(cell, Facts(), frozenset({line, source.count("\n")}))
+    assert not isinstance(found, BatchFound), set_batch(found, 32)[0]

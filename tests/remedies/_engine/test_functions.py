@@ -14,7 +14,7 @@ from tf_mem_magic.core.facts import DatasetFacts, DeviceFacts, Facts, FunctionFa
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
 from tf_mem_magic.core.tag import dropped_lines
-from tf_mem_magic.notebook.bindings import names_back
+from tf_mem_magic.notebook.bindings import names_back, without_lines
 from tf_mem_magic.remedies._engine.combine import moved_context
 from tf_mem_magic.remedies._engine.functions import put_back, take_over
 from tf_mem_magic.remedies._engine.question import Ask
@@ -324,7 +324,7 @@ def test_what_unseen_code_reads_is_not_set():
 
 
 def test_what_undo_could_not_reach_is_declined():
-    model = ModelFacts("model", ("Dense",), "Adam", local=True, steps=1, jit_compile=True)
+    model = ModelFacts("model", ("Dense",), "Adam", local=True, steps_before=0, steps=1, jit_compile=True)
     own = "%%tfmem\ndef main():\n    model = build()\n    h = model.fit(x, y, batch_size=64)\nmain()"
     context = with_facts(failed(own, (), 4, 99), models=(model,))
     reason = "only a function holds `model`, so what it sets there could not be taken back"
@@ -332,6 +332,31 @@ def test_what_undo_could_not_reach_is_declined():
     assert isinstance(answer(context, "smaller-batch"), Proposal)
     taken = with_facts(plain(), models=(replace(model, jit_compile=None),))
     assert "model" in answer(taken, "smaller-batch").undo
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        "def main():\n    model = build()\n    h = model.fit(x, y, batch_size=64)\nmain()",
+        "def main(model):\n    model.compile('adam', 'mse')\n    model.fit(x, y)\nmain(build())",
+        "def main():\n    model = build()\n    model.summary()\n    return model.fit(x, y)\nhistory = main()",
+    ],
+)
+def test_what_a_function_made_and_alone_held_is_gone_and_need_not_be_taken_back(own):
+    model = ModelFacts("model", ("Dense",), "Adam", local=True, steps=1, jit_compile=True)
+    line = 1 + next(n for n, text in enumerate(own.split("\n"), 1) if ".fit(" in text)
+    context = with_facts(failed(f"%%tfmem\n{own}", (), line, 99), models=(model,))
+    offered = next(a for a in propose_all(context) if a.key == "xla")
+    assert isinstance(offered, Proposal), offered.reason
+    assert "    model.jit_compile = False" in offered.source or "jit_compile=False" in offered.source
+    assert "model" not in offered.undo
+
+
+def test_lines_are_left_out_of_plain_code_with_what_they_go_on_in():
+    code = "import a\ndef f(model):\n    return model\nmodel.x = (\n    1,\n)\nother.x = 2"
+    assert without_lines(code, {"model"}) == "import a\ndef f(model):\n    return model\nother.x = 2"
+    assert without_lines(code, {"nothing"}) == code
+    assert without_lines("model = = 1", {"model"}) == "model = = 1"
 
 
 def test_a_model_that_only_a_function_holds_is_not_named_in_the_cell():

@@ -572,6 +572,24 @@ def test_gradients_that_are_zipped_by_a_name_are_unchanged(old, new):
     assert "gradients are changed" in ask("optimizer = keras.optimizers.Adam()\n" + clipped).reason
 
 
+@pytest.mark.parametrize("function", ["grads_of", "compute"])
+def test_gradients_of_another_function_are_not_called_changed(function):
+    cell = f"""optimizer = keras.optimizers.Adam()
+def {function}(a, b):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean((model(a) - b) ** 2)
+    return loss, tape.gradient(loss, model.trainable_variables)
+
+data = tf.data.Dataset.from_tensor_slices((x, y)).batch(64)
+for a, b in data:
+    loss, grads = {function}(a, b)
+    optimizer.apply_gradients(zip(grads, model.trainable_variables))
+"""
+    answer = ask(cell)
+    assert isinstance(answer, Declined)
+    assert answer.reason.endswith("reach the optimizer through another function, and are not followed"), answer.reason
+
+
 @pytest.mark.parametrize("mean", ["tf.keras.losses.Reduction.AUTO", "Reduction.SUM_OVER_BATCH_SIZE", '"auto"'])
 def test_a_reduction_that_is_a_mean_by_its_name_is_one(mean):
     loss = f"keras.losses.MeanSquaredError(reduction={mean})"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tf_mem_magic.notebook.batch import named
 from tf_mem_magic.notebook.batch.earlier_data import earlier_dataset, split_again
-from tf_mem_magic.notebook.batch.generators import draws_a_batch, earlier_helper, unused_by
+from tf_mem_magic.notebook.batch.generators import batch_parameter, draws_a_batch, earlier_helper, unused_by
 from tf_mem_magic.notebook.follow import calls, classes
 from tf_mem_magic.notebook.follow.containers import resolved
 from tf_mem_magic.notebook.follow.entries import batch_keyword, dict_value, double_star
@@ -271,6 +271,8 @@ def _batch_parameter(
     reader: Reader, call: ast.Call, function: Function, names: list[str], skip: bool
 ) -> Setting | Unknown:
     batchy = [n for n in names if is_batch_name(n)]
+    counted = None if batchy or isinstance(function, ast.Lambda) else batch_parameter(function)
+    batchy = batchy if counted is None else [counted]
     if len(batchy) != 1:
         return Unknown(f"`{function.name}` has no parameter that is plainly its batch size")
     binding = next(b for b in reader.scopes.of(function, batchy[0]))

@@ -149,6 +149,10 @@ def _definition_or_self(reader: Reader, expr: ast.expr) -> ast.expr:
     return expr
 
 
+_SIZES_HERE = ("n_batch", "nbatch", "batch_n")
+"""Names that may mean how many batches there are, and mean their size where a batch is made of so many samples."""
+
+
 def _parameter(reader: Reader, binding: Binding) -> Setting | Unknown:
     exprs = calls.argument_exprs(reader, binding)
     if isinstance(exprs, Unknown):
@@ -165,7 +169,8 @@ def _parameter(reader: Reader, binding: Binding) -> Setting | Unknown:
     loads = reader.scopes.loads.get((binding.scope, binding.name), [])
     if any(reader.role(load) == "other" for load in loads):
         return Unknown(f"`{binding.name}` also decides something else in its function")
-    return replace(inner, names=inner.names | {binding.name} if is_batch_name(binding.name) else inner.names)
+    means_it = is_batch_name(binding.name) or binding.name.lower() in _SIZES_HERE
+    return replace(inner, names=inner.names | {binding.name} if means_it else inner.names)
 
 
 def default_argument(reader: Reader, call: ast.Call, default: int, name: str = "batch_size") -> Setting:

@@ -9,7 +9,7 @@ from typing import cast
 
 from tf_mem_magic.core import troubles
 from tf_mem_magic.core.proposals import Answer, Context, Declined, Proposal, RefusedError, Remedy
-from tf_mem_magic.notebook.bindings import names_back, names_of_lines, takes_apply
+from tf_mem_magic.notebook.bindings import names_back, names_of_lines, takes_apply, without_lines
 from tf_mem_magic.notebook.earlier import earlier_cells
 from tf_mem_magic.remedies._engine.functions import TakenOver, put_back, take_over
 from tf_mem_magic.remedies._engine.modules import as_patch, in_modules
@@ -121,7 +121,12 @@ def _undone(context: Context, answer: Proposal | Declined) -> Proposal | Decline
     texts = (answer.original, answer.source, *(before.texts[place] for place in before.places_with("apply")))
     if _APPLY in answer.source and any(takes_apply(text) for text in texts):
         return Declined(answer.key, answer.title, "the notebook uses the name `apply` for something of its own")
-    local = [model.name for model in context.recording.facts.models if model.local]
+    # A model that this run made, and only its function held, is gone with it: another run makes another.
+    gone = {m.name.partition(".")[0] for m in context.recording.facts.models if m.local and m.is_new}
+    if gone and answer.undo:
+        kept = without_lines(answer.undo, gone)
+        answer = replace(answer, undo="" if kept == _APPLY else kept)
+    local = [m.name for m in context.recording.facts.models if m.local and not m.is_new]
     touched = names_of_lines(answer.undo)
     unreachable = next((name for name in local if name.partition(".")[0] in touched), None)
     if unreachable is not None:

@@ -44,6 +44,11 @@ def find_gradient_loop(reader: Reader, names: KerasNames) -> GradientLoop:
     func = applied[0].func
     if not isinstance(func, ast.Attribute) or not isinstance(func.value, ast.Name):
         raise RefusedError("the loop's optimizer is not a plain name")
+    if reader.scopes.scope_of(applied[0]) is not reader.scopes.scope_of(taken[0]):
+        where = reader.cell.told(taken[0])
+        raise RefusedError(
+            f"the gradients of {where} reach the optimizer through another function, and are not followed"
+        )
     if not _unchanged(reader, applied[0], taken[0]):
         raise RefusedError(
             "the gradients are changed between the tape and the optimizer, which must see the whole batch"
