@@ -185,6 +185,23 @@ model = keras.Model([one, two], layers.Dense(104, activation='softmax')(out))
 model.compile('rmsprop', 'categorical_crossentropy')""",
         """model.fit(x=[encoder_input, decoder_input], y=decoder_target, batch_size=256, epochs=1, verbose=0, validation_split=0.2)""",
     ),
+    "style_transfer": (
+        150,
+        """vgg = keras.applications.VGG19(weights=None, include_top=False)
+features = keras.Model(vgg.inputs, {layer.name: layer.output for layer in vgg.layers})
+content, style = (tf.random.uniform((1, 96, 144, 3)) * 255 for _ in range(2))
+final = tf.Variable(content)
+opt = keras.optimizers.SGD(100.0)
+@tf.function
+def step():
+    with tf.GradientTape() as tape:
+        found = features(tf.concat([content, style, final], 0))
+        loss = sum(tf.reduce_mean((found[name][1] - found[name][2]) ** 2) for name in ('block1_conv1', 'block3_conv1'))
+        loss += tf.reduce_mean((found['block5_conv2'][0] - found['block5_conv2'][2]) ** 2)
+    return tape.gradient(loss, final)""",
+        """for i in range(2):
+    opt.apply_gradients([(step(), final)])""",
+    ),
     "jacobian": (
         150,
         """net = keras.Sequential([keras.Input((32, 32, 3)), layers.Conv2D(16, 3, activation='relu', padding='same'), layers.Conv2D(16, 3, activation='relu', padding='same'), layers.GlobalAveragePooling2D(), layers.Dense(64)])

@@ -12,6 +12,7 @@ from tf_mem_magic.core.jsonio import decode
 from tf_mem_magic.core.recording import ErrorText, Frame, Recording
 from tf_mem_magic.diagnose.cause import diagnose
 from tf_mem_magic.diagnose.oom import find_oom
+from tf_mem_magic.diagnose.situation_data import one_sample
 from tf_mem_magic.explain import explain
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "situations"
@@ -48,6 +49,11 @@ def situation(name: str, **changes):
         ("kfold_list", "models-kept", "`models` keeps 9 models of this cell, with their optimizers: 216 of the 24"),
         ("predict_concat", "outputs", "`predict` keeps the results of all batches on CPU:0, and they are joined there"),
         ("whole_arrays", "arrays", "`fit` copies the arrays that it is given to CPU:0 as a whole ([1200, 72, 104] fl"),
+        (
+            "style_transfer",
+            "one-sample",
+            "Three pictures at once need it (96 × 144 × 64 values in one layer), with what",
+        ),
         ("shuffle_buffer", "pipeline", "The data pipeline holds 1,321 tensors of 192 KiB each"),
         ("epoch_end", "callback-call", "It ran out in `on_epoch_end` of a callback, beside the training"),
         ("tape_over_loop", "one-tape", "One gradient tape records all rounds of the loop"),
@@ -80,6 +86,25 @@ def test_nothing_is_offered_that_cannot_help_and_what_would_is_said(name):
     assert outcome.diagnosis is not None
     assert outcome.diagnosis.situation is not None
     assert outcome.diagnosis.situation.advice
+
+
+@pytest.mark.parametrize("batch", [8, 16, 200])
+def test_pictures_of_a_batch_are_not_told_to_be_made_smaller(batch):
+    run = recording("style_transfer")
+    step = replace(run.facts.step, batch=batch)
+    assert situation("style_transfer", facts=replace(run.facts, step=step)) is None
+
+
+def test_neither_kernels_nor_values_that_are_no_pictures_are_taken_for_some():
+    run = recording("style_transfer")
+    whole = diagnose(run)
+    for shape in ((3, 3, 512, 512), (3, 144, 64), (3, 8, 12, 512), (12, 96, 144, 64)):
+        layers = tuple(replace(row, shape=shape) for row in whole.layers)
+        assert one_sample(run, replace(whole, layers=layers)) is None
+    alone = tuple(replace(row, shape=(1, 96, 144, 64)) for row in whole.layers)
+    found = one_sample(run, replace(whole, layers=alone))
+    assert found.text.startswith("One picture alone needs it (96 × 144 × 64 values in one layer)")
+    assert "smaller-batch" in found.rules_out
 
 
 def test_a_picture_that_is_one_sample_gets_no_smaller_batch():

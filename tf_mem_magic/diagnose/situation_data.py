@@ -168,7 +168,9 @@ def one_sample(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
     """Find inference or training that ran out on a single sample, of which no batch takes less."""
     methods = {seen.method for seen in recording.facts.batches}
     shape, op = diagnosis.shape or (), diagnosis.op or ""
-    if not methods or diagnosis.layer is None or len(shape) < 3 or shape[0] != 1:
+    if not methods:
+        return _few_pictures(recording, diagnosis)
+    if diagnosis.layer is None or len(shape) < 3 or shape[0] != 1:
         return None
     values = f"{' × '.join(map(str, shape[1:]))} values in one layer"
     if methods <= {"predict", "evaluate"} and "gradient" not in op:
@@ -189,6 +191,37 @@ def one_sample(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
         f"Cut the samples into parts, or make them {shorter}. Both make other training data.",
         rules_out=("smaller-batch", "accumulate-gradients"),
         reason="it is one sample that does not fit, and no batch takes less",
+    )
+
+
+_FEW, _SIDE, _PICTURES = 3, 16, 0.2
+"""Pictures that are no batch; pixels of a side from which values are a picture's, no kernel's; their share of the bytes
+in use from which they matter."""
+
+
+def _few_pictures(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
+    """Find a step of the notebook's own that computes one picture, or a few side by side, and has no batch."""
+    step = recording.facts.step
+    if step is None or not diagnosis.in_use or (step.batch is not None and step.batch > 1):
+        return None
+    values = [row for row in diagnosis.layers if row.shape is not None and len(row.shape) == 4]
+    pictures = [row for row in values if row.shape is not None and min(row.shape[1:3]) >= _SIDE]
+    if sum(row.bytes for row in pictures) < _PICTURES * diagnosis.in_use:
+        return None
+    largest = max(pictures, key=lambda row: row.bytes // row.count)
+    count, height, width, *_ = largest.shape or (0, 0, 0)
+    if not 0 < count <= _FEW:
+        return None
+    who = {1: "One picture alone needs it", 2: "Two pictures at once need it"}.get(
+        count, "Three pictures at once need it"
+    )
+    return Situation(
+        "one-sample",
+        f"{who} ({height} × {width} × {(largest.shape or (0,))[-1]} values in one layer), with what is kept of the "
+        "other layers for the gradients.",
+        "Make the pictures smaller: half the height and half the width take about a quarter of that.",
+        rules_out=("smaller-batch", "accumulate-gradients") if count == 1 else (),
+        reason="it is one picture that does not fit, and no batch takes less",
     )
 
 

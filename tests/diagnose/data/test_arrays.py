@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from tests.memory.steps import dense_stack
 from tf_mem_magic.core.diagnosis import Part
 from tf_mem_magic.core.facts import BatchSeen, Facts, NamedValue
 from tf_mem_magic.core.recording import Cell, Dump, Recording
+from tf_mem_magic.core.step import StepFacts, pack
 from tf_mem_magic.diagnose.cause import diagnose
 from tf_mem_magic.diagnose.data.arrays import BASIS, Copied, asked_for, copied_whole, with_arrays
 from tf_mem_magic.explain import explain
@@ -82,6 +84,27 @@ def test_inputs_and_targets_of_one_shape_are_both_found_with_what_their_chunks_t
 def test_what_may_be_a_layers_own_is_no_array(run, chunk, device):
     asked, count = chunk
     assert told(run, (asked, asked, count), device=device) == []
+
+
+def stepped(run):
+    step = StepFacts("__inference_step_1", "m_1/dense_1_1/MatMul", 128, pack([dense_stack(3)]), layers=("dense_1",))
+    return replace(run, facts=replace(run.facts, step=step))
+
+
+@pytest.mark.parametrize(
+    ("value", "asked", "rows"),
+    [
+        (array("targets", (640, 10, 6000)), 512 * 10 * 6000 * 4, (512, 10, 6000)),
+        (array("pictures", (3000, 96, 96, 3), "uint8"), 2560 * 96 * 96 * 3, (2560, 96, 96, 3)),
+        # Of short rows a kernel's workspace is a multiple too.
+        (array("x", (9000, 32, 32)), 1280 * 32 * 32 * 4, None),
+    ],
+)
+def test_rows_that_are_whole_batches_are_told_from_a_layers_where_the_step_is_known(value, asked, rows):
+    """``validation_split`` leaves 512 of 640 rows, four batches: they were taken for activations, and 9 % were missing."""
+    run = recording(value)
+    assert told(run, (asked, asked, 1)) == []
+    assert [shape for _, shape, _ in told(stepped(run), (asked, asked, 1))] == ([] if rows is None else [rows])
 
 
 def test_what_was_asked_for_in_vain_may_be_the_array_itself():

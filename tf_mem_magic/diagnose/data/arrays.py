@@ -17,6 +17,9 @@ BASIS = "arrays that Keras copied as a whole, with what their chunks have beyond
 LONG_ROW = 256
 """Bytes of a row from which some rows of an array can be told by their bytes: anything is a multiple of a number's."""
 
+LONG_BATCHES = 16 << 10
+"""The same of rows that are so many batches: a kernel's workspace is a multiple of smaller ones too."""
+
 MOST_ALIKE = 4
 """Chunks of one size that may be arrays of one shape, such as inputs and targets; of more they are a layer's."""
 
@@ -60,8 +63,8 @@ def copied_whole(recording: Recording, dump: Dump | None, device: str) -> tuple[
     """Find the arrays given to ``fit``, ``evaluate`` or ``predict`` among the chunks of a dump, largest first.
 
     Only on a CPU with a pool: on a GPU Keras leaves such arrays in the computer's memory. A chunk is one of them where
-    it has the bytes of an array that a name holds, or of some of its rows: more than a batch, and no multiple of one,
-    so that no layer's values are mistaken for them.
+    it has the bytes of an array that a name holds, or of some of its rows: more than a batch. A multiple of one may be
+    a layer's values: it is an array's rows only where the step is known and has no values of that size.
     """
     batch = _batch(recording)
     if batch is None or dump is None or not dump.chunks or not device.startswith("CPU"):
@@ -69,9 +72,10 @@ def copied_whole(recording: Recording, dump: Dump | None, device: str) -> tuple[
     least = LEAST * sum(size * count for _, size, count in dump.chunks)
     large = sorted((chunk for chunk in dump.chunks if chunk[0] >= least), reverse=True)
     arrays, of_step = list(_arrays(recording)), _of_step(recording)
+    longest = LONG_BATCHES if of_step else None
     found: list[Copied] = []
     for asked, chunk, count in large:
-        array = None if asked in of_step else _is_of(asked, arrays, batch)
+        array = None if asked in of_step else _is_of(asked, arrays, batch, longest)
         if array is not None and count <= MOST_ALIKE:
             found += [replace(array, taken=chunk)] * count
     return tuple(found)
@@ -119,15 +123,19 @@ def _arrays(recording: Recording) -> Iterator[_Array]:
             )
 
 
-def _is_of(asked: int, arrays: list[_Array], batch: int) -> Copied | None:
-    """Find the array that takes ``asked`` bytes as a whole, or in a part of its rows."""
+def _is_of(asked: int, arrays: list[_Array], batch: int, whole_batches: int | None = None) -> Copied | None:
+    """Find the array that takes ``asked`` bytes as a whole, or in a part of its rows.
+
+    Rows that are so many batches count from ``whole_batches`` bytes of a row on; None: they do not.
+    """
     for one in arrays:
         if prod(one.shape) * one.number == asked and one.shape[0] > batch:
             return Copied(one.name, one.shape, one.dtype, asked, asked)
     for one in arrays:
         row = prod(one.shape[1:]) * one.number
         rows = asked // row if row else 0
-        if row >= LONG_ROW and asked % row == 0 and batch < rows <= one.rows and rows % batch:
+        least = LONG_ROW if rows % batch else whole_batches
+        if least is not None and row >= least and asked % row == 0 and batch < rows <= one.rows:
             return Copied("", (rows, *one.shape[1:]), one.dtype, asked, asked)
     return None
 

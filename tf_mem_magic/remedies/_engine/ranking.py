@@ -47,7 +47,8 @@ def _together(context: Context, ranked: Sequence[Proposal | Declined]) -> Propos
              for a in first for b in second]  # fmt: skip
     may, perhaps = all(_fits(one, limit) == 2 for one in proposals if not one.new_cell), None
     tried = min(max(_MOST_TEXT // max(len(context.cell.source), 1), 1), _MOST_PAIRS)
-    for one, other in sorted(pairs, key=lambda pair: [_rank(two)[1:] for two in pair])[:tried]:
+    # What alone is not sure to find room is as good as another beside a change that makes some.
+    for one, other in sorted(pairs, key=lambda pair: [_rank(replace(two, doubtful=False)) for two in pair])[:tried]:
         steps = _one_after_another(context, (one.key, other.key))
         if isinstance(steps, Declined):
             continue
