@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tf_mem_magic.notebook.model import read_notebook
-from tf_mem_magic.remedies.accumulate_gradients.compared import bent_mean
+from tf_mem_magic.remedies.accumulate_gradients.compared import bent_mean, compares_samples
 
 RMSE = "def rmse(y, p):\n    return K.sqrt(K.mean(K.square(p - y)))"
 F1 = """def soft_f1(y, p):
@@ -58,3 +58,30 @@ def test_a_root_or_quotient_of_means_over_the_batch_is_found_and_what_each_sampl
 def test_a_loss_that_calls_itself_ends():
     defined = "def a(y, p):\n    return b(y, p)\ndef b(y, p):\n    return a(y, p)"
     assert bent_mean(read_notebook("model.compile(loss=a)", (defined,)), "model.compile(loss=a)") == ""
+
+
+ENTRIES = """def triplet_loss(parts, margin=0.2):
+    near = K.sum(K.square(parts[0] - parts[1]), axis=-1)
+    far = K.sum(K.square(parts[0] - parts[2]), axis=-1)
+    return K.maximum(near - far + margin, 0.0)
+"""
+UNPACKED = (
+    ENTRIES.replace("    near", "    a, b, c = parts\n    near").replace("parts[0]", "a").replace("parts[1]", "b")
+)
+
+
+@pytest.mark.parametrize(
+    ("defined", "used", "compares"),
+    [
+        (ENTRIES, "loss = Lambda(triplet_loss)([anchor, positive, negative])", False),
+        (ENTRIES, "out = keras.layers.Lambda(triplet_loss, name='loss')((anchor, positive, negative))", False),
+        (UNPACKED.replace("parts[2]", "c"), "loss = Lambda(triplet_loss, output_shape=(1,))([a, p, n])", False),
+        (ENTRIES, "model.compile(loss=triplet_loss)", True),
+        (ENTRIES, "loss = Lambda(triplet_loss)(together)", True),
+        (ENTRIES.replace("parts[2]", "parts[0][1]"), "loss = Lambda(triplet_loss)([a, p, n])", True),
+        (ENTRIES.replace("axis=-1", "axis=0"), "loss = Lambda(triplet_loss)([a, p, n])", True),
+    ],
+)
+def test_entries_of_a_list_of_inputs_are_no_samples(defined, used, compares):
+    assert compares_samples(read_notebook(used, (defined,)), used) is compares
+    assert compares_samples(read_notebook(f"{defined}\n{used}"), used) is compares

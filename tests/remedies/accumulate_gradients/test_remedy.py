@@ -590,6 +590,23 @@ for a, b in data:
     assert answer.reason.endswith("reach the optimizer through another function, and are not followed"), answer.reason
 
 
+@pytest.mark.parametrize(
+    ("cell", "function"),
+    [
+        ("finder = LRFinder(model)\nfinder.find(x, y, batch_size=64, epochs=5)\n", "find"),
+        ("Trainer(model).run(x, y, batch_size=64)\n", "run"),
+        ("history = experiment(x, y, batch_size=64)\n", "experiment"),
+    ],
+)
+def test_a_training_outside_the_cell_is_said_to_lie_there(cell, function):
+    frame = Frame("/tmp/ipykernel_7/3.py", 12, function, is_user=True)
+    source = Cell(cell)
+    diagnosis = Diagnosis("GPU:0", line=cell.count("\n"), frame=frame)
+    facts = Facts(tensorflow="2.21.0", keras="3.15.1", models=(ModelFacts("model", ("Dense",), "Adam"),))
+    (answer,) = propose(Context(source, Recording(source, status="oom", facts=facts), diagnosis))
+    assert answer.reason == f"`{function}`, which trains, lies outside this cell: its optimizer is not followed"
+
+
 @pytest.mark.parametrize("mean", ["tf.keras.losses.Reduction.AUTO", "Reduction.SUM_OVER_BATCH_SIZE", '"auto"'])
 def test_a_reduction_that_is_a_mean_by_its_name_is_one(mean):
     loss = f"keras.losses.MeanSquaredError(reduction={mean})"

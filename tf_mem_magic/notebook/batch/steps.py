@@ -274,11 +274,21 @@ def _is_staying(reader: Reader, expr: ast.expr, changed: frozenset[str]) -> bool
         return (index is None or isinstance(index, ast.Constant)) and _stays(reader, expr.value, changed)
     if isinstance(expr, ast.BinOp):
         return _stays(reader, expr.left, changed) and _stays(reader, expr.right, changed)
+    if isinstance(expr, ast.Call) and called_name(expr) == "len" and len(expr.args) == 1 and _is_split(reader, expr):
+        return True
     if isinstance(expr, ast.Call) and called_name(expr) in _ARITHMETIC and not expr.keywords:
         owner = expr.func.value if isinstance(expr.func, ast.Attribute) else None
         plain = owner is None or (isinstance(owner, ast.Name) and owner.id in _MODULES)
         return plain and all(_stays(reader, given, changed) for given in expr.args)
     return False
+
+
+def _is_split(reader: Reader, call: ast.Call) -> bool:
+    """Tell whether samples are counted that the cell has from ``train_test_split``: as many whatever their batches."""
+    found = reader.bindings(call.args[0]) if isinstance(call.args[0], ast.Name) else []
+    statement = reader.scopes.statement(found[0].node) if len(found) == 1 else None
+    value = statement.value if isinstance(statement, ast.Assign) else None
+    return isinstance(value, ast.Call) and called_name(value) == "train_test_split"
 
 
 def _is_set(reader: Reader, data: ast.expr, setting: Setting) -> bool:

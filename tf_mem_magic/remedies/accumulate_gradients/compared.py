@@ -95,9 +95,31 @@ def _each_alone(notebook: Notebook, name: str) -> list[str]:
     if function is None or not isinstance(function.node, ast.FunctionDef):
         return []
     nodes = [node for statement in function.node.body for node in ast.walk(statement)]
-    if not any(isinstance(n, ast.Return) for n in nodes) or not all(map(_is_of_each, nodes)):
+    first = function.node.args.args[:1]
+    listed = first[0].arg if first and _is_given_a_list(notebook, name) else ""
+    if not any(isinstance(n, ast.Return) for n in nodes):
+        return []
+    if not all(_is_of_each(node) or _is_an_input(node, listed) for node in nodes):
         return []
     return [name, *(n.name for n in nodes if isinstance(n, ast.FunctionDef))]
+
+
+def _is_given_a_list(notebook: Notebook, name: str) -> bool:
+    """Tell whether a layer calls a function with several inputs: ``Lambda(triplet_loss)([anchor, near, far])``."""
+    made = ((call, call.func) for cell in notebook.cells_with("Lambda") for call in cell.calls)
+    return any(
+        isinstance(layer, ast.Call)
+        and called_name(layer) == "Lambda"
+        and any(isinstance(given, ast.Name) and given.id == name for given in layer.args[:1])
+        and any(isinstance(given, (ast.List, ast.Tuple)) for given in call.args[:1])
+        for call, layer in made
+    )
+
+
+def _is_an_input(node: ast.AST, listed: str) -> bool:
+    """Tell whether an entry is one of a layer's inputs, and not one of its samples."""
+    entry = isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == listed
+    return entry and isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant)
 
 
 def _is_of_each(node: ast.AST) -> bool:

@@ -186,6 +186,9 @@ def _of_loop(ask: Ask, steps: int, before: Already | None) -> _Place:
     reader, names = Reader(ask.cell, ask.facts, failing_lines(ask)), ask.names
     if traced_before(reader):
         raise RefusedError("the training step may be a tf.function of an earlier cell, which keeps what it traced")
+    frame = ask.diagnosis.frame if ask.diagnosis is not None else None
+    if frame is not None and not frame.in_cell and "GradientTape" not in ask.cell.words:
+        raise RefusedError(f"`{frame.function}`, which trains, lies outside this cell: its optimizer is not followed")
     loop = find_gradient_loop(reader, names)
     counts = ("The loop's own counters, and what it prints, count the smaller batches.",)
     if before is not None:
