@@ -138,15 +138,37 @@ def test_a_product_in_16_bits_takes_its_matrices_in_32_unless_onednn_computes_it
     assert temporary_bytes(made.step((at, 0)), at, processor) == copied * (64 * 32 + 32 * 16 + 64 * 16) * 4
 
 
-@pytest.mark.parametrize(("channels", "batch", "samples"), [(16, 64, 12), (16, 1, 1), (1, 4, 0)])
-def test_the_patches_in_three_dimensions_fill_the_real_cache_unless_they_are_too_large(channels, batch, samples):
-    """Beside few channels of few samples they would be more than 25 times as large: there are none then."""
+@pytest.mark.parametrize(
+    ("kind", "channels", "batch", "samples"),
+    [
+        ("Filter", (16, 16), 64, 12),
+        # As many however few there are.
+        ("Filter", (1, 64), 2, 57),
+        ("Input", (16, 16), 64, 12),
+        ("Input", (16, 16), 1, 1),
+        # Beside few channels of few samples they would be more than 25 times as large: there are none then.
+        ("Filter", (1, 1), 4, 0),
+        ("Filter", (16, 16), 1, 0),
+        ("Input", (1, 1), 4, 0),
+    ],
+)
+def test_the_patches_in_three_dimensions_fill_the_real_cache_unless_they_are_too_large(kind, channels, batch, samples):
     made = Maker()
-    shape, kernel = (batch, 16, 32, 32, channels), (3, 3, 3, channels, channels)
-    x, g = (made.op("Relu", name, shape=shape) for name in "xg")
+    image, kernel = (batch, 16, 32, 32), (3, 3, 3, *channels)
+    x, g = made.op("Relu", "x", shape=(*image, channels[0])), made.op("Relu", "g", shape=(*image, channels[1]))
+    w, sizes = made.op("Const", "w", shape=kernel), made.op("Const", "s", shape=(5,), dtype="int32")
+    given, out = ((x, sizes, g), kernel) if kind == "Filter" else ((sizes, w, g), (*image, channels[0]))
+    at, _ = made.op(f"Conv3DBackprop{kind}V2", "conv", *given, outputs=(Tensor(out, "float32"),))
+    assert temporary_bytes(made.step((at, 0)), at, PROCESSOR) == samples * 16 * 32 * 32 * 27 * channels[0] * 4
+
+
+def test_a_filters_gradient_in_three_dimensions_lays_out_as_many_scans_of_one():
+    """Scans of 64 × 64 × 32 one by one, 16 filters: [15,131072,27] were asked for, where one had been told to fit."""
+    made = Maker()
+    x, g = made.op("Relu", "x", shape=(1, 64, 64, 32, 1)), made.op("Relu", "g", shape=(1, 64, 64, 32, 16))
     sizes = made.op("Const", "s", shape=(5,), dtype="int32")
-    at, _ = made.op("Conv3DBackpropFilterV2", "conv", x, sizes, g, outputs=(Tensor(kernel, "float32"),))
-    assert temporary_bytes(made.step((at, 0)), at, PROCESSOR) == samples * 16 * 32 * 32 * 27 * channels * 4
+    at, _ = made.op("Conv3DBackpropFilterV2", "conv", x, sizes, g, outputs=(Tensor((3, 3, 3, 1, 16), "float32"),))
+    assert temporary_bytes(made.step((at, 0)), at, PROCESSOR) == 15 * 131072 * 27 * 4
 
 
 def test_other_operations_have_no_temporaries_that_are_known():

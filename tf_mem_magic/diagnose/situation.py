@@ -46,7 +46,6 @@ def find_situation(recording: Recording, diagnosis: Diagnosis, dump: Dump | None
         filled_by_weights(diagnosis),
         jacobian(diagnosis),
         constant(diagnosis, frames),
-        whole_arrays(recording, diagnosis, dump),
         pipeline(recording, diagnosis),
         _callback(diagnosis, frames),
         outputs(recording, diagnosis),
@@ -54,6 +53,7 @@ def find_situation(recording: Recording, diagnosis: Diagnosis, dump: Dump | None
         _one_tape(recording, diagnosis),
         _in_pieces(recording, diagnosis),
         one_sample(recording, diagnosis),
+        whole_arrays(recording, diagnosis, dump),
         eager(recording, diagnosis, frames),
     ):
         if found is not None:

@@ -16,8 +16,8 @@ _TO_DEVICE = re.compile(r"_EagerConst|^Const$|_Recv|_HostRecv|CopyToDevice")
 _LARGE = 0.1
 """Share of the limit from which one result is what did not fit; a smaller one only met a device that others fill."""
 
-MATTERS = 0.25
-"""Share of the limit from which such arrays are what a person is told of."""
+MATTERS = 0.1
+"""Share of the limit that such arrays take, from which a person is told of them."""
 
 MOST = 0.5
 """Share of the limit from which they are told of, and not the small weight that was being made beside them."""
@@ -60,8 +60,8 @@ def whole_arrays(
     found = list(copied_whole(recording, dump, diagnosis.device))
     wanted = asked_for(recording, diagnosis.requested, diagnosis.device)
     found += [wanted] if wanted is not None else []
-    total = sum(one.bytes for one in found)
-    if total < share * limit:
+    total, taken = sum(one.bytes for one in found), sum(one.taken for one in found)
+    if taken < share * limit:
         return None
     method = next(seen.method for seen in recording.facts.batches if seen.source == "arrays")
     unit = brief_unit([total])
@@ -71,7 +71,7 @@ def whole_arrays(
     # What was asked for in vain is of the step too, unless it was one of the arrays.
     stays += 0 if wanted is not None else diagnosis.requested or 0
     variables = sum(part.bytes for part in diagnosis.breakdown if part.kind in ("weights", "optimizer"))
-    alone = stays < _NO_STEP * limit and variables < total
+    alone = stays < _NO_STEP * limit and variables < taken
     return Situation(
         "arrays",
         f"`{method}` copies the arrays that it is given to {diagnosis.device} as a whole ({told}{more}): "

@@ -27,7 +27,8 @@ def temporary_bytes(step: Step, at: int, processor: Processor) -> int:
 
     - Convolutions' gradients lay patches of some samples beside one another (``col_buffer`` in conv_grad_filter_ops.cc,
       conv_grad_input_ops.h and conv_grad_ops_3d.cc): as many samples as make the matrices of a product fill the cache,
-      however large the batch is; one alone where a sample is work enough for all threads.
+      however large or small the batch is; one alone where a sample is work enough for all threads, or, but for a
+      filter's in three dimensions, is the whole batch.
     - The filter's gradient of a depthwise convolution is made for each sample (depthwise_conv_grad_op.cc).
     - The gradient of a maximum finds the maxima and their places again (maxpooling_op.cc).
     - A sum over axes that lie between others is made of a transposed copy (reduction_ops_common.h).
@@ -94,7 +95,8 @@ def _patches(node: Node, given: Sequence[Tensor], processor: Processor) -> int:
         return 0
     unit = pixels * taps + taps * out + pixels * out
     if node.kind.startswith("Conv3D"):
-        samples = 1 if image.shape[0] == 1 else _filling(processor.cache, width, unit)
+        alone = image.shape[0] == 1 and not is_filter
+        samples = 1 if alone else _filling(processor.cache, width, unit)
         tensors = prod(kernel.shape) + prod(image.shape) + prod(other.shape or ())
         samples = 0 if samples * pixels * taps // tensors > MOST_OVERHEAD else samples
     elif is_filter:

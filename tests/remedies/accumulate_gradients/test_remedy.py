@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.diagnose.test_situation import recording
 from tests.script import found_by
 from tf_mem_magic.core.diagnosis import Diagnosis, Part
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Declined, Point, Proposal
 from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
+from tf_mem_magic.diagnose.cause import diagnose
+from tf_mem_magic.diagnose.expected import expected
 from tf_mem_magic.notebook.text.cell import read_cell
 from tf_mem_magic.remedies._engine.ranking import propose_all
 from tf_mem_magic.remedies.accumulate_gradients.remedy import propose
@@ -787,3 +792,20 @@ def test_a_training_before_the_one_that_failed_accumulates_where_the_optimizer_i
     answer = ask(source, line=source.count("\n"))
     assert isinstance(answer, Declined), answer.diff
     assert "trains in line 3 too" in answer.reason
+
+
+@pytest.mark.parametrize("share", [0.9, 1, 1.1, 1.2, 1.3, 1.45, 1.6, 1.8, 2])
+@pytest.mark.parametrize("name", ["leftovers_and_batch", "longer", "whole_arrays"])
+def test_a_part_that_may_just_fit_is_halved_where_the_half_surely_does(name, share):
+    """Parts of a real failure that were told to need 92 and 99 % of a pool found it in pieces, and ran out."""
+    run = recording(name)
+    limit = int(run.main.limit * share)
+    run = replace(run, series=tuple(replace(one, limit=limit) for one in run.series))
+    diagnosis = diagnose(run)
+    found = [one for one in propose(Context(run.cell, run, diagnosis)) if isinstance(one, Proposal)]
+    for one in found:
+        whole, part = one.effect.batch
+        estimate = expected(run, diagnosis, one.effect)
+        half = expected(run, diagnosis, replace(one.effect, batch=(whole, part // 2)))
+        assert part == 1 or not (estimate.word(limit) in ("likely", "tight") and half.word(limit) == "fits")
+        assert whole % part == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.core.effects import Effect
@@ -11,6 +12,7 @@ from tf_mem_magic.core.facts import ModelFacts
 from tf_mem_magic.core.proposals import Context, Estimate, Proposal, RefusedError
 from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.estimate import estimate_peak, half_or_less, largest_power_of_two
+from tf_mem_magic.diagnose.expected import expected
 from tf_mem_magic.diagnose.room.batches import batch_to_try
 from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
 from tf_mem_magic.notebook.follow.calls import argument_exprs
@@ -126,12 +128,35 @@ def _choose(ask: Ask, found: BatchFound, sums: int, sums_kept: Effect) -> tuple[
     most = min(most, found.value // 2)
     if most < 1:
         raise RefusedError("a batch of 1 ran out of memory too")
-    batch = next(size for size in range(most, 0, -1) if found.value % size == 0)
+    batch = _with_room(ask, found, next(_divisors(found, most)), sums_kept)
     line = estimate_peak(ask.points, batch)
     if line is None:
         return batch, None
     basis = f"{line.basis}, and {size(sums)} for the sums of gradients"
     return batch, Estimate(line.low, line.high + sums, basis)
+
+
+def _divisors(found: BatchFound, most: int) -> Iterator[int]:
+    """Yield the sizes of equal parts of the batch, the largest that is no more than ``most`` first."""
+    return (size for size in range(most, 0, -1) if found.value % size == 0)
+
+
+def _with_room(ask: Ask, found: BatchFound, batch: int, kept: Effect) -> int:
+    """Give half the part where the whole may just fit, and the half is sure to: both make the same update.
+
+    Of a pool that is nearly full the last bytes lie in pieces: parts told to need 92 and 99 % of it ran out.
+    """
+    diagnosis, limit = ask.diagnosis, ask.diagnosis.limit if ask.diagnosis is not None else None
+    half = next(_divisors(found, batch // 2), 0)
+    if diagnosis is None or not limit or not half:
+        return batch
+
+    def word(size: int) -> str:
+        effect = ask.context.applied.then(replace(kept, batch=(found.value, size)))
+        estimate = expected(ask.recording, diagnosis, effect)
+        return "" if estimate is None else estimate.word(limit)
+
+    return half if word(batch) in ("likely", "tight") and word(half) == "fits" else batch
 
 
 def _place(ask: Ask, found: BatchFound, steps: int, before: Already | None) -> _Place:
