@@ -238,3 +238,62 @@ def test_what_a_function_computes_of_the_size_itself_is_something_else(inside):
     line = 1 + next(n for n, text in enumerate(source.split("\n")) if "train_on_batch" in text)
     found = find_batch(cell, Facts(), frozenset({line, source.count("\n")}))
     assert not isinstance(found, BatchFound), set_batch(found, 32)[0]
+
+
+HALVES = """
+def generate_real_samples(data, n_samples):
+    return data[randint(0, data.shape[0], n_samples)], ones((n_samples, 1))
+
+def generate_points(dim, n_samples):
+    return randn(dim * n_samples).reshape(n_samples, dim)
+
+def train(d_model, gan_model, data, dim, n_epochs=100, n_batch=128):
+    per_epoch = int(data.shape[0] / n_batch)
+    half_batch = int(n_batch / 2)
+    for i in range(n_epochs):
+        for j in range(per_epoch):
+            x, y = generate_real_samples(data, half_batch)
+            d_model.train_on_batch(x, y)
+            gan_model.train_on_batch(generate_points(dim, n_batch), ones((n_batch, 1)))
+
+train(d, gan, data, 100)
+"""
+
+
+def halves(source):
+    """Find the batch behind the second call of Keras in a cell that trains by halves of a batch."""
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    inner = 1 + next(n for n, text in enumerate(source.split("\n")) if "gan_model.train_on_batch" in text)
+    return find_batch(cell, Facts(), frozenset({inner, source.count("\n")}))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("int(n_batch / 2)", "int(n_batch / 2)"),
+        ("int(n_batch / 2)", "n_batch // 2"),
+        ("(data, half_batch)", "(data, n_batch // 2)"),
+    ],
+)
+def test_a_half_of_the_batch_follows_the_whole(old, new):
+    source = HALVES.replace(old, new)
+    found = halves(source)
+    assert isinstance(found, BatchFound), found
+    assert found.value == 128
+    assert set_batch(found, 64)[0] == source.replace("n_batch=128", "n_batch=64")
+
+
+@pytest.mark.parametrize(
+    ("size", "asked", "chosen"), [(128, 100, 64), (128, 3, 2), (128, 1, 128), (50, 25, 10), (6, 3, 2), (2, 1, 2)]
+)
+def test_a_batch_that_is_halved_stays_even(size, asked, chosen):
+    found = halves(HALVES.replace("n_batch=128", f"n_batch={size}"))
+    assert isinstance(found, BatchFound), found
+    assert found.divisor_of(asked) == chosen
+
+
+def test_two_sizes_of_which_neither_follows_the_other_are_several():
+    found = halves(HALVES.replace("half_batch = int(n_batch / 2)", "half_batch = 64"))
+    assert not isinstance(found, BatchFound)
+    assert found.reason == "the cell uses several batch sizes here (64 and 128)"

@@ -400,3 +400,22 @@ def test_an_inference_over_several_lines_of_a_loop_that_trains_is_told_as_infere
     proposal = ask(source, facts, line)
     assert isinstance(proposal, Proposal), proposal.reason
     assert (proposal.preserves, proposal.caveats) == ("close numerics", ())
+
+
+@pytest.mark.parametrize(("size", "smaller"), [(64, 32), (12, 6), (2, None)])
+def test_a_batch_of_which_a_half_is_taken_too_stays_even(size, smaller):
+    source = f"""def sample_batch(n_samples):
+    return x[randint(0, len(x), n_samples)], ones((n_samples, 1))
+n_batch = {size}
+half_batch = n_batch // 2
+for i in range(len(x) // n_batch):
+    a, b = sample_batch(half_batch)
+    model.train_on_batch(a, b)
+    c, d = sample_batch(n_batch)
+    gan.train_on_batch(c, d)"""
+    cell = Cell(source)
+    answer = propose(Context(cell, Recording(cell, status="oom"), Diagnosis("GPU:0", line=9)))[0]
+    if smaller is None:
+        assert answer.reason.startswith("the cell takes a part of its batch of 2 too"), answer.reason
+    else:
+        assert answer.source == source.replace(f"n_batch = {size}", f"n_batch = {smaller}")

@@ -58,6 +58,8 @@ class BatchFound:
         The names that change with the batch size of the validation data.
     same_steps : bool
         The loop that takes the batches goes on taking as many, each of fewer samples.
+    parts : int
+        A size must be a multiple of that: the cell takes batches of such a part of it too.
     """
 
     cell: PythonCell
@@ -79,6 +81,7 @@ class BatchFound:
     of_samples: bool = False
     same_steps: bool = False
     validation_names: frozenset[str] = frozenset()
+    parts: int = 1
 
     def keeps(self, validation: BatchSeen | None) -> int | None:
         """Give the batch size of the validation where the edit leaves it as it is; None: it changes, or there is none.
@@ -101,7 +104,8 @@ class BatchFound:
         """
         fixed = any(s.name != "validation_steps" and s.samples is None and not s.whole for s in self.steps)
         free = not fixed and (self.of_samples or self._by_keras_alone)
-        return next(n for n in range(max(batch, 1), 0, -1) if free or self.value % n == 0)
+        sizes = (n for n in range(max(batch, 1), 0, -1) if free or self.value % n == 0)
+        return next((n for n in sizes if n % self.parts == 0), self.value)
 
     @property
     def _by_keras_alone(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tf_mem_magic.notebook.batch.consumers import only_infers
 from tf_mem_magic.notebook.batch.counts import data_beside_a_range, with_loop_counts, with_steps
@@ -217,7 +217,24 @@ def _first_trace(reader: Reader, exprs: list[ast.expr]) -> Setting | Unknown | N
     settings = [t for t in traced if isinstance(t, Setting)]
     if len(settings) < len(traced) or not traced:
         return next((t for t in traced if isinstance(t, Unknown)), None)
-    return merge(settings)
+    parts = [(one, other) for one in settings for other in settings if _comes_of(reader, one, other)]
+    whole = merge([one for one in settings if not any(one is part for part, _ in parts)])
+    if isinstance(whole, Unknown):
+        return whole
+    return replace(whole, parts=max([whole.parts, *(other.value // one.value for one, other in parts)]))
+
+
+def _comes_of(reader: Reader, setting: Setting, other: Setting) -> bool:
+    """Tell whether a size is computed from another one, and follows it: ``half = int(n_batch / 2)``."""
+    if other.value % setting.value or setting.value == other.value or not other.names or not setting.slots:
+        return False
+    places = {(slot.start, slot.end) for slot in setting.slots}
+    computed = [n for n in reader.nodes if isinstance(n, (ast.Call, ast.BinOp)) and _place(reader, n) in places]
+    return len(computed) == len(places) and all(follows(reader, node, other) for node in computed)
+
+
+def _place(reader: Reader, node: ast.expr) -> tuple[int, int]:
+    return reader.cell.start(node), reader.cell.end(node)
 
 
 def _sliced(reader: Reader, loop: ast.For | ast.AsyncFor, step: ast.expr, index: str) -> Setting | Unknown | None:

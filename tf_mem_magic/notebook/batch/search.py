@@ -84,6 +84,7 @@ def find_batch(
             validation=() if isinstance(validated, Unknown) else validated,
             validation_notes=beside.notes,
             same_steps=setting.same_steps,
+            parts=setting.parts,
         ),
     )
 

@@ -106,6 +106,8 @@ class Setting:
         Lines that the edit needs at the top of the cell.
     same_steps : bool
         The loop that takes the batches goes on taking as many, each of fewer samples.
+    parts : int
+        The cell takes batches of a part of it too, of one of so many: another size must be a multiple of that.
     """
 
     value: int
@@ -115,6 +117,7 @@ class Setting:
     notes: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
     same_steps: bool = False
+    parts: int = 1
 
     @property
     def datasets(self) -> frozenset[str]:
@@ -324,4 +327,5 @@ def merge(settings: Iterable[Setting]) -> Setting | Unknown:
         tuple(dict.fromkeys(note for s in found for note in s.notes)),
         tuple(dict.fromkeys(line for s in found for line in s.imports)),
         any(s.same_steps for s in found),
+        max(s.parts for s in found),
     )

@@ -128,7 +128,12 @@ def _choose(ask: Ask, found: BatchFound, sums: int, sums_kept: Effect) -> tuple[
     most = min(most, found.value // 2)
     if most < 1:
         raise RefusedError("a batch of 1 ran out of memory too")
-    batch = _with_room(ask, found, next(_divisors(found, most)), sums_kept)
+    largest = next(_divisors(found, most), 0)
+    if not largest:
+        raise RefusedError(
+            f"the cell takes a part of its batch of {found.value} too, and a smaller one has no such part"
+        )
+    batch = _with_room(ask, found, largest, sums_kept)
     line = estimate_peak(ask.points, batch)
     if line is None:
         return batch, None
@@ -138,7 +143,7 @@ def _choose(ask: Ask, found: BatchFound, sums: int, sums_kept: Effect) -> tuple[
 
 def _divisors(found: BatchFound, most: int) -> Iterator[int]:
     """Yield the sizes of equal parts of the batch, the largest that is no more than ``most`` first."""
-    return (size for size in range(most, 0, -1) if found.value % size == 0)
+    return (size for size in range(most, 0, -1) if found.value % size == 0 and size % found.parts == 0)
 
 
 def _with_room(ask: Ask, found: BatchFound, batch: int, kept: Effect) -> int:
