@@ -5,7 +5,8 @@ import pytest
 from tests.kernel import bfc
 from tests.memory.steps import KIB, Maker
 from tests.script import found_by
-from tf_mem_magic.core.step import Tensor
+from tf_mem_magic.core.step import Processor, Tensor
+from tf_mem_magic.memory.forecast import made_ahead, own_of
 from tf_mem_magic.memory.loops import follow, pushes_the_same
 from tf_mem_magic.memory.sizes import in_half
 from tf_mem_magic.memory.walk import Walk
@@ -24,6 +25,7 @@ def loop(pushed, setter="TensorListPushBack"):
     item = {
         "what it is given": weight,
         "that through an identity": inner.op("Identity", "cell/Identity", weight, kib=4),
+        "an element of what it is given": inner.op("TensorListGetItem", "cell/GetItem", weight, count, kib=4),
         "a weight it reads": inner.op("ReadVariableOp", "cell/Read", weight, kib=4),
         "what it makes": after,
         "what it carries on": state,
@@ -63,6 +65,36 @@ def test_a_list_of_one_and_the_same_tensor_takes_no_memory_of_its_own(pushed, sa
         pass
     pieces = [buffer for buffer in walk.alive.values() if buffer.count > 1]
     assert [(one.count, one.size) for one in pieces] == ([] if same else [(ROUNDS, 4 * KIB)])
+
+
+@pytest.mark.parametrize("setter", ["TensorListPushBack", "TensorListSetItem"])
+@pytest.mark.parametrize(
+    ("pushed", "holds"),
+    [
+        ("what it is given", True),
+        ("that through an identity", True),
+        ("an element of what it is given", True),
+        ("a weight it reads", False),
+        ("what it makes", False),
+    ],
+)
+def test_what_a_loop_is_given_lives_as_long_as_the_list_that_it_was_put_into(pushed, holds, setter):
+    walk = Walk(loop(pushed, setter))
+    for _ in walk.run():
+        pass
+    assert ("w" in {walk.step.nodes[buffer.node].name for buffer in walk.alive.values()}) == holds
+
+
+def test_a_list_of_a_tensors_rows_is_a_copy_of_each():
+    made = Maker()
+    x = made.op("MatMul", "x", shape=(4, KIB))
+    rows = made.op("TensorListFromTensor", "rows", x, outputs=(LIST,))
+    step = made.step(made.op("TensorListStack", "stack", rows, shape=(4, KIB)))
+    walk, held = Walk(step), {}
+    for at in walk.run():
+        held[step.nodes[at].name] = sorted((b.count, b.size // KIB) for b in walk.alive.values())
+    assert held["rows"] == [(1, 16), (4, 4)]
+    assert held["stack"] == [(1, 16), (4, 4)]
 
 
 @pytest.mark.parametrize("setter", ["TensorListPushBack", "TensorListSetItem"])
@@ -116,3 +148,33 @@ def test_16_bits_save_half_of_a_narrow_loop_and_little_or_nothing_of_a_wide_one(
     share = {name: found[f"{name}, mixed_bfloat16"] / found[f"{name}, float32"] for name in RNNS}
     assert share["narrow LSTM"] < 0.85
     assert min(share["wide LSTM"], share["wide GRU"], share["wide RNN"]) > 0.8
+
+
+def test_zeros_like_a_list_are_as_many_as_it_has_elements():
+    made = Maker()
+    held = Tensor((KIB,), "float32", ROUNDS)
+    grown = made.op(
+        "While", "loop", made.op("EmptyTensorList", "empty", outputs=(LIST,)), outputs=(held,), shares=(-1,)
+    )
+    made.op("ZerosLike", "zeros", grown, outputs=(Tensor((), "variant"),))
+    walk = Walk(made.step((2, 0)))
+    for _ in walk.run():
+        pass
+    assert [(one.count, one.size) for one in walk.alive.values()] == [(ROUNDS, 4 * KIB)]
+
+
+@pytest.mark.parametrize(("trips", "ahead"), [(1, 0), (5, 4), (200, 31)])
+def test_zeros_that_wait_for_nothing_are_made_in_as_many_rounds_as_run_at_once(trips, ahead):
+    inner = Maker()
+    state = inner.argument("state", 4)
+    zeros = inner.op("Fill", "zeros", kib=2)
+    body = inner.step(inner.op("MatMul", "next", state, zeros, kib=4))
+    made = Maker()
+    first = made.op("MatMul", "first", kib=4)
+    one = made.op("While", "one", first, outputs=(Tensor((KIB,), "float32"),), shares=(-1,), body=0, trips=trips)
+    two = made.op("While", "two", one, outputs=(Tensor((KIB,), "float32"),), shares=(-1,), body=0, trips=trips)
+    step = made.step(two, bodies=(body,))
+    assert [made_ahead(step, at) for at in range(3)] == [0, *[ahead * 2 * KIB] * 2]
+    own = own_of(step, Processor(0, 2))
+    # The second loop has run ahead while the first one runs.
+    assert own[1] - own[2] == ahead * 2 * KIB

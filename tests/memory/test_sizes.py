@@ -130,3 +130,11 @@ def test_in_16_bits_attention_between_einsums_has_its_scores_in_32(product):
     in_32 = [name for name, dtype in half.items() if dtype == "float32"]
     own = ["m_1/a_1/Mul", "m_1/a_1/Softmax", "gradient_tape/m_1/a_1/mul"]
     assert in_32 == (own if product == "Einsum" else [])
+
+
+def test_zeros_for_each_sample_grow_with_the_batch():
+    made = Maker()
+    made.op("Fill", "gradient_tape/zeros", shape=(16, 64))
+    made.op("Fill", "gradient_tape/of_a_weight", shape=(24, 64))
+    resized = at_batch((made.step((0, 0), (1, 0)),), 16, None, 8)
+    assert [node.outputs[0].shape for node in resized.nodes] == [(8, 64), (24, 64)]

@@ -15,6 +15,9 @@ RUNNING = ("ready", "last")
 """Orders of execution between which the runtime's lies: what became ready first, and last (:mod:`.walk`)."""
 
 
+AT_ONCE = 32
+"""Rounds of a loop that run at once, at the most (``parallel_iterations`` of Keras's loops)."""
+
 BESIDE = 0.5
 """The share of a second kernel's temporaries that is there at the least: two run at once more often than not."""
 
@@ -99,7 +102,24 @@ def moments(
 def own_of(step: Step, processor: Processor) -> dict[int, int]:
     """Give what operations need while they run: the temporaries of kernels, and one round of a loop's body."""
     loops = {at: loop_peak(step, at, processor) for at, node in enumerate(step.nodes) if node.body is not None}
+    # The rounds of loops that wait for others' results run ahead in what does not.
+    further = 0
+    for at in reversed(loops):
+        further += made_ahead(step, at)
+        loops[at] += further
     return {at: size for at, size in {**temporaries_of(step, processor), **loops}.items() if size}
+
+
+def made_ahead(step: Step, at: int) -> int:
+    """Give the bytes of the zeros that a loop makes in rounds ahead of the one that waits for something.
+
+    TensorFlow runs several rounds at once; the zeros that a gradient's lists begin with wait for nothing.
+    """
+    node = step.nodes[at]
+    if node.body is None:
+        return 0
+    zeros = (one.outputs[0].bytes or 0 for one in step.bodies[node.body].nodes if one.kind == "Fill")
+    return max(min(node.trips, AT_ONCE) - 1, 0) * sum(zeros)
 
 
 def _executed(step: Step, processor: Processor, events: Sequence[Event]) -> Iterator[Moment]:

@@ -17,6 +17,9 @@ LISTS = frozenset(
 )
 """Kernels that make a list of tensors or change one: a list holds its elements and has no buffer of its own."""
 
+COPIES_ROWS = "TensorListFromTensor"
+"""The kernel that makes a list of a tensor's rows: it copies each (list_kernels.h)."""
+
 IN_PLACE = frozenset(
     "Abs Acos Acosh Add AddN AddV2 Asin Asinh Atan Atanh BiasAdd Ceil Conj Cos Cosh Digamma Div DivNoNan"
     " Elu EluGrad Erf Erfc Exp Expm1 Floor FloorDiv FloorMod FusedBatchNormV3 Inv InvGrad LeakyRelu LeakyReluGrad"

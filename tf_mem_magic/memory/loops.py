@@ -43,6 +43,24 @@ def pushes_the_same(body: Step, output: int) -> bool:
     return False
 
 
+def pushed_argument(body: Step, output: int) -> int:
+    """Say which argument of a loop a list of it comes to hold, or the elements of; -1: none.
+
+    What is kept of each round for the backward pass holds on to the elements of the sequence that the loop reads.
+    """
+    source = body.results[output]
+    for _ in range(len(body.nodes)):
+        node = body.nodes[source[0]]
+        if node.kind == "Placeholder" or not node.inputs:
+            return -1
+        place = _PUSHED.get(node.kind)
+        if place is not None:
+            kept, grows = follow(body, node.inputs[place])
+            return -1 if grows else kept
+        source = node.inputs[0]
+    return -1
+
+
 def _stays(body: Step, source: tuple[int, int]) -> bool:
     """Whether a tensor of a loop's body is the same in every round."""
     node = body.nodes[source[0]]

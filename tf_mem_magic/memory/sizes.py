@@ -12,8 +12,8 @@ from tf_mem_magic.memory.roles import DATA, layer_of, roles, scopes_in
 
 _FLOATS = ("float32",)
 
-_IN_32_BITS = re.compile(r"(?:^|/)(?:\w*normalization\w*|moments|batchnorm|compile_loss)/")
-"""Names of operations of normalization layers and of the loss that a model is compiled with."""
+_IN_32_BITS = re.compile(r"(?:^|/)(?:\w*normalization\w*|global_average_pooling\w*|moments|batchnorm|compile_loss)/")
+"""Names of operations of normalization layers, of averages and of the loss that a model is compiled with."""
 
 _ONLY_IN_TRAINING = re.compile(r"(?:^|/)moments/")
 _RANDOM = ("StatelessRandom", "Random", "StatefulUniform")
@@ -78,7 +78,7 @@ def _scaled(step: Step, batch: int, wanted: int, weights: frozenset[int], outer:
     of_data: list[bool] = []
     nodes: list[Node] = []
     for at, node in enumerate(step.nodes):
-        drawn = node.kind in DATA or node.kind.startswith(("Random", "StatelessRandom", "IteratorGetNext"))
+        drawn = node.kind in DATA or node.kind.startswith(("Random", "StatelessRandom", "IteratorGetNext", "Fill"))
         read = any(of_data[source] for source, _ in node.inputs if source < at)
         of_data.append(read or (drawn and any(_has(tensor, batch) for tensor in node.outputs)))
         if not of_data[at]:
@@ -110,7 +110,7 @@ def _resized(tensor: Tensor, batch: int, wanted: int) -> Tensor:
 def in_half(step: Step, dtype: str, layers: Collection[str] = (), body: bool = False) -> Step:
     """Give the step as if all that it computes from the data in 32 bits were of 16.
 
-    What Keras's normalization layers and losses compute is not, nor the scores of its ``MultiHeadAttention``, nor what
+    What Keras's normalization layers, means and losses compute is not, nor the scores of its ``MultiHeadAttention``, nor what
     the layers do that give the model's outputs, nor the optimizer's updates. Where one of these reads what is in 16
     bits, or the other way round, it is cast: a copy of its own that lives as long as the backward pass needs it. So is
     each weight, which stays a variable of 32.
@@ -135,6 +135,7 @@ def in_half(step: Step, dtype: str, layers: Collection[str] = (), body: bool = F
         gives
         or _scope(node.name) in scores
         or kind == "updates"
+        or node.kind == "Mean"
         or (node.kind in _GIVEN and at not in given)
         or bool(_IN_32_BITS.search(node.name))
         for at, (gives, kind, node) in enumerate(zip(_by_output_layers(step, layers), roles(step), step.nodes))

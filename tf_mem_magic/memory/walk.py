@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tf_mem_magic.core.step import Node, Step
 from tf_mem_magic.memory.executor import plan_of
 from tf_mem_magic.memory.kernels import (
+    COPIES_ROWS,
     FORWARDS,
     FROM_VARIABLE,
     IN_PLACE,
@@ -17,7 +18,7 @@ from tf_mem_magic.memory.kernels import (
     SAME,
     copies_what_is_read,
 )
-from tf_mem_magic.memory.loops import follow, pushes_the_same
+from tf_mem_magic.memory.loops import follow, pushed_argument, pushes_the_same
 
 ORDERS = ("first", "ready", "last")
 """The orders that are tried: as traced; first come, first served; what became ready last. The real one lies between."""
@@ -239,6 +240,8 @@ class Walk:
                 return tuple(b for source in node.inputs for b in self._of.get(source, ()))
         if shared >= 0:
             return self._of.get(node.inputs[shared], ())
+        if kind == COPIES_ROWS:
+            return self._rows_of(at, node)
         if kind in LISTS:
             return tuple(b for source in node.inputs for b in self._of.get(source, ())) if output == 0 else ()
         tensor = node.outputs[output]
@@ -246,12 +249,26 @@ class Walk:
         if size is None:
             self.unknown += 1
         if not size:
-            return ()
+            return self._zeros_like_a_list(at, node) if kind == "ZerosLike" else ()
         if kind in IN_PLACE and output == FORWARDS.get(kind, 0):
             taken = self._forwarded(node, size, tensor.dtype)
             if taken is not None:
                 return (taken,)
         return (self._make(at, output, size),)
+
+    def _rows_of(self, at: int, node: Node) -> tuple[int, ...]:
+        """Make a list of a tensor's rows, each a copy in a buffer of its own."""
+        source, output = node.inputs[0]
+        tensor = self.step.nodes[source].outputs[output]
+        if not tensor.bytes or not tensor.shape:
+            return self._of.get(node.inputs[0], ())
+        return (self._make(at, 0, tensor.bytes // tensor.shape[0], tensor.shape[0]),)
+
+    def _zeros_like_a_list(self, at: int, node: Node) -> tuple[int, ...]:
+        """Make as many zeros as a list has elements, each in a buffer of its own: where its gradient begins."""
+        source, output = node.inputs[0]
+        held = self.step.nodes[source].outputs[output]
+        return (self._make(at, 0, held.bytes, held.count),) if held.count and held.bytes else ()
 
     def _forwarded(self, node: Node, size: int, dtype: str) -> int | None:
         for source in node.inputs:
@@ -286,7 +303,8 @@ class Walk:
             return given
         kept, grows = follow(body, body.results[output])
         if kept == output and (not grows or pushes_the_same(body, output)):
-            return given
+            pushed = pushed_argument(body, output) if grows else -1
+            return (*given, *self._of.get(node.inputs[pushed], ())) if 0 <= pushed < len(node.inputs) else given
         size = tensor.bytes
         if size is None:
             self.unknown += 1

@@ -1,7 +1,7 @@
 """What is estimated at a first failure, of models that no rule was made from, against what then happens.
 
 ``python -m tests.benchmarks.estimates.first_failure [--keep FOLDER] [NAME ...]`` prints a row for each model and change.
-A first process measures the peak at several batch sizes; a kernel then runs out of memory at the largest, with 0.8 of
+Processes measure the peak at one batch size each; a kernel then runs out of memory at the largest, with 0.8 of
 what it needs or less, and runs the cell again with each change that its report proposes. ``--keep`` saves what was
 found, and the report of the failure.
 """
@@ -32,24 +32,31 @@ KEYS = ("smaller-batch", "accumulate-gradients", "rematerialize", "mixed-precisi
 MOST_TRIES = 4
 
 MEASURE = """
-import gc, json, sys
+import gc, json, os, sys
 given = json.load(sys.stdin)
 memory = lambda: tf.config.experimental.get_memory_info("CPU:0")
-def run(n):
-    gc.collect()
-    tf.config.experimental.reset_memory_stats("CPU:0")
+def measured(n):
+    global model, x, y
+    x, y = make(given["batch"])
+    model = build()
     exec(given["cell"].format(batch=n), globals())
-    return memory()["peak"]
-model = build()
-whole = make(given["batch"])
-x, y = make(2)
-run(2)
-x, y = whole
-gc.collect()
-found = {"base": memory()["current"]}
-found["peaks"] = {n: max(run(n), run(n)) for n in given["batches"]}
-print("FOUND" + json.dumps(found))
+    peak = memory()["peak"]
+    gc.collect()
+    return peak, memory()["current"]
+def in_a_process(n):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.write(write, json.dumps(measured(n)).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        found = json.loads(answer.read())
+    os.wait()
+    return found
+found = {n: in_a_process(n) for n in given["batches"]}
+print("FOUND" + json.dumps({"peaks": {n: peak for n, (peak, _) in found.items()}, "base": found[given["batch"]][1]}))
 """
+"""Each batch size in a process of its own, which forks before TensorFlow begins: a pool keeps what other runs left."""
 
 ESTIMATES = """
 import json
