@@ -86,6 +86,7 @@ def test_in_16_bits_what_a_normalization_layer_reads_and_gives_is_copied():
         ("model_1/layer_normalization_1/moments/mean", "float32"),
         ("gradient_tape/model_1/batch_normalization_2_1/batchnorm/mul", "float32"),
         ("compile_loss/mse/SquaredDifference", "float32"),
+        ("model_1/global_average_pooling2d_1/truediv", "float32"),
         ("model_1/normalized_1/MatMul", "float16"),
     ],
 )
@@ -138,3 +139,14 @@ def test_zeros_for_each_sample_grow_with_the_batch():
     made.op("Fill", "gradient_tape/of_a_weight", shape=(24, 64))
     resized = at_batch((made.step((0, 0), (1, 0)),), 16, None, 8)
     assert [node.outputs[0].shape for node in resized.nodes] == [(8, 64), (24, 64)]
+
+
+def test_in_16_bits_a_mean_is_computed_in_32():
+    made = Maker()
+    x = made.op("Relu", "m_1/pool_1/Relu", shape=(8, 64))
+    step = in_half(made.step(made.op("Mean", "m_1/pool_1/Mean", x, shape=(8,))), "float16")
+    assert [(node.kind, node.outputs[0].dtype) for node in step.nodes] == [
+        ("Relu", "float16"),
+        ("Cast", "float32"),
+        ("Mean", "float32"),
+    ]

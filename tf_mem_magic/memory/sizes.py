@@ -110,10 +110,10 @@ def _resized(tensor: Tensor, batch: int, wanted: int) -> Tensor:
 def in_half(step: Step, dtype: str, layers: Collection[str] = (), body: bool = False) -> Step:
     """Give the step as if all that it computes from the data in 32 bits were of 16.
 
-    What Keras's normalization layers, means and losses compute is not, nor the scores of its ``MultiHeadAttention``, nor what
-    the layers do that give the model's outputs, nor the optimizer's updates. Where one of these reads what is in 16
-    bits, or the other way round, it is cast: a copy of its own that lives as long as the backward pass needs it. So is
-    each weight, which stays a variable of 32.
+    What Keras's normalization layers, means and losses compute is not, nor the scores of its ``MultiHeadAttention``,
+    nor what the layers do that give the model's outputs, nor the optimizer's updates. Where one of these reads what is
+    in 16 bits, or the other way round, it is cast: a copy of its own that lives as long as the backward pass needs it.
+    So is each weight, which stays a variable of 32.
 
     Parameters
     ----------
