@@ -6,10 +6,8 @@ import ast
 import os
 import subprocess
 import sys
-import threading
 import tracemalloc
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -19,10 +17,7 @@ from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.facts.names import reachable
 from tf_mem_magic.facts.values import find_values
 from tf_mem_magic.report.bundle import whole_bundle
-from tf_mem_magic.report.picture.live import Live
 from tf_mem_magic.report.sentences import SHORT, has_timeline
-from tf_mem_magic.session import warm
-from tf_mem_magic.session.run import CellRun
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = set("tensorflow keras matplotlib ipywidgets anywidget libcst msgspec pynvml numpy".split())
@@ -98,9 +93,13 @@ def test_an_untagged_quiet_cell_shows_nothing_in_always_on_mode(kernel):
 @pytest.mark.kernel
 @pytest.mark.oldest
 def test_nothing_is_warmed_up_while_no_allocator_waits(kernel):
-    kernel.run("import time")
+    kernel.run("""import time
+from tf_mem_magic.session.warm import WarmUp
+warmed, warm = [], WarmUp._warm
+WarmUp._warm = warmed.append""")
     kernel.run("%%tfmem\ntime.sleep(1)")
-    assert kernel.value("'tf_mem_magic.session.warm' not in sys.modules")
+    kernel.run("WarmUp._warm = warm")
+    assert kernel.value("warmed") == []
 
 
 def test_a_short_run_that_went_well_has_no_picture_and_one_line():
@@ -123,40 +122,3 @@ def test_long_containers_are_not_copied_to_look_at_them():
     finally:
         tracemalloc.stop()
     assert most < 500_000
-
-
-def test_a_waiting_allocator_starts_the_warm_up(monkeypatch):
-    called, shown = [], []
-    monkeypatch.setattr(warm, "warm_up", lambda: called.append(1))
-    run = SimpleNamespace(_presenter=SimpleNamespace(tick=shown.append))
-    CellRun._tick(run, Live(1.0))
-    CellRun._tick(run, Live(1.0, waiting="GPU:0"))
-    assert ([1], 2) == (called, len(shown))
-
-
-def test_the_warm_up_imports_what_the_report_needs_and_says_nothing(tmp_path):
-    code = (
-        "import sys, threading\n"
-        "from tf_mem_magic.session.warm import warm_up\n"
-        "warm_up(); warm_up()\n"
-        "waits = [t for t in threading.enumerate() if t.name == 'tfmem-warm']\n"
-        "assert len(waits) <= 1\n"
-        "[t.join() for t in waits]\n"
-        "print(sorted(sys.modules))"
-    )
-    wanted = {
-        "matplotlib.backends.backend_agg",
-        "tf_mem_magic.report.picture.figure",
-        "tf_mem_magic.remedies.smaller_batch.remedy",
-        "tf_mem_magic.report.html",
-        "tf_mem_magic.release.release",
-    }
-    assert wanted <= python(code, tmp_path)
-
-
-def test_a_warm_up_without_a_thread_to_be_had_is_no_error(monkeypatch):
-    def refuse(self):
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    warm.warm_up.__wrapped__()

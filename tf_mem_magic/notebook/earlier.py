@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import lru_cache, partial
+from threading import Lock
 from typing import TypeVar, cast
 
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell, words_of
@@ -225,6 +226,8 @@ class EarlierCells:
 
 _LISTS: list[_Known] = []
 """The lists of cells that were asked about last, the newest one first."""
+_GROWS = Lock()
+"""Held where a list grows: a notebook is also read while its cell still waits for memory, in another thread."""
 
 
 @lru_cache(maxsize=32)
@@ -235,15 +238,16 @@ def earlier_cells(texts: tuple[str, ...]) -> EarlierCells:
 
 def _known_of(texts: tuple[str, ...]) -> _Known:
     """Find what is known of these texts, or of those that they go on from: a notebook grows by a cell at a time."""
-    known = next((one for one in _LISTS if _agree(one.texts, texts)), None)
-    if known is None:
-        known = _Known()
-    else:
-        _LISTS.remove(known)
-    _LISTS.insert(0, known)
-    del _LISTS[_MOST_LISTS:]
-    known.grow(texts[len(known.texts) :])
-    return known
+    with _GROWS:
+        known = next((one for one in _LISTS if _agree(one.texts, texts)), None)
+        if known is None:
+            known = _Known()
+        else:
+            _LISTS.remove(known)
+        _LISTS.insert(0, known)
+        del _LISTS[_MOST_LISTS:]
+        known.grow(texts[len(known.texts) :])
+        return known
 
 
 def _agree(known: list[str], texts: tuple[str, ...]) -> bool:

@@ -151,6 +151,11 @@ class Capture:
             except Exception as error:
                 troubles.note(what, error)
 
+    def so_far(self) -> Recording:
+        """Give what is known while the cell runs, as of one that ran out of memory now; in whatever thread."""
+        facts = replace(self._last_words.facts(self._earlier_cells), batches=tuple(self._batches))
+        return Recording(self.cell, time.monotonic() - self._began, (), "oom", facts=facts)
+
     def tell(
         self,
         error: BaseException | None,

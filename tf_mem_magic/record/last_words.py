@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tf_mem_magic.core.facts import merge_devices
+from tf_mem_magic.core.facts import Facts, merge_devices
 from tf_mem_magic.facts.frames import running_calls
 from tf_mem_magic.facts.gather import Before, gather_facts, known_at_once
 from tf_mem_magic.record.store.file import Store
@@ -78,8 +78,12 @@ class LastWords:
 
     def _write_facts(self) -> None:
         if self._before is not None:
-            devices = merge_devices(self._pool.devices())
-            names, source = self._namespace, self._cell.source
-            self._store.set_facts(
-                gather_facts(names, self._before, source, None, devices, (), "running", self._frame())
-            )
+            self._store.set_facts(self.facts())
+
+    def facts(self, earlier_cells: Sequence[str] = ()) -> Facts:
+        """Read the facts while the cell runs, in whatever thread."""
+        devices = merge_devices(self._pool.devices())
+        if self._before is None:
+            return known_at_once(devices, earlier_cells)
+        names, source = self._namespace, self._cell.source
+        return gather_facts(names, self._before, source, None, devices, earlier_cells, "running", self._frame())

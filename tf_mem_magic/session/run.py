@@ -19,6 +19,7 @@ from tf_mem_magic.session.clicks import PanelActions
 from tf_mem_magic.session.compiled import compiled_cells
 from tf_mem_magic.session.garbage import with_garbage
 from tf_mem_magic.session.stop import current_task, was_cancelled
+from tf_mem_magic.session.warm import WarmUp
 
 if TYPE_CHECKING:
     from tf_mem_magic.api import Report
@@ -77,6 +78,7 @@ class CellRun:
             goes_on=run.lineage.applied is not None,
             trace=options.trace,
         )
+        self._warm_up = WarmUp(self._capture.so_far)
 
     @property
     def presenter(self) -> Presenter:
@@ -180,6 +182,7 @@ class CellRun:
         files = frozenset(n for n, number in compiled.items() if number == count or self._compiled.get(n) != number)
         told = self._capture.tell(error, files, count, was_cancelled(error, self._task))
         self._tell_first(told)
+        self._warm_up.wait()
         recording = with_traces(with_garbage(told), error, self.host.shell.user_ns)
         failed = sum(report.status == "oom" for report in self.host.reports)
         recording = replace(recording, failed_before=failed)
@@ -317,9 +320,7 @@ class CellRun:
 
     def _tick(self, live: Live) -> None:
         if live.waiting is not None:
-            from tf_mem_magic.session.warm import warm_up
-
-            warm_up()
+            self._warm_up.begin()
         self._presenter.tick(live)
 
     def _replaced(self, previous: LiveRun) -> tuple[Proposal, ...]:
