@@ -58,7 +58,7 @@ def whole_arrays(
     if not limit:
         return None
     found = list(copied_whole(recording, dump, diagnosis.device))
-    wanted = asked_for(recording, diagnosis.requested, diagnosis.device)
+    wanted = asked_for(recording, diagnosis.requested, diagnosis.device, diagnosis.shape)
     found += [wanted] if wanted is not None else []
     total, taken = sum(one.bytes for one in found), sum(one.taken for one in found)
     if taken < share * limit:

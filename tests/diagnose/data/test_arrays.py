@@ -10,7 +10,7 @@ from tests.memory.steps import dense_stack
 from tf_mem_magic.core.diagnosis import Part
 from tf_mem_magic.core.facts import BatchSeen, Facts, NamedValue
 from tf_mem_magic.core.recording import Cell, Dump, Recording
-from tf_mem_magic.core.step import StepFacts, pack
+from tf_mem_magic.core.step import Node, Step, StepFacts, Tensor, pack
 from tf_mem_magic.diagnose.cause import diagnose
 from tf_mem_magic.diagnose.data.arrays import BASIS, Copied, asked_for, copied_whole, with_arrays
 from tf_mem_magic.explain import explain
@@ -113,6 +113,27 @@ def test_what_was_asked_for_in_vain_may_be_the_array_itself():
     assert [asked_for(run, n, "CPU:0").name for n in (asked, rounded)] == ["x", "x"]
     assert asked_for(run, asked - 256 * 9, "CPU:0") is None
     assert asked_for(run, asked, "GPU:0") is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"), [(None, "z"), ((400, 256), "z"), ((128, 800), None), ((409600,), None), ((256, 400), None)]
+)
+def test_what_the_error_says_of_the_request_decides(shape, found):
+    """A cell's [128, 612] was taken for 306 rows of an array of 256 numbers each."""
+    one = asked_for(recording(array("z", (400, 256))), 400 * 256 * 4, "CPU:0", shape)
+    assert (one.name if one else None) == found
+
+
+def test_values_of_a_loop_inside_the_step_are_the_steps():
+    run = stepped(recording(array("z", (900, 256))))
+    asked = 612 * 256 * 4
+    assert told(run, (asked, asked, 1)) == [("", (612, 256), "float32")]
+    (step,) = run.facts.step.steps
+    inside = Step((Node("while/cell/add", "AddV2", outputs=(Tensor((128, 1224), "float32"),)),))
+    looped = replace(run.facts.step, packed=pack([replace(step, bodies=(inside,))]))
+    run = replace(run, facts=replace(run.facts, step=looped))
+    assert told(run, (asked, asked, 1)) == []
+    assert asked_for(run, asked, "CPU:0") is None
 
 
 def test_arrays_are_no_rest_and_the_parts_sum_to_the_same():

@@ -81,15 +81,18 @@ def copied_whole(recording: Recording, dump: Dump | None, device: str) -> tuple[
     return tuple(found)
 
 
-def asked_for(recording: Recording, requested: int | None, device: str) -> Copied | None:
-    """Tell whether what was asked for in vain is one of these arrays."""
+def asked_for(
+    recording: Recording, requested: int | None, device: str, shape: tuple[int, ...] | None = None
+) -> Copied | None:
+    """Tell whether what was asked for in vain is one of these arrays; ``shape`` is what the error says of it."""
     batch = _batch(recording)
-    if batch is None or not requested or not device.startswith("CPU"):
+    if batch is None or not requested or not device.startswith("CPU") or requested in _of_step(recording):
         return None
     arrays = list(_arrays(recording))
     # An error's text has the exact bytes, a dump's those of the chunk that was looked for.
-    exact = range(requested, max(requested - _CHUNK, 0), -1)
-    return next((one for asked in exact if (one := _is_of(asked, arrays, batch)) is not None), None)
+    exact = dict.fromkeys(size for one in arrays for size in _sizes(one, requested) if 0 <= requested - size < _CHUNK)
+    found = (one for asked in exact if (one := _is_of(asked, arrays, batch)) is not None)
+    return next((one for one in found if shape in (None, one.shape)), None)
 
 
 def with_arrays(parts: tuple[Part, ...], arrays: tuple[Copied, ...]) -> tuple[Part, ...]:
@@ -140,8 +143,21 @@ def _is_of(asked: int, arrays: list[_Array], batch: int, whole_batches: int | No
     return None
 
 
+def _sizes(one: _Array, requested: int) -> Iterator[int]:
+    """Yield the bytes of an array, and of as many of its rows as go into ``requested``."""
+    row = prod(one.shape[1:]) * one.number
+    yield one.shape[0] * row
+    if row >= LONG_ROW:
+        yield requested // row * row
+
+
 def _of_step(recording: Recording) -> frozenset[int]:
-    """Give the sizes of the values that the step computes, where it is known."""
+    """Give the sizes of the values that the step computes, in its loops too, where it is known."""
     step = recording.facts.step
-    steps = step.steps if step is not None and step.packed else ()
-    return frozenset(t.bytes for one in steps[:1] for node in one.nodes for t in node.outputs if t.bytes)
+    ahead = list(step.steps[:1]) if step is not None and step.packed else []
+    sizes: set[int] = set()
+    while ahead:
+        one = ahead.pop()
+        sizes |= {t.bytes for node in one.nodes for t in node.outputs if t.bytes}
+        ahead += one.bodies
+    return frozenset(sizes)
