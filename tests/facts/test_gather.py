@@ -412,8 +412,12 @@ class TestLive:
         assert value(plain, "tensor").device == "CPU:0"
         assert value(plain, "array").device is None
 
-    @pytest.mark.parametrize("name", ["window", "_", "_3", "_ih", "In", "Out", "loop_optimizer", "unused_optimizer"])
-    def test_views_aliases_and_ipythons_own_names_are_not_counted_again(self, plain, name):
+    def test_a_view_has_its_own_shape_and_no_bytes_of_its_own(self, plain):
+        found = value(plain, "window")
+        assert (found.bytes, found.shape) == (0, (10, 8))
+
+    @pytest.mark.parametrize("name", ["_", "_3", "_ih", "In", "Out", "loop_optimizer", "unused_optimizer"])
+    def test_aliases_and_ipythons_own_names_are_not_counted_again(self, plain, name):
         assert value(plain, name) is None
 
     def test_the_rest_is_there(self, plain):
