@@ -64,3 +64,26 @@ def test_a_change_that_waits_for_a_fresh_kernel_can_be_one_of_two():
     choice = ranking.Choice(ranking.WITHOUT_RESTART, "b", "its pool is in pieces")
     assert ranking._reruns(one("k", takes_effect="restart", choices=(choice,), effect=Effect(batch=(2, 1))))
     assert not ranking._reruns(one("k", takes_effect="restart", effect=Effect(limit=9)))
+
+
+@pytest.mark.parametrize(
+    ("peaks", "first"),
+    [
+        ({"batch": (930, 990), "sums": (500, 800)}, "free+sums"),
+        ({"batch": (500, 800), "sums": (400, 500)}, "free+batch"),
+        ({"batch": (930, 990), "sums": (900, 1100)}, "free+batch"),
+        ({"batch": (900, 1100), "sums": (930, 990)}, "free+sums"),
+        ({"batch": (1100, 1200), "sums": (1001, 1300)}, None),
+    ],
+)
+def test_two_changes_that_leave_room_come_before_two_that_only_just_fit(monkeypatch, peaks, first):
+    free = one("free", 1100, 1300, effect=Effect(released=1))
+    smaller = [one(key, 1100, 1200, effect=Effect(batch=(8, 4))) for key in peaks]
+    known = {p.key: p for p in (free, *smaller)}
+    monkeypatch.setattr(ranking, "_one_after_another", lambda context, keys: [known[key] for key in keys])
+    monkeypatch.setattr(ranking, "merge", lambda steps, key, title: one(key, *peaks[steps[-1].key]))
+    monkeypatch.setattr(ranking, "with_estimate", lambda answer, context: answer)
+    cell = Cell("%%tfmem\nf()")
+    context = Context(cell, Recording(cell, status="oom"), Diagnosis("CPU:0", 10, in_use=900, limit=LIMIT))
+    found = ranking._together(context, [free, *smaller])
+    assert (found and found.key) == first

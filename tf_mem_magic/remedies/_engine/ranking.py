@@ -31,8 +31,9 @@ def propose_all(context: Context) -> Answer:
 def _together(context: Context, ranked: Sequence[Proposal | Declined]) -> Proposal | None:
     """Put two changes together where none is expected to fit alone, or a very small batch only, and both together are.
 
-    Where no two are either, those that may fit, if none alone may. What makes room beside the step comes first, so that
-    the batch is chosen for the room that there is then.
+    Two that leave room to spare come before two that only just fit; where no two are expected to, those that may, if
+    none alone may. What makes room beside the step comes first, so that the batch is chosen for the room that there is
+    then.
     """
     limit = context.diagnosis.limit if context.diagnosis is not None else None
     proposals = [answer for answer in ranked if isinstance(answer, Proposal)]
@@ -45,7 +46,8 @@ def _together(context: Context, ranked: Sequence[Proposal | Declined]) -> Propos
     others = [one for one in proposals if one in able and one not in makes_room and one not in smaller]
     pairs = [(a, b) for first, second in ((makes_room, smaller), (makes_room, others), (others, smaller))
              for a in first for b in second]  # fmt: skip
-    may, perhaps = all(_fits(one, limit) == 2 for one in proposals if not one.new_cell), None
+    may = all(_fits(one, limit) == 2 for one in proposals if not one.new_cell)
+    likely = perhaps = None
     tried = min(max(_MOST_TEXT // max(len(context.cell.source), 1), 1), _MOST_PAIRS)
     # What alone is not sure to find room is as good as another beside a change that makes some.
     for one, other in sorted(pairs, key=lambda pair: [_rank(replace(two, doubtful=False)) for two in pair])[:tried]:
@@ -57,10 +59,11 @@ def _together(context: Context, ranked: Sequence[Proposal | Declined]) -> Propos
         found = _fits(whole, limit) if isinstance(whole, Proposal) and whole.estimate is not None else 2
         if isinstance(whole, Proposal) and found < 2:
             told = replace(whole, why=f"{_alone((one, other), limit)} {whole.why}")
-            if found == 0:
+            if found == 0 and told.estimate is not None and told.estimate.word(limit) == "fits":
                 return told
+            likely = likely or (told if found == 0 else None)
             perhaps = perhaps or told
-    return perhaps if may else None
+    return likely or (perhaps if may else None)
 
 
 def _reruns(one: Proposal) -> bool:
