@@ -18,7 +18,8 @@ from tf_mem_magic.core.proposals import Context, Declined
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.notebook.text.cell import read_cell
 from tf_mem_magic.remedies.stream_data.remedy import propose
-from tf_mem_magic.facts.gather import gather_facts, snapshot
+from tf_mem_magic.facts.before import snapshot
+from tf_mem_magic.facts.gather import gather_facts
 
 def plain(value):
     if isinstance(value, dict):

@@ -19,7 +19,8 @@ import pytest
 from tests.script import found_by
 from tf_mem_magic.core.facts import Facts, ScalarFact
 from tf_mem_magic.core.jsonio import decode
-from tf_mem_magic.facts.gather import gather_facts, observe_fit, snapshot
+from tf_mem_magic.facts.before import snapshot
+from tf_mem_magic.facts.gather import gather_facts, observe_fit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -157,7 +158,8 @@ def test_frames_without_keras_show_no_batch():
 SCRIPT = """
 import json, sys, threading
 from tf_mem_magic.core.jsonio import encode
-from tf_mem_magic.facts.gather import gather_facts, observe_fit, snapshot
+from tf_mem_magic.facts.before import snapshot
+from tf_mem_magic.facts.gather import gather_facts, observe_fit
 told = {}
 def keep(name, facts):
     told[name] = encode(facts).decode()
@@ -440,7 +442,8 @@ COMPILED_ANEW = """
 import json
 import keras
 import numpy as np
-from tf_mem_magic.facts.gather import gather_facts, snapshot
+from tf_mem_magic.facts.before import snapshot
+from tf_mem_magic.facts.gather import gather_facts
 
 model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
 x = np.zeros((6, 2), "float32")

@@ -11,7 +11,8 @@ import pytest
 
 from tests.script import found_by
 from tf_mem_magic.core.facts import GrownFacts
-from tf_mem_magic.facts.gather import gather_facts, snapshot
+from tf_mem_magic.facts.before import snapshot
+from tf_mem_magic.facts.gather import gather_facts
 
 
 def grown(names, change, ended="well"):
@@ -120,7 +121,8 @@ def test_of_a_compound_statement_only_its_own_line_is_read():
 SCRIPT = """
 import json
 import tensorflow as tf
-from tf_mem_magic.facts.gather import gather_facts, snapshot
+from tf_mem_magic.facts.before import snapshot
+from tf_mem_magic.facts.gather import gather_facts
 
 @tf.function
 def step(x, n):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tf_mem_magic.facts import gather, scalars
-from tf_mem_magic.facts.gather import gather_facts, snapshot
+from tf_mem_magic.facts.before import snapshot
+from tf_mem_magic.facts.gather import gather_facts
 
 
 def calls(work: Callable[[], Any]) -> int:

@@ -10,7 +10,8 @@ import pytest
 from tests.facts.zoo import Nasty, zoo
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.jsonio import decode, encode
-from tf_mem_magic.facts.gather import gather_facts, snapshot
+from tf_mem_magic.facts.before import snapshot
+from tf_mem_magic.facts.gather import gather_facts
 from tf_mem_magic.release.release import forget_results
 
 CELL = "\n".join(f"f({name}, {name}.shape, {name}['a'], {name}[0])" for name in zoo()) + "\nf(good, BATCH)"

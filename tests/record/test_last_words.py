@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from tf_mem_magic.core.recording import Cell
-from tf_mem_magic.facts.gather import snapshot
+from tf_mem_magic.facts.before import snapshot
 from tf_mem_magic.record import last_words
 from tf_mem_magic.record.last_words import LastWords
 from tf_mem_magic.record.store.file import open_store, read_store

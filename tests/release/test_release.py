@@ -13,7 +13,7 @@ from tf_mem_magic.release.release import Released
 SETUP = """
 import gc, sys
 import numpy as np, tensorflow as tf, keras
-from tf_mem_magic.facts.gather import snapshot as _snapshot
+from tf_mem_magic.facts.before import snapshot as _snapshot
 from tf_mem_magic.release.errors import release_exception as _release_exception
 from tf_mem_magic.release.release import release_run as _release_run
 from tf_mem_magic.release.by_name import free as _free
@@ -102,6 +102,26 @@ wide = keras.Sequential([keras.Input((512,)), L.Dense(4096), L.Dense(512)])
 """
 GOOD = FIT.format(batch=100)
 IN_A_LIST = GOOD + "models.append(model)\n"
+_SMALL = "keras.Sequential([keras.Input((512,)), L.Dense(4)])"
+_STEP = """with tf.GradientTape() as tape:
+    loss = tf.reduce_mean(small(data[:8]) ** 2)
+opt.apply_gradients(zip(tape.gradient(loss, small.trainable_variables), small.trainable_variables))
+"""
+_FITS = "small.compile(opt, 'mse')\nsmall.fit(data[:8], data[:8, :4], verbose=0)\n"
+_ADAM = "opt = same = keras.optimizers.Adam(2e-3, beta_1=0.8)\n"
+OPTIMIZERS = {
+    "made anew, by fit": (_ADAM, f"small = {_SMALL}\n{_FITS}"),
+    "made anew, own loop": (_ADAM, f"small = {_SMALL}\n{_STEP}"),
+    "a schedule": (
+        "opt = same = keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9))",
+        f"small = {_SMALL}\n{_FITS}",
+    ),
+    "of an earlier cell": (f"{_ADAM}small = {_SMALL}", _FITS),
+    "built in the cell": (f"{_ADAM}small = keras.Sequential([L.Dense(4)])", _STEP.replace("small(", "small(1.0 * ")),
+    "kept in a list": (f"{_ADAM}models = []", f"small = {_SMALL}\nmodels.append(small)\n{_STEP}"),
+    "built before": (f"{_ADAM}opt.build({_SMALL}.trainable_variables)", "n = 1"),
+}
+"""An earlier cell, and one that is run, taken back and run again."""
 CASES = {"fit": FIT.format(batch=4000), "loop": LOOP, "eager": EAGER, "async": ASYNC}
 
 
@@ -136,7 +156,18 @@ def seen(tmp_path_factory):
         found["old trains"] = kernel.run("old.fit(data[:64], data[:64, :8], verbose=0)").errors
         found |= _free_things(kernel)
         found["compiled anew"] = _compiled_anew(kernel)
+        found["optimizers"] = {name: _with_an_optimizer_from_before(kernel, *case) for name, case in OPTIMIZERS.items()}
     return found
+
+
+def _with_an_optimizer_from_before(kernel, earlier, source):
+    """Run a cell twice as a rerun does; give its error, what the release says, and the optimizer in between."""
+    assert kernel.run(earlier).errors == []
+    kernel.run("_begin()")
+    assert kernel.run(source).errors == []
+    said = kernel.value(f"[s for s in _release_run(_ip, _before, {source!r}).sentences if 'anew' in s]")
+    state = kernel.value("(int(opt.iterations), round(float(opt.get_config().get('beta_1', 0)), 3), opt is same)")
+    return kernel.run(source).errors, said, state
 
 
 def _compiled_anew(kernel):
@@ -419,12 +450,34 @@ def test_a_release_is_told_with_its_bytes():
 @pytest.mark.tf
 @pytest.mark.kernel
 @pytest.mark.oldest
-@pytest.mark.tf
-@pytest.mark.kernel
-@pytest.mark.oldest
 def test_a_model_that_is_compiled_anew_lets_go_of_the_old_optimizer_before_and_no_other_does(seen):
     """Adam keeps two values for each of 4.2 million weights: 32 MiB."""
     base, other, again, errors = seen["compiled anew"]
     assert other - base > 30 << 20
     assert again - base < 1 << 20
     assert errors == []
+
+
+@pytest.mark.tf
+@pytest.mark.kernel
+@pytest.mark.oldest
+def test_an_optimizer_from_before_begins_anew_with_the_model_that_is_made_anew(seen):
+    for case, state in (("made anew, by fit", (0, 0.8, True)), ("made anew, own loop", (0, 0.8, True)),
+                        ("a schedule", (0, 0.0, True))):  # fmt: skip
+        errors, said, found = seen["optimizers"][case]
+        assert (case, errors, found) == (case, [], state)
+        assert said == ["`opt` begins anew: the run before had built it for a model that is made anew."]
+
+
+@pytest.mark.tf
+@pytest.mark.kernel
+@pytest.mark.oldest
+def test_an_optimizer_whose_model_stays_keeps_its_steps(seen):
+    for case, steps in (
+        ("of an earlier cell", 1),
+        ("built in the cell", 1),
+        ("kept in a list", 1),
+        ("built before", 0),
+    ):
+        _, said, (found, _, is_same) = seen["optimizers"][case]
+        assert (case, found, is_same, said) == (case, steps, True, [])

@@ -24,7 +24,8 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.proposals import Context
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.remedies.close_sessions import propose
-from tf_mem_magic.facts.gather import gather_facts, snapshot
+from tf_mem_magic.facts.before import snapshot
+from tf_mem_magic.facts.gather import gather_facts
 v1, found = tf.compat.v1, {}
 
 def opened():

@@ -1,4 +1,4 @@
-"""Facts from live objects: a cheap look before the cell, a thorough one after it.
+"""Facts from live objects: a thorough look after the cell, or while it runs.
 
 TensorFlow and Keras are only looked up among the imported modules; nothing is imported, initialised, copied or
 kept alive here.
@@ -10,9 +10,8 @@ import os
 import re
 import sys
 import tokenize
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Literal
 
@@ -21,11 +20,12 @@ from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, M
 from tf_mem_magic.diagnose.breakdown import mentions
 from tf_mem_magic.diagnose.places import is_cell_file
 from tf_mem_magic.facts import names
+from tf_mem_magic.facts.before import Before
 from tf_mem_magic.facts.data import find_datasets, is_repeatable
 from tf_mem_magic.facts.fit import Progress, observe_all, observe_fit, observe_progress, observe_validation
 from tf_mem_magic.facts.frames import error_frames, innermost_frames, lines_to, local_names, user_frames
 from tf_mem_magic.facts.functions import find_functions
-from tf_mem_magic.facts.growth import count_traces, find_grown, find_traced, length_of
+from tf_mem_magic.facts.growth import find_grown, find_traced
 from tf_mem_magic.facts.inputs import find_inputs
 from tf_mem_magic.facts.kinds import Kinds
 from tf_mem_magic.facts.models import (
@@ -46,7 +46,7 @@ from tf_mem_magic.facts.uses import defined_names, used_by_others, used_names
 from tf_mem_magic.facts.values import find_values
 from tf_mem_magic.notebook.text.mask import Masked, mask
 
-__all__ = ["Before", "gather_facts", "observe_fit", "snapshot"]
+__all__ = ["gather_facts", "observe_fit"]
 
 _WORD = re.compile(r"[^\W\d]\w*")
 _MOST_MODULES = 3
@@ -77,60 +77,11 @@ ENVIRONMENT = (
 )
 """Variables that steer how TensorFlow, XLA and CUDA use memory."""
 
-
 _LONGEST_READ = 20_000
 """Characters of a cell that went well up to which its text is read, where it is about a model."""
 
 Ended = Literal["failed", "well", "running"]
 """How a run ended, for what is read after it; one that failed, or may be changed and run again, needs everything."""
-
-
-@dataclass(frozen=True, slots=True)
-class Before:
-    """What the names held when a cell began: identities, weak references and numbers, never the objects.
-
-    ``names`` maps a name to the value's id and, for containers, its length; ``alive`` an id to a weak reference;
-    ``steps`` the id of an optimizer to the steps that it had taken; ``traces`` the id of a ``tf.function`` to how
-    often it had been traced.
-    """
-
-    names: Mapping[str, tuple[int, int]]
-    alive: Mapping[int, weakref.ref[Any]]
-    steps: Mapping[int, int]
-    traces: Mapping[int, int] = field(default_factory=dict)
-
-    def had(self, value: Any) -> bool:
-        """Whether ``value`` is an object that a name reached before the cell; for objects with weak references."""
-        reference = self.alive.get(id(value))
-        return reference is not None and reference() is value
-
-    def steps_of(self, optimizers: Iterable[Any]) -> int:
-        """Give the steps that optimizers had taken; those that were made since had taken none."""
-        return max((self.steps.get(id(one), 0) for one in optimizers if self.had(one)), default=0)
-
-    def held(self, name: str, value: Any) -> bool:
-        """Whether ``name`` held this value, not grown since, or the value was already there under another name."""
-        return self.had(value) or self.names.get(name) == (id(value), length_of(value))
-
-
-def snapshot(namespace: Mapping[str, Any]) -> Before:
-    """Note what the names hold as a cell begins. Cheap, and keeps nothing alive."""
-    pairs = names.reachable(namespace) + names.history(namespace)
-    models, named = find_models(pairs), [one for _, one in find_optimizers(pairs)]
-    optimizers = [*named, *(one for _, model in models for one in training_of(model))]
-    alive = {}
-    # A cell that builds its model around an earlier one keeps only the variables of that.
-    for value in (*(value for _, value in pairs), *variables_of(models, []), *optimizers):
-        try:
-            alive[id(value)] = weakref.ref(value)
-        except Exception:  # most often: its type takes no weak references
-            continue
-    return Before(
-        names={name: (id(value), length_of(value)) for name, value in pairs},
-        alive=alive,
-        steps={id(one): steps_of(one) for one in optimizers},
-        traces=count_traces(pairs),
-    )
 
 
 @dataclass(frozen=True, slots=True)

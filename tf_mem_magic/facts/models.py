@@ -84,11 +84,11 @@ def _training(model: Any, optimizers: Iterable[Any]) -> list[Any]:
         mine = {id(v) for v in model.trainable_variables}
     except Exception:
         return []
-    return [one for one in optimizers if any(id(v) in mine for v in _held_variables(one))]
+    return [one for one in optimizers if any(id(v) in mine for v in built_on(one))]
 
 
-def _held_variables(optimizer: Any) -> list[Any]:
-    """List the variables that an optimizer was built on."""
+def built_on(optimizer: Any) -> list[Any]:
+    """List the variables that an optimizer was built on; none: it is not built yet."""
     held: Any = stored(optimizer).get("_trainable_variables")
     return list(held) if is_a(held, (list, tuple)) else []
 
@@ -135,7 +135,7 @@ def describe_left_optimizers(
     used = {id(one) for _, model in models for one in training_of(model, every)}
     found, counted = [], set[int]()
     for name, one in optimizers:
-        trained = _held_variables(one)
+        trained = built_on(one)
         if id(one) not in used and trained:
             variables = [*_variables(one), *trained]
             device = next((d for d in map(variable_device, variables) if d), None)

@@ -13,9 +13,10 @@ from tf_mem_magic.core import troubles
 from tf_mem_magic.core.facts import BatchSeen, BuildingFacts, Facts, merge_devices
 from tf_mem_magic.core.recording import Cell, Dump, ErrorText, HostFull, Recording, Status
 from tf_mem_magic.diagnose.oom import find_oom
+from tf_mem_magic.facts.before import Before, snapshot
 from tf_mem_magic.facts.building import observe_building
 from tf_mem_magic.facts.fit import observe_all
-from tf_mem_magic.facts.gather import Before, Ended, gather_facts, snapshot
+from tf_mem_magic.facts.gather import Ended, gather_facts
 from tf_mem_magic.record.dumps import DumpWatch
 from tf_mem_magic.record.host_stop import HostStop
 from tf_mem_magic.record.last_words import LastWords

@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core.facts import Facts, merge_devices
+from tf_mem_magic.facts.before import Before
 from tf_mem_magic.facts.frames import running_calls
-from tf_mem_magic.facts.gather import Before, gather_facts, known_at_once
+from tf_mem_magic.facts.gather import gather_facts, known_at_once
 from tf_mem_magic.record.store.file import Store
 
 if TYPE_CHECKING:

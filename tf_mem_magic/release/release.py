@@ -12,27 +12,38 @@ from tf_mem_magic.facts.kinds import is_a
 from tf_mem_magic.notebook.read_first import assigned_names, compiled_first, rebuilt_names
 from tf_mem_magic.release.counted import bytes_in_use, collect, gained, listed, words
 from tf_mem_magic.release.errors import forget_error
+from tf_mem_magic.release.optimizers import begin_anew, built_for_what_goes
 
 if TYPE_CHECKING:
-    from tf_mem_magic.facts.gather import Before
+    from tf_mem_magic.facts.before import Before
 
 SMALL = (types.ModuleType, type, int, float, complex, bool, str, bytes, type(None))
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """What was let go: the ``names``, and the bytes that came back by series name (allocators that count)."""
+    """What was let go: the ``names``, and the bytes that came back by series name (allocators that count).
+
+    ``anew``: the optimizers of earlier cells that begin anew.
+    """
 
     names: tuple[str, ...] = ()
     bytes: tuple[tuple[str, int], ...] = ()
+    anew: tuple[str, ...] = ()
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """Say it to the user; nothing where nothing worth saying happened."""
         back = words(self.bytes)
-        if not self.names or not back:
-            return ()
-        return (f"Released before this run: {listed(self.names)} of the run before it ({back}).",)
+        said = []
+        if self.names and back:
+            said.append(f"Released before this run: {listed(self.names)} of the run before it ({back}).")
+        if self.anew:
+            begin, it = ("begins", "it") if len(self.anew) == 1 else ("begin", "them")
+            said.append(
+                f"{listed(self.anew)} {begin} anew: the run before had built {it} for a model that is made anew."
+            )
+        return tuple(said)
 
 
 def release_run(
@@ -42,14 +53,14 @@ def release_run(
 
     A name is let go where the run bound it to something new and the next run does not need it: it was unbound
     before the run, or the cell binds it anew before reading it. What another name, list, function or module holds
-    lives on; what existed before the run is never touched.
+    lives on; what existed before the run is never touched, but for optimizers that it built for models which go.
 
     Parameters
     ----------
     shell : InteractiveShell
         The shell whose names are meant.
     before : Before
-        What the names held when that run began (:func:`tf_mem_magic.facts.gather.snapshot`).
+        What the names held when that run began (:func:`tf_mem_magic.facts.before.snapshot`).
     source : str
         The cell as it ran.
     results : list, optional
@@ -70,6 +81,7 @@ def release_run(
         and not before.held(name, namespace[name])
     )
     values = [namespace[name] for name in names]
+    optimizers = built_for_what_goes(namespace, before, names)
     for name in names:
         del namespace[name]
     values += _results_of(shell, before, source)
@@ -79,8 +91,10 @@ def release_run(
         results.clear()
     _forget_validation(namespace)
     forget_optimizers(namespace, changed)
+    begun = begin_anew(optimizers)
+    optimizers.clear()
     collect()
-    return Released(names, gained(counted, bytes_in_use()))
+    return Released(names, gained(counted, bytes_in_use()), begun)
 
 
 def _forget_validation(namespace: Mapping[str, Any]) -> None:

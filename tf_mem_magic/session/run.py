@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tf_mem_magic.api import Report
     from tf_mem_magic.core.options import Options
     from tf_mem_magic.core.recording import Recording
-    from tf_mem_magic.facts.gather import Before
+    from tf_mem_magic.facts.before import Before
     from tf_mem_magic.report.picture.live import Live
     from tf_mem_magic.session.auto import HeldError
     from tf_mem_magic.session.session import Session

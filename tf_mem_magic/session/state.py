@@ -17,7 +17,7 @@ from tf_mem_magic.core.tag import TAG
 if TYPE_CHECKING:
     from tf_mem_magic.api import Report
     from tf_mem_magic.core.outcome import Outcome
-    from tf_mem_magic.facts.gather import Before
+    from tf_mem_magic.facts.before import Before
     from tf_mem_magic.views.presenter import Presenter
 
 KEPT_RUNS = 64

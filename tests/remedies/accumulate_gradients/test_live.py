@@ -76,7 +76,8 @@ from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.proposals import Context
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.remedies.accumulate_gradients.remedy import propose
-from tf_mem_magic.facts.gather import gather_facts, snapshot
+from tf_mem_magic.facts.before import snapshot
+from tf_mem_magic.facts.gather import gather_facts
 batch, steps = json.loads(sys.argv[1])
 x = np.zeros((2 * batch, 512), "float32"); y = np.zeros((2 * batch, 1), "float32")
 keras.utils.set_random_seed(0)

@@ -398,7 +398,8 @@ from tf_mem_magic.core.facts import DeviceFacts
 from tf_mem_magic.core.proposals import Context
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.remedies.mixed_precision.remedy import propose
-from tf_mem_magic.facts.gather import gather_facts, snapshot
+from tf_mem_magic.facts.before import snapshot
+from tf_mem_magic.facts.gather import gather_facts
 
 FIRST = '''import numpy as np, tensorflow as tf, keras
 from keras import layers

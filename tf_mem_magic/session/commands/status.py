@@ -20,7 +20,8 @@ SMALLEST = 1 << 20
 
 def status_text(session: Session) -> str:
     """Give the bytes of every source now, then the names that hold the most."""
-    from tf_mem_magic.facts.gather import gather_facts, snapshot
+    from tf_mem_magic.facts.before import snapshot
+    from tf_mem_magic.facts.gather import gather_facts
 
     namespace = session.shell.user_ns
     session.pool.refresh(at_once=True)
@@ -85,7 +86,8 @@ def free_text(session: Session, names: tuple[str, ...]) -> str:
     A name that is not there gets the nearest one that is.
     """
     from tf_mem_magic.core.options import nearest
-    from tf_mem_magic.facts.gather import gather_facts, snapshot
+    from tf_mem_magic.facts.before import snapshot
+    from tf_mem_magic.facts.gather import gather_facts
     from tf_mem_magic.release.by_name import free
     from tf_mem_magic.release.counted import bytes_in_use, collect, gained, words
 
