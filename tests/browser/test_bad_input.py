@@ -136,7 +136,7 @@ def test_a_model_that_cannot_be_cloned_or_changed_stays_whole(lab, notebook):
     def dtype_policy(self, value):
         if "mixed" in str(getattr(value, "name", value)): raise ValueError("this layer keeps its precision")
         layers.Layer.dtype_policy.fset(self, value)
-stack = [keras.Input((64,)), layers.Dense(512)] + [layers.Activation("tanh") for _ in range(5)]
+stack = [keras.Input((64,)), layers.Dense(128)] + [layers.Activation("tanh") for _ in range(24)]
 stack += [Fixed("tanh"), layers.Dense(1)]
 model = keras.Sequential(stack)
 model.compile("adam", "mse", jit_compile=False)"""

@@ -22,9 +22,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.tf, pytest.mark.timeout(900)]
 CELLS = [
     "%load_ext tf_mem_magic\nimport keras, numpy as np, tensorflow as tf\nfrom keras import layers",
     "x = np.zeros((16384, 64), 'float32'); y = np.zeros((16384, 1), 'float32')",
-    "stack = [keras.Input((64,)), layers.Dense(512)] + [layers.Activation('tanh') for _ in range(5)] + [layers.Dense(1)]\n"
+    "stack = [keras.Input((64,)), layers.Dense(128)] + [layers.Activation('tanh') for _ in range(22)] + [layers.Dense(1)]\n"
     "model = keras.Sequential(stack)\nmodel.compile('adam', 'mse', jit_compile=False)",
-    "%%tfmem\nbatch = 16384\n\n\n\nmodel.fit(x, y, batch_size=batch, epochs=4, verbose=0);",
+    "%%tfmem\nbatch = 16384\n\n\n\nmodel.fit(x, y, batch_size=batch, epochs=12, verbose=0);",
     "print('this cell is not reached')",
 ]
 FIT = 3

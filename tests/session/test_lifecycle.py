@@ -112,7 +112,9 @@ def test_status_and_doctor_work_without_tensorflow(kernel):
 
 CELLS = {
     "forks": (
-        "if os.fork() == 0:\n    print('child', flush=True)\n    os._exit(0)\n_ = os.wait()\nprint('parent')",
+        # In one piece: what `print` writes in two may have the parent's between them, with or without us.
+        "if os.fork() == 0:\n    _ = (sys.stdout.write('child\\n'), sys.stdout.flush())\n    os._exit(0)\n"
+        "_ = os.wait()\nprint('parent')",
         "child\nparent\n",
     ),
     "starts processes": (
