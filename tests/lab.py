@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -281,7 +282,7 @@ class Lab:
         """Find the button with this text."""
         return self.page.get_by_role("button", name=text).or_(self.page.locator("button", has_text=text)).first
 
-    def click(self, text: str) -> None:
+    def click(self, text: str | re.Pattern[str]) -> None:
         """Click the button with this text."""
         self.page.locator("button.jupyter-button", has_text=text).first.click()
 
