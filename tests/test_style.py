@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.capture_errors import without_folders
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "tf_mem_magic"
 HEAVY = (
@@ -207,6 +209,13 @@ def test_each_folder_of_tests_mirrors_one_of_the_package():
     mirroring = [f for f in folders if f.parts and f.parts[0] not in NOT_ROOMS]
     assert [f for f in mirroring if not ((PACKAGE / f).is_dir() or (PACKAGE / f).with_suffix(".py").is_file())] == []
     assert len(mirroring) > 10
+
+
+def test_no_recording_names_a_folder_of_the_machine_that_made_it():
+    recordings = [*(ROOT / "tests" / "data").rglob("*.json")]
+    assert len(recordings) > 50
+    texts = {file: file.read_text(encoding="utf-8") for file in recordings}
+    assert [str(file) for file, text in texts.items() if without_folders(text) != text or "/root/" in text] == []
 
 
 def test_files_stay_small():

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from tests.data.capture_errors import without_folders
 from tests.kernel import Kernel, bfc
 from tf_mem_magic import load
 from tf_mem_magic.core.jsonio import encode
@@ -238,7 +239,8 @@ def capture(name: str) -> None:
     recording = load(target).recording
     own = [one for one in recording.series if one.kind == "allocator"]
     series = tuple(replace(one, times=one.times[-3:], values=one.values[-3:]) for one in own)
-    target.write_bytes(encode(replace(recording, series=series, stderr="")))
+    text = encode(replace(recording, series=series, stderr="")).decode()
+    target.write_text(without_folders(text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -800,8 +800,10 @@ def test_a_part_that_may_just_fit_is_halved_where_the_half_surely_does(name, sha
     """Parts of a real failure that were told to need 92 and 99 % of a pool found it in pieces, and ran out."""
     run = recording(name)
     limit = int(run.main.limit * share)
-    run = replace(run, series=tuple(replace(one, limit=limit) for one in run.series))
+    dumps = tuple(replace(one, limit=limit) for one in run.dumps)
+    run = replace(run, series=tuple(replace(one, limit=limit) for one in run.series), dumps=dumps)
     diagnosis = diagnose(run)
+    assert diagnosis.limit == limit
     found = [one for one in propose(Context(run.cell, run, diagnosis)) if isinstance(one, Proposal)]
     for one in found:
         whole, part = one.effect.batch
