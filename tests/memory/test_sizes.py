@@ -112,6 +112,32 @@ def test_a_validation_computes_no_gradients_no_updates_no_random_numbers_and_no_
     assert own.results[0] == (3, 0)
 
 
+def test_in_a_validation_a_result_shares_the_buffer_that_it_shares_in_the_training():
+    made = Maker()
+    x = made.op("IteratorGetNext", "IteratorGetNext", shape=(8, 64))
+    drawn = made.op("StatelessRandomUniformV2", "m_1/noise_1/uniform", shape=(8, 64))
+    other = made.op("Relu", "m_1/a_1/Relu", x, shape=(8, 64))
+    made.op("Merge", "m_1/noise_1/merge", drawn, x, other, shape=(8, 64))
+    loss = made.op("Sum", "compile_loss/mse/Sum", other, shape=())
+    step = made.step(loss)
+    for shared, then in ((0, -1), (1, 0), (2, 1), (-1, -1)):
+        nodes = tuple(replace(n, shares=(shared,)) if n.kind == "Merge" else n for n in step.nodes)
+        own = validating(replace(step, nodes=nodes))
+        assert [n.shares for n in own.nodes if n.kind == "Merge"] == [(then,)]
+
+
+def test_of_a_loop_that_is_given_random_numbers_no_validation_is_told():
+    made = Maker()
+    x = made.op("IteratorGetNext", "IteratorGetNext", shape=(8, 64))
+    drawn = made.op("StatelessRandomUniformV2", "m_1/lstm_1/uniform", shape=(8, 64))
+    out = made.op("While", "m_1/lstm_1/while", drawn, x, shape=(8, 64))
+    loss = made.op("Sum", "compile_loss/mse/Sum", out, shape=())
+    step = made.step(loss)
+    loop = tuple(replace(n, body=0) if n.kind == "While" else n for n in step.nodes)
+    assert validating(step) is not None
+    assert validating(replace(step, nodes=loop, bodies=(dense_stack(1),))) is None
+
+
 def test_without_a_loss_what_a_validation_computes_is_not_known():
     assert validating(dense_stack(2)) is None
 

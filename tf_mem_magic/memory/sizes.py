@@ -177,19 +177,23 @@ def _scope(name: str) -> str:
 def validating(step: Step) -> Step | None:
     """Give what of a training step a validation computes: no gradients and updates, no random numbers, no moments.
 
-    None where no loss is found, without which nothing tells what is computed.
+    None where no loss is found, without which nothing tells what is computed, and where a loop is given what a
+    validation does not compute.
     """
     places: dict[int, int] = {}
     nodes: list[Node] = []
     for at, (node, kind) in enumerate(zip(step.nodes, roles(step))):
-        read = tuple((places[source], output) for source, output in node.inputs if source in places)
+        kept = [i for i, (source, _) in enumerate(node.inputs) if source in places]
+        read = tuple((places[source], output) for source, output in map(node.inputs.__getitem__, kept))
         if kind in ("gradients", "updates") or _ONLY_IN_TRAINING.search(node.name) or node.kind.startswith(_RANDOM):
             continue
         if node.inputs and not read:
             continue
+        if node.body is not None and len(read) < len(node.inputs):
+            return None
         places[at] = len(nodes)
         after = tuple(places[one] for one in node.after if one in places)
-        shares = tuple(-1 if one >= len(read) else one for one in node.shares)
+        shares = tuple(kept.index(one) if one in kept else -1 for one in node.shares)
         nodes.append(replace(node, inputs=read, after=after, shares=shares))
     results = [(places[source], output) for source, output in step.results if source in places]
     results += [(at, 0) for at, node in enumerate(nodes) if _LOSS.search(node.name) and node.outputs]
