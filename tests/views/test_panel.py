@@ -314,6 +314,22 @@ def test_a_hello_that_comes_late_gives_the_native_texts_back(driven, monkeypatch
     assert "Batch 128" in d.buttons()
 
 
+def test_of_two_windows_the_one_that_was_touched_last_gets_the_order(driven):
+    d = driven(rich(CELL, CHANGED))
+    d.page(op="hello", tier="edit", restart=True, page="p2")
+    d.page(op="here", page="p1")
+    d.buttons()["Batch 128"].click()
+    assert "p1" == next(m["page"] for m in d.sent if m["op"] == "run")
+
+
+def test_a_page_that_is_loaded_again_takes_over_without_a_touch(driven):
+    d = driven(rich(CELL, CHANGED))
+    d.page(op="here", page="p1")
+    d.page(op="hello", tier="edit", restart=True, page="p2")
+    d.buttons()["Batch 128"].click()
+    assert "p2" == next(m["page"] for m in d.sent if m["op"] == "run")
+
+
 def test_where_the_cell_cannot_be_changed_copy_comes_first(driven):
     labels = list(driven(outcome(CELL, proposal("k", "Halve it", CHANGED, CELL)), tier="execute").buttons())
     assert ["Copy the cell", "Run a changed copy below: Halve it", "Dismiss"] == labels

@@ -113,19 +113,19 @@ function initialize({ model }) {
   };
   model.on("msg:custom", onMessage);
 
-  // With the notebook open in two windows, the one that was touched last is the one that acts.
+  // With the notebook open in two windows, the one that was touched last is the one that acts. A click says so once
+  // more, right before its button does: the other window's greeting may come between it and the press.
   const onTouch = (event) => {
     if (event.target.closest?.(`.${model.get("root")}`)) send({ op: "here" });
   };
-  document.addEventListener("pointerdown", onTouch, true);
-  document.addEventListener("keydown", onTouch, true);
+  const touches = ["pointerdown", "keydown", "click"];
+  for (const touch of touches) document.addEventListener(touch, onTouch, true);
 
   send({ op: "hello", tier: tierOf(model), restart: canRestart(model) });
   return () => {
     context?.sessionContext?.statusChanged?.disconnect(onStatus);
     context?.sessionContext?.kernelChanged?.disconnect(onKernel);
-    document.removeEventListener("pointerdown", onTouch, true);
-    document.removeEventListener("keydown", onTouch, true);
+    for (const touch of touches) document.removeEventListener(touch, onTouch, true);
   };
 }
 
