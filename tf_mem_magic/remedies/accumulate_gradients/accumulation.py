@@ -23,7 +23,8 @@ from tf_mem_magic.notebook.text.ranges import CellEdit
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.guards import Check
 from tf_mem_magic.remedies._engine.question import Ask
-from tf_mem_magic.remedies.accumulate_gradients.compared import bent_mean, compares_samples
+from tf_mem_magic.remedies.accumulate_gradients.bent_losses import read_losses
+from tf_mem_magic.remedies.accumulate_gradients.compared import compares_samples
 from tf_mem_magic.remedies.smaller_batch.asked import STATEFUL, failing_lines, models_in
 
 ARGUMENT = "gradient_accumulation_steps"
@@ -182,7 +183,7 @@ keras_accumulates = Check("keras_accumulates", _why_not)
 """The guard of a Keras whose optimizers can accumulate gradients."""
 
 
-def check_a_mean(ask: Ask, found: BatchFound) -> None:
+def check_a_mean(ask: Ask, found: BatchFound) -> bool:
     """Refuse where the mean of a batch's parts is another than that of the whole."""
     reader = Reader(ask.cell, ask.facts, failing_lines(ask))
     model = _the_only(ask.facts, found)
@@ -199,9 +200,12 @@ def check_a_mean(ask: Ask, found: BatchFound) -> None:
         raise RefusedError(
             "the loss seems to compare the samples of a batch with each other: the mean of parts is not the whole"
         )
-    bent = next((name for text in texts if (name := bent_mean(ask.notebook, text))), "")
-    if bent:
-        raise RefusedError(f"`{bent}` computes with a sum over the whole batch: the mean of parts is not the whole")
+    losses = read_losses(reader, found.call)
+    if losses.bent:
+        raise RefusedError(
+            f"`{losses.bent}` computes with a mean or a sum over the whole batch: the mean of parts is not the whole"
+        )
+    return losses.is_masked
 
 
 @functools.lru_cache(maxsize=256)
@@ -218,7 +222,7 @@ def _code_of(text: str) -> str:
 
 
 def exactness(
-    facts: Facts, cell: PythonCell, found: BatchFound, call: ast.Call | None, total: int, batch: int
+    facts: Facts, cell: PythonCell, found: BatchFound, total: int, batch: int, is_masked: bool
 ) -> tuple[Preserves, tuple[str, ...]]:
     """Say whether each update is that of the original batch, and why not."""
     notebook = read_notebook(cell.source, facts.earlier_cells, cell.titles)
@@ -228,11 +232,11 @@ def exactness(
         for name in _UPDATES_STATISTICS
         if name in layers or (not layers and notebook.has(name))
     ]
-    if "Masking" in layers or notebook.matches(_MASKED, "mask_zero", "padded_batch", "ragged_batch"):
+    if is_masked or "Masking" in layers or notebook.matches(_MASKED, "mask_zero", "padded_batch", "ragged_batch"):
         caveats.append(
             "Padding and masks differ between the smaller batches, so their means weigh a little differently."
         )
-    samples = None if steps_given(found) else samples_of(call, facts)
+    samples = None if steps_given(found) else samples_of(found.call, facts)
     rest = "" if steps_given(found) else left_over(samples, total * batch, total)
     changes = bool(caveats) or (samples is not None and bool(rest))
     preserves: Preserves = "same model, other gradients" if changes else "same effective batch"

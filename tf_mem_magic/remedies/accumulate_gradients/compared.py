@@ -7,6 +7,7 @@ import re
 
 from tf_mem_magic.notebook.model import Notebook
 from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies.accumulate_gradients.sums import along_samples
 
 _COMPARES = re.compile(
     r"(?i)\b(?:dice|tversky|(?:contrastive|triplet)_?loss|ntxent|info_?nce)(?:_?loss)?\b|\.Retrieval\(|"
@@ -32,56 +33,6 @@ def compares_samples(notebook: Notebook, text: str) -> bool:
     """
     names = {_whole(text, found) for found in _COMPARES.finditer(text)}
     return not names <= {defined for name in names for defined in _each_alone(notebook, name)}
-
-
-_LOSS = re.compile(r"(?:\bloss\s*=|\bcompile\([^()]*(?:\([^()]*\))?,)\s*([A-Za-z_]\w*)\s*[,)]")
-_BENDS = frozenset("sqrt rsqrt log log1p log10 exp pow reciprocal divide divide_no_nan".split())
-_MEANS = frozenset("mean reduce_mean sum reduce_sum".split())
-_COUNTS = re.compile(r"(?i)mask|weight|count|valid|shape|size|len")
-_DEEPEST = 3
-
-
-def bent_mean(notebook: Notebook, text: str) -> str:
-    """Name a loss of the notebook that computes with a mean or a sum over the samples of a batch; empty: none does.
-
-    A root of a mean, or a quotient of two sums (F1, R²), of the parts of a batch does not average to that of the whole.
-    """
-    return next((m[1] for m in _LOSS.finditer(text) if _bends(notebook, m[1], 0)), "")
-
-
-def _bends(notebook: Notebook, name: str, depth: int) -> bool:
-    function = notebook.function(name)
-    if function is None or not isinstance(function.node, ast.FunctionDef) or depth > _DEEPEST:
-        return False
-    nodes = [node for statement in function.node.body for node in ast.walk(statement)]
-    sums: set[str] = set()
-    for _ in range(2):  # a name may be computed of one that stands below in this order
-        for node in nodes:
-            if isinstance(node, ast.Assign) and _holds_a_sum(node.value, sums):
-                sums |= {n.id for target in node.targets for n in ast.walk(target) if isinstance(n, ast.Name)}
-    if any(_bends_it(node, sums) for node in nodes):
-        return True
-    called = {n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-    return any(_bends(notebook, one, depth + 1) for one in sorted(called - {name}))
-
-
-def _bends_it(node: ast.AST, sums: set[str]) -> bool:
-    if isinstance(node, ast.Call) and called_name(node) in _BENDS:
-        parts = node.args[-1:] if called_name(node).startswith("divide") else node.args[:1]
-        return any(_holds_a_sum(part, sums) and not _COUNTS.search(ast.unparse(part)) for part in parts)
-    if not isinstance(node, ast.BinOp) or not isinstance(node.op, (ast.Div, ast.Pow)):
-        return False
-    part = node.right if isinstance(node.op, ast.Div) else node.left
-    return _holds_a_sum(part, sums) and not _COUNTS.search(ast.unparse(part))
-
-
-def _holds_a_sum(expr: ast.expr, sums: set[str]) -> bool:
-    """Tell whether a value is computed of a mean or a sum over the samples of a batch."""
-    return any(
-        (isinstance(n, ast.Name) and n.id in sums)
-        or (isinstance(n, ast.Call) and called_name(n) in _MEANS and not _is_within_a_sample(n))
-        for n in ast.walk(expr)
-    )
 
 
 def _whole(text: str, found: re.Match[str]) -> str:
@@ -125,7 +76,7 @@ def _is_an_input(node: ast.AST, listed: str) -> bool:
 def _is_of_each(node: ast.AST) -> bool:
     if isinstance(node, ast.Call):
         name = called_name(node)
-        return name in _EACH_ALONE or (name in _SUMS and _is_within_a_sample(node))
+        return name in _EACH_ALONE or (name in _SUMS and along_samples(node, {}) is False)
     if isinstance(node, ast.Subscript):
         first = node.slice.elts[0] if isinstance(node.slice, ast.Tuple) and node.slice.elts else node.slice
         added = any(isinstance(n, ast.Constant) and n.value is None for n in ast.walk(node.slice))
@@ -133,14 +84,3 @@ def _is_of_each(node: ast.AST) -> bool:
     return not isinstance(node, (ast.MatMult, ast.For, ast.While, ast.comprehension, ast.Attribute)) or (
         isinstance(node, ast.Attribute) and node.attr not in ("T", "newaxis")
     )
-
-
-def _is_within_a_sample(call: ast.Call) -> bool:
-    """Tell whether a sum goes along another axis than that of the samples."""
-    given = [k.value for k in call.keywords if k.arg in ("axis", "dim")] or call.args[1:2]
-    try:
-        axis = ast.literal_eval(given[0]) if given else None
-    except ValueError:
-        return False
-    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
-    return all(isinstance(one, int) and (one > 0 or one == -1) for one in axes)

@@ -62,7 +62,7 @@ def propose(ask: Ask) -> Proposal:
     found = found_batch(ask)
     if isinstance(found, Unknown):
         raise RefusedError(found.reason)
-    _check(ask, found)
+    is_masked = _check(ask, found)
     before = already(ask, found)
     # Where the cell accumulates already, the sums are there.
     sums = 0 if before else sums_of(facts, found)
@@ -76,7 +76,7 @@ def propose(ask: Ask) -> Proposal:
     check_other_trainings(ask, found, place.edits)
     source, notes = set_batch(found, batch, place.edits)
     total = steps * (before.steps if before else 1)
-    preserves, differences = exactness(facts, cell, found, found.call, total, batch)
+    preserves, differences = exactness(facts, cell, found, total, batch, is_masked)
     return Proposal(
         key=KEY,
         title=f"Keep batch {total * batch}, in {total} steps of {batch}",
@@ -93,7 +93,8 @@ def propose(ask: Ask) -> Proposal:
     )
 
 
-def _check(ask: Ask, found: BatchFound) -> None:
+def _check(ask: Ask, found: BatchFound) -> bool:
+    """Refuse where parts cannot make the update of the whole; tell whether a mask weighs them differently."""
     if found.method == "validation" or ask.facts.validating:
         raise RefusedError("it ran out in the validation, which computes no gradients: the training itself fits")
     if found.infers:
@@ -103,9 +104,10 @@ def _check(ask: Ask, found: BatchFound) -> None:
         raise RefusedError(f"the batch size is already {found.value}")
     if found.per_replica:
         raise RefusedError("under a distribution strategy Keras cannot accumulate gradients")
-    check_a_mean(ask, found)
+    is_masked = check_a_mean(ask, found)
     if found.call is None and "train_on_batch" in ask.source:
         raise RefusedError("the cell calls train_on_batch, and which calls make one update is not known")
+    return is_masked
 
 
 def done_already(context: Context) -> Effect:
