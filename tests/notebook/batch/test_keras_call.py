@@ -61,6 +61,10 @@ def test_without_steps_the_size_is_that_of_keras():
         ("model.fit(x=apply.stream([a, b], y, batch_size=256), epochs=3)", None),
         ("model.evaluate(apply.stream(x, y, shuffle=False, batch_size=256))", None),
         ("size = 256; model.fit(apply.stream(x, y, batch_size=size))", "size = 128; model.fit(apply.stream(x, y, b"),
+        ("data = apply.stream(x, y, batch_size=256); model.fit(data, epochs=2)", None),
+        ("model.fit(apply.stream(*pair, batch_size=256))", None),
+        ("model.fit(apply.stream(**parts, batch_size=256))", None),
+        ("data = gen.flow(x, y, batch_size=256); model.fit(data)", None),
     ],
 )
 def test_arrays_that_are_streamed_have_their_batch_there(source, changed):
@@ -70,3 +74,32 @@ def test_arrays_that_are_streamed_have_their_batch_there(source, changed):
         found = found_in(source, BatchSeen(method, 256, kind))
         assert isinstance(found, BatchFound), found
         assert set_batch(found, 128)[0].startswith(changed or source.replace("256", "128"))
+
+
+@pytest.mark.parametrize(
+    ("source", "changed"),
+    [
+        ("model.fit(apply.stream(x, y))", "model.fit(apply.stream(x, y, batch_size=16))"),
+        ("d = apply.stream(x, y, shuffle=False); model.fit(d)", "d = apply.stream(x, y, shuffle=False, batch_size=16)"),
+        ("model.predict(apply.stream(x))", "model.predict(apply.stream(x, batch_size=16))"),
+    ],
+)
+def test_arrays_that_are_streamed_without_a_size_come_in_batches_of_32(source, changed):
+    method = "predict" if "predict" in source else "fit"
+    for kind in ("arrays", "PyDataset"):
+        found = found_in(source, BatchSeen(method, 32, kind))
+        assert isinstance(found, BatchFound), found
+        assert set_batch(found, 16)[0].startswith(changed)
+
+
+def test_streamed_arrays_whose_arguments_are_hidden_are_left_alone():
+    found = found_in("model.fit(apply.stream(x, y, **how))", BatchSeen("fit", 32, "arrays"))
+    assert not isinstance(found, BatchFound)
+    assert found.reason == "the arguments of `apply.stream` in line 1 cannot be followed"
+
+
+@pytest.mark.parametrize("made", ["load(path, batch_size=32)", "files.load(batch_size=32)", "read(batch_size=32)"])
+def test_arrays_that_something_else_made_of_so_many_at_a_time_have_their_batch_at_the_call(made):
+    found = found_in(f"model.fit({made})", BatchSeen("fit", 32, "arrays"))
+    assert isinstance(found, BatchFound), found
+    assert set_batch(found, 16)[0] == f"model.fit({made}, batch_size=16)"

@@ -39,8 +39,9 @@ LOADERS = {
     "audio_dataset_from_directory": (32, 4),
     "timeseries_dataset_from_array": (128, 5),
     "TimeseriesGenerator": (128, 8),
+    "apply.stream": (32, None),
 }
-"""Keras's own makers of batched data: their default batch size, and its position among the arguments."""
+"""Makers of batched data, Keras's and ours: their default batch size, and its position among the arguments."""
 
 _ARRAY_METHODS = frozenset("astype reshape to_numpy transpose numpy copy fit_transform toarray ravel squeeze".split())
 _ARRAY_CALLS = frozenset(
@@ -177,8 +178,9 @@ def _call(reader: Reader, call: ast.Call) -> Traced:
     name = called_name(call)
     if isinstance(call.func, ast.Attribute) and name in BATCHERS:
         return _batched(reader, call, name)
-    if name in LOADERS:
-        return _loader(reader, call, name)
+    loader = _loader_of(reader, call)
+    if loader is not None:
+        return _loader(reader, call, loader)
     if name in _AROUND and call.args:
         return trace(reader, call.args[0])
     if isinstance(call.func, ast.Attribute):
@@ -234,17 +236,27 @@ def _batched(reader: Reader, call: ast.Call, name: str) -> Traced:
     return resolve(reader, given)
 
 
+def makes_batches(reader: Reader, data: ast.expr) -> bool:
+    """Tell whether data are surely made in batches by what the cell says, whatever they were when Keras saw them."""
+    chosen = _decisive(reader, data) if isinstance(data, ast.Name) else None
+    made = chosen.value if chosen is not None else data
+    return isinstance(made, ast.Call) and _loader_of(reader, made) is not None
+
+
+def _loader_of(reader: Reader, call: ast.Call) -> str | None:
+    """Name the maker of batched data that is called."""
+    return next((name for name in (called_name(call), reader.written(call.func)) if name in LOADERS), None)
+
+
 def _loader(reader: Reader, call: ast.Call, name: str) -> Traced:
     default, index = LOADERS[name]
     given = next((k.value for k in call.keywords if k.arg == "batch_size"), None)
-    if given is None and index is not None and index < len(call.args):
-        given = call.args[index]
-    if any(isinstance(a, ast.Starred) for a in call.args) or (
-        given is None and any(k.arg is None for k in call.keywords)
-    ):
-        return Unknown(f"the arguments of `{name}` in {reader.cell.told(call)} cannot be followed")
     if given is not None:
         return resolve(reader, given)
+    if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
+        return Unknown(f"the arguments of `{name}` in {reader.cell.told(call)} cannot be followed")
+    if index is not None and index < len(call.args):
+        return resolve(reader, call.args[index])
     return default_argument(reader, call, default)
 
 

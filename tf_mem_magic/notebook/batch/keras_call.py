@@ -6,7 +6,7 @@ import ast
 from typing import Literal
 
 from tf_mem_magic.notebook.batch.consumers import is_unlisted
-from tf_mem_magic.notebook.batch.datasets import Arrays, Traced, trace
+from tf_mem_magic.notebook.batch.datasets import Arrays, Traced, makes_batches, trace
 from tf_mem_magic.notebook.batch.earlier_data import repeats
 from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.batch.steps import STEPS, argument, first_argument, follows
@@ -59,11 +59,9 @@ def setting_of_data(
         target = None
     if data is None:
         return Unknown(f"`{method}` in {reader.cell.told(call)} does not plainly say its data")
-    size = _of_stream(data)
-    if size is not None:
-        return resolve(reader, size)
     sources = {b.source for b in reader.facts.batches if b.method == method}
-    traced: Traced = Arrays() if target is not None or sources == {"arrays"} else trace(reader, data)
+    seen_whole = sources == {"arrays"} and not makes_batches(reader, data)
+    traced: Traced = Arrays() if target is not None or seen_whole else trace(reader, data)
     if isinstance(traced, Setting):
         return traced
     if older:
@@ -93,13 +91,6 @@ def setting_of_data(
     if given is not None:
         return Setting(default, (reader.slot(given, default),))
     return default_argument(reader, call, default)
-
-
-def _of_stream(data: ast.expr) -> ast.expr | None:
-    """Give the batch size of ``apply.stream``, where the remedy that writes it has made the arrays come in batches."""
-    if not isinstance(data, ast.Call) or ast.unparse(data.func) != "apply.stream":
-        return None
-    return next((keyword.value for keyword in data.keywords if keyword.arg == "batch_size"), None)
 
 
 _STRATEGIES = ("experimental_distribute_dataset", "distribute_datasets_from_function")
