@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, ScalarFact
+from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
 from tf_mem_magic.notebook.batch.search import find_batch
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
@@ -284,13 +285,45 @@ def test_a_half_of_the_batch_follows_the_whole(old, new):
     assert set_batch(found, 64)[0] == source.replace("n_batch=128", "n_batch=64")
 
 
-@pytest.mark.parametrize(
-    ("size", "asked", "chosen"), [(128, 100, 64), (128, 3, 2), (128, 1, 128), (50, 25, 10), (6, 3, 2), (2, 1, 2)]
-)
+@pytest.mark.parametrize(("size", "asked", "chosen"), [(128, 100, 64), (128, 3, 2), (50, 25, 10), (6, 3, 2)])
 def test_a_batch_that_is_halved_stays_even(size, asked, chosen):
     found = halves(HALVES.replace("n_batch=128", f"n_batch={size}"))
     assert isinstance(found, BatchFound), found
     assert found.divisor_of(asked) == chosen
+
+
+@pytest.mark.parametrize(("size", "asked"), [(128, 1), (2, 1), (50, 1)])
+def test_a_batch_of_one_has_no_half(size, asked):
+    found = halves(HALVES.replace("n_batch=128", f"n_batch={size}"))
+    assert isinstance(found, BatchFound), found
+    with pytest.raises(RefusedError) as refused:
+        found.divisor_of(asked)
+    told = f"the cell divides its batch of {size} by 2 too: one of fewer than 2 samples would have an empty part"
+    assert str(refused.value) == told
+
+
+@pytest.mark.parametrize(
+    ("half", "third", "parts", "chosen"),
+    [
+        ("int(n_batch / 2)", "int(n_batch / 3)", 6, 48),
+        ("n_batch // 2", "n_batch // 2 // 3", 6, 48),
+        ("n_batch // 2", "half_batch // 3", 6, 48),
+        ("n_batch // 4", "int(n_batch / 6)", 12, 48),
+        ("n_batch // 2", "n_batch // 4", 4, 48),
+    ],
+)
+def test_a_batch_that_is_divided_in_two_ways_can_be_divided_in_both(half, third, parts, chosen):
+    more = f"            u, v = generate_real_samples(data, {third})\n            third_model.train_on_batch(u, v)\n"
+    source = HALVES.replace("int(n_batch / 2)", half).replace("            gan_model", f"{more}            gan_model")
+    found = halves(source.replace("n_batch=128", "n_batch=96"))
+    assert isinstance(found, BatchFound), found
+    assert (found.parts, found.divisor_of(50), found.divisor_of(64, exactly=True)) == (parts, chosen, chosen)
+
+
+@pytest.mark.parametrize("half", ["n_batch - 64", "n_batch % 65 + 1", "(n_batch + 128) // 4", "min(64, n_batch)"])
+def test_a_size_that_is_no_share_of_the_batch_is_another_one(half):
+    found = halves(HALVES.replace("int(n_batch / 2)", half))
+    assert not isinstance(found, BatchFound), set_batch(found, 32)[0]
 
 
 def test_two_sizes_of_which_neither_follows_the_other_are_several():

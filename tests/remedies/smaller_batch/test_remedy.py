@@ -416,6 +416,6 @@ for i in range(len(x) // n_batch):
     cell = Cell(source)
     answer = propose(Context(cell, Recording(cell, status="oom"), Diagnosis("GPU:0", line=9)))[0]
     if smaller is None:
-        assert answer.reason.startswith("the cell takes a part of its batch of 2 too"), answer.reason
+        assert answer.reason.startswith("the cell divides its batch of 2 by 2 too: one of fewer"), answer.reason
     else:
         assert answer.source == source.replace(f"n_batch = {size}", f"n_batch = {smaller}")

@@ -96,16 +96,28 @@ class BatchFound:
         """The lines that set back what the edit sets on objects of earlier cells."""
         return tuple(slot.undo for slot in (*self.slots, *self.validation) if slot.undo)
 
-    def divisor_of(self, batch: int) -> int:
+    def divisor_of(self, batch: int, exactly: bool = False) -> int:
         """Return the largest batch size up to ``batch`` that leaves steps and batches as whole as they were.
 
         Keras itself copes with an incomplete last batch. A loop, a dataset that drops the rest, a step that makes its
-        noise for whole batches, and a number of steps do not: for them only a divisor of the old size is safe.
+        noise for whole batches, and a number of steps do not: for them only a divisor of the old size is safe. With
+        ``exactly`` only a divisor is given for any.
+
+        Raises
+        ------
+        RefusedError
+            If the cell divides each batch, and so few samples cannot be.
         """
         fixed = any(s.name != "validation_steps" and s.samples is None and not s.whole for s in self.steps)
-        free = not fixed and (self.of_samples or self._by_keras_alone)
+        free = not exactly and not fixed and (self.of_samples or self._by_keras_alone)
         sizes = (n for n in range(max(batch, 1), 0, -1) if free or self.value % n == 0)
-        return next((n for n in sizes if n % self.parts == 0), self.value)
+        found = next((n for n in sizes if n % self.parts == 0), None)
+        if found is None:
+            raise RefusedError(
+                f"the cell divides its batch of {self.value} by {self.parts} too: one of fewer than {self.parts} "
+                "samples would have an empty part"
+            )
+        return found
 
     @property
     def _by_keras_alone(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -327,5 +328,5 @@ def merge(settings: Iterable[Setting]) -> Setting | Unknown:
         tuple(dict.fromkeys(note for s in found for note in s.notes)),
         tuple(dict.fromkeys(line for s in found for line in s.imports)),
         any(s.same_steps for s in found),
-        max(s.parts for s in found),
+        math.lcm(*(s.parts for s in found)),
     )

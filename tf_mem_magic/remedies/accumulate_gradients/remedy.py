@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.core.effects import Effect
@@ -130,22 +129,12 @@ def _choose(ask: Ask, found: BatchFound, sums: int, sums_kept: Effect) -> tuple[
     most = min(most, found.value // 2)
     if most < 1:
         raise RefusedError("a batch of 1 ran out of memory too")
-    largest = next(_divisors(found, most), 0)
-    if not largest:
-        raise RefusedError(
-            f"the cell takes a part of its batch of {found.value} too, and a smaller one has no such part"
-        )
-    batch = _with_room(ask, found, largest, sums_kept)
+    batch = _with_room(ask, found, found.divisor_of(most, exactly=True), sums_kept)
     line = estimate_peak(ask.points, batch)
     if line is None:
         return batch, None
     basis = f"{line.basis}, and {size(sums)} for the sums of gradients"
     return batch, Estimate(line.low, line.high + sums, basis)
-
-
-def _divisors(found: BatchFound, most: int) -> Iterator[int]:
-    """Yield the sizes of equal parts of the batch, the largest that is no more than ``most`` first."""
-    return (size for size in range(most, 0, -1) if found.value % size == 0 and size % found.parts == 0)
 
 
 def _with_room(ask: Ask, found: BatchFound, batch: int, kept: Effect) -> int:
@@ -154,9 +143,9 @@ def _with_room(ask: Ask, found: BatchFound, batch: int, kept: Effect) -> int:
     Of a pool that is nearly full the last bytes lie in pieces: parts told to need 92 and 99 % of it ran out.
     """
     diagnosis, limit = ask.diagnosis, ask.diagnosis.limit if ask.diagnosis is not None else None
-    half = next(_divisors(found, batch // 2), 0)
-    if diagnosis is None or not limit or not half:
+    if diagnosis is None or not limit or batch // 2 < found.parts:
         return batch
+    half = found.divisor_of(batch // 2, exactly=True)
 
     def word(size: int) -> str:
         effect = ask.context.applied.then(replace(kept, batch=(found.value, size)))

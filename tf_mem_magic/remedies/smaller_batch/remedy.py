@@ -130,10 +130,6 @@ def _choose(ask: Ask, found: BatchFound, kept: Effect) -> tuple[int, Estimate | 
     if limit:
         batch = largest_power_of_two(points, limit, found.value) or batch
     batch = found.divisor_of(batch)
-    if batch >= found.value > 1:
-        raise RefusedError(
-            f"the cell takes a part of its batch of {found.value} too, and a smaller one has no such part"
-        )
     return batch, estimate_peak(points, batch)
 
 
