@@ -14,6 +14,7 @@ import numpy as np, keras, tensorflow as tf
 from keras import layers
 from tf_mem_magic.api import record
 from tf_mem_magic.trace import observe
+from tf_mem_magic.trace.sizes import batch_in
 
 given = json.load(sys.stdin)
 UNITS, BATCH, LAYERS = given["units"], given["batch"], given["layers"]
@@ -96,6 +97,21 @@ except tf.errors.ResourceExhaustedError:
     pass
 step = running.report.recording.facts.step
 found["small constants"] = [step.why_not, len(step.layers), bool(running.report.diagnosis.layers)]
+
+
+@tf.function
+def faded(picture, shares):
+    return tf.reduce_sum(tf.tanh(model(tf.reshape(picture[None] * shares[:, None, None], (-1, UNITS)))))
+
+@tf.function
+def weighed(rows, weights):
+    return tf.reduce_sum(tf.nn.relu(tf.nn.relu(rows) @ weights) ** 2)
+
+def batch_of_call(function, *shapes):
+    graph = function.get_concrete_function(*(tf.TensorSpec(shape) for shape in shapes)).graph
+    return batch_in(graph, [*shapes, *[None] * (len(graph.inputs) - len(shapes))])
+
+found["batches"] = [batch_of_call(faded, (16, UNITS // 16), (8,)), batch_of_call(weighed, (8, 16), (16, 4))]
 found["eager"] = real(ValueError("no function in here"), {}, ()).why_not
 print("FOUND" + json.dumps(found))
 """
@@ -159,6 +175,11 @@ def test_a_loop_of_ones_own_is_read_at_the_sizes_that_it_was_called_with(found):
 def test_small_tensors_that_a_layer_holds_do_not_hinder_reading_the_step(found):
     why_not, layers, told = found["small constants"]
     assert (why_not, layers > LAYERS, told) == ("", True, True)
+
+
+@pytest.mark.tf
+def test_the_batch_is_what_most_of_the_step_is_computed_of(found):
+    assert found["batches"] == [8, 8]
 
 
 @pytest.mark.tf

@@ -6,7 +6,6 @@ import os
 import re
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from tf_mem_magic.memory.rewrites import as_run
 from tf_mem_magic.trace.flatten import TooLargeError
 from tf_mem_magic.trace.functions import find_graph, function_named_in
 from tf_mem_magic.trace.read import read_step
-from tf_mem_magic.trace.sizes import at_length, data_of, failed_shape, fixed, flatten_at
+from tf_mem_magic.trace.sizes import at_length, batch_in, data_of, failed_shape, fixed, flatten_at
 from tf_mem_magic.trace.variables import captured_bytes, handle_of, layers_of, variables_of
 
 SECONDS = 3.0
@@ -89,7 +88,7 @@ def _observe(
     if len({place for op in graph.get_operations() if (place := _accelerator(op))}) > 1:
         return StepFacts(function, op, why_not="the step runs on several devices")
     arguments = _arguments(error, graph)
-    batch = _batch(graph, arguments, batches)
+    batch = batch_in(graph, arguments) or (batches[0].batch if batches else None)
     flat, length = at_length(graph, arguments, batch, failed_shape(messages), deadline)
     if flat is None:
         return StepFacts(function, op, batch, why_not="how long the samples of the failing batch were is not known")
@@ -225,17 +224,6 @@ def _captured(graph: Any) -> set[int]:
 
 def _agrees(traced: Any, real: tuple[int, ...] | None) -> bool:
     return real is not None and (traced.rank is None or traced.is_compatible_with(real))
-
-
-def _batch(graph: Any, arguments: list[tuple[int, ...] | None], batches: tuple[BatchSeen, ...]) -> int | None:
-    """Tell the step's batch size: of its arguments, of the data that the graph draws, or as Keras was seen to use."""
-    leading = [shape[0] for shape in arguments if shape]
-    for op in graph.get_operations():
-        if op.type.startswith("IteratorGetNext"):
-            leading += [t.shape[0] for t in op.outputs if t.shape.rank and t.shape[0] is not None]
-    if leading:
-        return Counter(leading).most_common(1)[0][0]
-    return batches[0].batch if batches else None
 
 
 def nearest_first(batches: Iterable[BatchSeen], validating: bool) -> tuple[BatchSeen, ...]:

@@ -2,11 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tf_mem_magic.diagnose.errortext import read_error
 from tf_mem_magic.trace.flatten import Flat, Flattener
+from tf_mem_magic.trace.variables import captured_shape
+
+
+def batch_in(graph: Any, arguments: Sequence[tuple[int, ...] | None]) -> int | None:
+    """Tell the batch size of a step by its arguments and by the data that its graph draws; None where neither tells.
+
+    Parameters
+    ----------
+    graph : FuncGraph
+        As TensorFlow ran it.
+    arguments : sequence
+        The shapes that its inputs really had, in their order; None where that is not known.
+    """
+    leading = [
+        (real[0], t.shape.rank is None or t.shape[0] is None) for t, real in zip(graph.inputs, arguments) if real
+    ]
+    variables = {captured_shape(t) for t in graph.inputs if t.dtype.name == "resource"}
+    led: Counter[int] = Counter()
+    for op in graph.get_operations():
+        for t in op.outputs:
+            if not t.shape.rank or t.shape[0] is None:
+                continue
+            if op.type.startswith("IteratorGetNext"):
+                leading.append((t.shape[0], False))
+            if fixed(t.shape) not in variables:
+                led[t.shape[0]] += 1
+    return batch_of(leading, led)
+
+
+def batch_of(leading: Sequence[tuple[int, bool]], led: Mapping[int, int]) -> int | None:
+    """Tell which of the leading sizes of a step's arguments is its batch.
+
+    A picture or a mask that goes along with the batch has a height there.
+
+    Parameters
+    ----------
+    leading : sequence of tuple
+        The leading size of each argument, and whether the step was traced for any.
+    led : mapping
+        How many of the step's results begin with a size: nearly all that is computed of a batch does.
+    """
+    counts = Counter([size for size, of_any in leading if of_any] or [size for size, _ in leading])
+    alike = any(of_any for _, of_any in leading)
+    return max(counts, key=lambda size: (0 if alike else led.get(size, 0), counts[size]), default=None)
 
 
 def failed_shape(messages: Iterable[str]) -> tuple[int, ...]:

@@ -30,17 +30,27 @@ def captured_bytes(handle: Any) -> int:
     """Give the bytes of the variable behind a handle that a graph captures; 0 where it does not tell."""
     from math import prod
 
+    import tensorflow as tf
+
+    one = _behind(handle)
+    shape = captured_shape(handle)
+    return 0 if one is None or shape is None else prod(shape) * WIDTHS.get(tf.as_dtype(one.dtype).name, 0)
+
+
+def captured_shape(handle: Any) -> tuple[int, ...] | None:
+    """Give the shape of the variable behind a handle that a graph captures; None where it does not tell."""
+    import tensorflow as tf
+
+    one = _behind(handle)
+    shape = None if one is None else tf.TensorShape(one.shape)
+    return tuple(shape.as_list()) if shape is not None and shape.is_fully_defined() else None
+
+
+def _behind(handle: Any) -> Any:
     from tensorflow.python.ops import handle_data_util
 
     data = handle_data_util.get_resource_handle_data(handle)
-    if not data.is_set or len(data.shape_and_type) != 1:
-        return 0
-    import tensorflow as tf
-
-    one = data.shape_and_type[0]
-    shape = tf.TensorShape(one.shape)
-    width = WIDTHS.get(tf.as_dtype(one.dtype).name, 0)
-    return prod(shape.as_list()) * width if shape.is_fully_defined() else 0
+    return data.shape_and_type[0] if data.is_set and len(data.shape_and_type) == 1 else None
 
 
 def layer_names(model: Any) -> list[str]:
