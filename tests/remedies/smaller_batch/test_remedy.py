@@ -419,3 +419,35 @@ for i in range(len(x) // n_batch):
         assert answer.reason.startswith("the cell divides its batch of 2 by 2 too: one of fewer"), answer.reason
     else:
         assert answer.source == source.replace(f"n_batch = {size}", f"n_batch = {smaller}")
+
+
+TOLD_OF_TRAINING = ("Each epoch takes more steps.", "A smaller learning rate may suit it better.")
+READS = """batch_size = 32
+for start in range(0, 96, batch_size):
+    rows = x[start : start + batch_size]
+    with tf.GradientTape() as tape:
+        tape.watch(rows)
+        seen = model(rows)[:, 3]
+    maps.append(tape.gradient(seen, rows))
+"""
+UPDATES = READS.replace("tape.watch(rows)\n        seen", "seen").replace(
+    "    maps.append(tape.gradient(seen, rows))\n", "    {}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("cell", "earlier", "trains"),
+    [
+        (READS, (), False),
+        (READS, ("model.fit(x, y)",), False),
+        (READS.replace("seen = model(rows)[:, 3]", "seen = tf.reduce_max(model(rows), -1)"), (), False),
+        (UPDATES.format("opt.apply_gradients(zip(tape.gradient(seen, w), w))"), (), True),
+        (UPDATES.format("w[0].assign_sub(0.1 * tape.gradient(seen, w[0]))"), (), True),
+        (UPDATES.format("total += tape.gradient(seen, w[0])"), (), True),
+        (UPDATES.format("learn(tape.gradient(seen, w))"), ("def learn(g):\n    opt.apply_gradients(zip(g, w))",), True),
+    ],
+)
+def test_a_loop_that_updates_nothing_is_told_nothing_of_training(cell, earlier, trains):
+    offered = ask(cell, Facts(tensorflow="2.21.0", models=(ModelFacts("model"),), earlier_cells=earlier), line=6)
+    assert isinstance(offered, Proposal), offered
+    assert [told for told in TOLD_OF_TRAINING if told in offered.caveats] == ([*TOLD_OF_TRAINING] if trains else [])

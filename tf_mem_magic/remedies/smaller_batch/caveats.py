@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import ast
+
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.remedies._engine.question import Ask
 from tf_mem_magic.remedies.smaller_batch.asked import STATEFUL, models_in
+
+_UPDATES = ("apply_gradients", ".minimize(", ".assign", "assign_add", "assign_sub", ".apply(")
+"""What changes weights in a loop of one's own, as it is written."""
+
+_TRAINS = (".fit(", "train_on_batch", "train_step", *_UPDATES)
 
 
 def caveats_of(ask: Ask, found: BatchFound) -> tuple[str, ...]:
     """List what training with a batch smaller than the one that is found changes."""
     facts = ask.facts
     text = ask.source
-    caveats = [] if found.same_steps else ["Each epoch takes more steps."]
+    updates = not _only_reads_gradients(ask)
+    caveats = ["Each epoch takes more steps."] if updates and not found.same_steps else []
     models = models_in(facts, found)
     layers = {layer for m in models for layer in m.layers}
     if "BatchNormalization" in layers or (not layers and "BatchNormalization" in text):
@@ -19,10 +27,18 @@ def caveats_of(ask: Ask, found: BatchFound) -> tuple[str, ...]:
     if STATEFUL.search(text):
         caveats.append("A stateful layer goes on from the same row of the batch before: those rows are others now.")
     scheduled = any(m.schedule for m in models) or any(w in text for w in ("schedules.", "decay_steps"))
-    if scheduled and not found.same_steps:
+    if updates and scheduled and not found.same_steps:
         caveats.append("The learning-rate schedule counts steps, so it moves on faster.")
-    else:
+    elif updates:
         caveats.append("A smaller learning rate may suit it better.")
     if found.per_replica or "Strategy(" in text:
         caveats.append("Under a distribution strategy Keras splits the batch given to fit over the replicas.")
     return tuple(caveats)
+
+
+def _only_reads_gradients(ask: Ask) -> bool:
+    """Whether the cell takes gradients and no weight is surely updated by them: a map of what a model looks at."""
+    if "GradientTape" not in ask.source or any(text in ask.source for text in _TRAINS):
+        return False
+    sums = (n for n in ask.cell.nodes if isinstance(n, ast.AugAssign) and not isinstance(n.value, ast.Constant))
+    return not any(sums) and not ask.notebook.has(*_UPDATES)
