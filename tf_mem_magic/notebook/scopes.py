@@ -110,21 +110,24 @@ class Scopes:
                 return None
         return chosen
 
+    def surely_before(self, statement: ast.stmt, use: ast.AST) -> bool:
+        """Tell whether a statement surely ran before ``use``, since the block that holds both began."""
+        above = [use, *self.up(use)]
+        for owner, block, index in self._places(statement):
+            for node in above:
+                if self.parents.get(node) is owner and node in block:
+                    return index < block.index(node)
+        return False
+
     def _is_replaced(self, binding: Binding, later: Binding) -> bool:
         """Tell whether ``later``, which surely ran before a use, gave the name another value after ``binding`` did."""
         same = later.kind != "param" and self.scope_of(binding.node) is self.scope_of(later.node)
         return same and position(binding.node) < position(later.node)
 
     def _runs_before(self, binding: Binding, use: ast.AST, alone: bool) -> bool:
-        places = list(self._places(binding.node))
         if self.scope_of(use) is not binding.scope and not self._in_comprehension_of(use, binding.scope):
-            return alone and places[-1][0] is binding.scope
-        above = [use, *self.up(use)]
-        for owner, block, index in places:
-            for node in above:
-                if self.parents.get(node) is owner and node in block:
-                    return index < block.index(node)
-        return False
+            return alone and list(self._places(binding.node))[-1][0] is binding.scope
+        return self.surely_before(self.statement(binding.node), use)
 
     def _in_comprehension_of(self, use: ast.AST, scope: ast.AST) -> bool:
         inner = self.scope_of(use)

@@ -71,6 +71,20 @@ def is_batch_name(name: str) -> bool:
     return any(word in plain for word in ("batch_size", "batchsize", "batch_sz"))
 
 
+_EITHER = ("n_batch", "nbatch", "batch_n")
+_SAMPLES = (*_EITHER, "n_samples", "num_samples", "n_sample", "samples_per_batch")
+
+
+def may_be_a_size(name: str) -> bool:
+    """Say whether a name that often counts batches may mean their size, where a batch is made of so many samples."""
+    return name.lower() in _EITHER
+
+
+def counts_samples(name: str) -> bool:
+    """Say whether a name may mean how many samples a batch has, in a function that makes batches."""
+    return name.lower() in _SAMPLES
+
+
 def called_name(call: ast.Call) -> str:
     """Give the last part of what is called: ``fit`` for ``model.fit(...)``."""
     if isinstance(call.func, ast.Attribute):

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterable
 
 from tf_mem_magic.notebook.follow import calls as calls_of
+from tf_mem_magic.notebook.follow.may_train import infers
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
 from tf_mem_magic.notebook.scopes import position
 from tf_mem_magic.notebook.uses import FITS, KERAS, called_name
-
-_TRAINS = frozenset(
-    "GradientTape fit train_on_batch apply_gradients minimize gradient gradients jacobian train_step apply "
-    "assign assign_add assign_sub update_state_and_train".split()
-)
-_MAY_TRAIN = re.compile(r"(?i)train|step|fit|learn|update|optim|backward|epoch|adapt|tun(?:e|ing)")
-_COUNTS = frozenset({"update_state", "reset_state", "reset_states"})
-"""Methods of metrics."""
-
-_INFERS = frozenset({"predict", "predict_on_batch", "test_on_batch", "evaluate"})
 
 
 def keras_calls(reader: Reader) -> list[ast.Call] | Unknown:
@@ -98,41 +88,10 @@ def _is_other(reader: Reader, call: ast.Call) -> bool:
 
 
 def only_infers(reader: Reader, regions: Iterable[ast.stmt]) -> bool:
-    """Tell whether the code of ``regions`` surely infers and trains nothing, through the functions that it calls."""
-    return _infers(reader, regions) is True
+    """Tell whether the code of ``regions`` surely infers and trains nothing, through all that it calls."""
+    return infers(reader, regions) is True
 
 
 def trains_nothing(reader: Reader, regions: Iterable[ast.stmt]) -> bool:
     """Tell whether the code of ``regions`` surely trains nothing, whatever else it does."""
-    return _infers(reader, regions) is not None
-
-
-def _infers(reader: Reader, regions: Iterable[ast.stmt]) -> bool | None:
-    """Tell whether code infers; None where it may train."""
-    seen: set[str] = set()
-    queue: list[ast.AST] = list(regions)
-    infers = False
-    while queue:
-        for node in ast.walk(queue.pop()):
-            if isinstance(node, ast.keyword) and node.arg == "training":
-                if not (isinstance(node.value, ast.Constant) and node.value.value is False):
-                    return None
-                infers = True
-            if not isinstance(node, ast.Call):
-                continue
-            name = called_name(node)
-            if name in _TRAINS:
-                return None
-            infers = infers or name in _INFERS or _is_model(reader, node.func)
-            function = reader.notebook.function(name) if isinstance(node.func, ast.Name) and name else None
-            if function is not None and name not in seen:
-                queue.append(function.node)
-            elif function is None and name not in _COUNTS and _MAY_TRAIN.search(name):
-                return None
-            seen.add(name)
-    return infers
-
-
-def _is_model(reader: Reader, func: ast.expr) -> bool:
-    """Tell whether a model is called like a function, by a name that the facts know."""
-    return isinstance(func, (ast.Name, ast.Attribute)) and reader.facts.model(reader.written(func)) is not None
+    return infers(reader, regions) is not None

@@ -214,10 +214,10 @@ def _of_earlier_cells(reader: Reader, setting: Setting, call: ast.Call | None) -
     return setting
 
 
-def counted_on_by_the_model(reader: Reader, setting: Setting, call: ast.Call) -> str:
-    """Name what the edit sets by which code of the model makes something of its batch's size; empty: nothing does."""
+def counted_on_behind(reader: Reader, setting: Setting, roots: Iterable[str]) -> str:
+    """Name what the edit sets by which code behind names makes something of its batch's size; empty: nothing does."""
     data = {d.name for d in reader.facts.datasets} | {v.name for v in reader.facts.values}
-    for piece in behind(reader, model_names(reader, call), but=data):
+    for piece in behind(reader, roots, but=data):
         for node, name, _ in piece.cell.once(_batch_names).get(piece.statement, ()):
             if name in setting.names and role(piece.cell.scopes, node) == "coupled" and _is_shape(piece, node):
                 return name

@@ -7,20 +7,28 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tf_mem_magic.notebook.batch.datasets import COUNTS, chain_of, trace
-from tf_mem_magic.notebook.batch.earlier_data import size_then
-from tf_mem_magic.notebook.batch.generators import made_by
 from tf_mem_magic.notebook.batch.steps import Steps, argument, divisors, find_steps, first_argument, follows
 from tf_mem_magic.notebook.follow.entries import double_star
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.other_uses import is_drawn
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
 from tf_mem_magic.notebook.text.cell import walk
-from tf_mem_magic.notebook.uses import KERAS, called_name, is_batch_name
+from tf_mem_magic.notebook.uses import KERAS, called_name
 
 Loop = ast.For | ast.AsyncFor | ast.While
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 _AROUND = ("enumerate", "tqdm", "iter", "list", "tuple")
+_AROUND_DATA = (*_AROUND, "trange", "islice")
+
+
+def gone_through(source: ast.expr) -> ast.expr:
+    """Give what a loop goes through behind ``enumerate``, a progress bar and the like."""
+    while isinstance(source, ast.Call) and called_name(source) in _AROUND_DATA and source.args:
+        if called_name(source) == "trange":
+            break
+        source = source.args[0]
+    return source
 
 
 def with_loop_counts(reader: Reader, loop: Loop, setting: Setting) -> Setting | Unknown:
@@ -102,13 +110,13 @@ def _is_none(expr: ast.expr) -> bool:
 
 def _limits(reader: Reader, loop: Loop) -> Iterator[ast.expr]:
     """Yield what a counter of the loop's turns is compared with where the loop then ends."""
-    counters = _counters(loop)
+    counters = counters_of(loop)
     for node in _own(loop.body) if counters else ():
         if isinstance(node, ast.If) and any(isinstance(inner, ast.Break) for inner in _own(node.body)):
             yield from _compared(node.test, counters)
 
 
-def _counters(loop: Loop) -> set[str]:
+def counters_of(loop: Loop) -> set[str]:
     """Name what counts the turns of a loop: by ``enumerate``, beside a ``range``, or by adding 1 in each turn."""
     found: set[str] = set()
     if not isinstance(loop, ast.While) and isinstance(loop.target, ast.Tuple) and isinstance(loop.iter, ast.Call):
@@ -161,7 +169,7 @@ def _own(body: list[ast.stmt]) -> Iterator[ast.AST]:
     while queue:
         node = queue.pop()
         yield node
-        if not isinstance(node, (*_LOOPS, *_SCOPES)):
+        if not isinstance(node, (*_LOOPS, *SCOPES)):
             queue += ast.iter_child_nodes(node)
 
 
@@ -176,7 +184,7 @@ def _grown(reader: Reader, expr: ast.expr, setting: Setting) -> tuple[Slot, ...]
 
 def _counts_steps(reader: Reader, loop: ast.While, setting: Setting) -> bool:
     """Tell whether a ``while`` goes on for a number of turns that does not follow the batch size."""
-    limits = list(_compared(loop.test, _counters(loop)))
+    limits = list(_compared(loop.test, counters_of(loop)))
     return any(not follows(reader, limit, setting) for limit in limits)
 
 
@@ -253,74 +261,6 @@ def counts_beside(reader: Reader, setting: Setting) -> tuple[Slot, ...]:
         if _is_of(reader, call.func.value, setting):
             found.append(Slot(setting.value, start, end, counts=reader.cell.text(given[0])))
     return tuple(found)
-
-
-def means_over_batches(reader: Reader, setting: Setting) -> tuple[Slot, ...]:
-    """Let a sum over the batches of a loop be divided by as many as it now takes: ``total / num_steps``.
-
-    Where the number of batches is that of an earlier cell, or of a dataset that is split again in the loop only, it
-    would stay, and the mean that is printed and kept would be a multiple of what it was.
-    """
-    placed = {(slot.start, slot.end) for slot in setting.slots}
-    quotients = [n for n in reader.nodes if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div)]
-    found: list[Slot] = []
-    for loop in (n for n in reader.nodes if isinstance(n, (ast.For, ast.AsyncFor)) and quotients):
-        sums_of = summed(loop)
-        home = reader.scopes.scope_of(loop)
-        for node in quotients if sums_of and _is_over(reader, loop, setting) else ():
-            behind = reader.scopes.scope_of(node) is home and node.lineno >= loop.lineno
-            sums = behind and any(isinstance(n, ast.Name) and n.id in sums_of for n in ast.walk(node.left))
-            start, end = reader.cell.start(node.right), reader.cell.end(node.right)
-            known = sums and (start, end) not in placed and _is_there(reader, node)
-            if known and stays_a_count(reader, node.right, setting):
-                found.append(Slot(setting.value, start, end, "(", ")", counts=reader.cell.text(node.right)))
-    return tuple(dict.fromkeys(found))
-
-
-def _is_there(reader: Reader, node: ast.expr) -> bool:
-    """Tell whether a place in an f-string is surely known: before Python 3.12 it may be that of a like text before."""
-    inside = next((n for n in reader.scopes.up(node) if isinstance(n, ast.JoinedStr)), None)
-    return inside is None or reader.cell.text(inside).count(reader.cell.text(node)) == 1
-
-
-def summed(loop: ast.For | ast.AsyncFor) -> set[str]:
-    """Name what the turns of a loop add something to: ``total_loss += loss``."""
-    adding = (n for n in _own(loop.body) if isinstance(n, ast.AugAssign) and isinstance(n.op, ast.Add))
-    return {n.target.id for n in adding if isinstance(n.target, ast.Name) and not _is_one(n.value)}
-
-
-def _is_over(reader: Reader, loop: ast.For | ast.AsyncFor, setting: Setting) -> bool:
-    """Tell whether a loop goes over batches that the edit makes smaller, and takes all of them."""
-    source: ast.expr = loop.iter
-    while isinstance(source, ast.Call) and called_name(source) in _AROUND and source.args:
-        source = source.args[0]
-    traced = trace(reader, source)
-    same = isinstance(traced, Setting) and bool(set(traced.slots) & set(setting.slots))
-    return same and isinstance(traced, Setting) and not traced.same_steps
-
-
-def stays_a_count(reader: Reader, expr: ast.expr, setting: Setting) -> bool:
-    """Tell whether a number of batches of this size stays: the length of such data, or what that was computed to be."""
-    if isinstance(expr, ast.Call):
-        return _is_length(reader, expr, setting)
-    if not isinstance(expr, ast.Name) or follows(reader, expr, setting):
-        return False
-    if reader.bindings(expr):
-        computed = getattr(reader.reaching(expr), "value", None)
-        sizes = {n: evaluate(reader, n) for n in divisors(reader, computed)} if computed is not None else {}
-    else:
-        made = made_by(reader, expr.id)
-        computed = None if made is None else made[1].value
-        over = (n.right for n in ast.walk(computed) if isinstance(n, ast.BinOp)) if computed is not None else ()
-        sizes = {n: size_then(reader, *made, n) for n in over} if made is not None else {}
-    plain = (size for n, size in sizes.items() if isinstance(n, ast.Constant) or is_batch_name(reader.written(n)))
-    lengths = (n for n in ast.walk(computed) if isinstance(n, ast.Call)) if computed is not None else ()
-    return setting.value in plain or any(_is_length(reader, n, setting) for n in lengths)
-
-
-def _is_length(reader: Reader, call: ast.Call, setting: Setting) -> bool:
-    given = call.args[0] if called_name(call) == "len" and len(call.args) == 1 else None
-    return isinstance(given, ast.Name) and given.id in setting.datasets
 
 
 def steps_beside(reader: Reader, setting: Setting, call: ast.Call | None) -> tuple[Steps, ...]:

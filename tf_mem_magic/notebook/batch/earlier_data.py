@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from tf_mem_magic.core.facts import DatasetFacts
-from tf_mem_magic.notebook.batch.generators import batch_parameter, made_by, reads_its_batch_anew, unused_by
+from tf_mem_magic.notebook.batch.generators import assigned_once, batch_parameter, reads_its_batch_anew, unused_by
 from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
 from tf_mem_magic.notebook.model import Function
@@ -74,7 +74,7 @@ def _made_again(reader: Reader, name: ast.Name) -> Setting | None:
     None where that may not give the same samples: what it is called with has been set since, or its code counts on
     another batch size of the notebook.
     """
-    found = made_by(reader, name.id)
+    found = assigned_once(reader, name.id)
     call = found[1].value if found is not None else None
     if found is None or not isinstance(call, ast.Call) or not _is_used_once(reader, name):
         return None

@@ -6,13 +6,13 @@ import ast
 import re
 
 from tf_mem_magic.notebook.follow import calls
-from tf_mem_magic.notebook.follow.behind import pieces
+from tf_mem_magic.notebook.follow.behind import made_by, pieces
 from tf_mem_magic.notebook.follow.made_with import parameter_of
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
 from tf_mem_magic.notebook.follow.resolve import default_argument, resolve
 from tf_mem_magic.notebook.scopes import Scopes
 from tf_mem_magic.notebook.text.cell import PythonCell
-from tf_mem_magic.notebook.uses import called_name, is_batch_name
+from tf_mem_magic.notebook.uses import called_name, counts_samples, is_batch_name
 
 _KERAS = frozenset({"flow", "flow_from_directory", "flow_from_dataframe"})
 """Makers of Keras's own iterators, which read their attribute ``batch_size`` for each batch and for their length."""
@@ -20,7 +20,6 @@ _KERAS = frozenset({"flow", "flow_from_directory", "flow_from_dataframe"})
 _STEP = re.compile(r"(?i)train|step|fit|learn|run|loss|predict|evaluate|plot|show")
 _MAKES = re.compile(r"(?i)batch|sample|generat|data|load")
 _DEEPEST = 4
-_COUNTS = ("n_batch", "nbatch", "batch_n", "n_samples", "num_samples", "n_sample", "samples_per_batch")
 
 
 def is_step_name(name: str) -> bool:
@@ -35,7 +34,7 @@ def batch_parameter(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str | N
     plain = [name for name in names if is_batch_name(name) and name.lower() not in ("batch",)]
     if len(plain) == 1:
         return plain[0]
-    counts = [name for name in names if name.lower() in _COUNTS] if _MAKES.search(function.name) else []
+    counts = [name for name in names if counts_samples(name)] if _MAKES.search(function.name) else []
     return counts[0] if len(counts) == 1 and not plain else None
 
 
@@ -45,7 +44,7 @@ def reads_its_batch_anew(reader: Reader, name: str) -> bool:
     So do Keras's own iterators, and classes of the notebook that only keep ``batch_size`` when they are made and read
     it for each batch and for their length.
     """
-    found = made_by(reader, name)
+    found = assigned_once(reader, name)
     if found is None:
         return False
     made = found[1].value
@@ -58,19 +57,17 @@ def reads_its_batch_anew(reader: Reader, name: str) -> bool:
     return isinstance(cls, ast.ClassDef) and _only_keeps_it(cls)
 
 
-def made_by(reader: Reader, name: str) -> tuple[PythonCell, ast.Assign] | None:
-    """Give the statement ``name = …`` that made what a name holds, and its cell, the last one that sets it."""
-    for cell in reversed(reader.notebook.earlier_with(name)):
-        setting = [p for p in cell.once(pieces) if name in p.defines]
-        if not setting:
-            continue
-        statement = setting[-1].statement
-        if not isinstance(statement, ast.Assign) or len(setting) > 1:
-            return None
-        targets = statement.targets
-        plain = len(targets) == 1 and isinstance(targets[0], ast.Name)
-        return (cell, statement) if plain else None
-    return None
+def assigned_once(reader: Reader, name: str) -> tuple[PythonCell, ast.Assign] | None:
+    """Give the statement ``name = …`` of an earlier cell that made what a name holds, and its cell.
+
+    None where there is no such statement, or another one of that cell or a later one sets or changes it too.
+    """
+    made = [piece for piece in made_by(reader, name) if piece.cell is not reader.cell]
+    statement = made[0].statement if len(made) == 1 else None
+    if not isinstance(statement, ast.Assign) or sum(name in p.defines for p in made[0].cell.once(pieces)) > 1:
+        return None
+    plain = len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name)
+    return (made[0].cell, statement) if plain else None
 
 
 def _only_keeps_it(cls: ast.ClassDef) -> bool:

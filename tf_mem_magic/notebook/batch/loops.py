@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.notebook.batch.consumers import only_infers
-from tf_mem_magic.notebook.batch.counts import data_beside_a_range, with_loop_counts, with_steps
+from tf_mem_magic.notebook.batch.counts import data_beside_a_range, gone_through, with_loop_counts, with_steps
 from tf_mem_magic.notebook.batch.datasets import trace
 from tf_mem_magic.notebook.batch.generators import draws_a_batch
 from tf_mem_magic.notebook.batch.named import of_names
@@ -22,7 +22,6 @@ from tf_mem_magic.notebook.follow.resolve import resolve
 from tf_mem_magic.notebook.uses import MODEL, called_name, is_batch_name
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
-_AROUND = ("tqdm", "enumerate", "trange", "islice")
 _STEP = re.compile(r"(?i)step|train|model|net$|on_batch|predict|generator|discriminator|encoder|decoder")
 
 
@@ -59,19 +58,27 @@ def _find(reader: Reader, regions: list[ast.stmt]) -> Setting | Unknown:
         if isinstance(found, Setting):
             return with_loop_counts(reader, loop, found)
         refused = refused or found
-    for region in regions:
-        found = _of_call(reader, region)
-        if isinstance(found, Setting):
+    named: Setting | None = None
+    for where, handed in _handed(reader, regions):
+        found = _without_data_beside(reader, where, handed) if isinstance(handed, Setting) else handed
+        if isinstance(found, Setting) and where is not regions:
             return found
-        refused = refused or found
-    named = _without_data_beside(reader, regions, of_names(reader, regions))
-    if isinstance(named, Unknown):
-        return refused or named
+        named = found if isinstance(found, Setting) else None
+        refused = refused or (found if isinstance(found, Unknown) else None)
+    if named is None:
+        return refused or Unknown("no batch size was found in the lines that led to the error")
     around = next((loop for loop in _loops(reader, regions) if reader.covers(loop)), None)
     setting = named if around is None else with_loop_counts(reader, around, named)
     if around is None or isinstance(setting, Unknown) or setting.same_steps or _steps_follow(reader, regions, setting):
         return setting
     return with_steps(reader, setting, around)
+
+
+def _handed(reader: Reader, regions: list[ast.stmt]) -> Iterator[tuple[list[ast.stmt], Setting | Unknown | None]]:
+    """Yield the batch size that a call of each region is handed, and last what all of them use by its name."""
+    for region in regions:
+        yield [region], _of_call(reader, region)
+    yield regions, of_names(reader, regions)
 
 
 def _steps_follow(reader: Reader, regions: list[ast.stmt], setting: Setting) -> bool:
@@ -191,15 +198,6 @@ def _of_loop(reader: Reader, loop: ast.For | ast.AsyncFor | ast.While) -> Settin
     return traced if isinstance(traced, (Setting, Unknown)) else None
 
 
-def gone_through(source: ast.expr) -> ast.expr:
-    """Give what a loop goes through behind ``enumerate``, a progress bar and the like."""
-    while isinstance(source, ast.Call) and called_name(source) in _AROUND and source.args:
-        if called_name(source) == "trange":
-            break
-        source = source.args[0]
-    return source
-
-
 def _may_be_data(reader: Reader, source: ast.expr, target: ast.expr) -> bool:
     """Tell whether a loop may go over batches of data, by how they are named."""
     if isinstance(source, ast.Name) and reader.facts.dataset(source.id) is not None:
@@ -311,17 +309,15 @@ def _of_call(reader: Reader, region: ast.stmt) -> Setting | Unknown | None:
             continue
         given = batch_keyword(node)
         if given is not None and not called_name(node)[:1].isupper() and not MODEL.search(called_name(node)):
-            return _without_data_beside(reader, [region], resolve(reader, given))
+            return resolve(reader, given)
         found = _dataset_argument(reader, node)
         if found is not None:
             return found
     return None
 
 
-def _without_data_beside(reader: Reader, regions: list[ast.stmt], named: Setting | Unknown) -> Setting | Unknown:
+def _without_data_beside(reader: Reader, regions: list[ast.stmt], named: Setting) -> Setting | Unknown:
     """Refuse a batch size that is handed on beside data of earlier cells, which would keep their batches."""
-    if isinstance(named, Unknown):
-        return named
     beside = next((one for region in regions for one in _data_beside(reader, region, named)), None)
     if beside is None:
         return named

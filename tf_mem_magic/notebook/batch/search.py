@@ -9,19 +9,21 @@ from tf_mem_magic.core.facts import BatchSeen, Facts
 from tf_mem_magic.notebook.batch import loops
 from tf_mem_magic.notebook.batch.consumers import keras_calls
 from tf_mem_magic.notebook.batch.counting_on import (
-    counted_on_by_the_model,
+    counted_on_behind,
     unknown_counts,
     unknown_in_validation,
     with_all_that_count_on_it,
 )
-from tf_mem_magic.notebook.batch.counts import counts_beside, means_over_batches, steps_beside, with_counts
+from tf_mem_magic.notebook.batch.counts import counts_beside, steps_beside, with_counts
 from tf_mem_magic.notebook.batch.fixed import fixed_model, micro_batches, shape_with
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.batch.keras_call import is_another, setting_of_an_earlier_dict, setting_of_data
+from tf_mem_magic.notebook.batch.means.kept import with_means
 from tf_mem_magic.notebook.batch.methods import behind_a_method
 from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.batch.steps import Steps, argument, find_divisors, find_steps, first_argument
 from tf_mem_magic.notebook.batch.validation import Validation, find_validating_loops, find_validation
+from tf_mem_magic.notebook.follow.behind import model_names
 from tf_mem_magic.notebook.follow.entries import double_star
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
 from tf_mem_magic.notebook.follow.resolve import default_argument
@@ -66,6 +68,8 @@ def find_batch(
     if isinstance(setting, Unknown):
         return setting
     beside = find_validating_loops(reader, setting)
+    if beside.counting:
+        return _counts_on_it("the code", beside.counting)
     slots = with_counts(reader, setting.slots, setting.names, beside.slots)
     if isinstance(slots, Unknown):
         return slots
@@ -136,11 +140,11 @@ def _checked(reader: Reader, found: BatchFound) -> BatchFound | Unknown:
         )
     setting = Setting(found.value, (*found.slots, *found.validation), found.names)
     slots, steps = counts_beside(reader, setting), steps_beside(reader, setting, found.call)
-    slots += () if found.per_replica else means_over_batches(reader, setting)
     if found.validation_names - found.names and found.validation:
         only = replace(setting, names=found.validation_names - found.names)
         steps += tuple(replace(one, of_validation=True) for one in steps_beside(reader, only, found.call))
-    return replace(found, slots=(*found.slots, *slots), steps=(*found.steps, *steps)) if slots or steps else found
+    whole = replace(found, slots=(*found.slots, *slots), steps=(*found.steps, *steps)) if slots or steps else found
+    return whole if found.per_replica else with_means(reader, whole)
 
 
 def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> BatchFound | Unknown:
@@ -178,12 +182,9 @@ def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> Bat
     if isinstance(whole, Unknown):
         return whole
     kept = validation.notes and validation.setting is None and validation.batch is None
-    by_name = counted_on_by_the_model(reader, whole, call) if kept else ""
+    by_name = counted_on_behind(reader, whole, model_names(reader, call)) if kept else ""
     if by_name:
-        return Unknown(
-            f"the model counts on `{by_name}` in the validation too, whose data keep their batches: make it smaller "
-            "where it is set, and run the cells from there on again"
-        )
+        return _counts_on_it("the model", by_name)
     divisors = find_divisors(reader, call, extra, whole, given)
     slots = tuple(dict.fromkeys((*whole.slots, *divisors)))
     names = whole.names | (validation.setting.names if validation.setting else frozenset())
@@ -215,6 +216,13 @@ def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> Bat
         infers=method != "fit",
         call=call,
         validation_names=validation.setting.names if validation.setting else frozenset(),
+    )
+
+
+def _counts_on_it(what: str, name: str) -> Unknown:
+    return Unknown(
+        f"{what} counts on `{name}` in the validation too, whose data keep their batches: make it smaller where it is "
+        "set, and run the cells from there on again"
     )
 
 

@@ -11,7 +11,7 @@ from tf_mem_magic.notebook.follow.other_uses import blocked, drawn_too, earlier,
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown, merge
 from tf_mem_magic.notebook.scopes import Binding, position
 from tf_mem_magic.notebook.text.ranges import insert_argument, line_start, shares_line
-from tf_mem_magic.notebook.uses import is_batch_name
+from tf_mem_magic.notebook.uses import is_batch_name, may_be_a_size
 
 _HARMLESS = ("tensorflow", "keras", "numpy", "matplotlib", "math", "typing")
 """Modules whose names, all imported, are no batch size."""
@@ -149,10 +149,6 @@ def _definition_or_self(reader: Reader, expr: ast.expr) -> ast.expr:
     return expr
 
 
-_SIZES_HERE = ("n_batch", "nbatch", "batch_n")
-"""Names that may mean how many batches there are, and mean their size where a batch is made of so many samples."""
-
-
 def _parameter(reader: Reader, binding: Binding) -> Setting | Unknown:
     exprs = calls.argument_exprs(reader, binding)
     if isinstance(exprs, Unknown):
@@ -169,7 +165,7 @@ def _parameter(reader: Reader, binding: Binding) -> Setting | Unknown:
     loads = reader.scopes.loads.get((binding.scope, binding.name), [])
     if any(reader.role(load) == "other" for load in loads):
         return Unknown(f"`{binding.name}` also decides something else in its function")
-    means_it = is_batch_name(binding.name) or binding.name.lower() in _SIZES_HERE
+    means_it = is_batch_name(binding.name) or may_be_a_size(binding.name)
     return replace(inner, names=inner.names | {binding.name} if means_it else inner.names)
 
 
