@@ -26,7 +26,17 @@ class Data:
         return Data([sum(self.elements[n : n + size]) for n in range(0, len(self.elements), size)])
 
     def rebatch(self, size):
+        if self.elements and isinstance(self.elements[0], tuple):
+            return Data.zip([Data(part).rebatch(size) for part in zip(*self.elements)])
         return Data([1] * sum(self.elements)).batch(size)
+
+    @staticmethod
+    def zip(*given):
+        return Data(list(zip(*(given if len(given) > 1 else given[0]))))
+
+    @staticmethod
+    def range(stop):
+        return Data(list(range(stop)))
 
     def take(self, count):
         return Data(self.elements[:count] if count >= 0 else self.elements)
@@ -51,6 +61,7 @@ def seen_by(source, debug=False):
         "model": model, "train_step": seen.append, "islice": itertools.islice, "itertools": itertools,
         "whole": lambda: Data([1] * SAMPLES), "x": [0] * SAMPLES, "enumerate": enumerate, "steps": 20, "debug": debug,
         "train_ds": Data([1] * SAMPLES).batch(64), "random": random,
+        "Dataset": Data,
     }  # fmt: skip
     exec(compile(source, "cell", "exec"), names)  # the point: the edited cell is run
     return seen
@@ -94,6 +105,12 @@ COUNTED = {
     "islice, counted": "for i, b in enumerate(itertools.islice(ds, steps)):" + STEP,
     "zip": "for i, b in zip(range(20), ds):" + STEP,
     "zip, the range last": "for b, i in zip(ds, range(steps)):" + STEP,
+    "datasets zipped": "for b, _ in Dataset.zip((ds, ds)):" + STEP,
+    "datasets zipped, one after another": "for b, _ in Dataset.zip(ds, ds):" + STEP,
+    "datasets zipped, then taken": "for b, _ in Dataset.zip((ds, ds)).take(20):" + STEP,
+    "datasets zipped under a name": "both = Dataset.zip((ds, ds)).cache()\nfor b, _ in both:" + STEP,
+    "datasets zipped, with a range": "for b, i in Dataset.zip((ds, Dataset.range(20))):" + STEP,
+    "datasets zipped, with a break": "for i, (b, _) in enumerate(Dataset.zip((ds, ds))):\n    if i == 20:\n        break" + STEP,
     "break at a number": "for i, b in enumerate(ds):\n    if i == 20:\n        break" + STEP,
     "break at a name": "for i, b in enumerate(ds):\n    if i >= steps:\n        break" + STEP,
     "break after the step": "for i, b in enumerate(ds):" + STEP + "\n    if i + 1 >= steps:\n        break",
@@ -178,6 +195,9 @@ def test_a_while_over_a_number_of_steps_says_that_it_takes_as_many(limit, adds):
         ("for b in islice(ds, 3, 20):" + STEP, "`islice` in line 2 counts batches"),
         ("for i, b in zip(range(3, 20), ds):" + STEP, "`range` in line 2 counts batches"),
         ("for b in islice(*given):" + STEP, ""),
+        ("for b, i in Dataset.zip((ds, Dataset.range(3, 20))):" + STEP, "`range` in line 2 counts batches"),
+        ("for b, i in Dataset.zip((ds, whole().batch(9))):" + STEP, "several batch sizes here (9 and 64)"),
+        ("for b, i in Dataset.zip((ds, whole())):" + STEP, "how it batches is not known"),
         ("if debug:\n    ds = ds.take(20)\nfor b in ds:" + STEP, "only under a condition"),
     ],
 )

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tf_mem_magic.notebook.batch.datasets import COUNTS, chain_of, trace
 from tf_mem_magic.notebook.batch.steps import Steps, argument, divisors, find_steps, first_argument, follows
-from tf_mem_magic.notebook.follow.entries import double_star
+from tf_mem_magic.notebook.follow.entries import double_star, zipped
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.other_uses import is_drawn
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
@@ -57,8 +57,8 @@ def with_steps(reader: Reader, setting: Setting, loop: Loop) -> Setting:
 
 
 def data_beside_a_range(source: ast.Call) -> list[ast.expr]:
-    """List what ``zip(...)`` goes through beside numbers."""
-    return [one for one in source.args if not _is_numbers(one)]
+    """List what ``zip(...)``, also that of datasets, goes through beside numbers."""
+    return [one for one in zipped(source) if not _is_numbers(one)]
 
 
 def _is_numbers(expr: ast.expr) -> bool:
@@ -82,7 +82,7 @@ def _counted(reader: Reader, source: ast.expr) -> list[ast.expr] | Unknown:
             found += [] if _is_none(one.args[1]) else [one.args[1]]
             queue.append(one.args[0])
         elif name == "zip":
-            ranges = [given for given in one.args if isinstance(given, ast.Call) and called_name(given) == "range"]
+            ranges = [given for given in zipped(one) if isinstance(given, ast.Call) and called_name(given) == "range"]
             if any(len(given.args) != 1 for given in ranges):
                 return Unknown(f"`range` in {reader.cell.told(one)} counts batches")
             found += [given.args[0] for given in ranges]

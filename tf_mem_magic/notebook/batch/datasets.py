@@ -11,7 +11,7 @@ from tf_mem_magic.notebook.batch.earlier_data import earlier_dataset, split_agai
 from tf_mem_magic.notebook.batch.generators import batch_parameter, draws_a_batch, earlier_helper, unused_by
 from tf_mem_magic.notebook.follow import calls, classes
 from tf_mem_magic.notebook.follow.containers import resolved
-from tf_mem_magic.notebook.follow.entries import batch_keyword, dict_value, double_star
+from tf_mem_magic.notebook.follow.entries import batch_keyword, dict_value, double_star, zipped
 from tf_mem_magic.notebook.follow.reader import Function, Reader, Setting, Slot, Unknown, merge
 from tf_mem_magic.notebook.follow.resolve import default_argument, resolve
 from tf_mem_magic.notebook.scopes import Binding
@@ -159,12 +159,7 @@ def _binding(reader: Reader, name: ast.Name, chosen: Binding) -> Traced:
         exprs = calls.argument_exprs(reader, chosen)
         if isinstance(exprs, Unknown):
             return exprs
-        traced = [trace(reader, e) for e in exprs]
-        if all(isinstance(t, Arrays) for t in traced):
-            return Arrays()
-        unknown = next((t for t in traced if isinstance(t, Unknown)), None)
-        settings = [t for t in traced if isinstance(t, Setting)]
-        return unknown or (merge(settings) if len(settings) == len(traced) else Unknown(f"`{name.id}` varies"))
+        return _merged([trace(reader, e) for e in exprs], f"`{name.id}` varies")
     if chosen.value is not None:
         return trace(reader, chosen.value)
     if isinstance(chosen.node, ast.Assign) and isinstance(chosen.node.value, ast.Call):
@@ -172,6 +167,15 @@ def _binding(reader: Reader, name: ast.Name, chosen: Binding) -> Traced:
             return Arrays()
         return trace(reader, chosen.node.value)
     return Unknown(f"`{name.id}` cannot be followed to where it is batched")
+
+
+def _merged(traced: list[Traced], else_: str) -> Traced:
+    """Join what was found of several data that go the same way."""
+    if all(isinstance(t, Arrays) for t in traced):
+        return Arrays()
+    unknown = next((t for t in traced if isinstance(t, Unknown)), None)
+    settings = [t for t in traced if isinstance(t, Setting)]
+    return unknown or (merge(settings) if len(settings) == len(traced) else Unknown(else_))
 
 
 def _call(reader: Reader, call: ast.Call) -> Traced:
@@ -186,6 +190,8 @@ def _call(reader: Reader, call: ast.Call) -> Traced:
     if isinstance(call.func, ast.Attribute):
         if name in KEEP:
             return _kept(reader, call)
+        if name == "zip":
+            return _merged([trace(reader, part) for part in zipped(call)], "not all that is zipped has batches")
         again = split_again(reader, call) if name == "apply" else None
         if again is not None:
             return again

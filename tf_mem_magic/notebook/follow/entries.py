@@ -175,3 +175,19 @@ def dict_of_an_earlier_cell(reader: Reader, call: ast.Call) -> tuple[ast.expr, a
     if called and not all(k.arg for k in made.keywords):  # type: ignore[union-attr]
         return None
     return (name, made) if made is not None and (plain or called) else None
+
+
+def zipped(call: ast.Call) -> list[ast.expr]:
+    """List what a call of ``zip`` goes through; for datasets it is in tuples, lists and dicts: ``ds.zip((a, b))``."""
+    found: list[ast.expr] = []
+    queue: list[ast.expr | None] = [*call.args, *(k.value for k in call.keywords)]
+    while queue:
+        one = queue.pop(0)
+        inside = isinstance(call.func, ast.Attribute)
+        if inside and isinstance(one, (ast.Tuple, ast.List)):
+            queue = [*one.elts, *queue]
+        elif inside and isinstance(one, ast.Dict):
+            queue = [*one.values, *queue]
+        elif one is not None:
+            found.append(one)
+    return found
