@@ -60,9 +60,11 @@ def _find(reader: Reader, regions: list[ast.stmt]) -> Setting | Unknown:
             return with_loop_counts(reader, loop, found)
         refused = refused or found
     named: Setting | None = None
-    for where, handed in _handed(reader, regions):
-        found = _without_data_beside(reader, where, handed) if isinstance(handed, Setting) else handed
-        if isinstance(found, Setting) and where is not regions:
+    for region in (*regions, None):
+        where = regions if region is None else [region]
+        found = of_names(reader, regions) if region is None else _of_call(reader, region)
+        found = _without_data_beside(reader, where, found) if isinstance(found, Setting) else found
+        if isinstance(found, Setting) and region is not None:
             return found
         named = found if isinstance(found, Setting) else None
         refused = refused or (found if isinstance(found, Unknown) else None)
@@ -73,13 +75,6 @@ def _find(reader: Reader, regions: list[ast.stmt]) -> Setting | Unknown:
     if around is None or isinstance(setting, Unknown) or setting.same_steps or _steps_follow(reader, regions, setting):
         return setting
     return with_steps(reader, setting, around)
-
-
-def _handed(reader: Reader, regions: list[ast.stmt]) -> Iterator[tuple[list[ast.stmt], Setting | Unknown | None]]:
-    """Yield the batch size that a call of each region is handed, and last what all of them use by its name."""
-    for region in regions:
-        yield [region], _of_call(reader, region)
-    yield regions, of_names(reader, regions)
 
 
 def _steps_follow(reader: Reader, regions: list[ast.stmt], setting: Setting) -> bool:

@@ -8,46 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tf_mem_magic.notebook.follow.behind import made_by
+from tf_mem_magic.notebook.follow.harmless import COLLECTS, INFERS, METHODS, MODULES, OF_KERAS, TRAINS
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.scopes import arguments
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.uses import called_name
-
-TRAINS = frozenset(
-    "GradientTape fit fit_generator train_on_batch apply_gradients minimize gradient gradients jacobian train_step "
-    "apply assign assign_add assign_sub update_state_and_train batch_jacobian exec eval".split()
-)
-_INFERS = frozenset("predict predict_on_batch predict_generator test_on_batch evaluate evaluate_generator".split())
-_OF_KERAS = frozenset(
-    "summary save save_weights get_weights count_params reset_metrics reset_states reset_state compute_loss "
-    "compute_metrics get_layer get_config to_json call __call__".split()
-)
-"""Other methods of Keras's models that do not train."""
-
-_MODULES = frozenset(
-    "tensorflow keras numpy math time datetime matplotlib seaborn tqdm os sys re json csv random itertools collections "
-    "functools operator statistics contextlib pathlib shutil glob io gc copy string pickle logging warnings typing "
-    "pandas scipy sklearn PIL cv2 skimage imageio IPython tensorflow_datasets tensorflow_hub plotly wandb".split()
-)
-"""Libraries whose functions train no model of Keras; methods of what they make are judged by their names."""
-
-_METHODS = frozenset(
-    # Of lists, dicts, sets, texts and files.
-    "append extend insert clear sort reverse count index copy items keys values get pop setdefault add discard format "
-    "join split strip rstrip lstrip replace lower upper startswith endswith encode decode zfill ljust rjust center "
-    "write writerow flush close read readline mkdir exists "
-    # Of arrays, tensors and tables.
-    "numpy item tolist astype reshape flatten ravel squeeze transpose mean sum max min std var prod argmax argmin "
-    "argsort cumsum round clip any all dot repeat get_shape as_list set_shape to_numpy head tail to_csv iloc loc "
-    # Of datasets.
-    "take skip batch unbatch shuffle cache prefetch enumerate as_numpy_iterator cardinality rebatch map "
-    # Of metrics, and of what shows a progress or a figure.
-    "update_state reset_state reset_states result set_description set_postfix set_postfix_str plot imshow scatter bar "
-    "hist text set_title set_xlabel set_ylabel set_xticks set_yticks axis legend grid show savefig colorbar "
-    "tight_layout scalar image now strftime total_seconds timestamp info debug warning".split()
-)
-_COLLECTS = frozenset("tqdm trange Progbar dict defaultdict Counter OrderedDict set".split())
-"""What makes something that ``update`` only tells a number or an entry."""
 
 _MOST = 60
 """More functions than these are not followed."""
@@ -204,7 +169,7 @@ class _Follower:
         if not isinstance(root, ast.Name) or not isinstance(self.code.cell.scopes.home(root), ast.Module):
             return False
         meaning = self.reader.notebook.names.meaning(root.id) or self.reader.notebook.origin(expr)
-        return meaning.partition(".")[0] in _MODULES
+        return meaning.partition(".")[0] in MODULES
 
     def _given(self, function: ast.AST, call: ast.Call | None, skip: int = 0) -> dict[str, tuple[ast.expr, _Code]]:
         """Give what a call hands to the parameters of a function, by their names."""
@@ -280,11 +245,11 @@ class _Follower:
             kept = self._kept(cls, name, depth)
             if kept is not None:
                 return kept
-        if name in _INFERS and (not name.startswith("evaluate") or self._is_keras(func.value, cls)):
+        if name in INFERS and (not name.startswith("evaluate") or self._is_keras(func.value, cls)):
             return _Runs(infers=True)
-        if name in _OF_KERAS and self._is_keras(func.value, cls):
+        if name in OF_KERAS and self._is_keras(func.value, cls):
             return _NOTHING
-        if name in _METHODS and cls is None:
+        if name in METHODS and cls is None:
             return _NOTHING
         return _NOTHING if name == "update" and self._collects(func.value) else None
 
@@ -344,7 +309,7 @@ class _Follower:
         values = [n.value for n in nodes if isinstance(n, (ast.Assign, ast.NamedExpr))]
         values += [i.context_expr for n in nodes if isinstance(n, ast.With) for i in n.items]
         made = [
-            isinstance(v, (ast.Dict, ast.Set)) or (isinstance(v, ast.Call) and called_name(v) in _COLLECTS)
+            isinstance(v, (ast.Dict, ast.Set)) or (isinstance(v, ast.Call) and called_name(v) in COLLECTS)
             for v in values
         ]
         return bool(made) and all(made) and len(made) == len(nodes)
