@@ -85,10 +85,14 @@ def test_a_pair_of_training_and_validation_becomes_smaller_together():
     assert "validation_data=rows(others, batch_size=32), validation_steps=8" in changed
 
 
+SINCE = (MAKER, "files = list(names)", "train = rows(files)")
+AGAIN = "`train` was made in an earlier cell: change its batch size there and run that cell again"
+
+
 @pytest.mark.parametrize(
     "earlier",
     [
-        (MAKER, "train = rows(files)", "files = files[:10]"),
+        (*SINCE, "files = files[:10]"),
         (MAKER, "train = rows(files)\nfiles = other"),
         (MAKER, "train = rows(files)", "def rows(files, batch_size=64):\n    yield 1"),
         (MAKER, "train = rows(iter(files))"),
@@ -105,6 +109,7 @@ def test_a_pair_of_training_and_validation_becomes_smaller_together():
 def test_where_the_call_may_not_give_the_same_it_is_declined(earlier):
     found = found_in("model.fit(train, steps_per_epoch=10)", *earlier)
     assert not isinstance(found, BatchFound), set_batch(found, 32)[0]
+    assert found.reason == AGAIN
 
 
 @pytest.mark.parametrize(
@@ -119,6 +124,95 @@ def test_where_the_call_may_not_give_the_same_it_is_declined(earlier):
 def test_where_the_cell_takes_from_it_more_than_once_it_is_declined(source, line):
     found = found_in(source, MAKER, "train = rows(files)", line=line)
     assert not isinstance(found, BatchFound), set_batch(found, 32)[0]
+    assert found.reason == AGAIN
+
+
+@pytest.mark.parametrize(
+    ("making", "once"),
+    [
+        ("lines = open(path)\ntrain = rows(lines)", "lines"),
+        ("pairs = zip(images, labels)\ntrain = rows(pairs, 64)", "pairs"),
+        ("samples = map(read, names)\ntrain = rows(samples, batch_size=64)", "samples"),
+        ("it = iter(files)\ntrain = rows(it)", "it"),
+        ("read = (load(f) for f in files)\ntrain = rows(read, shuffle=False)", "read"),
+        ("import itertools\npairs = itertools.product(a, b)\ntrain = rows(pairs)", "pairs"),
+        ("from itertools import chain as all_of\npairs = all_of(a, b)\ntrain = rows(pairs)", "pairs"),
+        ("a, b = itertools.tee(names)\ntrain = rows(a)", "a"),
+        ("import csv\nf = open(path)\ntable = csv.reader(f)\ntrain = rows(table)", "table"),
+        ("files = Path(folder).glob('*.png')\ntrain = rows(files)", "files"),
+        ("table = pd.read_csv(path, chunksize=64)\ntrain = rows(table)", "table"),
+        ("sources = [open(a), open(b)]\ntrain = rows(sources)", "sources"),
+        ("lines = open(path)\nrecords = lines\ntrain = rows(records)", "records"),
+        ("with open(path) as f:\n    pass\ntrain = rows(f)", "f"),
+        ("def names():\n    yield 1\nfound = names()\ntrain = rows(found)", "found"),
+        ("seen = tqdm(zip(images, labels))\ntrain = rows(seen)", "seen"),
+        ("lines = open(path) if path else iter([])\ntrain = rows(lines)", "lines"),
+    ],
+)
+def test_what_is_made_of_values_that_come_once_is_declined_and_says_so(making, once):
+    told = f"`train` was made of `{once}`, which gives its values once: make both anew in their cells, with a smaller batch"
+    apart = making.rpartition("\n")
+    for cells in ((MAKER, making), (MAKER, apart[0], apart[2])):
+        found = found_in("model.fit(train, steps_per_epoch=10)", *cells)
+        assert not isinstance(found, BatchFound), set_batch(found, 32)[0]
+        assert found.reason == told
+
+
+@pytest.mark.parametrize("line", ["lines = open(path)", "lines = map(str.strip, names)", "lines = (n for n in names)"])
+def test_what_its_code_reads_of_the_notebook_may_be_at_its_end_too(line):
+    reading = MAKER.replace("files[low:low + batch_size]", "next(lines), batch_size")
+    found = found_in("model.fit(train, steps_per_epoch=10)", line, reading, "train = rows(files)")
+    assert not isinstance(found, BatchFound), set_batch(found, 32)[0]
+    assert found.reason.startswith("`train` was made of `lines`, which gives its values once")
+
+
+@pytest.mark.parametrize(
+    "making",
+    [
+        "files = list(zip(images, labels))",
+        "files = sorted(map(str, names))",
+        "files = open(path).read().split()",
+        "with open(path) as f:\n    files = f.readlines()",
+        "files, labels = zip(*pairs)",
+        "files = [load(name) for name in iter(names)]",
+        "files = [*zip(images, labels)]",
+        "import glob\nfiles = glob.glob('*.png')",
+        "from glob import glob\nfiles = glob('*.png')",
+        "files = tf.io.gfile.glob('*.png')",
+        "files = dict(enumerate(names))",
+        "files = np.load(open(path, 'rb'))",
+    ],
+)
+def test_what_is_gone_through_once_more_is_made_anew(making):
+    found = found_in("model.fit(train, steps_per_epoch=10)", MAKER, making, "train = rows(files)")
+    assert isinstance(found, BatchFound), found
+    assert set_batch(found, 32)[0] == "model.fit(rows(files, batch_size=32), steps_per_epoch=20)"
+
+
+@pytest.mark.parametrize(
+    ("signature", "making", "called"),
+    [
+        ("files, batch_size=64, /", "rows(files)", "rows(files, 32)"),
+        ("files, batch_size=64, /, shuffle=True", "rows(files, shuffle=False)", "rows(files, 32, shuffle=False)"),
+        ("files, batch_size, /, shuffle=True", "rows(files, 64, False)", "rows(files, 32, False)"),
+        ("files, /, batch_size=64", "rows(files)", "rows(files, batch_size=32)"),
+        ("files, *, batch_size=64", "rows(files)", "rows(files, batch_size=32)"),
+        ("files, pattern='', batch_size=64", "rows(files, '{}')", "rows(files, '{}', batch_size=32)"),
+        ("files, batch_size=64, pattern=''", "rows(files, 64, '{}')", "rows(files, 32, '{}')"),
+        ("files, batch_size=64, pattern=''", "rows(pattern='{}', files=files)", None),
+        ("files, size=3, batch_size=64, /", "rows(files)", ""),
+    ],
+)
+def test_the_size_is_written_where_the_function_takes_it(signature, making, called):
+    maker = MAKER.replace("files, batch_size=64, shuffle=True", signature)
+    found = found_in("model.fit(train, steps_per_epoch=10)", maker, f"train = {making}")
+    if called == "":  # the sizes before it would have to be written too
+        assert not isinstance(found, BatchFound), set_batch(found, 32)[0]
+        assert found.reason == AGAIN
+        return
+    assert isinstance(found, BatchFound), found
+    expected = called or "rows(pattern='{}', files=files, batch_size=32)"
+    assert set_batch(found, 32)[0] == f"model.fit({expected}, steps_per_epoch=20)"
 
 
 def test_batches_of_another_size_than_the_call_says_are_left_alone():

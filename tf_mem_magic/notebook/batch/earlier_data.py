@@ -8,6 +8,7 @@ from tf_mem_magic.core.facts import DatasetFacts
 from tf_mem_magic.notebook.batch.generators import assigned_once, batch_parameter, reads_its_batch_anew, unused_by
 from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
+from tf_mem_magic.notebook.given_once import given_once
 from tf_mem_magic.notebook.model import Function
 from tf_mem_magic.notebook.scopes import position
 from tf_mem_magic.notebook.text.cell import PythonCell
@@ -68,7 +69,7 @@ def _by_attribute(reader: Reader, name: ast.Name, batch: int) -> Setting:
     return Setting(batch, (slot,), frozenset({written}))
 
 
-def _made_again(reader: Reader, name: ast.Name) -> Setting | None:
+def _made_again(reader: Reader, name: ast.Name) -> Setting | Unknown | None:
     """Call the generator function that made the data once more where they are used, for smaller batches.
 
     None where that may not give the same samples: what it is called with has been set since, or its code counts on
@@ -89,10 +90,26 @@ def _made_again(reader: Reader, name: ast.Name) -> Setting | None:
     size = size_then(reader, *found, given)
     if size is None or not _says_the_same(reader, *found, given) or _counts_on_another(function, parameter):
         return None
-    before, after = _around(call, given, parameter, given is calls.default_of(node, parameter))
+    around = _around(call, node, given, parameter)
+    if around is None:
+        return None
+    once = _read_once(reader, found[0], call, function)
+    if once:
+        return Unknown(
+            f"`{name.id}` was made of `{once}`, which gives its values once: make both anew in their cells, with a "
+            "smaller batch"
+        )
     note = f"`{called_name(call)}` is called anew here for smaller batches: its data begin again."
     start, end = reader.cell.start(name), reader.cell.end(name)
-    return Setting(size, (Slot(size, start, end, before, after),), notes=(note,))
+    return Setting(size, (Slot(size, start, end, *around),), notes=(note,))
+
+
+def _read_once(reader: Reader, cell: PythonCell, call: ast.Call, function: Function) -> str:
+    """Name what a generator reads that may be at its end by now: an argument, or what its code reads besides."""
+    given = [*call.args, *(k.value for k in call.keywords)]
+    found = (given_once(reader.notebook, cell, one) for one in given)
+    read = (given_once(reader.notebook, function.cell, one) for one in _read_outside(function))
+    return next((one for one in (*found, *read) if one), "")
 
 
 def _is_used_once(reader: Reader, name: ast.Name) -> bool:
@@ -169,20 +186,32 @@ def size_then(reader: Reader, cell: PythonCell, statement: ast.Assign, given: as
 
 def _counts_on_another(function: Function, parameter: str) -> bool:
     """Tell whether a function reads a batch size of the notebook besides the one that it is given."""
-    scopes = function.cell.scopes
-    reads = (n for n in ast.walk(function.node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
-    outside = (n for n in reads if isinstance(scopes.home(n), ast.Module))
+    outside = _read_outside(function)
     return any(is_batch_name(n.id) and n.id != parameter and n.id.lower() != "batch" for n in outside)
 
 
-def _around(call: ast.Call, given: ast.expr, parameter: str, by_default: bool) -> tuple[str, str]:
-    """Give what stands before and after the batch size in a call that gives it."""
-    args = ["{}" if a is given else ast.unparse(a) for a in call.args]
-    args += [f"{k.arg}={'{}' if k.value is given else ast.unparse(k.value)}" for k in call.keywords]
-    args += [f"{parameter}={{}}"] if by_default else []
-    at = next(i for i, one in enumerate(args) if one.endswith("{}"))
-    before = ", ".join([*args[:at], args[at][:-2]])
-    after = "".join(f", {one}" for one in args[at + 1 :])
+def _read_outside(function: Function) -> list[ast.Name]:
+    """List where a function reads a name of the notebook."""
+    scopes = function.cell.scopes
+    reads = (n for n in ast.walk(function.node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
+    return [n for n in reads if isinstance(scopes.home(n), ast.Module)]
+
+
+def _around(call: ast.Call, function: ast.FunctionDef, given: ast.expr, parameter: str) -> tuple[str, str] | None:
+    """Give what stands before and after the batch size in a call that gives it; None where it cannot be given."""
+    args: list[tuple[str, ast.expr | None]] = [("", one) for one in call.args]
+    args += [(f"{k.arg}=", k.value) for k in call.keywords]
+    at = next((place for place, (_, one) in enumerate(args) if one is given), None)
+    if at is None:  # by the default
+        only = [one.arg for one in function.args.posonlyargs]
+        by_place = parameter in only
+        if by_place and len(call.args) != only.index(parameter):
+            return None
+        at = len(call.args) if by_place else len(args)
+        args.insert(at, ("" if by_place else f"{parameter}=", None))
+    written = [name if one is None or one is given else f"{name}{ast.unparse(one)}" for name, one in args]
+    before = ", ".join(written[: at + 1])
+    after = "".join(f", {one}" for one in written[at + 1 :])
     return f"{ast.unparse(call.func)}({before}", f"{after})"
 
 
