@@ -96,6 +96,11 @@ def test_accumulation_adds_a_variable_for_each_weight():
     assert (adding.low - smaller.low, adding.high - smaller.high) == (8 * WEIGHT, 8 * WEIGHT)
 
 
+def test_sums_that_keras_clears_take_zeros_of_each_shape_besides():
+    plain, keras = (peak(batch=(BATCH, 256), accumulates=True, sums=sums) for sums in (False, True))
+    assert keras.high - plain.high >= WEIGHT
+
+
 def test_an_optimizer_that_keeps_less_lowers_the_peak_by_what_it_does_not_keep():
     recording, diagnosis = failed()
     model = replace(recording.facts.models[0], optimizer_bytes=2 * WEIGHT)

@@ -8,7 +8,8 @@ from tests.diagnose.test_expected import failed
 from tests.kernel import bfc
 from tests.script import found_by
 from tf_mem_magic.core.effects import Effect
-from tf_mem_magic.diagnose.expected import expected, updating_from_sums
+from tf_mem_magic.diagnose.expected import expected
+from tf_mem_magic.memory.forecast import updating_from_sums
 
 pytestmark = pytest.mark.tf
 

@@ -8,7 +8,7 @@ import pytest
 from tests.memory.steps import KIB, Maker, dense_stack
 from tests.memory.test_walk import loop_step
 from tf_mem_magic.core.step import Processor, Tensor
-from tf_mem_magic.memory.forecast import peak_of
+from tf_mem_magic.memory.forecast import peak_of, zeros_of
 from tf_mem_magic.memory.temporaries import temporary_bytes
 
 PROCESSOR = Processor(320 << 20, 2)
@@ -174,3 +174,11 @@ def test_a_filters_gradient_in_three_dimensions_lays_out_as_many_scans_of_one():
 def test_other_operations_have_no_temporaries_that_are_known():
     step = dense_stack(2)
     assert {temporary_bytes(step, at, PROCESSOR) for at in range(len(step.nodes))} == {0}
+
+
+@pytest.mark.parametrize(
+    ("sums", "zeros"), [([400, 400, 400], 400), ([400, 100, 25], 525), ([400, 400, 100, 100, 25], 525), ([], 0)]
+)
+def test_sums_of_one_shape_are_cleared_with_the_same_zeros(sums, zeros):
+    """As TensorFlow's allocation events show: one constant of each shape, from the first step to the end."""
+    assert zeros_of(sums) == zeros

@@ -14,16 +14,16 @@ from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.step import OF_GRAPH, Processor, Step, StepFacts
 from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.breakdown import find_leftovers
-from tf_mem_magic.memory.forecast import Peak, moments, orders, peak_of
-from tf_mem_magic.memory.pooled import executed_in_pool
+from tf_mem_magic.memory.forecast import Peak, peak_of, updating_from_sums, zeros_of
+from tf_mem_magic.memory.pooled import trained_in_pool
 from tf_mem_magic.memory.recompute import recomputed
 from tf_mem_magic.memory.roles import DATA, roles
 from tf_mem_magic.memory.sizes import at_batch, in_half, validating
 
-BELOW, ABOVE = 0.87, 1.13
-"""How far the ends of the range lie from the simulated step on a processor, in the worst of the ways in which the
-executor may run it: a training runs in many, and its peak is that of the worst. Of 70 peaks of 20 models 62 lay within
-a tenth of it (``python -m tests.benchmarks.estimates.first_failure``)."""
+BELOW, ABOVE = 0.9, 1.1
+"""How far the ends of the range lie from the simulated step on a processor: the lower one from what is asked for, the
+upper one from chunks as they lie in a pool in the worst of the ways in which the executor may run it, with the largest
+kernel beside it that could run. A training runs in many ways, and its peak is that of the worst."""
 
 ABOVE_ELSEWHERE = 1.25
 """How far the upper end lies from it on other devices, where nothing was measured."""
@@ -42,10 +42,6 @@ LEAST_SHARE = 8
 
 MOST_OF_IT = 0.6
 """Share of the peak from which on it is said hardly to depend on the batch, where one sample takes that much."""
-
-_AT_ONCE = 4
-"""Values as large as the largest weight that an optimizer computes at one time, at the most: two for each of two
-weights, measured with Adam, RMSprop and SGD (``tests/diagnose/test_sums_live.py``)."""
 
 
 def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Estimate | None:
@@ -181,16 +177,6 @@ def trained_weights(recording: Recording) -> list[int]:
     return kept
 
 
-def updating_from_sums(weights: list[int]) -> tuple[int, int]:
-    """Give what an update from summed gradients takes beside the variables, at the least and at the most, in bytes.
-
-    Keras updates ``weights`` under a condition, which holds the gradients of all of them until it is done; their means
-    come beside them, one after the other or all of them, and so do what an optimizer computes of the largest ones.
-    """
-    whole, largest = sum(weights), max(weights, default=0)
-    return whole + largest, 2 * whole + min(_AT_ONCE * largest, 2 * whole)
-
-
 def _same_step(effect: Effect) -> bool:
     return effect.batch is None and effect.policy is None and effect.recompute is None
 
@@ -260,7 +246,8 @@ def _beside(parts: Mapping[PartKind, int], recording: Recording, device: str, ef
     if effect.slots is not None:
         moved += effect.slots * weights - parts.get("optimizer", 0)
     if effect.accumulates:
-        moved += sum(trained_weights(recording))
+        sums = trained_weights(recording)
+        moved += sum(sums) + (zeros_of(sums) if effect.sums else 0)
     return moved
 
 
@@ -309,26 +296,22 @@ def _under(policy: str | None, step: StepFacts, resized: Step) -> Peak:
     """Give the peak of a step beside its variables under a dtype policy."""
     if policy is None or not policy.startswith("mixed_"):
         return _in_pool(step, resized)
-    # What comes free of 32 bits is twice what 16 ask for: such chunks are split, and only the variables' are larger.
-    half, processor = in_half(resized, policy.removeprefix("mixed_"), step.layers), step.processor
-    if processor is None:
-        return peak_of(half)
-    worst = max(one.held() for order in orders(processor) for one in moments(half, order, processor))
-    worst += _in_pool(step, Step()).high
-    return Peak(worst, worst)
+    return _in_pool(step, in_half(resized, policy.removeprefix("mixed_"), step.layers))
 
 
 def _in_pool(step: StepFacts, resized: Step) -> Peak:
     """Give the peak of a step beside its variables.
 
-    On a processor with what chunks have beyond what is asked for, in the worst of the ways in which the executor may
-    run it.
+    On a processor ``low`` is what it asks for, and ``high`` what is in use, as chunks may be larger, with another
+    kernel beside it where one could run: each in the worst of the ways in which the executor may run it.
     """
     if step.processor is None:
         return peak_of(resized)
-    held = [size for _, _, size in step.variables if size]
-    worst = max(executed_in_pool(resized, step.processor, held)) - sum(held)
-    return Peak(worst, worst)
+    slots, others = (
+        [size for part, _, size in step.variables if size and (part == "optimizer") is kept] for kept in (True, False)
+    )
+    ran = trained_in_pool(resized, step.processor, others, slots)
+    return Peak(max(one.asked for one in ran), max(one.most for one in ran) - sum(slots) - sum(others))
 
 
 @lru_cache(maxsize=16)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import isqrt, prod
 
@@ -127,6 +127,34 @@ def events_of(step: Step, threads: int, way: str = WAYS[0]) -> tuple[Event, ...]
             _events.clear()
         known = _events[key] = (step, tuple(_Run(step, max(threads, 1), way).events()))
     return known[1]
+
+
+class Ready:
+    """Which of some operations of a step could begin, as the step runs.
+
+    Parameters
+    ----------
+    step : Step
+        The step.
+    among : collection of int
+        The operations that are asked about.
+    """
+
+    def __init__(self, step: Step, among: Collection[int]) -> None:
+        plan = plan_of(step)
+        self._among, self._after, self._waiting = among, plan.after, dict(plan.waiting)
+        self.now = {at for at, count in plan.waiting.items() if not count and at in among}
+
+    def begin(self, at: int) -> None:
+        """Take note that an operation begins."""
+        self.now.discard(at)
+
+    def end(self, at: int) -> None:
+        """Take note that an operation ends: what waited for it alone could begin."""
+        for one in self._after.get(at, ()):
+            self._waiting[one] -= 1
+            if not self._waiting[one] and one in self._among:
+                self.now.add(one)
 
 
 class _Run:

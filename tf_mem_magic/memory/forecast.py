@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tf_mem_magic.core.step import Processor, Step
@@ -20,6 +20,11 @@ AT_ONCE = 32
 
 BESIDE = 0.5
 """The share of a second kernel's temporaries that is there at the least: two run at once more often than not."""
+
+
+COMPUTED_AT_ONCE = 4
+"""Values as large as the largest weight that an optimizer computes at one time, at the most: two for each of two
+weights, measured with Adam, RMSprop and SGD (``tests/diagnose/test_sums_live.py``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,3 +161,22 @@ def loop_peak(step: Step, at: int, processor: Processor | None) -> int:
             kept, _ = follow(body, body.results[output])
             state += 0 if kept == output else tensor.bytes or 0
     return max(_peak(body, "first", processor)[0] - state, 0)
+
+
+def zeros_of(sums: Iterable[int]) -> int:
+    """Give the bytes of the zeros with which Keras clears sums of gradients.
+
+    The graph optimizer makes constants of them, one for all sums of one shape, which lie in memory as long as the
+    training's function does.
+    """
+    return sum(set(sums))
+
+
+def updating_from_sums(weights: list[int]) -> tuple[int, int]:
+    """Give what an update from summed gradients takes beside the variables, at the least and at the most, in bytes.
+
+    Keras updates ``weights`` under a condition, which holds the gradients of all of them until it is done; their means
+    come beside them, one after the other or all of them, and so do what an optimizer computes of the largest ones.
+    """
+    whole, largest = sum(weights), max(weights, default=0)
+    return whole + largest, 2 * whole + min(COMPUTED_AT_ONCE * largest, 2 * whole)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tf_mem_magic.core.step import Processor, Step
-from tf_mem_magic.memory.executor import WAYS, events_of
+from tf_mem_magic.memory.executor import WAYS, Ready, events_of
 from tf_mem_magic.memory.forecast import RUNNING, loop_peak, own_of
 from tf_mem_magic.memory.pool import Pool
 from tf_mem_magic.memory.temporaries import temporaries_of
@@ -88,33 +89,168 @@ def through_pool(
     return Pooled(pool.peak, walk.failed, at_once=at_once)
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A step of a training in a pool, in bytes.
+
+    ``asked``: the most that was asked for, beside the variables. ``peak``: the most in use, chunks counted whole.
+    ``most``: the same where, beside what ran, the largest kernel ran that could have: which of them run at once is a
+    matter of microseconds, and of many steps the worst one counts.
+    """
+
+    asked: int
+    peak: int
+    most: int
+
+
+class _TrainingWalk(_PoolWalk):
+    """A walk that moves variables in the pool, as a training's steps do.
+
+    What an optimizer keeps of a weight begins as zeros that all weights of a shape share, and gets a chunk of its own
+    where it is first changed: in the middle of a backward pass, among its buffers. A variable that is changed while it
+    is read gets another chunk, and one that is assigned to keeps that of what was computed. Later steps find smaller
+    pieces between them, and take chunks that are larger than what they ask for.
+
+    Parameters
+    ----------
+    step : Step
+        The step.
+    pool : Pool
+        The pool.
+    variables : dict of int to list of int
+        The chunks of variables by the bytes that each has; changed.
+    unmade : Counter of int
+        The bytes of variables that have no chunk yet; changed.
+    """
+
+    def __init__(self, step: Step, pool: Pool, variables: dict[int, list[int]], unmade: Counter[int]) -> None:
+        self.variables, self.unmade = variables, unmade
+        super().__init__(step, "first", pool)
+
+    def begin(self, at: int) -> None:
+        node = self.step.nodes[at]
+        moves = bool(self._to_copy(node))
+        super().begin(at)
+        if moves or len(node.inputs) < 2:
+            return
+        source, output = node.inputs[1]
+        size = self.step.nodes[source].outputs[output].bytes or 0
+        if node.kind == "AssignVariableOp":
+            self._keep((source, output), size)
+        elif node.kind == "AssignAddVariableOp" and self.unmade[size]:
+            self._instead(size, self.take(size))
+
+    def copied(self, one: int, buffer: Buffer) -> None:
+        self.chunks[one] = self._instead(buffer.size, self.take(buffer.size))
+
+    def _keep(self, source: tuple[int, int], size: int) -> None:
+        """Let a variable keep the chunk of what is assigned to it, where nothing else reads that."""
+        held = self._of.get(source, ())
+        buffer = self.alive.get(held[0]) if len(held) == 1 else None
+        known = bool(self.unmade[size] or self.variables.get(size))
+        if buffer is None or not known or buffer.users != 1 or buffer.lasting or len(self.chunks[held[0]]) != 1:
+            return
+        self.chunks[held[0]] = self._instead(size, self.chunks[held[0]][0])
+
+    def _instead(self, size: int, new: int | None) -> list[int]:
+        """Let a variable of ``size`` bytes lie in another chunk, and give the one where it lay, if it had one."""
+        chunks = self.variables.setdefault(size, [])
+        old = []
+        if self.unmade[size]:
+            self.unmade[size] -= 1
+        elif chunks:
+            old = [chunks.pop(0)]
+        if new is not None:
+            chunks.append(new)
+        return old
+
+
+def trained_in_pool(
+    step: Step, processor: Processor, weights: Sequence[int], slots: Sequence[int] = ()
+) -> tuple[Trained, ...]:
+    """Run some steps of a training, one after another, as the executor runs them, in a pool that begins anew and grows.
+
+    Parameters
+    ----------
+    step : Step
+        The step.
+    processor : Processor
+        What runs it.
+    weights, slots : sequence of int
+        Bytes of the variables: what is there as the training begins, and what an optimizer makes in the first step.
+
+    Returns
+    -------
+    tuple of Trained
+        The steps after the first, each in another of :data:`~tf_mem_magic.memory.executor.WAYS`; the first one makes
+        the slots. The variables are included.
+    """
+    pool, own = Pool(_ENDLESS), own_of(step, processor)
+    variables: dict[int, list[int]] = {}
+    unmade = Counter(slots)
+    _place(weights, pool, variables)
+    found = []
+    for way in (WAYS[-1], *WAYS):
+        walk = _TrainingWalk(step, pool, variables, unmade)
+        found.append(_run(walk, own, processor.threads, way))
+        for chunks in walk.chunks.values():
+            for chunk in chunks:
+                pool.release(chunk)
+        _place(unmade.elements(), pool, variables)
+        unmade.clear()
+    return tuple(found[1:])
+
+
+def _place(sizes: Iterable[int], pool: Pool, variables: dict[int, list[int]]) -> None:
+    for size in sizes:
+        chunk = pool.allocate(size)
+        if chunk is not None:
+            variables.setdefault(size, []).append(chunk)
+
+
 def executed_in_pool(step: Step, processor: Processor, held: Sequence[int] = ()) -> tuple[int, ...]:
     """Give the most bytes in use as the executor runs a step on a processor, in a pool that begins anew and grows.
 
     One number for each of the ways in which it may run it (:data:`~tf_mem_magic.memory.executor.WAYS`), chunks counted
     whole, what is ``held`` beside the step included.
     """
-    return tuple(_executed(step, processor, held, way) for way in WAYS)
+    found = []
+    for way in WAYS:
+        walk = _PoolWalk(step, "first", Pool(_ENDLESS))
+        for size in held:
+            walk.take(size)
+        found.append(max(walk.pool.peak, _run(walk, own_of(step, processor), processor.threads, way).peak))
+    return tuple(found)
 
 
-def _executed(step: Step, processor: Processor, held: Sequence[int], way: str) -> int:
-    pool = Pool(_ENDLESS)
-    walk = _PoolWalk(step, "first", pool)
-    for size in held:
-        walk.take(size)
-    own = own_of(step, processor)
+def _run(walk: _PoolWalk, own: Mapping[int, int], threads: int, way: str) -> Trained:
+    """Run a step as the executor does; ``own``: what operations need while they run."""
+    pool, ready = walk.pool, Ready(walk.step, own)
     running: dict[int, int | None] = {}
-    for at, begins in events_of(step, processor.threads, way):
-        if begins:
-            walk.begin(at)
-            if at in own:
-                running[at] = walk.take(own[at])
-        else:
+    asked = peak = most = temporaries = 0
+    for at, begins in events_of(walk.step, threads, way):
+        if not begins:
             chunk = running.pop(at, None)
             if chunk is not None:
                 pool.release(chunk)
+            temporaries -= own.get(at, 0)
             walk.end(at)
-    return pool.peak
+            ready.end(at)
+            continue
+        walk.begin(at)
+        ready.begin(at)
+        if at in own:
+            running[at] = walk.take(own[at])
+            temporaries += own[at]
+        asked, peak = max(asked, walk.bytes + temporaries), max(peak, pool.in_use)
+        beside = max((own[one] for one in ready.now), default=0) if len(running) < threads else 0
+        # A chunk is less than twice as large as what it is asked for, or has little beside.
+        if pool.in_use + 2 * beside > most:
+            chunk = pool.allocate(beside) if beside else None
+            most = max(most, pool.in_use)
+            if chunk is not None:
+                pool.release(chunk)
+    return Trained(asked, peak, most)
 
 
 _ENDLESS = 1 << 50

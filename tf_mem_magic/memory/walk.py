@@ -224,7 +224,7 @@ class Walk:
             del self._contents[variable]
             buffer = self.alive[one] = self._read.pop(one)
             self.bytes += buffer.size
-            self.allocated(one, buffer)
+            self.copied(one, buffer)
 
     def _buffers(self, at: int, node: Node, output: int) -> tuple[int, ...]:
         """Find or make the buffers of one output."""
@@ -290,6 +290,10 @@ class Walk:
 
     def allocated(self, one: int, buffer: Buffer) -> None:
         """Do what else is to be done when buffer ``one`` is made."""
+
+    def copied(self, one: int, buffer: Buffer) -> None:
+        """Do what else is to be done when a variable is changed in a copy; buffer ``one`` is what is read of it."""
+        self.allocated(one, buffer)
 
     def released(self, one: int, buffer: Buffer) -> None:
         """Do what else is to be done when buffer ``one`` is let go."""

@@ -9,8 +9,8 @@ from tests.diagnose.test_expected import BATCH, MIB, WEIGHT, failed
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.proposals import Context, Declined, Estimate, Proposal
 from tf_mem_magic.core.recording import Cell
-from tf_mem_magic.diagnose.expected import updating_from_sums
 from tf_mem_magic.diagnose.room.pieces import room_for
+from tf_mem_magic.memory.forecast import updating_from_sums
 from tf_mem_magic.remedies._engine.estimating import with_estimate, with_what_is_done
 from tf_mem_magic.remedies._engine.ranking import combine, propose_all
 from tf_mem_magic.remedies.accumulate_gradients import remedy

@@ -8,12 +8,16 @@ from statistics import fmean, median
 
 from tf_mem_magic.core.step import Node, Processor, Step
 from tf_mem_magic.core.units import size
-from tf_mem_magic.diagnose.expected import AGAIN, BELOW, above
+from tf_mem_magic.diagnose.expected import ABOVE_ELSEWHERE, AGAIN
 from tf_mem_magic.diagnose.planning.values import Ahead, Place, Plan, Row
 from tf_mem_magic.memory.any_batch import AnyBatch, Line, any_batch
+from tf_mem_magic.memory.forecast import zeros_of
 from tf_mem_magic.memory.pooled import executed_in_pool
 from tf_mem_magic.memory.recompute import recomputed
 from tf_mem_magic.memory.sizes import in_half
+
+BELOW, ABOVE = 0.87, 1.13
+"""How far the ends of the range lie from the simulated step on a processor, chunks counted whole."""
 
 CARDS = (8, 12, 16, 24, 40, 48, 80)
 """Sizes of cards, in GiB."""
@@ -158,6 +162,7 @@ def _bounds(walked: _Walked, change: _Change, cpu: bool) -> Bounds:
     unsplit = _line(ahead, [_largest_tensor(step) for step in steps])
     stays = ahead.weights + (ahead.slots if change.slots is None else change.slots * ahead.trainable)
     stays += ahead.trainable if change.parts > 1 else 0
+    zeros = min(zeros_of(ahead.variables), ahead.trainable) if change.parts > 1 else 0
 
     def at(batch: int) -> tuple[int, int]:
         samples = -(-batch // change.parts)
@@ -166,8 +171,10 @@ def _bounds(walked: _Walked, change: _Change, cpu: bool) -> Bounds:
         data = ahead.data * samples
         # Where nothing was measured one chunk at the least may be larger than what was asked for, by as much again.
         slack = min(unsplit.at + unsplit.slope * (samples - ahead.batch), MOST_UNSPLIT) if processor is None else 0
-        step = max(low, high) * above(processor) * (AGAIN if change.blocks else 1) + max(slack, 0)
-        return stays + int(low * BELOW) + data, stays + int(step) + BATCHES * data
+        step = max(low, high) * (ABOVE_ELSEWHERE if processor is None else ABOVE) * (
+            AGAIN if change.blocks else 1
+        ) + max(slack, 0)
+        return stays + int(low * BELOW) + data, stays + zeros + int(step) + BATCHES * data
 
     return at
 
