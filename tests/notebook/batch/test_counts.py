@@ -332,7 +332,7 @@ def summed_in(source, *earlier, line=3, scalars=()):
     ("source", "line", "changed"),
     [
         (LOOP + "print(f'a {total/n:.4f} b', 1)", 3, "print(f'a {total/(2 * n):.4f} b', 1)"),
-        (LOOP + "means.append(float(total) / len(ds))", 3, "means.append(float(total) / (2 * (len(ds))))"),
+        (LOOP + "means.append(float(total) / len(ds))", 3, "means.append(float(total) / (2 * len(ds)))"),
         (LOOP + "history['loss'] += [total.numpy() / n]", 3, "history['loss'] += [total.numpy() / (2 * n)]"),
         (f"steps = len(paths) // 64\n{LOOP}total / steps", 4, "total / (2 * steps)"),
         (f"steps = len(ds)\n{LOOP}total / steps", 4, "total / (2 * steps)"),

@@ -128,7 +128,7 @@ def test_where_the_validation_ran_out_the_training_keeps_its_batches():
 @pytest.mark.parametrize(
     ("count", "told"),
     [
-        ("len(val)", "print(total / (2 * (len(val))))"),
+        ("len(val)", "print(total / (2 * len(val)))"),
         ("val_steps", "print(total / (2 * val_steps))"),
         ("seen", "print(total / seen)"),
         # Of other numbers it is not known: the loop stays as it is.

@@ -50,6 +50,13 @@ def with_loop_counts(reader: Reader, loop: Loop, setting: Setting) -> Setting | 
     return setting
 
 
+def taken_by(reader: Reader, loop: Loop) -> list[ast.expr]:
+    """List the numbers of batches by which a loop's own text says how many it takes."""
+    counted = [] if isinstance(loop, ast.While) else _counted(reader, loop.iter)
+    taken = [] if isinstance(loop, ast.While) else _taken(loop.iter)
+    return [*([] if isinstance(counted, Unknown) else counted), *taken, *_limits(reader, loop)]
+
+
 def with_steps(reader: Reader, setting: Setting, loop: Loop) -> Setting:
     """Say that a loop over a number of steps goes on taking so many."""
     note = f"The loop in {reader.cell.told(loop)} takes as many steps as before, each with fewer samples."
@@ -241,6 +248,16 @@ def _in_chain(reader: Reader, slot: Slot, call: ast.Call, setting: Setting) -> t
         start, end = reader.cell.start(given[0]), reader.cell.end(given[0])
         found.append(Slot(slot.value, start, end, counts=reader.cell.text(given[0])))
     return tuple(found)
+
+
+def lost_length(reader: Reader, slots: tuple[Slot, ...]) -> ast.Call | None:
+    """Find where the cell asks for the length of data that TensorFlow would no longer know: ``len`` would raise."""
+    lost = {slot for slot in slots if slot.uncounted}
+    for call in reader.calls_of("len") if lost else ():
+        traced = trace(reader, call.args[0]) if len(call.args) == 1 else None
+        if isinstance(traced, Setting) and lost & set(traced.slots):
+            return call
+    return None
 
 
 def counts_beside(reader: Reader, setting: Setting) -> tuple[Slot, ...]:

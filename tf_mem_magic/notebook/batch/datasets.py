@@ -222,7 +222,7 @@ def _kept(reader: Reader, call: ast.Call) -> Traced:
     if traced.per_replica:
         return Unknown(f"`.{called_name(counting)}(...)` in {reader.cell.told(counting)} counts batches")
     at = reader.cell.end(counting)
-    dataset = next((n.id for n in ast.walk(counting) if isinstance(n, ast.Name)), "the dataset")
+    dataset = next((n.id for n in ast.walk(inner) if isinstance(n, ast.Name)), "the dataset")
     return Setting(traced.value, (Slot(traced.value, at, at, ".rebatch(", ")", dataset=dataset),))
 
 

@@ -10,7 +10,7 @@ from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
 from tf_mem_magic.notebook.given_once import given_once
 from tf_mem_magic.notebook.model import Function
-from tf_mem_magic.notebook.scopes import position
+from tf_mem_magic.notebook.scopes import Binding, position
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.ranges import line_start
 from tf_mem_magic.notebook.uses import called_name, is_batch_name
@@ -172,12 +172,14 @@ def size_then(reader: Reader, cell: PythonCell, statement: ast.Assign, given: as
         set_here = reader.scopes.of(reader.cell.tree, name)
         set_since = [p for p in places if place is None or p >= place]
         return None if set_since or set_here else reader.scalar(ast.unparse(given))
-    own = [b for b in cell.scopes.of(cell.tree, name) if position(b.node) < position(statement)]
+    own: list[Binding] = []
     setting = cell
-    if not own:
-        found = before.at(max(p for p in places if p <= place))
-        setting = cell if found is None else found
-        own = [] if setting is cell else setting.scopes.of(setting.tree, name)
+    for at in sorted((p for p in places if p <= place), reverse=True):
+        setting = before.at(at) or cell
+        own = setting.scopes.of(setting.tree, name)
+        own = [b for b in own if position(b.node) < position(statement)] if setting is cell else own
+        if own:
+            break
     last = max(own, key=lambda b: position(b.node), default=None)
     plain = last is not None and setting.scopes.top_statement(last.node) is last.node
     number = last.value.value if plain and last is not None and isinstance(last.value, ast.Constant) else None

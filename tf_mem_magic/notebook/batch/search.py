@@ -14,7 +14,7 @@ from tf_mem_magic.notebook.batch.counting_on import (
     unknown_in_validation,
     with_all_that_count_on_it,
 )
-from tf_mem_magic.notebook.batch.counts import counts_beside, steps_beside, with_counts
+from tf_mem_magic.notebook.batch.counts import counts_beside, lost_length, steps_beside, with_counts
 from tf_mem_magic.notebook.batch.fixed import fixed_model, micro_batches, shape_with
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.batch.keras_call import is_another, setting_of_an_earlier_dict, setting_of_data
@@ -137,6 +137,12 @@ def _checked(reader: Reader, found: BatchFound) -> BatchFound | Unknown:
     if shape is not None:
         return Unknown(
             f"{reader.cell.told(shape)} has a shape that begins with {found.value} too, and may count on the batch"
+        )
+    lost = lost_length(reader, (*found.slots, *found.validation))
+    if lost is not None:
+        return Unknown(
+            f"`{reader.written(lost)}` in {reader.cell.told(lost)} would fail: TensorFlow does not know how many "
+            "batches data have that are split again"
         )
     setting = Setting(found.value, (*found.slots, *found.validation), found.names)
     slots, steps = counts_beside(reader, setting), steps_beside(reader, setting, found.call)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tf_mem_magic.notebook.batch.consumers import trains_nothing
 from tf_mem_magic.notebook.batch.counting_on import counted_on_behind, with_all_that_count_on_it
-from tf_mem_magic.notebook.batch.counts import SCOPES, gone_through, with_loop_counts
+from tf_mem_magic.notebook.batch.counts import SCOPES, gone_through, lost_length, with_loop_counts
 from tf_mem_magic.notebook.batch.datasets import Arrays, Traced, trace
 from tf_mem_magic.notebook.batch.fixed import shape_with
 from tf_mem_magic.notebook.batch.means.kept import looks_at_batches, means_of
@@ -85,6 +85,8 @@ def _own_setting(inside: Reader, loop: ast.For, traced: Setting, setting: Settin
     """Give how the data of a loop are batched; None where they must stay, or more counts on them than on the others."""
     counted = with_loop_counts(inside, loop, traced)
     if not isinstance(counted, Setting) or counted.per_replica or counted.same_steps:
+        return None
+    if lost_length(inside, counted.slots) is not None:
         return None
     whole = with_all_that_count_on_it(inside, counted, None)
     if not isinstance(whole, Setting) or whole.names - counted.names - setting.names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,13 +78,17 @@ class Slot:
         return CellEdit(self.start, self.end, f"{self.before}{batch}{after}")
 
 
+_IS_CALL = re.compile(r"[\w.]+\([\w.]*\)")
+"""A call that needs no brackets in a product: ``len(ds)``."""
+
+
 def _as_many_samples(counts: str, old: int, new: int) -> str:
     """Write how many batches of ``new`` have the samples of ``counts`` batches of ``old``; below 0: all of them."""
     if counts.isdigit():
         return str(-(-int(counts) * old // new))
     if counts.startswith("-"):
         return counts
-    counts = counts if counts.isidentifier() else f"({counts})"
+    counts = counts if counts.isidentifier() or _IS_CALL.fullmatch(counts) else f"({counts})"
     return f"{old // new} * {counts}" if old % new == 0 else f"-(-{counts} * {old} // {new})"
 
 

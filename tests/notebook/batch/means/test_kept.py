@@ -23,7 +23,11 @@ class Data:
         self.name = name
 
     def rebatch(self, size):
-        return Data(self.name, size)
+        split = Data(self.name, size)
+        split.sizes = [size] * (sum(self.sizes) // size)
+        return split
+
+    map = shuffle = prefetch = lambda self, _: self
 
     def take(self, count):
         taken = Data(self.name, self.sizes[0])
@@ -351,3 +355,32 @@ def test_the_same_sum_again_in_a_function_or_in_epochs(loop):
     assert isinstance(found, BatchFound), found
     after, _ = set_batch(found, 32)
     assert run(after, (), batches)[0] == pytest.approx(run(loop, (), batches)[0]), after
+
+
+@pytest.mark.parametrize(
+    "counted", ["tell(total / len(data))", "steps = len(data)\ntell(steps)", "for i in range(len(data)):\n    tell(i)"]
+)
+@pytest.mark.parametrize("way", ["train.map(print)", "train.shuffle(9).prefetch(2)"])
+def test_a_length_that_tensorflow_would_no_longer_know_stops_the_edit(counted, way):
+    source = f"data = {way}\n{ADDS.replace('in train', 'in data')}{counted}"
+    found = asked(source)
+    assert not isinstance(found, BatchFound)
+    assert found.reason.startswith("`len(data)` in line 5 would fail: ")
+    validates = f"data = {way.replace('train', 'val')}\n{TRAIN}for x, y in data:\n    mean_loss(x, y)\n{counted}"
+    after, _ = changed(validates.replace("total / ", ""))
+    assert after == validates.replace("total / ", "").replace("in train:", "in train.rebatch(32):")
+
+
+@pytest.mark.parametrize("made", ["n = len(paths) // 128", "n = 50", "n = len(paths[:3200]) // 64", "n = int('50')"])
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "for x, y in train.take(n):\n    total += step(x, y)",
+        "for i, (x, y) in enumerate(train.take(n)):\n    total = total + step(x, y)",
+        "for i, (x, y) in zip(range(n), train):\n    total += step(x, y)",
+        "for i, (x, y) in enumerate(train):\n    if i >= n:\n        break\n    total += step(x, y)",
+    ],
+)
+def test_as_many_batches_as_a_loop_takes_are_counted_by_the_same_name(made, loop):
+    after, _ = same(f"total = 0.0\n{loop}\ntell(total / n)", made, scalars=(ScalarFact("n", 50),), batch=32)
+    assert after.endswith("tell(total / (2 * n))")

@@ -6,10 +6,11 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from tf_mem_magic.notebook.batch.counts import Loop, gone_through
-from tf_mem_magic.notebook.batch.datasets import trace
+from tf_mem_magic.notebook.batch.counts import Loop, data_beside_a_range, gone_through, taken_by
+from tf_mem_magic.notebook.batch.datasets import COUNTS, chain_of, trace
 from tf_mem_magic.notebook.batch.found import BatchFound
-from tf_mem_magic.notebook.batch.means.growth import Data, growth
+from tf_mem_magic.notebook.batch.means.growth import growth
+from tf_mem_magic.notebook.batch.means.powers import Data
 from tf_mem_magic.notebook.batch.means.summands import power_of
 from tf_mem_magic.notebook.batch.means.sums import Read, Summed, reads_of, summed_in
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot
@@ -46,7 +47,8 @@ def means_of(reader: Reader, loop: Loop, own: Setting, slots_too: tuple[Slot, ..
     sums = summed_in(reader, loop)
     lists = frozenset(one.key for one in sums if one.is_list)
     both = Setting(own.value, tuple(dict.fromkeys((*own.slots, *slots_too))), own.names | names_too)
-    data = Data(reader, loop, both, own.datasets, lists, _count(reader, own))
+    taken = frozenset(reader.written(one) for one in taken_by(reader, loop) if not isinstance(one, ast.Constant))
+    data = Data(reader, loop, both, own.datasets, lists, taken, _count(reader, loop, own))
     slots: list[Slot] = []
     unclear: list[ast.expr | ast.stmt] = []
     odd: list[ast.expr | ast.stmt] = []
@@ -67,8 +69,12 @@ def means_of(reader: Reader, loop: Loop, own: Setting, slots_too: tuple[Slot, ..
     return Means(tuple(dict.fromkeys(slots)), tuple(dict.fromkeys(unclear)), tuple(dict.fromkeys(odd)), unread)
 
 
-def _count(reader: Reader, setting: Setting) -> int | None:
-    """Give how many batches the data have that the setting makes smaller; None where that is not known."""
+def _count(reader: Reader, loop: Loop, setting: Setting) -> int | None:
+    """Give how many batches a loop takes of the data that the setting makes smaller; None where that is not known."""
+    if not isinstance(loop, ast.While) and any(
+        called_name(one) in COUNTS for one in chain_of(reader, gone_through(loop.iter))
+    ):
+        return None
     known = [reader.facts.dataset(name) for name in setting.datasets]
     return known[0].cardinality if len(known) == 1 and known[0] is not None else None
 
@@ -133,7 +139,12 @@ def _slot(data: Data, by: ast.expr) -> Slot | None:
     start, end = reader.cell.start(by), reader.cell.end(by)
     if any(slot.start < end and start < slot.end for slot in data.setting.slots):
         return None
-    return Slot(data.setting.value, start, end, "(", ")", counts=reader.cell.text(by))
+    around = (
+        ("(", ")")
+        if isinstance(reader.scopes.parents[by], ast.BinOp) and not isinstance(by, ast.Constant)
+        else ("", "")
+    )
+    return Slot(data.setting.value, start, end, *around, counts=reader.cell.text(by))
 
 
 def _is_there(reader: Reader, node: ast.expr) -> bool:
@@ -176,10 +187,14 @@ def _told(reader: Reader, means: Means) -> Iterator[str]:
 
 def _over(reader: Reader, loop: ast.For | ast.AsyncFor, slots: tuple[Slot, ...]) -> Setting | None:
     """Give how the data of a loop are batched that ``slots`` make smaller and all of which it takes; else None."""
-    traced = trace(reader, gone_through(loop.iter))
-    if not isinstance(traced, Setting) or traced.per_replica or traced.same_steps:
-        return None
-    return traced if set(traced.slots) & set(slots) else None
+    source = gone_through(loop.iter)
+    zipped = isinstance(source, ast.Call) and called_name(source) == "zip"
+    each = data_beside_a_range(source) if zipped and isinstance(source, ast.Call) else [source]
+    for traced in (trace(reader, one) for one in each):
+        ours = isinstance(traced, Setting) and bool(set(traced.slots) & set(slots))
+        if isinstance(traced, Setting) and ours and not traced.per_replica and not traced.same_steps:
+            return traced
+    return None
 
 
 def looks_at_batches(loop: Loop) -> bool:

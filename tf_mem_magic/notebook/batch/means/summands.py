@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 
-from tf_mem_magic.notebook.batch.means.growth import Data, batch_length, growth
+from tf_mem_magic.notebook.batch.means.growth import batch_length, growth
+from tf_mem_magic.notebook.batch.means.powers import Data
 from tf_mem_magic.notebook.scopes import Scopes
 from tf_mem_magic.notebook.uses import called_name
 

@@ -20,6 +20,7 @@ _THROUGH = frozenset(
 )
 _SUMS = frozenset({"sum", "reduce_sum", "fsum", "add_n", "nansum"})
 _DIVIDES = frozenset({"divide", "true_divide", "divide_no_nan", "truediv"})
+_SETS = frozenset({"assign", "clear", "reset_state", "reset_states"})
 _OF_LISTS = frozenset(
     "mean reduce_mean average nanmean median std max min concatenate concat vstack hstack plot extend print len".split()
 )
@@ -124,9 +125,16 @@ def _resets(reader: Reader, key: str) -> Iterator[ast.stmt]:
         elif isinstance(node, ast.AnnAssign):
             again = node.value is not None and reader.written(node.target) == key
         else:
-            again = _divides_in_place(reader, node, key)
+            again = _divides_in_place(reader, node, key) or _assigns(reader, node, key)
         if again and isinstance(node, ast.stmt):
             yield node
+
+
+def _assigns(reader: Reader, node: ast.AST, key: str) -> bool:
+    """Tell whether a statement gives a variable of TensorFlow another value: ``total.assign(0.0)``."""
+    call = node.value if isinstance(node, ast.Expr) else None
+    sets = isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in _SETS
+    return sets and reader.written(call.func.value) == key  # type: ignore[union-attr]
 
 
 def _writes(reader: Reader, target: ast.expr, key: str) -> bool:
@@ -229,7 +237,7 @@ def _used(reader: Reader, node: ast.expr, kind: Kind, depth: int) -> list[Read]:
             elif name not in _THROUGH and name not in _SUMS:
                 return [Read(node)]
         elif isinstance(parent, ast.Attribute):
-            if kind == "list" and parent.attr in (*_ADDING, "clear", "mean"):
+            if parent.attr in _SETS or (kind == "list" and parent.attr in (*_ADDING, "mean")):
                 return []
             if parent.attr not in _THROUGH:
                 return [Read(node)]
