@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tf_mem_magic.notebook.model import read_notebook
-from tf_mem_magic.remedies.accumulate_gradients.compared import compares_samples
+from tf_mem_magic.remedies.accumulate_gradients.compared import compares_samples, pairs_samples
 
 ENTRIES = """def triplet_loss(parts, margin=0.2):
     near = K.sum(K.square(parts[0] - parts[1]), axis=-1)
@@ -32,3 +32,26 @@ UNPACKED = (
 def test_entries_of_a_list_of_inputs_are_no_samples(defined, used, compares):
     assert compares_samples(read_notebook(used, (defined,)), used) is compares
     assert compares_samples(read_notebook(f"{defined}\n{used}"), used) is compares
+
+
+@pytest.mark.parametrize(
+    ("code", "pairs"),
+    [
+        ("logits = tf.matmul(a, b, transpose_b=True)\nlabels = tf.range(tf.shape(a)[0])", True),
+        ("sims = a @ tf.transpose(b)\nloss = f(tf.eye(batch_size), sims)", True),
+        ("sims = ops.matmul(a, b.T)\nloss = -tf.linalg.diag_part(sims)", True),
+        ("scores = a @ b.T / 0.1\ny = np.arange(len(a))", True),
+        # Attention, a product with weights, and places that are none of samples.
+        ("scores = tf.matmul(q, k, transpose_b=True)\nreturn tf.matmul(tf.nn.softmax(scores), v)", False),
+        ("scores = tf.matmul(q, k, transpose_b=True)\nplaces = tf.range(32)", False),
+        ("logits = tf.matmul(x, w)\nlabels = tf.range(tf.shape(x)[0])", False),
+        ("for i in range(len(x)):\n    total += x[i] @ w", False),
+    ],
+)
+def test_products_of_all_samples_with_all_compare_them(code, pairs):
+    inside = "def step(a, b):\n    " + code.replace("\n", "\n    ")
+    assert pairs_samples(inside) is pairs
+    in_a_loop = "for a, b in ds:\n    " + code.replace("return ", "out = ").replace("\n", "\n    ")
+    assert pairs_samples(in_a_loop) is pairs
+    elsewhere = code.split("\n")
+    assert pairs_samples(f"def one():\n    {elsewhere[0]}\ndef two():\n    {elsewhere[-1]}") is False

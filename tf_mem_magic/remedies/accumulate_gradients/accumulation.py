@@ -24,7 +24,7 @@ from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.guards import Check
 from tf_mem_magic.remedies._engine.question import Ask
 from tf_mem_magic.remedies.accumulate_gradients.bent_losses import read_losses
-from tf_mem_magic.remedies.accumulate_gradients.compared import compares_samples
+from tf_mem_magic.remedies.accumulate_gradients.compared import compares_samples, pairs_samples
 from tf_mem_magic.remedies.smaller_batch.asked import STATEFUL, failing_lines, models_in
 
 ARGUMENT = "gradient_accumulation_steps"
@@ -196,7 +196,7 @@ def check_a_mean(ask: Ask, found: BatchFound) -> bool:
     reason = next((reason for pattern, reason in _REFUSED if any(re.search(pattern, t) for t in texts)), "")
     if reason:
         raise RefusedError(reason)
-    if any(compares_samples(ask.notebook, text) for text in texts):
+    if any(compares_samples(ask.notebook, text) or pairs_samples(text) for text in texts):
         raise RefusedError(
             "the loss seems to compare the samples of a batch with each other: the mean of parts is not the whole"
         )

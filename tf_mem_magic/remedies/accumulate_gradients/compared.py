@@ -6,7 +6,8 @@ import ast
 import re
 
 from tf_mem_magic.notebook.model import Notebook
-from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.notebook.text.cell import parse
+from tf_mem_magic.notebook.uses import called_name, is_batch_name
 from tf_mem_magic.remedies.accumulate_gradients.sums import along_samples
 
 _COMPARES = re.compile(
@@ -33,6 +34,48 @@ def compares_samples(notebook: Notebook, text: str) -> bool:
     """
     names = {_whole(text, found) for found in _COMPARES.finditer(text)}
     return not names <= {defined for name in names for defined in _each_alone(notebook, name)}
+
+
+_PRODUCTS = ("matmul", "dot", "tensordot")
+_PICKS = ("range", "arange", "eye", "diag", "diag_part", "tensor_diag_part", "identity")
+"""What tells the samples of one product apart by their place: the labels of a contrastive loss, or its diagonal."""
+
+
+def pairs_samples(text: str) -> bool:
+    """Tell whether code multiplies all samples of a batch with all, and knows each again by its place."""
+    tree = parse(text)
+    statements = [] if tree is None else [n for n in tree.body if not isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+    functions = [] if tree is None else [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+    return any(_pairs(list(ast.walk(one))) for one in (*statements, *functions))
+
+
+def _pairs(nodes: list[ast.AST]) -> bool:
+    return any(map(_is_of_pairs, nodes)) and any(map(_picks, nodes))
+
+
+def _is_of_pairs(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call) and called_name(node) in _PRODUCTS:
+        given = {k.arg: k.value for k in node.keywords}
+        by_flag = any(getattr(given.get(name), "value", None) is True for name in ("transpose_b", "adjoint_b"))
+        return by_flag or any(map(_is_transposed, node.args[1:2]))
+    return isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult) and _is_transposed(node.right)
+
+
+def _is_transposed(expr: ast.expr) -> bool:
+    if isinstance(expr, ast.Attribute):
+        return expr.attr == "T"
+    return isinstance(expr, ast.Call) and called_name(expr) == "transpose"
+
+
+def _picks(node: ast.AST) -> bool:
+    """Tell whether samples are picked by their places: ``tf.range(tf.shape(x)[0])``, ``tf.linalg.diag_part(…)``."""
+    if not isinstance(node, ast.Call) or called_name(node) not in _PICKS:
+        return False
+    if called_name(node) not in ("range", "arange", "eye", "identity"):
+        return True
+    inside = [n for given in node.args for n in ast.walk(given)]
+    names = [n.id if isinstance(n, ast.Name) else n.attr for n in inside if isinstance(n, (ast.Name, ast.Attribute))]
+    return any(name in ("shape", "len") or is_batch_name(name) for name in names)
 
 
 def _whole(text: str, found: re.Match[str]) -> str:
