@@ -110,6 +110,17 @@ found["refusals"] = {
 }
 found["own step in bfloat16"] = apply.mixed_precision(own, "mixed_bfloat16").o.compute_dtype
 
+class Trainer(keras.Model):
+    def __init__(self, inner):
+        super().__init__(); self.inner = inner
+    def train_step(self, data):
+        return {"loss": 0.0}
+there, later = Trainer(sequential()), Trainer(keras.Sequential([L.Dense(2)]))
+there.compile("adam", "mse"); later.compile("adam", "mse")
+apply.mixed_precision(there, "mixed_bfloat16")
+found["never called"] = [layer.compute_dtype for layer in there.inner.layers if layer.weights]
+found["refusals"]["never called, unbuilt inside"] = refusal(later, "mixed_bfloat16")
+
 part = functional(); part.compile("adam", "mse")
 outer = keras.Model(i := keras.Input((8,)), part(L.Dense(8)(i))); outer.compile("sgd", "mse")
 apply.mixed_precision(outer, "mixed_float16")
@@ -209,6 +220,7 @@ def test_the_model_itself_is_returned(case):
     ("what", "words"),
     [
         ("unbuilt", "ValueError: the model is not built yet"),
+        ("never called, unbuilt inside", "ValueError: the model is not built yet"),
         ("no model", "TypeError: apply.mixed_precision changes a Keras 3 model; this is a list"),
         ("policy", "ValueError: the policy must be one of"),
         ("own step", 'use "mixed_bfloat16", which needs no loss scaling'),
@@ -220,6 +232,10 @@ def test_what_cannot_be_changed_is_refused_with_the_reason(found, what, words):
 
 def test_a_model_with_its_own_training_step_can_compute_in_bfloat16(found):
     assert found["own step in bfloat16"] == "bfloat16"
+
+
+def test_a_model_that_only_trains_others_is_changed_where_these_are_built(found):
+    assert found["never called"] == ["bfloat16", "float32"]
 
 
 def test_a_compiled_model_inside_the_model_scales_its_loss_too(found):

@@ -85,6 +85,29 @@ MODELS = {
         "        grads = tape.gradient(loss, self.trainable_variables)\n        self.optimizer.apply_gradients(zip(grads, self.trainable_variables))\n        return {'loss': loss}\n"
         "model = Net()\nmodel.compile('adam', jit_compile=False)\n" + _ROWS + "model(x[:2])\n"
     ),
+    "a model that only trains two others": (
+        "class Pair(keras.Model):\n    def __init__(self, maker, judge):\n        super().__init__()\n        self.maker, self.judge = maker, judge\n"
+        "    def compile(self):\n        super().compile(jit_compile=False)\n        self.of_maker, self.of_judge = keras.optimizers.Adam(), keras.optimizers.Adam()\n"
+        "    def train_step(self, data):\n        rows, wanted = data\n        noise = tf.concat([tf.random.normal(tf.shape(rows)), wanted], 1)\n"
+        "        made = tf.concat([tf.concat([self.maker(noise), wanted], 1), tf.concat([rows, wanted], 1)], 0)\n"
+        "        with tf.GradientTape() as tape:\n            told = tf.reduce_mean(self.judge(made) ** 2)\n"
+        "        self.of_judge.apply_gradients(zip(tape.gradient(told, self.judge.trainable_weights), self.judge.trainable_weights))\n"
+        "        with tf.GradientTape() as tape:\n            lost = tf.reduce_mean(self.judge(tf.concat([self.maker(noise), wanted], 1)))\n"
+        "        self.of_maker.apply_gradients(zip(tape.gradient(lost, self.maker.trainable_weights), self.maker.trainable_weights))\n"
+        "        return {'told': told, 'lost': lost}\n"
+        "maker = keras.Sequential([keras.Input((9,)), layers.Dense(16, 'relu'), layers.Dense(8)])\n"
+        "judge = keras.Sequential([keras.Input((9,)), layers.Dense(16, 'relu'), layers.Dense(1)])\n"
+        "model = Pair(maker, judge)\nmodel.compile()\n" + _ROWS
+    ),
+    "a model that only trains another, and mixes": (
+        "class Learns(keras.Model):\n    def __init__(self, small):\n        super().__init__()\n        self.small = small\n"
+        "        self.early, self.late = small.layers\n"
+        "    def train_step(self, data):\n        rows, wanted = data\n        with tf.GradientTape() as tape:\n"
+        "            inner = self.early(rows)\n            lost = tf.reduce_mean((self.late(inner) - wanted) ** 2) + tf.reduce_mean(inner * rows)\n"
+        "        self.optimizer.apply_gradients(zip(tape.gradient(lost, self.small.trainable_weights), self.small.trainable_weights))\n"
+        "        return {'lost': lost}\n"
+        "model = Learns(keras.Sequential([keras.Input((8,)), layers.Dense(8), layers.Dense(1)]))\n" + _COMPILE + _ROWS
+    ),
     "stochastic depth": (
         "class StochasticDepth(layers.Layer):\n    def __init__(self, drop):\n        super().__init__()\n        self.drop = drop\n"
         "    def call(self, x, training=None):\n        if training:\n            keep = 1 - self.drop\n            shape = (tf.shape(x)[0],) + (1,) * (len(x.shape) - 1)\n"

@@ -90,7 +90,7 @@ def _check(model: Any, policy: str) -> None:
         ):
             raise TypeError("this is a model of tf_keras (Keras 2); set its policy before it is built instead")
         raise TypeError(f"apply.mixed_precision changes a Keras 3 model; this is {named_kind(model)}")
-    if not model.built:
+    if not _is_there(model):
         raise ValueError(
             "the model is not built yet, so layers that it makes later would stay in float32; "
             f'write keras.config.set_dtype_policy("{policy}") before the model is made instead'
@@ -109,6 +109,12 @@ def _check(model: Any, policy: str) -> None:
                     f"{type(trainer).__name__} has its own train_step, which does not call optimizer.scale_loss: "
                     'float16 gradients would underflow; use "mixed_bfloat16", which needs no loss scaling'
                 )
+
+
+def _is_there(model: Any) -> bool:
+    """Whether all layers that compute are built: also those of a model that only trains others, and is never called."""
+    inside = list(model._flatten_layers(include_self=False))
+    return bool(model.built or (inside and all(layer.built for layer in inside)))
 
 
 def _scales_loss(model: Any) -> bool:

@@ -163,9 +163,13 @@ def _tried(model: Any, policy: str, running: KerasCall | None, seconds: float) -
 
 
 def _trace_both(model: Any, policy: str, given: _Given, seconds: float) -> PolicyTrial:
-    """Trace the forward pass, and the whole step where that is the model's own or does not take long."""
-    failed = _trace(model, policy, given, "", seconds)
+    """Trace the forward pass, and the whole step where that is the model's own or does not take long.
+
+    A model that only trains others (a GAN, a distiller) has no forward pass of its own.
+    """
     own = bool(given.step) and not _is_of_keras(type(model), given.step)
+    passes = not (own and model.compiled and _has_no_call(type(model)))
+    failed = _trace(model, policy, given, "", seconds) if passes else _Ended()
     traced_step = False
     if failed.kind == "" and given.step and model.compiled and (own or failed.seconds < QUICK * seconds):
         try:
@@ -276,6 +280,11 @@ def _batch_of(running: KerasCall) -> Any:
     else:
         spec = None
     return None if spec is None else tf.nest.map_structure(lambda one: tf.TensorSpec(one.shape, one.dtype), spec)
+
+
+def _has_no_call(cls: type) -> bool:
+    base = getattr(sys.modules.get("keras.src.models.model"), "Model", None)
+    return base is not None and getattr(cls, "call", None) is base.call
 
 
 def _is_of_keras(cls: type, method: str) -> bool:

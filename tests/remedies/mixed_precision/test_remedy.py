@@ -724,3 +724,28 @@ def test_a_model_whose_weights_another_name_holds_too_is_built(form, trainable):
     shared = replace(OLD, name="encoder", weight_bytes=trainable)
     answer = ask("triplets.fit(x)", shared, known)
     assert "not built" not in getattr(answer, "reason", "")
+
+
+MADE_AROUND = {
+    "by itself": "gan = GAN(maker, judge)\ngan.compile(opt, opt)\ngan.fit(ds)",
+    "as it is fitted": "gan = GAN(maker=maker, judge=judge)\nhistory = gan.fit(ds, epochs=3)",
+    "with its optimizer": "gan = GAN(maker, 8)\ngan.compile(optimizer=keras.optimizers.Adam())\ngan.fit(ds)",
+}
+
+
+@pytest.mark.parametrize("source", MADE_AROUND.values(), ids=MADE_AROUND)
+@pytest.mark.parametrize("own", [0, 4 << 20])
+def test_a_model_made_around_others_is_changed_where_all_of_it_is_built(source, own):
+    """What it is given was built in an earlier cell; what it makes itself is built by its first batch."""
+    tried = PolicyTrial("mixed_bfloat16", "ok", "step")
+    gan = ModelFacts(
+        "gan", ("Dense",), weight_bytes=own + (8 << 20), earlier_bytes=8 << 20, steps_before=None, form="subclassed",
+        own_step=True, halving=4, trial=tried,
+    )  # fmt: skip
+    answer = ask(source, gan, line=source.count("\n") + 1, earlier=("import keras",), compute_capability=(8, 0))
+    if own:
+        assert answer.reason.startswith("`gan` makes layers of its own beside the models that it is given")
+    else:
+        before, _, fit = source.rpartition("\n")
+        call = 'from tf_mem_magic import apply\napply.mixed_precision(gan, "mixed_bfloat16")'
+        assert answer.source == f"{before}\n{call}\n{fit}"

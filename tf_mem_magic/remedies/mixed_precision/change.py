@@ -117,6 +117,11 @@ def _change_in_place(ask: Ask, place: Computing, policy: str) -> Change:
         raise RefusedError("it could not be seen where the model is built")
     if not (model.weight_bytes or model.trainable_bytes):  # what another name's model holds is counted there
         raise RefusedError(f"`{place.model}` is not built yet: it has no weights")
+    if model.is_new and model.form == "subclassed" and model.weight_bytes > model.earlier_bytes > 0:
+        raise RefusedError(
+            f"`{place.model}` makes layers of its own beside the models that it is given, and they may not be built "
+            "yet where the change would stand"
+        )
     if place.own_loop and model.form == "subclassed" and not place.by_keras:
         raise RefusedError(
             f"what gives the outputs of `{place.model}` is not known, and your own loop needs them in 32 bits"
