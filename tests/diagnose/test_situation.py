@@ -10,6 +10,7 @@ import pytest
 from tf_mem_magic.core.facts import BuildingFacts, GrownFacts
 from tf_mem_magic.core.jsonio import decode
 from tf_mem_magic.core.recording import ErrorText, Frame, Recording
+from tf_mem_magic.core.step import StepFacts
 from tf_mem_magic.diagnose.cause import diagnose
 from tf_mem_magic.diagnose.oom import find_oom
 from tf_mem_magic.diagnose.situation_data import one_sample
@@ -165,6 +166,30 @@ IN_USER_CODE = """in user code:
     AttributeError: 'SymbolicTensor' object has no attribute 'handle'
 """
 STEP = (Frame("/tmp/ipykernel_1/81.py", 8, "train_step", False, True),)
+
+
+OF_A_MODEL = ("__call__", "call", "forward", "train_step", "step", "compute_loss", "val_step", "train_one_epoch")
+OF_DATA = ("prepare", "normalize", "stepwise", "callback", "load_training_set")
+
+
+@pytest.mark.parametrize("name", ["one_hot_eager", "resize_eager", "pairwise"])
+def test_what_a_model_of_ones_own_computes_is_no_operation_on_all_rows(name):
+    (error,) = recording(name).errors[:1]
+    for function in (*OF_A_MODEL, *OF_DATA):
+        inner = Frame("/tmp/ipykernel_1/2.py", 7, function, in_cell=False, is_user=True)
+        within = replace(error, frames=(error.frames[0], inner, *error.frames[1:]))
+        assert (situation(name, errors=(within,)) is None) is (function in OF_A_MODEL), function
+
+
+@pytest.mark.parametrize("op", ["MatMul_1", "Relu", "BiasAdd_3"])
+def test_an_operation_of_a_graph_is_a_steps(op):
+    full = recording("pairwise")
+    (error,) = full.errors[:1]
+    told = error.message.partition("}} ")[2].partition("[Op:")[0]
+    error = replace(error, message=f"{told}\n\t [[{{{{node {op}}}}}]] [Op:__inference_f_12]")
+    read = replace(full.facts, step=StepFacts("__inference_f_12", op, 1200))
+    assert situation("pairwise", errors=(error,), facts=read) is None
+    assert situation("pairwise", errors=(error,)) is not None, "without the graph nothing tells that it is one"
 
 
 @pytest.mark.parametrize(

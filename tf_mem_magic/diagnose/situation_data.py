@@ -12,6 +12,9 @@ from tf_mem_magic.diagnose.data.arrays import asked_for, copied_whole
 from tf_mem_magic.diagnose.situation_keys import CREATES, HELD, ROOM, RUNS_MODELS
 
 _GRAPH = re.compile(r"/|^__inference|^(?:Stateful)?PartitionedCall")
+_OF_A_MODEL = re.compile(r"^(?:__call__|call|forward)$|(?:^|_)(?:train|step|loss)(?:_|$)")
+"""Functions of the user's that by their name are a model, a layer, or a step of training."""
+
 _TO_DEVICE = re.compile(r"_EagerConst|^Const$|_Recv|_HostRecv|CopyToDevice")
 _LARGE = 0.1
 """Share of the limit from which one result is what did not fit; a smaller one only met a device that others fill."""
@@ -239,6 +242,9 @@ def eager(recording: Recording, diagnosis: Diagnosis, frames: list[Frame]) -> Si
         return None
     if any(f.function == "__call__" and "polymorphic" in f.file for f in frames):
         return None
+    step = recording.facts.step
+    if (step is not None and step.function) or any(f.is_user and _OF_A_MODEL.search(f.function) for f in frames):
+        return None  # a graph, or what a model of one's own computes of a batch
     needs = (
         size(diagnosis.requested, brief_unit([diagnosis.requested])) if diagnosis.requested else "more than was free"
     )
