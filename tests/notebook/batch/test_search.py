@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, ScalarFact
@@ -91,3 +93,23 @@ def test_a_loop_that_the_failing_line_is_not_in_is_not_what_failed(after):
 @pytest.mark.parametrize("name", ["batch", "minibatch", "train_batch"])
 def test_a_batch_of_data_is_no_batch_size(name, drawn):
     assert proposed(f"for i in range(9):\n    {name} = {drawn}\n    train_step(x[{name}], y[{name}])", 40) == 32
+
+
+@pytest.mark.parametrize(
+    ("call", "is_found"),
+    [
+        ("learn(train_ds)", True),
+        ("learn(model, data=train_ds)", True),
+        ("learn(train_ds, val_ds)", False),
+        ("learn(train_ds.rebatch(32), val_ds)", False),
+        ("learn(model, val=val_ds, data=train_ds.map(f).rebatch(32))", False),
+        ("learn(train_ds.take(9))", False),
+    ],
+)
+def test_of_several_datasets_that_a_function_elsewhere_is_handed_none_is_taken_for_the_one_that_ran_out(call, is_found):
+    cell = read_cell(call)
+    assert isinstance(cell, PythonCell)
+    learn = "def learn(*given, **more):\n    for batch in [*given, *more.values()][0]:\n        step(batch)"
+    known = (*FACTS.datasets, DatasetFacts("val_ds", batch=64, cardinality=2))
+    found = find_batch(cell, replace(FACTS, datasets=known, earlier_cells=(learn,)), frozenset({1}))
+    assert isinstance(found, BatchFound) is is_found

@@ -97,6 +97,15 @@ def test_a_constant_of_the_old_size_that_a_model_holds_declines(joined):
         (f"{DRAWN}critic.train_on_batch(xb, np.ones((BATCH, 1)))", ("seed = tf.random.normal((BATCH, 9))",)),
         (FIT, ("sample = np.zeros((BATCH, 10))\n" + BUILT.format("") + "\nmodel.predict(sample)",)),
         (FIT, ("ds = tools.make_batches(x, BATCH)\n" + BUILT.format(""),)),
+        (
+            "for x, y in tf.data.Dataset.zip((ds, ds)):\n    step(x)",
+            ("ds = tools.rows().cache().batch(BATCH)", TAPE.format("z")),
+        ),
+        ("for x in tf.data.Dataset.zip({'a': ds, 'b': ds}):\n    step(x)", ("ds = ds.batch(BATCH)", TAPE.format("z"))),
+        (
+            "for x in tf.data.Dataset.sample_from_datasets([ds, ds]).batch(BATCH):\n    step(x)",
+            ("ds = tools.rows(BATCH)",),
+        ),
         (LOOP, ("seed = tf.random.normal((BATCH, 9))", TAPE.format("bce(tf.ones_like(z), z)"))),
         (LOOP, ("m = tf.eye(128)", TAPE.format("tf.reduce_sum(z * m)"))),
         (LOOP, ("scale = 1.0 / 48", TAPE.format("tf.reduce_sum(z) * scale"))),

@@ -307,10 +307,10 @@ def _dataset_argument(reader: Reader, call: ast.Call) -> Setting | Unknown | Non
     """Read a dataset of an earlier cell handed to a function of an earlier cell that only iterates over it."""
     if not isinstance(call.func, ast.Name) or reader.bindings(call.func):
         return None
-    given = [a for a in (*call.args, *(k.value for k in call.keywords)) if isinstance(a, ast.Name)]
-    known = [a for a in given if not reader.bindings(a) and reader.facts.dataset(a.id) is not None]
-    if len(known) != 1:
-        return None
+    given = [n for a in (*call.args, *(k.value for k in call.keywords)) for n in ast.walk(a) if isinstance(n, ast.Name)]
+    known = [n for n in given if not reader.bindings(n) and reader.facts.dataset(n.id) is not None]
+    if len(known) != 1 or all(known[0] is not a for a in (*call.args, *(k.value for k in call.keywords))):
+        return None  # of several, which one ran out is not known here
     sources = [c for c in reader.facts.earlier_cells if f"def {call.func.id}(" in c]
     if not sources or any(word in sources[-1] for word in ("len(", "cardinality", "unbatch", "batch_size", "BATCH")):
         return Unknown(f"`{call.func.id}` is defined elsewhere, and what it does with `{known[0].id}` is not known")

@@ -165,10 +165,12 @@ def _is_operand(reader: Reader, cell: PythonCell, name: ast.Name) -> bool:
 
 
 def _computes(reader: Reader, call: ast.Call, in_list: bool) -> bool:
-    """Tell a library's operations, layers (``Concatenate()([a, b])``) and losses from other calls."""
+    """Tell a library's operations, layers (``Concatenate()([a, b])``) and losses from other calls, as of datasets."""
     if isinstance(call.func, ast.Call):
         return in_list or reader.notebook.origin(call.func.func).startswith(_LIBRARIES)
-    return reader.notebook.origin(call.func).startswith(_LIBRARIES) or bool(_LOSS.search(called_name(call)))
+    origin = reader.notebook.origin(call.func)
+    computes = origin.startswith(_LIBRARIES) and not origin.startswith("tensorflow.data.")
+    return computes or bool(_LOSS.search(called_name(call)))
 
 
 def _is_a_value(reader: Reader, node: ast.expr) -> bool:
