@@ -577,6 +577,16 @@ def test_gradients_that_are_zipped_by_a_name_are_unchanged(old, new):
     assert "gradients are changed" in ask("optimizer = keras.optimizers.Adam()\n" + clipped).reason
 
 
+@pytest.mark.parametrize("given", ["grads, model.trainable_variables", "grads, vars=model.variables", "grads"])
+def test_an_optimizer_of_ones_own_is_told_by_what_it_is_handed(given):
+    source = LOOP.format("").replace(
+        "apply_gradients(zip(grads, model.trainable_variables))", f"apply_gradients({given})"
+    )
+    assert given in source
+    reason = ask("optimizer = Descent()\n" + source).reason
+    assert reason.startswith("`optimizer` is handed gradients that are not zipped with their weights"), reason
+
+
 @pytest.mark.parametrize("function", ["grads_of", "compute"])
 def test_gradients_of_another_function_are_not_called_changed(function):
     cell = f"""optimizer = keras.optimizers.Adam()

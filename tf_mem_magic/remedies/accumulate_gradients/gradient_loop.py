@@ -49,6 +49,9 @@ def find_gradient_loop(reader: Reader, names: KerasNames) -> GradientLoop:
         raise RefusedError(
             f"the gradients of {where} reach the optimizer through another function, and are not followed"
         )
+    if applied[0].args and _is_taken(reader, applied[0].args[0], taken[0]):
+        what = "gradients that are not zipped with their weights"
+        raise RefusedError(f"`{func.value.id}` is handed {what}: it is no optimizer of Keras")
     if not _unchanged(reader, applied[0], taken[0]):
         raise RefusedError(
             "the gradients are changed between the tape and the optimizer, which must see the whole batch"
@@ -125,11 +128,15 @@ def _unchanged(reader: Reader, applied: ast.Call, taken: ast.Call) -> bool:
         zipped = named[0].value if len(named) == 1 else None
     if not isinstance(zipped, ast.Call) or called_name(zipped) != "zip" or not zipped.args:
         return False
-    first = zipped.args[0]
-    if isinstance(first, ast.Name):
-        found = reader.bindings(first)
+    return _is_taken(reader, zipped.args[0], taken)
+
+
+def _is_taken(reader: Reader, given: ast.expr, taken: ast.Call) -> bool:
+    """Whether ``given`` is what the tape gave, also by its name."""
+    if isinstance(given, ast.Name):
+        found = reader.bindings(given)
         return len(found) == 1 and found[0].value is taken
-    return first is taken
+    return given is taken
 
 
 def _is_mean(reader: Reader, names: KerasNames, loss: ast.expr | None, depth: int = 0) -> bool:
