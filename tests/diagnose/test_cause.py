@@ -359,6 +359,10 @@ def test_the_detail_leaves_out_what_a_headline_says():
             "50.0 MiB of 12.0 GiB were free, probably in smaller pieces.",
         ),
         ("GPU:0", 84 * MIB, 250 * MIB, 300 * MIB, "50.0 of 300 MiB were free."),
+        # No piece of a pool is smaller than 256 bytes: what is free now was not when so little was asked for.
+        ("GPU:0", 8, 59 * MIB, 60 * MIB, "1.0 of 60.0 MiB were free, given back by others after it was asked for."),
+        ("GPU:0", 256, 2 * GIB, 3 * GIB, "1.0 of 3.0 GiB were free, given back by others after it was asked for."),
+        ("GPU:0", 4096, 59 * MIB, 60 * MIB, "1.0 of 60.0 MiB were free, probably in smaller pieces."),
         ("host", 1 * GIB, 3 * GIB, 8 * GIB, "this process held 3.0 of 8.0 GiB, and the system gave no more."),
     ],
 )

@@ -9,7 +9,7 @@ from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.recording import Recording, Series
 from tf_mem_magic.core.units import Unit, brief_unit, duration, size, size_range
 from tf_mem_magic.diagnose.breakdown import HOST
-from tf_mem_magic.diagnose.explanation import PROBABLY
+from tf_mem_magic.diagnose.explanation import why_not_free
 from tf_mem_magic.report.comparison_words import NO_STEP
 
 NOISE = 0.06
@@ -135,7 +135,7 @@ def _needed(before: Diagnosis | None, after: Diagnosis | None) -> str:
     if after.in_use is not None and after.limit is not None:
         free = after.limit - after.in_use
         fitted = after.requested <= free and after.device != HOST
-        told = f"{unit.text(free)} of {size(after.limit, unit)} free, {PROBABLY}"
+        told = f"{unit.text(free)} of {size(after.limit, unit)} free, {why_not_free(after.requested)}"
         words += f" with {told if fitted else f'{unit.text(after.in_use)} of {size(after.limit, unit)} in use'}"
     if was is None or before is None:
         return f"{words}."

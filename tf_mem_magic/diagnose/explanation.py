@@ -15,6 +15,7 @@ from tf_mem_magic.core.units import Unit, brief_unit, duration, size
 from tf_mem_magic.diagnose.breakdown import HOST, discarded, find_leftovers
 from tf_mem_magic.diagnose.expected import expected
 from tf_mem_magic.diagnose.places import HOOK, at_top_level, is_cell_file
+from tf_mem_magic.memory.pool import GRANULE
 
 _LONGEST_CODE = 100
 _TRIFLE = 0.01
@@ -166,8 +167,9 @@ def _different(facts: Facts) -> str:
     return f"{fitted[0].upper()}{fitted[1:]}; {' and '.join(told)}."
 
 
-PROBABLY = "probably in smaller pieces"
-"""What is said of free memory that was enough in all, where nothing tells its pieces."""
+def why_not_free(requested: int) -> str:
+    """Say of free memory that was enough in all why it did not do, where nothing tells its pieces."""
+    return "probably in smaller pieces" if requested > GRANULE else "given back by others after it was asked for"
 
 
 def needed(diagnosis: Diagnosis, role: str | None = None, dump: Dump | None = None) -> str:
@@ -194,7 +196,7 @@ def needed(diagnosis: Diagnosis, role: str | None = None, dump: Dump | None = No
         elif dump is not None and is_in_pieces(dump, requested, limit):
             held = _pieces(dump, requested, free, own, limit)
         else:
-            held = f"{_of(free, own, limit, unit)} were free, {PROBABLY}"
+            held = f"{_of(free, own, limit, unit)} were free, {why_not_free(requested)}"
     return f"{wanted}; {held}." if held else f"{wanted}."
 
 
