@@ -260,6 +260,27 @@ def lost_length(reader: Reader, slots: tuple[Slot, ...]) -> ast.Call | None:
     return None
 
 
+def split_in_the_loop(reader: Reader, loop: Loop, setting: Setting) -> Setting:
+    """Split data where a loop goes through them, rather than where they are made, if the cell asks for their length.
+
+    Only where nothing else of the cell takes these data.
+    """
+    source = None if isinstance(loop, ast.While) else gone_through(loop.iter)
+    if not isinstance(source, ast.Name) or len(setting.slots) != 1 or lost_length(reader, setting.slots) is None:
+        return setting
+    parents = reader.scopes.parents
+    for load in reader.scopes.loads.get((reader.scopes.home(source), source.id), []):
+        asks = isinstance(parents[load], ast.Call) and called_name(parents[load]) == "len"  # type: ignore[arg-type]
+        if load is not source and not asks:
+            return setting
+    function = reader.scopes.home(source)
+    if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)) and len(reader.calls_of(function.name)) != 1:
+        return setting
+    at = reader.cell.end(source)
+    slot = Slot(setting.value, at, at, ".rebatch(", ")", dataset=setting.slots[0].dataset, uncounted=True)
+    return replace(setting, slots=(slot,))
+
+
 def counts_beside(reader: Reader, setting: Setting) -> tuple[Slot, ...]:
     """Let ``take`` and ``skip`` of other data of the cell, whose batches follow the same names, count as many samples.
 

@@ -9,7 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.notebook.batch.consumers import only_infers
-from tf_mem_magic.notebook.batch.counts import data_beside_a_range, gone_through, with_loop_counts, with_steps
+from tf_mem_magic.notebook.batch.counts import (
+    data_beside_a_range,
+    gone_through,
+    split_in_the_loop,
+    with_loop_counts,
+    with_steps,
+)
 from tf_mem_magic.notebook.batch.datasets import trace
 from tf_mem_magic.notebook.batch.generators import draws_a_batch
 from tf_mem_magic.notebook.batch.named import of_names
@@ -57,7 +63,7 @@ def _find(reader: Reader, regions: list[ast.stmt]) -> Setting | Unknown:
     for loop in _loops(reader, regions):
         found = _of_loop(reader, loop)
         if isinstance(found, Setting):
-            return with_loop_counts(reader, loop, found)
+            return with_loop_counts(reader, loop, split_in_the_loop(reader, loop, found))
         refused = refused or found
     named: Setting | None = None
     for region in (*regions, None):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tf_mem_magic.notebook.batch.consumers import trains_nothing
 from tf_mem_magic.notebook.batch.counting_on import counted_on_behind, with_all_that_count_on_it
-from tf_mem_magic.notebook.batch.counts import SCOPES, gone_through, lost_length, with_loop_counts
+from tf_mem_magic.notebook.batch.counts import SCOPES, gone_through, lost_length, split_in_the_loop, with_loop_counts
 from tf_mem_magic.notebook.batch.datasets import Arrays, Traced, trace
 from tf_mem_magic.notebook.batch.fixed import shape_with
 from tf_mem_magic.notebook.batch.means.kept import looks_at_batches, means_of
@@ -83,7 +83,7 @@ def find_validating_loops(reader: Reader, setting: Setting) -> Validation:
 
 def _own_setting(inside: Reader, loop: ast.For, traced: Setting, setting: Setting) -> Setting | None:
     """Give how the data of a loop are batched; None where they must stay, or more counts on them than on the others."""
-    counted = with_loop_counts(inside, loop, traced)
+    counted = with_loop_counts(inside, loop, split_in_the_loop(inside, loop, traced))
     if not isinstance(counted, Setting) or counted.per_replica or counted.same_steps:
         return None
     if lost_length(inside, counted.slots) is not None:
@@ -97,7 +97,7 @@ def _own_setting(inside: Reader, loop: ast.For, traced: Setting, setting: Settin
 def _stays_what_it_was(reader: Reader, loop: ast.For, own: Setting, setting: Setting) -> bool:
     """Tell whether what a loop makes of its batches is the same if they are smaller, and more."""
     means = means_of(reader, loop, own, setting.slots, setting.names)
-    sure = not (means.unclear or means.odd or means.unread)
+    sure = not (means.unclear or means.odd or means.unread or means.counting)
     return sure and not _reads_the_last_batch(reader, loop)
 
 

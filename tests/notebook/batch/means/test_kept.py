@@ -357,18 +357,82 @@ def test_the_same_sum_again_in_a_function_or_in_epochs(loop):
     assert run(after, (), batches)[0] == pytest.approx(run(loop, (), batches)[0]), after
 
 
-@pytest.mark.parametrize(
-    "counted", ["tell(total / len(data))", "steps = len(data)\ntell(steps)", "for i in range(len(data)):\n    tell(i)"]
-)
+LENGTHS = ["tell(total / len(data))", "steps = len(data)\ntell(total / steps)", "total /= len(data)\ntell(total)"]
+
+
+@pytest.mark.parametrize("counted", LENGTHS)
 @pytest.mark.parametrize("way", ["train.map(print)", "train.shuffle(9).prefetch(2)"])
-def test_a_length_that_tensorflow_would_no_longer_know_stops_the_edit(counted, way):
+def test_data_whose_length_is_asked_for_are_split_where_the_loop_takes_them(counted, way):
+    """TensorFlow does not know how many batches data have that are split again: ``len`` would raise."""
     source = f"data = {way}\n{ADDS.replace('in train', 'in data')}{counted}"
-    found = asked(source)
+    after, _ = same(source)
+    assert after.startswith(f"data = {way}\n")
+    assert "in data.rebatch(32):" in after
+    again = f"{source}\nfor x, y in data:\n    step(x, y)"
+    found = asked(again, line=4)
     assert not isinstance(found, BatchFound)
     assert found.reason.startswith("`len(data)` in line 5 would fail: ")
-    validates = f"data = {way.replace('train', 'val')}\n{TRAIN}for x, y in data:\n    mean_loss(x, y)\n{counted}"
-    after, _ = changed(validates.replace("total / ", ""))
-    assert after == validates.replace("total / ", "").replace("in train:", "in train.rebatch(32):")
+
+
+@pytest.mark.parametrize("counted", LENGTHS)
+def test_so_are_those_that_a_function_is_given(counted):
+    body = f"{ADDS.replace('in train', 'in data')}{counted}".replace("\n", "\n    ")
+    after, _ = same(f"def run(data):\n    {body}\nrun(train)")
+    assert after.endswith("\nrun(train)")
+    found = asked(f"def run(data):\n    {body}\nrun(train)\nrun(val)", line=4)
+    assert not isinstance(found, BatchFound) or "run(val)" in set_batch(found, 32)[0]
+
+
+@pytest.mark.parametrize(
+    ("counted", "stays"),
+    [
+        ("tell(len(val))", True),
+        ("for i in range(len(val)):\n    tell(i)", True),
+        ("steps = len(val)\ntell(steps)", True),
+        ("total_steps = 3 * len(val)\nbar = measure_all(total_steps)", True),
+        ("rows = len(val) * 64\ntell(rows)", False),
+    ],
+)
+def test_data_whose_batches_are_counted_for_something_else_keep_them_in_validation(counted, stays):
+    source = f"{TRAIN}for x, y in val:\n    mean_loss(x, y)\n{counted}"
+    after, _ = changed(source)
+    assert ("in val:" in after) is stays
+    _, notes = changed(source.replace("val", "train").replace("mean_loss", "step"))
+    told = [note for note in notes if note.endswith("still counts the batches as they were, and there are more now.")]
+    assert bool(told) is stays
+
+
+@pytest.mark.parametrize("bar", ["tqdm(val, total=len(val))", "tqdm(enumerate(val), total=len(val))"])
+def test_a_progress_bar_counts_what_it_likes(bar):
+    target = "i, (x, y)" if "enumerate" in bar else "x, y"
+    after, _ = changed(f"{TRAIN}for {target} in {bar}:\n    mean_loss(x, y)")
+    assert "val.rebatch(32)" in after
+
+
+@pytest.mark.parametrize(
+    ("adds", "told"),
+    [
+        ("step(x, y) * batch_size", "total / len(paths)"),
+        ("step(x, y) * 64", "total / len(paths)"),
+        ("mean_loss(x, y) * batch_size", "total / (len(train) * batch_size)"),
+        ("64 * mean_loss(x, y)", "total / (100 * 64)"),
+        ("mean_loss(x, y) * len(x)", "total / (len(train) * batch_size)"),
+    ],
+)
+def test_a_mean_that_is_made_a_sum_by_a_size_that_stays_still_adds_up_more(adds, told):
+    same(f"total = 0.0\nfor x, y in train:\n    total += {adds}; step(x, y)\ntell({told})")
+
+
+@pytest.mark.parametrize(
+    "adds",
+    [
+        "total, other = total + step(x, y), 3",
+        "(total, other) = (step(x, y) + total, 3)",
+        "other, total = 3, total + step(x, y)",
+    ],
+)
+def test_sums_that_are_set_together_are_sums(adds):
+    same(f"total = 0.0\nfor x, y in train:\n    {adds}\ntell(total / len(train))")
 
 
 @pytest.mark.parametrize("made", ["n = len(paths) // 128", "n = 50", "n = len(paths[:3200]) // 64", "n = int('50')"])

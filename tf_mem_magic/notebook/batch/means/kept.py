@@ -10,7 +10,7 @@ from tf_mem_magic.notebook.batch.counts import Loop, data_beside_a_range, gone_t
 from tf_mem_magic.notebook.batch.datasets import COUNTS, chain_of, trace
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.batch.means.growth import growth
-from tf_mem_magic.notebook.batch.means.powers import Data
+from tf_mem_magic.notebook.batch.means.powers import Data, Growth
 from tf_mem_magic.notebook.batch.means.summands import power_of
 from tf_mem_magic.notebook.batch.means.sums import Read, Summed, reads_of, summed_in
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot
@@ -34,12 +34,15 @@ class Means:
         Where a list of the loop's batches is used in another way than as a whole.
     unread : bool
         A sum that grows is read nowhere in the cell: a later one may.
+    counting : tuple of ast.expr
+        Where else the cell reads how many batches there were.
     """
 
     slots: tuple[Slot, ...] = ()
     unclear: tuple[ast.expr | ast.stmt, ...] = ()
     odd: tuple[ast.expr | ast.stmt, ...] = ()
     unread: bool = False
+    counting: tuple[ast.expr, ...] = ()
 
 
 def means_of(reader: Reader, loop: Loop, own: Setting, slots_too: tuple[Slot, ...], names_too: frozenset[str]) -> Means:
@@ -66,7 +69,46 @@ def means_of(reader: Reader, loop: Loop, own: Setting, slots_too: tuple[Slot, ..
                 (odd if one.is_list and read.by is None else unclear).append(read.node)
             else:
                 slots += found
-    return Means(tuple(dict.fromkeys(slots)), tuple(dict.fromkeys(unclear)), tuple(dict.fromkeys(odd)), unread)
+    return Means(
+        tuple(dict.fromkeys(slots)),
+        tuple(dict.fromkeys(unclear)),
+        tuple(dict.fromkeys(odd)),
+        unread,
+        tuple(_counted_elsewhere(data, slots)),
+    )
+
+
+_SHOWS = ("tqdm", "trange", "Progbar", "ProgressBar", "progress_bar")
+
+
+def _counted_elsewhere(data: Data, slots: list[Slot]) -> Iterator[ast.expr]:
+    """Yield where the cell reads how many batches there were and uses it as it is, beside what shows a progress."""
+    reader, scopes = data.reader, data.reader.scopes
+    edited = [(slot.start, slot.end) for slot in (*slots, *data.setting.slots)]
+    counts: dict[str, bool] = {}
+    for node in reader.nodes:
+        is_length = isinstance(node, ast.Call) and called_name(node) in ("len", "cardinality")
+        is_name = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+        if not isinstance(node, (ast.Call, ast.Name)) or not (is_length or is_name):
+            continue
+        statement = scopes.statement(node)
+        kept = isinstance(statement, ast.Assign) and growth(data, statement.value) is not None
+        start, end = reader.cell.start(node), reader.cell.end(node)
+        if kept or any(first <= start and end <= last for first, last in edited) or _is_shown(data, node):
+            continue
+        written = reader.written(node)
+        if written not in counts:
+            counts[written] = growth(data, node) == Growth(1, 0)
+        if counts[written]:
+            yield node
+
+
+def _is_shown(data: Data, node: ast.expr) -> bool:
+    """Tell whether a number is that of a progress bar, or the one by which the loop takes its batches."""
+    if data.reader.written(node) in data.taken and data.loop in set(data.reader.scopes.up(node)):
+        return True
+    calls = (up for up in data.reader.scopes.up(node) if isinstance(up, ast.Call))
+    return any(called_name(call) in _SHOWS for call in calls)
 
 
 def _count(reader: Reader, loop: Loop, setting: Setting) -> int | None:
@@ -183,6 +225,14 @@ def _told(reader: Reader, means: Means) -> Iterator[str]:
     if means.unclear:
         where = reader.cell.told(*means.unclear)
         yield f"{where[:1].upper()}{where[1:]} may count batches, of which there are more now: look at what it tells."
+    others = [one for one in means.counting if one not in _within(means.unclear)]
+    if others:
+        where = reader.cell.told(*others)
+        yield f"{where[:1].upper()}{where[1:]} still counts the batches as they were, and there are more now."
+
+
+def _within(nodes: tuple[ast.expr | ast.stmt, ...]) -> set[ast.AST]:
+    return {inner for node in nodes for inner in walk(node)}
 
 
 def _over(reader: Reader, loop: ast.For | ast.AsyncFor, slots: tuple[Slot, ...]) -> Setting | None:
@@ -191,9 +241,11 @@ def _over(reader: Reader, loop: ast.For | ast.AsyncFor, slots: tuple[Slot, ...])
     zipped = isinstance(source, ast.Call) and called_name(source) == "zip"
     each = data_beside_a_range(source) if zipped and isinstance(source, ast.Call) else [source]
     for traced in (trace(reader, one) for one in each):
-        ours = isinstance(traced, Setting) and bool(set(traced.slots) & set(slots))
-        if isinstance(traced, Setting) and ours and not traced.per_replica and not traced.same_steps:
-            return traced
+        if not isinstance(traced, Setting) or traced.per_replica or traced.same_steps:
+            continue
+        here = [s for s in slots if s.before == ".rebatch(" and s.start == s.end == reader.cell.end(source)]
+        if here or set(traced.slots) & set(slots):
+            return replace(traced, slots=tuple(here)) if here else traced
     return None
 
 

@@ -60,9 +60,10 @@ def _of_product(data: Data, expr: ast.BinOp, scopes: Scopes, depth: int) -> int 
     if isinstance(expr.op, ast.Mult):
         for one, other in ((expr.left, expr.right), (expr.right, expr.left)):
             size = (batch_length(data, one) or growth(data, one)) if here else None
-            if size is not None and size.real == -1:
+            if size is not None and size.right == -1:
                 # A mean times the samples of its batch is their sum: so is whatever people multiply by that.
-                return 0 if _power(data, other, scopes, depth + 1) != 0 else -1
+                power = _power(data, other, scopes, depth + 1)
+                return (1 if power is None else power) + size.real
             if isinstance(one, ast.Constant):
                 return _power(data, other, scopes, depth + 1)
         return None

@@ -66,9 +66,7 @@ def summed_in(reader: Reader, loop: Loop) -> list[Summed]:
     """List what the turns of a loop add to, counters left out."""
     found: dict[tuple[str, bool], list[tuple[ast.stmt, ast.expr]]] = {}
     for statement in _inside(loop.body):
-        one = _added(reader, statement)
-        if one is not None:
-            key, part, is_list = one
+        for key, part, is_list in _added(reader, statement):
             if not (isinstance(part, ast.Constant) and not is_list) and not _begins_anew(reader, loop, key, statement):
                 found.setdefault((key, is_list), []).append((statement, part))
     return [
@@ -88,25 +86,49 @@ def _inside(body: list[ast.stmt]) -> Iterator[ast.stmt]:
             queue += ast.iter_child_nodes(node)
 
 
-def _added(reader: Reader, statement: ast.stmt) -> tuple[str, ast.expr, bool] | None:
-    """Give what a statement adds to, what it adds, and whether that is an entry of a list."""
+def _added(reader: Reader, statement: ast.AST) -> Iterator[tuple[str, ast.expr, bool]]:
+    """Yield what a statement adds to, what it adds, and whether that is an entry of a list."""
     if isinstance(statement, ast.AugAssign) and isinstance(statement.op, (ast.Add, ast.Sub)):
-        is_list = isinstance(statement.value, (ast.List, ast.ListComp))
-        return reader.written(statement.target), statement.value, is_list
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-        target = statement.targets[0]
-        value, written = statement.value, reader.written(target)
-        sides: list[ast.expr] = []
-        if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add):
-            sides = [value.left, value.right]
-        elif isinstance(value, ast.Call) and called_name(value) == "add" and len(value.args) == 2:
-            sides = value.args
-        others = [side for side in sides if reader.written(side) != written]
-        return (written, others[0], False) if len(sides) - len(others) == 1 else None
-    call = statement.value if isinstance(statement, ast.Expr) else None
-    if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in _ADDING and call.args:
-        return reader.written(call.func.value), call.args[0], call.func.attr != "assign_add"
-    return None
+        yield reader.written(statement.target), statement.value, _is_list(statement.value)
+    elif isinstance(statement, ast.Assign):
+        for target, value in _pairs(statement):
+            part = _more_of_itself(reader, target, value)
+            if part is not None:
+                yield reader.written(target), part, isinstance(value, ast.Call) and called_name(value) == "append"
+    elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        call = statement.value
+        if isinstance(call.func, ast.Attribute) and call.func.attr in _ADDING and call.args:
+            yield reader.written(call.func.value), call.args[0], call.func.attr != "assign_add"
+
+
+def _is_list(value: ast.expr) -> bool:
+    """Tell whether a value that is added has entries: ``[loss]``, ``list(labels)``, ``y.numpy().tolist()``, a text."""
+    makes = isinstance(value, ast.Call) and called_name(value) in ("list", "tolist", "tuple", "str", "format")
+    return makes or isinstance(value, (ast.List, ast.ListComp, ast.JoinedStr))
+
+
+def _pairs(statement: ast.Assign) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """Yield each target of an assignment with its own value: ``a, b = a + x, b + y``."""
+    for target in statement.targets:
+        value = statement.value
+        both = isinstance(target, (ast.Tuple, ast.List)) and isinstance(value, (ast.Tuple, ast.List))
+        if both and len(target.elts) == len(value.elts):  # type: ignore[attr-defined]
+            yield from zip(target.elts, value.elts)  # type: ignore[attr-defined]
+        else:
+            yield target, value
+
+
+def _more_of_itself(reader: Reader, target: ast.expr, value: ast.expr) -> ast.expr | None:
+    """Give what is added where a value is set to itself and something more."""
+    sides: list[ast.expr] = []
+    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add):
+        sides = [value.left, value.right]
+    elif isinstance(value, ast.Call) and called_name(value) == "add" and len(value.args) == 2:
+        sides = value.args
+    elif isinstance(value, ast.Call) and called_name(value) == "append" and len(value.args) == 2:
+        sides = value.args  # ``losses = np.append(losses, loss)``
+    others = [side for side in sides if reader.written(side) != reader.written(target)]
+    return others[0] if len(sides) - len(others) == 1 else None
 
 
 def _begins_anew(reader: Reader, loop: Loop, key: str, adding: ast.stmt) -> bool:
@@ -120,8 +142,8 @@ def _resets(reader: Reader, key: str) -> Iterator[ast.stmt]:
     """Yield the statements that give a sum another value than itself and something more."""
     for node in reader.nodes:
         if isinstance(node, ast.Assign):
-            added = _added(reader, node)
-            again = any(_writes(reader, target, key) for target in node.targets) and (added is None or added[0] != key)
+            added = {one for one, _, _ in _added(reader, node)}
+            again = any(_writes(reader, target, key) for target in node.targets) and key not in added
         elif isinstance(node, ast.AnnAssign):
             again = node.value is not None and reader.written(node.target) == key
         else:
