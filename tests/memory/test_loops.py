@@ -4,10 +4,12 @@ import pytest
 
 from tests.kernel import bfc
 from tests.memory.steps import KIB, Maker
+from tests.memory.test_pooled import MIB, PATCHES, convolution
 from tests.script import found_by
 from tf_mem_magic.core.step import Processor, Tensor
 from tf_mem_magic.memory.forecast import made_ahead, own_of
 from tf_mem_magic.memory.loops import follow, pushes_the_same
+from tf_mem_magic.memory.pooled import trained_in_pool
 from tf_mem_magic.memory.sizes import in_half
 from tf_mem_magic.memory.walk import Walk
 
@@ -178,3 +180,26 @@ def test_zeros_that_wait_for_nothing_are_made_in_as_many_rounds_as_run_at_once(t
     own = own_of(step, Processor(0, 2))
     # The second loop has run ahead while the first one runs.
     assert own[1] - own[2] == ahead * 2 * KIB
+
+
+def looped(body):
+    """A loop whose body is a step, and whose state is one number."""
+    made = Maker()
+    first = made.op("Const", "first", shape=(), dtype="int32")
+    loop = made.op("While", "loop", first, outputs=(Tensor((), "int32"),), shares=(-1,), body=0, trips=4)
+    return made.step(loop, bodies=(body,))
+
+
+@pytest.mark.parametrize(("threads", "at_once"), [(1, 1), (2, 2), (8, 2)])
+def test_kernels_of_one_round_run_at_once_as_others_do(threads, at_once):
+    """Both gradients of a convolution in the body, as of a ConvLSTM."""
+    step = looped(convolution(16))
+    own = own_of(step, Processor(0, threads))[1]
+    assert at_once * PATCHES < own < (at_once + 0.6) * PATCHES
+
+
+def test_what_a_round_needs_lies_in_chunks_of_its_own_not_in_one():
+    """Each of two buffers of 17 MiB finds room in one of two regions of 20, where one of 36 would need a third."""
+    for one in trained_in_pool(looped(convolution(16)), Processor(0, 2), [MIB], (), (20 * MIB, 20 * MIB)):
+        assert 2 * PATCHES < one.asked
+        assert 40 * MIB < one.peak < 48 * MIB

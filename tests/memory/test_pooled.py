@@ -148,3 +148,9 @@ def test_what_is_assigned_keeps_its_chunk_and_the_old_one_is_free():
     made.op("AssignVariableOp", "assign", handle, new, outputs=())
     ran = trained_in_pool(made.step(), PROCESSOR, [512 * KIB])
     assert {one.peak for one in ran} == {2 * 512 * KIB}
+
+
+def test_in_large_regions_that_are_there_already_chunks_are_cut_to_what_is_asked_for():
+    fresh, there = (trained_in_pool(convolution(16), PROCESSOR, [MIB], (), regions) for regions in ((), (128 * MIB,)))
+    assert all(one.peak > 60 * MIB for one in fresh)
+    assert all(one.peak < 45 * MIB for one in there)

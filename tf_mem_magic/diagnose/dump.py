@@ -7,7 +7,8 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from tf_mem_magic.core.recording import ChunkGroup, Dump, FailedRequest
+from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.recording import ChunkGroup, Dump, FailedRequest, Recording
 
 MOST_FAILURES = 1_000
 
@@ -273,3 +274,13 @@ def newest_dump(dumps: Sequence[Dump], device: str) -> Dump | None:
     own = [dump for dump in dumps if device_of(dump.allocator) == device]
     structured = [dump for dump in own if dump.basis == "structured"]
     return next(iter([*reversed(structured), *reversed(own)]), None)
+
+
+def grown_pool(recording: Recording, diagnosis: Diagnosis) -> Dump | None:
+    """Give the dump of a pool that has grown region by region and gives none back; None: there is no such dump."""
+    if not diagnosis.device.startswith("CPU"):
+        return None  # a GPU's allocator gives regions back that are wholly free
+    for dump in reversed(recording.dumps):
+        if device_of(dump.allocator) == diagnosis.device:
+            return dump if len(dump.regions) > 1 else None
+    return None

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
+from statistics import median
 
 from tf_mem_magic.core.diagnosis import OF_STEP, Diagnosis, PartKind
 from tf_mem_magic.core.effects import Effect
@@ -14,16 +15,16 @@ from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.step import OF_GRAPH, Processor, Step, StepFacts
 from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.breakdown import find_leftovers
+from tf_mem_magic.diagnose.dump import grown_pool
 from tf_mem_magic.memory.forecast import Peak, peak_of, updating_from_sums, zeros_of
 from tf_mem_magic.memory.pooled import trained_in_pool
 from tf_mem_magic.memory.recompute import recomputed
 from tf_mem_magic.memory.roles import DATA, roles
 from tf_mem_magic.memory.sizes import at_batch, in_half, validating
 
-BELOW, ABOVE = 0.9, 1.1
-"""How far the ends of the range lie from the simulated step on a processor: the lower one from what is asked for, the
-upper one from chunks as they lie in a pool in the worst of the ways in which the executor may run it, with the largest
-kernel beside it that could run. A training runs in many ways, and its peak is that of the worst."""
+BELOW, ABOVE = 0.88, 1.1
+"""How far the ends of the range lie from the simulated step on a processor (:func:`_in_pool`). A training runs in many
+ways, and its peak is that of the worst."""
 
 ABOVE_ELSEWHERE = 1.25
 """How far the upper end lies from it on other devices, where nothing was measured."""
@@ -71,7 +72,10 @@ def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Esti
             return None
         ratio = effect.batch[1] / effect.batch[0]
         wanted = max(round(step.batch * ratio), 1)
-    now, then = _peak(step, step.batch, None), _peak(step, wanted, effect.policy, effect.recompute)
+    dump = grown_pool(recording, diagnosis)
+    regions = dump.regions if dump is not None else ()
+    now = _peak(step, step.batch, None, None, regions)
+    then = _peak(step, wanted, effect.policy, effect.recompute, regions)
     if now is None or then is None or not now.high:
         return None
     parts: dict[PartKind, int] = {part.kind: part.bytes for part in diagnosis.breakdown}
@@ -102,14 +106,14 @@ def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Esti
         low = max(low, diagnosis.in_use + (diagnosis.requested or 0) + change)
     if effect.slots is not None:
         # What a lighter optimizer computes of the gradients is not known: at the least one value for each weight.
-        least = _without_updates(step, wanted)
+        least = _without_updates(step, wanted, regions)
         low = min(low, stays + least * lower * BELOW + inputs * min(ratio, 1.0))
     if effect.sums:
         one_after_the_other, all_at_once = updating_from_sums(trained_weights(recording))
         low, high = max(low, stays + one_after_the_other), max(high, stays + all_at_once)
     if validates := _validates(recording, effect):
         beside = stays + (inputs + _drawn(step)) * ratio
-        held = _validation_peak(step, validates, effect.policy)
+        held = _validation_peak(step, validates, effect.policy, regions)
         low, high = max(low, beside + held.low * BELOW), max(high, beside + held.high * above(step.processor))
     if effect.released:
         # What is let go of by the cell itself is still there as it begins.
@@ -260,26 +264,30 @@ def _drawn(step: StepFacts) -> int:
 
 @lru_cache(maxsize=256)
 def _peak(
-    step: StepFacts, batch: int | None, policy: str | None, recompute: tuple[tuple[str, ...], ...] | None = None
+    step: StepFacts,
+    batch: int | None,
+    policy: str | None,
+    recompute: tuple[tuple[str, ...], ...] | None,
+    regions: tuple[int, ...],
 ) -> Peak | None:
     resized = step_at(step, batch)
     if resized is None:
         return None
     if recompute:
         resized = recomputed(resized, recompute, step.layers)
-    return _under(policy, step, resized)
+    return _under(policy, step, resized, regions)
 
 
 @lru_cache(maxsize=16)
-def _validation_peak(step: StepFacts, batch: int, policy: str | None) -> Peak:
+def _validation_peak(step: StepFacts, batch: int, policy: str | None, regions: tuple[int, ...]) -> Peak:
     """Give the peak of a validation beside what is in memory anyway; its own batch counts."""
     resized = step_at(step, batch)
     forward = validating(resized) if resized is not None else None
-    return Peak(0, 0) if forward is None else _under(policy, step, forward)
+    return Peak(0, 0) if forward is None else _under(policy, step, forward, regions)
 
 
 @lru_cache(maxsize=64)
-def _without_updates(step: StepFacts, batch: int | None) -> int:
+def _without_updates(step: StepFacts, batch: int | None, regions: tuple[int, ...]) -> int:
     """Give the least peak of a step beside its variables where its optimizer computes next to nothing."""
     resized = step_at(step, batch)
     if resized is None:
@@ -289,29 +297,34 @@ def _without_updates(step: StepFacts, batch: int | None) -> int:
         replace(node, outputs=tuple(replace(t, shape=()) for t in node.outputs)) if kinds[at] == "updates" else node
         for at, node in enumerate(resized.nodes)
     )
-    return _in_pool(step, replace(resized, nodes=nodes)).low
+    return _in_pool(step, replace(resized, nodes=nodes), regions).low
 
 
-def _under(policy: str | None, step: StepFacts, resized: Step) -> Peak:
+def _under(policy: str | None, step: StepFacts, resized: Step, regions: tuple[int, ...]) -> Peak:
     """Give the peak of a step beside its variables under a dtype policy."""
-    if policy is None or not policy.startswith("mixed_"):
-        return _in_pool(step, resized)
-    return _in_pool(step, in_half(resized, policy.removeprefix("mixed_"), step.layers))
+    if policy is not None and policy.startswith("mixed_"):
+        resized = in_half(resized, policy.removeprefix("mixed_"), step.layers)
+    return _in_pool(step, resized, regions)
 
 
-def _in_pool(step: StepFacts, resized: Step) -> Peak:
+def _in_pool(step: StepFacts, resized: Step, regions: tuple[int, ...]) -> Peak:
     """Give the peak of a step beside its variables.
 
-    On a processor ``low`` is what it asks for, and ``high`` what is in use, as chunks may be larger, with another
-    kernel beside it where one could run: each in the worst of the ways in which the executor may run it.
+    On a processor it is run in a pool that begins anew and in one with the ``regions`` that the failed run has left:
+    in which it will run nobody knows, and chunks are larger than what is asked for in each by other bytes. ``low`` lies
+    between what is asked for in the worst of the ways in which it may run, and what is in use in the middle of them;
+    ``high`` is the most in use, with another kernel beside it where one could run.
     """
     if step.processor is None:
         return peak_of(resized)
     slots, others = (
         [size for part, _, size in step.variables if size and (part == "optimizer") is kept] for kept in (True, False)
     )
-    ran = trained_in_pool(resized, step.processor, others, slots)
-    return Peak(max(one.asked for one in ran), max(one.most for one in ran) - sum(slots) - sum(others))
+    pools = [(), regions] if regions else [()]
+    ran = [one for pool in pools for one in trained_in_pool(resized, step.processor, others, slots, pool)]
+    beside = sum(slots) + sum(others)
+    asked, peak = max(one.asked for one in ran), int(median(one.peak for one in ran)) - beside
+    return Peak((asked + peak) // 2, max(one.most for one in ran) - beside)
 
 
 @lru_cache(maxsize=16)

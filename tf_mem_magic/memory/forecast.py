@@ -160,7 +160,9 @@ def loop_peak(step: Step, at: int, processor: Processor | None) -> int:
         if output < len(body.results) and not tensor.count:
             kept, _ = follow(body, body.results[output])
             state += 0 if kept == output else tensor.bytes or 0
-    return max(_peak(body, "first", processor)[0] - state, 0)
+    # Operations of one round run at once as others do.
+    ways = ("first",) if processor is None else ("first", *WAYS)
+    return max(max(_peak(body, way, processor)[0] for way in ways) - state, 0)
 
 
 def zeros_of(sums: Iterable[int]) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tf_mem_magic.core.step import Processor, Step
 from tf_mem_magic.memory.executor import WAYS, Ready, events_of
 from tf_mem_magic.memory.forecast import RUNNING, loop_peak, own_of
-from tf_mem_magic.memory.pool import Pool
+from tf_mem_magic.memory.pool import GRANULE, Pool
 from tf_mem_magic.memory.temporaries import temporaries_of
 from tf_mem_magic.memory.walk import Buffer, Walk
 
@@ -103,6 +103,10 @@ class Trained:
     most: int
 
 
+_ASSIGNING = frozenset({"AssignVariableOp", "AssignAddVariableOp"})
+"""What may give a variable another chunk, or its first."""
+
+
 class _TrainingWalk(_PoolWalk):
     """A walk that moves variables in the pool, as a training's steps do.
 
@@ -129,15 +133,15 @@ class _TrainingWalk(_PoolWalk):
 
     def begin(self, at: int) -> None:
         node = self.step.nodes[at]
-        moves = bool(self._to_copy(node))
+        moves = node.kind in _ASSIGNING and len(node.inputs) > 1 and not self._to_copy(node)
         super().begin(at)
-        if moves or len(node.inputs) < 2:
+        if not moves:
             return
         source, output = node.inputs[1]
         size = self.step.nodes[source].outputs[output].bytes or 0
         if node.kind == "AssignVariableOp":
             self._keep((source, output), size)
-        elif node.kind == "AssignAddVariableOp" and self.unmade[size]:
+        elif self.unmade[size]:
             self._instead(size, self.take(size))
 
     def copied(self, one: int, buffer: Buffer) -> None:
@@ -166,9 +170,13 @@ class _TrainingWalk(_PoolWalk):
 
 
 def trained_in_pool(
-    step: Step, processor: Processor, weights: Sequence[int], slots: Sequence[int] = ()
+    step: Step,
+    processor: Processor,
+    weights: Sequence[int],
+    slots: Sequence[int] = (),
+    regions: Sequence[int] = (),
 ) -> tuple[Trained, ...]:
-    """Run some steps of a training, one after another, as the executor runs them, in a pool that begins anew and grows.
+    """Run some steps of a training, one after another, as the executor runs them, in a pool that grows.
 
     Parameters
     ----------
@@ -178,6 +186,8 @@ def trained_in_pool(
         What runs it.
     weights, slots : sequence of int
         Bytes of the variables: what is there as the training begins, and what an optimizer makes in the first step.
+    regions : sequence of int
+        Bytes of the regions that the pool has already, all of them free; none where it begins anew.
 
     Returns
     -------
@@ -185,7 +195,7 @@ def trained_in_pool(
         The steps after the first, each in another of :data:`~tf_mem_magic.memory.executor.WAYS`; the first one makes
         the slots. The variables are included.
     """
-    pool, own = Pool(_ENDLESS), own_of(step, processor)
+    pool, own = Pool(_ENDLESS, regions), _pieces(step, processor)
     variables: dict[int, list[int]] = {}
     unmade = Counter(slots)
     _place(weights, pool, variables)
@@ -219,39 +229,73 @@ def executed_in_pool(step: Step, processor: Processor, held: Sequence[int] = ())
         walk = _PoolWalk(step, "first", Pool(_ENDLESS))
         for size in held:
             walk.take(size)
-        found.append(max(walk.pool.peak, _run(walk, own_of(step, processor), processor.threads, way).peak))
+        found.append(max(walk.pool.peak, _run(walk, _pieces(step, processor), processor.threads, way).peak))
     return tuple(found)
 
 
-def _run(walk: _PoolWalk, own: Mapping[int, int], threads: int, way: str) -> Trained:
+def _pieces(step: Step, processor: Processor) -> dict[int, list[int]]:
+    """Give what operations need while they run, chunk by chunk.
+
+    Of a round of a loop they are its kernels' temporaries, the largest first, as many as it holds, and tensors.
+    """
+    found = {}
+    for at, size in own_of(step, processor).items():
+        body = step.bodies[node.body] if (node := step.nodes[at]).body is not None else None
+        found[at] = [size] if body is None else _in_pieces(body, processor, size)
+    return found
+
+
+def _in_pieces(body: Step, processor: Processor, size: int) -> list[int]:
+    left, pieces = size, []
+    for one in sorted(temporaries_of(body, processor).values(), reverse=True):
+        if one <= left:
+            pieces.append(one)
+            left -= one
+    tensors = [tensor.bytes or 0 for node in body.nodes for tensor in node.outputs if not tensor.count]
+    usual = max(max(tensors, default=0), left // _MOST_PIECES, GRANULE)
+    return [*pieces, *(min(usual, left - done) for done in range(0, left, usual))]
+
+
+def _run(walk: _PoolWalk, own: Mapping[int, list[int]], threads: int, way: str) -> Trained:
     """Run a step as the executor does; ``own``: what operations need while they run."""
     pool, ready = walk.pool, Ready(walk.step, own)
-    running: dict[int, int | None] = {}
+    needs = {at: sum(pieces) for at, pieces in own.items()}
+    running: dict[int, list[int]] = {}
     asked = peak = most = temporaries = 0
+
+    def take(at: int) -> list[int]:
+        return [chunk for size in own[at] if (chunk := walk.take(size)) is not None]
+
+    def give_back(chunks: list[int]) -> None:
+        for chunk in chunks:
+            pool.release(chunk)
+
     for at, begins in events_of(walk.step, threads, way):
         if not begins:
-            chunk = running.pop(at, None)
-            if chunk is not None:
-                pool.release(chunk)
-            temporaries -= own.get(at, 0)
+            give_back(running.pop(at, []))
+            temporaries -= needs.get(at, 0)
             walk.end(at)
             ready.end(at)
             continue
         walk.begin(at)
         ready.begin(at)
         if at in own:
-            running[at] = walk.take(own[at])
-            temporaries += own[at]
+            running[at] = take(at)
+            temporaries += needs[at]
         asked, peak = max(asked, walk.bytes + temporaries), max(peak, pool.in_use)
-        beside = max((own[one] for one in ready.now), default=0) if len(running) < threads else 0
-        # A chunk is less than twice as large as what it is asked for, or has little beside.
-        if pool.in_use + 2 * beside > most:
-            chunk = pool.allocate(beside) if beside else None
-            most = max(most, pool.in_use)
-            if chunk is not None:
-                pool.release(chunk)
+        most = max(most, pool.in_use)
+        if ready.now and len(running) < threads:
+            beside = max(ready.now, key=needs.__getitem__)
+            # A chunk is less than twice as large as what it is asked for, or has little beside.
+            if pool.in_use + 2 * needs[beside] > most:
+                chunks = take(beside)
+                most = max(most, pool.in_use)
+                give_back(chunks)
     return Trained(asked, peak, most)
 
+
+_MOST_PIECES = 64
+"""Chunks in which the tensors of a round are counted, at the most."""
 
 _ENDLESS = 1 << 50
 """Bytes of a device that never runs out."""

@@ -11,7 +11,8 @@ from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.recording import Cell, Dump, ErrorText, Recording, Series
 from tf_mem_magic.core.step import StepFacts, pack
 from tf_mem_magic.diagnose.cause import diagnose
-from tf_mem_magic.diagnose.room.pieces import fresh_peak, grown_pool, room_for, room_in_fresh
+from tf_mem_magic.diagnose.dump import grown_pool
+from tf_mem_magic.diagnose.room.pieces import fresh_peak, room_for, room_in_fresh
 
 GROWN = (2 * MIB, 4 * MIB, 8 * MIB, 16 * MIB)
 """The regions of a pool that grew request by request, with 30 MiB taken."""

@@ -9,10 +9,10 @@ from typing import Literal
 from tf_mem_magic.core.diagnosis import OF_STEP, Diagnosis
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.proposals import Estimate
-from tf_mem_magic.core.recording import Dump, Recording
+from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.step import StepFacts
 from tf_mem_magic.diagnose.breakdown import find_leftovers
-from tf_mem_magic.diagnose.dump import device_of
+from tf_mem_magic.diagnose.dump import grown_pool
 from tf_mem_magic.diagnose.expected import step_at, trained_weights, used_variables
 from tf_mem_magic.memory.pooled import Pooled
 from tf_mem_magic.memory.pooled import ways as ways_through
@@ -137,16 +137,6 @@ def _through(
     if copied:
         held.append(max((v.bytes for v in recording.facts.values if v.device is None and v.kind == _ARRAY), default=0))
     return _ways(step, wanted, int(limit * share), regions, tuple(size for size in held if size))
-
-
-def grown_pool(recording: Recording, diagnosis: Diagnosis) -> Dump | None:
-    """Give the dump of a pool that has grown region by region and gives none back; None: there is no such dump."""
-    if not diagnosis.device.startswith("CPU"):
-        return None  # a GPU's allocator gives regions back that are wholly free
-    for dump in reversed(recording.dumps):
-        if device_of(dump.allocator) == diagnosis.device:
-            return dump if len(dump.regions) > 1 else None
-    return None
 
 
 def _held(recording: Recording, diagnosis: Diagnosis, effect: Effect, unnamed: int) -> Iterator[int]:

@@ -9,9 +9,10 @@ from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.proposals import Choice, Context, Declined, Proposal
 from tf_mem_magic.core.recording import Dump
 from tf_mem_magic.core.units import brief_unit, size
+from tf_mem_magic.diagnose.dump import grown_pool
 from tf_mem_magic.diagnose.expected import expected, saves_nothing
 from tf_mem_magic.diagnose.room.batches import surely_fits
-from tf_mem_magic.diagnose.room.pieces import fresh_peak, grown_pool, room_for, room_in_fresh
+from tf_mem_magic.diagnose.room.pieces import fresh_peak, room_for, room_in_fresh
 from tf_mem_magic.remedies._engine.registry import all_remedies
 
 
