@@ -35,12 +35,28 @@ def test_entries_of_a_list_of_inputs_are_no_samples(defined, used, compares):
 
 
 @pytest.mark.parametrize(
+    "name", ["SupervisedContrastiveLoss", "npairs_loss", "NPairLoss", "my_NTXentLoss", "SupConLoss"]
+)
+def test_a_loss_that_compares_samples_is_known_by_its_name_in_whichever_case(name):
+    used = f"model.compile('adam', {name}(0.1))"
+    assert compares_samples(read_notebook(used), used)
+    spared = used.replace(name, "SparseCategoricalCrossentropy")
+    assert not compares_samples(read_notebook(spared), spared)
+
+
+@pytest.mark.parametrize(
     ("code", "pairs"),
     [
         ("logits = tf.matmul(a, b, transpose_b=True)\nlabels = tf.range(tf.shape(a)[0])", True),
         ("sims = a @ tf.transpose(b)\nloss = f(tf.eye(batch_size), sims)", True),
         ("sims = ops.matmul(a, b.T)\nloss = -tf.linalg.diag_part(sims)", True),
         ("scores = a @ b.T / 0.1\ny = np.arange(len(a))", True),
+        ("sims = tf.matmul(f, tf.transpose(f)) / 0.05\nsame = tf.equal(y, tf.transpose(y))", True),
+        ("sims = f @ f.T\nsame = y[:, None] == y[None, :]", True),
+        ("sims = ops.matmul(f, ops.transpose(f))\napart = tf.not_equal(y[None], y[:, tf.newaxis])", True),
+        ("sims = tf.matmul(q, k, transpose_b=True)\nmask = ids[:, :, None] == ids[:, None, :]", False),
+        ("sims = tf.matmul(q, k, transpose_b=True)\nmask = tf.equal(ids, tf.transpose(ids, (1, 0, 2)))", False),
+        ("sims = f @ f.T\nright = tf.equal(y, tf.argmax(p))", False),
         # Attention, a product with weights, and places that are none of samples.
         ("scores = tf.matmul(q, k, transpose_b=True)\nreturn tf.matmul(tf.nn.softmax(scores), v)", False),
         ("scores = tf.matmul(q, k, transpose_b=True)\nplaces = tf.range(32)", False),

@@ -12,7 +12,7 @@ from tf_mem_magic.remedies.accumulate_gradients.sums import along_samples
 
 _COMPARES = re.compile(
     r"(?i)\b(?:dice|tversky|(?:contrastive|triplet)_?loss|ntxent|info_?nce)(?:_?loss)?\b|\.Retrieval\(|"
-    r"(?:\b|_)(?:dice|tversky|contrastive|triplet|supcon|simclr|barlow|nt_?xent|info_?nce)\w*_?loss|"
+    r"(?:\b|_)(?:dice|tversky)\w*_?loss|(?:contrastive|triplet|supcon|simclr|barlow|nt_?xent|info_?nce|npairs?)\w*_?loss|"
     r"loss=\s*['\"](?:dice|tversky)"
 )
 _NAME = re.compile(r"\w+")
@@ -68,7 +68,14 @@ def _is_transposed(expr: ast.expr) -> bool:
 
 
 def _picks(node: ast.AST) -> bool:
-    """Tell whether samples are picked by their places: ``tf.range(tf.shape(x)[0])``, ``tf.linalg.diag_part(…)``."""
+    """Tell whether samples are picked by their places, ``tf.range(tf.shape(x)[0])`` or ``tf.linalg.diag_part(…)``.
+
+    Or by the labels that each has in common with each: ``tf.equal(y, tf.transpose(y))``.
+    """
+    if isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
+        return _each_with_each(node.left, node.comparators[0])
+    if isinstance(node, ast.Call) and called_name(node) in ("equal", "not_equal") and len(node.args) == 2:
+        return _each_with_each(*node.args)
     if not isinstance(node, ast.Call) or called_name(node) not in _PICKS:
         return False
     if called_name(node) not in ("range", "arange", "eye", "identity"):
@@ -76,6 +83,33 @@ def _picks(node: ast.AST) -> bool:
     inside = [n for given in node.args for n in ast.walk(given)]
     names = [n.id if isinstance(n, ast.Name) else n.attr for n in inside if isinstance(n, (ast.Name, ast.Attribute))]
     return any(name in ("shape", "len") or is_batch_name(name) for name in names)
+
+
+def _each_with_each(one: ast.expr, other: ast.expr) -> bool:
+    """Tell whether the same values stand along rows on one side and along columns on the other."""
+    for along, across in ((one, other), (other, one)):
+        if _is_transposed(across) and ast.unparse(along) == _turned(across):
+            return True
+        first = (
+            across.slice.elts[0] if isinstance(across, ast.Subscript) and isinstance(across.slice, ast.Tuple) else None
+        )
+        first = across.slice if isinstance(across, ast.Subscript) and first is None else first
+        base = along.value if isinstance(along, ast.Subscript) else along
+        if _is_new_axis(first) and isinstance(across, ast.Subscript) and ast.unparse(base) == ast.unparse(across.value):
+            return True
+    return False
+
+
+def _turned(expr: ast.expr) -> str:
+    """Give what is transposed, as it is written; empty where by other axes than its two."""
+    if isinstance(expr, ast.Attribute):
+        return ast.unparse(expr.value)
+    return ast.unparse(expr.args[0]) if isinstance(expr, ast.Call) and len(expr.args) == 1 and not expr.keywords else ""
+
+
+def _is_new_axis(expr: ast.expr | None) -> bool:
+    is_none = isinstance(expr, ast.Constant) and expr.value is None
+    return is_none or (isinstance(expr, ast.Attribute) and expr.attr == "newaxis")
 
 
 def _whole(text: str, found: re.Match[str]) -> str:
