@@ -326,6 +326,7 @@ class TestLive:
         assert (small.layers, small.optimizer, small.schedule) == (("InputLayer", "Dense"), "SGD", "ExponentialDecay")
         assert small.device == "CPU:0"
         assert small.jit_compile is False
+        assert small.accumulates == 1
 
     def test_bytes_are_those_of_the_variables(self, plain):
         assert plain.model("small").weight_bytes == 4 * (8 * 4 + 4 + 4 * 2 + 2)

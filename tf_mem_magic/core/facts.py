@@ -18,22 +18,22 @@ class ModelFacts:
     """What is known of one Keras model that the cell reaches by name.
 
     ``name`` is the variable that holds it, ``layers`` the distinct layer class names in order of first use,
-    ``weight_bytes`` and ``optimizer_bytes`` the bytes of its variables, ``steps`` the optimizer's iterations now
-    and ``steps_before`` those when the cell began (None: the model did not exist then). A step that ran out of memory
-    is counted too, and may have changed some weights: each is updated as soon as its gradient is there. ``kept``:
-    its weights from before the cell were kept, so that a training can start again from them. ``rounds_ids``: in 16
-    bits it would round the ids that it looks up, because they reach an ``Embedding`` as floats. ``copyable``: Keras can
-    make it again from its own description; ``quantizable`` the bytes of the floats that ``quantize`` of Keras would
-    turn into integers, ``widest`` those of the largest of these weights. ``form``: ``"sequential"``, ``"functional"``
-    or ``"subclassed"``; None where that is unknown. ``no_student``: why no narrower model can be made of it that learns
-    from it; empty where one can, None where that is unknown. ``trainable_bytes``
-    are those of the variables that training changes (None: not known), ``earlier_bytes`` those of ``weight_bytes``
-    that existed before the cell: a new model may be built around an earlier one. ``local``: only a function that led
-    to the error held it, under this name. ``rowwise``: in inference it surely computes each sample on its own.
-    ``own_step``: its class has a ``train_step`` that is not Keras's (None: not known). ``own_layers`` are the classes
-    in it, its own included, whose ``call`` Keras did not write. ``halving`` counts the layers with weights that a
-    16-bit policy would change, without those that give the outputs (None: not known). ``trial`` is what became of
-    16-bit compute when it was tried after the failure (None: nothing of the model asks for that).
+    ``weight_bytes`` and ``optimizer_bytes`` the bytes of its variables, ``steps`` the optimizer's iterations now and
+    ``steps_before`` those when the cell began (None: the model did not exist then). A step that ran out of memory is
+    counted too, and may have changed some weights: each is updated as soon as its gradient is there. ``kept``: its
+    weights from before the cell were kept for a new start. ``rounds_ids``: in 16 bits it would round ids, which reach
+    an ``Embedding`` as floats. ``copyable``: Keras can make it again from its own description; ``quantizable`` the
+    bytes of the floats that ``quantize`` of Keras would turn into integers, ``widest`` those of the largest of these
+    weights. ``form``: ``"sequential"``, ``"functional"`` or ``"subclassed"`` (None: unknown). ``no_student``: why no
+    narrower model can be made of it that learns from it (empty: one can; None: unknown). ``trainable_bytes`` are those
+    of the variables that training changes (None: not known), ``earlier_bytes`` those of ``weight_bytes`` that existed
+    before the cell: a new model may be built around an earlier one. ``local``: only a function that led to the error
+    held it, under this name. ``rowwise``: in inference it surely computes each sample on its own. ``own_step``: its
+    class has a ``train_step`` that is not Keras's (None: not known). ``own_layers`` are the classes in it, its own
+    included, whose ``call`` Keras did not write. ``halving`` counts the layers with weights that a 16-bit policy would
+    change, without those that give the outputs (None: not known). ``trial`` is what became of 16-bit compute when it
+    was tried after the failure (None: nothing asks for that). ``accumulates``: over so many batches its optimizer adds
+    gradients up.
     """
 
     name: str
@@ -63,6 +63,7 @@ class ModelFacts:
     own_layers: tuple[str, ...] = ()
     halving: int | None = None
     trial: PolicyTrial | None = None
+    accumulates: int | None = None
 
     @property
     def is_new(self) -> bool:

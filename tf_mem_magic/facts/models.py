@@ -184,7 +184,13 @@ def _describe(name: str, model: Any, others: list[Any], before: int | None, coun
         steps_before=before,
         device=next((d for d in map(variable_device, weights) if d), None),
         trainable_bytes=_trainable_bytes(model),
+        accumulates=max((_accumulates(one) for one in optimizers), default=None),
     )
+
+
+def _accumulates(optimizer: Any) -> int:
+    steps = stored(_inner(optimizer)).get("gradient_accumulation_steps")
+    return steps if isinstance(steps, int) else 1
 
 
 def _trainable_bytes(model: Any) -> int | None:

@@ -114,6 +114,14 @@ def test_a_remedy_that_cannot_tell_what_is_done_leaves_the_others_working(monkey
     assert any(isinstance(answer, Proposal) for answer in propose_all(context()))
 
 
+@pytest.mark.parametrize("keys", [("smaller-batch",), ("smaller-batch", "mixed-precision"), ("xla", "smaller-batch")])
+def test_what_is_done_already_is_counted_once(monkeypatch, keys):
+    asked = []
+    monkeypatch.setattr(remedy, "done_already", lambda known: asked.append(known) or Effect(released=MIB))
+    combine(context(), keys)
+    assert [known.applied.released for known in asked] == [0]
+
+
 def in_pieces(**known):
     """A run that ran out at a batch of 128, in a pool that lies in pieces."""
     recording, diagnosis = pieces.failed(**known)

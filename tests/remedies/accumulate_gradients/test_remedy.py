@@ -57,11 +57,13 @@ def ask(source, *, line=None, earlier=(IMPORTS,), old=False, layers=("Dense",), 
                 weight_bytes=known.pop("weights", 400),
                 trainable_bytes=known.pop("trained", None),
                 own_step=known.pop("own_step", None),
+                accumulates=known.pop("accumulates", None),
                 **before,
             ),
         ),
         values=(NamedValue("x", 100, "numpy.ndarray", shape=(rows, 10)),) if rows else (),
         datasets=known.pop("datasets", ()),
+        scalars=known.pop("scalars", ()),
         earlier_cells=earlier,
     )
     points = known.pop("points", ())

@@ -119,7 +119,28 @@ def test_of_what_the_model_was_cut_from_it_is_said_that_it_cannot_go_alone(made)
     models = (model("net", steps=1), model("base"))
     answer = ask("net.fit(x, y)", models=models, earlier_cells=cells, breakdown=parts)
     assert isinstance(answer, Declined)
-    assert answer.reason.startswith("`base`: what this cell uses was made of it, and keeps it in memory")
+    assert answer.reason.startswith(
+        "`base`: earlier cells had it at hand where they made what this cell uses, which may"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "made", "told"),
+    [
+        (("table",), "net = build(table.shape[1])", "`table`: earlier cells had it at hand where"),
+        (("table",), "net = build()\nnet.adapt(table)", "`table`: earlier cells had it at hand where"),
+        (("a", "b"), "net = build(len(a) + len(b))", "`a` and `b`: earlier cells had them at hand where"),
+        (("a", "b", "c"), "net = build(a, b, c)", "`a`, `b` and others: earlier cells had them at hand where"),
+    ],
+)
+def test_what_may_only_have_been_looked_at_is_not_said_to_be_kept(names, made, told):
+    parts = (Part("earlier", 64 * MIB, "names", names),)
+    cells = (f"{', '.join(names)} = load()", made)
+    values = tuple(tensor(name) for name in names)
+    answer = ask("net.fit(x, y)", models=(model("net", steps=1),), values=values, earlier_cells=cells, breakdown=parts)
+    assert isinstance(answer, Declined)
+    assert answer.reason.startswith(told)
+    assert answer.reason.endswith(f"which may hold {'it' if len(names) == 1 else 'them'} still")
 
 
 def test_a_model_that_the_cell_trained_stays_whatever_reached_it():

@@ -239,11 +239,17 @@ def test_where_the_code_that_failed_is_not_in_the_cell_the_reason_says_where(fil
         ("def run(cfg, callbacks=[]):\n    cfg.go()", ", whose default `[]` may hold something else by now: it is not"),
         ("def run(cfg, *, seen={}):\n    cfg.go()", ", whose default `{}` may hold something else by now: it is not"),
         ("def run(cfg, log=Log(3)):\n    cfg.go()", ", whose default `Log(3)` may hold something else by now: it is"),
-        ("def run(cfg, size=3):\n    cfg.go()", ""),
+        ("def run(cfg, size=SIZE):\n    cfg.go()", ", whose default `SIZE` may hold something else by now: it is not"),
+        ("@timed\ndef run(cfg):\n    cfg.go()", ", which `@timed` has changed: it is not defined anew here"),
+        ("@retry(3)\ndef run(cfg, seen={}):\n    cfg.go()", ", which `@retry(3)` has changed: it is not defined"),
+        ("@tf.function\n@timed\ndef run(cfg, seen=[]):\n    cfg.go()", ", which `@timed` has changed: it is not"),
+        ("@tf.function(jit_compile=True)\ndef run(cfg, seen=[]):\n    cfg.go()", ", whose default `[]` may hold"),
+        ("@tf.function\ndef run(cfg):\n    cfg.go()", ""),
+        ("def run(cfg, size=3, shape=(3, 4), scale=-1, name=None):\n    cfg.go()", ""),
         ("class run:\n    size = []", ""),
     ],
 )
-def test_a_default_that_may_have_been_changed_is_why_a_function_is_not_defined_anew(definition, told):
+def test_a_decorator_or_a_default_that_may_have_been_changed_is_why_a_function_is_not_defined_anew(definition, told):
     cell = Cell("run(cfg)")
     diagnosis = Diagnosis("GPU:0", line=1, frame=Frame("/tmp/ipykernel_7/182.py", 2, "run", is_user=True))
     recording = Recording(cell, status="oom", facts=Facts(earlier_cells=(definition,)))

@@ -20,7 +20,11 @@ def propose_all(context: Context) -> Answer:
 
     A remedy that raises is a decline that says so: the rest of the panel keeps working.
     """
-    context = with_what_is_done(context)
+    return _propose_all(with_what_is_done(context))
+
+
+def _propose_all(context: Context) -> Answer:
+    """Ask every remedy; what the cell does already is among what is applied."""
     question = Question(context)
     answers = [_possible(answer, remedy, context) for remedy in all_remedies() for answer in ask(remedy, question)]
     ranked = sorted((with_estimate(answer, context) for answer in answers), key=_ranking(context))
@@ -190,7 +194,7 @@ def combine(context: Context, keys: tuple[str, ...]) -> Proposal | Declined:
         the first that cannot be applied beside the others.
     """
     context = with_what_is_done(context)
-    ranked = [answer.key for answer in propose_all(context)]
+    ranked = [answer.key for answer in _propose_all(context)]
     ordered = sorted(dict.fromkeys(keys), key=lambda key: ranked.index(key) if key in ranked else len(ranked))
     all_keys = "+".join(ordered)
     steps = _one_after_another(context, ordered)

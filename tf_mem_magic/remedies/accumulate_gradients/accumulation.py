@@ -7,28 +7,23 @@ import functools
 import math
 import re
 import textwrap
-from dataclasses import dataclass
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Preserves, RefusedError
 from tf_mem_magic.core.units import size
 from tf_mem_magic.notebook.batch.found import BatchFound
-from tf_mem_magic.notebook.follow.behind import behind, has_method, model_names
+from tf_mem_magic.notebook.follow.behind import has_method, model_names
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.follow.strategies import runs_under_a_strategy
 from tf_mem_magic.notebook.model import read_notebook
 from tf_mem_magic.notebook.text.cell import PythonCell
-from tf_mem_magic.notebook.text.ranges import CellEdit
-from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.guards import Check
 from tf_mem_magic.remedies._engine.question import Ask
+from tf_mem_magic.remedies.accumulate_gradients.already import texts_behind
 from tf_mem_magic.remedies.accumulate_gradients.bent_losses import read_losses
 from tf_mem_magic.remedies.accumulate_gradients.compared import compares_samples, pairs_samples
 from tf_mem_magic.remedies.smaller_batch.asked import STATEFUL, failing_lines, models_in
-
-ARGUMENT = "gradient_accumulation_steps"
-_FUNCTION = "accumulate_gradients"
 
 MOST_WHILE_ADDED = 2
 """How many times their own bytes the sums took at most while they were added: 0.7 to 1.9 were measured."""
@@ -61,59 +56,6 @@ _TESTED = (3, 12)
 
 _MASKED = re.compile(r"mask_zero\s*=\s*True|padded_batch|ragged_batch")
 _OWN_LOSS = re.compile(r"def \w*[lL]oss\w*\(|lambda y_true|add_loss\(")
-
-
-@dataclass(frozen=True, slots=True)
-class Already:
-    """The cell accumulates over ``steps`` batches; the number stands in ``node``."""
-
-    node: ast.expr
-    steps: int
-
-    def times(self, cell: PythonCell, factor: int) -> CellEdit:
-        """Give the edit that accumulates over ``factor`` times as many."""
-        return CellEdit(cell.start(self.node), cell.end(self.node), str(self.steps * factor))
-
-
-def already(ask: Ask, found: BatchFound) -> Already | None:
-    """Find where the cell accumulates.
-
-    Raises
-    ------
-    RefusedError
-        If it, or what stands behind its model, does so in a way that cannot be followed.
-    """
-    given = steps_given_in(ask.cell)
-    if len(given) == 1 and isinstance(given[0], ast.Constant) and type(given[0].value) is int and given[0].value > 1:
-        return Already(given[0], given[0].value)
-    words = (ARGUMENT, f"{_FUNCTION}(")
-    if given or any(word in ask.source for word in words):
-        raise RefusedError("the cell accumulates gradients already, in a way that cannot be followed")
-    if any(word in text for text in texts_behind(ask, found) for word in words):
-        raise RefusedError("an earlier cell has set up gradient accumulation already")
-    return None
-
-
-def steps_given_in(cell: PythonCell) -> list[ast.expr]:
-    """List over how many batches calls of a cell accumulate."""
-    given: list[ast.expr] = []
-    for call in cell.calls:
-        given += [k.value for k in call.keywords if k.arg == ARGUMENT]
-        given += call.args[1:2] if called_name(call) == _FUNCTION else []
-    return given
-
-
-def texts_behind(ask: Ask, found: BatchFound) -> tuple[str, ...]:
-    """List the texts that may decide how the failing model trains: the cell, and what made its model and its loss.
-
-    Where no cell shows what made the model, all of them.
-    """
-    reader = Reader(ask.cell, ask.facts, failing_lines(ask))
-    names = model_names(reader, found.call)
-    made = behind(reader, names)
-    if not any(names & piece.binds for piece in made):
-        return ask.texts
-    return (ask.source, *(piece.cell.text(piece.statement) for piece in made if piece.cell is not ask.cell))
 
 
 def steps_given(found: BatchFound) -> bool:

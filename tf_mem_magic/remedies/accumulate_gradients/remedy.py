@@ -18,23 +18,20 @@ from tf_mem_magic.notebook.follow.calls import argument_exprs
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
 from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compiled_with, made_by
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
-from tf_mem_magic.notebook.text.edits import IMPORT, SHARED
+from tf_mem_magic.notebook.text.edits import IMPORT, SHARED, argument
 from tf_mem_magic.notebook.text.mask import NotPython
 from tf_mem_magic.notebook.text.ranges import CellEdit, insert_argument, insert_line, shares_line
 from tf_mem_magic.remedies._engine.guards import python
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.accumulate_gradients.accumulation import (
-    ARGUMENT,
-    Already,
-    already,
     check_a_mean,
     costs,
     exactness,
     keras_accumulates,
-    steps_given_in,
     sums_of,
     weigh,
 )
+from tf_mem_magic.remedies.accumulate_gradients.already import ARGUMENT, Already, already, is_taken_back, sums_in
 from tf_mem_magic.remedies.accumulate_gradients.examples import EXAMPLES
 from tf_mem_magic.remedies.accumulate_gradients.gradient_loop import earlier_value, find_gradient_loop, traced_before
 from tf_mem_magic.remedies.accumulate_gradients.other_trainings import check_other_trainings, serves_only
@@ -112,7 +109,7 @@ def _check(ask: Ask, found: BatchFound) -> bool:
 def done_already(context: Context) -> Effect:
     """Say what the cell does already: its update from sums stays as large, whatever else changes."""
     cell = read_cell(context.cell.source)
-    return Effect(sums=not isinstance(cell, NotPython) and bool(steps_given_in(cell)))
+    return Effect(sums=not isinstance(cell, NotPython) and sums_in(cell, context.recording.facts))
 
 
 def _choose(ask: Ask, found: BatchFound, sums: int, sums_kept: Effect) -> tuple[int, Estimate | None]:
@@ -163,7 +160,7 @@ def _place(ask: Ask, found: BatchFound, steps: int, before: Already | None) -> _
             f"`{found.method}` is called in a method of the notebook, where its optimizer is not followed"
         )
     if call is None:
-        return _of_loop(ask, steps, before)
+        return _of_loop(ask, found, steps, before)
     reader = Reader(cell, ask.facts, failing_lines(ask))
     assert isinstance(call.func, ast.Attribute)
     model = ast.unparse(call.func.value)
@@ -174,7 +171,8 @@ def _place(ask: Ask, found: BatchFound, steps: int, before: Already | None) -> _
     if before is not None:
         return _Place((before.times(cell, steps),))
     made = compiled_with(reader, ask.names, model)
-    plain = None if isinstance(made, str) or not serves_only(reader, made.node, call) else _write(cell, made, steps)
+    stays = not isinstance(made, str) and serves_only(reader, made.node, call) and not is_taken_back(ask, found)
+    plain = _write(cell, made, steps) if stays and not isinstance(made, str) else None
     if plain is not None:
         return plain
     at = reader.scopes.statement(call)
@@ -203,7 +201,7 @@ def _model_given(reader: Reader, receiver: ast.expr) -> tuple[ModelFacts | None,
     return (reader.facts.model(held.id) if one else None), held.id
 
 
-def _of_loop(ask: Ask, steps: int, before: Already | None) -> _Place:
+def _of_loop(ask: Ask, found: BatchFound, steps: int, before: Already | None) -> _Place:
     reader, names = Reader(ask.cell, ask.facts, failing_lines(ask)), ask.names
     if traced_before(reader):
         raise RefusedError("the training step may be a tf.function of an earlier cell, which keeps what it traced")
@@ -220,9 +218,11 @@ def _of_loop(ask: Ask, steps: int, before: Already | None) -> _Place:
         if isinstance(made, str):
             raise RefusedError(made)
         local = not isinstance(reader.scopes.home(loop.optimizer), ast.Module)
-        place = _write(reader.cell, made, steps)
+        back = is_taken_back(ask, found)
+        place = None if back else _write(reader.cell, made, steps)
         if place is None and local:
-            raise RefusedError(f"`{name}` is made in a function, with a learning-rate schedule")
+            why = "and the cell takes back what it accumulates" if back else "with a learning-rate schedule"
+            raise RefusedError(f"`{name}` is made in a function, {why}")
         place = place or _call(reader.cell, loop.top, name, steps, undo="")
     else:
         value = earlier_value(names, name)
@@ -237,6 +237,9 @@ def _write(cell: PythonCell, made: OptimizerMade, steps: int) -> _Place | None:
     if not made.plain_rate:
         return None
     if made.call is not None:
+        given = argument(made.call, ARGUMENT)
+        if given is not None:
+            return _Place((CellEdit(cell.start(given), cell.end(given), str(steps)),))
         return _Place((insert_argument(cell, made.call, f"{ARGUMENT}={steps}"),))
     if made.module is None:
         return None

@@ -141,10 +141,10 @@ def _nothing(context: Context, diagnosis: Diagnosis, needed: frozenset[str]) -> 
     earlier = next((part for part in diagnosis.breakdown if part.kind == "earlier"), None)
     built = [] if earlier is None else [name for name in earlier.names if _root(name) in needed]
     if earlier is not None and built and earlier.bytes >= SMALLEST:
-        return (
-            f"{' and '.join(f'`{name}`' for name in built[:2])}: what this cell uses was made of it, and keeps it in "
-            "memory, whether that is used or not"
-        )
+        few = [f"`{name}`" for name in built[:2]]
+        told = f"{', '.join(few)} and others" if len(built) > 2 else " and ".join(few)
+        it = "it" if len(built) == 1 else "them"
+        return f"{told}: earlier cells had {it} at hand where they made what this cell uses, which may hold {it} still"
     if earlier is not None and not earlier.names and earlier.bytes >= SMALLEST:
         held = size(earlier.bytes)
         if find_leftovers(context.recording, diagnosis.device).maybe_used:

@@ -182,13 +182,29 @@ def _why_not_anew(ask: Ask, name: str) -> str:
         return ""
     if any(known.name == name for known in ask.facts.functions):
         return ""
+    around = next((one for one in function.node.decorator_list if not _stages(one)), None)
+    if around is not None:
+        return f", which `@{ast.unparse(around)}` has changed: it is not defined anew here"
     args = function.node.args
-    kept = [d for d in (*args.defaults, *args.kw_defaults) if isinstance(d, (ast.List, ast.Dict, ast.Set, ast.Call))]
+    kept = [d for d in (*args.defaults, *args.kw_defaults) if d is not None and not _is_fixed(d)]
     if not kept:
         return ""
     return (
         f", whose default `{function.cell.text(kept[0])}` may hold something else by now: it is not defined anew here"
     )
+
+
+def _stages(decorator: ast.expr) -> bool:
+    """Tell whether a decorator is ``tf.function``, with which a function is defined anew."""
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return ast.unparse(called) in ("tf.function", "tensorflow.function")
+
+
+def _is_fixed(default: ast.expr) -> bool:
+    """Tell whether a default is what is written, however long ago it was made."""
+    number = default.operand if isinstance(default, ast.UnaryOp) else default
+    parts = number.elts if isinstance(number, ast.Tuple) else [number]
+    return all(isinstance(one, ast.Constant) for one in parts)
 
 
 def _patch(ask: Ask) -> str:
