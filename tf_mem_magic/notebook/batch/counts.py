@@ -41,7 +41,8 @@ def with_loop_counts(reader: Reader, loop: Loop, setting: Setting) -> Setting | 
         return counted
     if not isinstance(loop, ast.While) and not _is_split_again(reader, loop.iter, setting):
         counted += _taken(loop.iter)
-    for expr in (*counted, *_limits(reader, loop)):
+    limits = list(_limits(reader, loop))
+    for expr in (*counted, *limits, *_again(reader, loop, limits)):
         if follows(reader, expr, setting):
             continue
         setting = replace(setting, slots=tuple(dict.fromkeys((*setting.slots, *_grown(reader, expr, setting)))))
@@ -121,6 +122,15 @@ def _limits(reader: Reader, loop: Loop) -> Iterator[ast.expr]:
     for node in _own(loop.body) if counters else ():
         if isinstance(node, ast.If) and any(isinstance(inner, ast.Break) for inner in _own(node.body)):
             yield from _compared(node.test, counters)
+
+
+def _again(reader: Reader, loop: Loop, limits: list[ast.expr]) -> Iterator[ast.expr]:
+    """Yield the limits of a loop where the same counter is compared with them outside of it, to end another loop."""
+    written = {reader.written(limit) for limit in limits}
+    inside = set(walk(loop)) if written else set()
+    for node in reader.nodes if written else ():
+        if isinstance(node, ast.Compare) and node not in inside:
+            yield from (one for one in _compared(node, counters_of(loop)) if reader.written(one) in written)
 
 
 def counters_of(loop: Loop) -> set[str]:

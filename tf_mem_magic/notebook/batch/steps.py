@@ -129,7 +129,7 @@ def find_steps(
             if value is None and isinstance(expr, (ast.Attribute, ast.Subscript)):
                 value = reader.scalar(reader.cell.text(expr))
             whole = int(value) if value is not None and value == int(value) else None
-            stays = whole is None and _stays(reader, expr, changed)
+            stays = whole is None and surely_stays(reader, expr, changed)
             found.append(Steps(name, expr, whole, stays=stays, endless=not _ends(reader, data)))
     return tuple(found)
 
@@ -247,7 +247,7 @@ _OF_SAMPLES = frozenset({"n", "samples", "shape", "num_examples", "filenames", "
 """What data tell of their samples, whatever their batches."""
 
 
-def _stays(reader: Reader, expr: ast.expr, changed: frozenset[str]) -> bool:
+def surely_stays(reader: Reader, expr: ast.expr, changed: frozenset[str]) -> bool:
     """Tell whether ``expr`` surely has the same value after the edit, which sets the names ``changed``.
 
     It is made of numbers, of names that earlier cells set, and of arithmetic of these; what belongs to an object that
@@ -266,20 +266,20 @@ def _is_staying(reader: Reader, expr: ast.expr, changed: frozenset[str]) -> bool
             return True
         chosen = reader.reaching(expr)
         sure = chosen is not None and chosen.kind == "assign" and chosen.value is not None
-        return sure and _stays(reader, chosen.value, changed)  # type: ignore[union-attr, arg-type]
+        return sure and surely_stays(reader, chosen.value, changed)  # type: ignore[union-attr, arg-type]
     if isinstance(expr, ast.Attribute) and expr.attr in _OF_SAMPLES and isinstance(expr.value, ast.Name):
         return True
     if isinstance(expr, (ast.Attribute, ast.Subscript)):
         index = expr.slice if isinstance(expr, ast.Subscript) else None
-        return (index is None or isinstance(index, ast.Constant)) and _stays(reader, expr.value, changed)
+        return (index is None or isinstance(index, ast.Constant)) and surely_stays(reader, expr.value, changed)
     if isinstance(expr, ast.BinOp):
-        return _stays(reader, expr.left, changed) and _stays(reader, expr.right, changed)
+        return surely_stays(reader, expr.left, changed) and surely_stays(reader, expr.right, changed)
     if isinstance(expr, ast.Call) and called_name(expr) == "len" and len(expr.args) == 1 and _is_split(reader, expr):
         return True
     if isinstance(expr, ast.Call) and called_name(expr) in _ARITHMETIC and not expr.keywords:
         owner = expr.func.value if isinstance(expr.func, ast.Attribute) else None
         plain = owner is None or (isinstance(owner, ast.Name) and owner.id in _MODULES)
-        return plain and all(_stays(reader, given, changed) for given in expr.args)
+        return plain and all(surely_stays(reader, given, changed) for given in expr.args)
     return False
 
 

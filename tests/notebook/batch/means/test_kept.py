@@ -92,7 +92,7 @@ def run(source, earlier, batches):
 
     names = {
         **{name: Data(name, batch) for name, batch in batches.items()},
-        "tf": TF, "np": SimpleNamespace(ceil=math.ceil, mean=lambda v: sum(v) / len(v), divide=lambda a, b: a / b, sum=sum),
+        "tf": TF, "np": SimpleNamespace(zeros=lambda n: [0.0] * n, ceil=math.ceil, mean=lambda v: sum(v) / len(v), divide=lambda a, b: a / b, sum=sum),
         "math": math, "told": told, "tell": told.append, "measure": measure, "tqdm": iter, "paths": [0] * 6400,
         "x_val": [0] * 1280, "batch_size": batches["train"],
     }  # fmt: skip
@@ -218,7 +218,7 @@ UNSURE = [
     "total = 0.0\nfor x, y in val:\n    total += mean_loss(x, y) / lots\ntell(total)",
     "seen = 0\nfor x, y in val:\n    mean_loss(x, y)\n    seen += 1\ntell(seen)",
     "for i, (x, y) in enumerate(val):\n    mean_loss(x, y)\ntell(i)",
-    "total = 0.0\nfor x, y in val:\n    total += sum_loss(x, y)\nseen = 20 * batch_size\ntell(total / (lots * 64))",
+    "total = 0.0\nfor x, y in val:\n    total += measure(x)\nseen = 20 * batch_size\ntell(total / (lots * 64))",
 ]
 
 
@@ -398,7 +398,7 @@ def test_data_whose_batches_are_counted_for_something_else_keep_them_in_validati
     after, _ = changed(source)
     assert ("in val:" in after) is stays
     _, notes = changed(source.replace("val", "train").replace("mean_loss", "step"))
-    told = [note for note in notes if note.endswith("still counts the batches as they were, and there are more now.")]
+    told = [note for note in notes if note.endswith(" stays as it was, and there are more now.")]
     assert bool(told) is stays
 
 
@@ -448,3 +448,75 @@ def test_sums_that_are_set_together_are_sums(adds):
 def test_as_many_batches_as_a_loop_takes_are_counted_by_the_same_name(made, loop):
     after, _ = same(f"total = 0.0\n{loop}\ntell(total / n)", made, scalars=(ScalarFact("n", 50),), batch=32)
     assert after.endswith("tell(total / (2 * n))")
+
+
+@pytest.mark.parametrize(
+    ("cell", "edited"),
+    [
+        (
+            "losses = np.zeros(len(train))\nfor i, (x, y) in enumerate(train):\n    losses[i] = step(x, y)\ntell(sum(losses) / len(losses))",
+            "np.zeros(2 * len(train))",
+        ),
+        (
+            "n = len(train)\nlosses = np.zeros(n + 1)\nfor i, (x, y) in enumerate(train):\n    losses[i] = step(x, y)\ntell(losses[3])",
+            "np.zeros((2 * n) + 1)",
+        ),
+        (
+            "losses = []\nfor e in range(2):\n    for x, y in train:\n        losses.append(step(x, y))\n    tell(np.mean(losses[-len(train):]))",
+            "losses[-(2 * len(train)):]",
+        ),
+    ],
+)
+def test_what_is_as_long_as_there_are_batches_grows_too(cell, edited):
+    after, notes = same(cell)
+    assert edited in after
+    assert any(note.startswith("What is as long as there are batches in ") for note in notes)
+
+
+@pytest.mark.parametrize("limit", ["n", "200", "n // 2"])
+def test_a_counter_that_ends_both_loops_ends_them_after_as_many_samples(limit):
+    source = (
+        f"seen, steps = 0, 0\nfor e in range(9):\n    for x, y in train:\n        step(x, y)\n        seen += len(x)\n"
+        f"        steps += 1\n        if steps >= {limit}:\n            break\n    if steps >= {limit}:\n        break\ntell(seen)"
+    )
+    same(source, "n = 250", scalars=(ScalarFact("n", 250),))
+
+
+@pytest.mark.parametrize("adds", ["total += step(x, y)", "total = total + step(x, y)", "total.append(step(x, y))"])
+def test_a_mean_over_the_last_few_batches_needs_no_word(adds):
+    begin = "[]" if "append" in adds else "0.0"
+    told = "sum(total) / 50" if "append" in adds else "total / 50"
+    source = (
+        f"total = {begin}\nfor i, (x, y) in enumerate(train):\n    {adds}\n    if i % 50 == 49:\n        tell({told})\n"
+        f"        total = {begin}"
+    )
+    after, notes = changed(source)
+    assert after == source.replace("(train)", "(train.rebatch(32))")
+    assert notes == ()
+
+
+@pytest.mark.parametrize(
+    "made", ["keras.losses.MeanSquaredError()", "keras.losses.Huber(delta=2.0)", "tf.keras.losses.MeanSquaredError()"]
+)
+@pytest.mark.parametrize("count", ["len(paths)", "n"])
+def test_a_mean_by_the_number_of_samples_is_what_it_was(made, count):
+    cell = read_cell(f"total = 0.0\nfor x, y in train:\n    total += step(x, y)\ntell(total / {count})")
+    assert isinstance(cell, PythonCell)
+    earlier = (
+        "import keras\nimport tensorflow as tf",
+        "n = len(paths)",
+        f"mse = {made}",
+        "def step(x, y):\n    loss = mse(y, model(x))\n    return loss",
+    )
+    facts = Facts(datasets=(DatasetFacts("train", batch=64, cardinality=100),), earlier_cells=earlier)
+    found = find_batch(cell, facts, frozenset({3}))
+    assert isinstance(found, BatchFound), found
+    assert set_batch(found, 32)[0].endswith(f"tell(total / (2 * {count}))")
+    summed = (
+        *facts.earlier_cells[:2],
+        f"mse = {made[:-1]}{', ' if 'delta' in made else ''}reduction='sum')",
+        earlier[3],
+    )
+    found = find_batch(cell, Facts(datasets=facts.datasets, earlier_cells=summed), frozenset({3}))
+    assert isinstance(found, BatchFound), found
+    assert set_batch(found, 32)[0].endswith(f"tell(total / {count})")

@@ -10,9 +10,11 @@ from tf_mem_magic.notebook.batch.counts import Loop, data_beside_a_range, gone_t
 from tf_mem_magic.notebook.batch.datasets import COUNTS, chain_of, trace
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.batch.means.growth import growth
-from tf_mem_magic.notebook.batch.means.powers import Data, Growth
+from tf_mem_magic.notebook.batch.means.lengths import counted_elsewhere, is_a_size
+from tf_mem_magic.notebook.batch.means.powers import Data
 from tf_mem_magic.notebook.batch.means.summands import power_of
 from tf_mem_magic.notebook.batch.means.sums import Read, Summed, reads_of, summed_in
+from tf_mem_magic.notebook.batch.steps import surely_stays
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot
 from tf_mem_magic.notebook.text.cell import walk
 from tf_mem_magic.notebook.uses import called_name
@@ -35,7 +37,9 @@ class Means:
     unread : bool
         A sum that grows is read nowhere in the cell: a later one may.
     counting : tuple of ast.expr
-        Where else the cell reads how many batches there were.
+        Where else the cell reads how many batches there were, and goes on with that.
+    sized : tuple of ast.expr
+        Where it made something as long as that; among ``slots``.
     """
 
     slots: tuple[Slot, ...] = ()
@@ -43,6 +47,7 @@ class Means:
     odd: tuple[ast.expr | ast.stmt, ...] = ()
     unread: bool = False
     counting: tuple[ast.expr, ...] = ()
+    sized: tuple[ast.expr, ...] = ()
 
 
 def means_of(reader: Reader, loop: Loop, own: Setting, slots_too: tuple[Slot, ...], names_too: frozenset[str]) -> Means:
@@ -56,59 +61,34 @@ def means_of(reader: Reader, loop: Loop, own: Setting, slots_too: tuple[Slot, ..
     unclear: list[ast.expr | ast.stmt] = []
     odd: list[ast.expr | ast.stmt] = []
     unread = False
+    handled: set[ast.AST] = set()
     for one in sums:
         each = _divided_in_turns(data, one)
         if each is not None:
             slots += each
+            handled |= {n for part in one.parts for n in walk(part)}
             continue
         reads = reads_of(reader, loop, one)
         unread = unread or not (reads or one.is_list or _power(data, one) == 0)
+        handled |= {n for read in reads if read.by is not None for n in walk(read.by)}
         for read in reads:
             found = _kept(data, one, read)
             if found is None:
                 (odd if one.is_list and read.by is None else unclear).append(read.node)
             else:
                 slots += found
+    counting = list(counted_elsewhere(data, handled))
+    sized = {node: _slot(data, node) for node in counting if is_a_size(data, node)}
+    slots += [slot for slot in sized.values() if slot is not None]
+    counting = [node for node in counting if sized.get(node) is None]
     return Means(
         tuple(dict.fromkeys(slots)),
         tuple(dict.fromkeys(unclear)),
         tuple(dict.fromkeys(odd)),
         unread,
-        tuple(_counted_elsewhere(data, slots)),
+        tuple(counting),
+        tuple(node for node, slot in sized.items() if slot is not None),
     )
-
-
-_SHOWS = ("tqdm", "trange", "Progbar", "ProgressBar", "progress_bar")
-
-
-def _counted_elsewhere(data: Data, slots: list[Slot]) -> Iterator[ast.expr]:
-    """Yield where the cell reads how many batches there were and uses it as it is, beside what shows a progress."""
-    reader, scopes = data.reader, data.reader.scopes
-    edited = [(slot.start, slot.end) for slot in (*slots, *data.setting.slots)]
-    counts: dict[str, bool] = {}
-    for node in reader.nodes:
-        is_length = isinstance(node, ast.Call) and called_name(node) in ("len", "cardinality")
-        is_name = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-        if not isinstance(node, (ast.Call, ast.Name)) or not (is_length or is_name):
-            continue
-        statement = scopes.statement(node)
-        kept = isinstance(statement, ast.Assign) and growth(data, statement.value) is not None
-        start, end = reader.cell.start(node), reader.cell.end(node)
-        if kept or any(first <= start and end <= last for first, last in edited) or _is_shown(data, node):
-            continue
-        written = reader.written(node)
-        if written not in counts:
-            counts[written] = growth(data, node) == Growth(1, 0)
-        if counts[written]:
-            yield node
-
-
-def _is_shown(data: Data, node: ast.expr) -> bool:
-    """Tell whether a number is that of a progress bar, or the one by which the loop takes its batches."""
-    if data.reader.written(node) in data.taken and data.loop in set(data.reader.scopes.up(node)):
-        return True
-    calls = (up for up in data.reader.scopes.up(node) if isinstance(up, ast.Call))
-    return any(called_name(call) in _SHOWS for call in calls)
 
 
 def _count(reader: Reader, loop: Loop, setting: Setting) -> int | None:
@@ -159,7 +139,8 @@ def _kept(data: Data, summed: Summed, read: Read) -> list[Slot] | None:
         return [] if power == 0 and not summed.is_list else None
     grows = growth(data, read.by)
     if grows is None:
-        return None
+        still = power == 0 and surely_stays(data.reader, read.by, data.setting.names)
+        return [] if still else None
     # Whoever divides by a number of batches has added up means, and by one of samples, sums.
     wanted = power if power is not None else grows.right if grows.right in (0, 1) else None
     needs = None if wanted is None else wanted - grows.real
@@ -183,7 +164,7 @@ def _slot(data: Data, by: ast.expr) -> Slot | None:
         return None
     around = (
         ("(", ")")
-        if isinstance(reader.scopes.parents[by], ast.BinOp) and not isinstance(by, ast.Constant)
+        if isinstance(reader.scopes.parents[by], (ast.BinOp, ast.UnaryOp)) and not isinstance(by, ast.Constant)
         else ("", "")
     )
     return Slot(data.setting.value, start, end, *around, counts=reader.cell.text(by))
@@ -219,16 +200,19 @@ def with_means(reader: Reader, found: BatchFound) -> BatchFound:
 
 
 def _told(reader: Reader, means: Means) -> Iterator[str]:
-    if means.slots:
-        places = {reader.cell.source.count("\n", 0, slot.start) + 1 - reader.cell.skipped for slot in means.slots}
-        yield f"What divides a sum over batches in {reader.cell.told(*places)} grows with their number: the mean stays."
+    tell, lengths = reader.cell.told, {reader.cell.start(node) for node in means.sized}
+    means_at = [slot for slot in means.slots if slot.start not in lengths]
+    if means_at:
+        places = {reader.cell.source.count("\n", 0, slot.start) + 1 - reader.cell.skipped for slot in means_at}
+        yield f"What divides a sum over batches in {tell(*places)} grows with their number: the mean stays."
+    if means.sized:
+        yield f"What is as long as there are batches in {tell(*means.sized)} grows with their number."
     if means.unclear:
-        where = reader.cell.told(*means.unclear)
+        where = tell(*means.unclear)
         yield f"{where[:1].upper()}{where[1:]} may count batches, of which there are more now: look at what it tells."
     others = [one for one in means.counting if one not in _within(means.unclear)]
     if others:
-        where = reader.cell.told(*others)
-        yield f"{where[:1].upper()}{where[1:]} still counts the batches as they were, and there are more now."
+        yield f"The number of batches in {tell(*others)} stays as it was, and there are more now."
 
 
 def _within(nodes: tuple[ast.expr | ast.stmt, ...]) -> set[ast.AST]:

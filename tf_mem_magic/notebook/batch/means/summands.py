@@ -6,6 +6,7 @@ import ast
 
 from tf_mem_magic.notebook.batch.means.growth import batch_length, growth
 from tf_mem_magic.notebook.batch.means.powers import Data
+from tf_mem_magic.notebook.follow.behind import made_by
 from tf_mem_magic.notebook.scopes import Scopes
 from tf_mem_magic.notebook.uses import called_name
 
@@ -27,8 +28,9 @@ def _power(data: Data, expr: ast.expr, scopes: Scopes, depth: int) -> int | None
     if depth > _DEEPEST:
         return None
     here = scopes is data.reader.scopes
-    if here and batch_length(data, expr) is not None:
-        return 0
+    size = (batch_length(data, expr) or growth(data, expr)) if here and not isinstance(expr, ast.Constant) else None
+    if size is not None and size.right == -1:
+        return 1 + size.real
     if isinstance(expr, ast.Name):
         value = _value(scopes, expr)
         return None if value is None else _power(data, value, scopes, depth + 1)
@@ -85,6 +87,8 @@ def _of_call(data: Data, call: ast.Call, scopes: Scopes, depth: int) -> int | No
     if name in _THROUGH and given is not None and (method or call.args):
         return _power(data, given, scopes, depth + 1)
     if isinstance(call.func, ast.Name):
+        if _is_keras_mean(data, call.func.id):
+            return 1
         function = data.reader.notebook.function(name)
         node = None if function is None else function.node
         if function is not None and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -93,3 +97,14 @@ def _of_call(data: Data, call: ast.Call, scopes: Scopes, depth: int) -> int | No
             powers = {None if one is None else _power(data, one, own, depth + 1) for one in returns}
             return powers.pop() if len(powers) == 1 else None
     return None
+
+
+def _is_keras_mean(data: Data, name: str) -> bool:
+    """Tell whether a name holds a loss of Keras that takes the mean over the batch, as all do unless they are told."""
+    made = [piece.statement for piece in made_by(data.reader, name) if name in piece.binds]
+    value = made[0].value if made and isinstance(made[0], ast.Assign) else None
+    if not isinstance(value, ast.Call):
+        return False
+    origin = data.reader.notebook.origin(value.func)
+    is_class = origin.startswith("keras.losses.") and origin[len("keras.losses.") :][:1].isupper()
+    return is_class and not any(k.arg in ("reduction", None) for k in value.keywords)

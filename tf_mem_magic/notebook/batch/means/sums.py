@@ -67,7 +67,7 @@ def summed_in(reader: Reader, loop: Loop) -> list[Summed]:
     found: dict[tuple[str, bool], list[tuple[ast.stmt, ast.expr]]] = {}
     for statement in _inside(loop.body):
         for key, part, is_list in _added(reader, statement):
-            if not (isinstance(part, ast.Constant) and not is_list) and not _begins_anew(reader, loop, key, statement):
+            if not (isinstance(part, ast.Constant) and not is_list) and not _begins_anew(reader, loop, key):
                 found.setdefault((key, is_list), []).append((statement, part))
     return [
         Summed(key, tuple(part for _, part in added), tuple(statement for statement, _ in added), is_list)
@@ -131,11 +131,9 @@ def _more_of_itself(reader: Reader, target: ast.expr, value: ast.expr) -> ast.ex
     return others[0] if len(sides) - len(others) == 1 else None
 
 
-def _begins_anew(reader: Reader, loop: Loop, key: str, adding: ast.stmt) -> bool:
-    """Tell whether each turn of a loop begins a sum anew: ``loss = …`` and then ``loss += penalty``."""
-    return any(
-        loop in set(reader.scopes.up(one)) and reader.scopes.surely_before(one, adding) for one in _resets(reader, key)
-    )
+def _begins_anew(reader: Reader, loop: Loop, key: str) -> bool:
+    """Tell whether turns of a loop begin a sum anew: ``loss = …; loss += penalty``, or after each 50 batches."""
+    return any(loop in set(reader.scopes.up(one)) for one in _resets(reader, key))
 
 
 def _resets(reader: Reader, key: str) -> Iterator[ast.stmt]:
