@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from tf_mem_magic.notebook.batch.counts import counters_of
+from tf_mem_magic.notebook.batch.counts import Loop, counters_of
 from tf_mem_magic.notebook.batch.datasets import trace
 from tf_mem_magic.notebook.batch.means.earlier_numbers import of_earlier
 from tf_mem_magic.notebook.batch.means.powers import (
@@ -20,6 +20,7 @@ from tf_mem_magic.notebook.batch.means.powers import (
 from tf_mem_magic.notebook.batch.steps import follows
 from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
+from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.uses import called_name, is_batch_name
 
 _DEEPEST = 12
@@ -74,7 +75,7 @@ def _is_changed(reader: Reader, name: ast.Name) -> bool:
 
 def _counter(data: Data, name: ast.Name) -> Growth | None:
     """Tell it of what counts the turns of the loop, or adds up what each of them has of samples."""
-    if name.id in counters_of(data.loop):
+    if name.id in data.reader.cell.once(_counts)[data.loop]:
         return Growth(1, 1)
     scope = data.reader.scopes.home(name)
     added = [
@@ -120,16 +121,26 @@ def batch_length(data: Data, expr: ast.expr) -> Growth | None:
 
 def _drawn_in(data: Data) -> set[str]:
     """Name what holds the batch of a turn, or something that is computed of it there."""
+    return data.reader.cell.once(_drawn)[data.loop]
+
+
+def _drawn(cell: PythonCell) -> dict[ast.AST, set[str]]:
+    return {node: _drawn_by(node) for node in cell.nodes if isinstance(node, (ast.For, ast.AsyncFor, ast.While))}
+
+
+def _drawn_by(loop: Loop) -> set[str]:
     found = set[str]()
-    if not isinstance(data.loop, ast.While):
-        found |= {n.id for n in ast.walk(data.loop.target) if isinstance(n, ast.Name)} - counters_of(data.loop)
-    for statement in data.loop.body:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Assign) and any(
-                isinstance(n, ast.Name) and n.id in found for n in ast.walk(node.value)
-            ):
-                found |= {n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+    if not isinstance(loop, ast.While):
+        found |= {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)} - counters_of(loop)
+    for node in (n for statement in loop.body for n in ast.walk(statement) if isinstance(n, ast.Assign)):
+        if any(isinstance(n, ast.Name) and n.id in found for n in ast.walk(node.value)):
+            found |= {n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)}
     return found
+
+
+def _counts(cell: PythonCell) -> dict[ast.AST, set[str]]:
+    loops = (node for node in cell.nodes if isinstance(node, (ast.For, ast.AsyncFor, ast.While)))
+    return {loop: counters_of(loop) for loop in loops}
 
 
 def _of_part(data: Data, expr: ast.Attribute | ast.Subscript) -> Growth | None:

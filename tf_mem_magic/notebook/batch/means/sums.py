@@ -10,6 +10,7 @@ from typing import Literal
 from tf_mem_magic.notebook.batch.counts import SCOPES, Loop
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.scopes import position
+from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.uses import called_name
 
 _HOLDERS = (ast.Name, ast.Attribute, ast.Subscript)
@@ -62,11 +63,18 @@ class Read:
 Kind = Literal["sum", "list"]
 
 
+def _written(node: ast.AST) -> str:
+    try:
+        return ast.unparse(node)
+    except RecursionError:
+        return f"an expression in line {getattr(node, 'lineno', 0)}"
+
+
 def summed_in(reader: Reader, loop: Loop) -> list[Summed]:
     """List what the turns of a loop add to, counters left out."""
     found: dict[tuple[str, bool], list[tuple[ast.stmt, ast.expr]]] = {}
     for statement in _inside(loop.body):
-        for key, part, is_list in _added(reader, statement):
+        for key, part, is_list in _added(statement):
             if not (isinstance(part, ast.Constant) and not is_list) and not _begins_anew(reader, loop, key):
                 found.setdefault((key, is_list), []).append((statement, part))
     return [
@@ -86,19 +94,19 @@ def _inside(body: list[ast.stmt]) -> Iterator[ast.stmt]:
             queue += ast.iter_child_nodes(node)
 
 
-def _added(reader: Reader, statement: ast.AST) -> Iterator[tuple[str, ast.expr, bool]]:
+def _added(statement: ast.AST) -> Iterator[tuple[str, ast.expr, bool]]:
     """Yield what a statement adds to, what it adds, and whether that is an entry of a list."""
     if isinstance(statement, ast.AugAssign) and isinstance(statement.op, (ast.Add, ast.Sub)):
-        yield reader.written(statement.target), statement.value, _is_list(statement.value)
+        yield _written(statement.target), statement.value, _is_list(statement.value)
     elif isinstance(statement, ast.Assign):
         for target, value in _pairs(statement):
-            part = _more_of_itself(reader, target, value)
+            part = _more_of_itself(target, value)
             if part is not None:
-                yield reader.written(target), part, isinstance(value, ast.Call) and called_name(value) == "append"
+                yield _written(target), part, isinstance(value, ast.Call) and called_name(value) == "append"
     elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
         call = statement.value
         if isinstance(call.func, ast.Attribute) and call.func.attr in _ADDING and call.args:
-            yield reader.written(call.func.value), call.args[0], call.func.attr != "assign_add"
+            yield _written(call.func.value), call.args[0], call.func.attr != "assign_add"
 
 
 def _is_list(value: ast.expr) -> bool:
@@ -118,7 +126,7 @@ def _pairs(statement: ast.Assign) -> Iterator[tuple[ast.expr, ast.expr]]:
             yield target, value
 
 
-def _more_of_itself(reader: Reader, target: ast.expr, value: ast.expr) -> ast.expr | None:
+def _more_of_itself(target: ast.expr, value: ast.expr) -> ast.expr | None:
     """Give what is added where a value is set to itself and something more."""
     sides: list[ast.expr] = []
     if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add):
@@ -127,7 +135,7 @@ def _more_of_itself(reader: Reader, target: ast.expr, value: ast.expr) -> ast.ex
         sides = value.args
     elif isinstance(value, ast.Call) and called_name(value) == "append" and len(value.args) == 2:
         sides = value.args  # ``losses = np.append(losses, loss)``
-    others = [side for side in sides if reader.written(side) != reader.written(target)]
+    others = [side for side in sides if _written(side) != _written(target)]
     return others[0] if len(sides) - len(others) == 1 else None
 
 
@@ -136,32 +144,54 @@ def _begins_anew(reader: Reader, loop: Loop, key: str) -> bool:
     return any(loop in set(reader.scopes.up(one)) for one in _resets(reader, key))
 
 
-def _resets(reader: Reader, key: str) -> Iterator[ast.stmt]:
-    """Yield the statements that give a sum another value than itself and something more."""
-    for node in reader.nodes:
+def _resets(reader: Reader, key: str) -> list[ast.stmt]:
+    """List the statements that give a sum another value than itself and something more."""
+    known = reader.cell.once(_places).resets
+    return [one for name in _holders_of(key) for one, added in known.get(name, ()) if key not in added]
+
+
+def _holders_of(key: str) -> Iterator[str]:
+    """Yield a sum as it is written, and what holds it: ``logs['train']['loss']``, ``logs['train']``, ``logs``."""
+    yield key
+    for at, sign in enumerate(key):
+        if sign in ".[" and at:
+            yield key[:at]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where a cell sets, divides and reads what it adds up, by how that is written."""
+
+    resets: dict[str, list[tuple[ast.stmt, frozenset[str]]]]
+    divided: dict[str, list[ast.AugAssign]]
+    loads: dict[str, list[ast.expr]]
+
+
+def _places(cell: PythonCell) -> _Places:
+    found = _Places({}, {}, {})
+    for node in cell.nodes:
         if isinstance(node, ast.Assign):
-            added = {one for one, _, _ in _added(reader, node)}
-            again = any(_writes(reader, target, key) for target in node.targets) and key not in added
-        elif isinstance(node, ast.AnnAssign):
-            again = node.value is not None and reader.written(node.target) == key
-        else:
-            again = _divides_in_place(reader, node, key) or _assigns(reader, node, key)
-        if again and isinstance(node, ast.stmt):
-            yield node
+            added = frozenset(key for key, _, _ in _added(node))
+            for target in node.targets:
+                for one in target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]:
+                    found.resets.setdefault(_written(one), []).append((node, added))
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            found.resets.setdefault(_written(node.target), []).append((node, frozenset()))
+        elif isinstance(node, ast.AugAssign) and isinstance(node.op, (ast.Div, ast.FloorDiv)):
+            found.resets.setdefault(_written(node.target), []).append((node, frozenset()))
+            found.divided.setdefault(_written(node.target), []).append(node)
+        elif isinstance(node, ast.Expr) and _sets(node):
+            found.resets.setdefault(_sets(node), []).append((node, frozenset()))
+        elif isinstance(node, _HOLDERS) and isinstance(node.ctx, ast.Load):
+            found.loads.setdefault(_written(node), []).append(node)
+    return found
 
 
-def _assigns(reader: Reader, node: ast.AST, key: str) -> bool:
-    """Tell whether a statement gives a variable of TensorFlow another value: ``total.assign(0.0)``."""
-    call = node.value if isinstance(node, ast.Expr) else None
+def _sets(statement: ast.Expr) -> str:
+    """Name the variable of TensorFlow that a statement gives another value: ``total.assign(0.0)``; empty: none."""
+    call = statement.value
     sets = isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in _SETS
-    return sets and reader.written(call.func.value) == key  # type: ignore[union-attr]
-
-
-def _writes(reader: Reader, target: ast.expr, key: str) -> bool:
-    if isinstance(target, (ast.Tuple, ast.List)):
-        return any(_writes(reader, one, key) for one in target.elts)
-    written = reader.written(target)
-    return written == key or key.startswith((f"{written}[", f"{written}."))
+    return _written(call.func.value) if sets else ""  # type: ignore[attr-defined]
 
 
 def reads_of(reader: Reader, loop: Loop, summed: Summed) -> list[Read]:
@@ -179,19 +209,12 @@ def reads_of(reader: Reader, loop: Loop, summed: Summed) -> list[Read]:
 
 def _holding(reader: Reader, key: str) -> Iterator[ast.AST]:
     """Yield what reads a sum by its name, or divides it in place."""
-    root = key.split("[")[0].split(".")[0]
-    for node in reader.nodes:
-        if _divides_in_place(reader, node, key):
-            yield node
-        elif isinstance(node, _HOLDERS) and isinstance(node.ctx, ast.Load):
-            around = isinstance(node, ast.Name) and node.id == root and _is_all_of_it(reader, node, key)
-            if around or reader.written(node) == key:
-                yield node
-
-
-def _divides_in_place(reader: Reader, node: ast.AST, key: str) -> bool:
-    divides = isinstance(node, ast.AugAssign) and isinstance(node.op, (ast.Div, ast.FloorDiv))
-    return divides and isinstance(node, ast.AugAssign) and reader.written(node.target) == key
+    known, root = reader.cell.once(_places), key.split("[")[0].split(".")[0]
+    yield from known.divided.get(key, ())
+    yield from known.loads.get(key, ())
+    if root != key:
+        names = (node for node in known.loads.get(root, ()) if isinstance(node, ast.Name))
+        yield from (node for node in names if _is_all_of_it(reader, node, key))
 
 
 def _is_all_of_it(reader: Reader, name: ast.Name, key: str) -> bool:
@@ -285,13 +308,8 @@ def _by_name(reader: Reader, statement: ast.Assign, node: ast.expr, kind: Kind, 
         return [Read(node)]
     loads = reader.scopes.loads.get((reader.scopes.home(target), target.id), [])
     ours = [load for load in loads if position(load) > position(statement)]
-    divided = [
-        Read(n, n.value)
-        for n in reader.nodes
-        if isinstance(n, ast.AugAssign)
-        and _divides_in_place(reader, n, target.id)
-        and position(n) > position(statement)
-    ]
+    known = reader.cell.once(_places).divided.get(target.id, ())
+    divided = [Read(n, n.value) for n in known if position(n) > position(statement)]
     if divided:
         return divided
     if not ours:
