@@ -46,9 +46,25 @@ def with_loop_counts(reader: Reader, loop: Loop, setting: Setting) -> Setting | 
         if follows(reader, expr, setting):
             continue
         setting = replace(setting, slots=tuple(dict.fromkeys((*setting.slots, *_grown(reader, expr, setting)))))
+    added = tuple(reader.slot(one, setting.value) for one in _sizes_added(loop, setting.value))
+    setting = replace(setting, slots=tuple(dict.fromkeys((*setting.slots, *added))))
     if isinstance(loop, ast.While) and _counts_steps(reader, loop, setting):
         return with_steps(reader, setting, loop)
     return setting
+
+
+def _sizes_added(loop: Loop, size: int) -> Iterator[ast.expr]:
+    """Yield where each turn adds the batch size to what counts samples, as a number: ``seen += 64``."""
+    for node in _own(loop.body):
+        added: list[ast.expr] = []
+        if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add):
+            added = [node.value]
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp) and isinstance(node.value.op, ast.Add):
+            sides = [node.value.left, node.value.right]
+            same = [ast.dump(side).replace("Load()", "") for side in sides]
+            own = ast.dump(node.targets[0]).replace("Store()", "")
+            added = [side for side, text in zip(sides, same) if text != own] if own in same else []
+        yield from (one for one in added if isinstance(one, ast.Constant) and one.value == size and size > 1)
 
 
 def taken_by(reader: Reader, loop: Loop) -> list[ast.expr]:
@@ -258,37 +274,6 @@ def _in_chain(reader: Reader, slot: Slot, call: ast.Call, setting: Setting) -> t
         start, end = reader.cell.start(given[0]), reader.cell.end(given[0])
         found.append(Slot(slot.value, start, end, counts=reader.cell.text(given[0])))
     return tuple(found)
-
-
-def lost_length(reader: Reader, slots: tuple[Slot, ...]) -> ast.Call | None:
-    """Find where the cell asks for the length of data that TensorFlow would no longer know: ``len`` would raise."""
-    lost = {slot for slot in slots if slot.uncounted}
-    for call in reader.calls_of("len") if lost else ():
-        traced = trace(reader, call.args[0]) if len(call.args) == 1 else None
-        if isinstance(traced, Setting) and lost & set(traced.slots):
-            return call
-    return None
-
-
-def split_in_the_loop(reader: Reader, loop: Loop, setting: Setting) -> Setting:
-    """Split data where a loop goes through them, rather than where they are made, if the cell asks for their length.
-
-    Only where nothing else of the cell takes these data.
-    """
-    source = None if isinstance(loop, ast.While) else gone_through(loop.iter)
-    if not isinstance(source, ast.Name) or len(setting.slots) != 1 or lost_length(reader, setting.slots) is None:
-        return setting
-    parents = reader.scopes.parents
-    for load in reader.scopes.loads.get((reader.scopes.home(source), source.id), []):
-        asks = isinstance(parents[load], ast.Call) and called_name(parents[load]) == "len"  # type: ignore[arg-type]
-        if load is not source and not asks:
-            return setting
-    function = reader.scopes.home(source)
-    if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)) and len(reader.calls_of(function.name)) != 1:
-        return setting
-    at = reader.cell.end(source)
-    slot = Slot(setting.value, at, at, ".rebatch(", ")", dataset=setting.slots[0].dataset, uncounted=True)
-    return replace(setting, slots=(slot,))
 
 
 def counts_beside(reader: Reader, setting: Setting) -> tuple[Slot, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from tf_mem_magic.notebook.follow.behind import Piece, behind, model_names, pieces
+from tf_mem_magic.notebook.follow.behind import Piece, behind, failing_names, model_names, pieces
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.uses import SHAPES, called_name
 
@@ -95,3 +95,28 @@ def shape_with(reader: Reader, batch: int) -> ast.Call | None:
             if numbers[:1] == [batch] and numbers.count(batch) == 1:
                 return node
     return None
+
+
+_SUMS = ("reduce_sum", "sum", "add_n")
+
+
+def mean_with(reader: Reader, batch: int) -> str:
+    """Say where a loss is a sum over the batch that is divided by its size as a number; empty where none is.
+
+    ``tf.reduce_sum(losses) / 64`` or ``* (1. / 64)``: of smaller batches it would be a part of a mean.
+    """
+    pieces_of = [piece for piece in behind(reader, failing_names(reader)) if piece.cell is not reader.cell]
+    functions = [(p.statement, False) for p in pieces_of if isinstance(p.statement, (ast.FunctionDef, ast.ClassDef))]
+    for root, here in [(reader.cell.tree, True), *functions]:
+        for node in ast.walk(root):
+            if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Div) or not _is_number(node.right, batch):
+                continue
+            left = node.left
+            summed = isinstance(left, ast.Call) and called_name(left) in _SUMS
+            if summed or _is_number(left, 1):
+                return reader.cell.told(node) if here else "an earlier cell"
+    return ""
+
+
+def _is_number(expr: ast.expr, number: int) -> bool:
+    return isinstance(expr, ast.Constant) and type(expr.value) in (int, float) and expr.value == number

@@ -9,15 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.notebook.batch.consumers import only_infers
-from tf_mem_magic.notebook.batch.counts import (
-    data_beside_a_range,
-    gone_through,
-    split_in_the_loop,
-    with_loop_counts,
-    with_steps,
-)
+from tf_mem_magic.notebook.batch.counts import data_beside_a_range, gone_through, with_loop_counts, with_steps
 from tf_mem_magic.notebook.batch.datasets import trace
 from tf_mem_magic.notebook.batch.generators import draws_a_batch
+from tf_mem_magic.notebook.batch.means.lost import split_in_the_loop
 from tf_mem_magic.notebook.batch.named import of_names
 from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.batch.steps import follows

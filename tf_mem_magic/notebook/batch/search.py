@@ -14,11 +14,12 @@ from tf_mem_magic.notebook.batch.counting_on import (
     unknown_in_validation,
     with_all_that_count_on_it,
 )
-from tf_mem_magic.notebook.batch.counts import counts_beside, lost_length, steps_beside, with_counts
-from tf_mem_magic.notebook.batch.fixed import fixed_model, micro_batches, shape_with
+from tf_mem_magic.notebook.batch.counts import counts_beside, steps_beside, with_counts
+from tf_mem_magic.notebook.batch.fixed import fixed_model, mean_with, micro_batches, shape_with
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.batch.keras_call import is_another, setting_of_an_earlier_dict, setting_of_data
 from tf_mem_magic.notebook.batch.means.kept import with_means
+from tf_mem_magic.notebook.batch.means.lost import lost_length
 from tf_mem_magic.notebook.batch.methods import behind_a_method
 from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.batch.steps import Steps, argument, find_divisors, find_steps, first_argument
@@ -138,6 +139,9 @@ def _checked(reader: Reader, found: BatchFound) -> BatchFound | Unknown:
         return Unknown(
             f"{reader.cell.told(shape)} has a shape that begins with {found.value} too, and may count on the batch"
         )
+    divides = "" if found.infers or found.call is not None else mean_with(reader, found.value)
+    if divides:
+        return Unknown(f"{divides} divides by {found.value} too, which may be the batch size, and would stay")
     lost = lost_length(reader, (*found.slots, *found.validation))
     if lost is not None:
         return Unknown(

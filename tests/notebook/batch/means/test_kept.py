@@ -520,3 +520,59 @@ def test_a_mean_by_the_number_of_samples_is_what_it_was(made, count):
     found = find_batch(cell, Facts(datasets=facts.datasets, earlier_cells=summed), frozenset({3}))
     assert isinstance(found, BatchFound), found
     assert set_batch(found, 32)[0].endswith(f"tell(total / {count})")
+
+
+@pytest.mark.parametrize("limit", ["3200", "len(paths) // 2"])
+@pytest.mark.parametrize("adds", ["seen += 64", "seen = seen + 64", "seen = 64 + seen"])
+def test_samples_that_are_counted_by_the_size_as_a_number_are_counted_by_the_new_one(limit, adds):
+    after, _ = same(
+        f"seen = 0\nfor x, y in train:\n    step(x, y)\n    {adds}\n    if seen >= {limit}:\n        break\ntell(seen)"
+    )
+    assert adds.replace("64", "32") in after
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "for x, y in train.take(50):\n    total += step(x, y)",
+        "for i, (x, y) in enumerate(train):\n    if i == 50:\n        break\n    total += step(x, y)",
+        "for i, (x, y) in zip(range(50), train):\n    total += step(x, y)",
+    ],
+)
+def test_the_number_of_batches_that_a_loop_takes_is_known_where_it_is_written_out(loop):
+    after, _ = same(f"total = 0.0\n{loop}\ntell(total / 50)")
+    assert after.endswith("tell(total / 100)")
+
+
+@pytest.mark.parametrize("told", ["total / bar.n", "total / bar.samples", "total / meter[0]"])
+def test_an_attribute_of_something_else_counts_no_samples(told):
+    source = (
+        f"bar = make_bar()\ntotal = 0.0\nfor x, y in train:\n    total += mean_loss(x, y)\n    step(x, y)\ntell({told})"
+    )
+    after, notes = changed(source)
+    assert after.endswith(f"tell({told})")
+    assert f"Line 6 {LOOK}" in notes
+
+
+@pytest.mark.parametrize("size", ["BATCH", "(BATCH * 1)"])
+def test_a_loop_that_stays_beside_a_count_that_follows_is_said(size):
+    source = (
+        f"BATCH = 64\ndata = tf.data.Dataset.from_tensor_slices(paths).batch(BATCH)\nn = len(x_val) // {size}\ntotal = 0.0\n"
+        "for x in data:\n    step(x, x)\nfor x, y in val:\n    out = mean_loss(x, y)\n    total += out\ntell([total / n, out])"
+    )
+    after, notes = changed(source)
+    assert "in val:" in after
+    assert "Line 10 counts smaller batches than its loop gets: look at what it tells." in notes
+
+
+@pytest.mark.parametrize("loss", ["tf.reduce_sum(per) / 64", "tf.reduce_sum(per) * (1. / 64)", "np.sum(per) / 64.0"])
+def test_a_loss_that_is_divided_by_the_size_as_a_number_stops_the_edit(loss):
+    found = asked(f"for x, y in train:\n    per = step(x, y)\n    loss = {loss}")
+    assert not isinstance(found, BatchFound)
+    assert found.reason == "line 3 divides by 64 too, which may be the batch size, and would stay"
+    found = asked(TRAIN, f"def step(x, y):\n    per = x\n    return {loss}")
+    assert not isinstance(found, BatchFound)
+    assert found.reason.startswith("an earlier cell divides by 64 too")
+    assert isinstance(
+        asked(f"for x, y in train:\n    per = step(x, y)\n    loss = {loss.replace('64', '255')}"), BatchFound
+    )

@@ -150,12 +150,21 @@ def _of_part(data: Data, expr: ast.Attribute | ast.Subscript) -> Growth | None:
     if own is not None:
         return own
     inner = expr.value if isinstance(expr, ast.Subscript) else expr
-    if isinstance(inner, ast.Attribute) and inner.attr in OF_SAMPLES:
+    if isinstance(inner, ast.Attribute) and inner.attr in OF_SAMPLES and _is_of_data(reader, inner):
         return SAMPLES
     value = reader.scalar(reader.cell.text(expr))
     if isinstance(expr, ast.Attribute) and is_batch_name(expr.attr) and value == data.setting.value:
         return Growth(-1, 0)
     return Growth(1, 0) if data.is_count(value) else None
+
+
+def _is_of_data(reader: Reader, expr: ast.Attribute) -> bool:
+    """Tell whether an attribute is that of data: a progress bar has a number ``n`` too, which counts turns."""
+    root: ast.expr = expr
+    while isinstance(root, (ast.Attribute, ast.Subscript)):
+        root = root.value
+    known = isinstance(root, ast.Name) and reader.facts.dataset(root.id) is not None
+    return known or expr.attr in ("shape", "num_examples", "num_samples")
 
 
 def _of_length(data: Data, call: ast.Call) -> Growth | None:

@@ -11,10 +11,10 @@ from tf_mem_magic.notebook.batch.datasets import COUNTS, chain_of, trace
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.batch.means.growth import growth
 from tf_mem_magic.notebook.batch.means.lengths import counted_elsewhere, is_a_size
-from tf_mem_magic.notebook.batch.means.powers import Data
+from tf_mem_magic.notebook.batch.means.powers import Data, is_by_chance
 from tf_mem_magic.notebook.batch.means.summands import power_of
 from tf_mem_magic.notebook.batch.means.sums import Read, Summed, reads_of, summed_in
-from tf_mem_magic.notebook.batch.steps import surely_stays
+from tf_mem_magic.notebook.batch.steps import follows, surely_stays
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot
 from tf_mem_magic.notebook.text.cell import walk
 from tf_mem_magic.notebook.uses import called_name
@@ -55,7 +55,7 @@ def means_of(reader: Reader, loop: Loop, own: Setting, slots_too: tuple[Slot, ..
     sums = summed_in(reader, loop)
     lists = frozenset(one.key for one in sums if one.is_list)
     both = Setting(own.value, tuple(dict.fromkeys((*own.slots, *slots_too))), own.names | names_too)
-    taken = frozenset(reader.written(one) for one in taken_by(reader, loop) if not isinstance(one, ast.Constant))
+    taken = frozenset(reader.written(one) for one in taken_by(reader, loop) if not is_by_chance(one))
     data = Data(reader, loop, both, own.datasets, lists, taken, _count(reader, loop, own))
     slots: list[Slot] = []
     unclear: list[ast.expr | ast.stmt] = []
@@ -182,14 +182,17 @@ def with_means(reader: Reader, found: BatchFound) -> BatchFound:
     """Let the means over the batches of all loops stay means, each by its own size, and say what may not."""
     told: dict[bool, list[str]] = {False: [], True: []}
     kept: dict[bool, list[Slot]] = {False: [], True: []}
+    edited = Setting(found.value, (*found.slots, *found.validation), found.names)
     for loop in (node for node in reader.nodes if isinstance(node, _LOOPS)):
         for validates, slots in ((False, found.slots), (True, found.validation)):
             setting = _over(reader, loop, slots)
             if setting is not None:
-                means = means_of(reader, loop, setting, (*found.slots, *found.validation), found.names)
+                means = means_of(reader, loop, setting, edited.slots, edited.names)
                 kept[validates] += means.slots
                 told[validates] += _told(reader, means)
                 break
+        else:
+            told[False] += _told_of_others(reader, loop, edited)
     return replace(
         found,
         slots=tuple(dict.fromkeys((*found.slots, *kept[False]))),
@@ -197,6 +200,17 @@ def with_means(reader: Reader, found: BatchFound) -> BatchFound:
         notes=tuple(dict.fromkeys((*found.notes, *told[False]))),
         validation_notes=tuple(dict.fromkeys((*found.validation_notes, *told[True]))),
     )
+
+
+def _told_of_others(reader: Reader, loop: ast.For | ast.AsyncFor, edited: Setting) -> Iterator[str]:
+    """Say where a sum over batches that stay is divided by what follows the smaller ones."""
+    if not isinstance(trace(reader, gone_through(loop.iter)), Setting):
+        return
+    reads = [read for one in summed_in(reader, loop) for read in reads_of(reader, loop, one)]
+    places = [read.node for read in reads if read.by is not None and follows(reader, read.by, edited)]
+    if places:
+        where = reader.cell.told(*places)
+        yield f"{where[:1].upper()}{where[1:]} counts smaller batches than its loop gets: look at what it tells."
 
 
 def _told(reader: Reader, means: Means) -> Iterator[str]:

@@ -20,6 +20,11 @@ _BY_CHANCE = 10
 """A number below this may be that of the batches by chance."""
 
 
+def is_by_chance(expr: ast.expr) -> bool:
+    """Tell whether a number is written out that is so small that it may stand elsewhere by chance."""
+    return isinstance(expr, ast.Constant) and not (type(expr.value) is int and expr.value >= _BY_CHANCE)
+
+
 @dataclass(frozen=True, slots=True)
 class Growth:
     """How a number changes where batches become so many times smaller, as a power of that.
