@@ -119,6 +119,18 @@ def test_three_thousand_lines_take_no_more_for_each_node(name):
     assert calls_of(source) < MOST_CALLS * nodes
 
 
+def sums(n):
+    """Write a loop that adds up ``n`` losses, each of them read in a mean."""
+    means = [f"    print(t{i} / len(ds))\n    t{i} = 0" for i in range(n)]
+    adds = [f"        t{i} += f(x)" for i in range(n)]
+    return "\n".join(["ds = d.batch(64)\nfor e in range(3):", *means, "    for x in ds:", *adds])
+
+
+def test_many_sums_in_one_loop_take_no_more_for_each():
+    few, many = (calls_of(sums(n)) / n for n in (50, 400))
+    assert many < 2 * few
+
+
 def test_what_waits_for_itself_is_unknown():
     cell = read_cell("def train(bs):\n    return train(train(bs))\nn = train(64)\nmodel.fit(x, y, batch_size=n)")
     reader = Reader(cell, Facts())
