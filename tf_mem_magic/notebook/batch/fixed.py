@@ -100,12 +100,14 @@ def shape_with(reader: Reader, batch: int) -> ast.Call | None:
 _SUMS = ("reduce_sum", "sum", "add_n")
 
 
-def mean_with(reader: Reader, batch: int) -> str:
+def mean_with(reader: Reader, batch: int, call: ast.Call | None) -> str:
     """Say where a loss is a sum over the batch that is divided by its size as a number; empty where none is.
 
     ``tf.reduce_sum(losses) / 64`` or ``* (1. / 64)``: of smaller batches it would be a part of a mean.
     """
-    pieces_of = [piece for piece in behind(reader, failing_names(reader)) if piece.cell is not reader.cell]
+    if not reader.notebook.has(f"/ {batch}", f"/{batch}"):
+        return ""
+    pieces_of = [piece for piece in behind(reader, failing_names(reader, call)) if piece.cell is not reader.cell]
     functions = [(p.statement, False) for p in pieces_of if isinstance(p.statement, (ast.FunctionDef, ast.ClassDef))]
     for root, here in [(reader.cell.tree, True), *functions]:
         for node in ast.walk(root):

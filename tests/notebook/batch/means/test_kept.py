@@ -576,3 +576,18 @@ def test_a_loss_that_is_divided_by_the_size_as_a_number_stops_the_edit(loss):
     assert isinstance(
         asked(f"for x, y in train:\n    per = step(x, y)\n    loss = {loss.replace('64', '255')}"), BatchFound
     )
+
+
+@pytest.mark.parametrize(
+    "loss", ["tf.reduce_sum(p - y) / 64", "K.sum(K.square(p - y)) * (1 / 64)", "ops.sum(p - y) / 64.0"]
+)
+@pytest.mark.parametrize("compiled", ["model.compile('adam', loss=own)", "model.compile(loss=[own, 'mse'])"])
+def test_a_loss_of_fit_that_is_divided_by_the_size_as_a_number_stops_the_edit(loss, compiled):
+    cell = read_cell("model.fit(x, y, batch_size=64)")
+    assert isinstance(cell, PythonCell)
+    earlier = ("model = keras.Sequential([])", f"def own(y, p):\n    return {loss}", compiled)
+    found = find_batch(cell, Facts(earlier_cells=earlier), frozenset({1}))
+    assert not isinstance(found, BatchFound)
+    assert found.reason == "an earlier cell divides by 64 too, which may be the batch size, and would stay"
+    other = (earlier[0], earlier[1], compiled.replace("own", "'mae'"))
+    assert isinstance(find_batch(cell, Facts(earlier_cells=other), frozenset({1})), BatchFound)
