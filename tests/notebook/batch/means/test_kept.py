@@ -591,3 +591,12 @@ def test_a_loss_of_fit_that_is_divided_by_the_size_as_a_number_stops_the_edit(lo
     assert found.reason == "an earlier cell divides by 64 too, which may be the batch size, and would stay"
     other = (earlier[0], earlier[1], compiled.replace("own", "'mae'"))
     assert isinstance(find_batch(cell, Facts(earlier_cells=other), frozenset({1})), BatchFound)
+
+
+@pytest.mark.parametrize("above", ["", "\n\n", "%%tfmem -q\n\n"])
+def test_lines_are_told_as_everywhere(above):
+    source = f"{above}total = 0.0\nfor x, y in train:\n    total += step(x, y)\ntell(total / len(train))\ntell(total)"
+    _, notes = changed(source)
+    line = 4 + above.count("\n")
+    assert f"{TOLD}line {line} grows with their number: the mean stays." in notes
+    assert f"Line {line + 1} {LOOK}" in notes

@@ -217,7 +217,7 @@ def _told(reader: Reader, means: Means) -> Iterator[str]:
     tell, lengths = reader.cell.told, {reader.cell.start(node) for node in means.sized}
     means_at = [slot for slot in means.slots if slot.start not in lengths]
     if means_at:
-        places = {reader.cell.source.count("\n", 0, slot.start) + 1 - reader.cell.skipped for slot in means_at}
+        places = {reader.cell.source.count("\n", 0, slot.start) + 1 for slot in means_at}
         yield f"What divides a sum over batches in {tell(*places)} grows with their number: the mean stays."
     if means.sized:
         yield f"What is as long as there are batches in {tell(*means.sized)} grows with their number."
