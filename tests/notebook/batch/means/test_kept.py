@@ -202,6 +202,9 @@ def test_what_was_edited_of_means_is_told():
 # -- a loop that validates stays where what it tells would not ---------------------------------------------------------
 
 UNSURE = [
+    "total = 0.0\nfor x, y in val:\n    total += np.sqrt(tf.reduce_mean(x))\ntell(total / len(val))",
+    "total = 0.0\nfor x, y in val:\n    total += math.exp(float(tf.reduce_mean(x)))\ntell(total / len(val))",
+    "rs = []\nfor x, y in val:\n    rs.append(tf.sqrt(tf.reduce_mean(x * x)))\ntell(np.mean(rs))",
     "total = 0.0\nfor x, y in val:\n    total += mean_loss(x, y)\ntell(total / 21)",
     "total = 0.0\nfor x, y in val:\n    total += mean_loss(x, y)\ntell(total)",
     "total = 0.0\nfor x, y in val:\n    total += measure(x)\ntell(total / lots)",
@@ -600,3 +603,13 @@ def test_lines_are_told_as_everywhere(above):
     line = 4 + above.count("\n")
     assert f"{TOLD}line {line} grows with their number: the mean stays." in notes
     assert f"Line {line + 1} {LOOK}" in notes
+
+
+def test_what_divides_the_sum_of_one_loop_is_not_said_to_stay_for_another():
+    source = (
+        "def parts(x, bs):\n    for i in range(0, len(x), bs):\n        yield x[i : i + bs]\nn = len(paths) // 64\n"
+        "total = 0.0\nfor x in parts(paths, 64):\n    total += step(x, x)\ntell(total / n)"
+    )
+    after, notes = same(source)
+    assert after.endswith("tell(total / (2 * n))")
+    assert notes == (f"{TOLD}line 8 grows with their number: the mean stays.",)

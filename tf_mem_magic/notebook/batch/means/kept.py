@@ -40,6 +40,8 @@ class Means:
         Where else the cell reads how many batches there were, and goes on with that.
     sized : tuple of ast.expr
         Where it made something as long as that; among ``slots``.
+    dividing : frozenset of ast.AST
+        What divides a sum, whether it grows or not.
     """
 
     slots: tuple[Slot, ...] = ()
@@ -48,6 +50,7 @@ class Means:
     unread: bool = False
     counting: tuple[ast.expr, ...] = ()
     sized: tuple[ast.expr, ...] = ()
+    dividing: frozenset[ast.AST] = frozenset()
 
 
 def means_of(reader: Reader, loop: Loop, own: Setting, slots_too: tuple[Slot, ...], names_too: frozenset[str]) -> Means:
@@ -69,6 +72,7 @@ def means_of(reader: Reader, loop: Loop, own: Setting, slots_too: tuple[Slot, ..
             handled |= {n for part in one.parts for n in walk(part)}
             continue
         reads = reads_of(reader, loop, one)
+        odd += [part for part in one.parts if _is_bent(part)]
         unread = unread or not (reads or one.is_list or _power(data, one) == 0)
         handled |= {n for read in reads if read.by is not None for n in walk(read.by)}
         for read in reads:
@@ -88,6 +92,7 @@ def means_of(reader: Reader, loop: Loop, own: Setting, slots_too: tuple[Slot, ..
         unread,
         tuple(counting),
         tuple(node for node, slot in sized.items() if slot is not None),
+        frozenset(handled),
     )
 
 
@@ -150,6 +155,16 @@ def _kept(data: Data, summed: Summed, read: Read) -> list[Slot] | None:
     return None if slot is None else [slot]
 
 
+_BENDS = ("sqrt", "exp", "log", "pow")
+
+
+def _is_bent(part: ast.expr) -> bool:
+    """Tell whether a turn adds the root, or the like, of a mean over its batch: of smaller batches it is another."""
+    bent = (n for n in ast.walk(part) if isinstance(n, ast.Call) and called_name(n) in _BENDS)
+    inside = (n for call in bent for n in ast.walk(call) if isinstance(n, ast.Call))
+    return any(called_name(n) in ("reduce_mean", "mean") and len(n.args) <= 1 and not n.keywords for n in inside)
+
+
 def _power(data: Data, summed: Summed) -> int | None:
     powers = {power_of(data, part) for part in summed.parts}
     return powers.pop() if len(powers) == 1 else None
@@ -183,16 +198,20 @@ def with_means(reader: Reader, found: BatchFound) -> BatchFound:
     told: dict[bool, list[str]] = {False: [], True: []}
     kept: dict[bool, list[Slot]] = {False: [], True: []}
     edited = Setting(found.value, (*found.slots, *found.validation), found.names)
+    of_loops: list[tuple[bool, Means]] = []
     for loop in (node for node in reader.nodes if isinstance(node, _LOOPS)):
         for validates, slots in ((False, found.slots), (True, found.validation)):
             setting = _over(reader, loop, slots)
             if setting is not None:
-                means = means_of(reader, loop, setting, edited.slots, edited.names)
-                kept[validates] += means.slots
-                told[validates] += _told(reader, means)
+                of_loops.append((validates, means_of(reader, loop, setting, edited.slots, edited.names)))
                 break
         else:
             told[False] += _told_of_others(reader, loop, edited)
+    dividing = frozenset().union(*(means.dividing for _, means in of_loops))
+    for validates, means in of_loops:
+        kept[validates] += means.slots
+        others = tuple(node for node in means.counting if node not in dividing)
+        told[validates] += _told(reader, replace(means, counting=others))
     return replace(
         found,
         slots=tuple(dict.fromkeys((*found.slots, *kept[False]))),
