@@ -54,7 +54,7 @@ SHAPES = frozenset(
 )
 _THROUGH = frozenset("ceil floor int float round min max cast constant abs len minimum maximum".split())
 _TALK = frozenset("print str repr format info debug warning log display write set_description set_postfix".split())
-_DATA = re.compile(r"(?i)data|(?:^|_)ds(?:$|_)|load|gen|batch|iter|pipeline|train|split|slices|chunks")
+_DATA = re.compile(r"(?i)data|(?:^|_)ds(?:$|_)|load|gen|batch|iter|pipeline|train|split|slices|chunks|sample")
 MODEL = re.compile(r"(?i)model|build|layer|net(?:$|_)|dense|conv|lstm|gru|embed|encoder|decoder|unit|callback|optimi")
 _INDEX = re.compile(
     r"(?i)^(?:start|end|stop|begin|to|from_?|until|first|last|lo|hi|low|high|offset|idx|ind|index|indices|i|j|s|e|k)\d*$"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 from textwrap import indent as indented
 
 import pytest
@@ -386,6 +387,10 @@ def test_what_is_no_such_count_or_no_such_sum_stays(source, earlier, line):
         "train(gan, data=ds, bs=batch_size)",
         "history = train(batch_size, 3, data=ds)",
         "for epoch in range(3):\n    train(gan, ds, batch_size)",
+        "gan.train(iter(ds), batch_size, 500)",
+        "trainer = Trainer(gan)\ntrainer.run(data=ds.repeat(), epochs=3, batch_size=batch_size)",
+        "batches = iter(ds)\ngan.train(batches, 500, batch_size)",
+        "train(gan, enumerate(ds), bs=batch_size)",
     ],
 )
 def test_a_dataset_handed_on_beside_its_batch_size_is_not_left_behind(call):
@@ -396,3 +401,25 @@ def test_a_dataset_handed_on_beside_its_batch_size_is_not_left_behind(call):
     assert not isinstance(found, BatchFound), set_batch(found, 32)[0]
     found = find_batch(cell, Facts(scalars=(ScalarFact("batch_size", 64),)), frozenset({call.count("\n") + 1}))
     assert isinstance(found, BatchFound), "nothing of an earlier cell has batches"
+
+
+def test_an_iterator_of_an_earlier_cell_is_not_left_behind_either():
+    cell = read_cell("gan.train(batches, batch_size)")
+    assert isinstance(cell, PythonCell)
+    facts = Facts(datasets=(DatasetFacts("ds", "tf.data", 64, 20),), scalars=(ScalarFact("batch_size", 64),))
+    for made, left in (
+        ("batches = iter(ds)", True),
+        ("batches = ds.as_numpy_iterator()", True),
+        ("batches = 3", False),
+    ):
+        found = find_batch(cell, replace(facts, earlier_cells=("ds = load()", made)), frozenset({1}))
+        assert isinstance(found, BatchFound) is not left, made
+
+
+@pytest.mark.parametrize("call", ["gan.train(len(ds), batch_size)", "gan.train(x, int(len(ds) / 2), batch_size)"])
+def test_a_number_of_the_batches_is_no_data(call):
+    cell = read_cell(call)
+    assert isinstance(cell, PythonCell)
+    facts = Facts(datasets=(DatasetFacts("ds", "tf.data", 64, 20),), scalars=(ScalarFact("batch_size", 64),))
+    found = find_batch(cell, facts, frozenset({1}))
+    assert isinstance(found, BatchFound) or "beside its batch size" not in found.reason

@@ -138,3 +138,35 @@ def test_a_number_counts_where_the_class_calls_it_a_batch_size(cell):
 )
 def test_what_only_keeps_tells_or_hands_on_the_number_declines_nothing(defined, made):
     assert not reason(FIT, "BATCH = 48", defined, f"{made}\n{COMPILED}")
+
+
+LOOP = "model = Sequential([Dense(1)])\n" + COMPILED + "\nfor i in range(9):\n    best = model.get_weights()\n"
+STEP = "def step(size):\n    x = tf.random.normal((size, 4))\n    {}\n"
+TAPE = "with tf.GradientTape() as tape:\n        loss = tf.reduce_mean(model(x))\n    g = tape.gradient(loss, w)\n    "
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        TAPE + "opt.apply_gradients(zip(g, w))",
+        "y = tf.zeros((size, 1))\n    model.train_on_batch(x, y)",
+        "opt.minimize(lambda: tf.reduce_mean(model(x)), model.trainable_variables)",
+        "model.fit(x, tf.ones([size, 1]), verbose=0)",
+    ],
+)
+@pytest.mark.parametrize("call", ["step(BATCH)", "if i > 3:\n        step(size=BATCH)"])
+def test_a_step_that_an_earlier_cell_took_made_no_part_of_the_model(does, call):
+    assert not reason(FIT, "BATCH = 48", STEP.format(does), f"{LOOP}    {call}\nmodel.set_weights(best)")
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        "model.add(Lambda(lambda m: m + tf.zeros((size, 1))))\n    model.fit(x, y)",
+        "global model\n    model = Sequential([Lambda(lambda m: m + tf.zeros((size, 1)))])\n    model.fit(x, y)",
+        "return tf.zeros((size, 4))",
+    ],
+)
+def test_a_function_that_also_makes_something_may_have_made_it_of_that_size(does):
+    told = reason(FIT, "BATCH = 48", STEP.format(does), f"{LOOP}    step(BATCH)\nmodel.set_weights(best)")
+    assert told.startswith("an earlier cell calls `step` for batches of 48 (`BATCH`)")

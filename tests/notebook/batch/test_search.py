@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, ScalarFact
-from tf_mem_magic.notebook.batch.found import BatchFound
+from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
 from tf_mem_magic.notebook.batch.search import find_batch
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 
@@ -113,3 +113,41 @@ def test_of_several_datasets_that_a_function_elsewhere_is_handed_none_is_taken_f
     known = (*FACTS.datasets, DatasetFacts("val_ds", batch=64, cardinality=2))
     found = find_batch(cell, replace(FACTS, datasets=known, earlier_cells=(learn,)), frozenset({1}))
     assert isinstance(found, BatchFound) is is_found
+
+
+@pytest.mark.parametrize(
+    "draws", ["plotter.plot(losses)", "plt.plot(losses)", "ax.plot(losses)", "show_losses(losses)"]
+)
+@pytest.mark.parametrize("numbers", ["range(0, len(x), batch_size)", "tqdm(range(0, 960, batch_size))"])
+def test_a_loop_that_trains_is_not_said_to_draw_less_for_the_curve_that_it_shows(draws, numbers):
+    cell = (
+        f"batch_size = 48\nfor i in {numbers}:\n    a, b = x[i : i + batch_size], y[i : i + batch_size]\n"
+        "    with tf.GradientTape() as tape:\n        loss = tf.reduce_mean(model(a) - b)\n"
+        f"    opt.apply_gradients(zip(tape.gradient(loss, w), w))\n    {draws}\n"
+    )
+    found = find_batch(read_cell(cell), Facts(models=(ModelFacts("model"),)), frozenset({5}))
+    assert isinstance(found, BatchFound)
+    assert "show less" not in " ".join(found.notes)
+    told = find_batch(read_cell(cell + f"for k in range(batch_size):\n    {draws}"), Facts(), frozenset({5}))
+    assert isinstance(told, BatchFound)
+    assert "show less" in " ".join(told.notes)
+
+
+@pytest.mark.parametrize("size", ["batch_size", "bs", "BATCH"])
+@pytest.mark.parametrize("also", ["make_zebras({})", "fakes = draw_zebras(net, {})", "horses.resize({})"])
+def test_a_batch_of_one_is_one_whatever_else_its_name_decides(size, also):
+    cell = f"{size} = 1\nfor i in range(9):\n    {also.format(size)}\n    model.train_on_batch(take_batch({size}), y)"
+    found = find_batch(read_cell(cell), Facts(models=(ModelFacts("model"),)), frozenset({4}))
+    reason = f"already {found.value}" if isinstance(found, BatchFound) else found.reason
+    assert "already 1" in reason
+
+
+@pytest.mark.parametrize("makes", ["get_horse_samples", "generate_real_samples", "sample", "draw_sample"])
+def test_what_makes_samples_makes_a_batch_of_them(makes):
+    cell = (
+        f"batch_size = 48\nfor i in range(9):\n    a, b = {makes}(batch_size), {makes}(batch_size)\n"
+        "    model.train_on_batch(a, np.ones((batch_size, 1)))"
+    )
+    found = find_batch(read_cell(cell), Facts(models=(ModelFacts("model"),)), frozenset({4}))
+    assert isinstance(found, BatchFound), found
+    assert set_batch(found, 24)[0] == cell.replace("48", "24")

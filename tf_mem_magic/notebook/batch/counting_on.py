@@ -13,7 +13,7 @@ from tf_mem_magic.notebook.follow.behind import Piece, behind, failing_names, mo
 from tf_mem_magic.notebook.follow.entries import key_of
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.made_values import made_for_the_batch
-from tf_mem_magic.notebook.follow.made_with import Given, computes_with, given_in
+from tf_mem_magic.notebook.follow.made_with import Given, computes_with, given_in, only_trains
 from tf_mem_magic.notebook.follow.other_uses import follows_at_run_time
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown, merge
 from tf_mem_magic.notebook.follow.resolve import resolve
@@ -158,7 +158,7 @@ def _made_with_it(reader: Reader, setting: Setting, call: ast.Call | None) -> Un
             if follows or not _is_this_size(reader, setting, given):
                 continue
             maker = computes_with(given, made)
-            if maker:
+            if maker and not only_trains(piece, given, made.get(maker)):
                 written = given.name or str(given.number)
                 where = reader.cell.told(given.expr) if here else "an earlier cell"
                 does = "calls" if maker in called and called_name(given.call) == maker else "makes"

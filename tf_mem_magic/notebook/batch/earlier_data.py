@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 
 from tf_mem_magic.core.facts import DatasetFacts
 from tf_mem_magic.notebook.batch.generators import assigned_once, batch_parameter, reads_its_batch_anew, unused_by
 from tf_mem_magic.notebook.follow import calls
+from tf_mem_magic.notebook.follow.behind import made_by
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
 from tf_mem_magic.notebook.given_once import given_once
 from tf_mem_magic.notebook.model import Function
@@ -235,3 +237,32 @@ def split_again(reader: Reader, call: ast.Call) -> Setting | None:
     start, end = reader.cell.start(call), reader.cell.end(call)
     slot = Slot(size.value, start, end, f"{data.id}.rebatch(", after, known.samples, data.id)
     return Setting(size.value, (slot,))
+
+
+_NUMBERS = frozenset("len int float round abs min max sum ceil floor cardinality".split())
+"""Calls that hand on a number of the data, not the data."""
+
+_ITERATORS = ("iter", "as_numpy_iterator", "enumerate", "tqdm")
+_DEEPEST = 3
+
+
+def datasets_in(reader: Reader, expr: ast.expr, depth: int = 0) -> Iterator[str]:
+    """Name the batched datasets of earlier cells that an expression hands on: by name, ``iter(ds)``, or such a name."""
+    if isinstance(expr, ast.Call) and called_name(expr) in _NUMBERS:
+        return
+    if not isinstance(expr, ast.Name):
+        for part in ast.iter_child_nodes(expr):
+            if isinstance(part, ast.expr):
+                yield from datasets_in(reader, part, depth)
+        return
+    known = reader.facts.dataset(expr.id)
+    if known is not None and known.batch is not None and not reader.bindings(expr):
+        yield known.name
+        return
+    made = next((p for p in made_by(reader, expr.id) if expr.id in p.binds), None) if depth < _DEEPEST else None
+    if made is not None and isinstance(made.statement, ast.Assign) and _is_iterator(made.statement.value):
+        yield from datasets_in(reader, made.statement.value, depth + 1)
+
+
+def _is_iterator(value: ast.expr) -> bool:
+    return isinstance(value, ast.Call) and called_name(value) in _ITERATORS

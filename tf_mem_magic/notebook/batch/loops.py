@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from tf_mem_magic.notebook.batch.consumers import only_infers
 from tf_mem_magic.notebook.batch.counts import data_beside_a_range, gone_through, with_loop_counts, with_steps
 from tf_mem_magic.notebook.batch.datasets import trace
+from tf_mem_magic.notebook.batch.earlier_data import datasets_in
 from tf_mem_magic.notebook.batch.generators import draws_a_batch
 from tf_mem_magic.notebook.batch.means.lost import split_in_the_loop
 from tf_mem_magic.notebook.batch.named import of_names
@@ -296,12 +297,17 @@ def _data_beside(reader: Reader, region: ast.stmt, named: Setting) -> Iterator[s
     """
     for call in (n for n in ast.walk(region) if isinstance(n, ast.Call) and reader.covers(n)):
         given = [*call.args, *(k.value for k in call.keywords)]
-        foreign = isinstance(call.func, ast.Name) and calls.defined(reader, call.func) is None
-        if foreign and any(follows(reader, one, named) for one in given):
+        if _is_foreign(reader, call) and any(follows(reader, one, named) for one in given):
             for one in given:
-                known = reader.facts.dataset(one.id) if isinstance(one, ast.Name) and not reader.bindings(one) else None
-                if known is not None and known.batch is not None:
-                    yield known.name
+                yield from datasets_in(reader, one)
+
+
+def _is_foreign(reader: Reader, call: ast.Call) -> bool:
+    """Tell whether the cell cannot see into what is called: a function, or a method, of another place."""
+    if isinstance(call.func, ast.Name):
+        return calls.defined(reader, call.func) is None
+    here = (n for n in reader.nodes if isinstance(n, ast.ClassDef))
+    return not any(getattr(n, "name", "") == called_name(call) for cls in here for n in cls.body)
 
 
 def _dataset_argument(reader: Reader, call: ast.Call) -> Setting | Unknown | None:

@@ -22,6 +22,7 @@ _TELL = ("__init__", "get_config", "from_config", "__repr__", "__str__")
 _PLAIN = ("object", "ABC", "Callback", "")
 """Bases of classes that are no part of a model."""
 
+_TRAINING = frozenset({"apply_gradients", "train_on_batch", "fit", "minimize"})
 _DEEPEST = 6
 """Through so many functions a number is followed."""
 
@@ -101,6 +102,18 @@ def computes_with(given: Given, made: Mapping[str, Piece]) -> str:
         return ""
     as_function = first is not call  # it is called later, with this number
     return _name_of(piece) if _counts(piece, parameter, made, 0, later=as_function) else ""
+
+
+def only_trains(piece: Piece, given: Given, maker: Piece | None) -> bool:
+    """Tell whether a number was only handed to a step that trains, and gives nothing back: that is over.
+
+    ``piece`` is the statement with the call, ``maker`` the function that it calls.
+    """
+    if maker is None or not isinstance(piece.cell.scopes.parents.get(given.call), ast.Expr):
+        return False
+    nodes = list(ast.walk(maker.statement)) if isinstance(maker.statement, _FUNCTIONS) else []
+    called = {called_name(n) for n in nodes if isinstance(n, ast.Call)}
+    return bool(called & _TRAINING) and "add" not in called and not any(isinstance(n, ast.Global) for n in nodes)
 
 
 def _name_of(piece: Piece) -> str:

@@ -21,6 +21,8 @@ def blocked(reader: Reader, name: str, loads: list[ast.Name], use: ast.expr, val
     others = [load for load, its in roles if its == "other" and load not in drawn]
     if not others and not drawn:
         return None
+    if value == 1:
+        return Unknown("the batch size is already 1")
     where = reader.cell.aside(*others, *drawn)
     handed = is_batch_name(name) and any(_is_handed(reader, load) for load in others)
     coupled = any(its == "coupled" and load not in drawn for load, its in roles)
@@ -56,7 +58,7 @@ def is_drawn(reader: Reader, load: ast.expr, depth: int = 0) -> bool:
     """Tell whether a number only decides what is drawn: in a call that draws, in a loop that does, or by a name."""
     statement = reader.scopes.statement(load)
     if isinstance(statement, (ast.For, ast.AsyncFor)) and load in set(ast.walk(statement.iter)):
-        return _draws(statement)
+        return _draws(statement) and not reader.covers(statement)  # a loop that failed trains, whatever it draws
     if isinstance(statement, ast.Assign) and not _draws(statement):
         targets = [n for t in statement.targets for n in ast.walk(t) if isinstance(n, ast.Name)]
         loads = [n for t in targets for n in reader.scopes.loads.get((reader.scopes.home(t), t.id), [])]

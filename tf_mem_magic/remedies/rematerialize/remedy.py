@@ -104,6 +104,8 @@ def _check_training(ask: Ask) -> None:
     if not {called_name(c) for c in ask.cell.calls} & TRAINING and not tapes:
         if ask.gradients or any(_trains(ask, call) for call in ask.cell.calls):
             raise RefusedError("the training is in a function of another cell, where this does not follow it")
+        if any(f.is_user and not f.in_cell for error in ask.recording.errors for f in error.frames):
+            raise RefusedError("what ran out lies in code outside this cell, where this does not follow it")
         raise RefusedError("the cell does not train, and only training keeps results for a backward pass")
 
 
