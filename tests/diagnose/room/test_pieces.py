@@ -94,6 +94,7 @@ def test_the_peak_in_a_new_process_counts_whole_chunks():
     told = fresh_peak(recording, diagnosis, Effect(batch=(128, 16)))
     assert told is not None
     assert 32 * MIB < told.low <= told.high < 37 * MIB
+    assert [told.word(limit * MIB) for limit in (400, 40, 20)] == ["likely", "likely", "no"]
     assert fresh_peak(*failed(limit=16 * MIB), Effect(batch=(128, 16))) is None
 
 

@@ -104,7 +104,7 @@ def fresh_peak(recording: Recording, diagnosis: Diagnosis, effect: Effect, at_on
     if not found or not diagnosis.limit:
         return None
     high = max(max(found), min(int(max(found) * ABOVE), diagnosis.limit))
-    return Estimate(min(found), high, "the step's own operations, in a pool by the allocator's rules")
+    return Estimate(min(found), high, "the step's own operations, in a pool by the allocator's rules", fresh=True)
 
 
 def _through(
