@@ -9,12 +9,12 @@ from tf_mem_magic.trace.functions import function_named_in
 from tf_mem_magic.trace.observe import nearest_first
 
 SCRIPT = """
-import gc, json, sys
+import gc, json, sys, time
 import numpy as np, keras, tensorflow as tf
 from keras import layers
 from tf_mem_magic.api import record
 from tf_mem_magic.trace import observe
-from tf_mem_magic.trace.sizes import batch_in
+from tf_mem_magic.trace.sizes import at_length, batch_in, data_of
 
 given = json.load(sys.stdin)
 UNITS, BATCH, LAYERS = given["units"], given["batch"], given["layers"]
@@ -112,6 +112,20 @@ def batch_of_call(function, *shapes):
     return batch_in(graph, [*shapes, *[None] * (len(graph.inputs) - len(shapes))])
 
 found["batches"] = [batch_of_call(faded, (16, UNITS // 16), (8,)), batch_of_call(weighed, (8, 16), (16, 4))]
+
+def drawing(iterator):
+    rows, wanted = next(iterator)
+    return tf.reduce_mean(tf.reduce_mean(tf.nn.relu(rows), (1, 2, 3)) - wanted)
+
+def drawn(taken, *sides):
+    spec = (tf.TensorSpec((*sides, 3)), tf.TensorSpec(()))
+    made = tf.data.Dataset.from_generator(lambda: iter(()), output_signature=spec).batch(4)
+    graph = tf.function(drawing).get_concrete_function(iter(made)).graph
+    flat, length = at_length(graph, [None] * len(graph.inputs), 4, (5, 7), time.thread_time() + 9, taken)
+    return None if flat is None else [[list(shape) for shape in data_of(flat)], length]
+
+found["any sides"] = [drawn((12, 20, 3), None, None), drawn((12, 20, 3), 12, None), drawn((12, 20, 1), None, None),
+                      drawn((9, 20, 3), 12, None), drawn(None, None, None), drawn((12, 20, 3), 12, 20)]
 found["eager"] = real(ValueError("no function in here"), {}, ()).why_not
 print("FOUND" + json.dumps(found))
 """
@@ -180,6 +194,12 @@ def test_small_tensors_that_a_layer_holds_do_not_hinder_reading_the_step(found):
 @pytest.mark.tf
 def test_the_batch_is_what_most_of_the_step_is_computed_of(found):
     assert found["batches"] == [8, 8]
+
+
+@pytest.mark.tf
+def test_samples_of_any_size_have_the_one_that_the_model_takes(found):
+    known = [[4, 12, 20, 3], [4]]
+    assert found["any sides"] == [[known, [12, 20, 3]], [known, [12, 20, 3]], None, None, None, [known, None]]
 
 
 @pytest.mark.tf

@@ -17,7 +17,8 @@ from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.step import OF_GRAPH, Processor, StepFacts, pack
 from tf_mem_magic.diagnose.errortext import read_error
 from tf_mem_magic.facts import names
-from tf_mem_magic.facts.frames import chain_of, local_names
+from tf_mem_magic.facts.fit import calls_of_keras
+from tf_mem_magic.facts.frames import chain_of, innermost_frames, local_names
 from tf_mem_magic.facts.models import array_bytes, find_models, find_optimizers, training_of
 from tf_mem_magic.memory.rewrites import as_run
 from tf_mem_magic.trace.flatten import TooLargeError
@@ -90,7 +91,7 @@ def _observe(
         return StepFacts(function, op, why_not="the step runs on several devices")
     arguments = _arguments(error, graph)
     batch = batch_in(graph, arguments) or (batches[0].batch if batches else None)
-    flat, length = at_length(graph, arguments, batch, failed_shape(messages), deadline)
+    flat, length = at_length(graph, arguments, batch, failed_shape(messages), deadline, _sample_of(error))
     if flat is None:
         return StepFacts(function, op, batch, why_not="how long the samples of the failing batch were is not known")
     steps = [as_run(read_step(flat))]
@@ -117,8 +118,17 @@ def _observe(
         threads=processor.threads if processor is not None else 0,
         onednn=processor is not None and processor.onednn,
         data=data_of(flat),
-        length=length,
+        length=length if isinstance(length, int) else None,
     )
+
+
+def _sample_of(error: BaseException) -> tuple[int, ...] | None:
+    """Give the shape of a sample that the model takes whose method ran; None where it takes several, or any."""
+    for frame in innermost_frames(error):
+        for call in calls_of_keras(frame):
+            shapes = [fixed(t.shape[1:]) for t in getattr(call.model, "inputs", None) or ()]
+            return shapes[0] if len(shapes) == 1 else None
+    return None
 
 
 def _accelerator(op: Any) -> str:

@@ -65,21 +65,29 @@ def at_length(
     batch: int | None,
     failed: tuple[int, ...],
     deadline: float,
-) -> tuple[Flat | None, int | None]:
+    taken: tuple[int, ...] | None = None,
+) -> tuple[Flat | None, int | tuple[int, ...] | None]:
     """Rebuild a graph at the failing batch; where its samples may be of any length, at the length that they had.
 
-    That is one of the numbers in the shape of the tensor that failed, and the right one brings a tensor of that shape
-    about. None where no number does.
+    That is what the model takes (``taken``: a sample of its only input), where it takes one shape only. Else it is one
+    of the numbers in the shape of the tensor that failed, and the right one brings a tensor of that shape about. None
+    where no number does.
     """
     flat = flatten_at(graph, arguments, batch, batch, deadline)
-    if all(None not in shape[1:] for shape in data_of(flat)):
+    if _is_known(flat):
         return flat, None
+    if taken is not None and _is_known(flat := flatten_at(graph, arguments, batch, batch, deadline, taken)):
+        return flat, taken
     for length in sorted({n for n in failed if n > 1}, reverse=True):
         flat = flatten_at(graph, arguments, batch, batch, deadline, length)
         shapes = (t.shape for op in flat.graph.get_operations() for t in op.outputs)
         if any(fixed(shape) == failed for shape in shapes if shape.rank == len(failed)):
             return flat, length
     return None, None
+
+
+def _is_known(flat: Flat) -> bool:
+    return all(None not in shape[1:] for shape in data_of(flat))
 
 
 def data_of(flat: Flat) -> tuple[tuple[int | None, ...], ...]:
@@ -94,15 +102,18 @@ def flatten_at(
     batch: int | None,
     wanted: int | None,
     deadline: float,
-    length: int | None = None,
+    length: int | tuple[int, ...] | None = None,
 ) -> Flat:
-    """Rebuild a graph at the batch size ``wanted``, its samples of the ``length`` where that may be any."""
+    """Rebuild a graph at the batch size ``wanted``, its samples of the ``length``, or shape, where that may be any."""
     import tensorflow as tf
 
     def resize(shape: Any) -> Any:
         if shape.rank and shape[0] is None and wanted is not None:
-            inner = [length if n is None and length is not None else n for n in shape.as_list()[1:]]
-            return tf.TensorShape([wanted, *inner])
+            known = shape.as_list()[1:]
+            if not isinstance(length, tuple):
+                return tf.TensorShape([wanted, *(length if n is None else n for n in known)])
+            agrees = len(known) == len(length) and all(n in (None, own) for n, own in zip(known, length))
+            return tf.TensorShape([wanted, *(length if agrees else known)])
         return shape
 
     place = {id(t): i for i, t in enumerate(graph.inputs)}
