@@ -32,8 +32,7 @@ class ModelFacts:
     class has a ``train_step`` that is not Keras's (None: not known). ``own_layers`` are the classes in it, its own
     included, whose ``call`` Keras did not write. ``halving`` counts the layers with weights that a 16-bit policy would
     change, without those that give the outputs (None: not known). ``trial`` is what became of 16-bit compute when it
-    was tried after the failure (None: nothing asks for that). ``accumulates``: over so many batches its optimizer adds
-    gradients up.
+    was tried (None: nothing asks for that). ``accumulates``: its optimizer adds up gradients of so many batches.
     """
 
     name: str
