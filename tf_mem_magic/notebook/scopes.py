@@ -106,9 +106,16 @@ class Scopes:
         for other in found:
             if other in before or other.kind == "param" or self._is_replaced(other, chosen):
                 continue
-            if not self._runs_after(other, use):
+            if not self._runs_after(other, use) and not self._is_set_again(other, chosen, use):
                 return None
         return chosen
+
+    def _is_set_again(self, binding: Binding, chosen: Binding, use: ast.AST) -> bool:
+        """Tell whether each turn of the loop that leads from a later ``binding`` back to a use sets the name anew."""
+        above = set(self.up(use))
+        loop = next((node for node in self.up(binding.node) if isinstance(node, _LOOPS) and node in above), None)
+        later = position(binding.node) > position(use) and self.scope_of(use) is binding.scope
+        return later and loop is not None and chosen.kind != "param" and loop in set(self.up(chosen.node))
 
     def surely_before(self, statement: ast.stmt, use: ast.AST) -> bool:
         """Tell whether a statement surely ran before ``use``, since the block that holds both began."""
