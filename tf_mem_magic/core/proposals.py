@@ -49,13 +49,15 @@ class Estimate:
 class Choice:
     """A further way to apply a proposal (``Continue from epoch 3``): its button text and its source.
 
-    ``takes_effect`` is its own: where the proposal takes a restart, a choice may do without.
+    ``takes_effect`` is its own: where the proposal takes a restart, a choice may do without. ``is_whole``: it is the
+    whole change all the same, which a fresh kernel only gives more room.
     """
 
     label: str
     source: str
     note: str = ""
     takes_effect: TakesEffect = "rerun"
+    is_whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable
 from typing import Literal
 
 from tf_mem_magic.notebook.scopes import Scopes
@@ -116,7 +117,8 @@ def _role(scopes: Scopes, parent: ast.AST, child: ast.AST, depth: int) -> Role |
         return _of_argument(scopes, parent, child, depth)
     if isinstance(parent, ast.BinOp):
         divides = isinstance(parent.op, (ast.FloorDiv, ast.Div, ast.Mod)) and child is parent.right
-        repeats = isinstance(parent.op, ast.Mult) and isinstance(parent.left, ast.List) and child is parent.right
+        other = parent.left if child is parent.right else parent.right
+        repeats = isinstance(parent.op, ast.Mult) and isinstance(other, (ast.List, ast.Tuple))
         return "coupled" if divides or repeats else None
     if isinstance(parent, ast.Subscript):
         return "coupled" if child is parent.slice else "other"
@@ -171,8 +173,13 @@ def _of_parameter(scopes: Scopes, call: ast.Call, parameter: str, depth: int) ->
     found = scopes.of(scopes.home(call.func), call.func.id)
     loads = scopes.loads.get((found[0].node, parameter), []) if isinstance(found[0].node, ast.FunctionDef) else []
     only_read = len(scopes.of(found[0].node, parameter)) == 1
-    roles = {role(scopes, load, depth + 1) for load in loads} if only_read and depth < _DEEPEST else {"other"}
-    return "coupled" if roles and roles <= {"site", "coupled", "free"} else "other"
+    return of_reads(role(scopes, load, depth + 1) for load in loads) if only_read and depth < _DEEPEST else "other"
+
+
+def of_reads(roles: Iterable[Role]) -> Role:
+    """Say what a parameter is used for, by what its function does wherever it reads it."""
+    found = set(roles)
+    return "coupled" if found and found <= {"site", "coupled", "free"} else "other"
 
 
 def _parameter(scopes: Scopes, call: ast.Call, index: int) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.jsonio import decode
-from tf_mem_magic.core.proposals import Context, Estimate, Proposal
+from tf_mem_magic.core.proposals import Choice, Context, Estimate, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.explain import explain
 from tf_mem_magic.remedies._engine import ranking
@@ -60,10 +60,26 @@ def test_the_first_button_is_never_one_that_is_said_not_to_fit_beside_one_that_i
     assert [order[word] for word in words[:1]] == sorted(order[word] for word in words)[:1]
 
 
-def test_a_change_that_waits_for_a_fresh_kernel_can_be_one_of_two():
-    choice = ranking.Choice(ranking.WITHOUT_RESTART, "b", "its pool is in pieces")
-    assert ranking._reruns(one("k", takes_effect="restart", choices=(choice,), effect=Effect(batch=(2, 1))))
-    assert not ranking._reruns(one("k", takes_effect="restart", effect=Effect(limit=9)))
+@pytest.mark.parametrize(
+    ("waits", "first"),
+    [
+        ({"takes_effect": "restart", "choices": (Choice("Here", "b", is_whole=True),)}, "free+batch"),
+        ({"takes_effect": "restart", "choices": (Choice("From epoch 3", "b"),)}, None),
+        ({"takes_effect": "restart"}, None),
+        ({}, "free+batch"),
+    ],
+)
+def test_a_change_that_waits_for_a_fresh_kernel_can_be_one_of_two(monkeypatch, waits, first):
+    free = one("free", 1100, 1300, effect=Effect(released=1))
+    batch = one("batch", 1100, 1200, effect=Effect(batch=(8, 4)), **waits)
+    known = {p.key: p for p in (free, batch)}
+    monkeypatch.setattr(ranking, "_one_after_another", lambda context, keys: [known[key] for key in keys])
+    monkeypatch.setattr(ranking, "merge", lambda steps, key, title: one(key, 500, 600))
+    monkeypatch.setattr(ranking, "with_estimate", lambda answer, context: answer)
+    cell = Cell("%%tfmem\nf()")
+    context = Context(cell, Recording(cell, status="oom"), Diagnosis("CPU:0", 10, in_use=900, limit=LIMIT))
+    found = ranking._together(context, [free, batch])
+    assert (found.key if found is not None else None) == first
 
 
 @pytest.mark.parametrize(

@@ -806,20 +806,42 @@ def test_a_training_before_the_one_that_failed_accumulates_where_the_optimizer_i
     assert "trains in line 3 too" in answer.reason
 
 
-@pytest.mark.parametrize("share", [0.9, 1, 1.1, 1.2, 1.3, 1.45, 1.6, 1.8, 2])
+SHARES = (0.9, 1, 1.1, 1.2, 1.3, 1.45, 1.6, 1.8, 2)
+
+
+def offered_by_limit(name):
+    """Give what is offered for a real failure under several limits: the batch, the part, and how each part fits."""
+    for share in SHARES:
+        run = recording(name)
+        limit = int(run.main.limit * share)
+        dumps = tuple(replace(one, limit=limit) for one in run.dumps)
+        run = replace(run, series=tuple(replace(one, limit=limit) for one in run.series), dumps=dumps)
+        diagnosis = diagnose(run)
+        assert diagnosis.limit == limit
+        for one in propose(Context(run.cell, run, diagnosis)):
+            if isinstance(one, Proposal):
+                whole, part = one.effect.batch
+                sizes = (part // 2, part, 2 * part)
+                told = [expected(run, diagnosis, replace(one.effect, batch=(whole, size or 1))) for size in sizes]
+                yield whole, part, [estimate.word(limit) for estimate in told]
+
+
+@pytest.fixture(scope="module")
+def parts_by_limit():
+    return {name: [*offered_by_limit(name)] for name in ("leftovers_and_batch", "longer", "whole_arrays")}
+
+
 @pytest.mark.parametrize("name", ["leftovers_and_batch", "longer", "whole_arrays"])
-def test_a_part_that_may_just_fit_is_halved_where_the_half_surely_does(name, share):
+def test_a_part_that_may_just_fit_is_halved_where_the_half_surely_does(parts_by_limit, name):
     """Parts of a real failure that were told to need 92 and 99 % of a pool found it in pieces, and ran out."""
-    run = recording(name)
-    limit = int(run.main.limit * share)
-    dumps = tuple(replace(one, limit=limit) for one in run.dumps)
-    run = replace(run, series=tuple(replace(one, limit=limit) for one in run.series), dumps=dumps)
-    diagnosis = diagnose(run)
-    assert diagnosis.limit == limit
-    found = [one for one in propose(Context(run.cell, run, diagnosis)) if isinstance(one, Proposal)]
-    for one in found:
-        whole, part = one.effect.batch
-        estimate = expected(run, diagnosis, one.effect)
-        half = expected(run, diagnosis, replace(one.effect, batch=(whole, part // 2)))
-        assert part == 1 or not (estimate.word(limit) in ("likely", "tight") and half.word(limit) == "fits")
+    assert parts_by_limit[name]
+    for whole, part, (half, itself, _) in parts_by_limit[name]:
+        assert part == 1 or not (itself in ("likely", "tight") and half == "fits")
         assert whole % part == 0
+
+
+def test_among_them_some_are_halved(parts_by_limit):
+    every = [one for found in parts_by_limit.values() for one in found]
+    halved = [whole for whole, part, (_, itself, twice) in every
+              if itself == "fits" and twice in ("likely", "tight") and 4 * part <= whole]  # fmt: skip
+    assert halved, every

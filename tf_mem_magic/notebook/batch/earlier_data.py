@@ -67,7 +67,7 @@ def _by_attribute(reader: Reader, name: ast.Name, batch: int) -> Setting:
     first = min((reader.scopes.top_statement(use) for use in uses), key=lambda statement: statement.lineno)
     at = line_start(reader.cell, first)
     written = f"{name.id}.batch_size"
-    slot = Slot(batch, at, at, f"{written} = ", reader.cell.newline, undo=f"{written} = {batch}")
+    slot = Slot(batch, at, at, f"{written} = ", reader.cell.newline, undo=f"{written} = {batch}", owner=name.id)
     return Setting(batch, (slot,), frozenset({written}))
 
 

@@ -106,7 +106,8 @@ def _of_the_object(reader: Reader, call: ast.Call, method: Method, attribute: st
     edit = insert_line(reader.cell, top, f"{written} = {_MARK}")
     before, after = edit.text.split(_MARK)
     undo = f"{written} = {batch}"
-    return Setting(batch, (Slot(batch, edit.start, edit.end, before, after, undo=undo),))
+    slot = Slot(batch, edit.start, edit.end, before, after, undo=undo, owner=name)
+    return Setting(batch, (slot,))
 
 
 def _is_plain(method: Method, attribute: str) -> bool:

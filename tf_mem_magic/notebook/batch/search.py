@@ -238,7 +238,7 @@ def _counts_on_it(what: str, name: str) -> Unknown:
 
 def _kept_smaller(slots: tuple[Slot, ...], steps: tuple[Steps, ...]) -> tuple[str, ...]:
     """Say which data of earlier cells stay as they are set, where a number of their batches was asked for."""
-    names = list(dict.fromkeys(f"`{slot.undo.partition('.')[0]}`" for slot in slots if slot.undo))
+    names = list(dict.fromkeys(f"`{slot.owner}`" for slot in slots if slot.owner))
     if not names or all(one.whole for one in steps):
         return ()
     keep, it = ("keeps its", "it") if len(names) == 1 else ("keep their", "them")

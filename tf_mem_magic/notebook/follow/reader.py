@@ -17,7 +17,7 @@ from tf_mem_magic.notebook.origins import reaches_tensorflow
 from tf_mem_magic.notebook.scopes import Binding, Scopes
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.ranges import CellEdit
-from tf_mem_magic.notebook.uses import Role, called_name, role
+from tf_mem_magic.notebook.uses import Role, called_name, of_reads, role
 
 MOST_STEPS = 5_000
 """So many questions are answered about one cell; what is asked beyond is unknown."""
@@ -50,6 +50,8 @@ class Slot:
         The name of the dataset of an earlier cell that is split again here; empty: the batch itself is set.
     undo : str
         The line that sets back what the edit sets on an object of an earlier cell; empty: it sets nothing there.
+    owner : str
+        The name of that object.
     counts : str
         The number of batches that stands here, which grows as they shrink; empty: it is a batch size.
     uncounted : bool
@@ -64,6 +66,7 @@ class Slot:
     samples: int | None = None
     dataset: str = ""
     undo: str = ""
+    owner: str = ""
     counts: str = ""
     uncounted: bool = False
 
@@ -254,8 +257,7 @@ class Reader:
         pairs = [*zip(positional[len(positional) - len(args.defaults) :], args.defaults)]
         pairs += [(a, d) for a, d in zip(args.kwonlyargs, args.kw_defaults) if d is not None]
         name = next((a.arg for a, d in pairs if d is default), "")
-        roles = {self.role(load) for load in self.scopes.loads.get((function, name), [])}
-        return "coupled" if roles and roles <= {"site", "coupled", "free"} else "other"
+        return of_reads(self.role(load) for load in self.scopes.loads.get((function, name), []))
 
     def slot(self, node: ast.expr, value: int) -> Slot:
         """Return the slot that replaces ``node``."""

@@ -68,7 +68,7 @@ def _where_there_is_room(answer: Proposal, context: Context) -> Proposal:
         takes_effect="restart",
         estimate=fresh_peak(recording, diagnosis, answer.effect, 1 if how == "alone" else 2) or answer.estimate,
         caveats=(*answer.caveats, told, *((_ONE_BY_ONE,) if how == "alone" else ())),
-        choices=(*answer.choices, Choice(WITHOUT_RESTART, answer.source, told)),
+        choices=(*answer.choices, Choice(_WITHOUT_RESTART, answer.source, told, is_whole=True)),
     )
     return fresh if how == "fresh" else replace(fresh, environment=(*answer.environment, (_THREADS, "1")))
 
@@ -97,9 +97,7 @@ def _pieces(dump: Dump, limit: int, sure: bool) -> str:
     )
 
 
-WITHOUT_RESTART = "Without a restart"
-"""What the choice is called that takes a change in this kernel all the same."""
-
+_WITHOUT_RESTART = "Without a restart"
 _THREADS = "TF_NUM_INTEROP_THREADS"
 _ONE_BY_ONE = (
     f"{_THREADS}=1 lets one operation run at a time: two with large buffers of their own would not fit beside one "

@@ -11,7 +11,7 @@ from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.diagnose.expected import LEAST_SHARE
 from tf_mem_magic.remedies._engine.asking import Question, ask
 from tf_mem_magic.remedies._engine.combine import PRESERVES, changed_context, merge
-from tf_mem_magic.remedies._engine.estimating import WITHOUT_RESTART, with_estimate, with_what_is_done
+from tf_mem_magic.remedies._engine.estimating import with_estimate, with_what_is_done
 from tf_mem_magic.remedies._engine.registry import all_remedies
 
 
@@ -72,7 +72,7 @@ def _together(context: Context, ranked: Sequence[Proposal | Declined]) -> Propos
 
 def _reruns(one: Proposal) -> bool:
     """Whether a change takes effect in this kernel, or is one that only finds more room in a fresh one."""
-    return one.takes_effect == "rerun" or any(choice.label == WITHOUT_RESTART for choice in one.choices)
+    return one.takes_effect == "rerun" or any(choice.is_whole for choice in one.choices)
 
 
 def _alone(two: Sequence[Proposal], limit: int) -> str:
