@@ -139,26 +139,40 @@ class _Losses:
         """Read what a name holds; of what a function is made by, only what is a function itself."""
         for home, binding in _bindings(self.notebook, cell, name):
             if isinstance(binding.node, _DEFINITIONS):
-                self._definition(binding.node, depth)
+                self._definition(home, binding.node, depth)
             elif binding.kind == "param" and isinstance(binding.scope, _FUNCTIONS):
                 for where, given in _handed(self.notebook, home, binding.scope, name.id):
                     self.function(where, given, depth + 1)
             elif binding.value is not None and (not is_argument or isinstance(binding.value, (ast.Name, ast.Lambda))):
                 self.function(home, binding.value, depth + 1)
 
-    def _definition(self, node: ast.AST, depth: int) -> None:
+    def _definition(self, cell: PythonCell, node: ast.AST, depth: int) -> None:
         if node in self._seen or depth > _DEEPEST:
             return
         self._seen.add(node)
         code = code_of(node, self._gives_a_mean)
         self._judge(code, getattr(node, "name", ""))
         self._called(code, depth)
+        given = [n.value for n in code.nodes if isinstance(n, ast.Return) and n.value is not None]
+        kept = node.body if isinstance(node, ast.ClassDef) else []
+        for one in (*given, *(s.value for s in kept if isinstance(s, ast.Assign))):
+            self._chosen(cell, one, depth)
+
+    def _chosen(self, cell: PythonCell, given: ast.expr, depth: int) -> None:
+        """Read what a function gives that only picks a loss: a name of the notebook, or an entry of what that holds."""
+        for name in (n for n in ast.walk(given) if isinstance(n, ast.Name)):
+            if isinstance(cell.scopes.home(name), ast.Module):
+                for home, binding in _bindings(self.notebook, cell, name):
+                    if isinstance(binding.node, _DEFINITIONS):
+                        self._definition(home, binding.node, depth + 1)
+                    elif isinstance(binding.value, (ast.Dict, ast.List, ast.Tuple, ast.Lambda, ast.Name)):
+                        self.function(home, binding.value, depth + 1)
 
     def _called(self, code: Code, depth: int) -> None:
         for name in sorted(code.called):
             function = self.notebook.function(name)
             if function is not None:
-                self._definition(function.node, depth + 1)
+                self._definition(function.cell, function.node, depth + 1)
 
     def _judge(self, code: Code, name: str, adds: bool = True) -> None:
         bent = code.bent or (code.added if adds else None)
