@@ -12,6 +12,7 @@ PartKind = Literal[
     "weights",
     "optimizer",
     "values",
+    "arrays",
     "earlier",
     "garbage",
     "inputs",

@@ -130,7 +130,7 @@ def filled_by_weights(diagnosis: Diagnosis) -> Situation | None:
     for part in diagnosis.breakdown:
         if part.kind in parts:
             parts[part.kind] += part.bytes
-        elif part.kind not in ("values", "earlier", "garbage"):
+        elif part.kind not in ("values", "arrays", "earlier", "garbage"):
             moving += part.bytes
     held = sum(parts.values())
     updating = _UPDATE.search(diagnosis.op or "") is not None

@@ -11,7 +11,6 @@ from tf_mem_magic.core.proposals import Proposal
 from tf_mem_magic.core.recording import Dump, Series
 from tf_mem_magic.core.units import Unit, brief_unit
 from tf_mem_magic.diagnose.breakdown import deployable
-from tf_mem_magic.diagnose.data.arrays import BASIS
 from tf_mem_magic.diagnose.explanation import needed, progress
 from tf_mem_magic.report import comparison_words as rerun
 from tf_mem_magic.report.comparison_words import MARKS, STATUS_WORDS
@@ -22,6 +21,7 @@ PART_WORDS: dict[str, str] = {
     "weights": "weights",
     "optimizer": "optimizer",
     "values": "named values",
+    "arrays": "arrays copied whole",
     "earlier": "earlier cells",
     "garbage": "garbage of this cell",
     "inputs": "input batches",
@@ -32,8 +32,6 @@ PART_WORDS: dict[str, str] = {
     "rounding": "rounding by the allocator",
     "other": "activations and temporaries",
 }
-ARRAYS = "arrays copied whole"
-"""What named values are called that Keras has made of arrays of the computer's memory."""
 
 _OF_CARDS = ("nvml", "device:", "process:")
 _HOST_REST = "the rest of this process: Python, libraries, data"
@@ -202,7 +200,7 @@ def _part_label(part: Part, on_host: bool, is_known: bool) -> str:
         return _HOST_REST
     if part.kind == "other" and is_known:
         return "not explained"
-    label = ARRAYS if part.kind == "values" and part.basis == BASIS else PART_WORDS.get(part.kind, part.kind)
+    label = PART_WORDS.get(part.kind, part.kind)
     if not part.names or (len(part.names) == 1 and part.kind in ("weights", "optimizer")):
         return label
     names = _grouped(part.names)

@@ -140,12 +140,16 @@ def test_arrays_are_no_rest_and_the_parts_sum_to_the_same():
     parts = (Part("weights", 5, "w"), Part("other", 95, "rest"))
     assert with_arrays(parts, (Copied("x", (9, 9), "float32", 60, 70),)) == (
         parts[0],
-        Part("values", 70, BASIS, ("x",)),
+        Part("arrays", 70, BASIS, ("x",)),
         Part("other", 25, "rest"),
     )
     more = (Part("values", 5, "named", ("z",)), Part("other", 9, "rest"))
     found = with_arrays(more, (Copied("", (9, 9), "float32", 60, 70),))
-    assert [(part.kind, part.bytes, part.names) for part in found] == [("values", 14, ("z",)), ("other", 0, ())]
+    assert [(part.kind, part.bytes, part.names) for part in found] == [
+        ("values", 5, ("z",)),
+        ("arrays", 9, ()),
+        ("other", 0, ()),
+    ]
     assert with_arrays(parts, ()) == parts
 
 

@@ -101,12 +101,10 @@ def with_arrays(parts: tuple[Part, ...], arrays: tuple[Copied, ...]) -> tuple[Pa
     taken = min(sum(one.taken for one in arrays), rest)
     if not taken:
         return parts
-    before = next((part for part in parts if part.kind == "values"), Part("values", 0, BASIS))
-    basis = BASIS if not before.bytes else f"{before.basis}; {BASIS}"
-    names = tuple(dict.fromkeys((*before.names, *(one.name for one in arrays if one.name))))
-    values = Part("values", before.bytes + taken, basis, names)
-    held = [part for part in parts if part.kind not in ("values", "other")]
-    return (*held, values, *(replace(part, bytes=rest - taken) for part in parts if part.kind == "other"))
+    names = tuple(dict.fromkeys(one.name for one in arrays if one.name))
+    held = [part for part in parts if part.kind != "other"]
+    rests = (replace(part, bytes=rest - taken) for part in parts if part.kind == "other")
+    return (*held, Part("arrays", taken, BASIS, names), *rests)
 
 
 def _batch(recording: Recording) -> int | None:

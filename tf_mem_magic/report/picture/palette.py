@@ -31,6 +31,7 @@ PARTS: dict[str, str] = {
     "optimizer": "#b8336a",
     "weights": "#8a9400",
     "values": "#1f9e97",
+    "arrays": "#8b977b",
     "earlier": "#836e4e",
     "garbage": "#6040f0",
     "inputs": "#b3824e",
