@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from math import isqrt, prod
 
 from tf_mem_magic.core.step import Node, Step
-from tf_mem_magic.memory.kernels import FROM_VARIABLE, LISTS, SAME, has_effect
+from tf_mem_magic.memory.kernels import COPIES_ROWS, FROM_VARIABLE, LISTS, SAME, has_effect
 
 WAYS = ("keeps last", "keeps first", "oldest first")
 """Which of the operations that became ready at once a thread goes on with: the last, the first, or whatever has waited
@@ -33,6 +33,9 @@ _FLOPS = 8
 _FILTER = 3
 """How much longer the gradient of a filter takes than that of an image: it lays the image's patches out first."""
 
+_OTHERWISE = SAME | FROM_VARIABLE | LISTS | {COPIES_ROWS, "ZerosLike"}
+"""What makes other than one buffer for each output."""
+
 _FREE = SAME | FROM_VARIABLE | LISTS | {"Const", "NoOp", "Shape", "ShapeN", "Size", "Rank"}
 
 _events: dict[tuple[int, int, str], tuple[Step, tuple[Event, ...]]] = {}
@@ -44,12 +47,14 @@ class Plan:
     """What running a step needs to know of it.
 
     ``readers`` counts the reads of each output, ``waiting`` what each operation that runs waits for, and ``after``
-    lists what waits for it.
+    lists what waits for it. ``makes`` gives the bytes of each operation's outputs where each has a buffer of its own,
+    but for what it may take over of an input; None where it hands on others' or makes more than one.
     """
 
     readers: dict[tuple[int, int], int]
     waiting: dict[int, int]
     after: dict[int, list[int]]
+    makes: list[tuple[int | None, ...] | None]
 
 
 _plans: dict[int, tuple[Step, Plan]] = {}
@@ -78,7 +83,13 @@ def _plan(step: Step) -> Plan:
             waiting[at] = len(earlier)
             for one in earlier:
                 after.setdefault(one, []).append(at)
-    return Plan(_readers(step, needed), waiting, after)
+    return Plan(_readers(step, needed), waiting, after, [_makes(node) for node in step.nodes])
+
+
+def _makes(node: Node) -> tuple[int | None, ...] | None:
+    if node.kind in _OTHERWISE or node.body is not None or max(node.shares, default=-1) >= 0:
+        return None
+    return tuple(tensor.bytes for tensor in node.outputs)
 
 
 def needed_in(step: Step) -> list[bool]:
@@ -142,8 +153,13 @@ class Ready:
 
     def __init__(self, step: Step, among: Collection[int]) -> None:
         plan = plan_of(step)
-        self._among, self._after, self._waiting = among, plan.after, dict(plan.waiting)
-        self.now = {at for at, count in plan.waiting.items() if not count and at in among}
+        self._waiting = {at: plan.waiting[at] for at in among if at in plan.waiting}
+        self._after: dict[int, list[int]] = {}
+        for at in self._waiting:
+            node = step.nodes[at]
+            for one in {source for source, _ in node.inputs} | {c for c in node.after if c in plan.waiting}:
+                self._after.setdefault(one, []).append(at)
+        self.now = {at for at, count in self._waiting.items() if not count}
 
     def begin(self, at: int) -> None:
         """Take note that an operation begins."""
@@ -153,7 +169,7 @@ class Ready:
         """Take note that an operation ends: what waited for it alone could begin."""
         for one in self._after.get(at, ()):
             self._waiting[one] -= 1
-            if not self._waiting[one] and one in self._among:
+            if not self._waiting[one]:
                 self.now.add(one)
 
 

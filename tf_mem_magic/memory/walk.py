@@ -50,7 +50,7 @@ class Walk:
     def __init__(self, step: Step, order: str = "first") -> None:
         plan = plan_of(step)
         self.step, self.order = step, order
-        self.readers = plan.readers
+        self.readers, self._makes = plan.readers, plan.makes
         self.alive: dict[int, Buffer] = {}
         self.bytes = 0
         self.unknown = 0
@@ -156,13 +156,15 @@ class Walk:
     def _allocate(self, at: int) -> None:
         node = self.step.nodes[at]
         lasting = node.kind in LASTING
-        self._copy_on_write(node)
+        if self._read:
+            self._copy_on_write(node)
+        makes = self._makes[at]
         for i in range(len(node.outputs)):
             readers = self.readers.get((at, i), 0)
-            held = self._buffers(at, node, i)
+            held = self._buffers(at, node, i) if makes is None else self._made_by(at, node, i, makes[i])
             self._of[at, i] = held
             for one in held:
-                buffer = self._buffer(one)
+                buffer = self.alive.get(one) or self._read.get(one)
                 if buffer is not None:
                     buffer.users += readers
                     buffer.lasting = buffer.lasting or lasting
@@ -171,20 +173,21 @@ class Walk:
                     self._drop_if_unused(one)
 
     def _release(self, at: int) -> None:
+        of, alive, read = self._of, self.alive, self._read
         for source in self.step.nodes[at].inputs:
-            for one in self._of.get(source, ()):
-                buffer = self._buffer(one)
+            for one in of.get(source, ()):
+                buffer = alive.get(one) or read.get(one)
                 if buffer is not None:
                     buffer.users -= 1
-                    self._drop_if_unused(one)
-
-    def _buffer(self, one: int) -> Buffer | None:
-        return self.alive.get(one) or self._read.get(one)
+                    if buffer.users <= 0 and not buffer.lasting:
+                        self._drop(one, buffer)
 
     def _drop_if_unused(self, one: int) -> None:
-        buffer = self._buffer(one)
-        if buffer is None or buffer.users > 0 or buffer.lasting:
-            return
+        buffer = self.alive.get(one) or self._read.get(one)
+        if buffer is not None and buffer.users <= 0 and not buffer.lasting:
+            self._drop(one, buffer)
+
+    def _drop(self, one: int, buffer: Buffer) -> None:
         if self._read.pop(one, None) is None:
             del self.alive[one]
             self.bytes -= buffer.size * buffer.count
@@ -244,14 +247,17 @@ class Walk:
             return self._rows_of(at, node)
         if kind in LISTS:
             return tuple(b for source in node.inputs for b in self._of.get(source, ())) if output == 0 else ()
-        tensor = node.outputs[output]
-        size = tensor.bytes
+        return self._made_by(at, node, output, node.outputs[output].bytes)
+
+    def _made_by(self, at: int, node: Node, output: int, size: int | None) -> tuple[int, ...]:
+        """Find or make the buffer of an output of ``size`` bytes that is no other's, unless it takes an input's over."""
+        kind = node.kind
         if size is None:
             self.unknown += 1
         if not size:
             return self._zeros_like_a_list(at, node) if kind == "ZerosLike" else ()
         if kind in IN_PLACE and output == FORWARDS.get(kind, 0):
-            taken = self._forwarded(node, size, tensor.dtype)
+            taken = self._forwarded(node, size, node.outputs[output].dtype)
             if taken is not None:
                 return (taken,)
         return (self._make(at, output, size),)
@@ -276,8 +282,10 @@ class Walk:
             if len(held) != 1 or held[0] not in self.alive:
                 continue
             buffer = self.alive[held[0]]
+            if buffer.size != size or buffer.users != 1 or buffer.lasting:
+                continue
             given = self.step.nodes[source[0]].outputs[source[1]]
-            if buffer.size == size == given.bytes and buffer.users == 1 and not buffer.lasting and given.dtype == dtype:
+            if given.bytes == size and given.dtype == dtype:
                 return held[0]
         return None
 
