@@ -250,7 +250,7 @@ class Walk:
         return self._made_by(at, node, output, node.outputs[output].bytes)
 
     def _made_by(self, at: int, node: Node, output: int, size: int | None) -> tuple[int, ...]:
-        """Find or make the buffer of an output of ``size`` bytes that is no other's, unless it takes an input's over."""
+        """Find or make the buffer of an output of ``size`` bytes: an input's where it may take that over."""
         kind = node.kind
         if size is None:
             self.unknown += 1
