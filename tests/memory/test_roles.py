@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.memory.steps import dense_stack
+from tests.memory.steps import Maker, dense_stack
 from tf_mem_magic.memory.roles import layer_of, roles, scopes_of
+from tf_mem_magic.memory.sizes import in_half
 
 LAYERS = {"conv2d_4", "dense", "multi_head_attention_1", "query"}
 
@@ -67,3 +68,36 @@ def test_a_forward_pass_after_an_update_is_no_update():
     second = made.op("MatMul", "second_1/MatMul", x, kib=4, after=(update[0],))
     step = made.step(second)
     assert roles(step)[second[0]] == "activations"
+
+
+def summed(kind, name):
+    """Two gradients of an activation, an operation that reads both, and an optimizer's that reads that."""
+    made = Maker()
+    x = made.argument("x", 8)
+    parts = [made.op("Mul", f"call/gradient_tape/m_1/dense_{i}_1/Mul", x, x, kib=8) for i in range(2)]
+    both = made.op(kind, name, *parts, kib=8)
+    made.op("Mul", "call/adam/Mul", both, both, kib=8)
+    return made.step(both)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "role"),
+    [
+        ("AddN", "AddN", "gradients"),
+        ("AddN", "StatefulPartitionedCall/AddN_7", "gradients"),
+        ("Mul", "PartitionedCall/StatefulPartitionedCall_1/mul_3", "gradients"),
+        ("Sub", "sub_2", "gradients"),
+        ("Mul", "StatefulPartitionedCall/adam/Mul_2", "updates"),
+        ("Mul", "clip_by_norm/mul", "updates"),
+    ],
+)
+def test_what_the_tape_computes_of_gradients_outside_all_scopes_is_a_gradient(kind, name, role):
+    step = summed(kind, name)
+    assert roles(step)[3:] == (role, "updates")
+
+
+def test_sums_of_gradients_are_in_16_bits_as_the_gradients_are():
+    half = in_half(summed("AddN", "StatefulPartitionedCall/AddN"), "bfloat16")
+    total = next(node for node in half.nodes if node.kind == "AddN")
+    assert total.outputs[0].dtype == "bfloat16"
+    assert all(half.nodes[source].kind != "Cast" for source, _ in total.inputs)

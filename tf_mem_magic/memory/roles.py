@@ -23,8 +23,9 @@ DATA = _DRAWN | {"Placeholder"}
 def roles(step: Step) -> tuple[Role, ...]:
     """Say for each operation what its outputs are.
 
-    Gradients are told by the scope that TensorFlow opens for them. What is computed from gradients and is none itself
-    is the optimizer's: updates, momenta, clipped or unscaled gradients.
+    Gradients are told by the scope that TensorFlow opens for them. What is computed from gradients alone outside all
+    scopes is one too: the tape's sums, and gradients that an operation brings along (of swish). What else is computed
+    from gradients is the optimizer's: updates, momenta, clipped or unscaled gradients.
     """
     found: list[Role] = []
     for at, node in enumerate(step.nodes):
@@ -32,14 +33,16 @@ def roles(step: Step) -> tuple[Role, ...]:
             found.append("inputs")
         elif _GRADIENT.search(node.name):
             found.append("gradients")
-        elif any(
-            found[source] in ("gradients", "updates") and step.nodes[source].outputs[output].dtype in _NUMBERS
-            for source, output in node.inputs
-            if source < at
-        ):
-            found.append("updates")
         else:
-            found.append("activations")
+            read = {
+                found[source]
+                for source, output in node.inputs
+                if source < at and step.nodes[source].outputs[output].dtype in _NUMBERS
+            }
+            if "gradients" in read and "updates" not in read and "/" not in _CALL.sub("", node.name) and node.outputs:
+                found.append("gradients")
+            else:
+                found.append("updates" if read & {"gradients", "updates"} else "activations")
     return tuple(found)
 
 
