@@ -310,6 +310,23 @@ def test_the_batch_that_the_step_reads_is_counted_once():
     assert told[0].low <= most
 
 
+@pytest.mark.parametrize("part", [2, 4, 8])
+def test_of_several_batches_the_next_one_lies_beside_the_step_on_a_processor(part):
+    """As allocation events show: two drawn batches at the peak, where a run of one batch has one."""
+    told = {}
+    for kind in ("IteratorGetNext", "Placeholder"):
+        recording, diagnosis = failed(limit=64 * MIB, threads=2)
+        (step,) = recording.facts.step.steps
+        nodes = (replace(step.nodes[0], kind=kind), *step.nodes[1:])
+        drawing = replace(recording.facts.step, packed=pack([replace(step, nodes=nodes, given=())]))
+        recording = replace(recording, facts=replace(recording.facts, step=drawing))
+        told[kind] = expected(recording, diagnosis, Effect(batch=(BATCH, BATCH // part)))
+    # What a step is given by its caller takes nothing of its own.
+    drawn = ACTIVATION // part
+    assert told["IteratorGetNext"].high - told["Placeholder"].high >= 1.5 * drawn
+    assert told["IteratorGetNext"].low - told["Placeholder"].low <= 1.5 * drawn
+
+
 def training(batch=BATCH, width=256):
     """A dense layer, its loss as Keras names it, and its gradient."""
     made = Maker()

@@ -97,7 +97,9 @@ def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Esti
     low = stays + then.low * lower * BELOW + inputs * min(ratio, 1.0)
     most = then.high * upper * above(step.processor)
     further = 1.0 if effect.recompute is None else AGAIN
-    high = stays + most * beyond * further + inputs * max(ratio, 1.0)
+    # Of several batches the next one is drawn while a step runs; where the whole was one batch there was none.
+    following = _drawn(step) * ratio if step.processor is not None and ratio < 1 else 0
+    high = stays + most * beyond * further + inputs * max(ratio, 1.0) + following
     if ratio >= 1 and effect.policy is None and effect.recompute is None:
         low = max(low, stays + seen + inputs)
     if _same_step(effect):
