@@ -9,8 +9,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import needs
+
+# How long an example takes is the machine's, and no test is about that. With CI set Hypothesis has a profile that says so.
+settings.register_profile("untimed", deadline=None)
+if not os.environ.get("CI"):
+    settings.load_profile("untimed")
 
 DURATIONS = Path(__file__).resolve().parent.parent / ".ci" / "durations.json"
 """Seconds of each file with heavy tests, in CI; ``--write-durations`` measures them anew."""

@@ -9,7 +9,7 @@ from textwrap import indent as indented
 
 import pytest
 
-from tf_mem_magic.core.facts import DatasetFacts, Facts, ScalarFact
+from tf_mem_magic.core.facts import DatasetFacts, Facts, ModelFacts, ScalarFact
 from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
 from tf_mem_magic.notebook.batch.search import find_batch
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
@@ -423,3 +423,32 @@ def test_a_number_of_the_batches_is_no_data(call):
     facts = Facts(datasets=(DatasetFacts("ds", "tf.data", 64, 20),), scalars=(ScalarFact("batch_size", 64),))
     found = find_batch(cell, facts, frozenset({1}))
     assert isinstance(found, BatchFound) or "beside its batch size" not in found.reason
+
+
+DRAWS = "def get_batch(batch_size):\n    at = np.random.choice(900, batch_size)\n    return x[at], y[at]"
+TURN = "    a, b = get_batch({})\n    model.train_on_batch(a, b)\n"
+
+
+@pytest.mark.parametrize("size", ["batch_size", "batch_size=batch_size"])
+@pytest.mark.parametrize(
+    ("head", "rest", "same"),
+    [
+        ("while epoch < epochs:", "    if i % length == 0:\n        epoch += 1\n    i += 1", True),
+        ("while not done():", "    print('.')", True),
+        ("while True:", "    if stop():\n        break", True),
+        ("while seen < 900:", "    seen += batch_size", False),
+        ("while seen < 900:", "    i += 1\n    seen = i * batch_size", True),
+        ("while i < 900 // batch_size:", "    i += 1", False),
+    ],
+)
+def test_a_while_that_draws_batches_without_an_end_takes_as_many(size, head, rest, same):
+    source = f"{head}\n{TURN.format(size)}{rest}"
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    facts = Facts(
+        models=(ModelFacts("model"),), scalars=(ScalarFact("batch_size", 64),), earlier_cells=(DRAWS, "batch_size = 64")
+    )
+    found = find_batch(cell, facts, frozenset({3}))
+    assert isinstance(found, BatchFound), found
+    told = [note for note in found.notes if "as many steps as before" in note]
+    assert (found.same_steps, len(told)) == (same, int(same))

@@ -251,6 +251,22 @@ def test_iterators_that_stay_smaller_are_counted_anew_in_the_whole_cell_and_said
     assert notes[0].startswith("`train` and `val` keep their smaller batches")
 
 
+@pytest.mark.parametrize(("smallest", "told"), [(1, False), (8, False), (16, False), (256, True)])
+@pytest.mark.parametrize("steps", ["steps_per_epoch=10", "steps_per_epoch=N // 64, validation_steps=V"])
+def test_an_iterator_whose_batches_are_small_already_is_not_said_to_stay_smaller(smallest, told, steps):
+    cell = read_cell(f"model.fit(train, validation_data=val, {steps})")
+    assert isinstance(cell, PythonCell)
+    data = (DatasetFacts("train", "PyDataset", 64), DatasetFacts("val", "PyDataset", smallest))
+    made = ITERATORS.replace("b, batch_size=64", f"b, batch_size={smallest}")
+    seen = (BatchSeen("fit", 64, "PyDataset"),)
+    facts = Facts(models=(ModelFacts("model"),), datasets=data, batches=seen, earlier_cells=(made,))
+    found = find_batch(cell, facts, frozenset({1}))
+    assert isinstance(found, BatchFound), found
+    source, notes = set_batch(found, 32)
+    assert ("val.batch_size = 32" in source, any("`val`" in note for note in notes)) == (told, told)
+    assert any(note.startswith("`train`") for note in notes)
+
+
 def test_without_a_number_of_steps_nothing_is_said_of_what_stays():
     cell = read_cell("model.fit(train)")
     assert isinstance(cell, PythonCell)

@@ -11,7 +11,7 @@ from tests.script import found_by
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, FunctionFacts, ModelFacts
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
-from tf_mem_magic.core.recording import Cell, Recording
+from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
 from tf_mem_magic.remedies._engine.ranking import propose_all
 from tf_mem_magic.remedies.rematerialize.remedy import propose
 
@@ -451,3 +451,21 @@ def test_a_training_in_a_function_of_another_cell_is_not_said_to_be_none(functio
     reason = ask(call, earlier=(IMPORTS, function), line=1).reason
     assert "the cell does not train" not in reason
     assert "the training is in a function of another cell" in reason
+
+
+@pytest.mark.parametrize(
+    ("cell", "function"),
+    [
+        ("painter = Painter()\npicture = painter.paint(x)", "paint"),
+        ("scores = agent.learn()", "replay"),
+        ("for episode in range(9):\n    memory.play(agent)", "play"),
+    ],
+)
+def test_of_code_that_it_does_not_see_it_does_not_say_that_it_trains_nothing(cell, function):
+    line = cell.count("\n") + 1
+    frames = (Frame("/cells/9.py", line, "<module>", True, True), Frame("/cells/4.py", 7, function, False, True))
+    error = ErrorText("ResourceExhaustedError", "OOM when allocating tensor with shape[64,1024]", frames)
+    facts = Facts("2.21.0", "3.15.1", True, earlier_cells=(IMPORTS,))
+    recording = Recording(Cell(cell), status="oom", errors=(error,), facts=facts)
+    (answer,) = propose(Context(Cell(cell), recording, Diagnosis("GPU:0", line=line)))
+    assert answer.reason == "what ran out lies in code outside this cell, where this does not follow it"

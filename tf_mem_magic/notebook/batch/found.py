@@ -141,7 +141,8 @@ def set_batch(found: BatchFound, batch: int, more: tuple[CellEdit, ...] = ()) ->
     edits = [*more, *(slot.edit(batch) for slot in found.slots)]
     larger = [slot for slot in found.validation if slot.value > batch]
     edits += [slot.edit(batch) for slot in larger]
-    notes = [*found.notes, *(found.validation_notes if larger else ())]
+    kept = _kept_smaller((*found.slots, *larger), found.steps)
+    notes = [*kept, *found.notes, *(found.validation_notes if larger else ())]
     if found.imports:
         edits.append(insert_line(cell, first_statement(cell), *found.imports))
     for steps in found.steps:
@@ -154,3 +155,13 @@ def set_batch(found: BatchFound, batch: int, more: tuple[CellEdit, ...] = ()) ->
     if changed == cell.source:
         raise RefusedError("the change would leave the cell as it is")
     return changed, tuple(dict.fromkeys(notes))
+
+
+def _kept_smaller(slots: tuple[Slot, ...], steps: tuple[Steps, ...]) -> tuple[str, ...]:
+    """Say which data of earlier cells stay as they are set, where a number of their batches was asked for."""
+    names = list(dict.fromkeys(f"`{slot.owner}`" for slot in slots if slot.owner))
+    if not names or all(one.whole for one in steps):
+        return ()
+    keep, it = ("keeps its", "it") if len(names) == 1 else ("keep their", "them")
+    told = " and ".join(names)
+    return (f"{told} {keep} smaller batches: a later cell that asks {it} for a number of steps gets fewer samples.",)

@@ -59,7 +59,9 @@ def _find(reader: Reader, regions: list[ast.stmt]) -> Setting | Unknown:
     for loop in _loops(reader, regions):
         found = _of_loop(reader, loop)
         if isinstance(found, Setting):
-            return with_loop_counts(reader, loop, split_in_the_loop(reader, loop, found))
+            settled = with_loop_counts(reader, loop, split_in_the_loop(reader, loop, found))
+            as_many = isinstance(settled, Setting) and _takes_as_many(reader, loop, settled)
+            return with_steps(reader, settled, loop) if as_many and isinstance(settled, Setting) else settled
         refused = refused or found
     named: Setting | None = None
     for region in (*regions, None):
@@ -94,6 +96,19 @@ def _steps_follow(reader: Reader, regions: list[ast.stmt], setting: Setting) -> 
         if any(follows(reader, part, setting) for part in parts):
             return True
     return False
+
+
+def _takes_as_many(reader: Reader, loop: ast.stmt, setting: Setting) -> bool:
+    """Tell whether a ``while`` draws batches that never end, and nothing of it goes by their size."""
+    if not isinstance(loop, ast.While) or setting.same_steps or setting.datasets:
+        return False
+    ends = any(called_name(n) == "next" for n in ast.walk(loop) if isinstance(n, ast.Call))
+    if ends or any(slot.counts for slot in setting.slots) or _steps_follow(reader, [loop], setting):
+        return False
+    tests = [n.test for n in ast.walk(loop) if isinstance(n, (ast.While, ast.If))]
+    asked = {n.id for test in tests for n in ast.walk(test) if isinstance(n, ast.Name)}
+    sets = (n for n in ast.walk(loop) if isinstance(n, ast.Assign) and follows(reader, n.value, setting))
+    return not any(isinstance(n, ast.Name) and n.id in asked for one in sets for t in one.targets for n in ast.walk(t))
 
 
 def _running(reader: Reader, regions: list[ast.stmt]) -> list[ast.stmt]:

@@ -22,11 +22,11 @@ from tf_mem_magic.notebook.batch.means.kept import with_means
 from tf_mem_magic.notebook.batch.means.lost import lost_length
 from tf_mem_magic.notebook.batch.methods import behind_a_method
 from tf_mem_magic.notebook.batch.samples import count_samples
-from tf_mem_magic.notebook.batch.steps import Steps, argument, find_divisors, find_steps, first_argument
+from tf_mem_magic.notebook.batch.steps import argument, find_divisors, find_steps, first_argument
 from tf_mem_magic.notebook.batch.validation import Validation, find_validating_loops, find_validation
 from tf_mem_magic.notebook.follow.behind import model_names
 from tf_mem_magic.notebook.follow.entries import double_star
-from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
+from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
 from tf_mem_magic.notebook.follow.resolve import default_argument
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.uses import KERAS, called_name
@@ -219,7 +219,7 @@ def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> Bat
         validated,
         steps,
         whole.names,
-        (*whole.notes, *_kept_smaller((*counted, *validated), steps), *told, *kept_validation),
+        (*whole.notes, *told, *kept_validation),
         validation.batch,
         (*validation.notes, *validation_told) if validation.slots else (),
         tuple(dict.fromkeys((*whole.imports, *validation.imports))),
@@ -234,16 +234,6 @@ def _counts_on_it(what: str, name: str) -> Unknown:
         f"{what} counts on `{name}` in the validation too, whose data keep their batches: make it smaller where it is "
         "set, and run the cells from there on again"
     )
-
-
-def _kept_smaller(slots: tuple[Slot, ...], steps: tuple[Steps, ...]) -> tuple[str, ...]:
-    """Say which data of earlier cells stay as they are set, where a number of their batches was asked for."""
-    names = list(dict.fromkeys(f"`{slot.owner}`" for slot in slots if slot.owner))
-    if not names or all(one.whole for one in steps):
-        return ()
-    keep, it = ("keeps its", "it") if len(names) == 1 else ("keep their", "them")
-    told = " and ".join(names)
-    return (f"{told} {keep} smaller batches: a later cell that asks {it} for a number of steps gets fewer samples.",)
 
 
 def _of_validation(
