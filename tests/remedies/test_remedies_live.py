@@ -24,7 +24,7 @@ def stack():
 
 def peak_now(): return tf.config.experimental.get_memory_info("CPU:0")["peak"]
 def in_use(recording): return dict(recording.before)["allocator:CPU:0"]
-def left(recording): return dict(recording.after)["allocator:CPU:0"]
+def left(recording): return dict(recording.after).get("allocator:CPU:0")
 def facts(report):
     found = report.comparison
     return {
