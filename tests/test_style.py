@@ -51,6 +51,8 @@ FULLEST = 16
 CROWDED = {"tests": 18, "tests/remedies": 18}
 """Folders with more files than that. To be emptied, not filled."""
 
+LEFTOVERS = (".orig", ".rej", ".bak", ".swp")
+
 NOT_ROOMS = ("benchmarks", "browser", "data", "golden", "native")
 """Folders of the tests that mirror no room."""
 
@@ -215,7 +217,13 @@ def test_no_recording_names_a_folder_of_the_machine_that_made_it():
     recordings = [*(ROOT / "tests" / "data").rglob("*.json")]
     assert len(recordings) > 50
     texts = {file: file.read_text(encoding="utf-8") for file in recordings}
-    assert [str(file) for file, text in texts.items() if without_folders(text) != text or "/root/" in text] == []
+    home = f"{Path.home()}/"
+    assert [str(file) for file, text in texts.items() if without_folders(text) != text or home in text] == []
+
+
+def test_no_leftover_of_a_merge_or_an_editor_is_kept():
+    found = [f for folder in (PACKAGE, ROOT / "tests") for f in folder.rglob("*") if f.suffix in LEFTOVERS]
+    assert [str(f.relative_to(ROOT)) for f in found] == []
 
 
 def test_files_stay_small():
