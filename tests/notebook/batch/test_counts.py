@@ -425,6 +425,33 @@ def test_a_number_of_the_batches_is_no_data(call):
     assert isinstance(found, BatchFound) or "beside its batch size" not in found.reason
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "gan.train(iter(ds), batch_size)",
+        "gan.train(list(ds)[0], batch_size)",
+        "run(enumerate(ds), batch_size=batch_size)",
+        "trainer.fit_all(batch_size, list(ds))",
+    ],
+)
+def test_what_python_itself_does_with_a_dataset_is_not_unknown(call):
+    cell = read_cell(call)
+    assert isinstance(cell, PythonCell)
+    facts = Facts(datasets=(DatasetFacts("ds", "tf.data", 64, 20),), scalars=(ScalarFact("batch_size", 64),))
+    found = find_batch(cell, facts, frozenset({1}))
+    assert not isinstance(found, BatchFound)
+    assert "`ds` is handed on beside its batch size" in found.reason
+
+
+@pytest.mark.parametrize("call", ["gan.train(iter(ds), batch_size)", "run(ds, batch_size=batch_size)", "go(1, ds, 1)"])
+def test_beside_a_batch_of_one_the_dataset_is_not_the_reason(call):
+    cell = read_cell(call)
+    assert isinstance(cell, PythonCell)
+    facts = Facts(datasets=(DatasetFacts("ds", "tf.data", 1, 20),), scalars=(ScalarFact("batch_size", 1),))
+    found = find_batch(cell, facts, frozenset({1}))
+    assert isinstance(found, BatchFound) or "beside its batch size" not in found.reason
+
+
 DRAWS = "def get_batch(batch_size):\n    at = np.random.choice(900, batch_size)\n    return x[at], y[at]"
 TURN = "    a, b = get_batch({})\n    model.train_on_batch(a, b)\n"
 

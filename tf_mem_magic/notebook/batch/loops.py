@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import math
 import re
 from collections.abc import Iterator
@@ -300,7 +301,7 @@ def _of_call(reader: Reader, region: ast.stmt) -> Setting | Unknown | None:
 def _without_data_beside(reader: Reader, regions: list[ast.stmt], named: Setting) -> Setting | Unknown:
     """Refuse a batch size that is handed on beside data of earlier cells, which would keep their batches."""
     beside = next((one for region in regions for one in _data_beside(reader, region, named)), None)
-    if beside is None:
+    if beside is None or named.value == 1:
         return named
     return Unknown(f"`{beside}` is handed on beside its batch size, and would keep its batches as they are")
 
@@ -334,6 +335,8 @@ def _dataset_argument(reader: Reader, call: ast.Call) -> Setting | Unknown | Non
     if len(known) != 1 or all(known[0] is not a for a in (*call.args, *(k.value for k in call.keywords))):
         return None  # of several, which one ran out is not known here
     sources = [c for c in reader.facts.earlier_cells if f"def {call.func.id}(" in c]
+    if not sources and hasattr(builtins, call.func.id):
+        return None  # iter, list, len: Python's own, which use no batch themselves
     if not sources or any(word in sources[-1] for word in ("len(", "cardinality", "unbatch", "batch_size", "BATCH")):
         return Unknown(f"`{call.func.id}` is defined elsewhere, and what it does with `{known[0].id}` is not known")
     traced = trace(reader, known[0])
