@@ -431,7 +431,7 @@ def test_a_number_of_the_batches_is_no_data(call):
         "gan.train(iter(ds), batch_size)",
         "gan.train(list(ds)[0], batch_size)",
         "run(enumerate(ds), batch_size=batch_size)",
-        "trainer.fit_all(batch_size, list(ds))",
+        "trainer.train(batch_size, list(ds))",
     ],
 )
 def test_what_python_itself_does_with_a_dataset_is_not_unknown(call):
