@@ -6,6 +6,7 @@ import ast
 
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.remedies._engine.question import Ask
+from tf_mem_magic.remedies.smaller_batch.as_many import takes_as_many
 from tf_mem_magic.remedies.smaller_batch.asked import STATEFUL, models_in
 
 _UPDATES = ("apply_gradients", ".minimize(", ".assign", "assign_add", "assign_sub", ".apply(")
@@ -19,7 +20,11 @@ def caveats_of(ask: Ask, found: BatchFound) -> tuple[str, ...]:
     facts = ask.facts
     text = ask.source
     updates = not _only_reads_gradients(ask)
-    caveats = ["Each epoch takes more steps."] if updates and not found.same_steps else []
+    behind = takes_as_many(ask, found) if updates else ""
+    as_many = found.same_steps or bool(behind)
+    caveats = ["Each epoch takes more steps."] if updates and not as_many else []
+    if behind:
+        caveats.append(f"The loop in `{behind}` takes as many steps as before, each with fewer samples.")
     models = models_in(facts, found)
     layers = {layer for m in models for layer in m.layers}
     if "BatchNormalization" in layers or (not layers and "BatchNormalization" in text):
@@ -27,7 +32,7 @@ def caveats_of(ask: Ask, found: BatchFound) -> tuple[str, ...]:
     if STATEFUL.search(text):
         caveats.append("A stateful layer goes on from the same row of the batch before: those rows are others now.")
     scheduled = any(m.schedule for m in models) or any(w in text for w in ("schedules.", "decay_steps"))
-    if updates and scheduled and not found.same_steps:
+    if updates and scheduled and not as_many:
         caveats.append("The learning-rate schedule counts steps, so it moves on faster.")
     elif updates:
         caveats.append("A smaller learning rate may suit it better.")

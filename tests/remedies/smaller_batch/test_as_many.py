@@ -1,0 +1,73 @@
+"""Where the batch size goes to a function that draws its batches, it takes as many steps, and the offer says that."""
+
+import pytest
+
+from tests.remedies.smaller_batch.test_remedy import ask
+from tf_mem_magic.core.facts import Facts, ModelFacts
+from tf_mem_magic.core.proposals import Proposal
+
+STEP = "        D.train_on_batch(x[np.random.randint(0, len(x), bs)], np.ones((bs, 1)))\n"
+CLASS = "class Gan:\n    def train(self, epochs, batch_size=128, every=50):\n        real = np.ones((batch_size, 1))\n"
+AS_MANY = [
+    ("def train(turns, bs=64):\n    for turn in range(turns):\n" + STEP, "train(3000, bs=32)"),
+    ("def learn(bs, turns=9):\n    for turn in tqdm(range(1, turns + 1)):\n" + STEP, "learn(bs=32)"),
+    (
+        "def train(bs):\n    half = bs // 2\n    for e in range(9):\n        for s in trange(100):\n"
+        "            z = noise(half)\n            D.train_on_batch(z, z)\n",
+        "train(bs=32)",
+    ),
+    (
+        CLASS + "        for e in range(epochs):\n            self.d.train_on_batch(draw(batch_size), real)\n",
+        "gan.train(4000, batch_size=32)",
+    ),
+    (
+        CLASS + "        for e in range(epochs):\n            for k in range(self.turns):\n"
+        "                self.train_critic(draw(batch_size))\n            self.train_generator(batch_size)\n",
+        "gan.train(epochs=4000, batch_size=32, every=10)",
+    ),
+]
+GROWS = [
+    (
+        "def train(a, bs):\n    for i in range(len(a) // bs):\n        D.train_on_batch(a[i * bs :][:bs])\n",
+        "train(x, bs=32)",
+    ),
+    (
+        "def train(a, bs):\n    n = len(a) // bs\n    turns = n + 1\n    for i in range(turns):\n"
+        "        D.train_on_batch(a[i * bs :][:bs])\n",
+        "train(x, bs=32)",
+    ),
+    (
+        CLASS + "        for xs in batches(batch_size):\n            self.d.train_on_batch(xs, real)\n",
+        "gan.train(3, batch_size=32)",
+    ),
+    (
+        CLASS + "        while self.seen < 900:\n            self.d.train_on_batch(draw(batch_size), real)\n",
+        "gan.train(3, batch_size=32)",
+    ),
+    (
+        "def train(bs, turns):\n    for turn in range(turns):\n" + STEP,
+        "batch_size = 32\ntrain(bs=batch_size, turns=6400 // batch_size)",
+    ),
+]
+
+
+def steps_told(earlier, call):
+    """Ask about a call of what an earlier cell defines; give what the offer says of steps."""
+    facts = Facts(
+        models=(ModelFacts("D"),), earlier_cells=(earlier, "gan = Gan()" if "class" in earlier else "x = load()")
+    )
+    answer = ask(call, facts)
+    assert isinstance(answer, Proposal), answer.reason
+    return [c for c in answer.caveats if "steps" in c]
+
+
+@pytest.mark.parametrize(("earlier", "call"), AS_MANY)
+def test_a_loop_over_numbers_takes_as_many_steps(earlier, call):
+    name = call.partition("(")[0].split(".")[-1]
+    told = [f"The loop in `{name}` takes as many steps as before, each with fewer samples."]
+    assert steps_told(earlier, call) == told
+
+
+@pytest.mark.parametrize(("earlier", "call"), GROWS)
+def test_a_loop_that_goes_by_the_batch_takes_more(earlier, call):
+    assert steps_told(earlier, call) == ["Each epoch takes more steps."]

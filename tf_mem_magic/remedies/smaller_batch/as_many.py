@@ -1,0 +1,92 @@
+"""Whether code that the cell hands its batch size to takes as many steps as before, however small the batches are."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from tf_mem_magic.notebook.batch.counts import gone_through
+from tf_mem_magic.notebook.batch.found import BatchFound
+from tf_mem_magic.notebook.batch.steps import follows
+from tf_mem_magic.notebook.follow import calls
+from tf_mem_magic.notebook.follow.objects import method_of
+from tf_mem_magic.notebook.follow.reader import Reader, Setting
+from tf_mem_magic.notebook.scopes import arguments
+from tf_mem_magic.notebook.text.cell import walk
+from tf_mem_magic.notebook.uses import called_name, is_batch_name
+from tf_mem_magic.remedies._engine.question import Ask
+from tf_mem_magic.remedies.smaller_batch.asked import failing_lines
+
+_TRAINS = ("apply_gradients", "minimize", "GradientTape")
+
+
+def takes_as_many(ask: Ask, found: BatchFound) -> str:
+    """Name the function that trains in loops over numbers alone, none of them made of the batch size; empty: unknown.
+
+    ``gan.train(epochs=4000, batch_size=32)``: its turns are steps, each with a batch drawn anew.
+    """
+    if found.method != "loop" or found.same_steps:
+        return ""
+    reader = Reader(ask.cell, ask.facts, failing_lines(ask))
+    setting = Setting(found.value, found.slots, found.names)
+    for call in (one for one in ask.cell.calls if reader.covers(one)):
+        function, skip = _called(reader, call)
+        if function is None or not any(_trains(n) for n in walk(function)):
+            continue
+        made_of_it = _made_of_it(function, _given(reader, call, function, skip, setting))
+        loops = [n for n in walk(function) if isinstance(n, (ast.For, ast.AsyncFor, ast.While))]
+        return function.name if loops and all(_is_a_number(loop, made_of_it) for loop in loops) else ""
+    return ""
+
+
+def _trains(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and (called_name(node) in _TRAINS or "train" in called_name(node).lower())
+
+
+def _called(reader: Reader, call: ast.Call) -> tuple[ast.FunctionDef | None, bool]:
+    """Give the function of the notebook that a call runs, and whether its first parameter is the object."""
+    if isinstance(call.func, ast.Name):
+        function = reader.notebook.function(call.func.id)
+        node = None if function is None else function.node
+        return (node if isinstance(node, ast.FunctionDef) else None), False
+    method = method_of(reader, call)
+    return (None if method is None else method.node), True
+
+
+def _given(reader: Reader, call: ast.Call, function: ast.FunctionDef, skip: bool, setting: Setting) -> Iterator[str]:
+    """Name the parameters that get the batch size, or what is made of it."""
+    for parameter in arguments(function.args)[skip:]:
+        given = calls.bind(call, function, parameter.arg, skip=skip)
+        if given is not None and given is not calls.default_of(function, parameter.arg):
+            if follows(reader, given, setting):
+                yield parameter.arg
+
+
+def _made_of_it(function: ast.FunctionDef, names: Iterator[str]) -> set[str]:
+    """Name all that a function makes of what is named: sizes, numbers of steps, data of that batch."""
+    found = set(names)
+    sets = [n for n in walk(function) if isinstance(n, (ast.Assign, ast.AugAssign, ast.AnnAssign)) and n.value]
+    grown = True
+    while grown:
+        before = len(found)
+        for one in sets:
+            if one.value is not None and _reads(one.value, found):
+                found |= {_named(n) for n in walk(one) if isinstance(getattr(n, "ctx", None), ast.Store)}
+        grown = len(found) > before
+    return found
+
+
+def _reads(expr: ast.expr, names: set[str]) -> bool:
+    return any(_named(n) in names or is_batch_name(_named(n)) for n in walk(expr))
+
+
+def _named(node: ast.AST) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def _is_a_number(loop: ast.For | ast.AsyncFor | ast.While, made_of_it: set[str]) -> bool:
+    """Tell whether a loop takes a number of turns in which the batch size has no part."""
+    source = None if isinstance(loop, ast.While) else gone_through(loop.iter)
+    if not isinstance(source, ast.Call) or called_name(source) not in ("range", "trange"):
+        return False
+    return not any(_reads(given, made_of_it) for given in source.args)
