@@ -86,6 +86,31 @@ def test_what_may_be_a_layers_own_is_no_array(run, chunk, device):
     assert told(run, (asked, asked, count), device=device) == []
 
 
+@pytest.mark.parametrize(
+    ("cell", "names", "count", "told_as"),
+    [
+        # One array as inputs and as targets; the other of its shape does not stand in the cell.
+        ("net.fit(clean, clean)", ("noisy", "clean"), 2, ["clean", "clean"]),
+        ("net.fit(x=clean, y=clean, validation_data=(v, v))", ("noisy", "clean", "noisy_2"), 2, ["clean", "clean"]),
+        ("net.fit(noisy, clean)", ("noisy", "clean", "other"), 2, ["noisy", "clean"]),
+        # Which of two it is, nothing tells; nor where functions of other cells hold the names.
+        ("net.fit(noisy, clean)", ("noisy", "clean"), 1, [""]),
+        ("train()", ("noisy", "clean", "other"), 2, ["", ""]),
+        ("train()", ("noisy",), 1, ["noisy"]),
+        # A name within another one is none.
+        ("net.fit(noisy_2, y)", ("noisy", "noisy_2"), 1, ["noisy_2"]),
+        ("net.fit(noisy, clean)", ("noisy", "clean"), 3, ["noisy", "clean", ""]),
+    ],
+)
+def test_of_arrays_of_one_shape_those_are_named_that_the_cell_names(cell, names, count, told_as):
+    """An autoencoder's `fit(clean, clean)` was told to copy `noisy` twice."""
+    shape = (1500, 72, 104)
+    run = recording(*(array(name, shape) for name in names))
+    run = replace(run, cell=Cell(f"%%tfmem\n{cell}"))
+    asked = 1500 * 72 * 104 * 4
+    assert [name for name, *_ in told(run, (asked, asked, count))] == told_as
+
+
 def stepped(run):
     step = StepFacts("__inference_step_1", "m_1/dense_1_1/MatMul", 128, pack([dense_stack(3)]), layers=("dense_1",))
     return replace(run, facts=replace(run.facts, step=step))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
@@ -77,8 +78,21 @@ def copied_whole(recording: Recording, dump: Dump | None, device: str) -> tuple[
     for asked, chunk, count in large:
         array = None if asked in of_step else _is_of(asked, arrays, batch, longest)
         if array is not None and count <= MOST_ALIKE:
-            found += [replace(array, taken=chunk)] * count
+            found += [replace(array, taken=chunk, name=name) for name in _names(recording, array, arrays, count)]
     return tuple(found)
+
+
+def _names(recording: Recording, found: Copied, arrays: list[_Array], count: int) -> list[str]:
+    """Give the names of ``count`` chunks that have the bytes of an array; empty where it may be one of more arrays.
+
+    Those that stand in the cell go before others. One array may be copied twice, as inputs and as targets.
+    """
+    alike = [one.name for one in arrays if one.shape == found.shape and one.dtype == found.dtype]
+    written = [name for name in alike if re.search(rf"\b{re.escape(name)}\b", recording.cell.source)]
+    names = written or alike
+    if not found.name or len(names) > count:
+        return [""] * count
+    return (names * count)[:count] if len(names) == 1 else (names + [""] * count)[:count]
 
 
 def asked_for(
@@ -92,7 +106,8 @@ def asked_for(
     # An error's text has the exact bytes, a dump's those of the chunk that was looked for.
     exact = dict.fromkeys(size for one in arrays for size in _sizes(one, requested) if 0 <= requested - size < _CHUNK)
     found = (one for asked in exact if (one := _is_of(asked, arrays, batch)) is not None)
-    return next((one for one in found if shape in (None, one.shape)), None)
+    one = next((one for one in found if shape in (None, one.shape)), None)
+    return None if one is None else replace(one, name=_names(recording, one, arrays, 1)[0])
 
 
 def with_arrays(parts: tuple[Part, ...], arrays: tuple[Copied, ...]) -> tuple[Part, ...]:
