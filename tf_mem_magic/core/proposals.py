@@ -20,25 +20,25 @@ Fit = Literal["fits", "likely", "tight", "no"]
 class Estimate:
     """The peak to expect on the diagnosed device, ``low`` to ``high`` bytes, and what that rests on.
 
-    ``in_pieces``: the free memory is expected to lie in pieces, none of which holds its largest buffer. ``fresh``: it
-    is that of a process which begins, whose pool may be cut otherwise than was expected.
+    ``in_pieces``: the free memory is expected to lie in pieces, none of which holds its largest buffer. ``by_pool``:
+    it fits as long as a pool is cut as expected, that of a process which begins or the pieces of this one.
     """
 
     low: int
     high: int
     basis: str
     in_pieces: bool = False
-    fresh: bool = False
+    by_pool: bool = False
 
     def word(self, limit: int) -> Fit:
         """Say whether it fits: ``fits`` = high ≤ 0.9 limit, ``likely`` = high ≤ limit, ``tight``, ``no``.
 
-        In pieces that are too small no number of bytes makes it more than ``tight``; in those of a process that begins
-        none makes it more than ``likely``: of seven that were to fit there three ran out.
+        In pieces that are too small no number of bytes makes it more than ``tight``; where it hangs on how a pool is
+        cut none makes it more than ``likely``: of seven that were to fit in a new process three ran out.
         """
         if self.in_pieces:
             return "tight" if self.low <= limit else "no"
-        if self.high <= 0.9 * limit and not self.fresh:
+        if self.high <= 0.9 * limit and not self.by_pool:
             return "fits"
         if self.high <= limit:
             return "likely"

@@ -7,12 +7,12 @@ import pytest
 from tests.memory.test_pooled import MIB, convolution
 from tf_mem_magic.core.diagnosis import Part
 from tf_mem_magic.core.effects import Effect
-from tf_mem_magic.core.facts import Facts, ModelFacts, NamedValue
+from tf_mem_magic.core.facts import BatchSeen, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.recording import Cell, Dump, ErrorText, Recording, Series
 from tf_mem_magic.core.step import StepFacts, pack
 from tf_mem_magic.diagnose.cause import diagnose
 from tf_mem_magic.diagnose.dump import grown_pool
-from tf_mem_magic.diagnose.room.pieces import fresh_peak, room_for, room_in_fresh
+from tf_mem_magic.diagnose.room.pieces import _held, fresh_peak, peak_here, room_for, room_in_fresh
 
 GROWN = (2 * MIB, 4 * MIB, 8 * MIB, 16 * MIB)
 """The regions of a pool that grew request by request, with 30 MiB taken."""
@@ -73,9 +73,10 @@ def test_where_enough_is_left_to_take_for_all_that_runs_at_once_there_is_room_he
     assert room_for(recording, diagnosis, Effect(batch=(2048, 16))) == "here"
 
 
-def test_where_enough_is_left_to_take_for_one_of_two_buffers_there_is_room_perhaps():
+def test_where_enough_is_left_to_take_for_one_of_two_buffers_it_is_likely_to_find_room():
+    """Four notebooks that were sent into a new kernel for it found room in the pieces that there were."""
     recording, diagnosis = failed(limit=52 * MIB)
-    assert room_for(recording, diagnosis, Effect(batch=(128, 16))) == "perhaps"
+    assert room_for(recording, diagnosis, Effect(batch=(128, 16))) == "likely"
     assert room_in_fresh(recording, diagnosis, Effect(batch=(128, 16))) == "alone"
 
 
@@ -83,9 +84,32 @@ def test_the_largest_region_may_be_taken_in_part_by_what_outlasts_the_failure():
     """21 MiB are one piece for a buffer of 17, but not where a quarter of them is something else's."""
     regions = (2 * MIB, 4 * MIB, 8 * MIB, 21 * MIB)
     recording, diagnosis = failed(limit=42 * MIB, regions=regions)
-    assert room_for(recording, diagnosis, Effect(batch=(128, 16))) == "alone"
-    whole = failed(limit=42 * MIB, regions=(*regions[:3], 28 * MIB))
-    assert room_for(*whole, Effect(batch=(128, 16))) == "perhaps"
+    assert room_for(recording, diagnosis, Effect(batch=(128, 16))) == "likely"
+    small = failed(limit=42 * MIB, regions=(*regions[:3], 16 * MIB))
+    assert room_for(*small, Effect(batch=(128, 16))) == "alone"
+
+
+@pytest.mark.parametrize("limit", [52, 60, 68])
+def test_the_peak_in_the_pieces_is_that_of_one_buffer_at_a_time(limit):
+    recording, diagnosis = failed(limit=limit * MIB)
+    told = peak_here(recording, diagnosis, Effect(batch=(128, 16)))
+    assert 17 * MIB < told.low <= told.high < 42 * MIB
+    assert told.word(400 * MIB) == "likely"
+    assert peak_here(*failed(limit=41 * MIB), Effect(batch=(128, 16))) is None
+
+
+@pytest.mark.parametrize(("copies", "to_host"), [(2, 0), (1, 0), (2, 40 * MIB)])
+def test_each_array_that_keras_copies_is_a_chunk_of_its_own(copies, to_host):
+    """Two arrays of 9 MiB in chunks of 16 were taken for one of 32, for which no piece had room."""
+    recording, diagnosis = failed(limit=160 * MIB, regions=(2 * MIB, 16 * MIB, 16 * MIB, 28 * MIB, 32 * MIB))
+    array = NamedValue("x", 9 * MIB, "numpy.ndarray", shape=(9 * 1024, 16, 16), dtype="float32")
+    facts = replace(recording.facts, values=(array,), batches=(BatchSeen("fit", 128, "arrays"),))
+    dump = replace(recording.dumps[0], chunks=((9 * MIB, 16 * MIB, copies), (4 * MIB, 4 * MIB, 1)))
+    recording = replace(recording, facts=facts, dumps=(dump,))
+    parts = (*diagnosis.breakdown, Part("arrays", 16 * MIB * copies, "", ("x",)))
+    held = list(_held(recording, replace(diagnosis, breakdown=parts), Effect(to_host=to_host), 0))
+    assert held.count(9 * MIB) == (0 if to_host else copies)
+    assert 16 * MIB * copies not in held
 
 
 def test_the_peak_in_a_new_process_counts_whole_chunks():

@@ -149,11 +149,13 @@ def test_what_finds_room_in_the_pieces_that_there_are_takes_no_restart():
     assert (found.takes_effect, found.caveats) == ("rerun", ())
 
 
-def test_what_may_find_room_here_but_is_not_sure_to_fit_takes_effect_where_it_is_sure():
-    found = with_estimate(proposal(effect=Effect(batch=(128, 96))), in_pieces(limit=51 * MIB))
-    assert (found.takes_effect, found.environment) == ("restart", (("TF_NUM_INTEROP_THREADS", "1"),))
+@pytest.mark.parametrize(("limit", "batch"), [(51, 96), (52, 16), (60, 16)])
+def test_what_is_likely_to_find_room_here_takes_no_restart_and_is_not_said_to_fit_for_sure(limit, batch):
+    """Restarts for it fitted no more often than the same change in the kernel that had failed."""
+    found = with_estimate(proposal(effect=Effect(batch=(128, batch))), in_pieces(limit=limit * MIB))
+    assert (found.takes_effect, found.environment) == ("rerun", ())
     assert "may not both find room" in found.caveats[0]
-    assert found.estimate.word(51 * MIB) in ("fits", "likely")
+    assert found.estimate.word(400 * MIB) == "likely"
 
 
 def test_what_finds_room_nowhere_comes_after_what_may():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.effects import Effect
+from tf_mem_magic.core.proposals import Estimate
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.diagnose.expected import LEAST_SHARE, batch_sizes, expected, largest_batch
-from tf_mem_magic.diagnose.room.pieces import Room, room_for, room_in_fresh
+from tf_mem_magic.diagnose.room.pieces import Room, peak_here, room_for, room_in_fresh
 
 
 def batch_to_try(
@@ -27,17 +28,21 @@ def batch_to_try(
         return effect if extra is None else extra.then(effect)
 
     def room(one: int) -> Room | None:
-        return room_for(recording, diagnosis, after(one))
+        found = room_for(recording, diagnosis, after(one))
+        return "perhaps" if found == "likely" and not within(peak_here(recording, diagnosis, after(one))) else found
+
+    def within(peak: Estimate | None) -> bool:
+        return peak is not None and diagnosis.limit is not None and peak.high <= diagnosis.limit
 
     least = below // LEAST_SHARE
     first = found or max(below // 2, 1)
-    fits = room(first) in (None, "here") or (
+    fits = room(first) in (None, "here", "likely") or (
         room(first) == "perhaps" and surely_fits(recording, diagnosis, after(first))
     )
     if fits and (found >= least or room(first) is None):
         return found
     sizes = batch_sizes(below)
-    here = (one for one in sizes if one >= least and room(one) == "here")
+    here = (one for one in sizes if one >= least and room(one) in ("here", "likely"))
     fresh = (
         one
         for copied in (True, False)

@@ -12,7 +12,7 @@ from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.diagnose.dump import grown_pool
 from tf_mem_magic.diagnose.expected import expected, saves_nothing
 from tf_mem_magic.diagnose.room.batches import surely_fits
-from tf_mem_magic.diagnose.room.pieces import fresh_peak, room_for, room_in_fresh
+from tf_mem_magic.diagnose.room.pieces import fresh_peak, peak_here, room_for, room_in_fresh
 from tf_mem_magic.remedies._engine.registry import all_remedies
 
 
@@ -57,6 +57,12 @@ def _where_there_is_room(answer: Proposal, context: Context) -> Proposal:
         return answer
     if room == "nowhere":
         return _without_room(answer, "here or in a fresh kernel")
+    if room == "likely":
+        return replace(
+            answer,
+            estimate=peak_here(recording, diagnosis, answer.effect) or answer.estimate,
+            caveats=(*answer.caveats, _pieces(dump, diagnosis.limit or 0, sure=False)),
+        )
     how = room if room != "perhaps" else room_in_fresh(recording, diagnosis, answer.effect)
     if how is None:
         return _without_room(answer, "in whichever order it runs")
