@@ -53,7 +53,20 @@ def find_training(
         return TrainingPlace(top, top, named[0].name, named[0])
     if not named:
         return "no name in the statement that ran out of memory is known to hold a Keras model"
+    trained = [f"`{m.name}`" for m in named if _gives_gradients(cell, m.name)]
+    if len(trained) > 1:
+        return f"the cell trains {', '.join(trained[:-1])} and {trained[-1]}, and this is a change of one model alone"
     return f"it is not sure which model the cell trains: it could be any of {', '.join(f'`{m.name}`' for m in named)}"
+
+
+_TRAINABLE = frozenset({"trainable_variables", "trainable_weights"})
+
+
+def _gives_gradients(cell: PythonCell, model: str) -> bool:
+    """Tell whether the cell names what is trained of a model: ``tape.gradient(loss, model.trainable_variables)``."""
+    given = (arg for call in cell.calls for arg in (*call.args, *(k.value for k in call.keywords)))
+    loads = (n for arg in given for n in ast.walk(arg) if isinstance(n, ast.Attribute) and n.attr in _TRAINABLE)
+    return any(ast.unparse(n.value) == model for n in loads)
 
 
 def _training_calls(cell: PythonCell) -> list[tuple[ast.stmt, ast.Call]]:

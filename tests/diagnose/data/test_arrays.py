@@ -183,12 +183,14 @@ def test_what_keras_copies_stays_whatever_the_batch(situations):
     run = situations("whole_arrays")
     outcome = explain(run)
     first, *others = outcome.offered
-    assert first.key in ("stream-data+accumulate-gradients", "stream-data+mixed-precision")
-    assert first.estimate.high <= outcome.diagnosis.limit
+    # Tried: in four steps of 64 it took 234 of 274 MiB.
+    assert first.key == "accumulate-gradients"
+    assert first.estimate.low < 234 * MIB < first.estimate.high <= outcome.diagnosis.limit
     alone = {p.key: p.estimate for p in others}
     # 128 MiB of them are left beside any batch.
     assert alone["smaller-batch"].low > 128 * MIB
-    assert "apply.stream([encoder_input, decoder_input], decoder_target, batch_size=" in first.source
+    streamed = next(p.source for p in others if p.key == "stream-data")
+    assert "apply.stream([encoder_input, decoder_input], decoder_target, batch_size=" in streamed
     assert outcome.diagnosis.situation.text.startswith("`fit` copies the arrays that it is given to CPU:0 as a whole (")
 
 
