@@ -13,6 +13,7 @@ from tf_mem_magic.core.recording import ErrorText, Frame, Recording
 from tf_mem_magic.core.step import StepFacts
 from tf_mem_magic.diagnose.cause import diagnose
 from tf_mem_magic.diagnose.oom import find_oom
+from tf_mem_magic.diagnose.situation import find_situation
 from tf_mem_magic.diagnose.situation_data import one_sample
 from tf_mem_magic.explain import explain
 
@@ -222,6 +223,26 @@ def test_a_list_that_a_loop_filled_is_named_with_its_entries_and_bytes():
     assert found is not None
     assert found.kind == "growing"
     assert found.text.startswith("`grads` went from 0 to 48 entries in this cell, and its tensors hold 100")
+
+
+@pytest.mark.parametrize(
+    ("op", "requested", "code"),
+    [
+        ("ConcatV2", 100 << 20, "np.concatenate(grads)"),
+        ("Concat", 100 << 20, "np.concatenate(grads)"),
+        ("Pack", 101 << 20, "np.stack(grads)"),
+        # One more entry, or another operation, joins nothing.
+        ("ConcatV2", 2 << 20, "float(value)"),
+        ("Mul", 100 << 20, "float(value)"),
+    ],
+)
+def test_where_the_entries_are_joined_it_says_to_join_them_in_the_computers_memory(op, requested, code):
+    """`tf.concat(preds, 0)` at the end takes all of them to the device, whatever they were kept as."""
+    full = recording("one_hot_eager")
+    facts = replace(full.facts, grown=(GrownFacts("grads", 0, 48, 100 << 20, "tf.Tensor", "CPU:0"),))
+    diagnosis = replace(diagnose(replace(full, facts=facts)), op=op, requested=requested, in_use=150 << 20)
+    found = find_situation(replace(full, facts=facts), diagnosis, None)
+    assert (found.kind, code in found.code) == ("growing", True)
 
 
 @pytest.mark.parametrize(

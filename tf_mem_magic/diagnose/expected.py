@@ -171,11 +171,13 @@ def trained_weights(recording: Recording) -> list[int]:
     models = [model for model in models if model.steps > (model.steps_before or 0)] or models
     names = {model.name for model in models}
     weights = [(whose, size) for part, whose, size in step.variables if part == "weights"] if step else []
-    sizes = sorted((size for whose, size in weights if whose in names), reverse=True)
-    sizes = sizes or sorted((size for _, size in weights), reverse=True)
+    own = sorted((size for whose, size in weights if whose in names), reverse=True)
+    others = sorted((size for whose, size in weights if whose not in names), reverse=True)
     most = max((model.trainable_bytes or 0 for model in models), default=0)
     if not most:
-        return sizes
+        return own or others
+    # A model inside another one, with a name of its own (`base`), holds most weights of the one that trains.
+    sizes = [*own, *others]
     kept: list[int] = []
     for one in sizes:
         if sum(kept) + one <= most:

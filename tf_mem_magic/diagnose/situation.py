@@ -16,6 +16,7 @@ from tf_mem_magic.diagnose.situation_data import (
     constant,
     eager,
     jacobian,
+    joins,
     one_sample,
     outputs,
     pipeline,
@@ -86,6 +87,9 @@ def _growing(recording: Recording, diagnosis: Diagnosis) -> tuple[int, Situation
     )
     advice = f"Keep numbers instead of tensors in `{most.name}`, or only their sum or mean."
     code = f"{most.name}.append(value.numpy())  # in the computer's memory; or float(value) for a single number"
+    if joined := joins(diagnosis, most.bytes):
+        advice = f"Keep NumPy arrays in `{most.name}`, and join them in the computer's memory."
+        code = f"{most.name}.append(value.numpy()); then {joined}({most.name})"
     reason = f"`{most.name}` fills the memory with tensors, round by round, and would with this too"
     return most.bytes, Situation("growing", text, advice, code, ROOM, reason=reason, holder=most.name)
 

@@ -147,6 +147,18 @@ def alike(recording: Recording, diagnosis: Diagnosis, least: int = _ALIKE) -> tu
     return (count, requested) if count >= least and requested * count >= _MOST_ALIKE * diagnosis.in_use else None
 
 
+_JOINED = 0.9
+"""Share of what entries hold from which one request for a joining operation is for all of them."""
+
+
+def joins(diagnosis: Diagnosis, held: int) -> str:
+    """Give NumPy's function for what ran out, where that joined entries which hold so many bytes; empty: it did not."""
+    if (diagnosis.requested or 0) < _JOINED * held:
+        return ""
+    op = diagnosis.op or ""
+    return "np.stack" if op.startswith("Pack") else "np.concatenate" if op.startswith("Concat") else ""
+
+
 def jacobian(diagnosis: Diagnosis) -> Situation | None:
     """Find a Jacobian whose rows are computed side by side (TensorFlow's ``pfor``)."""
     if not re.search(r"(?:^|/)pfor(?:/|$)", diagnosis.op or ""):

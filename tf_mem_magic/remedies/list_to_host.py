@@ -8,6 +8,7 @@ from typing import Any
 from tf_mem_magic.core.diagnosis import Diagnosis, Situation, SituationKind
 from tf_mem_magic.core.facts import GrownFacts
 from tf_mem_magic.core.proposals import Example, Proposal, RefusedError
+from tf_mem_magic.diagnose.situation_data import joins
 from tf_mem_magic.notebook.fills import Fill, fills_of
 from tf_mem_magic.notebook.origins import tensorflow_name
 from tf_mem_magic.notebook.uses import called_name
@@ -38,6 +39,10 @@ def propose(ask: Ask) -> Proposal:
     grown = next((g for g in ask.facts.grown if g.name == name and g.device == diagnosis.device), None)
     if grown is None or not name.isidentifier():
         raise RefusedError(f"`{name}` is no plain name")
+    if joins(diagnosis, grown.bytes):
+        raise RefusedError(
+            f"it ran out where the entries of `{name}` are joined, which takes all of them to the device"
+        )
     fill = _the_fill(ask, name)
     tensor = fill.entry
     top = ask.statement(fill.statement)
@@ -50,7 +55,8 @@ def propose(ask: Ask) -> Proposal:
     keep = f'{element}.numpy() if hasattr({element}, "numpy") else {element}'
     moved = f"{tf}.nest.map_structure(lambda {element}: {keep}, {text})"
     edit = ask.edit().replace(tensor, moved)
-    made_here = any(binding.node is not fill.statement for binding in ask.scopes.of(ask.cell.tree, name))
+    home = ask.scopes.home(fill.name)
+    made_here = any(binding.node is not fill.statement for binding in ask.scopes.of(home, name))
     if not made_here:
         # It is an earlier cell's list or dict: what the run that failed has added is still in it.
         drop = "pop" if fill.at_end else "popitem"
@@ -80,7 +86,7 @@ def _the_fill(ask: Ask, name: str) -> Fill:
     inside = list(ask.scopes.up(fill.statement))
     function = next((n for n in inside if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))), None)
     if function is not None:
-        raise RefusedError("it is filled in a function, which TensorFlow may run as a graph")
+        _check_function(ask, function, fill)
     if any(isinstance(n, ast.With) and _is_tape(n) for n in inside):
         raise RefusedError(f"`{name}` is filled while a tape records, so its entries may be needed for gradients")
     own = set(ast.walk(fill.statement))
@@ -91,6 +97,37 @@ def _the_fill(ask: Ask, name: str) -> Fill:
     if asked:
         raise RefusedError(f"the cell asks entries of `{name}` for `.{asked}()`, which arrays do not have")
     return fill
+
+
+def _check_function(ask: Ask, function: ast.AST, fill: Fill) -> None:
+    """Be certain that what fills a list is a function of the cell that is only called, and that the list is its own."""
+    name = fill.name.id
+    own = isinstance(function, ast.FunctionDef) and ask.scopes.home(fill.name) is function
+    if not own or not isinstance(function, ast.FunctionDef) or ask.scopes.parents.get(function) is not ask.cell.tree:
+        raise RefusedError("it is filled in a function, which TensorFlow may run as a graph")
+    loads = ask.scopes.loads.get((ask.cell.tree, function.name), [])
+    called = all(isinstance(up := ask.scopes.parents.get(n), ast.Call) and up.func is n for n in loads)
+    elsewhere = any(use.cell is not ask.cell for use in ask.notebook.uses(function.name))
+    if function.decorator_list or not called or elsewhere:
+        raise RefusedError(f"it is filled in `{function.name}`, which TensorFlow may run as a graph")
+    if all(binding.node is fill.statement or binding.kind == "param" for binding in ask.scopes.of(function, name)):
+        raise RefusedError(f"`{function.name}` is given the list, and what else is done with it is not known")
+    if any(isinstance(n, ast.With) and _is_tape(n) for n in ask.cell.nodes):
+        raise RefusedError(f"the cell records on a tape, and no gradient flows through arrays in `{name}`")
+    given = (n for n in ast.walk(function) if isinstance(n, (ast.Return, ast.Yield)) and n.value is not None)
+    if any(_is_handed_on(n.value, name) for n in given if n.value is not None):
+        inside = set(ast.walk(function))
+        asks = (n.attr for n in ask.cell.nodes if isinstance(n, ast.Attribute) and n not in inside)
+        asked = next((attr for attr in asks if attr in _OF_TENSORS), "")
+        if asked:
+            raise RefusedError(f"`{function.name}` gives `{name}` back, and the cell asks for `.{asked}()` outside it")
+
+
+def _is_handed_on(given: ast.expr, name: str) -> bool:
+    """Tell whether a list leaves a function as it is, alone or among others, and not by what a call makes of it."""
+    if isinstance(given, (ast.Tuple, ast.List)):
+        return any(_is_handed_on(one, name) for one in given.elts)
+    return not isinstance(given, ast.Call) and _mentions(given, name)
 
 
 def _asked_of_tensors(ask: Ask, name: str, home: ast.AST) -> str:
@@ -146,6 +183,9 @@ def _example(name: str, cell: str, expect: str, declined: bool = False, **more: 
 
 
 _LOOP = "%%tfmem\nfor x in data:\n    g = step(x)\n    grads.append({0})\n"
+_OWN = (
+    "%%tfmem\ndef go(data):\n    grads = []\n    for x in data: grads.append({0})\n    return tf.add_n(grads)\ngo(d)\n"
+)
 _EMPTIED = "while len(grads) > 0: grads.pop()\n"
 _MOVED = 'tf.nest.map_structure(lambda t: t.numpy() if hasattr(t, "numpy") else t, {0})'
 
@@ -168,9 +208,40 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     _example(
         "a list of a function's own",
-        "%%tfmem\ndef go():\n    grads = []\n    for x in data: grads.append(step(x))\ngo()\n",
-        "filled in a function",
-        declined=True,
+        _OWN.format("step(x)"),
+        _OWN.format(_MOVED.format("step(x)")),
+    ),
+    *(
+        _example(f"{what}, in a function", f"%%tfmem\n{cell}", reason, declined=True)
+        for what, cell, reason in (
+            (
+                "made a graph",
+                "@tf.function\ndef go():\n    grads = []\n    for x in data: grads.append(step(x))\ngo()\n",
+                "may run as a graph",
+            ),
+            (
+                "made a graph later",
+                "def go():\n    grads = []\n    for x in data: grads.append(step(x))\ntf.function(go)()\n",
+                "may run as a graph",
+            ),
+            (
+                "a list that it is given",
+                "def go(grads):\n    for x in data: grads.append(step(x))\ngo(all)\n",
+                "is given the list",
+            ),
+            (
+                "called while a tape records",
+                "def go():\n    grads = []\n    for x in data: grads.append(step(x))\n    return grads\n"
+                "with tf.GradientTape() as tape:\n    y = go()\n",
+                "records on a tape",
+            ),
+            (
+                "given back to where it is asked for numpy()",
+                "def go():\n    grads = []\n    for x in data: grads.append(step(x))\n    return grads, 1\n"
+                "print(go()[0][0].numpy())\n",
+                "asks for `.numpy()` outside",
+            ),
+        )
     ),
     _example(
         "a tape reads it",
