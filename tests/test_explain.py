@@ -212,20 +212,50 @@ REQUEST = FailedRequest("GPU_0_bfc", 256 * MIB, "Relu")
 @pytest.mark.parametrize(
     ("requests", "words"),
     [
-        ((REQUEST,), "Memory ran out on GPU:0, and your code caught the error: a request of 256 MiB for Relu got no memory."),
+        ((REQUEST,), "Memory ran out on GPU:0, and the error stayed in your code, a library or a thread: a request of 256 MiB for Relu got no memory."),
         (
             (REQUEST, replace(REQUEST, bytes=64 * MIB, op=None)),
-            "Memory ran out on GPU:0, and your code caught the error: 2 requests of 64.0–256 MiB got no memory, the largest for Relu.",
+            "Memory ran out on GPU:0, and the error stayed in your code, a library or a thread: 2 requests of 64.0–256 MiB got no memory, the largest for Relu.",
         ),
         (
             (FailedRequest("odd", MIB), FailedRequest("odd", MIB)),
-            "Memory ran out, and your code caught the error: 2 requests of 1.0 MiB got no memory.",
+            "Memory ran out, and the error stayed in your code, a library or a thread: 2 requests of 1.0 MiB got no memory.",
+        ),
+        (
+            (FailedRequest("GPU_0_bfc", 0),),
+            "Memory ran out on GPU:0, and the error stayed in your code, a library or a thread: a request got no memory.",
+        ),
+        (
+            (FailedRequest("GPU_0_bfc", 0),) * 3,
+            "Memory ran out on GPU:0, and the error stayed in your code, a library or a thread: 3 requests got no memory.",
         ),
     ],
 )  # fmt: skip
 def test_a_cell_that_caught_its_own_error_is_told_what_was_asked_for_in_vain(requests, words):
     outcome = explain(Recording(Cell("%%tfmem\ntry: fit()\nexcept: pass"), failed_requests=requests))
     assert (words,) == outcome.notices
+
+
+POOLS = ["/lib/python3.12/concurrent/futures/thread.py", "C:\\Python\\Lib\\multiprocessing\\pool.py"]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([POOLS[0]], True),
+        ([POOLS[1]], True),
+        ([POOLS[1], "/site/keras/src/trainers/data_adapters/py_dataset_adapter.py"], False),
+        (["/lib/python3.12/concurrent/futures/_base.py"], False),
+        ([], False),
+    ],
+)
+def test_of_a_thread_of_the_cells_no_peak_is_estimated_and_it_is_said_why(files, said):
+    """Two threads that predicted at once took 132 MiB where 83 to 102 were told for one of them."""
+    run = oom(step=None)
+    error = run.errors[0]
+    frames = (*error.frames, *(Frame(file, 58, "run") for file in files))
+    outcome = explain(replace(run, errors=(replace(error, frames=frames),)))
+    assert any("in a thread that the cell began" in one for one in outcome.notices) is said
 
 
 @pytest.mark.parametrize("status", ["oom", "error", "interrupted"])
@@ -269,7 +299,9 @@ def test_batches_at_which_a_caught_failure_happened_are_named():
     facts = Facts(full_at=(BatchSeen("fit", 128, "arrays"), BatchSeen("fit", 64, "arrays")))
     run = Recording(Cell("x"), failed_requests=requests, facts=facts)
     told = explain(run).notices
-    assert told[0].startswith("Memory ran out on GPU:0 at batches of 128 and 64, and your code caught the error: 2 req")
+    assert told[0].startswith(
+        "Memory ran out on GPU:0 at batches of 128 and 64, and the error stayed in your code, a library or a thread: 2 req"
+    )
 
 
 def test_a_failure_after_steps_that_fitted_says_what_was_different():

@@ -13,7 +13,7 @@ from tf_mem_magic.core.tag import dropped_lines
 from tf_mem_magic.diagnose.breakdown import deployable
 from tf_mem_magic.diagnose.cause import diagnose, last_seen
 from tf_mem_magic.diagnose.comparison import compare
-from tf_mem_magic.diagnose.notices import LEFT_BEHIND, caught, next_run, retraced, unnamed
+from tf_mem_magic.diagnose.notices import LEFT_BEHIND, caught, next_run, retraced, threaded, unnamed
 from tf_mem_magic.diagnose.places import at_top_level
 from tf_mem_magic.notebook.rerun.again import choices_again
 from tf_mem_magic.notebook.rerun.changes import find_changes
@@ -45,7 +45,7 @@ def explain(
     answers: Answer = ()
     if outcome.diagnosis is None and (seen := last_seen(recording)):
         outcome = replace(outcome, notices=(*notices, f"When it was last seen: {seen}"))
-    outcome = replace(outcome, notices=(*outcome.notices, *retraced(recording)))
+    outcome = replace(outcome, notices=(*outcome.notices, *retraced(recording), *threaded(recording)))
     outcome = replace(outcome, notices=(*outcome.notices, *next_run(outcome, previous), *unnamed(recording)))
     if recording.caught:
         outcome = replace(outcome, notices=(*outcome.notices, caught(recording)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import pytest
 
 from tf_mem_magic.core.facts import BuildingFacts, GrownFacts
 from tf_mem_magic.core.jsonio import decode
-from tf_mem_magic.core.recording import ErrorText, Frame, Recording
+from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
 from tf_mem_magic.core.step import StepFacts
 from tf_mem_magic.diagnose.cause import diagnose
 from tf_mem_magic.diagnose.oom import find_oom
@@ -211,6 +212,28 @@ def test_the_computers_own_memory_is_no_situation_of_a_device():
     full = recording("resize_eager")
     assert situation("resize_eager") is not None
     assert diagnose(replace(full, status="error")) is None
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "told"),
+    [
+        ("to_categorical", (49152000, 60000), "60,000 numbers for each of 49,152,000 labels"),
+        ("to_categorical", (900, 40, 30000), "30,000 numbers for each of 36,000 labels"),
+        ("pad_sequences", (49152000, 60000), None),
+        ("to_categorical", (60000,), None),
+    ],
+)
+def test_one_hot_labels_that_the_computer_has_no_room_for_want_a_sparse_loss(function, shape, told):
+    frames = (Frame("/nb/1.py", 2, "<module>", is_user=True), Frame("/lib/numerical_utils.py", 96, function))
+    size = prod(shape) * 8
+    message = f"Unable to allocate {size / 2**40:.3g} TiB for an array with shape {shape} and data type float64"
+    error = ErrorText("MemoryError", message, frames, ("builtins.MemoryError",))
+    run = Recording(Cell("labels = keras.utils.to_categorical(y, n)"), status="oom", errors=(error,))
+    found = diagnose(run).situation
+    assert (found is None) == (told is None)
+    if found is not None:
+        assert told in found.text
+        assert "sparse_categorical_crossentropy" in found.code
 
 
 def grown(name: str, bytes_: int, device: str | None = "CPU:0", after: int = 48):

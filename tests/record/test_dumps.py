@@ -189,6 +189,33 @@ def test_the_wait_is_over_when_the_allocator_gives_up(watch, clock, in_use):
     assert None is watch.poll({"allocator:GPU:0": in_use})
 
 
+@pytest.mark.parametrize(
+    ("seconds", "numbers", "given_up"),
+    [
+        ((0, 10), (2, 2), 1),
+        ((0, 10.0, 10.1), (2, 1, 1), 1),
+        # Two threads, one after the other; two runs, one after the other.
+        ((0, 3, 10, 13), (2, 2, 2, 2), 2),
+        ((0, 10, 11.5, 21.6), (2, 2, 2, 2), 2),
+        # It was met; it may fail; another one soon after; two that were met, a minute apart.
+        ((0,), (2,), 0),
+        ((0, 10), (1, 1), 0),
+        ((0, 10), (2, 1), 0),
+        ((0, 4), (2, 2), 0),
+        ((0, 60), (2, 2), 0),
+    ],
+)
+def test_requests_that_got_no_memory_are_counted_without_a_word_on_stderr(watch, clock, seconds, numbers, given_up):
+    """With TF_CPP_MIN_LOG_LEVEL=3 a tuner that had caught the error was told that all went well."""
+    begun = clock.now
+    for at, number in zip(seconds, numbers, strict=True):
+        clock.now = begun + at
+        write(number)
+        if at < seconds[-1]:
+            watch.poll(GPU)
+    assert watch.gave_up() == ("GPU_0_bfc",) * given_up
+
+
 def test_a_next_request_is_seen_after_the_allocator_has_given_up(watch, clock):
     write()
     watch.poll(GPU)

@@ -147,7 +147,7 @@ class Dump:
 class FailedRequest:
     """A request for memory that ``allocator`` could not meet: ``bytes`` (rounded to chunks), for the operation ``op``.
 
-    ``op`` is None where the allocator was not told.
+    ``op`` is None where the allocator was not told; ``bytes`` are 0 where only its dumps tell that it gave up.
     """
 
     allocator: str
@@ -212,8 +212,16 @@ class Recording:
 
     @property
     def caught(self) -> tuple[FailedRequest, ...]:
-        """Requests that got no memory though the cell ended well: its own code, or a library's, caught the error."""
+        """Requests that got no memory though the cell ended well: its code, a library or a thread kept the error."""
         return self.failed_requests if self.status == "ok" else ()
+
+    @property
+    def in_a_thread(self) -> bool:
+        """Whether the error comes out of a thread that the cell began: a pool's future raised it in the cell."""
+        files = [frame.file.replace("\\", "/") for error in self.errors for frame in error.frames]
+        by_keras = any("/data_adapters/" in file for file in files)  # which draws batches in threads of its own
+        pools = ("concurrent/futures/thread.py", "multiprocessing/pool.py")
+        return not by_keras and any(file.endswith(pools) for file in files)
 
     def to_dataframe(self) -> Any:
         """Give the samples as a pandas ``DataFrame``: :func:`tf_mem_magic.core.exports.to_dataframe`."""

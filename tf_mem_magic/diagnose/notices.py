@@ -30,6 +30,16 @@ def retraced(recording: Recording) -> tuple[str, ...]:
     )
 
 
+def threaded(recording: Recording) -> tuple[str, ...]:
+    """Say that it ran out in a thread of the cell's own, beside which others may compute."""
+    if recording.status != "oom" or not recording.in_a_thread:
+        return ()
+    return (
+        "It ran out in a thread that the cell began: what its other threads take at the same time is not known, so no "
+        "peak is estimated. Fewer threads at once need less too.",
+    )
+
+
 def next_run(outcome: Outcome, previous: Recording | None) -> tuple[str, ...]:
     """Say that the next run of the cell will not fit, where two runs of it left more behind each."""
     recording = outcome.recording
@@ -82,15 +92,17 @@ def caught(recording: Recording) -> str:
     requests = recording.caught
     devices = sorted({device for one in requests if (device := device_of(one.allocator))})
     where = f" on {' and '.join(devices)}" if devices else ""
-    sizes = [one.bytes for one in requests]
-    low, high, unit = min(sizes), max(sizes), brief_unit(sizes)
-    amount = size(low, unit) if low == high else size_range(low, high, unit)
+    sizes = [one.bytes for one in requests if one.bytes]
     op = max(requests, key=lambda one: one.bytes).op
+    amount = ""
+    if sizes:
+        low, high, unit = min(sizes), max(sizes), brief_unit(sizes)
+        amount = f" of {size(low, unit) if low == high else size_range(low, high, unit)}"
     if len(requests) == 1:
-        told = f"a request of {amount}{f' for {op}' if op else ''} got no memory"
+        told = f"a request{amount}{f' for {op}' if op else ''} got no memory"
     else:
-        told = f"{len(requests)} requests of {amount} got no memory{f', the largest for {op}' if op else ''}"
+        told = f"{len(requests)} requests{amount} got no memory{f', the largest for {op}' if op else ''}"
     full_at = recording.facts.full_at
     batches = list(dict.fromkeys(str(seen.batch) for seen in full_at))
     at = f" at {'batch' if len(batches) == 1 else 'batches of'} {' and '.join(batches)}" if batches else ""
-    return f"Memory ran out{where}{at}, and your code caught the error: {told}."
+    return f"Memory ran out{where}{at}, and the error stayed in your code, a library or a thread: {told}."

@@ -17,6 +17,7 @@ from tf_mem_magic.diagnose.situation_data import (
     eager,
     jacobian,
     joins,
+    one_hot_in_host,
     one_sample,
     outputs,
     pipeline,
@@ -35,9 +36,11 @@ def find_situation(recording: Recording, diagnosis: Diagnosis, dump: Dump | None
     It is read from the frames of the error (which of Keras's functions was making something), from the operation and
     the shape that the error names, from the parts of the bytes in use, and from the chunks of ``dump``.
     """
-    if diagnosis.device == "host" or diagnosis.cause == "host" or diagnosis.jit:
-        return None
     frames = [frame for error in recording.errors for frame in error.frames]
+    if diagnosis.device == "host" or diagnosis.cause == "host":
+        return one_hot_in_host(diagnosis, frames)
+    if diagnosis.jit:
+        return None
     filling, kept = _kept(recording, diagnosis)
     for found in (
         kept if filling > (diagnosis.requested or 0) else None,

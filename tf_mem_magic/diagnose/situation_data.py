@@ -271,14 +271,32 @@ def eager(recording: Recording, diagnosis: Diagnosis, frames: list[Frame]) -> Si
     )
 
 
+def one_hot_in_host(diagnosis: Diagnosis, frames: list[Frame]) -> Situation | None:
+    """Find labels that Keras was making one-hot in the computer's own memory."""
+    shape = diagnosis.shape or ()
+    if len(shape) < 2 or not any(f.function == "to_categorical" for f in frames):
+        return None
+    needs = f" of {size(diagnosis.requested)}" if diagnosis.requested else ""
+    advice, code = _SPARSE
+    return Situation(
+        "eager-data",
+        f"`to_categorical` makes an array{needs}: {shape[-1]:,} numbers for each of {prod(shape[:-1]):,} labels.",
+        advice.format(prod(shape)),
+        code,
+    )
+
+
+_SPARSE = (
+    "Keep the integer labels: a sparse loss needs no one-hot copy of {:,} numbers.",
+    'model.compile(optimizer, loss="sparse_categorical_crossentropy")  # with the integer labels',
+)
+
+
 def _instead(recording: Recording, diagnosis: Diagnosis) -> tuple[str, str]:
     """Say how to do without a result for all rows at once, by the operation."""
     shape = diagnosis.shape or ()
     if diagnosis.op == "OneHot":
-        return (
-            f"Keep the integer labels: a sparse loss needs no one-hot copy of {prod(shape):,} numbers.",
-            'model.compile(optimizer, loss="sparse_categorical_crossentropy")  # with the integer labels',
-        )
+        return _SPARSE[0].format(prod(shape)), _SPARSE[1]
     if len(shape) >= 3 and shape[0] == shape[1] and shape[0] > 1:
         return (
             f"All {shape[0]:,} × {shape[1]:,} pairs are held with {prod(shape[2:]):,} values each: compute some rows "

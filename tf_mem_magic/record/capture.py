@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_mem_magic.core import troubles
 from tf_mem_magic.core.facts import BatchSeen, BuildingFacts, Facts, merge_devices
-from tf_mem_magic.core.recording import Cell, Dump, ErrorText, HostFull, Recording, Status
+from tf_mem_magic.core.recording import Cell, Dump, ErrorText, FailedRequest, HostFull, Recording, Status
 from tf_mem_magic.diagnose.oom import find_oom
 from tf_mem_magic.facts.before import Before, snapshot
 from tf_mem_magic.facts.building import observe_building
@@ -89,6 +89,7 @@ class Capture:
         self._seconds = 0.0
         self._sampled = Sampled()
         self._dumped: tuple[Dump, ...] = ()
+        self._gave_up: tuple[FailedRequest, ...] = ()
         self._host_full: HostFull | None = None
         self._started = time.time()
         self._began = time.monotonic()
@@ -219,7 +220,7 @@ class Capture:
             status=status,
             dumps=self._dumped,
             stderr=self._stderr.dump_text,
-            failed_requests=self._stderr.failures,
+            failed_requests=self._stderr.failures or self._gave_up,
             missing=self._sampled.missing,
             before=self._sampled.before,
             after=self._sampled.after,
@@ -247,6 +248,8 @@ class Capture:
         self._sampled = self._sampler.stop()
 
     def _read_dumps(self) -> None:
+        # TF_CPP_MIN_LOG_LEVEL=3 keeps the allocator's words off stderr, and its dumps are written all the same.
+        self._gave_up = tuple(FailedRequest(allocator, 0) for allocator in self._dumps.gave_up())
         self._dumped = self._dumps.read(self._stderr.dump_text)
 
     def _close_host_stop(self) -> None:

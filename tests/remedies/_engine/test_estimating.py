@@ -8,7 +8,8 @@ from tests.diagnose.room import test_pieces as pieces
 from tests.diagnose.test_expected import BATCH, MIB, WEIGHT, failed
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.proposals import Context, Declined, Estimate, Proposal
-from tf_mem_magic.core.recording import Cell
+from tf_mem_magic.core.recording import Cell, Frame
+from tf_mem_magic.diagnose.room.batches import batch_to_try
 from tf_mem_magic.diagnose.room.pieces import room_for
 from tf_mem_magic.memory.forecast import updating_from_sums
 from tf_mem_magic.remedies._engine.estimating import with_estimate, with_what_is_done
@@ -156,6 +157,18 @@ def test_what_is_likely_to_find_room_here_takes_no_restart_and_is_not_said_to_fi
     assert (found.takes_effect, found.environment) == ("rerun", ())
     assert "may not both find room" in found.caveats[0]
     assert found.estimate.word(400 * MIB) == "likely"
+
+
+def test_of_what_ran_out_in_a_thread_beside_others_no_peak_is_told_and_the_batch_is_halved():
+    known = in_pieces(limit=90 * MIB, batch=2048)
+    change = proposal(effect=Effect(batch=(2048, 16)))
+    error = known.recording.errors[0]
+    frames = (*error.frames, Frame("/lib/python3.12/concurrent/futures/thread.py", 58, "run"))
+    threaded = replace(known.recording, errors=(replace(error, frames=frames),))
+    assert with_estimate(change, known).estimate is not None
+    assert with_estimate(change, replace(known, recording=threaded)).estimate is None
+    assert batch_to_try(known.recording, known.diagnosis, 2048, 2048) is not None
+    assert batch_to_try(threaded, known.diagnosis, 2048, 2048) is None
 
 
 def test_what_finds_room_nowhere_comes_after_what_may():

@@ -20,7 +20,7 @@ def batch_to_try(
     whichever way the step runs, no less than an eighth; or the largest that finds room in a new process.
     """
     found = largest_batch(recording, diagnosis, batch, below, extra)
-    if found is None:
+    if found is None or recording.in_a_thread:
         return None
 
     def after(one: int) -> Effect:

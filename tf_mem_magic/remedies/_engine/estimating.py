@@ -37,6 +37,8 @@ def with_estimate(answer: Proposal | Declined, context: Context) -> Proposal | D
     """
     if isinstance(answer, Declined) or answer.effect is None or context.diagnosis is None:
         return answer
+    if context.recording.in_a_thread:
+        return replace(answer, estimate=None)
     effect = replace(answer.effect, sums=answer.effect.sums or context.applied.sums)
     if answer.estimate is None:
         reason = saves_nothing(context.recording, context.diagnosis, effect)
