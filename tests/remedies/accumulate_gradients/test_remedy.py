@@ -212,7 +212,7 @@ DECLINES = {
     ),
     "a loop that sums": (
         "optimizer = keras.optimizers.Adam()\n" + LOOP.format("").replace("reduce_mean", "reduce_sum"),
-        "not certain",
+        "computes with a mean or a sum over the whole batch",
     ),
     "a loop that sets the rate": (
         "optimizer = keras.optimizers.Adam()\n" + LOOP.format("") + "        optimizer.learning_rate = 0.1\n",
@@ -630,6 +630,20 @@ def test_a_reduction_that_is_a_mean_by_its_name_is_one(mean):
     assert isinstance(ask(BUILD.format('"adam"').replace('"mse"', loss) + FIT), Proposal)
     other = loss.replace("AUTO", "SUM").replace("SUM_OVER_BATCH_SIZE", "SUM").replace('"auto"', '"none"')
     assert "mean over the batch" in ask(BUILD.format('"adam"').replace('"mse"', other) + FIT).reason
+
+
+@pytest.mark.parametrize(
+    "head", ["self, reduction='sum_over_batch_size'", 'self, reduction="auto", name="own"', "self, *, reduction='auto'"]
+)
+def test_a_reduction_that_is_only_handed_on_is_what_it_is_given(head):
+    defined = (
+        f"class Own(keras.losses.Loss):\n    def __init__({head}):\n        super().__init__(reduction=reduction)\n"
+        "    def call(self, y, p):\n        return tf.reduce_mean(tf.square(y - p), axis=-1)\n"
+    )
+    made = BUILD.format('"adam"')
+    assert isinstance(ask(defined + made.replace('"mse"', "Own()") + FIT), Proposal)
+    for loss in ("Own(reduction='sum')", "Own(reduction=keras.losses.Reduction.SUM)", 'Own(reduction="none")'):
+        assert "mean over the batch" in ask(defined + made.replace('"mse"', loss) + FIT).reason
 
 
 TWICE = "trains in line {} too, with batches that would stay as they are"

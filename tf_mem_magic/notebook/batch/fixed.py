@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import partial
 
+from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.follow.behind import Piece, behind, failing_names, model_names, pieces
 from tf_mem_magic.notebook.follow.reader import Reader
-from tf_mem_magic.notebook.uses import SHAPES, called_name
+from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.uses import SHAPES, called_name, is_batch_name
 
 FIXED_BATCH = re.compile(
     r"batch_(?:input_)?shape\s*=\s*(?!None|[(\[]\s*None)|stateful\s*=\s*True|Input(?:Layer)?\(.*batch_size"
@@ -97,27 +100,61 @@ def shape_with(reader: Reader, batch: int) -> ast.Call | None:
     return None
 
 
-_SUMS = ("reduce_sum", "sum", "add_n")
+_SUMS = ("reduce_sum", "sum", "add_n", "l2_loss")
 
 
-def mean_with(reader: Reader, batch: int, call: ast.Call | None) -> str:
-    """Say where a loss is a sum over the batch that is divided by its size as a number; empty where none is.
+def mean_with(reader: Reader, found: BatchFound) -> str:
+    """Say where a loss is a sum over the batch that is divided by its size, which would stay; empty where none is.
 
-    ``tf.reduce_sum(losses) / 64`` or ``* (1. / 64)``: of smaller batches it would be a part of a mean.
+    ``tf.reduce_sum(losses) / 64``, ``* (1. / 64)``, ``global_batch_size=64``: of smaller batches it would be a part of
+    a mean. A name that the edit sets follows them.
     """
-    if not reader.notebook.has(f"/ {batch}", f"/{batch}"):
+    if not reader.notebook.has("sum(", "add_n(", "l2_loss(", "global_batch_size"):
         return ""
-    pieces_of = [piece for piece in behind(reader, failing_names(reader, call)) if piece.cell is not reader.cell]
-    functions = [(p.statement, False) for p in pieces_of if isinstance(p.statement, (ast.FunctionDef, ast.ClassDef))]
-    for root, here in [(reader.cell.tree, True), *functions]:
-        for node in ast.walk(root):
-            if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Div) or not _is_number(node.right, batch):
-                continue
-            left = node.left
-            summed = isinstance(left, ast.Call) and called_name(left) in _SUMS
-            if summed or _is_number(left, 1):
-                return reader.cell.told(node) if here else "an earlier cell"
+    functions = [
+        (piece.cell, piece.statement)
+        for piece in behind(reader, failing_names(reader, found.call))
+        if piece.cell is not reader.cell and isinstance(piece.statement, (ast.FunctionDef, ast.ClassDef))
+    ]
+    for cell, root in [(reader.cell, reader.cell.tree), *functions]:
+        for node in cell.nodes if root is cell.tree else ast.walk(root):
+            if _divides_by(reader, cell, node, found):
+                return reader.cell.told(node) if cell is reader.cell else "an earlier cell"
     return ""
+
+
+def _divides_by(reader: Reader, cell: PythonCell, node: ast.AST, found: BatchFound) -> bool:
+    def stays(expr: ast.expr) -> bool:
+        """Tell whether a number is as large as the batch, and no place or name that the edit sets."""
+        if any(slot.start <= cell.start(expr) < slot.end for slot in found.slots) and cell is reader.cell:
+            return False
+        if isinstance(expr, (ast.Name, ast.Attribute)):
+            name = reader.written(expr)
+            says = is_batch_name(name) or "batch" in name.lower()
+            return says and name not in found.names and reader.scalar(name) == found.value
+        return _is_number(expr, found.value)
+
+    if isinstance(node, ast.keyword):
+        return node.arg == "global_batch_size" and stays(node.value)
+    if not isinstance(node, ast.BinOp):
+        return False
+    if isinstance(node.op, ast.Div):
+        return _is_sum(cell, node.left) and stays(node.right)
+    if not isinstance(node.op, ast.Mult):
+        return False
+    sides = (node.left, node.right)
+    shares = [side for side in sides if isinstance(side, ast.BinOp) and isinstance(side.op, ast.Div)]
+    return any(map(partial(_is_sum, cell), sides)) and any(_is_number(s.left, 1) and stays(s.right) for s in shares)
+
+
+def _is_sum(cell: PythonCell, expr: ast.expr) -> bool:
+    """Tell whether an expression, or what its name was given, adds up all that it gets."""
+    if isinstance(expr, ast.Name):
+        found = cell.scopes.of(cell.scopes.home(expr), expr.id)
+        return any(b.value is not None and not isinstance(b.value, ast.Name) and _is_sum(cell, b.value) for b in found)
+    if not isinstance(expr, ast.Call) or called_name(expr) not in _SUMS:
+        return False
+    return len(expr.args) <= 1 and not any(k.arg == "axis" for k in expr.keywords)
 
 
 def _is_number(expr: ast.expr, number: int) -> bool:

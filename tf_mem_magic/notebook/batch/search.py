@@ -139,7 +139,7 @@ def _checked(reader: Reader, found: BatchFound) -> BatchFound | Unknown:
         return Unknown(
             f"{reader.cell.told(shape)} has a shape that begins with {found.value} too, and may count on the batch"
         )
-    divides = "" if found.infers else mean_with(reader, found.value, found.call)
+    divides = "" if found.infers else mean_with(reader, found)
     if divides:
         return Unknown(f"{divides} divides by {found.value} too, which may be the batch size, and would stay")
     lost = lost_length(reader, (*found.slots, *found.validation))

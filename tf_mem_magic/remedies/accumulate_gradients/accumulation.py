@@ -32,7 +32,8 @@ _UPDATES_STATISTICS = ("BatchNormalization", "SpectralNormalization")
 _REFUSED: tuple[tuple[str | re.Pattern[str], str], ...] = (
     (r"use_ema\s*=\s*True", "the optimizer keeps a moving average of the weights, which would count every batch"),
     (
-        r"\breduction\s*=\s*(?!['\"](?:sum_over_batch_size|auto)['\"]|[\w.]*\bReduction\.(?:AUTO|SUM_OVER_BATCH_SIZE)\b)",
+        r"\breduction\s*=\s*(?!['\"](?:sum_over_batch_size|auto)['\"]|[\w.]*\bReduction\.(?:AUTO|SUM_OVER_BATCH_SIZE)\b"
+        r"|(?:self\.)?_?reduction\b)",
         "the loss may not be a mean over the batch",
     ),
     (
@@ -146,6 +147,10 @@ def check_a_mean(ask: Ask, found: BatchFound) -> bool:
     if losses.bent:
         raise RefusedError(
             f"`{losses.bent}` computes with a mean or a sum over the whole batch: the mean of parts is not the whole"
+        )
+    if losses.mixed:
+        raise RefusedError(
+            f"the samples of a batch may meet in `{losses.mixed}`: then the mean of parts is not the whole"
         )
     return losses.is_masked
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from tf_mem_magic.notebook.scopes import Binding, arguments, position
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.edits import argument
 from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies.accumulate_gradients.mixing import mixed, selects
 from tf_mem_magic.remedies.accumulate_gradients.sums import Code, code_of
 
 _DEEPEST = 5
@@ -21,6 +23,7 @@ _LONGEST = 60
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _ASSIGNS = (ast.Assign, ast.AnnAssign, ast.AugAssign)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_LAYERS = re.compile(r"\b(?:layers|applications)\.|\b(?:Input|Model|Sequential|Layer|Module|Dense|Conv\dD)$")
 _OVER_ALL = frozenset(
     "RootMeanSquaredError Precision Recall AUC F1Score FBetaScore R2Score PearsonCorrelation MeanIoU IoU BinaryIoU "
     "OneHotIoU OneHotMeanIoU".split()
@@ -38,10 +41,13 @@ class Loss:
         The loss that computes with a mean or a sum over the samples of a batch, as it is written; empty: none does.
     is_masked : bool
         One is divided by how much a mask lets through, so that its parts weigh a little differently.
+    mixed : str
+        An expression in which the samples of a batch meet, or may; empty: none is seen.
     """
 
     bent: str = ""
     is_masked: bool = False
+    mixed: str = ""
 
 
 def read_losses(reader: Reader, call: ast.Call | None) -> Loss:
@@ -54,7 +60,7 @@ def read_losses(reader: Reader, call: ast.Call | None) -> Loss:
     for cell, node in _places(reader, call):
         for one in (n for n in ast.walk(node) if isinstance(n, ast.Call)):
             _read(found, cell, one, own, loops=call is None)
-    return Loss(found.bent, found.is_masked)
+    return Loss(found.bent, found.is_masked, found.mixed)
 
 
 def _read(found: _Losses, cell: PythonCell, call: ast.Call, own: list[ast.Call], loops: bool) -> None:
@@ -70,7 +76,7 @@ def _read(found: _Losses, cell: PythonCell, call: ast.Call, own: list[ast.Call],
             found.computed(cell, loss, frozenset(a.arg for a in taken) - {"self"})
     elif loops and isinstance(call.func, ast.Attribute) and name in ("gradient", "minimize"):
         for loss in _arguments(call, "target" if name == "gradient" else "loss", 0):
-            found.computed(cell, loss, frozenset())
+            found.computed(cell, loss, _taped(cell, loss))
 
 
 def _is_own(reader: Reader, compiled: ast.Call, call: ast.Call) -> bool:
@@ -108,13 +114,14 @@ class _Losses:
 
     def __init__(self, notebook: Notebook) -> None:
         self.notebook = notebook
-        self.bent, self.is_masked = "", False
+        self.bent, self.is_masked, self.mixed = "", False, ""
         self._seen: set[ast.AST] = set()
 
     def computed(self, cell: PythonCell, expr: ast.expr, given: frozenset[str]) -> None:
         """Read an expression that is computed as a loss, and what its scope computes it of."""
         code = Code(_slice(cell, expr), self._gives_a_mean, given)
         self._judge(code, "", adds=bool(given))
+        self._mixes(code)
         for called in (n.func for n in code.nodes if isinstance(n, ast.Call)):
             self.function(cell, called)
 
@@ -127,6 +134,7 @@ class _Losses:
             if isinstance(node, ast.Lambda):
                 code = code_of(node, self._gives_a_mean)
                 self._judge(code, "")
+                self._mixes(code)
                 self._called(code, depth)
             elif isinstance(node, (ast.Name, ast.Attribute)) and _last(node) in _OVER_ALL:
                 self.bent = self.bent or _last(node)
@@ -152,6 +160,8 @@ class _Losses:
         self._seen.add(node)
         code = code_of(node, self._gives_a_mean)
         self._judge(code, getattr(node, "name", ""))
+        if not _makes_layers(code):
+            self._mixes(code)
         self._called(code, depth)
         given = [n.value for n in code.nodes if isinstance(n, ast.Return) and n.value is not None]
         kept = node.body if isinstance(node, ast.ClassDef) else []
@@ -180,6 +190,11 @@ class _Losses:
             self.bent = name or _short(bent)
         self.is_masked = self.is_masked or code.is_masked
 
+    def _mixes(self, code: Code) -> None:
+        found = None if self.mixed else mixed(code)
+        self.mixed = self.mixed or ("" if found is None else _short(found))
+        self.is_masked = self.is_masked or selects(code)
+
     def _gives_a_mean(self, name: str) -> bool:
         return _returns_a_mean(self.notebook, name, frozenset())
 
@@ -206,6 +221,27 @@ def _slice(cell: PythonCell, expr: ast.expr) -> tuple[ast.AST, ...]:
             if isinstance(statement, _ASSIGNS) and (not taped or statement in taped):
                 nodes += ast.walk(statement)
     return tuple(dict.fromkeys(nodes))
+
+
+def _taped(cell: PythonCell, loss: ast.expr) -> frozenset[str]:
+    """Name what holds the samples where a loop takes gradients: what its function is given, or each turn draws."""
+    scope = cell.scopes.scope_of(loss)
+    given = {a.arg for a in arguments(scope.args)} if isinstance(scope, _FUNCTIONS) else set[str]()
+    for loop in cell.scopes.up(loss):
+        if isinstance(loop, (ast.For, ast.AsyncFor)):
+            given |= {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)}
+    called = {n.func.id for n in ast.walk(scope) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    return frozenset(given - called - {"self"})
+
+
+def _makes_layers(code: Code) -> bool:
+    """Tell whether code is that of a model or a layer, and no loss: its products and parts are within a sample."""
+    for node in code.nodes:
+        if isinstance(node, ast.ClassDef) and any(_LAYERS.search(ast.unparse(base)) for base in node.bases):
+            return True
+        if isinstance(node, ast.Call) and _LAYERS.search(ast.unparse(node.func)):
+            return True
+    return False
 
 
 def _tapes(scope: ast.AST) -> Iterator[ast.With]:

@@ -102,7 +102,7 @@ EXAMPLES: tuple[Example, ...] = (
     Example(
         "a loop whose loss is a sum",
         _known(_LOOP.format("", 64).replace("reduce_mean", "reduce_sum"), 5, model=_NEW, earlier=_IMPORTS),
-        "not certain that the loop's loss is a mean",
+        "computes with a mean or a sum over the whole batch",
         declined=True,
     ),
     Example(

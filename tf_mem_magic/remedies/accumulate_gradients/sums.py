@@ -18,10 +18,12 @@ _BENDS = frozenset(
 )
 """Functions of which the mean of parts is not that of the whole, where they are given a mean."""
 
-_ADDS = frozenset(("sum", "reduce_sum"))
+_ADDS = frozenset("sum reduce_sum count_nonzero l2_loss".split())
 _MEANS = _ADDS | {"mean", "reduce_mean"}
 _SPREADS = frozenset("std var reduce_std reduce_variance variance".split())
 _DIVIDES = frozenset("divide divide_no_nan reciprocal compute_average_loss".split())
+_AXIS = frozenset("axis axes dim reduction_indices".split())
+_WEIGHTS = frozenset("trainable_variables trainable_weights weights variables losses get_weights".split())
 _A_MASK = re.compile(r"(?i)mask|valid|(?:^|_)pad")
 _LOSS_CLASS = re.compile(r"^[A-Z]\w*(?:Error|Crossentropy|Divergence|Cosh|Hinge|Poisson|Huber|Similarity|Loss)$")
 
@@ -65,7 +67,7 @@ class Code:
         if divided or any(called_name(c) in _DIVIDES for c in self._calls):
             return None
         sums = (c for c in self._calls if called_name(c) in _ADDS and isinstance(c.func, ast.Attribute))
-        return next((c for c in sums if self._is_fed(c) and along_samples(c, self._values)), None)
+        return next((c for c in sums if self.is_fed(c) and along_samples(c, self.values)), None)
 
     @property
     def returns_a_mean(self) -> bool:
@@ -99,12 +101,25 @@ class Code:
         """List what an expression bends."""
         if isinstance(node, ast.Call) and called_name(node) in _BENDS:
             return node.args[-1:] if called_name(node).startswith("divide") else node.args[:2]
+        if isinstance(node, ast.Call) and called_name(node) not in _MEANS:
+            return [one for one in (*node.args, *(k.value for k in node.keywords)) if self._is_centred(one)]
         if not isinstance(node, ast.BinOp):
             return []
         if isinstance(node.op, ast.Mult):
-            both = self._sums_in(node.left) and self._sums_in(node.right)
-            return [node.left, node.right] if both else []
+            sides = [bool(self._sums_in(side)) for side in (node.left, node.right)]
+            others = [side for side, sums in zip((node.left, node.right), sides) if not sums]
+            return [node.left, node.right] if any(sides) and all(map(self._varies, others)) else []
         return {ast.Div: [node.right], ast.Pow: [node.left]}.get(type(node.op), [])
+
+    def _is_centred(self, expr: ast.expr) -> bool:
+        """Tell whether a mean over the samples is taken from each: ``out - tf.reduce_mean(out)``."""
+        if not isinstance(expr, ast.BinOp) or not isinstance(expr.op, ast.Sub):
+            return False
+        return bool(self._sums_in(expr.right)) and not self._sums_in(expr.left) and self._varies(expr.left)
+
+    def _varies(self, expr: ast.expr) -> bool:
+        """Tell whether an expression surely differs from sample to sample."""
+        return bool(self._fed) and self.is_fed(expr) and not any(_is_size(n) for n in ast.walk(expr))
 
     def _sums_in(self, expr: ast.expr) -> list[ast.Call]:
         """List the means and sums over the samples that an expression is computed of."""
@@ -122,9 +137,9 @@ class Code:
             return bool(_LOSS_CLASS.match(called_name(made)))
         if isinstance(made, ast.Name) and self.gives_a_mean(made.id):
             return True
-        if called_name(call) not in _MEANS | _SPREADS or not self._is_fed(call):
+        if called_name(call) not in _MEANS | _SPREADS or not self.is_fed(call):
             return False
-        return along_samples(call, self._values) is not False
+        return along_samples(call, self.values) is not False
 
     def _are_masks(self, sums: list[ast.Call]) -> bool:
         return all(_adds_a_mask(call) for call in sums)
@@ -143,7 +158,7 @@ class Code:
         return tuple(found)
 
     @cached_property
-    def _values(self) -> dict[str, ast.expr]:
+    def values(self) -> dict[str, ast.expr]:
         """What the names hold that are set once, or are parameters with a default."""
         single = {n for names, _ in self._assigned for n in names if sum(n in one for one, _ in self._assigned) == 1}
         values = {name: value for names, value in self._assigned for name in names & single if len(names) == 1}
@@ -177,9 +192,9 @@ class Code:
                 known |= {name: held for name in names if held}
         return known
 
-    def _is_fed(self, call: ast.Call) -> bool:
-        """Tell whether a call computes with what the code is given, and not with weights or constants alone."""
-        return not self._fed or bool(self._fed & _loaded(call))
+    def is_fed(self, expr: ast.AST) -> bool:
+        """Tell whether an expression computes with what the code is given, and not with weights or constants alone."""
+        return bool(self._fed & _loaded(expr) if self._fed else _loaded(expr))
 
 
 def code_of(node: ast.AST, gives_a_mean: Callable[[str], bool] = _never) -> Code:
@@ -189,9 +204,18 @@ def code_of(node: ast.AST, gives_a_mean: Callable[[str], bool] = _never) -> Code
 
 def along_samples(call: ast.Call, values: dict[str, ast.expr]) -> bool | None:
     """Tell whether a mean or sum goes over the samples; None where its axis cannot be told."""
-    given = next((k.value for k in call.keywords if k.arg in ("axis", "dim", "reduction_indices")), None)
-    if given is None:
-        given = _axis_by_position(call)
+    given = next((k.value for k in call.keywords if k.arg in _AXIS), None)
+    return along(_axis_by_position(call) if given is None else given, values)
+
+
+def axis_of(call: ast.Call, place: int) -> ast.expr | None:
+    """Give the axis that a function gets by its name or at a place, counted from what it computes with."""
+    given = next((k.value for k in call.keywords if k.arg in _AXIS), None)
+    return given if given is not None or len(call.args) <= place else call.args[place]
+
+
+def along(given: ast.expr | None, values: dict[str, ast.expr]) -> bool | None:
+    """Tell whether an axis, or one of several, is that of the samples, or all are meant; None where it is not known."""
     while isinstance(given, ast.Name) and given.id in values:
         found, values = values[given.id], {name: value for name, value in values.items() if name != given.id}
         given = found
@@ -242,4 +266,15 @@ def _stored(target: ast.AST) -> frozenset[str]:
 
 
 def _loaded(expr: ast.AST) -> frozenset[str]:
-    return frozenset(n.id for n in ast.walk(expr) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
+    """Name what an expression reads, but the models whose weights it reads, or the losses that these give."""
+    held = (n for n in ast.walk(expr) if isinstance(n, ast.Attribute) and n.attr in _WEIGHTS)
+    roots = {inner for one in held for inner in ast.walk(one)}
+    names = (n for n in ast.walk(expr) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
+    return frozenset(n.id for n in names if n not in roots)
+
+
+def _is_size(node: ast.AST) -> bool:
+    """Tell whether a size is asked for: ``tf.shape(x)[0]``, ``x.shape``, ``len(x)``."""
+    if isinstance(node, ast.Attribute):
+        return node.attr in ("shape", "ndim")
+    return isinstance(node, ast.Call) and called_name(node) in ("shape", "size", "len", "int_shape", "get_shape")

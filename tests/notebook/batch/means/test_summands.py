@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.notebook.batch.means.runs import ADDS, LOOK, TOLD, TRAIN, asked, same
-from tf_mem_magic.core.facts import DatasetFacts, Facts
+from tf_mem_magic.core.facts import DatasetFacts, Facts, ScalarFact
 from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
 from tf_mem_magic.notebook.batch.search import find_batch
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
@@ -95,6 +95,35 @@ def test_a_loss_that_is_divided_by_the_size_as_a_number_stops_the_edit(loss):
     assert isinstance(
         asked(f"for x, y in train:\n    per = step(x, y)\n    loss = {loss.replace('64', '255')}"), BatchFound
     )
+
+
+@pytest.mark.parametrize(
+    ("loss", "stops"),
+    [
+        ("tf.nn.compute_average_loss(per, global_batch_size=64)", True),
+        ("tf.nn.compute_average_loss(per, global_batch_size=GLOBAL_BATCH)", True),
+        ("tf.reduce_sum(per) / GLOBAL_BATCH", True),
+        ("(1 / GLOBAL_BATCH) * tf.reduce_sum(per)", True),
+        ("total / 64", True),
+        ("tf.nn.compute_average_loss(per, global_batch_size=batch_size)", False),
+        ("tf.reduce_sum(per, axis=-1) / 64", False),
+        ("tf.reduce_mean(per) * (1. / 64)", False),
+        ("tf.reduce_mean(x * (1 / 64))", False),
+        ("tf.reduce_sum(per) / units", False),
+    ],
+)
+def test_what_a_sum_over_the_batch_is_divided_by_follows_it_or_stops_the_edit(loss, stops):
+    body = f"total = tf.reduce_sum(per)\n    loss = {loss}"
+    known = {"scalars": (ScalarFact("GLOBAL_BATCH", 64), ScalarFact("units", 64))}
+    cell = f"batch_size = 64\ntrain = make().batch(batch_size)\nfor x, y in train:\n    per = step(x, y)\n    {body}"
+    found = asked(cell, **known)
+    assert isinstance(found, BatchFound) is not stops, found
+    elsewhere = body.replace("loss =", "return")
+    found = asked("for x, y in train:\n    step(x, y)", f"def step(x, y):\n    per = x\n    {elsewhere}", **known)
+    follows = "GLOBAL_BATCH" in loss or "batch_size)" in loss
+    assert isinstance(found, BatchFound) is (follows or not stops), found
+    if "GLOBAL_BATCH" in loss:
+        assert "GLOBAL_BATCH = 32\n" in set_batch(found, 32)[0]
 
 
 @pytest.mark.parametrize(
