@@ -118,12 +118,13 @@ def mean_with(reader: Reader, found: BatchFound) -> str:
     ]
     for cell, root in [(reader.cell, reader.cell.tree), *functions]:
         for node in cell.nodes if root is cell.tree else ast.walk(root):
-            if _divides_by(reader, cell, node, found):
-                return reader.cell.told(node) if cell is reader.cell else "an earlier cell"
+            if isinstance(node, (ast.expr, ast.keyword)) and _divides_by(reader, cell, node, found):
+                at = node.value if isinstance(node, ast.keyword) else node
+                return reader.cell.told(at) if cell is reader.cell else "an earlier cell"
     return ""
 
 
-def _divides_by(reader: Reader, cell: PythonCell, node: ast.AST, found: BatchFound) -> bool:
+def _divides_by(reader: Reader, cell: PythonCell, node: ast.expr | ast.keyword, found: BatchFound) -> bool:
     def stays(expr: ast.expr) -> bool:
         """Tell whether a number is as large as the batch, and no place or name that the edit sets."""
         if any(slot.start <= cell.start(expr) < slot.end for slot in found.slots) and cell is reader.cell:

@@ -187,7 +187,7 @@ def _new_axis(node: ast.AST) -> int | None:
     """Give where a value gets a new axis, where that is one of the first two."""
     if isinstance(node, ast.Call) and called_name(node) == "expand_dims":
         axis = axis_of(node, 1)
-        return axis.value if isinstance(axis, ast.Constant) and axis.value in (0, 1) else None
+        return int(ast.unparse(axis)) if axis is not None and ast.unparse(axis) in ("0", "1") else None
     if not isinstance(node, ast.Subscript):
         return None
     entries = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
