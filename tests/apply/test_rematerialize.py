@@ -98,11 +98,11 @@ def twice(call):
     return shared.setdefault(call, apply.rematerialize(first=2, of=4)(call))
 shared = {}
 found = {
-    "attention in a graph": compare(Attention, optimizer="adam"),
+    "attention in a graph": compare(Attention, validate=True),
     "attention, eagerly": compare(Attention, eager=True),
     "attention in a loop of one's own": compare(Attention, loop="graph"),
-    "half of the blocks": compare(Attention, apply.rematerialize(first=2, of=4)),
-    "half of the blocks of each of two models": [compare(Attention, wrap)["peaks"][1] for wrap in [twice] for _ in range(2)],
+    "half of the blocks": compare(Attention, apply.rematerialize(first=2, of=4), validate=True),
+    "half of the blocks of each of two models": [compare(Attention, twice, validate=True)["peaks"][1] for _ in range(2)],
     "convolutions": compare(Convolution),
     "two tensors, one by name": compare(Two, given="two"),
     "weights of its own": compare(Own),
@@ -126,7 +126,7 @@ def plainly(call):
     return lambda self, x, allowed=None: keras.remat(lambda tensor: call(self, tensor))(x)
 bare = inner_is(lambda: L.Dropout(0.5)), inner_is(L.BatchNormalization), inner_is(lambda: L.Dense(32, activity_regularizer="l2"))
 for name, Block in zip(("dropout", "batch normalization", "activity loss"), bare):
-    found[f"{name}, by keras.remat alone"] = compare(Block, plainly, optimizer="adam")
+    found[f"{name}, by keras.remat alone"] = compare(Block, plainly)
 once = apply.rematerialize(Attention.call)
 def wrong(**given):
     try:
