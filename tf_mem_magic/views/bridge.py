@@ -8,6 +8,8 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
+from tf_mem_magic.views.anchor import drop_anchor
+
 _SCRIPTS = ("notebook.js", "notice.js", "strip.js", "moments.js", "replay.js", "bridge.js")
 
 
@@ -53,6 +55,7 @@ def open_bridge(root: str, view_id: str, on_message: Callable[[Mapping[str, Any]
 
     ``on_message`` gets each message of the page, in whatever thread the kernel handles it.
     """
+    drop_anchor()
     bridge = _bridge_class()(root=root, view_id=view_id)
     bridge.on_msg(lambda _widget, content, _buffers: on_message(content))
     return bridge
