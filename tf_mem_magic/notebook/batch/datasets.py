@@ -165,6 +165,10 @@ def _binding(reader: Reader, name: ast.Name, chosen: Binding) -> Traced:
     if isinstance(chosen.node, ast.Assign) and isinstance(chosen.node.value, ast.Call):
         if called_name(chosen.node.value) == "load_data":
             return Arrays()
+        one = calls.one_of_several(reader, name, chosen.node)
+        if one is not None:
+            with reader.entering(one[0], chosen.node.value):
+                return trace(reader, one[1])
         return trace(reader, chosen.node.value)
     return Unknown(f"`{name.id}` cannot be followed to where it is batched")
 

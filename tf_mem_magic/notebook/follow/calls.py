@@ -110,3 +110,20 @@ def _calls(reader: Reader, function: Function) -> list[ast.Call] | Unknown:
     if not calls:
         return Unknown(f"`{target.name}` is not called in this cell")
     return within or calls
+
+
+def one_of_several(reader: Reader, name: ast.Name, made: ast.Assign) -> tuple[Function, ast.expr] | None:
+    """Find what a function of the cell gives for a name among several: ``train, test = load(64)``."""
+    function = defined(reader, made.value.func) if isinstance(made.value, ast.Call) else None
+    targets = made.targets[0] if len(made.targets) == 1 else None
+    if not isinstance(function, ast.FunctionDef) or not isinstance(targets, (ast.Tuple, ast.List)):
+        return None
+    inside = [n for n in ast.walk(function) if reader.scopes.scope_of(n) is function]
+    returns = [n.value for n in inside if isinstance(n, ast.Return)]
+    given = returns[0] if len(returns) == 1 else None
+    places = [n for n, one in enumerate(targets.elts) if isinstance(one, ast.Name) and one.id == name.id]
+    if not isinstance(given, (ast.Tuple, ast.List)) or len(given.elts) != len(targets.elts) or len(places) != 1:
+        return None
+    its = given.elts[places[0]]
+    starred = any(isinstance(one, ast.Starred) for one in (*given.elts, *targets.elts))
+    return None if starred or isinstance(its, (ast.Tuple, ast.List)) else (function, its)

@@ -57,9 +57,8 @@ def _given(reader: Reader, call: ast.Call, function: ast.FunctionDef, skip: bool
     """Name the parameters that get the batch size, or what is made of it."""
     for parameter in arguments(function.args)[skip:]:
         given = calls.bind(call, function, parameter.arg, skip=skip)
-        if given is None or given is calls.default_of(function, parameter.arg):
-            continue
-        if follows(reader, given, setting):
+        own = given is not None and given is not calls.default_of(function, parameter.arg)
+        if given is not None and own and follows(reader, given, setting):
             yield parameter.arg
 
 
