@@ -51,3 +51,34 @@ def test_what_each_turn_sets_anew_is_read_before_it_is_set_again(source):
 )
 def test_what_the_turn_before_may_have_set_is_not_sure(source):
     assert read_at(source) is None
+
+
+SET_TWICE = "ds = load()\nds = ds.batch(8)\n"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        SET_TWICE + "def main():\n    use(ds)\nmain()",
+        SET_TWICE + "def main():\n    use(ds)\nif __name__ == '__main__':\n    main()",
+        "def inner():\n    use(ds)\ndef main():\n    inner()\n" + SET_TWICE + "main()",
+        "ds = load()\ndef main(n):\n    def step():\n        use(ds)\n    return main(n - 1) if n else step()\nds = ds.batch(8)\nmain(3)",
+    ],
+)
+def test_a_function_that_runs_behind_all_that_sets_a_name_reads_the_last(source):
+    assert read_at(source) == "ds.batch(8)"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "ds = load()\ndef main():\n    use(ds)\nmain()\nds = ds.batch(8)\nmain()",
+        SET_TWICE + "def main():\n    use(ds)",
+        "ds = load()\nif more:\n    ds = ds.batch(8)\ndef main():\n    use(ds)\nmain()",
+        "ds = load()\ndef change():\n    global ds\n    ds = ds.batch(8)\ndef main():\n    use(ds)\nmain()",
+        SET_TWICE + "class Main:\n    def go(self):\n        use(ds)\nMain().go()",
+        "def main():\n    use(ds)\nclass Early:\n    main()\n" + SET_TWICE + "main()",
+    ],
+)
+def test_where_it_may_run_before_or_the_name_may_be_set_elsewhere_that_is_not_sure(source):
+    assert read_at(source) is None

@@ -98,6 +98,8 @@ class Scopes:
         """Give the one binding among ``found`` whose value ``use`` surely reads; None where that is not sure."""
         if len(found) == 1 and found[0].kind == "param":
             return found[0]
+        if len(found) > 1 and (last := self._set_before_it_runs(use, found)) is not None:
+            return last
         before = [b for b in found if b.kind != "param" and self._runs_before(b, use, alone=len(found) == 1)]
         given = [b for b in found if b.kind == "param" and self.scope_of(use) is b.scope]
         if not before and not given:
@@ -109,6 +111,31 @@ class Scopes:
             if not self._runs_after(other, use) and not self._is_set_again(other, chosen, use):
                 return None
         return chosen
+
+    def _set_before_it_runs(self, use: ast.AST, found: list[Binding]) -> Binding | None:
+        """Give the last binding where a function reads a name of the cell that is not set any more once it runs."""
+        above = [node for node in self.up(use) if self.parents.get(node) is self.tree]
+        if self.scope_of(use) is self.tree or not isinstance(above[0], (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return None
+        if any(b.scope is not self.tree or list(self._places(b.node))[-1][0] is not self.tree for b in found):
+            return None
+        return found[-1] if self._runs_only_behind(above[0], found[-1].node, set()) else None
+
+    def _runs_only_behind(
+        self, function: ast.FunctionDef | ast.AsyncFunctionDef, node: ast.AST, seen: set[ast.AST]
+    ) -> bool:
+        """Tell whether the cell names a function of its own only behind a statement, through other functions too."""
+        seen.add(function)
+        loads = self.loads.get((self.tree, function.name), [])
+        if not loads or len(self.of(self.tree, function.name)) != 1:
+            return False
+        for top in map(self.top_statement, loads):
+            if isinstance(top, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                if top not in seen and not self._runs_only_behind(top, node, seen):
+                    return False
+            elif isinstance(top, ast.ClassDef) or position(top) <= position(node):
+                return False
+        return True
 
     def _is_set_again(self, binding: Binding, chosen: Binding, use: ast.AST) -> bool:
         """Tell whether each turn of the loop that leads from a later ``binding`` back to a use sets the name anew."""

@@ -69,7 +69,7 @@ def is_batch_name(name: str) -> bool:
     plain = name.lower().strip("_").replace("-", "_")
     if plain in _BATCH_WORDS or plain.endswith(("_bs", "_bsz")) or plain.startswith("batch_per"):
         return True
-    return any(word in plain for word in ("batch_size", "batchsize", "batch_sz"))
+    return any(word in plain for word in ("batch_size", "batchsize", "batch_sz", "batchsz"))
 
 
 _EITHER = ("n_batch", "nbatch", "batch_n")

@@ -330,3 +330,43 @@ def test_two_sizes_of_which_neither_follows_the_other_are_several():
     found = halves(HALVES.replace("half_batch = int(n_batch / 2)", "half_batch = 64"))
     assert not isinstance(found, BatchFound)
     assert found.reason == "the cell uses several batch sizes here (64 and 128)"
+
+
+STATE = """class Net(keras.Model):
+    def __init__(self, units):
+        super().__init__()
+        self.state = tf.zeros([{0}, units])
+    def call(self, x):
+        return self.cell(x, [self.state])[0]
+"""
+NOISE = """class Net(keras.Model):
+    def train_step(self, data):
+        noise = keras.random.normal(({0}, 64))
+        return self.step(noise, data)
+"""
+MADE = "train_ds = load().shuffle(9).batch({0})"
+
+
+@pytest.mark.parametrize("name", ["B", "nb", "n", "samples_at_once", "batchsz"])
+@pytest.mark.parametrize("code", [STATE, NOISE])
+def test_a_name_by_which_the_data_were_batched_is_their_size_whatever_it_is_called(name, code):
+    facts = replace(FACTS, scalars=(ScalarFact(name, 64),), read_elsewhere=(name,))
+    earlier = (f"{name} = 64\n" + MADE.format(name), code.format(name), "model = Net(8)")
+    cell = read_cell("model.fit(train_ds, epochs=3)")
+    assert isinstance(cell, PythonCell)
+    found = find_batch(cell, replace(facts, earlier_cells=earlier), frozenset({1}))
+    assert not isinstance(found, BatchFound), set_batch(found, 32)[0]
+    assert found.reason.startswith(f"a function of an earlier cell uses `{name}`, which would stay 64")
+
+
+@pytest.mark.parametrize("use", ["layers.Dense(n)", "tf.zeros([8, n])", "keras.random.normal((32, n))", "range(n)"])
+def test_a_name_that_is_used_for_more_is_no_size_there(use):
+    earlier = (
+        "n = 64\n" + MADE.format("n"),
+        f"class Net(keras.Model):\n    def call(self, x):\n        return {use}",
+        "model = Net()",
+    )
+    cell = read_cell("model.fit(train_ds, epochs=3)")
+    assert isinstance(cell, PythonCell)
+    facts = replace(FACTS, scalars=(ScalarFact("n", 64),), earlier_cells=earlier)
+    assert isinstance(find_batch(cell, facts, frozenset({1})), BatchFound)

@@ -859,3 +859,34 @@ def test_among_them_some_are_halved(parts_by_limit):
     halved = [whole for whole, part, (_, itself, twice) in every
               if itself == "fits" and twice in ("likely", "tight") and 4 * part <= whole]  # fmt: skip
     assert halved, every
+
+
+OPTIMIZER = BUILD.format('"sgd"') + "optimizer = keras.optimizers.Adam()\n"
+BESIDE = LOOP.format("").replace("        step(a, b)\n", "        step(a, b)\n        {0}\n")
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["train_other(a, b)", "helpers.fit_critic(a)", "update(model, b)", "discriminator_step(b)", "learn(a, rate=2)"],
+)
+def test_what_may_train_by_the_same_batches_and_is_not_seen_would_not_accumulate(call):
+    answer = ask(OPTIMIZER + BESIDE.format(call), line=7)
+    assert isinstance(answer, Declined), answer.source
+    assert "may train by the same batches too, and what it does is not known" in answer.reason
+    assert call.partition("(")[0] in answer.reason
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "print(a.shape)",
+        "bar.update(1)",
+        "seen.update_state(b)",
+        "log(step=3)",
+        "plot(a)",
+        "train_writer.flush()",
+        "n += 1",
+    ],
+)
+def test_what_gets_no_batch_or_is_not_called_like_a_training_is_in_no_way(call):
+    assert isinstance(ask(OPTIMIZER + BESIDE.format(call), line=7), Proposal)

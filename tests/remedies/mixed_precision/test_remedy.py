@@ -749,3 +749,46 @@ def test_a_model_made_around_others_is_changed_where_all_of_it_is_built(source, 
         before, _, fit = source.rpartition("\n")
         call = 'from tf_mem_magic import apply\napply.mixed_precision(gan, "mixed_bfloat16")'
         assert answer.source == f"{before}\n{call}\n{fit}"
+
+
+AROUND = """inputs = keras.Input((8,))
+hidden = base(inputs)
+outputs = keras.layers.Dense(3)(hidden)
+model = keras.Model(inputs, outputs)
+model.compile("adam", "mse")
+model.fit(x, y)"""
+STACK = 'model = keras.Sequential([base, keras.layers.Dense(3)])\nmodel.compile("adam", "mse")\nmodel.fit(x, y)'
+ADDED = "model = keras.Sequential()\nmodel.add(base)\nmodel.add(keras.layers.Dense(3))\nmodel.fit(x, y)"
+OUTPUT = "hidden = keras.layers.Flatten()(base.output)\n" + AROUND.partition("\n")[2].partition("\n")[2].replace(
+    "Model(inputs", "Model(base.input"
+)
+
+
+@pytest.mark.parametrize(
+    "made", ["base = load_bert(path)", "base = hub.layer(url)", "base = Zoo.get('b0')(weights=None)"]
+)
+@pytest.mark.parametrize("cell", [AROUND, STACK, ADDED, OUTPUT])
+def test_a_policy_is_not_set_behind_what_code_that_is_not_seen_has_made(made, cell):
+    source = f"{made}\n{cell}"
+    answer = ask(source, replace(NEW, form="sequential"), line=source.count("\n") + 1, earlier=("import keras",))
+    assert isinstance(answer, Declined), answer.source
+    assert "is built around `base`, which keeps the precision it was made with" in answer.reason
+    answer = ask(source, replace(NEW, form="functional"), line=source.count("\n") + 1, earlier=("import keras",))
+    assert "set_dtype_policy" not in answer.source
+    assert "apply.mixed_precision(model" in answer.source
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "base = keras.applications.ResNet50()",
+        "base = keras.layers.Dense(4)",
+        "def make():\n    return keras.Sequential([keras.layers.Dense(4)])\nbase = make()",
+        "x, y = load_data()\nbase = keras.layers.Dense(x.shape[1])",
+    ],
+)
+def test_a_policy_stands_before_what_the_cell_itself_makes(made):
+    source = f"{made}\n{AROUND}"
+    answer = ask(source, replace(NEW, form="functional"), line=source.count("\n") + 1, earlier=("import keras",))
+    assert "set_dtype_policy" in answer.source
+    assert answer.source.index("set_dtype_policy") < answer.source.index("base = ")

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from tf_mem_magic.notebook.batch.steps import Steps, argument
 from tf_mem_magic.notebook.follow.behind import Piece, behind, failing_names, model_names, pieces
 from tf_mem_magic.notebook.follow.entries import key_of
 from tf_mem_magic.notebook.follow.evaluate import evaluate
@@ -18,6 +17,7 @@ from tf_mem_magic.notebook.follow.other_uses import follows_at_run_time
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown, merge
 from tf_mem_magic.notebook.follow.resolve import resolve
 from tf_mem_magic.notebook.scopes import Scopes
+from tf_mem_magic.notebook.sizes_by_use import lengths_of, sizes_by_use
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.ranges import line_start
 from tf_mem_magic.notebook.uses import SHAPES, called_name, is_batch_name, role
@@ -48,9 +48,7 @@ def _of_this_cell(reader: Reader, setting: Setting, call: ast.Call | None) -> Se
         one = resolve(reader, node) if coupled else Unknown("it is used for something else")
         joined = merge([setting, one]) if isinstance(one, Setting) else one
         if isinstance(joined, Unknown):
-            return Unknown(
-                f"`{written}` in {reader.cell.told(node)} also counts on batches of {setting.value}: {_THERE}"
-            )
+            return _counts_too(reader, written, node, setting)
         setting = joined
     for own in _own_sizes(reader):
         one = resolve(reader, own)
@@ -58,12 +56,21 @@ def _of_this_cell(reader: Reader, setting: Setting, call: ast.Call | None) -> Se
             continue
         joined = merge([setting, one]) if isinstance(one, Setting) else one
         if isinstance(joined, Unknown):
-            written = reader.written(own)
-            return Unknown(
-                f"`{written}` in {reader.cell.told(own)} also counts on batches of {setting.value}: {_THERE}"
-            )
+            return _counts_too(reader, reader.written(own), own, setting)
         setting = joined
+    for length in lengths_of(reader.scopes, reader.cell.tree, _by_use(reader, setting)):
+        if evaluate(reader, length) == setting.value:
+            return _counts_too(reader, length.id, length, setting)
     return setting
+
+
+def _counts_too(reader: Reader, written: str, node: ast.expr, setting: Setting) -> Unknown:
+    return Unknown(f"`{written}` in {reader.cell.told(node)} also counts on batches of {setting.value}: {_THERE}")
+
+
+def _by_use(reader: Reader, setting: Setting) -> frozenset[str]:
+    """Name what batches data and would stay as it is where a dataset is split again."""
+    return sizes_by_use(reader.notebook) - setting.names if setting.datasets else frozenset()
 
 
 def _named(reader: Reader, setting: Setting, call: ast.Call | None) -> Iterator[ast.expr]:
@@ -195,6 +202,9 @@ def _of_earlier_cells(reader: Reader, setting: Setting, call: ast.Call | None) -
         own = piece.cell.once(_first_own_sizes).get(piece.statement)
         if own is not None:
             return _elsewhere(f"self.{own.attr}", setting.value)
+        length = next(lengths_of(piece.cell.scopes, piece.statement, _by_use(reader, setting)), None)
+        if length is not None and _value(reader, length.id) in (None, setting.value):
+            return _elsewhere(length.id, setting.value)
         for node, name, is_default in piece.cell.once(_batch_names).get(piece.statement, ()):
             if isinstance(node, ast.Attribute) and reader.notebook.origin(node):
                 continue  # a library's: ``keras.losses.Reduction.SUM_OVER_BATCH_SIZE``
@@ -305,39 +315,3 @@ def _set_as_well(reader: Reader, setting: Setting, name: str, call: ast.Call | N
     at = line_start(reader.cell, first)
     slot = Slot(setting.value, at, at, f"{name} = ", reader.cell.newline)
     return replace(setting, slots=(*setting.slots, slot), names=setting.names | {name})
-
-
-def unknown_counts(
-    slots: Iterable[Slot], method: str, call: ast.Call | None, extra: ast.expr | None, steps: Iterable[Steps]
-) -> tuple[str, ...]:
-    """Say of the data that ``method`` computes on what follows where nobody knows how many batches they have.
-
-    The number of steps is known where the call gives one.
-    """
-    given = call is not None and _gives(call, extra, "steps_per_epoch" if method == "fit" else "steps", steps)
-    if method != "fit":
-        effect = "" if given else "its progress shows no total, and Keras may warn that the input ran out"
-    elif given:
-        effect = "where the steps of all epochs go past its end, one epoch ends early and Keras warns"
-    else:
-        effect = "the first epoch shows no total, and Keras may warn that the input ran out"
-    return _notes(slots, effect)
-
-
-def unknown_in_validation(
-    slots: Iterable[Slot], call: ast.Call, extra: ast.expr | None, steps: Iterable[Steps]
-) -> tuple[str, ...]:
-    """Say it of the data that ``fit`` validates on: each validation begins anew, and shows no total anyway."""
-    given = _gives(call, extra, "validation_steps", steps)
-    return _notes(slots, "" if given else "Keras may warn that the input of the validation ran out")
-
-
-def _gives(call: ast.Call, extra: ast.expr | None, name: str, steps: Iterable[Steps]) -> bool:
-    expr = argument(call, extra, name, None)
-    none = expr is None or (isinstance(expr, ast.Constant) and expr.value is None)
-    return not none and not any(one.name == name and one.whole for one in steps)
-
-
-def _notes(slots: Iterable[Slot], effect: str) -> tuple[str, ...]:
-    names = dict.fromkeys(slot.dataset for slot in slots if slot.uncounted) if effect else ()
-    return tuple(f"TensorFlow no longer knows how many batches `{name}` has: {effect}." for name in names)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tf_mem_magic.core.facts import BatchSeen
 from tf_mem_magic.core.proposals import RefusedError
-from tf_mem_magic.notebook.batch.steps import Steps, scale
+from tf_mem_magic.notebook.batch.steps import Steps, argument, scale
 from tf_mem_magic.notebook.follow.reader import Slot
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.edits import Editor
@@ -165,3 +166,39 @@ def _kept_smaller(slots: tuple[Slot, ...], steps: tuple[Steps, ...]) -> tuple[st
     keep, it = ("keeps its", "it") if len(names) == 1 else ("keep their", "them")
     told = " and ".join(names)
     return (f"{told} {keep} smaller batches: a later cell that asks {it} for a number of steps gets fewer samples.",)
+
+
+def unknown_counts(
+    slots: Iterable[Slot], method: str, call: ast.Call | None, extra: ast.expr | None, steps: Iterable[Steps]
+) -> tuple[str, ...]:
+    """Say of the data that ``method`` computes on what follows where nobody knows how many batches they have.
+
+    The number of steps is known where the call gives one.
+    """
+    given = call is not None and _gives(call, extra, "steps_per_epoch" if method == "fit" else "steps", steps)
+    if method != "fit":
+        effect = "" if given else "its progress shows no total, and Keras may warn that the input ran out"
+    elif given:
+        effect = "where the steps of all epochs go past its end, one epoch ends early and Keras warns"
+    else:
+        effect = "the first epoch shows no total, and Keras may warn that the input ran out"
+    return _notes(slots, effect)
+
+
+def unknown_in_validation(
+    slots: Iterable[Slot], call: ast.Call, extra: ast.expr | None, steps: Iterable[Steps]
+) -> tuple[str, ...]:
+    """Say it of the data that ``fit`` validates on: each validation begins anew, and shows no total anyway."""
+    given = _gives(call, extra, "validation_steps", steps)
+    return _notes(slots, "" if given else "Keras may warn that the input of the validation ran out")
+
+
+def _gives(call: ast.Call, extra: ast.expr | None, name: str, steps: Iterable[Steps]) -> bool:
+    expr = argument(call, extra, name, None)
+    none = expr is None or (isinstance(expr, ast.Constant) and expr.value is None)
+    return not none and not any(one.name == name and one.whole for one in steps)
+
+
+def _notes(slots: Iterable[Slot], effect: str) -> tuple[str, ...]:
+    names = dict.fromkeys(slot.dataset for slot in slots if slot.uncounted) if effect else ()
+    return tuple(f"TensorFlow no longer knows how many batches `{name}` has: {effect}." for name in names)

@@ -10,13 +10,11 @@ from tf_mem_magic.notebook.batch import loops
 from tf_mem_magic.notebook.batch.consumers import keras_calls
 from tf_mem_magic.notebook.batch.counting_on import (
     counted_on_behind,
-    unknown_counts,
-    unknown_in_validation,
     with_all_that_count_on_it,
 )
 from tf_mem_magic.notebook.batch.counts import counts_beside, steps_beside, with_counts
 from tf_mem_magic.notebook.batch.fixed import fixed_model, mean_with, micro_batches, shape_with
-from tf_mem_magic.notebook.batch.found import BatchFound
+from tf_mem_magic.notebook.batch.found import BatchFound, unknown_counts, unknown_in_validation
 from tf_mem_magic.notebook.batch.keras_call import is_another, setting_of_an_earlier_dict, setting_of_data
 from tf_mem_magic.notebook.batch.means.kept import with_means
 from tf_mem_magic.notebook.batch.means.lost import lost_length

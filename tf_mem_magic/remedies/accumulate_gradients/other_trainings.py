@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.batch.search import find_in_call
+from tf_mem_magic.notebook.follow.may_train import infers
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.scopes import position
 from tf_mem_magic.notebook.text.ranges import CellEdit
@@ -18,6 +20,7 @@ from tf_mem_magic.remedies.smaller_batch.asked import failing_lines
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _TRAIN = (*FITS, "train_on_batch")
+_MAY_TRAIN = re.compile(r"(?i)train|optimi|(?:^|_)fit|step(?!s)|backprop|learn|update(?!_state)")
 _DEFINED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -108,6 +111,33 @@ def _check_beside_loop(ask: Ask, reader: Reader, found: BatchFound) -> None:
         tops = [s for s in ask.cell.tree.body if not isinstance(s, _DEFINED) and runs(s, other, ask.cell.tree)]
         if any(isinstance(n, ast.Name) and n.id in changed for top in tops for n in ast.walk(top)):
             raise _would_not(ask, other)
+    for other in _may_train_beside(reader):
+        raise RefusedError(
+            f"`{reader.written(other.func)}` in {ask.cell.told(other)} may train by the same batches too, and what it "
+            "does is not known: it would not accumulate"
+        )
+
+
+def _may_train_beside(reader: Reader) -> Iterator[ast.Call]:
+    """Yield the calls beside the training, in its loop, that get the batch or a model and may train by their name."""
+    own = {n.name for n in reader.nodes if isinstance(n, ast.FunctionDef) and reader.covers(n)}
+    loops = [n for n in reader.nodes if isinstance(n, (ast.For, ast.AsyncFor))]
+    loops = [n for n in loops if reader.covers(n)] or [n for n in loops if _calls_any(n, own)]
+    loop = max(loops, key=lambda n: n.lineno, default=None)
+    if loop is None:
+        return
+    batch = {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)}
+    for call in (n for n in ast.walk(loop) if isinstance(n, ast.Call) and not reader.covers(n)):
+        given = [one.id for one in (*call.args, *(k.value for k in call.keywords)) if isinstance(one, ast.Name)]
+        if called_name(call) in own:
+            continue
+        fed = any(name in batch or reader.facts.model(name) is not None for name in given)
+        if fed and _MAY_TRAIN.search(called_name(call)) and infers(reader, [call]) is None:
+            yield call
+
+
+def _calls_any(node: ast.AST, names: set[str]) -> bool:
+    return any(isinstance(n, ast.Call) and called_name(n) in names for n in ast.walk(node))
 
 
 def _follow_the_batch(ask: Ask, found: BatchFound) -> set[str]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import builtins
 
 from tf_mem_magic.core.proposals import RefusedError
+from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.question import Ask
 from tf_mem_magic.remedies.mixed_precision.output_layers import all_layers, output_layers
 from tf_mem_magic.remedies.mixed_precision.places import Computing, first_place
+
+_WITHOUT_LAYERS = frozenset({"numpy", "np", "pandas", "pd", "sklearn", "os", "tensorflow", "tf", "keras", "math"})
 
 Change = tuple[str, str, tuple[str, ...]]
 
@@ -78,13 +82,62 @@ def _keeps_its_own(ask: Ask, place: Computing, made: list[ast.stmt]) -> str:
     earlier = {m.name for m in ask.facts.models if not m.is_new and not m.local and m.weight_bytes}
     loaded = {t for s in ask.cell.tree.body if ask.names.loads(s) for t in _targets(s)}
     building = [s for s in ask.cell.tree.body if ask.names.builds(s) or s in made]
+    symbolic = {t for s in building for t in _targets(s)}
+    building += [s for s in ask.cell.tree.body if _calls_on(s, symbolic) and s not in building]
+    unseen = _made_unseen(ask, min(building, key=ask.cell.start, default=None))
     functions = [f for f in ask.cell.tree.body if isinstance(f, ast.FunctionDef) and any(map(ask.names.builds, f.body))]
     for statement in (*building, *functions):
         bound = _targets(statement)
         read = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-        if kept := sorted(read & (earlier | loaded) - bound - {place.model}):
+        read &= earlier | loaded | (unseen & _as_layers(statement))
+        if kept := sorted(read - bound - {place.model}):
             return kept[0]
     return ""
+
+
+def _calls_on(statement: ast.stmt, symbolic: set[str]) -> bool:
+    """Tell whether a statement calls what a name holds on what Keras's layers gave, or adds it to a model.
+
+    ``h = base(inputs)``, ``model.add(base)``.
+    """
+    calls = [n for n in ast.walk(statement) if isinstance(n, ast.Call)]
+    given = [n for call in calls if isinstance(call.func, ast.Name) for a in call.args for n in ast.walk(a)]
+    given += [c.func.value for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr == "add"]
+    is_code = isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+    return not is_code and any(isinstance(n, ast.Name) and n.id in symbolic for n in given)
+
+
+def _as_layers(statement: ast.stmt) -> set[str]:
+    """Name what a statement uses as a layer: called, added, put in a list of layers, or asked for its output."""
+    found: list[ast.AST] = []
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Call):
+            found.append(node.func)
+            found += node.args if called_name(node) == "add" else []
+            lists = node.args if called_name(node) == "Sequential" else []
+            found += [one for given in lists if isinstance(given, (ast.List, ast.Tuple)) for one in given.elts]
+        elif isinstance(node, ast.Attribute) and node.attr in ("output", "outputs", "input", "layers"):
+            found.append(node.value)
+    return {one.id for one in found if isinstance(one, ast.Name)}
+
+
+def _made_unseen(ask: Ask, first: ast.stmt | None) -> set[str]:
+    """Name what code that is not seen here made before the policy would stand: ``bert = load_bert(path)``."""
+    end = -1 if first is None else ask.cell.start(first)
+    statements = [s for s in ask.cell.tree.body if ask.cell.start(s) < end and isinstance(s, ast.Assign)]
+    made = [s for s in statements if isinstance(s.value, ast.Call) and not _is_plain(ask, s.value)]
+    return {t for s in made for t in _targets(s)}
+
+
+def _is_plain(ask: Ask, call: ast.Call) -> bool:
+    """Tell whether a call surely makes no layer: one of Python's, or of a library that has none."""
+    root: ast.expr = call.func
+    while isinstance(root, (ast.Attribute, ast.Subscript, ast.Call)):
+        root = root.func if isinstance(root, ast.Call) else root.value
+    if not isinstance(root, ast.Name):
+        return True
+    meaning = (ask.names.meaning(root.id) or root.id).partition(".")[0]
+    return hasattr(builtins, root.id) or meaning in _WITHOUT_LAYERS
 
 
 def _surely_runs(ask: Ask, statement: ast.stmt, place: Computing) -> bool:
