@@ -312,6 +312,9 @@ def tensorflow_name(names: KerasNames, first: int) -> tuple[str, list[str]] | No
     return "tf", ["import tensorflow as tf"]
 
 
+_TENSORFLOW = ("tensorflow", "tensorflow.compat.v2")
+
+
 def reaches_tensorflow(cell: PythonCell, facts: Facts) -> str | None:
     """Give the name under which a cell can reach TensorFlow by its own imports or those of earlier cells."""
     return _imported_as(cell, len(cell.tree.body), earlier_cells(facts.earlier_cells))
@@ -322,7 +325,7 @@ def _imported_as(cell: PythonCell, until: int, before: EarlierCells) -> str | No
     own = cell.once(statement_names)[:until]
     bodies = [*(c.tree.body for c in before.importing("tensorflow")), cell.tree.body[:until]]
     imports = (
-        a for body in bodies for s in body if isinstance(s, ast.Import) for a in s.names if a.name == "tensorflow"
+        a for body in bodies for s in body if isinstance(s, ast.Import) for a in s.names if a.name in _TENSORFLOW
     )
     found = {a.asname or a.name for a in imports}
     again = {n for s in own for n in s.stored}

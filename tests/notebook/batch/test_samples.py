@@ -99,3 +99,18 @@ def test_a_parameter_that_is_handed_on_has_them_too(given):
 )
 def test_what_a_function_of_the_cell_gives_back_is_counted(body, right):
     assert counted(f"def prepare(path):\n{body}\nmodel.predict(prepare('a.png'))") == right
+
+
+@pytest.mark.parametrize(
+    "made", ["parts = [age, sex, pain, sugar]", "parts = [table[c] for c in names]", "parts = (images, masks, edges)"]
+)
+@pytest.mark.parametrize(
+    "call", ["model.predict(parts[:2])", "model.predict(parts[1:3])", "model.predict(parts[-3:2], verbose=0)"]
+)
+def test_a_slice_of_a_list_of_inputs_leaves_out_inputs(made, call):
+    assert counted(f"{made}\n{call}") is None
+
+
+@pytest.mark.parametrize("made", ["texts = ['a', 'b', 'c']", "texts = np.array([a, b, c])", "texts = load()"])
+def test_a_slice_of_anything_else_leaves_out_samples(made):
+    assert counted(f"{made}\nmodel.predict(texts[:2])") == 2

@@ -890,3 +890,49 @@ def test_what_may_train_by_the_same_batches_and_is_not_seen_would_not_accumulate
 )
 def test_what_gets_no_batch_or_is_not_called_like_a_training_is_in_no_way(call):
     assert isinstance(ask(OPTIMIZER + BESIDE.format(call), line=7), Proposal)
+
+
+TWO_MODELS = """SIZE = 64
+def make_critic():
+    critic = keras.Sequential([keras.layers.Dense(2)])
+    critic.compile(optimizer="sgd", loss="mse")
+    return critic
+def train_critic(critic):
+    critic.fit(x, y, batch_size=SIZE)
+def train_maker(both):
+    both.fit(z, y, batch_size={size})
+def main():
+    critic = make_critic()
+    both = keras.Sequential([maker, critic])
+    both.compile("adam", "mse")
+    train_critic(critic)
+    train_maker({given})
+main()"""
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        TWO_MODELS.format(size="SIZE", given="both"),
+        TWO_MODELS.format(size="SIZE", given="both").replace("train_maker", "fit_the_maker"),
+        TWO_MODELS.format(size="SIZE", given="both=both"),
+        TWO_MODELS.format(size="SIZE", given="both").replace("both.fit(z, y, batch_size=SIZE)", "both.fit(z, y, SIZE)"),
+    ],
+)
+def test_another_function_that_trains_another_model_by_the_same_batches_would_not_accumulate(source):
+    answer = ask(source, line=7)
+    assert isinstance(answer, Declined), answer.source
+    assert "`both` trains in line 9 by the same batches, and would not accumulate" in answer.reason
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        TWO_MODELS.format(size="16", given="both"),
+        TWO_MODELS.format(size="SIZE", given="both").replace("    train_maker(both)\n", ""),
+        TWO_MODELS.format(size="SIZE", given="critic"),
+    ],
+)
+def test_where_it_has_batches_of_its_own_never_runs_or_gets_the_same_model_it_is_in_no_way(source):
+    answer = ask(source, line=7)
+    assert "would not accumulate" not in getattr(answer, "reason", "")

@@ -203,6 +203,25 @@ def test_tensorflow_is_imported_where_the_cell_cannot_reach_it():
 
 
 @pytest.mark.parametrize(
+    ("earlier", "line", "name"),
+    [
+        ("import tensorflow.compat.v2 as tf", None, "tf"),
+        ("import tensorflow.compat.v2", None, "tensorflow.compat.v2"),
+        ("import tensorflow.compat.v1 as tf", "import tensorflow", "tensorflow"),
+        ("tf = pd.read_csv('terms.csv')", "import tensorflow", "tensorflow"),
+        ("from setup import *\nx = tf.zeros(3)", "import tensorflow", "tensorflow"),
+        ("import keras", "import tensorflow as tf", "tf"),
+    ],
+)
+def test_what_a_notebook_calls_tf_keeps_its_meaning(earlier, line, name):
+    known = DatasetFacts("train_ds", batch=64, cardinality=9, samples=560)
+    proposal = ask("model.fit(train_ds)", Facts(datasets=(known,), earlier_cells=(earlier,)))
+    head = f"{line}\n" if line else ""
+    call = f"train_ds.rebatch(32).apply({name}.data.experimental.assert_cardinality(18))"
+    assert proposal.source == f"{head}model.fit({call})"
+
+
+@pytest.mark.parametrize(
     ("steps", "edited"),
     [
         ("100", "200"),

@@ -17,8 +17,8 @@ from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.ranges import line_start
 from tf_mem_magic.notebook.uses import called_name, is_batch_name
 
-IMPORT = "import tensorflow as tf"
-"""The line that an edit needs which writes ``tf`` where the cell does not reach it."""
+_IMPORTS = {"tf": "import tensorflow as tf", "tensorflow": "import tensorflow"}
+"""The line that an edit needs which writes such a name where the cell does not reach TensorFlow."""
 
 
 def earlier_dataset(reader: Reader, name: ast.Name, known: DatasetFacts) -> Setting | Unknown:
@@ -35,9 +35,10 @@ def earlier_dataset(reader: Reader, name: ast.Name, known: DatasetFacts) -> Sett
     module = reader.tensorflow
     samples = known.samples
     if samples is not None and known.cardinality is not None:
-        after = f").apply({module or 'tf'}.data.experimental.assert_cardinality({{count}}))"
+        written = module or ("tensorflow" if reader.notebook.mentions("tf") else "tf")
+        after = f").apply({written}.data.experimental.assert_cardinality({{count}}))"
         slots = (Slot(known.batch, start, end, f"{name.id}.rebatch(", after, samples, name.id),)
-        return Setting(known.batch, slots, imports=() if module else (IMPORT,))
+        return Setting(known.batch, slots, imports=() if module else (_IMPORTS[written],))
     uncounted = known.cardinality is not None and not _goes_on_for_ever(reader, name)
     slots = (Slot(known.batch, start, end, f"{name.id}.rebatch(", ")", dataset=name.id, uncounted=uncounted),)
     return Setting(known.batch, slots)

@@ -7,6 +7,7 @@ import re
 
 from tf_mem_magic.notebook.batch.datasets import trace
 from tf_mem_magic.notebook.follow import calls
+from tf_mem_magic.notebook.follow.behind import made_by
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
 from tf_mem_magic.notebook.scopes import Binding
@@ -171,11 +172,28 @@ def _of_subscript(reader: Reader, expr: ast.Subscript) -> int | None:
         if any(isinstance(one, str) for one in numbers):
             return whole
         return len(numbers) if numbers and all(type(one) is int for one in numbers) else None
+    if isinstance(index, ast.Slice) and _is_of_inputs(reader, expr.value):
+        return None
     if isinstance(index, ast.Slice):
         length = _length(reader, index, whole)
         known = [n for n in (length, whole) if n is not None]
         return min(known, default=None) if length is not None or _keeps(index) else None
     return count_samples(reader, index) if isinstance(index, ast.Name) else None
+
+
+def _is_of_inputs(reader: Reader, expr: ast.expr) -> bool:
+    """Tell whether a list holds one array for each input of a model, so that a slice of it leaves out inputs."""
+    if not isinstance(expr, ast.Name):
+        return False
+    known = next((v for v in reader.facts.values if v.name == expr.id), None)
+    if known is not None and not reader.bindings(expr) and (known.shape or known.kind in ("list", "tuple")):
+        return not known.shape
+    chosen = reader.reaching(expr)
+    made = next((p.statement for p in made_by(reader, expr.id) if expr.id in p.binds), None)
+    value = chosen.value if chosen is not None else made.value if isinstance(made, ast.Assign) else None
+    if isinstance(value, (ast.List, ast.Tuple)):
+        return any(not isinstance(one, ast.Constant) for one in value.elts)
+    return isinstance(value, ast.ListComp)
 
 
 def _keeps(index: ast.Slice) -> bool:

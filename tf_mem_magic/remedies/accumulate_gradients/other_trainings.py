@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.batch.search import find_in_call
+from tf_mem_magic.notebook.follow.calls import argument_exprs
 from tf_mem_magic.notebook.follow.may_train import infers
-from tf_mem_magic.notebook.follow.reader import Reader
+from tf_mem_magic.notebook.follow.reader import Reader, Unknown
 from tf_mem_magic.notebook.scopes import position
 from tf_mem_magic.notebook.text.ranges import CellEdit
 from tf_mem_magic.notebook.uses import FITS, called_name
@@ -155,11 +156,28 @@ def _follow_the_batch(ask: Ask, found: BatchFound) -> set[str]:
 
 
 def _of_other_models(reader: Reader, call: ast.Call) -> Iterator[ast.Call]:
-    """Yield the calls that train another model than ``call``; what a function calls by its own name may be any."""
+    """Yield the calls that train another model than ``call``, in functions that the cell calls too.
+
+    What a function calls by its own name may be any: it is what callers give it.
+    """
+    home = reader.scopes.scope_of(call)
     for other in reader.calls_of(*_TRAIN):
-        apart = not _is_on(reader, other, call) and isinstance(other.func, ast.Attribute)
-        if other is not call and apart and reader.scopes.scope_of(other) is reader.scopes.scope_of(call):
+        if other is call or _is_on(reader, other, call) or not isinstance(other.func, ast.Attribute):
+            continue
+        scope = reader.scopes.scope_of(other)
+        called = isinstance(scope, ast.FunctionDef) and bool(reader.calls_of(scope.name))
+        if scope is home or (called and not _given(reader, other) & _given(reader, call)):
             yield other
+
+
+def _given(reader: Reader, call: ast.Call) -> set[str]:
+    """Write what a method is called on as the callers of its function call it; a name of its own as it is."""
+    root = _root(call)
+    chosen = reader.reaching(root) if isinstance(root, ast.Name) else None
+    if chosen is None or chosen.kind != "param":
+        return {_written(call)}
+    exprs = argument_exprs(reader, chosen)
+    return set() if isinstance(exprs, Unknown) else {reader.written(one) for one in exprs} | {_written(call)}
 
 
 def _shares(reader: Reader, found: BatchFound, other: ast.Call) -> bool:
