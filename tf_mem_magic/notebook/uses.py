@@ -119,7 +119,7 @@ def _role(scopes: Scopes, parent: ast.AST, child: ast.AST, depth: int) -> Role |
         divides = isinstance(parent.op, (ast.FloorDiv, ast.Div, ast.Mod)) and child is parent.right
         other = parent.left if child is parent.right else parent.right
         repeats = isinstance(parent.op, ast.Mult) and isinstance(other, (ast.List, ast.Tuple))
-        return "coupled" if divides or repeats else None
+        return "coupled" if divides or repeats or _rounds(parent, child, other) else None
     if isinstance(parent, ast.Subscript):
         return "coupled" if child is parent.slice else "other"
     if isinstance(parent, (ast.Compare, ast.AugAssign)):
@@ -139,6 +139,12 @@ def _role(scopes: Scopes, parent: ast.AST, child: ast.AST, depth: int) -> Role |
     if isinstance(parent, ast.arguments):
         return _of_default(parent, child)
     return "other"
+
+
+def _rounds(product: ast.BinOp, child: ast.AST, other: ast.expr) -> bool:
+    """Tell whether a number is rounded to whole batches: ``n // size * size``, ``size * int(n / size)``."""
+    quotients = (n for n in ast.walk(other) if isinstance(n, ast.BinOp) and isinstance(n.op, (ast.FloorDiv, ast.Div)))
+    return isinstance(product.op, ast.Mult) and any(ast.dump(q.right) == ast.dump(child) for q in quotients)
 
 
 def _of_keyword(name: str) -> Role:

@@ -151,3 +151,48 @@ def test_what_makes_samples_makes_a_batch_of_them(makes):
     found = find_batch(read_cell(cell), Facts(models=(ModelFacts("model"),)), frozenset({4}))
     assert isinstance(found, BatchFound), found
     assert set_batch(found, 24)[0] == cell.replace("48", "24")
+
+
+def found_in(source):
+    """Find the batch of 64 behind the cell's last line."""
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    return find_batch(cell, FACTS, frozenset({source.count("\n") + 1}))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "x = np.random.random((64, 8))",
+        "x = tf.zeros([64, 8])",
+        "x = y = np.ones((64, 1))",
+        "x = np.empty(shape=(64, 8))",
+    ],
+)
+@pytest.mark.parametrize("call", ["model.fit(x, y, batch_size=64)", "model.fit([x, x], y, epochs=2, batch_size=64)"])
+def test_as_many_samples_as_a_batch_are_no_shape_that_counts_on_it(made, call):
+    assert isinstance(found_in(f"{made}\n{call}"), BatchFound)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "noise = tf.zeros([64, 8])\nmodel.fit(x, y, batch_size=64)",
+        "def step(x):\n    x = tf.zeros([64, 8])\n    return x\nmodel.fit(x, y, batch_size=64)",
+        "if more:\n    x = np.ones((64, 8))\nmodel.fit(x, y, batch_size=64)",
+        "x = pad(np.ones((64, 8)))\nnoise = x = tf.zeros((64, 2))\nmodel.fit(x, y, batch_size=64)",
+    ],
+)
+def test_another_shape_of_that_length_may_count_on_it(source):
+    assert "has a shape that begins with 64 too" in found_in(source).reason
+
+
+@pytest.mark.parametrize(
+    "size",
+    ["n // BATCH * BATCH", "BATCH * (n // BATCH)", "BATCH * int(n / BATCH)", "int(n / BATCH) * BATCH", "n - n % BATCH"],
+)
+@pytest.mark.parametrize("use", ["ds = load().shuffle(size).batch(BATCH)", "ds = load().take(size).batch(BATCH, True)"])
+def test_what_is_rounded_to_whole_batches_follows_them(size, use):
+    found = found_in(f"BATCH = 64\nsize = {size}\n{use}\nmodel.fit(ds)")
+    assert isinstance(found, BatchFound), found
+    assert set_batch(found, 32)[0].startswith("BATCH = 32\n")

@@ -86,10 +86,15 @@ def _is_stateful(call: ast.Call) -> bool:
     return isinstance(given, ast.Constant) and given.value is True
 
 
-def shape_with(reader: Reader, batch: int) -> ast.Call | None:
-    """Find a shape such as ``normal([64, 100])`` that begins with the batch size as a number."""
+def shape_with(reader: Reader, batch: int, call: ast.Call | None = None) -> ast.Call | None:
+    """Find a shape such as ``normal([64, 100])`` that begins with the batch size as a number.
+
+    What ``call`` computes on is data of so many samples: ``x = np.zeros((32, 8))``, ``model.fit(x, y)``.
+    """
+    given = [] if call is None else [*call.args, *(k.value for k in call.keywords)]
+    data = {n.id for one in given for n in ast.walk(one) if isinstance(n, ast.Name)}
     for node in reader.cell.calls:
-        if called_name(node) not in SHAPES:
+        if called_name(node) not in SHAPES or _only_makes(reader, node, data):
             continue
         for given in (*node.args, *(k.value for k in node.keywords)):
             sizes = given.elts if isinstance(given, (ast.Tuple, ast.List)) else []
@@ -98,6 +103,14 @@ def shape_with(reader: Reader, batch: int) -> ast.Call | None:
             if numbers[:1] == [batch] and numbers.count(batch) == 1:
                 return node
     return None
+
+
+def _only_makes(reader: Reader, node: ast.Call, names: set[str]) -> bool:
+    """Tell whether an array is made for one of the names, at the top of the cell."""
+    statement = reader.scopes.statement(node)
+    if not isinstance(statement, ast.Assign) or statement not in reader.cell.tree.body:
+        return False
+    return all(isinstance(target, ast.Name) and target.id in names for target in statement.targets)
 
 
 _SUMS = ("reduce_sum", "sum", "add_n", "l2_loss")

@@ -132,7 +132,7 @@ def _checked(reader: Reader, found: BatchFound) -> BatchFound | Unknown:
         return Unknown(fixed[0])
     if not found.infers and (reason := micro_batches(reader)):
         return Unknown(reason)
-    shape = None if found.of_samples else shape_with(reader, found.value)
+    shape = None if found.of_samples else shape_with(reader, found.value, found.call)
     if shape is not None:
         return Unknown(
             f"{reader.cell.told(shape)} has a shape that begins with {found.value} too, and may count on the batch"
