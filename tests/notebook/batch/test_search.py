@@ -196,3 +196,15 @@ def test_what_is_rounded_to_whole_batches_follows_them(size, use):
     found = found_in(f"BATCH = 64\nsize = {size}\n{use}\nmodel.fit(ds)")
     assert isinstance(found, BatchFound), found
     assert set_batch(found, 32)[0].startswith("BATCH = 32\n")
+
+
+@pytest.mark.parametrize("word", ["batch", "minibatch", "mini_batch", "b"])
+@pytest.mark.parametrize("turns", ["range({0})", "tqdm(range({0}))", "trange({0})"])
+def test_a_number_of_turns_is_no_batch_size_whatever_it_is_called(word, turns):
+    draws = "    z = np.random.rand(size, 100)\n    model.train_on_batch(z, [1] * size)"
+    source = f"batch_size = size = 64\n{word} = 400\nfor step in {turns.format(word)}:\n{draws}".replace(
+        "size = size", "size"
+    )
+    found = found_in(source.replace("(size", "(batch_size").replace("* size", "* batch_size"))
+    assert isinstance(found, BatchFound), found
+    assert (found.value, found.same_steps) == (64, True)

@@ -190,9 +190,9 @@ DECLINES = {
     ),
     "a retrieval task": (
         BUILD.format('"adam"') + "task = tfrs.tasks.Retrieval(metrics=found)\n" + FIT,
-        "compare the samples",
+        "take the samples of a batch together",
     ),
-    "a dice loss": (BUILD.format('"adam"').replace('"mse"', '"dice"') + FIT, "compare the samples"),
+    "a dice loss": (BUILD.format('"adam"').replace('"mse"', '"dice"') + FIT, "take the samples of a batch together"),
     "a strategy": ("strategy = tf.distribute.MirroredStrategy()\n" + BUILD.format('"adam"') + FIT, "strategy"),
     "an own train_step": (
         "class M(keras.Model):\n    def train_step(self, data):\n        return {}\n"
@@ -242,7 +242,7 @@ DECLINES = {
 }
 
 
-COMPARES = "the loss seems to compare the samples of a batch with each other"
+COMPARES = "the loss seems to take the samples of a batch together"
 
 
 @pytest.mark.parametrize(
@@ -936,3 +936,42 @@ def test_another_function_that_trains_another_model_by_the_same_batches_would_no
 def test_where_it_has_batches_of_its_own_never_runs_or_gets_the_same_model_it_is_in_no_way(source):
     answer = ask(source, line=7)
     assert "would not accumulate" not in getattr(answer, "reason", "")
+
+
+WEIGHTS = """def {name}(rate=0.01):
+    return lambda w: tf.reduce_sum(w ** 2) * rate
+class Net(keras.Model):
+    def __init__(self, {given}):
+        super().__init__()
+        self.first = keras.layers.Dense(8, kernel_regularizer={given_name})
+    def call(self, x):
+        return self.first(x)
+model = Net({handed})
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "given_name", "handed"),
+    [
+        ("l2", "kernel_regularizer=l2()", "kernel_regularizer", ""),
+        ("small", "regularizer", "regularizer", "regularizer=small()"),
+        ("own_sum", "bias_regularizer=None", "bias_regularizer", "bias_regularizer=own_sum(1.0)"),
+        ("squares", "weight_decay=squares(2)", "weight_decay", "weight_decay=squares(3)"),
+    ],
+)
+def test_a_loss_of_weights_is_the_same_for_each_part(name, given, given_name, handed):
+    made = WEIGHTS.format(name=name, given=given, given_name=given_name, handed=handed)
+    loop = LOOP.format("").replace("** 2)", "** 2) + sum(model.losses)")
+    answer = ask(made + "optimizer = keras.optimizers.Adam()\n" + loop)
+    assert isinstance(answer, Proposal), answer.reason
+
+
+def test_what_an_activity_regularizer_computes_is_of_the_batch():
+    made = WEIGHTS.format(name="spread", given="activity_regularizer=spread()", given_name="None", handed="")
+    loop = LOOP.format("").replace("** 2)", "** 2) + sum(model.losses)")
+    assert isinstance(ask(made + "optimizer = keras.optimizers.Adam()\n" + loop), Declined)
+
+
+def test_a_function_of_the_notebook_that_is_called_train_on_batch_is_not_that_of_keras():
+    source = "optimizer = keras.optimizers.Adam()\n" + LOOP.format("").replace("step(a, b)", "train_on_batch(a, b)")
+    assert isinstance(ask(BUILD.format('"sgd"') + source), Proposal)

@@ -22,7 +22,7 @@ def of_names(reader: Reader, regions: Sequence[ast.stmt]) -> Setting | Unknown:
             name = node.id if isinstance(node, ast.Name) else its[1] if its else ""
             if not is_batch_name(name) or reader.role(node) not in ("site", "coupled"):
                 continue
-            if isinstance(node, ast.Name) and _holds_data(reader, node):
+            if isinstance(node, ast.Name) and (_holds_data(reader, node) or _counts_turns(reader, node)):
                 continue
             if reader.covers(region) and _is_another_step(reader, node):
                 continue
@@ -53,6 +53,18 @@ def _holds_data(reader: Reader, name: ast.Name) -> bool:
         return False
     found = reader.bindings(name)
     return any(b.kind == "loop" for b in found) or any(_is_data(b.value) for b in found if b.kind == "assign")
+
+
+def _counts_turns(reader: Reader, name: ast.Name) -> bool:
+    """Say whether ``batch`` is only read as a number of turns: ``for step in range(batch)``."""
+    if name.id.lower() not in _EITHER:
+        return False
+    loads = reader.scopes.loads.get((reader.scopes.home(name), name.id), [])
+    return all(_is_turns(reader.scopes.parents.get(load)) for load in loads)
+
+
+def _is_turns(above: ast.AST | None) -> bool:
+    return isinstance(above, ast.Call) and called_name(above) in ("range", "trange") and len(above.args) == 1
 
 
 def _is_data(value: ast.expr | None) -> bool:

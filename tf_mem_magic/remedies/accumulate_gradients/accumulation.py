@@ -141,7 +141,7 @@ def check_a_mean(ask: Ask, found: BatchFound) -> bool:
         raise RefusedError(reason)
     if any(compares_samples(ask.notebook, text) or pairs_samples(text) for text in texts):
         raise RefusedError(
-            "the loss seems to compare the samples of a batch with each other: the mean of parts is not the whole"
+            "the loss seems to take the samples of a batch together, not each alone: the mean of parts is not the whole"
         )
     losses = read_losses(reader, found.call)
     if losses.bent:

@@ -16,7 +16,7 @@ from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.edits import argument
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies.accumulate_gradients.mixing import mixed, selects
-from tf_mem_magic.remedies.accumulate_gradients.sums import Code, code_of
+from tf_mem_magic.remedies.accumulate_gradients.sums import OF_WEIGHTS, Code, code_of, parts_of_weights
 
 _DEEPEST = 5
 _LONGEST = 60
@@ -139,12 +139,15 @@ class _Losses:
             elif isinstance(node, (ast.Name, ast.Attribute)) and _last(node) in _OVER_ALL:
                 self.bent = self.bent or _last(node)
         arguments_of = {n for call in ast.walk(expr) if isinstance(call, ast.Call) for n in _given_to(call)}
+        of_weights = parts_of_weights(ast.walk(expr))
         for node in ast.walk(expr):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node not in of_weights:
                 self._name(cell, node, node in arguments_of, depth)
 
     def _name(self, cell: PythonCell, name: ast.Name, is_argument: bool, depth: int) -> None:
         """Read what a name holds; of what a function is made by, only what is a function itself."""
+        if OF_WEIGHTS.search(name.id):
+            return
         for home, binding in _bindings(self.notebook, cell, name):
             if isinstance(binding.node, _DEFINITIONS):
                 self._definition(home, binding.node, depth)

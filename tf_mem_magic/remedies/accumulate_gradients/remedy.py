@@ -16,6 +16,7 @@ from tf_mem_magic.diagnose.room.batches import batch_to_try
 from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
 from tf_mem_magic.notebook.follow.calls import argument_exprs
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
+from tf_mem_magic.notebook.model import receiver
 from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compiled_with, made_by
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 from tf_mem_magic.notebook.text.edits import IMPORT, SHARED, argument
@@ -101,7 +102,7 @@ def _check(ask: Ask, found: BatchFound) -> bool:
     if found.per_replica:
         raise RefusedError("under a distribution strategy Keras cannot accumulate gradients")
     is_masked = check_a_mean(ask, found)
-    if found.call is None and "train_on_batch" in ask.source:
+    if found.call is None and any(map(receiver, ask.notebook.calls("train_on_batch"))):
         raise RefusedError("the cell calls train_on_batch, and which calls make one update is not known")
     return is_masked
 

@@ -78,7 +78,8 @@ class Code:
     @cached_property
     def called(self) -> frozenset[str]:
         """The names of the functions that it calls plainly."""
-        return frozenset(c.func.id for c in self._calls if isinstance(c.func, ast.Name))
+        of_weights = parts_of_weights(self.nodes)
+        return frozenset(c.func.id for c in self._calls if isinstance(c.func, ast.Name) and c not in of_weights)
 
     @cached_property
     def _calls(self) -> tuple[ast.Call, ...]:
@@ -195,6 +196,23 @@ class Code:
     def is_fed(self, expr: ast.AST) -> bool:
         """Tell whether an expression computes with what the code is given, and not with weights or constants alone."""
         return bool(self._fed & _loaded(expr) if self._fed else _loaded(expr))
+
+
+OF_WEIGHTS = re.compile(r"(?i)(?<!activity_)(?:regulari[sz]er|regulari[sz]ation)|weight_?decay")
+"""Names of what computes a loss of weights: it is the same for each part of a batch, and their mean is it again."""
+
+
+def parts_of_weights(nodes: Iterable[ast.AST]) -> set[ast.AST]:
+    """Collect what code hands on, or sets as a default, to compute a loss of weights: ``kernel_regularizer=l2()``."""
+    found: list[ast.expr] = []
+    for node in nodes:
+        if isinstance(node, ast.keyword) and OF_WEIGHTS.search(node.arg or ""):
+            found.append(node.value)
+        elif isinstance(node, ast.arguments):
+            plain = [*node.posonlyargs, *node.args]
+            pairs = [*zip(reversed(plain), reversed(node.defaults)), *zip(node.kwonlyargs, node.kw_defaults)]
+            found += [default for one, default in pairs if default is not None and OF_WEIGHTS.search(one.arg)]
+    return {inner for one in found for inner in ast.walk(one)}
 
 
 def code_of(node: ast.AST, gives_a_mean: Callable[[str], bool] = _never) -> Code:
