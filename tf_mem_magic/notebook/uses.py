@@ -59,7 +59,7 @@ _DATA = re.compile(r"(?i)data|(?:^|_)ds(?:$|_)|load|gen|batch|iter|pipeline|trai
 MODEL = re.compile(r"(?i)model|build|layer|net(?:$|_)|dense|conv|lstm|gru|embed|encoder|decoder|unit|callback|optimi")
 _INDEX = re.compile(
     r"(?i)^(?:start|end|stop|begin|to|from_?|until|first|last|lo|hi|low|high|offset|idx|ind|index|indices|i|j|s|e|k)\d*$"
-    r"|_(?:start|end|idx|index|begin|indices)$|^(?:start|end|batch)_|steps|half_?batch|n_?batch|num_?batch|batches|shape|buffer"
+    r"|_(?:start|end|idx|index|begin|indices)$|^(?:start|end|batch)_|steps|half_?batch|(?:^|_)half(?:_|$)|n_?batch|num_?batch|batches|shape|buffer"
     r"|(?:^|_)(?:lr|learning_rate)"
 )
 

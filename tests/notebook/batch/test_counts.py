@@ -479,3 +479,42 @@ def test_a_while_that_draws_batches_without_an_end_takes_as_many(size, head, res
     assert isinstance(found, BatchFound), found
     told = [note for note in found.notes if "as many steps as before" in note]
     assert (found.same_steps, len(told)) == (same, int(same))
+
+
+HALVES = """def train(data, epochs, {size}=64):
+    half = {half}
+    for step in range(epochs * 10):
+        a, b = make_real_samples(data, half)
+        critic.train_on_batch(a, b)
+        both.train_on_batch(make_noise({size}), np.ones(({size}, 1)))
+def make_real_samples(data, n_samples):
+    return data[np.random.randint(0, 900, n_samples)], np.ones((n_samples, 1))
+def make_noise(n):
+    return np.random.randn(n, 8)
+train(x, 20{given})"""
+
+
+@pytest.mark.parametrize("size", ["n_batch", "batch_size", "bs"])
+@pytest.mark.parametrize("half", ["int({0} / 2)", "{0} // 2", "int({0} // 2)"])
+@pytest.mark.parametrize("given", ["", ", {0}=64"])
+def test_where_a_half_runs_out_the_whole_is_made_smaller(size, half, given):
+    source = HALVES.format(size=size, half=half.format(size), given=given.format(size))
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    found = find_batch(cell, Facts(), frozenset({5, source.count("\n") + 1}))
+    assert isinstance(found, BatchFound), found
+    head, _, tail = source.rpartition("64") if given else source.partition("64")
+    assert set_batch(found, 32)[0] == f"{head}32{tail}"
+
+
+@pytest.mark.parametrize(
+    "use", ["model = build(n_batch)", "keras.layers.Dense(n_batch)", "model = make_model(n_batch, 3)"]
+)
+def test_where_the_whole_decides_something_else_its_half_is_not_changed_alone(use):
+    source = HALVES.format(size="n_batch", half="n_batch // 2", given="").replace(
+        "    half =", f"    {use}\n    half ="
+    )
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    found = find_batch(cell, Facts(), frozenset({6, source.count("\n") + 1}))
+    assert not isinstance(found, BatchFound), set_batch(found, 32)[0]

@@ -181,6 +181,8 @@ def test_as_many_samples_as_a_batch_are_no_shape_that_counts_on_it(made, call):
         "def step(x):\n    x = tf.zeros([64, 8])\n    return x\nmodel.fit(x, y, batch_size=64)",
         "if more:\n    x = np.ones((64, 8))\nmodel.fit(x, y, batch_size=64)",
         "x = pad(np.ones((64, 8)))\nnoise = x = tf.zeros((64, 2))\nmodel.fit(x, y, batch_size=64)",
+        "x = [np.ones((64, 8)) for _ in range(9)]\nmodel.fit(x, y, batch_size=64)",
+        "x = list(map(lambda a: a + np.ones((64, 8)), parts))\nmodel.fit(x, y, batch_size=64)",
     ],
 )
 def test_another_shape_of_that_length_may_count_on_it(source):

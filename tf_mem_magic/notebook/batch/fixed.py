@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from functools import partial
 
@@ -109,6 +110,9 @@ def _only_makes(reader: Reader, node: ast.Call, names: set[str]) -> bool:
     """Tell whether an array is made for one of the names, at the top of the cell."""
     statement = reader.scopes.statement(node)
     if not isinstance(statement, ast.Assign) or statement not in reader.cell.tree.body:
+        return False
+    between = itertools.takewhile(lambda above: above is not statement, reader.scopes.up(node))
+    if not all(isinstance(above, (ast.Call, ast.Attribute, ast.BinOp)) for above in between):
         return False
     return all(isinstance(target, ast.Name) and target.id in names for target in statement.targets)
 
