@@ -22,11 +22,25 @@ AS_MANY = [
     ),
     (
         CLASS + "        for e in range(epochs):\n            for k in range(self.turns):\n"
-        "                self.train_critic(draw(batch_size))\n            self.train_generator(batch_size)\n",
+        "                self.train_critic(draw(batch_size))\n            self.d.train_on_batch(draw(batch_size), real)\n    def train_critic(self, x):\n        self.d.train_on_batch(x, x)\n",
         "gan.train(epochs=4000, batch_size=32, every=10)",
     ),
 ]
 GROWS = [
+    (
+        "def train_epoch(e, bs):\n    for x, y in data.batch(bs):\n        D.train_on_batch(x, y)\n"
+        "def train(bs, epochs=30):\n    for e in range(epochs):\n        train_epoch(e, bs)\n",
+        "train(bs=32)",
+    ),
+    (
+        CLASS + "        for e in range(epochs):\n            self.train_epoch(batch_size)\n"
+        "    def train_epoch(self, n):\n        for x in self.batches(n):\n            self.d.train_on_batch(x, x)\n",
+        "gan.train(3, batch_size=32)",
+    ),
+    (
+        "def train(bs):\n    for e in range(9):\n        train_elsewhere(e, bs)\n        D.train_on_batch(x, y)\n",
+        "train(bs=32)",
+    ),
     (
         "def train(a, bs):\n    for i in range(len(a) // bs):\n        D.train_on_batch(a[i * bs :][:bs])\n",
         "train(x, bs=32)",

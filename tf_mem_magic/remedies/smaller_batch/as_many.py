@@ -9,7 +9,7 @@ from tf_mem_magic.notebook.batch.counts import gone_through
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.batch.steps import follows
 from tf_mem_magic.notebook.follow import calls
-from tf_mem_magic.notebook.follow.objects import method_of
+from tf_mem_magic.notebook.follow.objects import Method, method_of
 from tf_mem_magic.notebook.follow.reader import Reader, Setting
 from tf_mem_magic.notebook.scopes import arguments
 from tf_mem_magic.notebook.text.cell import walk
@@ -17,40 +17,60 @@ from tf_mem_magic.notebook.uses import called_name, is_batch_name
 from tf_mem_magic.remedies._engine.question import Ask
 from tf_mem_magic.remedies.smaller_batch.asked import failing_lines
 
-_TRAINS = ("apply_gradients", "minimize", "GradientTape")
+_TRAINS = ("train_on_batch", "apply_gradients", "minimize", "GradientTape")
 
 
 def takes_as_many(ask: Ask, found: BatchFound) -> str:
     """Name the function that trains in loops over numbers alone, none of them made of the batch size; empty: unknown.
 
-    ``gan.train(epochs=4000, batch_size=32)``: its turns are steps, each with a batch drawn anew.
+    ``gan.train(epochs=4000, batch_size=32)``: its turns are steps, each with a batch drawn anew. What it calls that
+    trains is looked at too: a step there may be a pass over the data.
     """
     if found.method != "loop" or found.same_steps:
         return ""
     reader = Reader(ask.cell, ask.facts, failing_lines(ask))
     setting = Setting(found.value, found.slots, found.names)
     for call in (one for one in ask.cell.calls if reader.covers(one)):
-        function, skip = _called(reader, call)
-        if function is None or not any(_trains(n) for n in walk(function)):
+        function, method = _called(reader, call)
+        if function is None:
             continue
-        made_of_it = _made_of_it(function, _given(reader, call, function, skip, setting))
-        loops = [n for n in walk(function) if isinstance(n, (ast.For, ast.AsyncFor, ast.While))]
+        training = _training(reader, function, method)
+        if not training:
+            continue
+        made_of_it = _made_of_it(function, _given(reader, call, function, method is not None, setting))
+        loops = [n for one in training for n in walk(one) if isinstance(n, (ast.For, ast.AsyncFor, ast.While))]
         return function.name if loops and all(_is_a_number(loop, made_of_it) for loop in loops) else ""
     return ""
 
 
-def _trains(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and (called_name(node) in _TRAINS or "train" in called_name(node).lower())
+def _training(reader: Reader, function: ast.FunctionDef, method: Method | None) -> list[ast.FunctionDef]:
+    """List a function and those that it calls which train, through one another; none where one of them is not seen."""
+    own = {one.name: one for one in method.functions()} if method is not None else {}
+    found, todo = [function], [function]
+    trains = False
+    while todo:
+        for call in (n for n in walk(todo.pop()) if isinstance(n, ast.Call)):
+            trains = trains or called_name(call) in _TRAINS
+            if "train" not in called_name(call).lower() or called_name(call) in _TRAINS:
+                continue
+            plain = reader.notebook.function(call.func.id) if isinstance(call.func, ast.Name) else None
+            inner = own.get(called_name(call)) if plain is None else plain.node
+            if not isinstance(inner, ast.FunctionDef):
+                return []
+            if inner not in found:
+                found.append(inner)
+                todo.append(inner)
+    return found if trains else []
 
 
-def _called(reader: Reader, call: ast.Call) -> tuple[ast.FunctionDef | None, bool]:
-    """Give the function of the notebook that a call runs, and whether its first parameter is the object."""
+def _called(reader: Reader, call: ast.Call) -> tuple[ast.FunctionDef | None, Method | None]:
+    """Give the function of the notebook that a call runs, and the method that it is."""
     if isinstance(call.func, ast.Name):
         function = reader.notebook.function(call.func.id)
         node = None if function is None else function.node
-        return (node if isinstance(node, ast.FunctionDef) else None), False
+        return (node if isinstance(node, ast.FunctionDef) else None), None
     method = method_of(reader, call)
-    return (None if method is None else method.node), True
+    return (None if method is None else method.node), method
 
 
 def _given(reader: Reader, call: ast.Call, function: ast.FunctionDef, skip: bool, setting: Setting) -> Iterator[str]:
