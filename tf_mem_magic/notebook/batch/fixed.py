@@ -92,8 +92,8 @@ def shape_with(reader: Reader, batch: int, call: ast.Call | None = None) -> ast.
 
     What ``call`` computes on is data of so many samples: ``x = np.zeros((32, 8))``, ``model.fit(x, y)``.
     """
-    given = [] if call is None else [*call.args, *(k.value for k in call.keywords)]
-    data = {n.id for one in given for n in ast.walk(one) if isinstance(n, ast.Name)}
+    handed = [] if call is None else [*call.args, *(k.value for k in call.keywords)]
+    data = {n.id for one in handed for n in ast.walk(one) if isinstance(n, ast.Name)}
     for node in reader.cell.calls:
         if called_name(node) not in SHAPES or _only_makes(reader, node, data):
             continue
