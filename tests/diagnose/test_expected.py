@@ -5,11 +5,10 @@ from dataclasses import replace
 import pytest
 
 from tests.diagnose.test_chunks import FULL, WEIGHT, run
-from tests.memory.steps import KIB, Maker, dense_stack
+from tests.memory.steps import Maker, dense_stack
 from tf_mem_magic.core.diagnosis import Part
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import BatchSeen
-from tf_mem_magic.core.recording import Dump
 from tf_mem_magic.core.step import OF_GRAPH, pack
 from tf_mem_magic.diagnose.cause import diagnose
 from tf_mem_magic.diagnose.expected import (
@@ -17,8 +16,6 @@ from tf_mem_magic.diagnose.expected import (
     ABOVE_ELSEWHERE,
     BELOW,
     expected,
-    hardly_depends,
-    largest_batch,
     saves_nothing,
 )
 
@@ -142,54 +139,6 @@ def test_a_change_that_saves_nothing_says_so_with_the_numbers():
     recording, diagnosis = failed()
     assert "the peak would not fall" in saves_nothing(recording, diagnosis, Effect(batch=(BATCH, BATCH)))
     assert saves_nothing(recording, diagnosis, Effect(batch=(BATCH, BATCH // 4))) == ""
-
-
-@pytest.mark.parametrize("limit", [6, 10, 14])
-def test_the_largest_batch_that_fits_is_a_round_number_and_the_next_does_not_fit(limit):
-    recording, diagnosis = failed(limit=limit * MIB)
-    found = largest_batch(recording, diagnosis, BATCH, BATCH)
-    assert found & (found - 1) == 0 or (found // 3) & (found // 3 - 1) == 0
-    assert expected(recording, diagnosis, Effect(batch=(BATCH, found))).high <= limit * MIB
-    assert expected(recording, diagnosis, Effect(batch=(BATCH, found * 3 // 2))).high > limit * MIB
-
-
-def test_where_none_is_sure_to_fit_the_largest_that_rather_fits_than_not_is_named():
-    recording, diagnosis = failed(batch=16)  # weights and their gradients are most of it
-    one, quarter = (expected(recording, diagnosis, Effect(batch=(16, n))) for n in (1, 4))
-    limit = (quarter.low + quarter.high) // 2 + 1
-    assert quarter.low < limit < one.high
-    diagnosis = replace(diagnosis, limit=limit)
-    found = largest_batch(recording, diagnosis, 16, 16)
-    told, above = (expected(recording, diagnosis, Effect(batch=(16, n))) for n in (found, found * 2))
-    assert found >= 4
-    assert (told.low + told.high) / 2 <= limit < (above.low + above.high) / 2
-
-
-def test_what_only_may_fit_is_no_smaller_than_an_eighth():
-    recording, diagnosis = failed(batch=16)
-    one = expected(recording, diagnosis, Effect(batch=(16, 1)))
-    diagnosis = replace(diagnosis, limit=(one.low + one.high) // 2 + 1)
-    assert largest_batch(recording, diagnosis, 16, 16) == 0
-    assert largest_batch(recording, diagnosis, 16, 8) == 1
-
-
-def test_a_peak_that_hardly_depends_on_the_batch_is_told_with_its_number():
-    recording, diagnosis = failed()
-    assert hardly_depends(recording, diagnosis, BATCH) is None
-    recording, diagnosis = failed(batch=16)
-    least, one = hardly_depends(recording, diagnosis, 16), expected(recording, diagnosis, Effect(batch=(16, 1)))
-    assert least == (one.low + one.high) // 2
-    assert least > 8 * WEIGHT
-
-
-def test_where_the_weights_alone_do_not_fit_no_batch_does():
-    recording, diagnosis = failed(limit=8 * WEIGHT)
-    assert largest_batch(recording, diagnosis, BATCH, BATCH) == 0
-
-
-def test_without_an_estimate_no_batch_is_named():
-    recording = replace(run(FULL, packed=""), dumps=(Dump("GPU_0_bfc", "structured", 4 * MIB, 900 * KIB),))
-    assert largest_batch(recording, diagnose(recording), 8, 8) is None
 
 
 def test_what_the_failed_run_held_beyond_the_simulation_counts_at_other_batches_too():

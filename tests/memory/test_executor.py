@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.memory.pools.test_pooled import PATCHES, convolution
 from tests.memory.steps import Maker, dense_stack
-from tests.memory.test_pooled import PATCHES, convolution
 from tests.memory.test_walk import loop_step
 from tf_mem_magic.core.step import Processor
 from tf_mem_magic.memory.executor import events_of, needed_in

@@ -3,13 +3,13 @@
 import pytest
 
 from tests.kernel import bfc
+from tests.memory.pools.test_pooled import MIB, PATCHES, convolution
 from tests.memory.steps import KIB, Maker
-from tests.memory.test_pooled import MIB, PATCHES, convolution
 from tests.script import found_by
 from tf_mem_magic.core.step import Processor, Tensor
 from tf_mem_magic.memory.forecast import made_ahead, own_of
 from tf_mem_magic.memory.loops import follow, pushes_the_same
-from tf_mem_magic.memory.pooled import trained_in_pool
+from tf_mem_magic.memory.pools.pooled import trained_in_pool
 from tf_mem_magic.memory.sizes import in_half
 from tf_mem_magic.memory.walk import Walk
 
@@ -200,6 +200,6 @@ def test_kernels_of_one_round_run_at_once_as_others_do(threads, at_once):
 
 def test_what_a_round_needs_lies_in_chunks_of_its_own_not_in_one():
     """Each of two buffers of 17 MiB finds room in one of two regions of 20, where one of 36 would need a third."""
-    for one in trained_in_pool(looped(convolution(16)), Processor(0, 2), [MIB], (), (20 * MIB, 20 * MIB)):
+    for one in trained_in_pool(looped(convolution(16)), Processor(0, 2), [MIB], (), [(20 * MIB, 20 * MIB)]):
         assert 2 * PATCHES < one.asked
         assert 40 * MIB < one.peak < 48 * MIB

@@ -150,7 +150,7 @@ def test_what_an_operation_would_take_and_give_back_is_what_running_it_changes()
         before = walk.bytes
         taken, freed = walk.would(at)
         walk.execute(at)
-        dead = [o for o in range(len(step.nodes[at].outputs)) if not walk.readers.get((at, o))]
+        dead = [o for o in range(len(step.nodes[at].outputs)) if not walk.readers[at][o]]
         assert dead or walk.bytes - before == sum(taken) - sum(freed), step.nodes[at].name
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -17,7 +16,7 @@ from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.breakdown import find_leftovers
 from tf_mem_magic.diagnose.dump import grown_pool
 from tf_mem_magic.memory.forecast import Peak, peak_of, updating_from_sums, zeros_of
-from tf_mem_magic.memory.pooled import trained_in_pool
+from tf_mem_magic.memory.pools.pooled import trained_in_pool
 from tf_mem_magic.memory.recompute import recomputed
 from tf_mem_magic.memory.roles import DATA, roles
 from tf_mem_magic.memory.sizes import at_batch, in_half, validating
@@ -37,12 +36,6 @@ USUAL_ROUNDING, MOST_ROUNDING = 0.2, 0.4
 
 LEAST_SAVED = 0.01
 """Share of the peak below which a change is said to save nothing."""
-
-LEAST_SHARE = 8
-"""A batch that may fit is no smaller than this part of the one that did not: each step down makes an epoch longer."""
-
-MOST_OF_IT = 0.6
-"""Share of the peak from which on it is said hardly to depend on the batch, where one sample takes that much."""
 
 
 def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Estimate | None:
@@ -200,49 +193,6 @@ def saves_nothing(recording: Recording, diagnosis: Diagnosis, effect: Effect) ->
     return f"the peak would not fall: about {size(int(after))} after it, about {size(int(before))} without"
 
 
-def largest_batch(
-    recording: Recording, diagnosis: Diagnosis, batch: int, below: int, extra: Effect | None = None
-) -> int | None:
-    """Give the largest batch size under ``below`` that is expected to fit: a power of two, or three quarters of one.
-
-    ``batch`` is the one that ran out. Where none is expected to fit for certain, it is the largest that fits rather
-    than not: the middle of its range is under the limit, and it is no less than an eighth of ``below``. None where
-    nothing can be estimated; 0 where not even one sample is expected to fit.
-    """
-    limit = diagnosis.limit
-    if limit is None or expected(recording, diagnosis, Effect(batch=(batch, max(below // 2, 1)))) is None:
-        return None
-    sizes = batch_sizes(below)
-
-    def fits(one: int, share: float) -> bool:
-        effect = Effect(batch=(batch, one))
-        estimate = expected(recording, diagnosis, effect if extra is None else extra.then(effect))
-        return estimate is not None and estimate.low + share * (estimate.high - estimate.low) <= limit
-
-    # A smaller batch never needs more, and each answer costs a walk through the step.
-    for share, least in ((1.0, 1), (0.5, below // LEAST_SHARE)):
-        at = bisect_left(sizes, True, key=lambda one: fits(one, share))
-        if at < len(sizes) and sizes[at] >= least:
-            return sizes[at]
-    return 0
-
-
-def hardly_depends(recording: Recording, diagnosis: Diagnosis, batch: int) -> int | None:
-    """Give the peak to expect with one sample where that is still most of the peak with ``batch`` of them; in bytes."""
-    now = expected(recording, diagnosis, Effect(batch=(batch, batch)))
-    one = expected(recording, diagnosis, Effect(batch=(batch, 1)))
-    if now is None or one is None or one.low + one.high < MOST_OF_IT * (now.low + now.high):
-        return None
-    return (one.low + one.high) // 2
-
-
-def batch_sizes(below: int) -> list[int]:
-    """List the batch sizes to try, largest first: powers of two, and three quarters of them (96, 192, …)."""
-    powers = [2**n for n in range(below.bit_length())]
-    between = [3 * power // 4 for power in powers if power >= 32] + [3 * powers[-1] // 2 if below > 16 else 0]
-    return sorted((one for one in {*powers, *between} if 0 < one < below), reverse=True)
-
-
 def _is_computable(effect: Effect) -> bool:
     return not effect.staged and not effect.jit and effect.recompute != ()
 
@@ -325,7 +275,7 @@ def _in_pool(step: StepFacts, resized: Step, regions: tuple[int, ...]) -> Peak:
         [size for part, _, size in step.variables if size and (part == "optimizer") is kept] for kept in (True, False)
     )
     pools = [(), regions] if regions else [()]
-    ran = [one for pool in pools for one in trained_in_pool(resized, step.processor, others, slots, pool)]
+    ran = trained_in_pool(resized, step.processor, others, slots, pools)
     beside = sum(slots) + sum(others)
     asked, peak = max(one.asked for one in ran), int(median(one.peak for one in ran)) - beside
     return Peak((asked + peak) // 2, max(one.most for one in ran) - beside)

@@ -15,7 +15,7 @@ from tf_mem_magic.core.units import Unit, brief_unit, duration, size
 from tf_mem_magic.diagnose.breakdown import HOST, discarded, find_leftovers
 from tf_mem_magic.diagnose.expected import expected
 from tf_mem_magic.diagnose.places import HOOK, at_top_level, is_cell_file
-from tf_mem_magic.memory.pool import GRANULE
+from tf_mem_magic.memory.pools.pool import GRANULE
 
 _LONGEST_CODE = 100
 _TRIFLE = 0.01

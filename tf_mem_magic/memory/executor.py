@@ -10,12 +10,22 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt, prod
 
 from tf_mem_magic.core.step import Node, Step
-from tf_mem_magic.memory.kernels import COPIES_ROWS, FROM_VARIABLE, LISTS, SAME, has_effect
+from tf_mem_magic.memory.kernels import (
+    ASSIGNING,
+    COPIES_ROWS,
+    FORWARDS,
+    FROM_VARIABLE,
+    IN_PLACE,
+    LISTS,
+    SAME,
+    copies_what_is_read,
+    has_effect,
+)
 
 WAYS = ("keeps last", "keeps first", "oldest first")
 """Which of the operations that became ready at once a thread goes on with: the last, the first, or whatever has waited
@@ -43,22 +53,43 @@ _MOST_KEPT = 24
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """What stays the same of a step at any batch size.
+
+    ``readers`` counts the reads of each operation's outputs, ``waiting`` what each operation that runs waits for, and
+    ``after`` lists what waits for it. ``changes`` marks those that copy a variable which is read, ``assigns`` those
+    that may give one another chunk, or its first; ``takes_over`` names of each the output that may take over an
+    input's buffer; -1: none.
+    """
+
+    readers: list[tuple[int, ...]]
+    waiting: dict[int, int]
+    after: dict[int, list[int]]
+    changes: list[bool]
+    assigns: list[bool]
+    takes_over: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What running a step needs to know of it.
 
-    ``readers`` counts the reads of each output, ``waiting`` what each operation that runs waits for, and ``after``
-    lists what waits for it. ``makes`` gives the bytes of each operation's outputs where each has a buffer of its own,
-    but for what it may take over of an input; None where it hands on others' or makes more than one.
+    ``makes`` gives the bytes of each operation's outputs where each has a buffer of its own, but for what it may take
+    over of an input; none where all are empty, None where it hands on others' or makes more than one. ``cycles``
+    guesses how long each takes. ``takes`` marks those that may make a buffer, ``lets_go`` those that may read one.
     """
 
-    readers: dict[tuple[int, int], int]
-    waiting: dict[int, int]
-    after: dict[int, list[int]]
+    order: Order
     makes: list[tuple[int | None, ...] | None]
+    cycles: list[int]
+    takes: list[bool]
+    lets_go: list[bool]
 
 
 _plans: dict[int, tuple[Step, Plan]] = {}
 _MOST_PLANS = 16
+_orders: list[tuple[Step, Order]] = []
+_MOST_ORDERS = 4
 
 
 def plan_of(step: Step) -> Plan:
@@ -74,22 +105,67 @@ def plan_of(step: Step) -> Plan:
 
 
 def _plan(step: Step) -> Plan:
+    order, makes = _order_of(step), [_makes(node) for node in step.nodes]
+    takes = [made != () or changes or assigns for made, changes, assigns in zip(makes, order.changes, order.assigns)]
+    lets_go = [any(makes[source] != () for source, _ in node.inputs) for node in step.nodes]
+    return Plan(order, makes, [_cycles(step, node) for node in step.nodes], takes, lets_go)
+
+
+def _order_of(step: Step) -> Order:
+    """Give what a step has in common with itself at other batch sizes, which is found once."""
+    for other, order in _orders:
+        if _are_alike(step, other):
+            return order
+    order = _order(step)
+    _orders.insert(0, (step, order))
+    del _orders[_MOST_ORDERS:]
+    return order
+
+
+def _are_alike(step: Step, other: Step) -> bool:
+    """Tell whether two steps are the same but for the sizes of their tensors, one having been made of the other."""
+    return (
+        step.results is other.results
+        and len(step.nodes) == len(other.nodes)
+        and all(
+            a is b or (a.inputs is b.inputs and a.after is b.after and a.kind == b.kind)
+            for a, b in zip(step.nodes, other.nodes)
+        )
+    )
+
+
+def _order(step: Step) -> Order:
     needed = needed_in(step)
     waiting: dict[int, int] = {}
     after: dict[int, list[int]] = {}
+    readers = [[0] * len(node.outputs) for node in step.nodes]
     for at, node in enumerate(step.nodes):
         if needed[at]:
             earlier = {source for source, _ in node.inputs} | {c for c in node.after if needed[c]}
             waiting[at] = len(earlier)
             for one in earlier:
                 after.setdefault(one, []).append(at)
-    return Plan(_readers(step, needed), waiting, after, [_makes(node) for node in step.nodes])
+            for source, output in node.inputs:
+                readers[source][output] += 1
+    for source, output in step.results:
+        readers[source][output] += 1
+    return Order(
+        [tuple(counts) for counts in readers],
+        waiting,
+        after,
+        [copies_what_is_read(node.kind) for node in step.nodes],
+        [node.kind in ASSIGNING and len(node.inputs) > 1 for node in step.nodes],
+        [FORWARDS.get(node.kind, 0) if node.kind in IN_PLACE else -1 for node in step.nodes],
+    )
 
 
 def _makes(node: Node) -> tuple[int | None, ...] | None:
+    if node.kind in FROM_VARIABLE and node.kind != "ReadVariableOp":
+        return ()
     if node.kind in _OTHERWISE or node.body is not None or max(node.shares, default=-1) >= 0:
         return None
-    return tuple(tensor.bytes for tensor in node.outputs)
+    sizes = tuple([tensor.bytes for tensor in node.outputs])
+    return sizes if any(size != 0 for size in sizes) else ()
 
 
 def needed_in(step: Step) -> list[bool]:
@@ -105,18 +181,6 @@ def needed_in(step: Step) -> list[bool]:
             waiting += [source for source, _ in node.inputs]
             waiting += node.after
     return needed
-
-
-def _readers(step: Step, needed: Sequence[bool]) -> dict[tuple[int, int], int]:
-    """Count the reads of each output."""
-    readers: dict[tuple[int, int], int] = {}
-    for at, node in enumerate(step.nodes):
-        if needed[at]:
-            for source in node.inputs:
-                readers[source] = readers.get(source, 0) + 1
-    for source in step.results:
-        readers[source] = readers.get(source, 0) + 1
-    return readers
 
 
 def events_of(step: Step, threads: int, way: str = WAYS[0]) -> tuple[Event, ...]:
@@ -152,7 +216,7 @@ class Ready:
     """
 
     def __init__(self, step: Step, among: Collection[int]) -> None:
-        plan = plan_of(step)
+        plan = plan_of(step).order
         self._waiting = {at: plan.waiting[at] for at in among if at in plan.waiting}
         self._after: dict[int, list[int]] = {}
         for at in self._waiting:
@@ -172,6 +236,10 @@ class Ready:
             if not self._waiting[one]:
                 self.now.add(one)
 
+    def largest(self, needs: Mapping[int, int]) -> int:
+        """Give the one of them that needs most; -1: there is none."""
+        return max(self.now, key=needs.__getitem__) if self.now else -1
+
 
 class _Run:
     """A run of a step by some threads."""
@@ -179,11 +247,11 @@ class _Run:
     def __init__(self, step: Step, threads: int, way: str) -> None:
         plan = plan_of(step)
         self.step, self.threads, self.way = step, threads, way
-        self.after, self.waiting = plan.after, dict(plan.waiting)
-        self.cycles = [_cycles(step, node) for node in step.nodes]
+        order = plan.order
+        self.after, self.waiting, self.cycles = order.after, dict(order.waiting), plan.cycles
         self.inline: list[deque[int]] = [deque() for _ in range(threads)]
         self.queues: list[deque[int]] = [deque() for _ in range(threads)]
-        for i, at in enumerate(at for at, count in plan.waiting.items() if not count):
+        for i, at in enumerate(at for at, count in order.waiting.items() if not count):
             self.queues[0 if way == "oldest first" else i % threads].append(at)
 
     def events(self) -> list[Event]:

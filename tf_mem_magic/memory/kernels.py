@@ -48,6 +48,9 @@ EFFECTS = frozenset(
 )
 """Kernels that run though nobody reads what they give."""
 
+ASSIGNING = frozenset({"AssignVariableOp", "AssignAddVariableOp"})
+"""Kernels that may give a variable another buffer, or its first."""
+
 UPDATES = ("Resource", "Assign")
 """Prefixes of kernels that change a variable."""
 

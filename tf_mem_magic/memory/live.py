@@ -174,7 +174,7 @@ def _not_made_yet(walk: Walk, stop: int, requested: int | None) -> Buffer | None
     for source in node.inputs:
         held = walk.buffers_of(*source)
         fused = walk.step.nodes[source[0]].kind.startswith(FUSED)
-        if fused and walk.readers.get(source) == 1 and len(held) == 1 and held[0].size == requested:
+        if fused and walk.readers[source[0]][source[1]] == 1 and len(held) == 1 and held[0].size == requested:
             return held[0]
     return None
 

@@ -59,18 +59,23 @@ def _between(one: Step, two: Step, batch: int, other: int, wanted: int) -> Step 
             nodes.append(a)
             continue
         outputs = tuple(_on_line(x, y, batch, other, wanted) for x, y in zip(a.outputs, b.outputs))
-        nodes.append(replace(a, outputs=outputs))
+        nodes.append(_with(a, outputs))
     bodies = [_between(a, b, batch, other, wanted) for a, b in zip(one.bodies, two.bodies)]
     if any(body is None for body in bodies):
         return None
     return replace(one, nodes=tuple(nodes), bodies=tuple(body for body in bodies if body is not None))
 
 
+def _with(node: Node, outputs: tuple[Tensor, ...]) -> Node:
+    """Give an operation with other outputs: ``replace`` takes several times as long, of thousands of operations."""
+    return Node(node.name, node.kind, node.inputs, node.after, outputs, node.shares, node.body, node.trips)
+
+
 def _on_line(a: Tensor, b: Tensor, batch: int, other: int, wanted: int) -> Tensor:
     if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
         return a
     sizes = (x + (x - y) * (wanted - batch) / (batch - other) for x, y in zip(a.shape, b.shape))
-    return replace(a, shape=tuple(max(round(size), 0) for size in sizes))
+    return Tensor(tuple([max(round(size), 0) for size in sizes]), a.dtype, a.count)
 
 
 def _scaled(step: Step, batch: int, wanted: int, weights: frozenset[int], outer: bool) -> Step:
@@ -85,8 +90,8 @@ def _scaled(step: Step, batch: int, wanted: int, weights: frozenset[int], outer:
             nodes.append(node)
             continue
         constant = weights if kinds[at] in ("gradients", "updates") else frozenset[int]()
-        outputs = tuple(t if t.bytes in constant else _resized(t, batch, wanted) for t in node.outputs)
-        nodes.append(replace(node, outputs=outputs))
+        outputs = tuple([t if t.bytes in constant else _resized(t, batch, wanted) for t in node.outputs])
+        nodes.append(node if outputs == node.outputs else _with(node, outputs))
     bodies = tuple(_scaled(body, batch, wanted, weights, False) for body in step.bodies)
     return replace(step, nodes=tuple(nodes), bodies=bodies)
 
@@ -100,7 +105,7 @@ def _resized(tensor: Tensor, batch: int, wanted: int) -> Tensor:
     if not shape or batch < 1:
         return tensor
     if shape[0] and shape[0] % batch == 0:
-        return replace(tensor, shape=(shape[0] // batch * wanted, *shape[1:]))
+        return Tensor((shape[0] // batch * wanted, *shape[1:]), tensor.dtype, tensor.count)
     if batch in shape and batch > 1:
         at = shape.index(batch)
         return replace(tensor, shape=(*shape[:at], wanted, *shape[at + 1 :]))

@@ -10,13 +10,10 @@ from tf_mem_magic.core.step import Node, Step
 from tf_mem_magic.memory.executor import plan_of
 from tf_mem_magic.memory.kernels import (
     COPIES_ROWS,
-    FORWARDS,
     FROM_VARIABLE,
-    IN_PLACE,
     LASTING,
     LISTS,
     SAME,
-    copies_what_is_read,
 )
 from tf_mem_magic.memory.loops import follow, pushed_argument, pushes_the_same
 
@@ -50,7 +47,7 @@ class Walk:
     def __init__(self, step: Step, order: str = "first") -> None:
         plan = plan_of(step)
         self.step, self.order = step, order
-        self.readers, self._makes = plan.readers, plan.makes
+        self._plan, self._makes, self.readers = plan.order, plan.makes, plan.order.readers
         self.alive: dict[int, Buffer] = {}
         self.bytes = 0
         self.unknown = 0
@@ -61,9 +58,9 @@ class Walk:
         self._clock = 0
         self._ready: set[int] = set()
         self._queue: list[tuple[int, int]] = []
-        self._after = plan.after
-        self._waiting = dict(plan.waiting)
-        for at, count in plan.waiting.items():
+        self._after = plan.order.after
+        self._waiting = dict(plan.order.waiting)
+        for at, count in plan.order.waiting.items():
             if not count:
                 self._is_ready(at)
 
@@ -138,12 +135,12 @@ class Walk:
         if passes_on:
             return [], []
         taken = []
-        taken += [self._read[one].size for _, one in self._to_copy(node)]
+        taken += [self._read[one].size for _, one in self._to_copy(at, node)]
         for output, tensor in enumerate(node.outputs):
             size = tensor.bytes
-            if not size or kind in FROM_VARIABLE or not self.readers.get((at, output)):
+            if not size or kind in FROM_VARIABLE or not self.readers[at][output]:
                 continue
-            if kind in IN_PLACE and output == FORWARDS.get(kind, 0) and size in freed:
+            if output == self._plan.takes_over[at] and size in freed:
                 freed.remove(size)
             else:
                 taken.append(size)
@@ -154,13 +151,14 @@ class Walk:
         return tuple(self.alive[b] for b in self._of.get((node, output), ()) if b in self.alive)
 
     def _allocate(self, at: int) -> None:
+        makes = self._makes[at]
+        if self._read and self._plan.changes[at]:
+            self._copy_on_write(at, self.step.nodes[at])
+        if makes == ():
+            return
         node = self.step.nodes[at]
         lasting = node.kind in LASTING
-        if self._read:
-            self._copy_on_write(node)
-        makes = self._makes[at]
-        for i in range(len(node.outputs)):
-            readers = self.readers.get((at, i), 0)
+        for i, readers in enumerate(self.readers[at]):
             held = self._buffers(at, node, i) if makes is None else self._made_by(at, node, i, makes[i])
             self._of[at, i] = held
             for one in held:
@@ -214,16 +212,16 @@ class Walk:
             self._read[one] = Buffer(size, at, 0)
         return (one,)
 
-    def _to_copy(self, node: Node) -> list[tuple[int, int]]:
+    def _to_copy(self, at: int, node: Node) -> list[tuple[int, int]]:
         """List the variables that an operation changes while they are read, and what stands for their buffers."""
-        if not self._read or not copies_what_is_read(node.kind):
+        if not self._read or not self._plan.changes[at]:
             return []
         found = ((variable, self._contents.get(variable, 0)) for variable in map(self._variable, node.inputs))
         return [(variable, one) for variable, one in found if one in self._read]
 
-    def _copy_on_write(self, node: Node) -> None:
+    def _copy_on_write(self, at: int, node: Node) -> None:
         """Let an operation change variables in copies where something reads them: what is read stays until then."""
-        for variable, one in self._to_copy(node):
+        for variable, one in self._to_copy(at, node):
             del self._contents[variable]
             buffer = self.alive[one] = self._read.pop(one)
             self.bytes += buffer.size
@@ -251,12 +249,11 @@ class Walk:
 
     def _made_by(self, at: int, node: Node, output: int, size: int | None) -> tuple[int, ...]:
         """Find or make the buffer of an output of ``size`` bytes: an input's where it may take that over."""
-        kind = node.kind
         if size is None:
             self.unknown += 1
         if not size:
-            return self._zeros_like_a_list(at, node) if kind == "ZerosLike" else ()
-        if kind in IN_PLACE and output == FORWARDS.get(kind, 0):
+            return self._zeros_like_a_list(at, node) if node.kind == "ZerosLike" else ()
+        if output == self._plan.takes_over[at]:
             taken = self._forwarded(node, size, node.outputs[output].dtype)
             if taken is not None:
                 return (taken,)

@@ -4,9 +4,9 @@ from tests.diagnose.room.test_pieces import MIB, failed
 from tests.diagnose.test_expected import BATCH
 from tests.diagnose.test_expected import failed as in_one_piece
 from tf_mem_magic.core.effects import Effect
-from tf_mem_magic.diagnose.expected import largest_batch
 from tf_mem_magic.diagnose.room.batches import batch_to_try
 from tf_mem_magic.diagnose.room.pieces import room_for
+from tf_mem_magic.diagnose.room.search import largest_batch
 
 
 def test_in_one_piece_it_is_the_largest_that_is_expected_to_fit():

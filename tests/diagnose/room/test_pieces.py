@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.memory.test_pooled import MIB, convolution
+from tests.memory.pools.test_pooled import MIB, convolution
 from tf_mem_magic.core.diagnosis import Part
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import BatchSeen, Facts, ModelFacts, NamedValue

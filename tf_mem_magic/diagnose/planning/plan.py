@@ -12,7 +12,7 @@ from tf_mem_magic.diagnose.expected import ABOVE_ELSEWHERE, AGAIN
 from tf_mem_magic.diagnose.planning.values import Ahead, Place, Plan, Row
 from tf_mem_magic.memory.any_batch import AnyBatch, Line, any_batch
 from tf_mem_magic.memory.forecast import zeros_of
-from tf_mem_magic.memory.pooled import executed_in_pool
+from tf_mem_magic.memory.pools.pooled import executed_in_pool
 from tf_mem_magic.memory.recompute import recomputed
 from tf_mem_magic.memory.sizes import in_half
 

@@ -6,8 +6,9 @@ from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.proposals import Estimate
 from tf_mem_magic.core.recording import Recording
-from tf_mem_magic.diagnose.expected import LEAST_SHARE, batch_sizes, expected, largest_batch
+from tf_mem_magic.diagnose.expected import expected
 from tf_mem_magic.diagnose.room.pieces import Room, peak_here, room_for, room_in_fresh
+from tf_mem_magic.diagnose.room.search import LEAST_SHARE, batch_sizes, largest_batch
 
 
 def batch_to_try(
@@ -15,9 +16,9 @@ def batch_to_try(
 ) -> int | None:
     """Choose a batch size under ``below`` where ``batch`` ran out, and ``extra`` is changed as well.
 
-    It is :func:`~tf_mem_magic.diagnose.expected.largest_batch`, where that is no less than an eighth of ``below`` and
-    finds room in the pool of this process, or may and is sure to fit. Else it is the largest that finds room there in
-    whichever way the step runs, no less than an eighth; or the largest that finds room in a new process.
+    It is :func:`~tf_mem_magic.diagnose.room.search.largest_batch`, where that is no less than an eighth of ``below``
+    and finds room in the pool of this process, or may and is sure to fit. Else it is the largest that finds room there
+    in whichever way the step runs, no less than an eighth; or the largest that finds room in a new process.
     """
     found = largest_batch(recording, diagnosis, batch, below, extra)
     if found is None or recording.in_a_thread:
@@ -41,7 +42,7 @@ def batch_to_try(
     )
     if fits and (found >= least or room(first) is None):
         return found
-    sizes = batch_sizes(below)
+    sizes = batch_sizes(below)[::-1]
     here = (one for one in sizes if one >= least and room(one) in ("here", "likely"))
     fresh = (
         one

@@ -16,8 +16,8 @@ from tf_mem_magic.diagnose.breakdown import find_leftovers
 from tf_mem_magic.diagnose.data.arrays import copied_whole
 from tf_mem_magic.diagnose.dump import grown_pool
 from tf_mem_magic.diagnose.expected import step_at, trained_weights, used_variables
-from tf_mem_magic.memory.pooled import Pooled
-from tf_mem_magic.memory.pooled import ways as ways_through
+from tf_mem_magic.memory.pools.pooled import Pooled
+from tf_mem_magic.memory.pools.pooled import ways as ways_through
 
 Room = Literal["here", "likely", "perhaps", "fresh", "alone", "nowhere"]
 """Where the step finds room: in this process's pool, in whichever way it runs; there as long as one kernel with

@@ -8,7 +8,7 @@ from dataclasses import replace
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.proposals import Answer, Choice, Context, Declined, Proposal, Remedy
 from tf_mem_magic.core.recording import Recording
-from tf_mem_magic.diagnose.expected import LEAST_SHARE
+from tf_mem_magic.diagnose.room.search import LEAST_SHARE
 from tf_mem_magic.remedies._engine.asking import Question, ask
 from tf_mem_magic.remedies._engine.combine import PRESERVES, changed_context, merge
 from tf_mem_magic.remedies._engine.estimating import with_estimate, with_what_is_done

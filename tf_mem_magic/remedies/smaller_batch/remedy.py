@@ -12,9 +12,9 @@ from tf_mem_magic.core.proposals import Context, Estimate, Point, Proposal, Refu
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.units import brief_unit, size
 from tf_mem_magic.diagnose.estimate import estimate_peak, half_or_less, largest_power_of_two
-from tf_mem_magic.diagnose.expected import hardly_depends, largest_batch
 from tf_mem_magic.diagnose.places import is_cell_file
 from tf_mem_magic.diagnose.room.batches import batch_to_try
+from tf_mem_magic.diagnose.room.search import hardly_depends, largest_batch
 from tf_mem_magic.notebook.batch.datasets import trace
 from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
@@ -147,7 +147,7 @@ def _why(ask: Ask, found: BatchFound, batch: int, estimate: Estimate | None) -> 
     diagnosis = ask.diagnosis
     by_step = diagnosis is not None and _is_of_the_step(ask, found) and not found.per_replica
     if by_step and diagnosis is not None:
-        least = hardly_depends(ask.recording, diagnosis, found.value)
+        least = hardly_depends(ask.recording, diagnosis, found.value, batch)
         why += "" if least is None else f" Here it changes little: one sample alone would take about {size(least)}."
         by_step = largest_batch(ask.recording, diagnosis, found.value, _below(ask, found)) is not None
     unknown = not by_step and estimate is None

@@ -6,7 +6,7 @@ from tf_mem_magic.core.lineage import batch_seen
 from tf_mem_magic.core.proposals import Context, Estimate, Proposal, RefusedError
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.units import size
-from tf_mem_magic.diagnose.expected import batch_sizes
+from tf_mem_magic.diagnose.room.search import batch_sizes
 from tf_mem_magic.notebook.batch.found import set_batch
 from tf_mem_magic.notebook.follow.reader import Unknown
 from tf_mem_magic.remedies._engine.question import Ask
@@ -45,7 +45,7 @@ def step_up(full: Context, fitted: Recording) -> Proposal | None:
         if isinstance(found, Unknown) or found.per_replica or found.method != "fit":
             return None
         most = int(batch * ROOM * limit / max(series.peak, 1))
-        wanted = next((n for n in batch_sizes(found.value) if batch < n <= most), None)
+        wanted = next((n for n in reversed(batch_sizes(found.value)) if batch < n <= most), None)
         if wanted is None or (wanted := found.divisor_of(wanted)) <= batch:
             return None
         source, notes = set_batch(found, wanted)

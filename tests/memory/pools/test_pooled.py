@@ -6,8 +6,8 @@ from tests.memory.steps import KIB, Maker, dense_stack
 from tf_mem_magic.core.step import Processor
 from tf_mem_magic.memory.executor import WAYS
 from tf_mem_magic.memory.forecast import peak_of
-from tf_mem_magic.memory.pool import Pool
-from tf_mem_magic.memory.pooled import executed_in_pool, through_pool, trained_in_pool, ways
+from tf_mem_magic.memory.pools.pool import Pool
+from tf_mem_magic.memory.pools.pooled import executed_in_pool, through_pool, trained_in_pool, ways
 
 MIB = 1 << 20
 PROCESSOR = Processor(threads=2)
@@ -151,6 +151,6 @@ def test_what_is_assigned_keeps_its_chunk_and_the_old_one_is_free():
 
 
 def test_in_large_regions_that_are_there_already_chunks_are_cut_to_what_is_asked_for():
-    fresh, there = (trained_in_pool(convolution(16), PROCESSOR, [MIB], (), regions) for regions in ((), (128 * MIB,)))
+    fresh, there = (trained_in_pool(convolution(16), PROCESSOR, [MIB], (), [regions]) for regions in ((), (128 * MIB,)))
     assert all(one.peak > 60 * MIB for one in fresh)
     assert all(one.peak < 45 * MIB for one in there)

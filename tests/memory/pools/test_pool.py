@@ -6,7 +6,7 @@ import pytest
 
 from tests.kernel import bfc
 from tests.script import found_by
-from tf_mem_magic.memory.pool import FIRST_REGION, Pool
+from tf_mem_magic.memory.pools.pool import FIRST_REGION, Pool
 
 MIB = 1 << 20
 

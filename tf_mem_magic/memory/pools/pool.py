@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 GRANULE = 256
 """Bytes to which a request is rounded (``kMinAllocationSize``)."""
@@ -20,15 +19,10 @@ FIRST_REGION = 2 << 20
 MOST_INSIDE = 128 << 20
 """Bytes that may at most remain in a chunk beyond the request where it is not split."""
 
+_PLACE = 32
+"""Bits of a chunk's place: free chunks are kept as one number each, the size before the place, which sorts fast."""
 
-@dataclass(slots=True)
-class _Chunk:
-    """A part of a region; ``before`` and ``after`` are its neighbours in it."""
-
-    size: int
-    free: bool = True
-    before: int = -1
-    after: int = -1
+_PLACES = (1 << _PLACE) - 1
 
 
 class Pool:
@@ -51,8 +45,12 @@ class Pool:
         self.in_use = 0
         self.peak = 0
         self._next_region = FIRST_REGION
-        self._chunks: list[_Chunk] = []
-        self._free: list[tuple[int, int]] = []
+        # Of each chunk its bytes, whether it is free, and its neighbours in its region (-1: none).
+        self._sizes: list[int] = []
+        self._is_free: list[bool] = []
+        self._before: list[int] = []
+        self._after: list[int] = []
+        self._free: list[int] = []
         for size in regions if growing else (limit,):
             self._add_region(size)
         while self.bytes and growing and self._next_region <= max(regions, default=0):
@@ -60,43 +58,49 @@ class Pool:
 
     def allocate(self, size: int) -> int | None:
         """Meet a request of ``size`` bytes; gives the chunk, None where there is no room for it."""
-        wanted = max(-(-size // GRANULE), 1) * GRANULE
-        at = self._find(wanted)
-        if at is None and self._extend(wanted):
-            at = self._find(wanted)
-        if at is None:
-            return None
-        chunk = self._chunks[at]
-        chunk.free = False
-        if chunk.size >= 2 * wanted or chunk.size - wanted >= MOST_INSIDE:
+        wanted = (size + GRANULE - 1) // GRANULE * GRANULE or GRANULE
+        free = self._free
+        where = bisect_left(free, wanted << _PLACE)
+        if where == len(free):
+            if not self._extend(wanted):
+                return None
+            where = bisect_left(free, wanted << _PLACE)
+        at = free.pop(where) & _PLACES
+        self._is_free[at] = False
+        has = self._sizes[at]
+        if has >= 2 * wanted or has - wanted >= MOST_INSIDE:
             self._split(at, wanted)
-        self.in_use += chunk.size
-        self.peak = max(self.peak, self.in_use)
+            has = wanted
+        self.in_use += has
+        if self.in_use > self.peak:
+            self.peak = self.in_use
         return at
 
     def release(self, at: int) -> None:
         """Take back a chunk, and join it with what is free beside it."""
-        chunk = self._chunks[at]
-        self.in_use -= chunk.size
-        chunk.free = True
-        if chunk.after >= 0 and self._chunks[chunk.after].free:
-            self._join(at, chunk.after)
-        if chunk.before >= 0 and self._chunks[chunk.before].free:
-            before = chunk.before
-            self._join(before, at, listed=False)
+        sizes, is_free, free = self._sizes, self._is_free, self._free
+        size = sizes[at]
+        self.in_use -= size
+        after, before = self._after[at], self._before[at]
+        if after >= 0 and is_free[after]:
+            free.pop(bisect_left(free, sizes[after] << _PLACE | after))
+            size += sizes[after]
+            self._lead(at, self._after[after])
+        if before >= 0 and is_free[before]:
+            free.pop(bisect_left(free, sizes[before] << _PLACE | before))
+            size += sizes[before]
+            self._lead(before, self._after[at])
             at = before
-        insort(self._free, (self._chunks[at].size, at))
+        sizes[at] = size
+        is_free[at] = True
+        insort(free, size << _PLACE | at)
 
     @property
     def largest(self) -> int:
         """Bytes of the largest request that could be met now."""
-        free = self._free[-1][0] if self._free else 0
+        free = self._free[-1] >> _PLACE if self._free else 0
         untaken = (self.limit - self.bytes) // GRANULE * GRANULE if self.growing else 0
         return max(free, untaken)
-
-    def _find(self, wanted: int) -> int | None:
-        where = bisect_left(self._free, (wanted, -1))
-        return self._free.pop(where)[1] if where < len(self._free) else None
 
     def _extend(self, wanted: int) -> bool:
         available = (self.limit - self.bytes) // GRANULE * GRANULE
@@ -112,26 +116,28 @@ class Pool:
         return True
 
     def _add_region(self, size: int) -> None:
-        self._chunks.append(_Chunk(size))
-        insort(self._free, (size, len(self._chunks) - 1))
+        self._add(size, -1, -1)
         self.bytes += size
 
-    def _split(self, at: int, wanted: int) -> None:
-        chunk = self._chunks[at]
-        rest = _Chunk(chunk.size - wanted, True, at, chunk.after)
-        new = len(self._chunks)
-        self._chunks.append(rest)
-        if chunk.after >= 0:
-            self._chunks[chunk.after].before = new
-        chunk.size, chunk.after = wanted, new
-        insort(self._free, (rest.size, new))
+    def _add(self, size: int, before: int, after: int) -> int:
+        """Add a free chunk."""
+        new = len(self._sizes)
+        self._sizes.append(size)
+        self._is_free.append(True)
+        self._before.append(before)
+        self._after.append(after)
+        insort(self._free, size << _PLACE | new)
+        return new
 
-    def _join(self, first: int, second: int, listed: bool = True) -> None:
-        """Make one chunk of two neighbours; ``listed``: it is the second that stands among the free ones."""
-        one, two = self._chunks[first], self._chunks[second]
-        gone = (two.size, second) if listed else (one.size, first)
-        self._free.pop(bisect_left(self._free, gone))
-        one.size += two.size
-        one.after = two.after
-        if two.after >= 0:
-            self._chunks[two.after].before = first
+    def _split(self, at: int, wanted: int) -> None:
+        after = self._after[at]
+        new = self._add(self._sizes[at] - wanted, at, after)
+        if after >= 0:
+            self._before[after] = new
+        self._sizes[at], self._after[at] = wanted, new
+
+    def _lead(self, at: int, after: int) -> None:
+        """Let a chunk be followed by another one, the one between having been joined to it."""
+        self._after[at] = after
+        if after >= 0:
+            self._before[after] = at
