@@ -48,11 +48,15 @@ class Flat:
 
 @dataclass(frozen=True)
 class List:
-    """A TensorList: ``count`` elements (0: unknown) of ``shape`` (None: unknown) and ``dtype``; ``grown``: its own."""
+    """A TensorList: ``count`` elements (0: unknown) of ``shape`` (None: unknown) and ``dtype``.
+
+    ``value``: the whole numbers that each element is, where they are known and the same in every round.
+    """
 
     count: int = 0
     shape: tuple[int, ...] | None = None
     dtype: str = "float32"
+    value: Any = None
 
 
 class Flattener:
@@ -134,6 +138,8 @@ class Flattener:
 
     def _make(self, flat: Flat, graph: Any, op: Any, inputs: list[Any], prefix: str) -> tuple[list[Any], list[Any]]:
         """Make one operation anew; gives its outputs, and the operations that what waits for it waits for."""
+        import tensorflow as tf
+
         if op.type in _CALLS:
             inner = _function_graph(graph, op.get_attr("f").name)
             if inner is not None:
@@ -149,6 +155,10 @@ class Flattener:
             self._loop(flat, graph, op, new, inputs)
         elif op.type.startswith("TensorList"):
             _follow_list(flat, new)
+            held = flat.lists.get(inputs[0].name) if op.type == "TensorListPopBack" else None
+            if held is not None and held.value is not None:
+                # Shapes that the forward loop kept for its gradient: what is computed of them has known shapes too.
+                return [new.outputs[0], tf.constant(held.value, new.outputs[1].dtype, name=f"{new.name}/value/")], [new]
         elif op.type == "Identity" and inputs[0].name in flat.lists:
             flat.lists[new.outputs[0].name] = flat.lists[inputs[0].name]
         return list(new.outputs), [new]
@@ -166,7 +176,8 @@ class Flattener:
             if grown is not None or known is not None:
                 now = grown or known
                 assert now is not None
-                flat.lists[out.name] = List(known.count if known and known.count else trips, now.shape, now.dtype)
+                count = known.count if known and known.count else trips
+                flat.lists[out.name] = List(count, now.shape, now.dtype, now.value)
             elif out.dtype.name not in ("variant", "resource"):
                 _refine(out, result.shape if result.shape.is_fully_defined() else given.shape)
 
@@ -307,7 +318,9 @@ def _follow_list(flat: Flat, op: Any) -> None:
         )
     elif kind in ("TensorListSetItem", "TensorListPushBack"):
         item = op.inputs[2] if kind == "TensorListSetItem" else op.inputs[1]
-        lists[op.outputs[0].name] = List(first.count if first else 0, _plain(item.shape), item.dtype.name)
+        once = kind == "TensorListPushBack" and op.inputs[0].op.type != kind and item.dtype.is_integer
+        value = tensor_util.constant_value(item) if once else None
+        lists[op.outputs[0].name] = List(first.count if first else 0, _plain(item.shape), item.dtype.name, value)
     elif kind in ("TensorListGetItem", "TensorListPopBack") and first is not None:
         if first.shape is not None:
             _refine(op.outputs[-1], tf.TensorShape(first.shape))
