@@ -17,6 +17,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests.benchmarks.estimates.fresh_models import FRESH
 from tests.benchmarks.estimates.unseen_models import UNSEEN, Unseen
 from tests.benchmarks.memory_models import HEAD
 from tests.kernel import Kernel, bfc, surviving
@@ -229,12 +230,13 @@ def main() -> int:
     columns = ("model", "change", "expected, MiB", "measured", "fits", "batch")
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns), flush=True)
     total = Total()
-    for name in asked.names or UNSEEN:
+    models = {**UNSEEN, **FRESH}
+    for name in asked.names or models:
         with TemporaryDirectory() as temporary:
             folder = asked.keep / name.replace(" ", "-") if asked.keep else Path(temporary)
             folder.mkdir(parents=True, exist_ok=True)
             try:
-                found = measure(UNSEEN[name], folder.resolve())
+                found = measure(models[name], folder.resolve())
                 (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
                 lines = list(rows(name, found, total))
             except Exception as error:
