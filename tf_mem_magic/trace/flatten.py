@@ -155,10 +155,12 @@ class Flattener:
             self._loop(flat, graph, op, new, inputs)
         elif op.type.startswith("TensorList"):
             _follow_list(flat, new)
-            held = flat.lists.get(inputs[0].name) if op.type == "TensorListPopBack" else None
-            if held is not None and held.value is not None:
+            known = flat.lists.get(inputs[0].name) if op.type == "TensorListPopBack" else None
+            if known is not None and known.value is not None:
                 # Shapes that the forward loop kept for its gradient: what is computed of them has known shapes too.
-                return [new.outputs[0], tf.constant(held.value, new.outputs[1].dtype, name=f"{new.name}/value/")], [new]
+                return [new.outputs[0], tf.constant(known.value, new.outputs[1].dtype, name=f"{new.name}/value/")], [
+                    new
+                ]
         elif op.type == "Identity" and inputs[0].name in flat.lists:
             flat.lists[new.outputs[0].name] = flat.lists[inputs[0].name]
         return list(new.outputs), [new]
