@@ -1,15 +1,15 @@
-"""Names that mean a batch size by what is done with them, whatever they are called: ``ds.batch(B)``."""
+"""Names that mean a batch size by what is done with them, whatever they are called, and data made by such names."""
 
 from __future__ import annotations
 
 import ast
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tf_mem_magic.notebook.model import Notebook
 from tf_mem_magic.notebook.scopes import Scopes
 from tf_mem_magic.notebook.text.cell import PythonCell
-from tf_mem_magic.notebook.uses import SHAPES, called_name, is_batch_name
+from tf_mem_magic.notebook.uses import KERAS, SHAPES, called_name, is_batch_name
 
 _BATCHES = ("batch", "padded_batch", "ragged_batch", "rebatch")
 
@@ -52,3 +52,64 @@ def _is_first_length(scopes: Scopes, node: ast.Name) -> bool:
     if call is None or called_name(call) not in SHAPES:
         return False
     return isinstance(holder, (ast.List, ast.Tuple)) or call.args[:1] == [node]
+
+
+_DIVIDES = (ast.Div, ast.FloorDiv, ast.Mod)
+_FILLS = frozenset({"append", "extend", "insert", "add", "update"})
+
+
+def filled_by(scopes: Scopes, home: ast.AST, data: ast.expr, given: ast.expr, sizes: frozenset[str]) -> bool:
+    """Tell whether code of ``home`` makes ``data`` of what it has drawn by one of the names of a batch size.
+
+    ``for state, goal in sample(memory, size): x.append(state)`` before ``fit(array(x), batch_size=size)``, where
+    ``given`` is the last of these.
+    """
+    nodes = [node for node in ast.walk(home) if isinstance(node, (ast.stmt, ast.expr))]
+    held = {node for node in nodes if node is not given and _draws(scopes, node, sizes)}
+    names: set[str] = set()
+    while held and (more := {name for node in nodes for name in _filled(node, held, names)} - names):
+        names |= more
+    return any(one in held or (isinstance(one, ast.Name) and one.id in names) for one in ast.walk(data))
+
+
+def _draws(scopes: Scopes, node: ast.AST, sizes: frozenset[str]) -> bool:
+    """Tell whether the batch size stands where it may say how many samples are drawn, not how many batches."""
+    plain = isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and isinstance(node.ctx, ast.Load)
+    if not plain or not isinstance(node, ast.expr) or ast.unparse(node) not in sizes:
+        return False
+    above = scopes.parents.get(node)
+    if isinstance(above, ast.BinOp) and above.right is node and isinstance(above.op, _DIVIDES):
+        return False
+    call = scopes.parents.get(above) if isinstance(above, ast.keyword) else above
+    return not (isinstance(call, ast.Call) and called_name(call) in KERAS)
+
+
+def _filled(node: ast.AST, held: set[ast.stmt | ast.expr], names: set[str]) -> set[str]:
+    """Name what a statement or call makes of what is held, or of the names that hold it."""
+
+    def holds(expr: ast.AST | None) -> bool:
+        inside = ast.walk(expr) if expr is not None else ()
+        return any(one in held or (isinstance(one, ast.Name) and one.id in names) for one in inside)
+
+    if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)) and holds(node.value):
+        return _roots(node.targets if isinstance(node, ast.Assign) else [node.target])
+    if isinstance(node, (ast.For, ast.AsyncFor)) and holds(node.iter):
+        kept = [n for n in ast.walk(node) if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store)]
+        grown = [n.func for n in ast.walk(node) if isinstance(n, ast.Call) and called_name(n) in _FILLS]
+        return _roots([node.target, *kept, *(n.value for n in grown if isinstance(n, ast.Attribute))])
+    if isinstance(node, ast.Call) and called_name(node) in _FILLS and isinstance(node.func, ast.Attribute):
+        return _roots([node.func.value]) if any(holds(one) for one in node.args) else set()
+    return set()
+
+
+def _roots(targets: Sequence[ast.expr]) -> set[str]:
+    """Name the variables that targets set, or set a part of: ``x[i]`` sets a part of ``x``."""
+    found: set[str] = set()
+    for target in targets:
+        if isinstance(target, (ast.Tuple, ast.List)):
+            found |= _roots(target.elts)
+        while isinstance(target, (ast.Subscript, ast.Starred)):
+            target = target.value
+        if isinstance(target, ast.Name):
+            found.add(target.id)
+    return found

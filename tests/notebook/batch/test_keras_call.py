@@ -103,3 +103,76 @@ def test_arrays_that_something_else_made_of_so_many_at_a_time_have_their_batch_a
     found = found_in(f"model.fit({made})", BatchSeen("fit", 32, "arrays"))
     assert isinstance(found, BatchFound), found
     assert set_batch(found, 16)[0] == f"model.fit({made}, batch_size=16)"
+
+
+TRAINER = """batch_size = 64
+class Player:
+    def __init__(self, net):
+        self.net, self.memory = net, []
+        self.batch_size = batch_size
+
+    def learn(self):
+        {draw}
+        self.net.fit({data}, batch_size={given}, verbose=0)
+
+player = Player(net)
+player.learn()"""
+
+
+def learnt(draw, data="np.array(x), np.array(y)", given="batch_size", more=""):
+    """Find the batch of a training whose data a method draws by the batch size."""
+    source = TRAINER.format(draw=draw, data=data, given=given) + more
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    at = frozenset(n for n, row in enumerate(source.splitlines(), 1) if "fit(" in row or "player.learn" in row)
+    return find_batch(cell, Facts(models=(ModelFacts("net"),)), at), source
+
+
+@pytest.mark.parametrize(
+    ("draw", "data", "given"),
+    [
+        ("some = random.sample(self.memory, batch_size)", "np.array(some), np.array(some)", "batch_size"),
+        ("x, y = zip(*random.sample(self.memory, batch_size))", "np.array(x), np.array(y)", "batch_size"),
+        ("x = [choice(self.memory) for _ in range(batch_size)]; y = make(x)", "np.array(x), y", "batch_size"),
+        ("x = np.zeros((self.batch_size, 4)); x[:] = self.memory", "x, make(x)", "self.batch_size"),
+        ("at = np.random.choice(9, self.batch_size); x = take(at)", "x, make(x)", "self.batch_size"),
+    ],
+)
+def test_what_is_drawn_by_the_batch_size_stays_as_many_samples_and_the_call_gets_the_number(draw, data, given):
+    found, source = learnt(draw, data, given)
+    assert isinstance(found, BatchFound), found
+    assert set_batch(found, 32)[0] == source.replace(f"batch_size={given},", "batch_size=32,")
+    assert found.notes == (f"`{given}` stays 64: it also decides how many samples there are.",)
+
+
+@pytest.mark.parametrize("filled", ["x.append(state)", "x += [state]", "x.extend((state,)); y.insert(0, goal)"])
+def test_what_a_loop_over_drawn_samples_fills_is_drawn_too(filled):
+    draw = f"x, y = [], []\n        for state, goal in random.sample(self.memory, batch_size):\n            {filled}"
+    found, source = learnt(draw)
+    assert isinstance(found, BatchFound), found
+    assert set_batch(found, 32)[0] == source.replace("batch_size=batch_size,", "batch_size=32,")
+
+
+@pytest.mark.parametrize(
+    "counted",
+    ["steps = len(self.memory) // batch_size", "x = self.memory", "self.net.predict(x, batch_size=batch_size)"],
+)
+def test_where_nothing_is_drawn_by_the_batch_size_its_name_is_set(counted):
+    found, source = learnt(counted, "self.memory, make(self.memory)")
+    assert isinstance(found, BatchFound), found
+    assert set_batch(found, 32)[0] == source.replace("batch_size = 64", "batch_size = 32", 1)
+    assert not found.notes
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "\ndef noise():\n    return tf.random.normal((batch_size, 3))",
+        "\nclass Noise(Layer):\n    def call(self, x):\n        return x + tf.zeros((batch_size, 4))",
+        "\ndef state():\n    return net.initial(tf.zeros([batch_size, 4]))",
+    ],
+)
+def test_what_elsewhere_makes_something_of_the_name_that_stays_is_in_the_way(more):
+    refused, _ = learnt("x = random.sample(self.memory, batch_size)", "np.array(x), make(x)", more=more)
+    assert not isinstance(refused, BatchFound), refused
+    assert "also counts on batches of 64" in refused.reason

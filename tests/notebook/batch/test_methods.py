@@ -232,3 +232,58 @@ def test_an_attribute_is_set_only_on_the_object_of_the_notebook_and_before_it_is
 
 def test_an_attribute_that_does_not_set_the_batch_is_left_alone():
     assert not isinstance(found("trainer.go(x, y)", batch="self.other", default="=0"), BatchFound)
+
+
+OF_THE_NOTEBOOK = """class Trainer:
+    def __init__(self, net):
+        self.net = net
+
+    def go(self, x, y):
+        {}
+"""
+
+
+def of_the_notebook(body, *more, cell="h = trainer.go(x, y)"):
+    """Find the batch of a method that reads its size by a name of an earlier cell."""
+    return found(cell, earlier=("SIZE = 64", OF_THE_NOTEBOOK.format(body), *more, "trainer = Trainer(net)"))
+
+
+@pytest.mark.parametrize("body", ["self.net.fit(x, y, batch_size=SIZE)", "return self.net.fit(x, y, SIZE)"])
+def test_a_name_of_an_earlier_cell_that_the_method_reads_is_set_in_the_cell(body):
+    answer = of_the_notebook(body.replace("y, SIZE", "y, batch_size=SIZE, epochs=2"))
+    assert isinstance(answer, BatchFound), answer
+    assert set_batch(answer, 32)[0] == "SIZE = 32\nh = trainer.go(x, y)"
+    assert not answer.same_steps
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        "z = random.sample(x, SIZE); self.net.fit(np.array(z), y, batch_size=SIZE)",
+        "z = x[:SIZE]; self.net.fit(z, y, batch_size=SIZE)",
+        "at = choice(len(x), SIZE); self.net.fit(x[at], y[at], batch_size=SIZE)",
+    ],
+)
+def test_a_method_that_draws_as_many_samples_takes_as_many_steps_as_before(draw):
+    answer = of_the_notebook(draw)
+    assert isinstance(answer, BatchFound), answer
+    assert answer.same_steps
+    assert set_batch(answer, 32)[0] == "SIZE = 32\nh = trainer.go(x, y)"
+    assert answer.notes == ("Each call of `go` takes as many steps as before, each with fewer samples.",)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "twice = SIZE * 2",
+        "def show(n=SIZE):\n    return n",
+        "class Noise(Layer):\n    def build(self, shape):\n        self.rows = tf.zeros((SIZE, 4))",
+    ],
+)
+def test_a_name_of_which_something_else_was_made_is_not_set(more):
+    assert not isinstance(of_the_notebook("self.net.fit(x, y, batch_size=SIZE)", more), BatchFound)
+
+
+def test_a_name_that_the_cell_reads_itself_is_not_set_before_it():
+    answer = of_the_notebook("self.net.fit(x, y, batch_size=SIZE)", cell="rows = SIZE * 2\nh = trainer.go(x, y)")
+    assert not isinstance(answer, BatchFound)

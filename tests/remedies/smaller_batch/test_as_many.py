@@ -85,3 +85,37 @@ def test_a_loop_over_numbers_takes_as_many_steps(earlier, call):
 @pytest.mark.parametrize(("earlier", "call"), GROWS)
 def test_a_loop_that_goes_by_the_batch_takes_more(earlier, call):
     assert steps_told(earlier, call) == ["Each epoch takes more steps."]
+
+
+REPLAYS = [
+    (
+        "def replay(bs):\n    some = random.sample(memory, bs)\n    D.fit(np.array(some), make(some), batch_size=bs)\n",
+        "replay(bs=32)",
+    ),
+    (
+        "def replay(m, batch_size):\n    x = []\n    for s in sample(m, batch_size):\n        x.append(s)\n"
+        "    D.fit(np.array(x), make(x), batch_size=batch_size, verbose=0)\n",
+        "replay(memory, batch_size=32)",
+    ),
+    (
+        "def replay(bs):\n    x = np.zeros((bs, 4))\n    for i in range(bs):\n        x[i] = draw()\n"
+        "    D.fit(x=x, y=make(x), batch_size=bs)\n",
+        "for turn in range(9):\n    replay(bs=32)",
+    ),
+]
+WHOLE = [
+    ("def replay(bs):\n    D.fit(x, y, batch_size=bs)\n", "replay(bs=32)"),
+    ("def replay(bs):\n    n = len(x) // bs\n    print(n)\n    D.fit(x, y, batch_size=bs)\n", "replay(bs=32)"),
+    ("def replay(bs):\n    p = D.predict(x, batch_size=bs)\n    D.fit(x, p, batch_size=bs)\n", "replay(bs=32)"),
+]
+
+
+@pytest.mark.parametrize(("earlier", "call"), REPLAYS)
+def test_a_fit_of_samples_drawn_by_the_batch_size_takes_as_many_steps(earlier, call):
+    told = steps_told(earlier, call)
+    assert told == ["Each call of `replay` takes as many steps as before, each with fewer samples."]
+
+
+@pytest.mark.parametrize(("earlier", "call"), WHOLE)
+def test_a_fit_of_all_samples_takes_more_steps(earlier, call):
+    assert steps_told(earlier, call) == ["Each epoch takes more steps."]

@@ -291,6 +291,19 @@ def test_one_sample_is_nothing_to_stream(source):
     assert answer.reason == "`predict` gets one sample: there is nothing to cut into batches"
 
 
+@pytest.mark.parametrize(
+    "call", ["fit(x, y, batch_size=256)", "evaluate(x=x, y=y)", "predict(x, verbose=0)", "fit(x, y, sample_weight=w)"]
+)
+def test_a_model_of_keras_2_takes_no_data_of_keras_3(call):
+    values = tuple(array(name) for name in "xyw")
+    facts = Facts("2.21.0", "2.19.0", models=(ModelFacts("model"),), values=values, earlier_cells=("import tf_keras",))
+    cell = Cell(f"%%tfmem\nmodel.{call}")
+    diagnosis = Diagnosis("host", line=2, limit=16 << 30, cause="host")
+    (only,) = propose(Context(cell, Recording(cell, status="oom", facts=facts), diagnosis))
+    assert isinstance(only, Declined)
+    assert only.reason.endswith("of Keras 2 (tf_keras) takes no data of Keras 3, which this makes")
+
+
 def test_tensors_and_lists_are_refused():
     values = (array("x", kind="tf.Tensor"), array("y"))
     assert "NumPy arrays by their names" in ask("model.fit(x, y)", values=values).reason

@@ -46,6 +46,10 @@ def _of_this_cell(reader: Reader, setting: Setting, call: ast.Call | None) -> Se
             continue
         coupled = reader.role(node) in ("site", "coupled")
         one = resolve(reader, node) if coupled else Unknown("it is used for something else")
+        if _stays(reader, setting, node, one):
+            if _is_beside(reader, node, call):
+                continue  # it says how many samples the call is given
+            return _counts_too(reader, written, node, setting)
         joined = merge([setting, one]) if isinstance(one, Setting) else one
         if isinstance(joined, Unknown):
             return _counts_too(reader, written, node, setting)
@@ -54,6 +58,10 @@ def _of_this_cell(reader: Reader, setting: Setting, call: ast.Call | None) -> Se
         one = resolve(reader, own)
         if isinstance(one, Setting) and one.value != setting.value:
             continue
+        if _stays(reader, setting, own, one):
+            if _is_beside(reader, own, call):
+                continue
+            return _counts_too(reader, reader.written(own), own, setting)
         joined = merge([setting, one]) if isinstance(one, Setting) else one
         if isinstance(joined, Unknown):
             return _counts_too(reader, reader.written(own), own, setting)
@@ -62,6 +70,18 @@ def _of_this_cell(reader: Reader, setting: Setting, call: ast.Call | None) -> Se
         if evaluate(reader, length) == setting.value:
             return _counts_too(reader, length.id, length, setting)
     return setting
+
+
+def _stays(reader: Reader, setting: Setting, node: ast.expr, held: Setting | Unknown) -> bool:
+    """Tell whether a name is one that stays as it is, or gets its number from one."""
+    names = held.names if isinstance(held, Setting) else frozenset()
+    return bool(setting.kept & {reader.written(node), *names})
+
+
+def _is_beside(reader: Reader, node: ast.expr, call: ast.Call | None) -> bool:
+    """Tell whether a name is read in the function in which Keras is called."""
+    inside = next((above for above in reader.scopes.up(call) if isinstance(above, _FUNCTIONS)), None) if call else None
+    return inside is not None and inside in reader.scopes.up(node)
 
 
 def _counts_too(reader: Reader, written: str, node: ast.expr, setting: Setting) -> Unknown:
@@ -187,7 +207,7 @@ def _is_set_there(reader: Reader, setting: Setting, expr: ast.expr) -> bool:
 
 
 def _is_this_size(reader: Reader, setting: Setting, given: Given) -> bool:
-    value = given.number if given.number is not None else _value(reader, given.name)
+    value = given.number if given.number is not None else number_held(reader, given.name)
     return value == setting.value or (value is None and given.name in setting.names)
 
 
@@ -203,12 +223,12 @@ def _of_earlier_cells(reader: Reader, setting: Setting, call: ast.Call | None) -
         if own is not None:
             return _elsewhere(f"self.{own.attr}", setting.value)
         length = next(lengths_of(piece.cell.scopes, piece.statement, _by_use(reader, setting)), None)
-        if length is not None and _value(reader, length.id) in (None, setting.value):
+        if length is not None and number_held(reader, length.id) in (None, setting.value):
             return _elsewhere(length.id, setting.value)
         for node, name, is_default in piece.cell.once(_batch_names).get(piece.statement, ()):
             if isinstance(node, ast.Attribute) and reader.notebook.origin(node):
                 continue  # a library's: ``keras.losses.Reduction.SUM_OVER_BATCH_SIZE``
-            value = _value(reader, name)
+            value = number_held(reader, name)
             if name in setting.names or (value is not None and value != setting.value):
                 continue
             if not setting.datasets and not _is_shape(piece, node):
@@ -234,7 +254,7 @@ def counted_on_behind(reader: Reader, setting: Setting, roots: Iterable[str]) ->
     return ""
 
 
-def _value(reader: Reader, name: str) -> int | None:
+def number_held(reader: Reader, name: str) -> int | None:
     """Return the number that a name, or an entry of a class, surely holds; None where that is not known."""
     known = reader.scalar(name)
     root, _, key = name.partition(".")

@@ -13,7 +13,10 @@ from tf_mem_magic.notebook.batch.steps import STEPS, argument, first_argument, f
 from tf_mem_magic.notebook.follow.entries import dict_of_an_earlier_cell, dict_value, key_of
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
 from tf_mem_magic.notebook.follow.resolve import default_argument, resolve
+from tf_mem_magic.notebook.sizes_by_use import filled_by
 from tf_mem_magic.notebook.uses import called_name
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 KERAS_DEFAULT = 32
 """The batch size of Keras's fit, evaluate and predict on arrays where none is given (keras Trainer documentation)."""
@@ -75,8 +78,8 @@ def setting_of_data(
         found = resolve(reader, given)
         if not isinstance(found, Setting):
             return _as_seen(reader, given, seen, found)
-        of_data = bool(found.names) and not found.per_replica and follows(reader, data, found)
-        return _at_the_call(reader, given, found) if of_data else found
+        of_data = (bool(found.names) and follows(reader, data, found)) or _is_filled_with(reader, data, given, found)
+        return _at_the_call(reader, given, found) if of_data and not found.per_replica else found
     receiver = call.func.value  # type: ignore[attr-defined]
     known = isinstance(receiver, ast.Name) and reader.facts.model(receiver.id) is not None
     if reader.facts.tensorflow is not None and not known and (not sources or is_unlisted(reader, receiver)):
@@ -136,7 +139,14 @@ def _is_of_a_parameter(reader: Reader, expr: ast.expr) -> bool:
 def _at_the_call(reader: Reader, given: ast.expr, found: Setting) -> Setting:
     """Write the number at the call where the name that says it also decides how many samples there are."""
     note = f"`{reader.written(given)}` stays {found.value}: it also decides how many samples there are."
-    return Setting(found.value, (reader.slot(given, found.value),), notes=(note,))
+    kept = found.names | {reader.written(given)}
+    return Setting(found.value, (reader.slot(given, found.value),), notes=(note,), kept=kept)
+
+
+def _is_filled_with(reader: Reader, data: ast.expr, given: ast.expr, found: Setting) -> bool:
+    """Tell whether code beside the call fills its data with what it has drawn by the batch size."""
+    home = next((one for one in reader.scopes.up(given) if isinstance(one, _FUNCTIONS)), reader.cell.tree)
+    return filled_by(reader.scopes, home, data, given, found.names | {reader.written(given)})
 
 
 def is_another(reader: Reader, seen: int | None, setting: Setting, data: ast.expr | None) -> bool:

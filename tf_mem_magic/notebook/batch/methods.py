@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tf_mem_magic.core.facts import BatchSeen
+from tf_mem_magic.notebook.batch.counting_on import number_held
 from tf_mem_magic.notebook.batch.steps import STEPS, argument
 from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.objects import Method, method_of
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot
 from tf_mem_magic.notebook.follow.resolve import default_argument, resolve
 from tf_mem_magic.notebook.scopes import Scopes
+from tf_mem_magic.notebook.sizes_by_use import filled_by
 from tf_mem_magic.notebook.text.cell import walk
 from tf_mem_magic.notebook.text.ranges import insert_line, shares_line
 from tf_mem_magic.notebook.training import binds_model
@@ -57,11 +60,46 @@ def _set_by(reader: Reader, call: ast.Call, seen: BatchSeen) -> Setting | None:
     if len(inside) != 1 or _starred(inside[0]) or any(k.arg in _IN_THE_WAY for k in inside[0].keywords):
         return None
     size = argument(inside[0], None, "batch_size", KERAS[seen.method])
+    setting = None if size is None else _set_for(reader, call, method, size, seen.batch)
+    data = argument(inside[0], None, "x", 0)
+    if setting is None or size is None or data is None:
+        return setting
+    if not filled_by(method.scopes, method.node, data, size, frozenset({ast.unparse(size)})):
+        return setting
+    note = f"Each call of `{method.node.name}` takes as many steps as before, each with fewer samples."
+    return replace(setting, notes=(*setting.notes, note), same_steps=True)
+
+
+def _set_for(reader: Reader, call: ast.Call, method: Method, size: ast.expr, batch: int) -> Setting | None:
+    """Find where what a method gives Keras as its batch size is set."""
     if isinstance(size, ast.Attribute) and isinstance(size.value, ast.Name) and size.value.id == method.own:
-        return _of_the_object(reader, call, method, size.attr, seen.batch)
+        return _of_the_object(reader, call, method, size.attr, batch)
     if isinstance(size, ast.Name) and method.scopes.home(size) is method.node and size.id != method.own:
-        return _of_the_call(reader, call, method, size, seen.batch)
+        return _of_the_call(reader, call, method, size, batch)
+    if isinstance(size, ast.Name) and isinstance(method.scopes.home(size), ast.Module):
+        return _of_the_notebook(reader, call, method, size.id, batch)
     return None
+
+
+def _of_the_notebook(reader: Reader, call: ast.Call, method: Method, name: str, batch: int) -> Setting | None:
+    """Set a name of an earlier cell anew before the statement that calls the method, which reads it then.
+
+    Nothing else may have been made of its number.
+    """
+    top, module = reader.scopes.top_statement(call), reader.cell.tree
+    touched = reader.scopes.of(module, name) or (module, name) in reader.scopes.loads
+    if number_held(reader, name) != batch or touched or shares_line(reader.cell, top):
+        return None
+    running = {n for function in method.running() for statement in function.body for n in ast.walk(statement)}
+    for cell in reader.notebook.cells_with(name):
+        for node in cell.nodes:
+            if not isinstance(node, ast.Name) or node.id != name or not isinstance(node.ctx, ast.Load):
+                continue
+            if not (_is_harmless(cell.scopes, node) or (node in running and _is_read_anew(cell.scopes, node))):
+                return None
+    edit = insert_line(reader.cell, top, f"{name} = {_MARK}")
+    before, after = edit.text.split(_MARK)
+    return Setting(batch, (Slot(batch, edit.start, edit.end, before, after),), frozenset({name}))
 
 
 def _bound(method: Method) -> set[str]:

@@ -122,6 +122,7 @@ def _of_a_method(reader: Reader, setting: Setting, seen: BatchSeen) -> BatchFoun
         notes=(*whole.notes, *unknown_counts(slots, seen.method, None, None, ())),
         imports=whole.imports,
         infers=infers,
+        same_steps=whole.same_steps,
     )
     return _checked(reader, found)
 

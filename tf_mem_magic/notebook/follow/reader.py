@@ -117,6 +117,8 @@ class Setting:
         The loop that takes the batches goes on taking as many, each of fewer samples.
     parts : int
         The cell takes batches of a part of it too, of one of so many: another size must be a multiple of that.
+    kept : frozenset of str
+        The names that hold the same number and stay as they are: they say how many samples there are.
     """
 
     value: int
@@ -127,6 +129,7 @@ class Setting:
     imports: tuple[str, ...] = ()
     same_steps: bool = False
     parts: int = 1
+    kept: frozenset[str] = frozenset()
 
     @property
     def datasets(self) -> frozenset[str]:
@@ -336,4 +339,5 @@ def merge(settings: Iterable[Setting]) -> Setting | Unknown:
         tuple(dict.fromkeys(line for s in found for line in s.imports)),
         any(s.same_steps for s in found),
         math.lcm(*(s.parts for s in found)),
+        frozenset().union(*(s.kept for s in found)),
     )

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 from tf_mem_magic.notebook.batch.counts import gone_through
 from tf_mem_magic.notebook.batch.found import BatchFound
-from tf_mem_magic.notebook.batch.steps import follows
+from tf_mem_magic.notebook.batch.steps import argument, follows
 from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.objects import Method, method_of
 from tf_mem_magic.notebook.follow.reader import Reader, Setting
 from tf_mem_magic.notebook.scopes import arguments
+from tf_mem_magic.notebook.sizes_by_use import filled_by
 from tf_mem_magic.notebook.text.cell import walk
-from tf_mem_magic.notebook.uses import called_name, is_batch_name
+from tf_mem_magic.notebook.uses import KERAS, called_name, is_batch_name
 from tf_mem_magic.remedies._engine.question import Ask
 from tf_mem_magic.remedies.smaller_batch.asked import failing_lines
 
@@ -40,6 +41,28 @@ def takes_as_many(ask: Ask, found: BatchFound) -> str:
         made_of_it = _made_of_it(function, _given(reader, call, function, method is not None, setting))
         loops = [n for one in training for n in walk(one) if isinstance(n, (ast.For, ast.AsyncFor, ast.While))]
         return function.name if loops and all(_is_a_number(loop, made_of_it) for loop in loops) else ""
+    return ""
+
+
+def draws_as_many(ask: Ask, found: BatchFound) -> str:
+    """Name the function that draws as many samples as the batch size it is given, for one call of Keras; or empty.
+
+    ``agent.replay(32)``: its ``fit`` takes one step, whatever the size.
+    """
+    if found.method != "loop" or found.same_steps:
+        return ""
+    reader = Reader(ask.cell, ask.facts, failing_lines(ask))
+    setting = Setting(found.value, found.slots, found.names)
+    for call in (one for one in ask.cell.calls if reader.covers(one)):
+        function, method = _called(reader, call)
+        plain = reader.notebook.function(call.func.id) if isinstance(call.func, ast.Name) else method
+        if function is None or plain is None:
+            continue
+        given = frozenset(_given(reader, call, function, method is not None, setting))
+        for inner in (n for n in walk(function) if isinstance(n, ast.Call) and called_name(n) == "fit"):
+            data, size = argument(inner, None, "x", 0), argument(inner, None, "batch_size", KERAS["fit"])
+            if data is not None and isinstance(size, ast.Name) and size.id in given:
+                return function.name if filled_by(plain.cell.scopes, function, data, size, given) else ""
     return ""
 
 

@@ -6,7 +6,7 @@ import ast
 
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.remedies._engine.question import Ask
-from tf_mem_magic.remedies.smaller_batch.as_many import takes_as_many
+from tf_mem_magic.remedies.smaller_batch.as_many import draws_as_many, takes_as_many
 from tf_mem_magic.remedies.smaller_batch.asked import STATEFUL, models_in
 
 _UPDATES = ("apply_gradients", ".minimize(", ".assign", "assign_add", "assign_sub", ".apply(")
@@ -21,10 +21,13 @@ def caveats_of(ask: Ask, found: BatchFound) -> tuple[str, ...]:
     text = ask.source
     updates = not _only_reads_gradients(ask)
     behind = takes_as_many(ask, found) if updates else ""
-    as_many = found.same_steps or bool(behind)
+    drawn = draws_as_many(ask, found) if updates and not behind else ""
+    as_many = found.same_steps or bool(behind or drawn)
     caveats = ["Each epoch takes more steps."] if updates and not as_many else []
     if behind:
         caveats.append(f"The loop in `{behind}` takes as many steps as before, each with fewer samples.")
+    if drawn:
+        caveats.append(f"Each call of `{drawn}` takes as many steps as before, each with fewer samples.")
     models = models_in(facts, found)
     layers = {layer for m in models for layer in m.layers}
     if "BatchNormalization" in layers or (not layers and "BatchNormalization" in text):

@@ -139,6 +139,8 @@ class _Call:
         given = self.given
         if reason := self._comes_in_batches():
             raise RefusedError(reason)
+        if (self.reader.facts.keras or "").startswith("2."):
+            raise RefusedError(f"`{self.method}` of Keras 2 (tf_keras) takes no data of Keras 3, which this makes")
         if "x" not in given:
             raise RefusedError(f"`{self.method}` is given no data by name")
         if count_samples(self.reader, given["x"]) == 1:
