@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.follow.behind import behind, failing_names
+from tf_mem_magic.notebook.follow.keras_losses import makes_a_mean
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.notebook.scopes import position
+from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies.accumulate_gradients.turns import check_turns
 
 _MEANS = ("reduce_mean", "mean")
-_LOSSES = "keras.losses."
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,7 @@ def find_gradient_loop(reader: Reader, names: KerasNames) -> GradientLoop:
         raise RefusedError("it is not certain that the loop's loss is a mean over the batch")
     if any(isinstance(n, (ast.Name, ast.Attribute)) and "accum" in _last_part(n) for n in reader.nodes):
         raise RefusedError("the loop seems to accumulate gradients already")
-    if any(_sets_rate(n) for n in nodes):
-        raise RefusedError("the loop sets the learning rate itself")
+    check_turns(reader, applied[0], taken[0], _running(reader))
     tops = [s for s in tree.body if not isinstance(s, _DEFINITIONS) and runs(s, applied[0], tree)]
     if len(tops) != 1:
         raise RefusedError("the statement that runs the loop was not found in the cell")
@@ -135,8 +136,22 @@ def _is_taken(reader: Reader, given: ast.expr, taken: ast.Call) -> bool:
     """Whether ``given`` is what the tape gave, also by its name."""
     if isinstance(given, ast.Name):
         found = reader.bindings(given)
-        return len(found) == 1 and found[0].value is taken
+        return len(found) == 1 and found[0].value is taken and not _is_set_in_place(reader, given)
     return given is taken
+
+
+def _is_set_in_place(reader: Reader, name: ast.Name) -> bool:
+    """Tell whether entries of a list are set, or others put in: ``grads[0] = …``, ``grads.append(…)``."""
+    home = reader.scopes.home(name)
+    for node in reader.nodes:
+        if not isinstance(node, ast.Name) or node.id != name.id or reader.scopes.home(node) is not home:
+            continue
+        above = reader.scopes.parents.get(node)
+        if isinstance(above, ast.Subscript) and not isinstance(above.ctx, ast.Load):
+            return True
+        if isinstance(above, ast.Attribute) and above.attr in ("append", "extend", "insert", "pop", "reverse"):
+            return True
+    return False
 
 
 def _is_mean(reader: Reader, names: KerasNames, loss: ast.expr | None, depth: int = 0) -> bool:
@@ -144,30 +159,49 @@ def _is_mean(reader: Reader, names: KerasNames, loss: ast.expr | None, depth: in
         return False
     if isinstance(loss, ast.Name):
         found = sorted(reader.bindings(loss), key=lambda b: position(b.node))
-        return len(found) == 1 and found[0].value is not None and _is_mean(reader, names, found[0].value, depth + 1)
+        more = [b.node for b in found[1:]]
+        adds = all(isinstance(n, ast.AugAssign) and isinstance(n.op, ast.Add) and _of_weights(n.value) for n in more)
+        return (
+            bool(found) and adds and found[0].value is not None and _is_mean(reader, names, found[0].value, depth + 1)
+        )
     if isinstance(loss, ast.BinOp) and isinstance(loss.op, ast.Add):
         return _is_mean(reader, names, loss.left, depth + 1) and _of_weights(loss.right)
     if not isinstance(loss, ast.Call):
         return False
     if called_name(loss) in _MEANS:
         return len(loss.args) == 1 and not loss.keywords
+    if isinstance(loss.func, ast.Name) and not reader.scopes.of(reader.scopes.scope_of(loss), loss.func.id):
+        function = reader.notebook.function(loss.func.id)
+        if function is not None and isinstance(function.node, ast.FunctionDef):
+            return _returns_a_mean(function.cell, function.node)
     return _is_keras_loss(reader, names, loss.func)
 
 
 def _is_keras_loss(reader: Reader, names: KerasNames, func: ast.expr) -> bool:
     """Whether ``func`` is a loss object that Keras made with its usual reduction, here or in an earlier cell."""
     if not isinstance(func, ast.Name):
-        return False
+        return makes_a_mean(reader.notebook, func)
     found = reader.bindings(func)
     made = found[0].value if len(found) == 1 else earlier_value(names, func.id) if not found else None
-    if not isinstance(made, ast.Call) or not names.origin(made.func).startswith(_LOSSES):
-        return False
-    is_class = names.origin(made.func)[len(_LOSSES) :][:1].isupper()
-    return is_class and not any(k.arg in ("reduction", None) for k in made.keywords)
+    return makes_a_mean(reader.notebook, made)
+
+
+def _returns_a_mean(cell: PythonCell, function: ast.FunctionDef) -> bool:
+    """Whether a function gives ``tf.reduce_mean(…)``, whatever of; what in it bends that is looked at elsewhere."""
+    scopes = cell.scopes
+    given = [n.value for n in ast.walk(function) if isinstance(n, ast.Return) and scopes.scope_of(n) is function]
+    for at, value in enumerate(given):
+        if isinstance(value, ast.Name):
+            found = scopes.of(scopes.home(value), value.id)
+            given[at] = found[0].value if len(found) == 1 else None
+    means = [one for one in given if isinstance(one, ast.Call) and called_name(one) in _MEANS]
+    return bool(given) and len(means) == len(given) and all(len(m.args) == 1 and not m.keywords for m in means)
 
 
 def _of_weights(term: ast.expr) -> bool:
     """Whether a term of the loss is the model's own losses, which weights give: the same in each part."""
+    if isinstance(term, ast.IfExp) and isinstance(term.orelse, ast.Constant):
+        return _of_weights(term.body)
     return isinstance(term, ast.Call) and len(term.args) == 1 and ast.unparse(term.args[0]).endswith(".losses")
 
 
@@ -182,12 +216,6 @@ def earlier_value(names: KerasNames, name: str) -> ast.expr | None:
         plain = [s for s in tree.body if isinstance(s, ast.Assign) and s.targets == stored]
         return plain[0].value if plain else None
     return None
-
-
-def _sets_rate(node: ast.AST) -> bool:
-    if isinstance(node, ast.Attribute) and node.attr in ("learning_rate", "lr"):
-        return not isinstance(node.ctx, ast.Load)
-    return isinstance(node, ast.Call) and ".learning_rate.assign" in ast.unparse(node.func)
 
 
 def runs(statement: ast.stmt, applied: ast.Call, tree: ast.Module) -> bool:

@@ -7,6 +7,7 @@ import ast
 from tf_mem_magic.notebook.batch.means.growth import batch_length, growth
 from tf_mem_magic.notebook.batch.means.powers import Data
 from tf_mem_magic.notebook.follow.behind import made_by
+from tf_mem_magic.notebook.follow.keras_losses import makes_a_mean
 from tf_mem_magic.notebook.scopes import Scopes
 from tf_mem_magic.notebook.uses import called_name
 
@@ -102,9 +103,4 @@ def _of_call(data: Data, call: ast.Call, scopes: Scopes, depth: int) -> int | No
 def _is_keras_mean(data: Data, name: str) -> bool:
     """Tell whether a name holds a loss of Keras that takes the mean over the batch, as all do unless they are told."""
     made = [piece.statement for piece in made_by(data.reader, name) if name in piece.binds]
-    value = made[0].value if made and isinstance(made[0], ast.Assign) else None
-    if not isinstance(value, ast.Call):
-        return False
-    origin = data.reader.notebook.origin(value.func)
-    is_class = origin.startswith("keras.losses.") and origin[len("keras.losses.") :][:1].isupper()
-    return is_class and not any(k.arg in ("reduction", None) for k in value.keywords)
+    return bool(made) and isinstance(made[0], ast.Assign) and makes_a_mean(data.reader.notebook, made[0].value)
