@@ -19,6 +19,7 @@ from tf_mem_magic.remedies._engine.guards import device_memory, no_strategy, sma
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.graph_mode.numbers import is_entry, loops_over_numbers, number_lists
 from tf_mem_magic.remedies.graph_mode.set_anew import set_anew
+from tf_mem_magic.remedies.graph_mode.shapes import changing_shape
 from tf_mem_magic.remedies.graph_mode.traceable import counts_samples, held_objects, untraceable
 
 KEY = "graph-mode"
@@ -148,6 +149,11 @@ def _of_step(cell: PythonCell, facts: Facts) -> _Change:
     listed = number_lists(_trees(cell, facts))
     changing = frozenset((*_changing(cell.tree), *loops_over_numbers(cell.tree, listed)))
     for call in calls:
+        part = changing_shape(cell, _trees(cell, facts), call, changing)
+        if part:
+            raise RefusedError(
+                f"`{step.name}` is given `{part}`, whose shape may be another at each call: each would be traced anew"
+            )
         given = (*call.args, *(k.value for k in call.keywords))
         bad = next((a for a in given if _names(a) & changing and not is_entry(a, listed)), None)
         if bad is not None:
