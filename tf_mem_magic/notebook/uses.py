@@ -112,7 +112,9 @@ def _role(scopes: Scopes, parent: ast.AST, child: ast.AST, depth: int) -> Role |
     if isinstance(parent, (ast.FormattedValue, ast.Expr, ast.Assert)):
         return "free"
     if isinstance(parent, ast.keyword):
-        return _of_keyword(parent.arg or "")
+        found, call = _of_keyword(parent.arg or ""), scopes.parents.get(parent)
+        own = found == "other" and isinstance(call, ast.Call) and _parameter(scopes, call, 0) is not None
+        return _of_parameter(scopes, call, parent.arg or "", depth) if own and isinstance(call, ast.Call) else found
     if isinstance(parent, ast.Call):
         return _of_argument(scopes, parent, child, depth)
     if isinstance(parent, ast.BinOp):
@@ -133,7 +135,8 @@ def _role(scopes: Scopes, parent: ast.AST, child: ast.AST, depth: int) -> Role |
         return "site" if keys and is_batch_name(str(keys[0])) else "other"
     if isinstance(parent, ast.Assign):
         roles = {_of_target(target, child) for target in parent.targets}
-        return roles.pop() if len(roles) == 1 else "other"
+        found = roles.pop() if len(roles) == 1 else "other"
+        return _of_share(scopes, parent, child, depth) if found == "other" else found
     if isinstance(parent, (ast.AnnAssign, ast.NamedExpr)):
         return _of_target(parent.target, child)
     if isinstance(parent, ast.arguments):
@@ -219,6 +222,17 @@ def _of_target(target: ast.expr, value: ast.AST) -> Role:
         return "site"
     copied = isinstance(value, (ast.Name, ast.Attribute, ast.Subscript))
     return "coupled" if _INDEX.search(name) and not copied and "dim" not in name.lower() else "other"
+
+
+def _of_share(scopes: Scopes, statement: ast.Assign, child: ast.AST, depth: int) -> Role:
+    """Say what a size is used for of which a name is given a share: ``half = n_batch // 2``."""
+    target = statement.targets[0]
+    divided = any(isinstance(n, ast.BinOp) and isinstance(n.op, (ast.Div, ast.FloorDiv)) for n in ast.walk(child))
+    if not divided or not isinstance(target, ast.Name) or depth >= _DEEPEST:
+        return "other"
+    home = scopes.home(target)
+    loads = scopes.loads.get((home, target.id), []) if len(scopes.of(home, target.id)) == 1 else []
+    return of_reads(role(scopes, load, depth + 1) for load in loads)
 
 
 def _of_default(parent: ast.arguments, child: ast.AST) -> Role:

@@ -275,6 +275,9 @@ def halves(source):
         ("int(n_batch / 2)", "int(n_batch / 2)"),
         ("int(n_batch / 2)", "n_batch // 2"),
         ("(data, half_batch)", "(data, n_batch // 2)"),
+        ("int(n_batch / 2)", "max(n_batch // 2, 1)"),
+        ("int(n_batch / 2)", "max(1, int(n_batch / 2))"),
+        ("(data, half_batch)", "(data, n_samples=half_batch)"),
     ],
 )
 def test_a_half_of_the_batch_follows_the_whole(old, new):
@@ -283,6 +286,52 @@ def test_a_half_of_the_batch_follows_the_whole(old, new):
     assert isinstance(found, BatchFound), found
     assert found.value == 128
     assert set_batch(found, 64)[0] == source.replace("n_batch=128", "n_batch=64")
+
+
+DRAWN = """
+def real(data, n):
+    return data[randint(0, len(data), n)], ones((n, 1))
+
+def fake(g, dim, k=8):
+    return g.predict(randn(k, dim)), zeros((k, 1))
+
+def train(d_model, gan_model, g, data, dim, n_epochs=100, n_batch=128):
+    half = n_batch // 2
+    for j in range(n_epochs * 10):
+        x, y = real(data, half)
+        d_model.train_on_batch(x, y)
+        x, y = fake(g, dim, half)
+        d_model.train_on_batch(x, y)
+        gan_model.train_on_batch(randn(n_batch, dim), ones((n_batch, 1)))
+
+train(d, gan, g, data, 100)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("n_batch // 2", "n_batch // 2"),
+        ("n_batch // 2", "int(n_batch / 2)"),
+        ("n_batch // 2", "max(n_batch // 2, 1)"),
+        ("real(data, half)", "real(data, n=n_batch // 2)"),
+        ("dim, half)", "dim, k=half)"),
+    ],
+)
+def test_what_draws_halves_by_a_parameter_of_any_name_follows_the_whole(old, new):
+    source = DRAWN.replace(old, new)
+    found = halves(source)
+    assert isinstance(found, BatchFound), found
+    assert (found.value, found.parts) == (128, 2)
+    assert set_batch(found, 64)[0] == source.replace("n_batch=128", "n_batch=64")
+    if "=" in new:
+        return
+    made, _, trains = source.replace("half", "half_batch").partition("\ndef train")
+    cell = read_cell("def train" + trains)
+    line = 1 + next(n for n, text in enumerate(trains.split("\n")) if "gan_model.train_on_batch" in text)
+    found = find_batch(cell, Facts(earlier_cells=(made,)), frozenset({line, trains.count("\n")}))
+    assert isinstance(found, BatchFound), found
+    assert "n_batch=64" in set_batch(found, 64)[0]
 
 
 @pytest.mark.parametrize(("size", "asked", "chosen"), [(128, 100, 64), (128, 3, 2), (50, 25, 10), (6, 3, 2)])

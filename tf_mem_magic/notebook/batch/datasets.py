@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from tf_mem_magic.notebook.batch import named
 from tf_mem_magic.notebook.batch.earlier_data import earlier_dataset, split_again
-from tf_mem_magic.notebook.batch.generators import batch_parameter, draws_a_batch, earlier_helper, unused_by
+from tf_mem_magic.notebook.batch.generators import draws_a_batch, earlier_helper, parameter_with_batch, unused_by
 from tf_mem_magic.notebook.follow import calls, classes
 from tf_mem_magic.notebook.follow.containers import resolved
 from tf_mem_magic.notebook.follow.entries import batch_keyword, dict_value, double_star, zipped
 from tf_mem_magic.notebook.follow.reader import Function, Reader, Setting, Slot, Unknown, merge
 from tf_mem_magic.notebook.follow.resolve import default_argument, resolve
+from tf_mem_magic.notebook.follow.shares import resolve_the_whole
 from tf_mem_magic.notebook.scopes import Binding
 from tf_mem_magic.notebook.uses import BATCHERS, called_name, is_batch_name
 
@@ -293,7 +294,7 @@ def _batch_parameter(
     reader: Reader, call: ast.Call, function: Function, names: list[str], skip: bool
 ) -> Setting | Unknown:
     batchy = [n for n in names if is_batch_name(n)]
-    counted = None if batchy or isinstance(function, ast.Lambda) else batch_parameter(function)
+    counted = None if batchy or isinstance(function, ast.Lambda) else parameter_with_batch(reader, call, function)
     batchy = batchy if counted is None else [counted]
     if len(batchy) != 1:
         return Unknown(f"`{function.name}` has no parameter that is plainly its batch size")
@@ -306,7 +307,7 @@ def _batch_parameter(
         given = dict_value(stars, binding.name) or given or calls.default_of(function, binding.name)
     if given is None:
         return Unknown(f"`{function.name}` gets its batch size in a way that cannot be followed")
-    return unused_by(reader, call) or resolve(reader, given)
+    return unused_by(reader, call) or resolve_the_whole(reader, given)
 
 
 def _own_class(reader: Reader, call: ast.Call, cls: ast.ClassDef) -> Traced:

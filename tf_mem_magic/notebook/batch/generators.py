@@ -9,7 +9,8 @@ from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.behind import made_by, pieces
 from tf_mem_magic.notebook.follow.made_with import parameter_of
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
-from tf_mem_magic.notebook.follow.resolve import default_argument, resolve
+from tf_mem_magic.notebook.follow.resolve import default_argument
+from tf_mem_magic.notebook.follow.shares import resolve_the_whole, whole_of
 from tf_mem_magic.notebook.scopes import Scopes
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.uses import called_name, counts_samples, is_batch_name
@@ -36,6 +37,22 @@ def batch_parameter(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str | N
         return plain[0]
     counts = [name for name in names if counts_samples(name)] if _MAKES.search(function.name) else []
     return counts[0] if len(counts) == 1 and not plain else None
+
+
+def parameter_with_batch(
+    reader: Reader, call: ast.Call, function: ast.FunctionDef | ast.AsyncFunctionDef
+) -> str | None:
+    """Name the parameter that says how many samples a batch has; else the one that a call hands a batch size to.
+
+    A share of one counts: ``real_samples(data, half_batch)``, ``draw(n_batch // 2)``.
+    """
+    own = batch_parameter(function)
+    if own is not None:
+        return own
+    names = [a.arg for a in (*function.args.posonlyargs, *function.args.args)]
+    given = [*zip(names, call.args), *((k.arg, k.value) for k in call.keywords if k.arg)]
+    found = {name for name, value in given if whole_of(reader, value) is not None}
+    return found.pop() if len(found) == 1 else None
 
 
 def reads_its_batch_anew(reader: Reader, name: str) -> bool:
@@ -104,7 +121,7 @@ def earlier_helper(reader: Reader, call: ast.Call) -> Setting | Unknown | None:
         node = calls.constructor(node)
     if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return None
-    parameter = batch_parameter(node)
+    parameter = parameter_with_batch(reader, call, node)
     if parameter is None:
         return None
     given = calls.bind(call, node, parameter, skip=is_class)
@@ -112,7 +129,7 @@ def earlier_helper(reader: Reader, call: ast.Call) -> Setting | Unknown | None:
     if given is None:
         return Unknown(f"`{name}` gets its batch size in a way that cannot be followed")
     if given is not default:
-        return resolve(reader, given)
+        return resolve_the_whole(reader, given)
     if not isinstance(default, ast.Constant) or type(default.value) is not int:
         return Unknown(f"`{name}` takes a batch size that an earlier cell sets")
     return default_argument(reader, call, default.value, parameter)
@@ -125,7 +142,7 @@ def unused_by(reader: Reader, call: ast.Call) -> Unknown | None:
     would stay so beside those that follow.
     """
     node, _ = _defined(reader, call)
-    parameter = None if node is None else batch_parameter(node)
+    parameter = None if node is None else parameter_with_batch(reader, call, node)
     name = "" if parameter is None else _unused(reader, call, parameter, 0)
     return (
         Unknown(f"`{name}` gets the batch size and does not use it: its batches would stay as they are")
@@ -182,6 +199,9 @@ def draws_a_batch(reader: Reader, call: ast.Call) -> bool:
         return False
     function = reader.notebook.function(call.func.id)
     node = None if function is None else function.node
-    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or batch_parameter(node) is None:
+    if (
+        not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        or parameter_with_batch(reader, call, node) is None
+    ):
         return False
     return not is_step_name(node.name) and any(isinstance(n, ast.Return) and n.value for n in ast.walk(node))

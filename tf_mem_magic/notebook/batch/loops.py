@@ -22,7 +22,6 @@ from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.entries import batch_keyword
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown, merge
 from tf_mem_magic.notebook.follow.resolve import resolve
-from tf_mem_magic.notebook.follow.shares import share_of_another, whole_of
 from tf_mem_magic.notebook.uses import MODEL, called_name, is_batch_name
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -230,15 +229,8 @@ def _first_trace(reader: Reader, exprs: list[ast.expr]) -> Setting | Unknown | N
     settings = [t for t in traced if isinstance(t, Setting)]
     if len(settings) < len(traced) or not traced:
         return next((t for t in traced if isinstance(t, Unknown)), None)
-    wholes = [resolve(reader, name) for one in settings for name in [whole_of(reader, one)] if name is not None]
-    if (refused := next((whole for whole in wholes if isinstance(whole, Unknown)), None)) is not None:
-        return refused
-    settings += [whole for whole in wholes if isinstance(whole, Setting)]
-    shares = [(one, share) for one in settings for share in [share_of_another(reader, one, settings)] if share]
-    whole = merge([one for one in settings if not any(one is part for part, _ in shares)])
-    if isinstance(whole, Unknown):
-        return whole
-    return replace(whole, parts=math.lcm(whole.parts, *(share for _, share in shares)))
+    whole = merge(settings)
+    return whole if isinstance(whole, Unknown) else replace(whole, parts=math.lcm(*(one.parts for one in settings)))
 
 
 def _sliced(reader: Reader, loop: ast.For | ast.AsyncFor, step: ast.expr, index: str) -> Setting | Unknown | None:
