@@ -14,10 +14,12 @@ from tf_mem_magic.core.proposals import Preserves, RefusedError
 from tf_mem_magic.core.units import size
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.follow.behind import has_method, model_names
+from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.follow.strategies import runs_under_a_strategy
 from tf_mem_magic.notebook.model import read_notebook
 from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.guards import Check
 from tf_mem_magic.remedies._engine.question import Ask
 from tf_mem_magic.remedies.accumulate_gradients.already import texts_behind
@@ -185,9 +187,43 @@ def exactness(
         )
     samples = None if steps_given(found) else samples_of(found.call, facts)
     rest = "" if steps_given(found) else left_over(samples, total * batch, total)
+    by_steps = _steps_that_follow(Reader(cell, facts, frozenset()), found)
+    if by_steps is not None:
+        samples, rest = by_steps[1], _over_the_end(*by_steps, batch, total)
     changes = bool(caveats) or (samples is not None and bool(rest))
     preserves: Preserves = "same model, other gradients" if changes else "same effective batch"
     return preserves, (*caveats, *((rest,) if rest else ()))
+
+
+def _steps_that_follow(reader: Reader, found: BatchFound) -> tuple[str, int | None] | None:
+    """Give ``steps_per_epoch`` that is computed from the size, and of how many samples; None where there is none."""
+    given = next((k.value for k in found.call.keywords if k.arg == "steps_per_epoch"), None) if found.call else None
+    if given is None or isinstance(given, ast.Constant) or any(s.name == "steps_per_epoch" for s in found.steps):
+        return None
+    divided = given.args[0] if isinstance(given, ast.Call) and len(given.args) == 1 else given
+    by = isinstance(divided, ast.BinOp) and isinstance(divided.op, (ast.Div, ast.FloorDiv))
+    left = divided.left if by and isinstance(divided, ast.BinOp) else None
+    if isinstance(left, ast.Call) and called_name(left) == "len" and len(left.args) == 1:
+        value = reader.facts.value(ast.unparse(left.args[0]))
+        return ast.unparse(given), value.shape[0] if value is not None and value.shape else None
+    samples = None if left is None else evaluate(reader, left)
+    return ast.unparse(given), samples if isinstance(samples, int) else None
+
+
+def _over_the_end(steps: str, samples: int | None, batch: int, total: int) -> str:
+    """Say where an epoch of so many steps ends within an update; empty where none does."""
+    if samples is None:
+        return (
+            f"`steps_per_epoch={steps}` counts batches of {batch} now: where {total} does not divide their number, an "
+            "update goes on into the next epoch, and the last one is not made."
+        )
+    parts = -(-samples // batch) if "ceil" in steps else samples // batch
+    return (
+        f"{parts} batches of {batch} an epoch, which {total} does not divide: an update goes on into the next "
+        "epoch, and what is over after the last one makes none."
+        if parts % total
+        else ""
+    )
 
 
 def _the_only(facts: Facts, found: BatchFound) -> ModelFacts | None:
