@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.notebook.batch.consumers import only_infers
+from tf_mem_magic.notebook.batch.comprehensions import of_comprehension
 from tf_mem_magic.notebook.batch.counts import data_beside_a_range, gone_through, with_loop_counts, with_steps
 from tf_mem_magic.notebook.batch.datasets import trace
 from tf_mem_magic.notebook.batch.earlier_data import datasets_in
@@ -63,6 +64,9 @@ def _find(reader: Reader, regions: list[ast.stmt]) -> Setting | Unknown:
             as_many = isinstance(settled, Setting) and _takes_as_many(reader, loop, settled)
             return with_steps(reader, settled, loop) if as_many and isinstance(settled, Setting) else settled
         refused = refused or found
+    comprehended = of_comprehension(reader, regions)
+    if comprehended is not None:
+        return comprehended
     named: Setting | None = None
     for region in (*regions, None):
         where = regions if region is None else [region]

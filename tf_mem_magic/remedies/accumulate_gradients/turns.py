@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 
 from tf_mem_magic.core.proposals import RefusedError
+from tf_mem_magic.notebook.batch.comprehensions import COMPREHENSIONS
 from tf_mem_magic.notebook.batch.counts import counters_of
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.scopes import arguments, position
@@ -32,6 +33,7 @@ def check_turns(reader: Reader, applied: ast.Call, taken: ast.Call, reached: Seq
         where = reader.cell.told(*sites)
         raise RefusedError(f"the weights are updated in {where}, and which of them make one update is not known")
     if not loops:
+        _check_nodes(reader, [node for one in reached if isinstance(one, _FUNCTIONS) for node in ast.walk(one)])
         return
     (loop,), (site,) = loops, sites
     if _repeats(reader, loop, site):
@@ -40,7 +42,15 @@ def check_turns(reader: Reader, applied: ast.Call, taken: ast.Call, reached: Seq
         test = _condition(reader, at, loop)
         if test is not None:
             raise RefusedError(f"not each batch makes an update: {reader.cell.told(test)} decides by `{_short(test)}`")
-    for node in _of_a_turn(reader, loop):
+    _check_nodes(reader, _of_a_turn(reader, loop))
+    read = next(_read_by_step(reader, taken, site, loop), None)
+    if read is not None:
+        raise RefusedError(f"the loss reads `{read}`, which changes from turn to turn, and there would be more turns")
+
+
+def _check_nodes(reader: Reader, nodes: Sequence[ast.AST]) -> None:
+    """Refuse where what runs in each turn sets the rate or weights."""
+    for node in nodes:
         if sets_rate(node):
             raise RefusedError("the loop sets the learning rate itself")
         if isinstance(node, ast.Call) and _sets_weights(node):
@@ -48,9 +58,6 @@ def check_turns(reader: Reader, applied: ast.Call, taken: ast.Call, reached: Seq
                 f"each turn calls `{_short(node.func)}` in {reader.cell.told(node)}, which parts of a batch would do "
                 "once each"
             )
-    read = next(_read_by_step(reader, taken, site, loop), None)
-    if read is not None:
-        raise RefusedError(f"the loss reads `{read}`, which changes from turn to turn, and there would be more turns")
 
 
 def _of_a_turn(reader: Reader, loop: ast.For | ast.AsyncFor | ast.While) -> list[ast.AST]:
@@ -89,7 +96,7 @@ def _loop_of(reader: Reader, node: ast.AST) -> ast.For | ast.AsyncFor | ast.Whil
     for up in reader.scopes.up(node):
         if isinstance(up, _LOOPS):
             return up
-        if isinstance(up, (*_FUNCTIONS, ast.Lambda)):
+        if isinstance(up, (*_FUNCTIONS, *COMPREHENSIONS, ast.Lambda)):
             return None
     return None
 

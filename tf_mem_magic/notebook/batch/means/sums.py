@@ -22,7 +22,7 @@ _THROUGH = frozenset(
 _SUMS = frozenset({"sum", "reduce_sum", "fsum", "add_n", "nansum"})
 _DIVIDES = frozenset({"divide", "true_divide", "divide_no_nan", "truediv"})
 _SETS = frozenset({"assign", "clear", "reset_state", "reset_states"})
-_OF_LISTS = frozenset(
+OF_LISTS = frozenset(
     "mean reduce_mean average nanmean median std max min concatenate concat vstack hstack plot extend print len".split()
 )
 """What may be made of a list that has more entries, each of fewer samples, and stays the same but for that."""
@@ -274,7 +274,7 @@ def _used(reader: Reader, node: ast.expr, kind: Kind, depth: int) -> list[Read]:
             if kind == "list" and name in _SUMS:
                 kind = "sum"
             elif kind == "list":
-                return [] if name in _OF_LISTS else [Read(node)]
+                return [] if name in OF_LISTS else [Read(node)]
             elif name in _DIVIDES and len(parent.args) == 2 and child is parent.args[0]:
                 return [Read(parent, parent.args[1])]
             elif name not in _THROUGH and name not in _SUMS:
