@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.notebook.batch.consumers import only_infers
-from tf_mem_magic.notebook.batch.comprehensions import of_comprehension
 from tf_mem_magic.notebook.batch.counts import data_beside_a_range, gone_through, with_loop_counts, with_steps
 from tf_mem_magic.notebook.batch.datasets import trace
 from tf_mem_magic.notebook.batch.earlier_data import datasets_in
 from tf_mem_magic.notebook.batch.generators import draws_a_batch
+from tf_mem_magic.notebook.batch.means.comprehensions import of_comprehension
 from tf_mem_magic.notebook.batch.means.lost import split_in_the_loop
 from tf_mem_magic.notebook.batch.named import of_names
 from tf_mem_magic.notebook.batch.samples import count_samples

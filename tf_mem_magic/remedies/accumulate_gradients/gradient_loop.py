@@ -6,8 +6,8 @@ import ast
 from dataclasses import dataclass
 
 from tf_mem_magic.core.proposals import RefusedError
+from tf_mem_magic.notebook.batch.means.summands import makes_a_mean
 from tf_mem_magic.notebook.follow.behind import behind, failing_names
-from tf_mem_magic.notebook.follow.keras_losses import makes_a_mean
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.notebook.scopes import position

@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterator, Sequence
 
 from tf_mem_magic.core.proposals import RefusedError
-from tf_mem_magic.notebook.batch.comprehensions import COMPREHENSIONS
 from tf_mem_magic.notebook.batch.counts import counters_of
+from tf_mem_magic.notebook.batch.means.comprehensions import COMPREHENSIONS
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.scopes import arguments, position
 from tf_mem_magic.notebook.uses import called_name

@@ -7,13 +7,14 @@ import ast
 from tf_mem_magic.notebook.batch.means.growth import batch_length, growth
 from tf_mem_magic.notebook.batch.means.powers import Data
 from tf_mem_magic.notebook.follow.behind import made_by
-from tf_mem_magic.notebook.follow.keras_losses import makes_a_mean
+from tf_mem_magic.notebook.model import Notebook
 from tf_mem_magic.notebook.scopes import Scopes
 from tf_mem_magic.notebook.uses import called_name
 
 _SUMS = frozenset({"reduce_sum", "sum", "count_nonzero", "nansum"})
 _MEANS = frozenset({"reduce_mean", "mean", "nanmean", "average", "compute_average_loss"})
 _THROUGH = frozenset("float int cast numpy item constant stop_gradient convert_to_tensor squeeze array asarray".split())
+_LOSSES = "keras.losses."
 _DEEPEST = 8
 
 
@@ -104,3 +105,12 @@ def _is_keras_mean(data: Data, name: str) -> bool:
     """Tell whether a name holds a loss of Keras that takes the mean over the batch, as all do unless they are told."""
     made = [piece.statement for piece in made_by(data.reader, name) if name in piece.binds]
     return bool(made) and isinstance(made[0], ast.Assign) and makes_a_mean(data.reader.notebook, made[0].value)
+
+
+def makes_a_mean(notebook: Notebook, made: ast.expr | None) -> bool:
+    """Tell whether an expression makes a loss of Keras with its usual reduction, which is the mean over the batch."""
+    if not isinstance(made, ast.Call):
+        return False
+    origin = notebook.origin(made.func)
+    is_class = origin.startswith(_LOSSES) and origin[len(_LOSSES) :][:1].isupper()
+    return is_class and not any(k.arg in ("reduction", None) for k in made.keywords)
