@@ -8,7 +8,7 @@ import pytest
 
 from tests.kernel import Kernel, bfc
 
-pytestmark = [pytest.mark.kernel, pytest.mark.oldest, pytest.mark.tf]
+pytestmark = [pytest.mark.kernel, pytest.mark.tf]
 
 SETUP = """%load_ext tf_mem_magic
 import keras, numpy as np, tensorflow as tf

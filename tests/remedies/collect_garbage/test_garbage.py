@@ -6,7 +6,7 @@ import pytest
 
 from tests.kernel import Kernel, bfc
 
-pytestmark = [pytest.mark.kernel, pytest.mark.oldest, pytest.mark.tf, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kernel, pytest.mark.tf, pytest.mark.timeout(900)]
 
 SETUP = """%load_ext tf_mem_magic
 import gc, keras, numpy as np, tensorflow as tf

@@ -83,7 +83,6 @@ def test_models_that_pile_up_are_named_and_go_with_one_click(name):
 @pytest.mark.kernel
 @pytest.mark.tf
 @pytest.mark.timeout(900)
-@pytest.mark.oldest
 def test_on_a_gpu_whose_limit_only_its_dump_tells_it_is_the_same(tmp_path):
     try:
         env = ramgpu_env(tmp_path, count=1, mib=48)
