@@ -59,12 +59,13 @@ def build(function):
         x = x[1] if isinstance(x, tuple) else x
     return keras.Model(inputs, L.Dense(4)(L.GlobalAveragePooling1D()(x)))
 
-def train(model, eager=False, jit=False):
+def train(model, eager=False, jit=False, validate=False):
     start = info("CPU:0")["current"]; tf.config.experimental.reset_memory_stats("CPU:0")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss, run_eagerly=eager, jit_compile=jit)
     model.optimizer.build(model.trainable_variables)  # else Keras traces the step twice
-    seen = model.fit(X, Y, batch_size=16, verbose=0, shuffle=False, validation_data=(X[:16], Y[:16])).history
+    checked = {"validation_data": (X[:16], Y[:16])} if validate else {}
+    seen = model.fit(X, Y, batch_size=16, verbose=0, shuffle=False, **checked).history
     return [v.numpy() for v in model.variables] + [np.array(v) for v in seen.values()], info("CPU:0")["peak"] - start
 
 def gap(before, after):
@@ -81,7 +82,7 @@ def compare(function, **how):
     return {"first": first, "gap": gap(before, after), "peaks": [peak, less], "told": words, "layers": len(changed.layers)}
 
 found = {
-    "encoder": compare(encoder), "residual": compare(residual), "decoder": compare(decoder),
+    "encoder": compare(encoder, validate=True), "residual": compare(residual, validate=True), "decoder": compare(decoder),
     "encoder, eagerly": compare(encoder, eager=True), "encoder, compiled": compare(encoder, jit=True),
     "an outer layer": compare(with_outer_layer), "an outer layer, deep": compare(with_outer_layer_deep_inside), "an outer tensor": compare(with_outer_tensor),
     "several": compare(several), "one layer": compare(one_layer), "a loss": compare(with_loss),
