@@ -98,6 +98,15 @@ def test_the_peak_in_the_pieces_is_that_of_one_buffer_at_a_time(limit):
     assert peak_here(*failed(limit=41 * MIB), Effect(batch=(128, 16))) is None
 
 
+@pytest.mark.parametrize(
+    ("limit", "room"), [(50, "perhaps"), (56, "alone"), (64, "alone"), (66, "likely"), (76, "likely")]
+)
+def test_it_is_likely_only_with_the_margin_of_what_was_measured(limit, room):
+    """It takes 48 to 56 MiB; of 134 MiB a batch was chosen whose peak was told to reach 135, before one that fits."""
+    recording, diagnosis = failed(limit=limit * MIB, batch=2048)
+    assert room_for(recording, diagnosis, Effect(batch=(2048, 256))) == room
+
+
 @pytest.mark.parametrize(("copies", "to_host"), [(2, 0), (1, 0), (2, 40 * MIB)])
 def test_each_array_that_keras_copies_is_a_chunk_of_its_own(copies, to_host):
     """Two arrays of 9 MiB in chunks of 16 were taken for one of 32, for which no piece had room."""

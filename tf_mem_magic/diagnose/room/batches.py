@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.effects import Effect
-from tf_mem_magic.core.proposals import Estimate
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.diagnose.expected import expected
-from tf_mem_magic.diagnose.room.pieces import Room, peak_here, room_for, room_in_fresh
+from tf_mem_magic.diagnose.room.pieces import Room, room_for, room_in_fresh
 from tf_mem_magic.diagnose.room.search import LEAST_SHARE, batch_sizes, largest_batch
 
 
@@ -29,11 +28,7 @@ def batch_to_try(
         return effect if extra is None else extra.then(effect)
 
     def room(one: int) -> Room | None:
-        found = room_for(recording, diagnosis, after(one))
-        return "perhaps" if found == "likely" and not within(peak_here(recording, diagnosis, after(one))) else found
-
-    def within(peak: Estimate | None) -> bool:
-        return peak is not None and diagnosis.limit is not None and peak.high <= diagnosis.limit
+        return room_for(recording, diagnosis, after(one))
 
     least = below // LEAST_SHARE
     first = found or max(below // 2, 1)

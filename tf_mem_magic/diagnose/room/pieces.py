@@ -21,8 +21,9 @@ from tf_mem_magic.memory.pools.pooled import ways as ways_through
 
 Room = Literal["here", "likely", "perhaps", "fresh", "alone", "nowhere"]
 """Where the step finds room: in this process's pool, in whichever way it runs; there as long as one kernel with
-temporaries runs at a time, and the largest region is whole; there in some of the ways in which it may run; only in
-that of a new process; only there, if one kernel with temporaries runs at a time; nowhere.
+temporaries runs at a time and the largest region is whole, with the margin of what was measured; there in some of the
+ways in which it may run; only in that of a new process; only there, if one kernel with temporaries runs at a time;
+nowhere.
 
 Of five notebooks that were likely to find room here five did; in a new process four of them."""
 
@@ -79,7 +80,12 @@ def room_for(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Room
     if any(way.failed for way in here if way.at_once == 1):
         return room_in_fresh(recording, diagnosis, effect) or "perhaps"
     least = _through(recording, diagnosis, effect, _with_a_rest(dump.regions))
-    return "likely" if any(way.failed for way in (*here, *least)) else "here"
+    if not any(way.failed for way in (*here, *least)):
+        return "here"
+    peak = peak_here(recording, diagnosis, effect)
+    if peak is not None and peak.high <= (diagnosis.limit or 0):
+        return "likely"
+    return room_in_fresh(recording, diagnosis, effect) or "perhaps"
 
 
 def _with_a_rest(regions: tuple[int, ...]) -> tuple[int, ...]:
