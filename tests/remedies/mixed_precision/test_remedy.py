@@ -160,6 +160,19 @@ def test_weights_that_are_being_made_stay_in_32_bits(source, line):
 
 
 @pytest.mark.parametrize(
+    ("source", "line", "method"),
+    [
+        ("for b in data:\n    logs = model.train_step(b)", 2, "model.train_step"),
+        ("loss = float(model.compute_loss(x))", 1, "model.compute_loss"),
+        ("for b in data: model.train(b)", 1, "model.train"),
+    ],
+)
+def test_a_method_of_ones_own_model_is_not_said_to_train_none(source, line, method):
+    reason = ask(source, OLD, line=line).reason
+    assert reason == f"what `{method}` computes with the model is not followed"
+
+
+@pytest.mark.parametrize(
     ("source", "line"),
     [
         ("x = tf.random.normal((10**5, 10**5))", 1),

@@ -54,6 +54,21 @@ def ask(source, *, line=None, limit=16 << 30, earlier=(), values=None):
 
 
 @pytest.mark.parametrize(
+    ("device", "reason"),
+    [
+        ("GPU:0", "it was not the computer's own memory that ran out, and this saves no other"),
+        ("CPU:0", "it saves whole arrays and what a data pipeline holds, and neither is known to fill the memory here"),
+    ],
+)
+def test_where_no_data_fill_the_device_the_reason_is_what_it_saves_there(device, reason):
+    """In a CPU's pool whole arrays lie too: "this saves no other" stood beside a notebook that it had rescued."""
+    cell = Cell("model.fit(ds)")
+    run = Recording(cell, status="oom", facts=Facts(datasets=(DatasetFacts("ds", batch=32),)))
+    (only,) = propose(Context(cell, run, Diagnosis(device, line=1)))
+    assert (type(only), only.reason) == (Declined, reason)
+
+
+@pytest.mark.parametrize(
     ("call", "edited"),
     [
         ("model.fit(x, y)", "model.fit(apply.stream(x, y, batch_size=32))"),

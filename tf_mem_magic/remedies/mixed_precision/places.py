@@ -59,12 +59,11 @@ def computing(ask: Ask) -> Computing:
     how = _how(ask, statement, place.model)
     makes = any(called_name(call) == "build" for call in ask.failing)
     if not how:
-        what = (
-            "layers were being made, and their weights stay in 32 bits"
-            if makes or ask.names.builds(statement)
-            else ("the line that ran out neither trains a Keras model nor calls one")
-        )
-        raise RefusedError(what)
+        if makes or ask.names.builds(statement):
+            raise RefusedError("layers were being made, and their weights stay in 32 bits")
+        if method := _own_method(statement, place.model):
+            raise RefusedError(f"what `{method}` computes with the model is not followed")
+        raise RefusedError("the line that ran out neither trains a Keras model nor calls one")
     if not place.model or place.facts is None:
         raise RefusedError("it is not sure which model computed when memory ran out")
     held = [m.name for m in ask.facts.models if m.local and m.name != place.model]
@@ -76,6 +75,13 @@ def computing(ask: Ask) -> Computing:
         raise RefusedError(ask.why_unknown(called) if called else unused)
     own = how == "tape" or _reaches_tape(ask, place.top)
     return Computing(place.statement, place.top, place.model, place.facts, False, own, place.model)
+
+
+def _own_method(statement: ast.stmt, model: str) -> str:
+    """Give the method of a model that a statement calls, none of Keras's: ``model.train_step``; empty: it does not."""
+    calls = (n.func for n in ast.walk(statement) if isinstance(n, ast.Call))
+    methods = (ast.unparse(f) for f in calls if isinstance(f, ast.Attribute) and ast.unparse(f.value) == model)
+    return next(methods, "")
 
 
 def _seen_built(ask: Ask, statement: ast.stmt, model: str) -> bool:

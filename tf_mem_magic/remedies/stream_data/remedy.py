@@ -31,10 +31,14 @@ HELPS: tuple[SituationKind, ...] = ("pipeline", "arrays")
 
 
 def _not_of_data(ask: Ask) -> str:
-    return "" if ask.situation in HELPS else host_memory.why(ask)
+    if ask.situation in HELPS or not host_memory.why(ask):
+        return ""
+    if ask.diagnosis is None or not ask.diagnosis.device.startswith("CPU"):
+        return "it was not the computer's own memory that ran out, and this saves no other"
+    return "it saves whole arrays and what a data pipeline holds, and neither is known to fill the memory here"
 
 
-GUARDS = (Check("of_data", _not_of_data, "it was not the computer's own memory that ran out, and this saves no other"),)
+GUARDS = (Check("of_data", _not_of_data),)
 
 
 @remedy(KEY, TITLE, GUARDS)
