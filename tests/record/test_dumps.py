@@ -190,30 +190,43 @@ def test_the_wait_is_over_when_the_allocator_gives_up(watch, clock, in_use):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "numbers", "given_up"),
+    ("seconds", "numbers", "in_use", "given_up"),
     [
-        ((0, 10), (2, 2), 1),
-        ((0, 10.0, 10.1), (2, 1, 1), 1),
-        # Two threads, one after the other; two runs, one after the other.
-        ((0, 3, 10, 13), (2, 2, 2, 2), 2),
-        ((0, 10, 11.5, 21.6), (2, 2, 2, 2), 2),
-        # It was met; it may fail; another one soon after; two that were met, a minute apart.
-        ((0,), (2,), 0),
-        ((0, 10), (1, 1), 0),
-        ((0, 10), (2, 1), 0),
-        ((0, 4), (2, 2), 0),
-        ((0, 60), (2, 2), 0),
+        ((0, 10), (2, 2), 4, 1),
+        ((0, 10), (2, 3), 3, 1),
+        ((0, 10, 13, 23.1), (2, 2, 2, 2), 4, 2),
+        # It may have been met; it may fail; another one soon after; two that were met, a minute apart.
+        ((0, 10), (2, 2), 6, 0),
+        ((0,), (2,), 4, 0),
+        ((0, 10), (1, 1), 4, 0),
+        ((0, 10), (2, 1), 4, 0),
+        ((0, 4), (2, 2), 4, 0),
+        ((0, 60), (2, 2), 4, 0),
     ],
 )
-def test_requests_that_got_no_memory_are_counted_without_a_word_on_stderr(watch, clock, seconds, numbers, given_up):
+def test_requests_that_got_no_memory_are_counted_without_a_word_on_stderr(
+    watch, clock, seconds, numbers, in_use, given_up
+):
     """With TF_CPP_MIN_LOG_LEVEL=3 a tuner that had caught the error was told that all went well."""
     begun = clock.now
     for at, number in zip(seconds, numbers, strict=True):
         clock.now = begun + at
+        watch.poll({"allocator:GPU:0": in_use if at else 4})
         write(number)
         if at < seconds[-1]:
-            watch.poll(GPU)
+            watch.poll({"allocator:GPU:0": 4})
     assert watch.gave_up() == ("GPU_0_bfc",) * given_up
+
+
+def test_what_met_a_request_after_nine_seconds_is_no_failure(watch, clock):
+    """At the limit many a request waits, and is met by what other operations give back."""
+    for _ in range(6):
+        write()
+        watch.poll({"allocator:GPU:0": 4})
+        clock.now += 9
+        watch.poll({"allocator:GPU:0": 5})
+        clock.now += 1.5
+    assert watch.gave_up() == ()
 
 
 def test_a_next_request_is_seen_after_the_allocator_has_given_up(watch, clock):

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,6 @@ WAIT = 12.0
 _FOLDER = "tfmem-dumps-"
 _GIVES_UP = 8.0
 _BURST = 2.5
-_AT_ONCE = 1.0
-"""Seconds within which the dumps of one try are written."""
-
 _TRIFLE = 0.02
 _KEPT = 4
 _PROTOS = ("tensorflow.core.protobuf", "tensorflow.tsl.protobuf", "tsl.protobuf", "xla.tsl.protobuf")
@@ -78,7 +75,7 @@ class DumpWatch:
         self._foreign: frozenset[str] = frozenset()
         self._known: set[str] = set()
         self._burst: list[tuple[float, str]] = []
-        self._written: list[tuple[float, str]] = []
+        self._gave_up: list[str] = []
         self._stamp = -1
         self._is_own = False
         self._since = -math.inf
@@ -132,30 +129,24 @@ class DumpWatch:
             if waited < _GIVES_UP:
                 self._since = -math.inf
         new = self._new_files()
-        self._written += [(now, _allocator_of(path, self._prefix or "")) for path in new]
+        names = [_allocator_of(path, self._prefix or "") for path in new]
         if new and _GIVES_UP <= waited <= WAIT:
             # The allocator writes two more when it gives up.
+            ends = [name for name in names if self.waiting is not None and device_of(name) == self.waiting]
+            self._gave_up += ends[:1] if len(ends) > 1 else []
             self.waiting = None
         elif new and self.waiting is None:
-            self._see(now, [_allocator_of(path, self._prefix or "") for path in new], in_use)
+            self._see(now, names, in_use)
         return self.waiting
 
     def gave_up(self) -> tuple[str, ...]:
-        """Name the allocator of each request that got no memory, as far as the dumps tell; looks for new ones first.
+        """Name the allocator of each request that surely got no memory; looks for new dumps first.
 
-        It writes at least two as it begins to wait, and two more some ten seconds later, as it gives up.
+        It writes two dumps or more as it begins to wait, and two more some ten seconds later, as it gives up. Where
+        more came into use meanwhile, the request may have been met, and it is not counted.
         """
         self.poll({})
-        found: list[str] = []
-        for allocator in dict.fromkeys(name for _, name in self._written):
-            tries = _tries(at for at, name in self._written if name == allocator)
-            while tries:
-                begun = tries.pop(0)
-                ended = next((at for at in tries if _GIVES_UP <= at - begun <= WAIT), None)
-                if ended is not None:
-                    tries.remove(ended)
-                    found.append(allocator)
-        return tuple(found)
+        return tuple(self._gave_up)
 
     def _has_risen(self, in_use: Mapping[str, int]) -> bool:
         """Tell whether the device that waits has more in use than it had least since then, trifles aside."""
@@ -221,17 +212,6 @@ class DumpWatch:
             for path in files[:-_KEPT]:
                 Path(path).unlink(missing_ok=True)
         return new
-
-
-def _tries(written: Iterable[float]) -> list[float]:
-    """Give the seconds at which two dumps or more were written at once, each time once; one alone may fail."""
-    bursts: list[list[float]] = []
-    for at in written:
-        if bursts and at - bursts[-1][0] < _AT_ONCE:
-            bursts[-1].append(at)
-        else:
-            bursts.append([at])
-    return [burst[0] for burst in bursts if len(burst) > 1]
 
 
 def _is_ours(prefix: str) -> bool:
