@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tf_mem_magic.core.facts import BuildingFacts, GrownFacts
+from tf_mem_magic.core.facts import BuildingFacts, Facts, GrownFacts, ModelFacts
 from tf_mem_magic.core.jsonio import decode
-from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording
+from tf_mem_magic.core.recording import Cell, ErrorText, Frame, Recording, Series
 from tf_mem_magic.core.step import StepFacts
 from tf_mem_magic.diagnose.cause import diagnose
 from tf_mem_magic.diagnose.oom import find_oom
@@ -18,6 +18,7 @@ from tf_mem_magic.diagnose.situation import find_situation
 from tf_mem_magic.diagnose.situation_data import one_sample
 from tf_mem_magic.explain import explain
 
+OOM = "tensorflow.python.framework.errors_impl.ResourceExhaustedError"
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "situations"
 
 
@@ -266,6 +267,42 @@ def test_where_the_entries_are_joined_it_says_to_join_them_in_the_computers_memo
     diagnosis = replace(diagnose(replace(full, facts=facts)), op=op, requested=requested, in_use=150 << 20)
     found = find_situation(replace(full, facts=facts), diagnosis, None)
     assert (found.kind, code in found.code) == ("growing", True)
+    assert ("cpu-offload" in found.helps) is ("np." in code)
+
+
+@pytest.mark.parametrize(
+    ("lines", "edited"),
+    [
+        (("both = tf.concat(preds, 0)",), ('with tf.device("CPU:0"):', "    both = tf.concat(preds, 0)")),
+        (
+            ("both = tf.concat(preds, axis=0)[:9]",),
+            ('with tf.device("CPU:0"):', "    both = tf.concat(preds, axis=0)[:9]"),
+        ),
+        # Gradients, or a function of the notebook's: not certain.
+        (("both = join(preds)",), None),
+    ],
+)
+def test_on_a_gpu_what_joins_the_entries_of_a_list_is_computed_by_the_cpu(lines, edited):
+    begun = ("%%tfmem", "preds = []", "for x in data:", "    preds.append(model(x))")
+    where = "/job:localhost/replica:0/task:0/device:GPU:0"
+    message = (
+        f"{{{{function_node __wrapped__ConcatV2_device_{where}}}}} OOM when allocating tensor with shape[4000,32,32,4] and "
+        f"type float on {where} by allocator GPU_0_bfc [Op:ConcatV2] name: concat"
+    )
+    frames = (Frame("c.py", len(begun) + 1, "<module>", True, True),)
+    error = ErrorText("ResourceExhaustedError", message, frames, (OOM,))
+    facts = Facts(
+        "2.21.0",
+        "3.15.1",
+        True,
+        models=(ModelFacts("model"),),
+        grown=(GrownFacts("preds", 0, 40, 62 << 20, "tf.Tensor", "GPU:0"),),
+        earlier_cells=("import tensorflow as tf",),
+    )
+    series = Series("allocator:GPU:0", (0.0, 1.0), (1, 131 << 20), 131 << 20, "counter", 150 << 20, "configured")
+    run = Recording(Cell("\n".join((*begun, *lines))), 1.0, (series,), "oom", (error,), facts=facts)
+    sources = [one.source for one in explain(run).offered if one.key == "cpu-offload"]
+    assert sources == ([] if edited is None else ["\n".join((*begun, *edited))])
 
 
 @pytest.mark.parametrize(

@@ -93,8 +93,9 @@ def _growing(recording: Recording, diagnosis: Diagnosis) -> tuple[int, Situation
     if joined := joins(diagnosis, most.bytes):
         advice = f"Keep NumPy arrays in `{most.name}`, and join them in the computer's memory."
         code = f"{most.name}.append(value.numpy()); then {joined}({most.name})"
+    helps = (*ROOM, "cpu-offload") if joined else ROOM
     reason = f"`{most.name}` fills the memory with tensors, round by round, and would with this too"
-    return most.bytes, Situation("growing", text, advice, code, ROOM, reason=reason, holder=most.name)
+    return most.bytes, Situation("growing", text, advice, code, helps, reason=reason, holder=most.name)
 
 
 def _validation(recording: Recording, diagnosis: Diagnosis) -> Situation | None:
