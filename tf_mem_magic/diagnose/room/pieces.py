@@ -85,7 +85,9 @@ def room_for(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Room
     peak = peak_here(recording, diagnosis, effect)
     if peak is not None and peak.high <= (diagnosis.limit or 0):
         return "likely"
-    return room_in_fresh(recording, diagnosis, effect) or "perhaps"
+    if all(way.failed for way in least if way.at_once == 1):
+        return room_in_fresh(recording, diagnosis, effect) or "perhaps"
+    return "perhaps"
 
 
 def _with_a_rest(regions: tuple[int, ...]) -> tuple[int, ...]:
