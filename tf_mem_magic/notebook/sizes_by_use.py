@@ -80,8 +80,21 @@ def _draws(scopes: Scopes, node: ast.AST, sizes: frozenset[str]) -> bool:
     above = scopes.parents.get(node)
     if isinstance(above, ast.BinOp) and above.right is node and isinstance(above.op, _DIVIDES):
         return False
+    if _strides(scopes, node, above):
+        return False
     call = scopes.parents.get(above) if isinstance(above, ast.keyword) else above
     return not (isinstance(call, ast.Call) and called_name(call) in KERAS)
+
+
+def _strides(scopes: Scopes, node: ast.expr, above: ast.AST | None) -> bool:
+    """Tell whether all samples are gone through by the size: ``range(0, n, size)``, ``x[i:i + size]``."""
+    if isinstance(above, ast.Call) and called_name(above) in ("range", "arange", "trange"):
+        return len(above.args) == 3 and above.args[2] is node
+    if not isinstance(above, ast.BinOp) or not isinstance(above.op, ast.Add):
+        return False
+    part, other = scopes.parents.get(above), above.left if above.right is node else above.right
+    lower = part.lower if isinstance(part, ast.Slice) and part.upper is above else None
+    return lower is not None and ast.dump(lower) == ast.dump(other)
 
 
 def _filled(node: ast.AST, held: set[ast.stmt | ast.expr], names: set[str]) -> set[str]:

@@ -165,6 +165,21 @@ def test_where_nothing_is_drawn_by_the_batch_size_its_name_is_set(counted):
 
 
 @pytest.mark.parametrize(
+    "gathered",
+    [
+        "for i in range(0, 900, batch_size):\n            x += [load(i)]",
+        "for i in range(0, 900, batch_size):\n            x.extend(self.memory[i:i + batch_size])",
+        "for k in range(9):\n            x.append(self.memory[start(k) : batch_size + start(k)])",
+    ],
+)
+def test_what_goes_through_all_samples_by_the_batch_size_draws_no_number_of_them(gathered):
+    found, source = learnt(f"x = []\n        {gathered}", "np.array(x), make(x)")
+    assert isinstance(found, BatchFound), found
+    assert set_batch(found, 32)[0] == source.replace("batch_size = 64", "batch_size = 32", 1)
+    assert not found.notes
+
+
+@pytest.mark.parametrize(
     "more",
     [
         "\ndef noise():\n    return tf.random.normal((batch_size, 3))",
