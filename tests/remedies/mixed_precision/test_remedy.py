@@ -805,3 +805,19 @@ def test_a_policy_stands_before_what_the_cell_itself_makes(made):
     answer = ask(source, replace(NEW, form="functional"), line=source.count("\n") + 1, earlier=("import keras",))
     assert "set_dtype_policy" in answer.source
     assert answer.source.index("set_dtype_policy") < answer.source.index("base = ")
+
+
+@pytest.mark.parametrize(
+    ("made", "layer"),
+    [
+        ("Wide = partial(keras.layers.Dense, activation='relu')", "Wide(100)"),
+        ("wide = functools.partial(keras.layers.Dense, units)", "wide(name=title)"),
+        ("Block = blocks.of('relu')", "Block(filters=64, strides=[2, 2])"),
+        ("make = factory(path)", "make('first')"),
+    ],
+)
+def test_what_makes_layers_where_they_stand_makes_them_by_the_policy(made, layer):
+    source = f"{made}\nmodel = keras.Sequential([{layer}, {layer}, keras.layers.Dense(9)])\nmodel.compile('sgd')\nmodel.fit(x, y)"
+    answer = ask(source, replace(NEW, form="sequential"), line=source.count("\n") + 1, earlier=("import keras",))
+    assert not isinstance(answer, Declined), answer.reason
+    assert "set_dtype_policy" in answer.source

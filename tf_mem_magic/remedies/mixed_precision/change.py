@@ -112,7 +112,9 @@ def _as_layers(statement: ast.stmt) -> set[str]:
     found: list[ast.AST] = []
     for node in ast.walk(statement):
         if isinstance(node, ast.Call):
-            found.append(node.func)
+            # What is given constants alone makes a layer, and is none.
+            on = [*node.args, *(keyword.value for keyword in node.keywords)]
+            found += [node.func] if any(isinstance(n, ast.Name) for one in on for n in ast.walk(one)) else []
             found += node.args if called_name(node) == "add" else []
             lists = node.args if called_name(node) == "Sequential" else []
             found += [one for given in lists if isinstance(given, (ast.List, ast.Tuple)) for one in given.elts]
@@ -130,7 +132,9 @@ def _made_unseen(ask: Ask, first: ast.stmt | None) -> set[str]:
 
 
 def _is_plain(ask: Ask, call: ast.Call) -> bool:
-    """Tell whether a call surely makes no layer: one of Python's, or of a library that has none."""
+    """Tell whether a call surely makes no layer: one of Python's, of a library that has none, or a partial function."""
+    if called_name(call) == "partial":
+        return True
     root: ast.expr = call.func
     while isinstance(root, (ast.Attribute, ast.Subscript, ast.Call)):
         root = root.func if isinstance(root, ast.Call) else root.value
