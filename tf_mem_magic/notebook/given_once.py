@@ -14,7 +14,7 @@ _BUILTIN = frozenset("open zip map filter iter enumerate reversed".split())
 _METHODS = frozenset(
     "open fdopen opener iglob scandir walk iterdir rglob finditer imap imap_unordered as_numpy_iterator "
     "make_one_shot_iterator iterrows itertuples iter_rows reader DictReader iter_content iter_lines urlopen "
-    "tf_record_iterator".split()
+    "tf_record_iterator nditer ndenumerate as_completed __iter__".split()
 )
 _OF_MODULES: dict[str, frozenset[str] | None] = {
     "itertools": None,
@@ -75,6 +75,9 @@ def _gives_an_iterator(notebook: Notebook, cell: PythonCell, call: ast.Call, dep
             owner = owner.value
         name = owner.id if isinstance(owner, ast.Name) else ""
         module = (notebook.names.meaning(name) or name) if name else ""
+        if func.attr == "map" and isinstance(func.value, ast.Name):  # a pool of threads; a dataset goes on being one
+            made = (value for _, value in _held(notebook, cell, func.value))
+            return any(isinstance(v, ast.Call) and called_name(v).endswith("Executor") for v in made)
         if func.attr == "glob":  # a path gives its files one by one; functions of modules give a list
             return not name or (module == name and name not in ("tf", "tensorflow", "glob"))
         return func.attr in _METHODS or (func.value is owner and _is_of_a_module(module, func.attr))
