@@ -78,14 +78,14 @@ def _trace(reader: Reader, expr: ast.expr) -> Traced:
     if isinstance(expr, (ast.List, ast.Tuple, ast.Dict)):
         return Arrays()
     if isinstance(expr, ast.Subscript):
-        inner = trace(reader, expr.value)
-        return inner if isinstance(inner, Arrays) else Unknown(f"`{reader.written(expr)}` cannot be followed")
+        part = trace(reader, expr.value)
+        return part if isinstance(part, Arrays) else Unknown(f"`{reader.written(expr)}` cannot be followed")
     if isinstance(expr, ast.Attribute):
         if expr.attr in ("values", "T"):
             return Arrays()
-        inner = trace(reader, expr.value)
-        if isinstance(inner, Arrays):
-            return inner
+        held = classes.held_by_self(reader, expr)
+        if held is not None or isinstance(trace(reader, expr.value), Arrays):
+            return Arrays() if held is None else resolved(reader, held, trace)
     return Unknown(f"`{reader.written(expr)}` cannot be followed to where it is batched")
 
 

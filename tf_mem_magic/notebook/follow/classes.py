@@ -48,6 +48,15 @@ def class_entry(reader: Reader, cls: ast.ClassDef, call: ast.Call | None, key: s
     return Source(found[0])
 
 
+def held_by_self(reader: Reader, expr: ast.Attribute) -> Source | Unknown | None:
+    """Find what sets ``self.train_ds`` of a class of the cell that is made once; None where it is none, or not sure."""
+    cls = next((up for up in reader.scopes.up(expr) if isinstance(up, ast.ClassDef)), None)
+    if cls is None or not is_self(expr) or not all(is_self(target) for target, _ in stores_of(reader, expr.attr)):
+        return None
+    made = reader.calls_of(cls.name)
+    return class_entry(reader, cls, made[0], expr.attr) if len(made) == 1 else None
+
+
 def _field_name(node: ast.AnnAssign | ast.Assign) -> str:
     target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
     return target.id if isinstance(target, ast.Name) else ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from tf_mem_magic.notebook.follow import calls, classes
 from tf_mem_magic.notebook.follow.classes import Source
@@ -57,7 +59,12 @@ def _handed(reader: Reader, owner: ast.expr) -> ast.expr | None:
     return exprs[0] if root is not None and not reader.bindings(root) else None
 
 
-def resolved(reader: Reader, source: Source | Unknown, resolve: Resolve) -> Setting | Unknown:
+_Found = TypeVar("_Found")
+
+
+def resolved(
+    reader: Reader, source: Source | Unknown, resolve: Callable[[Reader, ast.expr], _Found]
+) -> _Found | Unknown:
     """Follow what sets something to its value, from within the call that made it."""
     if isinstance(source, Unknown):
         return source
