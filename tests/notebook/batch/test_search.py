@@ -210,3 +210,19 @@ def test_a_number_of_turns_is_no_batch_size_whatever_it_is_called(word, turns):
     found = found_in(source.replace("(size", "(batch_size").replace("* size", "* batch_size"))
     assert isinstance(found, BatchFound), found
     assert (found.value, found.same_steps) == (64, True)
+
+
+@pytest.mark.parametrize(
+    "test",
+    ["len(x) != 64", "x.shape[0] < 64", "64 > int(tf.shape(x)[0])", "x.get_shape()[0] != 64", "tf.shape(y)[0] < 64"],
+)
+def test_a_loop_that_asks_for_full_batches_by_their_number_would_skip_all(test):
+    source = f"batch_size = 64\nds = make().batch({{}})\nfor x, y in ds:\n    if {test}:\n        continue\n    train_step(x, y)"
+    for size in ("64", "batch_size"):
+        found = find_batch(read_cell(source.format(size)), Facts(), frozenset({6}))
+        assert not isinstance(found, BatchFound), set_batch(found, 32)[0]
+        assert "line 4 asks whether a batch has 64 samples" in found.reason
+    follows = source.format("batch_size").replace(test, test.replace("64", "batch_size"))
+    assert isinstance(find_batch(read_cell(follows), Facts(), frozenset({6})), BatchFound)
+    other = source.format("64").replace(test, test.replace("64", "2"))
+    assert isinstance(find_batch(read_cell(other), Facts(), frozenset({6})), BatchFound)

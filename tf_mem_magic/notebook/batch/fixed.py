@@ -117,6 +117,38 @@ def _only_makes(reader: Reader, node: ast.Call, names: set[str]) -> bool:
     return all(isinstance(target, ast.Name) and target.id in names for target in statement.targets)
 
 
+def asked_for(reader: Reader, found: BatchFound) -> ast.Compare | None:
+    """Find where a loop asks whether a batch has as many samples as it had: ``if len(x) != 64: continue``.
+
+    What the edit sets follows it.
+    """
+    for node in reader.nodes:
+        if not isinstance(node, ast.Compare) or len(node.ops) != 1:
+            continue
+        for one, other in ((node.left, node.comparators[0]), (node.comparators[0], node.left)):
+            start = reader.cell.start(other)
+            edited = any(slot.start <= start < slot.end for slot in found.slots)
+            if _is_number(other, found.value) and not edited and _is_a_length(one) and _within_a_loop(reader, node):
+                return node
+    return None
+
+
+def _is_a_length(expr: ast.expr) -> bool:
+    """Tell the number of samples of something: ``len(x)``, ``x.shape[0]``, ``int(tf.shape(x)[0])``."""
+    if isinstance(expr, ast.Call) and called_name(expr) in ("int", "len") and len(expr.args) == 1:
+        return called_name(expr) == "len" or _is_a_length(expr.args[0])
+    if not isinstance(expr, ast.Subscript) or not isinstance(expr.slice, ast.Constant) or expr.slice.value != 0:
+        return False
+    shape = expr.value.func if isinstance(expr.value, ast.Call) else expr.value
+    return isinstance(shape, (ast.Attribute, ast.Name)) and "shape" in (
+        shape.attr if isinstance(shape, ast.Attribute) else shape.id
+    )
+
+
+def _within_a_loop(reader: Reader, node: ast.AST) -> bool:
+    return any(isinstance(up, (ast.For, ast.AsyncFor, ast.While, ast.FunctionDef)) for up in reader.scopes.up(node))
+
+
 _SUMS = ("reduce_sum", "sum", "add_n", "l2_loss")
 
 

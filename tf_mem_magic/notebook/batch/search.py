@@ -13,7 +13,7 @@ from tf_mem_magic.notebook.batch.counting_on import (
     with_all_that_count_on_it,
 )
 from tf_mem_magic.notebook.batch.counts import counts_beside, steps_beside, with_counts
-from tf_mem_magic.notebook.batch.fixed import fixed_model, mean_with, micro_batches, shape_with
+from tf_mem_magic.notebook.batch.fixed import asked_for, fixed_model, mean_with, micro_batches, shape_with
 from tf_mem_magic.notebook.batch.found import BatchFound, unknown_counts, unknown_in_validation
 from tf_mem_magic.notebook.batch.keras_call import is_another, setting_of_an_earlier_dict, setting_of_data
 from tf_mem_magic.notebook.batch.means.kept import with_means
@@ -137,6 +137,12 @@ def _checked(reader: Reader, found: BatchFound) -> BatchFound | Unknown:
     if shape is not None:
         return Unknown(
             f"{reader.cell.told(shape)} has a shape that begins with {found.value} too, and may count on the batch"
+        )
+    asked = None if found.call is not None else asked_for(reader, found)
+    if asked is not None:
+        return Unknown(
+            f"{reader.cell.told(asked)} asks whether a batch has {found.value} samples, which would stay: then none "
+            "has as many"
         )
     divides = "" if found.infers else mean_with(reader, found)
     if divides:
