@@ -84,3 +84,32 @@ def test_a_loop_that_stays_beside_a_count_that_follows_is_said(size):
     after, notes = changed(source)
     assert "in val:" in after
     assert "Line 10 counts smaller batches than its loop gets: look at what it tells." in notes
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "bar = tqdm(train, total=100)",
+        "bar = tqdm(train, total=len(train))",
+        "n = len(train)\nbar = tqdm(train, total=n)",
+        "bar = tqdm(total=len(train))\nfor x, y in train:\n    step(x, y)\n    bar.update(1)",
+        "bar = tqdm(total=100)\nfor x, y in train:\n    step(x, y)\n    bar.update(1)",
+        "bar = Progbar(len(train))\nfor i, (x, y) in enumerate(train):\n    step(x, y)\n    bar.update(i)",
+    ],
+)
+def test_a_bar_is_told_of_more_batches(source):
+    if "for" not in source:
+        made = source.rpartition("bar = ")
+        source = f"{made[0]}for x, y in {made[2]}:\n    step(x, y)"
+    after, _ = changed(source)
+    total = after.partition("total=")[2].partition(")\n")[0].rstrip(":)") or after.partition("Progbar(")[2]
+    assert total.startswith(("200", "2 * "))
+
+
+@pytest.mark.parametrize(
+    "bar", ["tqdm(range(100), total=100)", "tqdm(names, total=100)", "trange(100)", "tqdm(names, total=len(names))"]
+)
+def test_a_bar_over_something_else_stays(bar):
+    source = f"for epoch in {bar}:\n    for x, y in train:\n        step(x, y)"
+    after, _ = changed(source)
+    assert after == source.replace("in train:", "in train.rebatch(32):")

@@ -10,7 +10,7 @@ from tf_mem_magic.notebook.batch.counts import Loop, data_beside_a_range, gone_t
 from tf_mem_magic.notebook.batch.datasets import COUNTS, chain_of, trace
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.batch.means.growth import growth
-from tf_mem_magic.notebook.batch.means.lengths import counted_elsewhere, is_a_size
+from tf_mem_magic.notebook.batch.means.lengths import counted_elsewhere, is_a_size, totals_shown
 from tf_mem_magic.notebook.batch.means.powers import Data, is_by_chance
 from tf_mem_magic.notebook.batch.means.summands import power_of
 from tf_mem_magic.notebook.batch.means.sums import Read, Summed, reads_of, summed_in
@@ -82,7 +82,8 @@ def means_of(reader: Reader, loop: Loop, own: Setting, slots_too: tuple[Slot, ..
             else:
                 slots += found
     counting = list(counted_elsewhere(data, handled))
-    sized = {node: _slot(data, node) for node in counting if is_a_size(data, node)}
+    lengths = [*totals_shown(data), *(node for node in counting if is_a_size(data, node))]
+    sized = {node: _slot(data, node) for node in lengths}
     slots += [slot for slot in sized.values() if slot is not None]
     counting = [node for node in counting if sized.get(node) is None]
     return Means(

@@ -36,6 +36,20 @@ def counted_elsewhere(data: Data, handled: set[ast.AST]) -> Iterator[ast.expr]:
             yield node
 
 
+def totals_shown(data: Data) -> Iterator[ast.expr]:
+    """Yield where a bar over this loop is told how many batches there were: ``tqdm(ds, total=len(ds))``."""
+    source = [] if isinstance(data.loop, ast.While) else list(ast.walk(data.loop.iter))
+    moves = {called_name(n) for one in data.loop.body for n in ast.walk(one) if isinstance(n, ast.Call)}
+    for call in data.reader.calls_of(*_SHOWS):
+        is_bar = called_name(call) in ("Progbar", "ProgressBar") or not call.args
+        if call not in source and not (is_bar and moves & {"update", "add"}):
+            continue
+        given = [k.value for k in call.keywords if k.arg in ("total", "target", "max_value")]
+        if called_name(call) in ("Progbar", "ProgressBar") and not given:
+            given = call.args[:1]
+        yield from (value for value in given if growth(data, value) == Growth(1, 0))
+
+
 def _is_shown(data: Data, node: ast.expr) -> bool:
     """Tell whether a number is that of a progress bar, or the one by which the loop takes its batches."""
     if data.reader.written(node) in data.taken and data.loop in set(data.reader.scopes.up(node)):
