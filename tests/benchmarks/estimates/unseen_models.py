@@ -152,6 +152,14 @@ def build():
         "rows(n, 40), rng.integers(0, 2, (n, 1)).astype('float32')",
         8192,
     ),
+    "frames": Unseen(
+        """def build():
+    i = x = keras.Input((6, 20, 20, 1))
+    for width in (12, 16): x = L.LayerNormalization()(L.ConvLSTM2D(width, 3, padding='same', return_sequences=True)(x))
+    return compiled(keras.Model(i, L.Conv3D(1, 3, padding='same', activation='sigmoid')(x)), loss='mse')""",
+        "rows(n, 6, 20, 20, 1), rows(n, 6, 20, 20, 1)",
+        48,
+    ),
     "GAN, a loop of one's own": Unseen(
         """def build():
     maker = keras.Sequential([keras.Input((64,)), L.Dense(8 * 8 * 64), L.Reshape((8, 8, 64)), L.BatchNormalization(), L.LeakyReLU(),
