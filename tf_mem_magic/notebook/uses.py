@@ -93,6 +93,12 @@ def called_name(call: ast.Call) -> str:
     return call.func.id if isinstance(call.func, ast.Name) else ""
 
 
+def is_tape(node: ast.AST) -> bool:
+    """Tell whether a statement opens a ``GradientTape`` for what stands under it."""
+    given = [item.context_expr for item in node.items] if isinstance(node, (ast.With, ast.AsyncWith)) else []
+    return any(called_name(one) == "GradientTape" for one in given if isinstance(one, ast.Call))
+
+
 _DEEPEST = 4
 """Through so many functions of a cell a size is followed."""
 

@@ -203,6 +203,31 @@ DECLINES = {
 }
 
 
+FUNCTIONS = "tf.config.run_functions_eagerly"
+GRAPHS = [
+    f"# {FUNCTIONS}(True)\n",
+    f"{FUNCTIONS}(False)\n",
+    f"{FUNCTIONS}(run_eagerly=False)\n",
+    f"{FUNCTIONS}(True)\n{FUNCTIONS}(False)\n",
+    f'"""{FUNCTIONS}(True) shows what a function holds."""\n',
+]
+EAGERLY = [
+    f"{FUNCTIONS}(True)\n",
+    f"{FUNCTIONS}(debug)\n",
+    f"{FUNCTIONS}(False)\n{FUNCTIONS}(run_eagerly=True)\n",
+    f"if debug:\n    {FUNCTIONS}(True)\nelse:\n    {FUNCTIONS}(False)\n",
+]
+
+
+@pytest.mark.parametrize("where", ["here", "earlier"])
+@pytest.mark.parametrize("text", GRAPHS + EAGERLY)
+def test_functions_run_eagerly_where_a_call_says_so_last(text, where):
+    cell, earlier = (text + COMPILED, (IMPORTS,)) if where == "here" else (COMPILED, (IMPORTS, text))
+    answer = ask(cell, earlier=earlier)
+    assert isinstance(answer, Proposal if text in GRAPHS else Declined)
+    assert text in GRAPHS or "run_functions_eagerly is used" in answer.reason
+
+
 LOOP = STEP.format("").partition("losses = []\n")[0]
 NUMBERS = {
     "an entry": ("xs = [0.1, -0.2, 0.3]\nfor i in range(3):\n    step(xs[i], y[i])\n", "xs[i]"),

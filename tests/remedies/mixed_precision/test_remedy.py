@@ -13,7 +13,7 @@ import pytest
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ModelFacts
-from tf_mem_magic.core.proposals import Context, Declined
+from tf_mem_magic.core.proposals import Context, Declined, Proposal
 from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.core.step import PolicyTrial
 from tf_mem_magic.remedies.mixed_precision.remedy import propose
@@ -821,3 +821,19 @@ def test_what_makes_layers_where_they_stand_makes_them_by_the_policy(made, layer
     answer = ask(source, replace(NEW, form="sequential"), line=source.count("\n") + 1, earlier=("import keras",))
     assert not isinstance(answer, Declined), answer.reason
     assert "set_dtype_policy" in answer.source
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        "saved = keras.models.load_model('a.keras')\nprint(saved.evaluate(x, y))",
+        "saved = keras.models.load_model('a.keras')\nhead = keras.Sequential([saved, keras.layers.Dense(1)])",
+        "other = keras.models.load_model(path)\nboth = keras.Model(i, keras.layers.add([other(i), other(j)]))",
+    ],
+)
+def test_what_is_loaded_behind_what_ran_out_is_no_part_of_its_model(later):
+    cell = "import keras\nmodel = keras.Sequential([keras.layers.Dense(4), keras.layers.Dense(1)])\nmodel.fit(x, y)\n"
+    answer = ask(cell + later, NEW, line=3)
+    assert isinstance(answer, Proposal), answer.reason
+    assert answer.source.splitlines()[1] == 'keras.config.set_dtype_policy("mixed_bfloat16")'
+    assert answer.source.endswith(later)

@@ -119,3 +119,23 @@ def test_a_fit_of_samples_drawn_by_the_batch_size_takes_as_many_steps(earlier, c
 @pytest.mark.parametrize(("earlier", "call"), WHOLE)
 def test_a_fit_of_all_samples_takes_more_steps(earlier, call):
     assert steps_told(earlier, call) == ["Each epoch takes more steps."]
+
+
+WORDS = [
+    "    with tf.GradientTape() as tape:\n        loss = 0\n        for t in range(1, y.shape[1]):\n"
+    "            loss += entropy(y[:, t], D(x))\n",
+    "    with tf.GradientTape() as tape, tf.name_scope('words'):\n        loss, t = 0, 0\n        while t < 9:\n"
+    "            loss += entropy(y[:, t], D(x))\n            t += 1\n",
+    "    for name in range(3):\n        x = widen(x, name)\n    with tf.GradientTape() as tape:\n        loss = entropy(y, D(x))\n",
+]
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_a_loop_within_a_step_takes_no_steps(words):
+    step = (
+        "def train_step(x, y):\n" + words + "    adam.apply_gradients(zip(tape.gradient(loss, D.weights), D.weights))\n"
+    )
+    cell = f"data = load().batch(32)\n{step}for x, y in data.take(n):\n    train_step(x, y)"
+    answer = ask(cell, Facts(models=(ModelFacts("D"),)))
+    assert isinstance(answer, Proposal), answer.reason
+    assert [c for c in answer.caveats if "steps" in c] == ["Each epoch takes more steps."]

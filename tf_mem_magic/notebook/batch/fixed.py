@@ -7,6 +7,7 @@ import itertools
 import re
 from functools import partial
 
+from tf_mem_magic.notebook.batch.counting_on import number_held
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.follow.behind import Piece, behind, failing_names, model_names, pieces
 from tf_mem_magic.notebook.follow.reader import Reader
@@ -156,9 +157,10 @@ def mean_with(reader: Reader, found: BatchFound) -> str:
     """Say where a loss is a sum over the batch that is divided by its size, which would stay; empty where none is.
 
     ``tf.reduce_sum(losses) / 64``, ``* (1. / 64)``, ``global_batch_size=64``: of smaller batches it would be a part of
-    a mean. A name that the edit sets follows them.
+    a mean. So it would for a sum that a loop over the samples adds up (a metric of one's own), divided by a name that
+    holds the size. A name that the edit sets follows them.
     """
-    if not reader.notebook.has("sum(", "add_n(", "l2_loss(", "global_batch_size"):
+    if not reader.notebook.has("sum(", "add_n(", "l2_loss(", "global_batch_size", "+="):
         return ""
     functions = [
         (piece.cell, piece.statement)
@@ -167,13 +169,15 @@ def mean_with(reader: Reader, found: BatchFound) -> str:
     ]
     for cell, root in [(reader.cell, reader.cell.tree), *functions]:
         for node in cell.nodes if root is cell.tree else ast.walk(root):
-            if isinstance(node, (ast.expr, ast.keyword)) and _divides_by(reader, cell, node, found):
+            if isinstance(node, (ast.expr, ast.keyword)) and _divides_by(reader, cell, root, node, found):
                 at = node.value if isinstance(node, ast.keyword) else node
                 return reader.cell.told(at) if cell is reader.cell else "an earlier cell"
     return ""
 
 
-def _divides_by(reader: Reader, cell: PythonCell, node: ast.expr | ast.keyword, found: BatchFound) -> bool:
+def _divides_by(
+    reader: Reader, cell: PythonCell, root: ast.AST, node: ast.expr | ast.keyword, found: BatchFound
+) -> bool:
     def stays(expr: ast.expr) -> bool:
         """Tell whether a number is as large as the batch, and no place or name that the edit sets."""
         if any(slot.start <= cell.start(expr) < slot.end for slot in found.slots) and cell is reader.cell:
@@ -181,7 +185,7 @@ def _divides_by(reader: Reader, cell: PythonCell, node: ast.expr | ast.keyword, 
         if isinstance(expr, (ast.Name, ast.Attribute)):
             name = reader.written(expr)
             says = is_batch_name(name) or "batch" in name.lower()
-            return says and name not in found.names and reader.scalar(name) == found.value
+            return says and name not in found.names and number_held(reader, name) == found.value
         return _is_number(expr, found.value)
 
     if isinstance(node, ast.keyword):
@@ -189,7 +193,8 @@ def _divides_by(reader: Reader, cell: PythonCell, node: ast.expr | ast.keyword, 
     if not isinstance(node, ast.BinOp):
         return False
     if isinstance(node.op, ast.Div):
-        return _is_sum(cell, node.left) and stays(node.right)
+        named = isinstance(node.right, (ast.Name, ast.Attribute))
+        return stays(node.right) and (_is_sum(cell, node.left) or (named and _is_added_up(root, node.left)))
     if not isinstance(node.op, ast.Mult):
         return False
     sides = (node.left, node.right)
@@ -205,6 +210,23 @@ def _is_sum(cell: PythonCell, expr: ast.expr) -> bool:
     if not isinstance(expr, ast.Call) or called_name(expr) not in _SUMS:
         return False
     return len(expr.args) <= 1 and not any(k.arg == "axis" for k in expr.keywords)
+
+
+def _is_added_up(root: ast.AST, expr: ast.expr) -> bool:
+    """Tell whether a function begins a sum at 0 and adds to it in a loop: ``self.score += one`` for each sample."""
+    if not isinstance(expr, (ast.Name, ast.Attribute)):
+        return False
+    name = ast.unparse(expr)
+    for function in (n for n in ast.walk(root) if isinstance(n, ast.FunctionDef)):
+        nodes = list(ast.walk(function))
+        begins = any(
+            isinstance(n, ast.Assign) and _is_number(n.value, 0) and name in map(ast.unparse, n.targets) for n in nodes
+        )
+        loops = [n for n in nodes if isinstance(n, (ast.For, ast.While))]
+        added = (n for loop in loops for n in ast.walk(loop) if isinstance(n, ast.AugAssign))
+        if begins and any(isinstance(n.op, ast.Add) and ast.unparse(n.target) == name for n in added):
+            return True
+    return False
 
 
 def _is_number(expr: ast.expr, number: int) -> bool:

@@ -23,7 +23,7 @@ from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.entries import batch_keyword
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown, merge
 from tf_mem_magic.notebook.follow.resolve import resolve
-from tf_mem_magic.notebook.uses import MODEL, called_name, is_batch_name
+from tf_mem_magic.notebook.uses import MODEL, called_name, is_batch_name, is_tape
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _STEP = re.compile(r"(?i)step|train|model|net$|on_batch|predict|generator|discriminator|encoder|decoder")
@@ -116,7 +116,12 @@ def _takes_as_many(reader: Reader, loop: ast.stmt, setting: Setting) -> bool:
 
 
 def _running(reader: Reader, regions: list[ast.stmt]) -> list[ast.stmt]:
-    """List what ran of the regions: the innermost loop that failed, where there is one, else all."""
+    """List what ran of the regions: the innermost loop that failed, where there is one, else all.
+
+    A loop under a tape is a part of a training step, which computes gradients behind it.
+    """
+    if any(is_tape(one) and reader.covers(one) for one in reader.nodes):
+        return regions
     loops = [loop for loop in _loops(reader, regions) if reader.covers(loop)]
     return list(loops[:1]) or regions
 

@@ -19,7 +19,7 @@ from tf_mem_magic.notebook.scopes import Scopes, arguments
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.edits import Editor
 from tf_mem_magic.notebook.training import TrainingPlace, find_training
-from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.notebook.uses import called_name, is_tape
 
 INFERENCE = frozenset({"predict", "evaluate", "predict_on_batch", "test_on_batch"})
 TRAINING = frozenset({"fit", "fit_generator", "train_on_batch"})
@@ -232,8 +232,7 @@ _TAKES_GRADIENTS = frozenset({"GradientTape", "gradient", "apply_gradients"})
 def under_tape(cell: PythonCell, line: int) -> bool:
     """Whether ``line`` stands in a ``with`` that records on a tape."""
     blocks = (n for n in cell.nodes if isinstance(n, ast.With) and n.lineno <= line <= (n.end_lineno or n.lineno))
-    opened = (item.context_expr for block in blocks for item in block.items)
-    return any(isinstance(call, ast.Call) and called_name(call) == "GradientTape" for call in opened)
+    return any(map(is_tape, blocks))
 
 
 Body = Callable[[Ask], "Proposal | Declined | Iterable[Proposal | Declined]"]

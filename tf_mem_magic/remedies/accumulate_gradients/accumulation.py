@@ -40,7 +40,7 @@ _REFUSED: tuple[tuple[str | re.Pattern[str], str], ...] = (
     ),
     (
         r"activity_regularizer\s*=\s*(?!None)|ActivityRegularization",
-        "an activity regularizer sums over the batch: the mean of parts is not the whole",
+        "an activity regularizer may be no mean over the batch: then the mean of parts is not the whole",
     ),
     (
         r"add_loss\((?![^\n]*mean)[^\n]*(?:reduce_|\b)sum\(",

@@ -39,6 +39,7 @@ _CAVEATS = (
     "Python inside runs when it is traced, not at each step.",
 )
 _EAGERLY = "run_eagerly"
+_FUNCTIONS = "run_functions_eagerly"
 _UPDATES = frozenset({"apply_gradients", "apply", "minimize", "assign", "assign_add", "assign_sub"})
 _KERAS_METHODS = ("call", "train_step", "test_step", "compute_loss", "compute_metrics", "update_state", "result")
 
@@ -47,7 +48,7 @@ _KERAS_METHODS = ("call", "train_step", "test_step", "compute_loss", "compute_me
 def propose(ask: Ask) -> Proposal:
     """Offer a graph where the cell trains eagerly and its step does the same as one."""
     cell, facts = ask.cell, ask.facts
-    if ask.notebook.has("run_functions_eagerly("):
+    if _functions_run_eagerly(ask):
         raise RefusedError("tf.config.run_functions_eagerly is used: take that out, and graphs are graphs again")
     no_strategy.saying("the training runs under a distribution strategy")(ask)
     edits, title, undo = _of_keras(cell, facts) or _of_step(cell, facts)
@@ -65,6 +66,24 @@ def propose(ask: Ask) -> Proposal:
 
 
 _Change = tuple[list[CellEdit], str, str]
+
+
+def _functions_run_eagerly(ask: Ask) -> bool:
+    """Tell whether functions run eagerly for what a cell last set: not by a comment, nor where it was taken back."""
+    found = [(cell, call) for cell in ask.notebook.cells_with(_FUNCTIONS) for call in cell.calls]
+    found = [(cell, call) for cell, call in found if called_name(call) == _FUNCTIONS]
+    if not found:
+        return False
+    cell = found[-1][0]
+    last = max((call for one, call in found if one is cell), key=cell.start)
+    plain = any(isinstance(one, ast.Expr) and one.value is last for one in cell.tree.body)
+    return not all(map(_sets_graphs, (last,) if plain else (call for _, call in found)))
+
+
+def _sets_graphs(call: ast.Call) -> bool:
+    """Tell whether ``run_functions_eagerly`` is surely given False."""
+    given = [*call.args, *(one.value for one in call.keywords)]
+    return len(given) == 1 and isinstance(given[0], ast.Constant) and given[0].value is False
 
 
 def _of_keras(cell: PythonCell, facts: Facts) -> _Change | None:

@@ -86,7 +86,10 @@ def _keeps_its_own(ask: Ask, place: Computing, made: list[ast.stmt]) -> str:
     building += [s for s in ask.cell.tree.body if _calls_on(s, symbolic) and s not in building]
     unseen = _made_unseen(ask, min(building, key=ask.cell.start, default=None))
     functions = [f for f in ask.cell.tree.body if isinstance(f, ast.FunctionDef) and any(map(ask.names.builds, f.body))]
+    called = isinstance(place.top, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
     for statement in (*building, *functions):
+        if not called and ask.cell.start(statement) > ask.cell.start(place.top):
+            continue  # it came after what ran out
         bound = _targets(statement)
         read = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
         read &= earlier | loaded | (unseen & _as_layers(statement))

@@ -14,7 +14,7 @@ from tf_mem_magic.notebook.follow.reader import Reader, Setting
 from tf_mem_magic.notebook.scopes import arguments
 from tf_mem_magic.notebook.sizes_by_use import filled_by
 from tf_mem_magic.notebook.text.cell import walk
-from tf_mem_magic.notebook.uses import KERAS, called_name, is_batch_name
+from tf_mem_magic.notebook.uses import KERAS, called_name, is_batch_name, is_tape
 from tf_mem_magic.remedies._engine.question import Ask
 from tf_mem_magic.remedies.smaller_batch.asked import failing_lines
 
@@ -39,8 +39,9 @@ def takes_as_many(ask: Ask, found: BatchFound) -> str:
         if not training:
             continue
         made_of_it = _made_of_it(function, _given(reader, call, function, method is not None, setting))
-        loops = [n for one in training for n in walk(one) if isinstance(n, (ast.For, ast.AsyncFor, ast.While))]
-        return function.name if loops and all(_is_a_number(loop, made_of_it) for loop in loops) else ""
+        loops = [loop for one in training for loop in _loops_of_steps(one)]
+        steps = any(map(_trains, loops))
+        return function.name if steps and all(_is_a_number(loop, made_of_it) for loop in loops) else ""
     return ""
 
 
@@ -64,6 +65,17 @@ def draws_as_many(ask: Ask, found: BatchFound) -> str:
             if data is not None and isinstance(size, ast.Name) and size.id in given:
                 return function.name if filled_by(plain.cell.scopes, function, data, size, given) else ""
     return ""
+
+
+def _loops_of_steps(function: ast.FunctionDef) -> list[ast.For | ast.AsyncFor | ast.While]:
+    """List the loops of a function that may take steps: those under a tape are parts of one, words of a sentence."""
+    taped = {n for one in walk(function) if is_tape(one) for n in walk(one)}
+    return [n for n in walk(function) if isinstance(n, (ast.For, ast.AsyncFor, ast.While)) and n not in taped]
+
+
+def _trains(loop: ast.AST) -> bool:
+    names = (called_name(n) for n in walk(loop) if isinstance(n, ast.Call))
+    return any(name in _TRAINS or "train" in name.lower() for name in names)
 
 
 def _training(reader: Reader, function: ast.FunctionDef, method: Method | None) -> list[ast.FunctionDef]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.notebook.batch.means.runs import ADDS, LOOK, TOLD, TRAIN, asked, same
-from tf_mem_magic.core.facts import DatasetFacts, Facts, ScalarFact
+from tf_mem_magic.core.facts import BatchSeen, DatasetFacts, Facts, ScalarFact
 from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
 from tf_mem_magic.notebook.batch.search import find_batch
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
@@ -139,3 +141,68 @@ def test_a_loss_of_fit_that_is_divided_by_the_size_as_a_number_stops_the_edit(lo
     assert found.reason == "an earlier cell divides by 64 too, which may be the batch size, and would stay"
     other = (earlier[0], earlier[1], compiled.replace("own", "'mae'"))
     assert isinstance(find_batch(cell, Facts(earlier_cells=other), frozenset({1})), BatchFound)
+
+
+METRIC = """class Share(keras.metrics.Metric):
+    def update_state(self, y, p, sample_weight=None):
+        self.share = {0}
+        for a, b in zip(y, p):
+            self.share += agree(a, b)
+
+    def result(self):
+        return {1}
+"""
+ADDED = [
+    METRIC.format("0", "self.share / BATCH_SIZE"),
+    METRIC.format("0.0", "100 * (self.share / BATCH_SIZE)"),
+    "def share(y, p):\n    total = 0\n    for i in range(len(y)):\n        total += agree(y[i], p[i])\n"
+    "    return total / BATCH_SIZE\n",
+    "def share(y, p):\n    i, total = 0, None\n    total = 0.0\n    while i < len(y):\n        total += agree(y[i], p[i])\n"
+    "        i += 1\n    mean = total / BATCH_SIZE\n    return mean\n",
+]
+
+
+@pytest.mark.parametrize("metric", ADDED)
+def test_what_a_loop_over_the_samples_adds_up_is_not_divided_by_a_size_that_stays(metric):
+    cell = read_cell("model.fit(train, epochs=3)")
+    assert isinstance(cell, PythonCell)
+    given = "Share()" if "class" in metric else "share"
+
+    def found(made):
+        earlier = (
+            "BATCH_SIZE = 64\ntrain = load().batch(BATCH_SIZE)",
+            made,
+            f"model = keras.Sequential([])\nmodel.compile('adam', 'mse', metrics=[{given}])",
+        )
+        facts = Facts(
+            batches=(BatchSeen("fit", 64, "tf.data"),),
+            datasets=(DatasetFacts("train", batch=64, cardinality=100),),
+            tensorflow="2.21.0",
+            earlier_cells=earlier,
+        )
+        return find_batch(cell, facts, frozenset({1}))
+
+    refused = found(metric)
+    assert not isinstance(refused, BatchFound)
+    assert refused.reason == "an earlier cell divides by 64 too, which may be the batch size, and would stay"
+    for right in ("len(y)", "len(self.seen)", "CLASSES"):
+        assert isinstance(found(metric.replace("BATCH_SIZE", right)), BatchFound)
+    assert isinstance(found(metric.replace("+=", "=")), BatchFound)
+
+
+@pytest.mark.parametrize("summed", ["tf.reduce_sum(y - p)", "K.sum(K.abs(y - p))", "ops.sum((y - p) ** 2)"])
+def test_a_loss_divided_by_the_size_that_no_function_in_sight_reads_stops_the_edit(summed):
+    cell = read_cell("model.fit(train, epochs=3)")
+    assert isinstance(cell, PythonCell)
+    earlier = (
+        "BATCH_SIZE = 64\ntrain = load().batch(BATCH_SIZE)",
+        f"def own(y, p):\n    return {summed} / BATCH_SIZE",
+        "model = keras.Sequential([])\nmodel.compile('adam', loss=own)",
+    )
+    known = Facts("2.21.0", datasets=(DatasetFacts("train", batch=64, cardinality=100),), earlier_cells=earlier)
+    facts = replace(known, batches=(BatchSeen("fit", 64, "tf.data"),))
+    found = find_batch(cell, facts, frozenset({1}))
+    assert not isinstance(found, BatchFound)
+    assert found.reason == "an earlier cell divides by 64 too, which may be the batch size, and would stay"
+    other = replace(facts, earlier_cells=(earlier[0], earlier[1].replace("BATCH_SIZE", "len(y)"), earlier[2]))
+    assert isinstance(find_batch(cell, other, frozenset({1})), BatchFound)
