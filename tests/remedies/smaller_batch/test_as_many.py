@@ -5,6 +5,9 @@ import pytest
 from tests.remedies.smaller_batch.test_remedy import ask
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Proposal
+from tf_mem_magic.notebook.batch.found import BatchFound
+from tf_mem_magic.notebook.batch.search import find_batch
+from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 
 STEP = "        D.train_on_batch(x[np.random.randint(0, len(x), bs)], np.ones((bs, 1)))\n"
 CLASS = "class Gan:\n    def train(self, epochs, batch_size=128, every=50):\n        real = np.ones((batch_size, 1))\n"
@@ -139,3 +142,8 @@ def test_a_loop_within_a_step_takes_no_steps(words):
     answer = ask(cell, Facts(models=(ModelFacts("D"),)))
     assert isinstance(answer, Proposal), answer.reason
     assert [c for c in answer.caveats if "steps" in c] == ["Each epoch takes more steps."]
+    tree = read_cell(cell)
+    assert isinstance(tree, PythonCell)
+    within = next(n for n, text in enumerate(cell.splitlines(), 1) if "D(x)" in text)
+    found = find_batch(tree, Facts(models=(ModelFacts("D"),)), frozenset({within, cell.count("\n") + 1}))
+    assert isinstance(found, BatchFound) and not found.infers

@@ -37,6 +37,7 @@ from tf_mem_magic.remedies.accumulate_gradients.examples import EXAMPLES
 from tf_mem_magic.remedies.accumulate_gradients.gradient_loop import earlier_value, find_gradient_loop, traced_before
 from tf_mem_magic.remedies.accumulate_gradients.other_trainings import check_other_trainings, serves_only
 from tf_mem_magic.remedies.smaller_batch.asked import failing_lines, fewer_samples_may_help, found_batch
+from tf_mem_magic.remedies.smaller_batch.shown import check_shown
 
 KEY = "accumulate-gradients"
 TITLE = "Accumulate gradients"
@@ -65,6 +66,7 @@ def propose(ask: Ask) -> Proposal:
     sums = 0 if before else sums_of(facts, found)
     kept = Effect(accumulates=not before, sums=True, validation=found.keeps(facts.validation))
     batch, estimate = _choose(ask, found, sums, kept)
+    check_shown(ask, found, batch)
     doubt = weigh(ask.diagnosis, sums, found.value, batch)
     steps = found.value // batch
     place = _place(ask, found, steps, before)

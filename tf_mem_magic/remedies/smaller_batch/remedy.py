@@ -24,6 +24,7 @@ from tf_mem_magic.remedies.smaller_batch.asked import failing_lines, fewer_sampl
 from tf_mem_magic.remedies.smaller_batch.caveats import caveats_of
 from tf_mem_magic.remedies.smaller_batch.direct_call import call_in_batches, find_direct_call
 from tf_mem_magic.remedies.smaller_batch.examples import EXAMPLES
+from tf_mem_magic.remedies.smaller_batch.shown import check_shown
 from tf_mem_magic.remedies.smaller_batch.step_up import KEY as LARGER
 from tf_mem_magic.remedies.smaller_batch.step_up import step_up
 
@@ -55,6 +56,7 @@ def propose(ask: Ask) -> Proposal:
         raise RefusedError("a batch of 1 ran out of memory too")
     kept = Effect(validation=found.keeps(ask.facts.validation))
     batch, estimate = _choose(ask, found, kept)
+    check_shown(ask, found, batch)
     source, notes = set_batch(found, batch)
     unit = " per replica" if found.per_replica else ""
     what = "Validation batch" if found.method == "validation" else "Batch"
