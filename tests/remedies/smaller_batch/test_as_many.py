@@ -146,4 +146,5 @@ def test_a_loop_within_a_step_takes_no_steps(words):
     assert isinstance(tree, PythonCell)
     within = next(n for n, text in enumerate(cell.splitlines(), 1) if "D(x)" in text)
     found = find_batch(tree, Facts(models=(ModelFacts("D"),)), frozenset({within, cell.count("\n") + 1}))
-    assert isinstance(found, BatchFound) and not found.infers
+    assert isinstance(found, BatchFound)
+    assert not found.infers
