@@ -95,7 +95,7 @@ def left_over(samples: int | None, batch: int, steps: int) -> str:
     if samples is None:
         return (
             f"Where the number of samples is no multiple of {batch}, the last update of an epoch is not quite that of "
-            "the original batch."
+            "the original batch, or goes on into the next epoch."
         )
     if samples % batch == 0:
         return ""
