@@ -54,6 +54,7 @@ MIXES = {
     "a table chosen from": ("self.low = tf.zeros((8,))", "return tf.where(x > 0, x, self.low)"),
     "the root of a count": ("self.scale = tf.math.sqrt(tf.cast(units, tf.float32))", "return x / self.scale"),
     "a table turned and scaled": ("self.turned = 2 * tf.transpose(tf.ones((8, 8)))", "return tf.add(x[:, :8], self.turned[0])"),
+    "what a method gives back": ("", "return self.wide(x) + x\n\ndef wide(self, x):\n    return tf.cast(x, tf.float32)"),
     "a variable of TensorFlow": ("self.scale = tf.Variable(1.0)", "return x * self.scale"),
 }  # fmt: skip
 REST = (
@@ -79,6 +80,15 @@ GOES = {
     "Keras's operations promote": ("", "return ops.add(x, ops.ones((1, 8)))"),
     "flags that are cast to the input's type": ("", "m = tf.cast(x > 0, dtype=x.dtype)\nreturn x * m"),
     "shapes": ("", "return tf.reshape(x, tf.constant([8, 8]))"),
+    "a shape of names": ("self.n = units", "return tf.reshape(x, tf.constant([-1, self.n]))"),
+    "a shape by name": ("self.n = units", "return tf.zeros(shape=tf.constant([self.n]), dtype=x.dtype) + x"),
+    "a shape that is reckoned with": (
+        "self.n = units", "s = tf.shape(x) * tf.constant([1, 0]) + tf.constant([0, self.n])\nreturn tf.reshape(x, s)",
+    ),
+    "one side of a shape": ("self.n = units", "return tf.reshape(x, [tf.shape(x)[0] * tf.constant(self.n // 8), -1])"),
+    "a shape put together": (
+        "self.n = units", "return tf.reshape(x, tf.concat([tf.shape(x)[:1], tf.constant([self.n])], 0))",
+    ),
 }  # fmt: skip
 
 
@@ -119,6 +129,25 @@ def test_a_lambda_layer_that_computes_what_16_bits_have_not_is_found(function, f
 @pytest.mark.parametrize("name", GOES)
 def test_a_layer_that_follows_its_input_is_not_refused(name):
     assert ask(own(*GOES[name], REST)) == "", name
+
+
+@pytest.mark.parametrize(
+    ("cell", "mixes"),
+    [
+        ("layers.Lambda(lambda pictures: tf.cast(pictures, tf.float32))", False),
+        ("layers.Lambda(lambda x: tf.cast(x, 'float32') / 255.0 - 0.5)", False),
+        ("def wide(x):\n    return tf.cast(x, tf.float32)\nlayers.Lambda(wide)", False),
+        ("layers.Lambda(function=lambda x: tf.one_hot(x, 10))", False),
+        ("layers.Lambda(lambda x: tf.cast(x, tf.float32) * x)", True),
+        ("layers.Lambda(lambda x: x + tf.cast(tf.shape(x)[1], tf.float32))", True),
+        ("def wide(x):\n    return tf.cast(x, tf.float32)\nlayers.Lambda(lambda x: wide(x) + x)", True),
+        ("class Net(keras.Model):\n    def __init__(self):\n        super().__init__()\n"
+         "        self.wide = layers.Lambda(lambda x: tf.cast(x, tf.float32))\n"
+         "    def call(self, x):\n        return self.wide(x) + x", True),
+    ],
+)  # fmt: skip
+def test_what_a_lambda_layer_only_gives_back_is_cast_by_the_next_layer(cell, mixes):
+    assert ("mixes in" in ask(f"{IMPORTS}{cell}", layers=("Lambda",))) is mixes
 
 
 def test_what_stands_in_a_base_class_counts():

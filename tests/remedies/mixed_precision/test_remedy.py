@@ -210,10 +210,44 @@ def test_what_is_no_keras_model_is_not_changed(source):
             "model.fit(x)",
             NEW,
         ),
+        ask("import keras\nmodel = keras.Sequential()\nmodel.add(keras.layers.Dense(1))\nmodel.fit(x)", NEW, line=4),
+        ask(
+            "import keras\nL = keras.layers\nmodel = keras.Sequential([L.Flatten()])\nmodel.add(L.Dense(3))\n"
+            "model.add(L.Softmax())\nmodel.fit(x)",
+            NEW,
+        ),
+        ask("import keras\nline = keras.layers.Dense(1)\nmodel = keras.Sequential([line])\nmodel.fit(x)", NEW, line=4),
+        ask("import keras\nd = keras.layers.Dense(8)\nmodel = keras.Sequential([d, d])\nmodel.fit(x)", NEW, line=4),
+        ask(
+            "import keras\ndef build():\n    net = keras.Sequential()\n    net.add(keras.layers.Dense(1))\n"
+            "    return net\nmodel = build()\nmodel.fit(x)",
+            NEW,
+        ),
     ],
 )
 def test_a_model_of_one_layer_would_save_nothing(answer):
     assert "only the layer that gives the output of `model` has weights" in answer.reason
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "model = keras.Sequential()\nmodel.add(L.Dense(9))\nmodel.add(L.Dense(1))",
+        "first = L.Dense(9)\nlast = L.Dense(1)\nmodel = keras.Sequential([first, last])",
+        "last = L.Dense(1)\nmodel = keras.Sequential([L.Dense(9)])\nmodel.add(last)",
+        "base = build()\nmodel = keras.Sequential()\nmodel.add(base)\nmodel.add(L.Dense(1))",
+        "model = keras.Sequential()\nfor n in sizes:\n    model.add(L.Dense(n))\nmodel.add(L.Dense(1))",
+    ],
+)
+def test_layers_that_are_added_or_have_names_are_counted_where_all_are_seen(lines):
+    answer = ask(f"import keras\nL = keras.layers\n{lines}\nmodel.fit(x)", NEW)
+    if "base" in lines or "for n" in lines:
+        assert "only the layer" not in getattr(answer, "reason", "")
+        return
+    text = answer.source
+    assert text.count('dtype="float32"') == 1
+    assert 'L.Dense(1, dtype="float32")' in text
+    assert text.index("set_dtype_policy") < text.index("L.Dense")
 
 
 def test_a_loaded_model_is_changed_in_place_because_a_global_policy_does_not_reach_it():

@@ -42,6 +42,18 @@ def all_layers(names: KerasNames, model: str, before: ast.stmt) -> list[str] | N
     return [names.origin(one.func).rpartition(".")[2] for one in listed.elts if isinstance(one, ast.Call)]
 
 
+def every_layer(names: KerasNames, model: str, before: ast.stmt) -> list[str] | None:
+    """Name the classes of all layers of a ``Sequential``, also of those it adds or has by name; None where unsure."""
+    finder = _Finder(names)
+    made = finder.constructor(model, before)
+    if made is None or names.origin(made.func) not in _SEQUENTIAL:
+        return None
+    layers = list(dict.fromkeys(_all_of_sequential(finder.scopes, made)))  # one layer may stand in it twice
+    if not layers or not all(one is not None and names.is_layer(one) for one in layers):
+        return None
+    return [names.origin(one.func).rpartition(".")[2] for one in layers if isinstance(one, ast.Call)]
+
+
 def _with_wrapped(names: KerasNames, layer: ast.Call) -> list[ast.Call]:
     """Give a layer, and the one that it wraps (``TimeDistributed(Dense(1))``), which has a type of its own."""
     inside = layer.args[0] if layer.args and names.origin(layer.func).endswith(_WRAPPERS) else None
@@ -144,6 +156,16 @@ def _listed(made: ast.Call) -> ast.expr | None:
 
 def _last_of_sequential(names: KerasNames, scopes: Scopes, made: ast.Call) -> list[ast.Call | None]:
     """Give the last layers of a list, and of what ``add`` puts behind it: up to the last one with weights."""
+    found: list[ast.Call | None] = []
+    for layer in reversed(_all_of_sequential(scopes, made)):
+        found.append(layer if isinstance(layer, ast.Call) else None)
+        if not isinstance(layer, ast.Call) or not names.origin(layer.func).endswith(_ONLY_SHAPE):
+            break
+    return found
+
+
+def _all_of_sequential(scopes: Scopes, made: ast.Call) -> list[ast.expr | None]:
+    """Give the layers of a list and those that ``add`` puts behind it, by what makes them; nothing where unsure."""
     listed = _entries(scopes, _listed(made))
     statement = scopes.statement(made)
     if listed is None:
@@ -155,12 +177,7 @@ def _last_of_sequential(names: KerasNames, scopes: Scopes, made: ast.Call) -> li
         return []
     layers: list[ast.expr | None] = [*listed]
     layers += [call.args[0] if call.args else None for call in added]
-    found: list[ast.Call | None] = []
-    for layer in reversed(layers):
-        found.append(layer if isinstance(layer, ast.Call) else None)
-        if not isinstance(layer, ast.Call) or not names.origin(layer.func).endswith(_ONLY_SHAPE):
-            break
-    return found
+    return [None if layer is None else _value(scopes, layer) for layer in layers]
 
 
 def _entries(scopes: Scopes, listed: ast.expr | None) -> list[ast.expr | None] | None:

@@ -36,6 +36,10 @@ _NO_FLOATS = frozenset(
 )
 """What gives no floats, or others than it gets."""
 
+_COUNTS = frozenset({"shape", "size", "rank"})
+"""What TensorFlow gives as whole numbers: it lets them meet whole numbers only."""
+
+_TAKES_A_SHAPE = frozenset({"reshape", "tile", "broadcast_to"})
 _ONLY_32_BITS = re.compile(r"i?r?fft(?:[23]d?|nd)?|i?stft|i?dct|i?mdct|complex")
 """Fourier transforms and complex numbers, which TensorFlow makes of float32 and float64 only."""
 
@@ -102,7 +106,9 @@ def _of_lambdas(notebook: Notebook) -> str:
             for function in _followed(notebook, starts):
                 if told := _needs_32_bits(names, function):
                     return f"a Lambda layer computes `{told}`, which TensorFlow cannot do in 16 bits"
-                if told := _in_function(names, function, set(), set()):
+                kept = any(isinstance(n, ast.ClassDef) and call in ast.walk(n) for n in cell.nodes)
+                told = _in_function(names, function, set(), set(), ends=function in starts and not kept)
+                if told:
                     return f"a Lambda layer mixes in float32 tensors (`{told}`), and TensorFlow refuses to mix them"
     return ""
 
@@ -182,11 +188,18 @@ def _followed(notebook: Notebook, starts: Iterable[Definition]) -> Iterator[Defi
                 queue.append(found.node)
 
 
-def _in_function(names: KerasNames, function: Definition, tables: set[str], layers: set[str]) -> str:
-    """Give the code in ``function`` that makes a float32 tensor which goes into arithmetic; empty: there is none."""
+def _in_function(
+    names: KerasNames, function: Definition, tables: set[str], layers: set[str], *, ends: bool = False
+) -> str:
+    """Give the code in ``function`` that makes a float32 tensor which goes into arithmetic; empty: there is none.
+
+    Where the function ``ends`` a layer, what it only gives back is no mixture: the next layer casts it.
+    """
     parents = {child: node for node in ast.walk(function) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(function):
         is_table = isinstance(node, ast.Attribute) and node.attr in tables and ast.unparse(node.value) == "self"
+        if _counts(names, parents, node) or (ends and _given_back(function, parents, node)):
+            continue
         if is_table and _in_arithmetic(names, parents, node) and not _into_layer(parents, node, layers):
             return ast.unparse(node)
         if not isinstance(node, ast.Call) or not _is_float_maker(names, node) or _into_layer(parents, node, layers):
@@ -259,6 +272,56 @@ def _in_arithmetic(names: KerasNames, parents: dict[ast.AST, ast.AST], node: ast
         return False
     combined = called_name(parent) in _COMBINES and _is_of_tensorflow(names, parent) and not _by_keras(names, parent)
     return combined or called_name(parent) in _MULTIPLIES
+
+
+def _counts(names: KerasNames, parents: dict[ast.AST, ast.AST], node: ast.AST) -> bool:
+    """Whether a value is of whole numbers because of where it goes: beside ``tf.shape(x)``, or as a shape."""
+    if not isinstance(node, (ast.Call, ast.Attribute)):
+        return False
+    parent = parents.get(node)
+    while isinstance(parent, (ast.BinOp, ast.UnaryOp, ast.List, ast.Tuple)):
+        node, parent = parent, parents.get(parent)
+    if isinstance(parent, ast.keyword):
+        return parent.arg == "shape"
+    beside = [node]
+    if isinstance(parent, ast.Call) and _is_of_tensorflow(names, parent) and not _by_keras(names, parent):
+        if called_name(parent) in _TAKES_A_SHAPE and node in parent.args[1:2]:
+            return True
+        beside += parent.args[:1] if called_name(parent) in ("concat", "stack") and node in parent.args[:1] else []
+    return any(_is_count(names, one) for value in beside for one in _parts(value))
+
+
+def _parts(value: ast.AST) -> Iterator[ast.AST]:
+    """Yield what an expression is computed or put together of."""
+    if isinstance(value, ast.BinOp):
+        yield from (*_parts(value.left), *_parts(value.right))
+    elif isinstance(value, (ast.List, ast.Tuple)):
+        yield from (part for one in value.elts for part in _parts(one))
+    elif isinstance(value, (ast.Subscript, ast.UnaryOp)):
+        yield from _parts(value.value if isinstance(value, ast.Subscript) else value.operand)
+    else:
+        yield value
+
+
+def _is_count(names: KerasNames, value: ast.AST) -> bool:
+    """Whether an expression is a call of TensorFlow's own that counts."""
+    if not isinstance(value, ast.Call) or called_name(value) not in _COUNTS or _by_keras(names, value):
+        return False
+    return names.meaning(ast.unparse(value.func).partition(".")[0]).partition(".")[0] == "tensorflow"
+
+
+def _given_back(function: Definition, parents: dict[ast.AST, ast.AST], node: ast.AST) -> bool:
+    """Whether a function only gives a value back, as it is or reckoned with plain numbers."""
+    parent = parents.get(node)
+    while isinstance(parent, ast.BinOp):
+        other = parent.right if node is parent.left else parent.left
+        if any(
+            not isinstance(n, (ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop))
+            for n in ast.walk(other)
+        ):
+            return False
+        node, parent = parent, parents.get(parent)
+    return parent is function or isinstance(parent, ast.Return)
 
 
 def _kept_for_arithmetic(

@@ -14,7 +14,7 @@ from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.remedies._engine.guards import device_memory, python, uses_keras
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.mixed_precision.change import change, is_built_anew
-from tf_mem_magic.remedies.mixed_precision.output_layers import all_layers
+from tf_mem_magic.remedies.mixed_precision.output_layers import every_layer
 from tf_mem_magic.remedies.mixed_precision.own_layers import why_not_in_16_bits
 from tf_mem_magic.remedies.mixed_precision.places import Computing, computing, trained
 from tf_mem_magic.remedies.mixed_precision.policy import choose_policy, cost_of
@@ -104,7 +104,7 @@ def _check_model(ask: Ask, place: Computing, trial: PolicyTrial | None) -> None:
     What was tried counts; where it was not, the code of its own layers is read.
     """
     model = place.facts
-    listed = all_layers(ask.names, place.model, place.top)
+    listed = every_layer(ask.names, place.model, place.top)
     halving = None if model is None else model.halving
     if halving == 0 or (halving is None and listed is not None and len(_with_weights(listed)) < 2):
         raise RefusedError(
