@@ -217,6 +217,11 @@ def test_what_is_no_keras_model_is_not_changed(source):
             NEW,
         ),
         ask("import keras\nline = keras.layers.Dense(1)\nmodel = keras.Sequential([line])\nmodel.fit(x)", NEW, line=4),
+        ask(
+            "import keras\nL = keras.layers\nmodel = keras.Sequential([L.MaxPooling2D(), L.Flatten(), L.Lambda(abs)])\n"
+            "model.add(L.Dense(3))\nmodel.fit(x)",
+            NEW,
+        ),
         ask("import keras\nd = keras.layers.Dense(8)\nmodel = keras.Sequential([d, d])\nmodel.fit(x)", NEW, line=4),
         ask(
             "import keras\ndef build():\n    net = keras.Sequential()\n    net.add(keras.layers.Dense(1))\n"

@@ -74,9 +74,8 @@ def _of_class(notebook: Notebook, node: ast.ClassDef) -> str:
     for function in _followed(notebook, _forward(methods)):
         if told := _needs_32_bits(names, function):
             return f"`{node.name}` computes `{told}`, which TensorFlow cannot do in 16 bits"
-        told = _in_function(names, function, tables, layers)
-        if told:
-            return f"`{node.name}` mixes in float32 tensors (`{told}`), and TensorFlow refuses to mix them with 16 bits"
+        if told := _in_function(names, function, tables, layers):
+            return f"`{node.name}` {told}"
     return ""
 
 
@@ -109,7 +108,7 @@ def _of_lambdas(notebook: Notebook) -> str:
                 kept = any(isinstance(n, ast.ClassDef) and call in ast.walk(n) for n in cell.nodes)
                 told = _in_function(names, function, set(), set(), ends=function in starts and not kept)
                 if told:
-                    return f"a Lambda layer mixes in float32 tensors (`{told}`), and TensorFlow refuses to mix them"
+                    return f"a Lambda layer {told}"
     return ""
 
 
@@ -191,7 +190,7 @@ def _followed(notebook: Notebook, starts: Iterable[Definition]) -> Iterator[Defi
 def _in_function(
     names: KerasNames, function: Definition, tables: set[str], layers: set[str], *, ends: bool = False
 ) -> str:
-    """Give the code in ``function`` that makes a float32 tensor which goes into arithmetic; empty: there is none.
+    """Say which code in ``function`` makes a float32 tensor that may go into arithmetic; empty: there is none.
 
     Where the function ``ends`` a layer, what it only gives back is no mixture: the next layer casts it.
     """
@@ -201,17 +200,20 @@ def _in_function(
         if _counts(names, parents, node) or (ends and _given_back(function, parents, node)):
             continue
         if is_table and _in_arithmetic(names, parents, node) and not _into_layer(parents, node, layers):
-            return ast.unparse(node)
+            return _said(ast.unparse(node), mixed=True)
         if not isinstance(node, ast.Call) or not _is_float_maker(names, node) or _into_layer(parents, node, layers):
             continue
-        if (
-            not _by_keras(names, node)
-            or _in_arithmetic(names, parents, node)
-            or _kept_for_arithmetic(names, function, parents, node)
-        ):
+        mixed = _in_arithmetic(names, parents, node) or _kept_for_arithmetic(names, function, parents, node)
+        if mixed or not _by_keras(names, node):
             text = ast.unparse(node)
-            return text if len(text) <= 60 else f"{ast.unparse(node.func)}(…)"
+            return _said(text if len(text) <= 60 else f"{ast.unparse(node.func)}(…)", mixed=mixed)
     return ""
+
+
+def _said(text: str, *, mixed: bool) -> str:
+    if mixed:
+        return f"mixes in float32 tensors (`{text}`), and TensorFlow refuses to mix them with 16 bits"
+    return f"makes float32 tensors (`{text}`), which TensorFlow may refuse to mix with 16 bits"
 
 
 def _needs_32_bits(names: KerasNames, function: Definition) -> str:
@@ -312,13 +314,10 @@ def _is_count(names: KerasNames, value: ast.AST) -> bool:
 
 def _given_back(function: Definition, parents: dict[ast.AST, ast.AST], node: ast.AST) -> bool:
     """Whether a function only gives a value back, as it is or reckoned with plain numbers."""
+    plain = (ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop)
     parent = parents.get(node)
     while isinstance(parent, ast.BinOp):
-        other = parent.right if node is parent.left else parent.left
-        if any(
-            not isinstance(n, (ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop))
-            for n in ast.walk(other)
-        ):
+        if not all(isinstance(n, plain) for n in ast.walk(parent.right if node is parent.left else parent.left)):
             return False
         node, parent = parent, parents.get(parent)
     return parent is function or isinstance(parent, ast.Return)

@@ -33,6 +33,7 @@ _NORMALIZING = frozenset({"BatchNormalization", "LayerNormalization", "GroupNorm
 _WITHOUT_WEIGHTS = frozenset(
     {"Flatten", "Reshape", "Input", "InputLayer", "Rescaling", "Dropout", "Activation", "Permute", "Resizing"}
     | {"Softmax", "ReLU", "LeakyReLU", "Normalization", "TextVectorization", "Masking", "GlobalAveragePooling2D"}
+    | {"Lambda", "MaxPooling1D", "MaxPooling2D", "AveragePooling2D", "GlobalMaxPooling2D", "ZeroPadding2D"}
 )
 _SETS_PRECISION = frozenset(
     {"set_dtype_policy", "set_global_policy", "mixed_precision", "set_floatx", "enable_mixed_precision", "set_policy"}
