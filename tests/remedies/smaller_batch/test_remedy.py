@@ -236,6 +236,25 @@ def test_steps_per_epoch_still_cover_the_data(steps, edited):
     assert f"model.fit(train_ds.rebatch(32), steps_per_epoch={edited})" == proposal.source
 
 
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("from settings import *\nmodel.fit(x, y, batch_size=size)", "`size` comes from `import *` or an earlier cell"),
+        (
+            "from settings import *\nds = d.batch(size)\nmodel.fit(ds)",
+            "`size` comes from `import *` or an earlier cell",
+        ),
+        (
+            "from settings import *\nmodel.fit(x, y, batch_size=cfg.n)",
+            "`cfg.n` comes from `import *` or an earlier cell",
+        ),
+        ("from settings import rate\nmodel.fit(x, y, batch_size=size)", "`size` comes from an earlier cell"),
+    ],
+)
+def test_an_unknown_value_is_not_said_to_come_from_an_earlier_cell_where_a_star_may_bring_it(source, told):
+    assert ask(source).reason == f"{told}, and its value is not known"
+
+
 def test_steps_that_cannot_be_scaled_are_refused():
     refusal = ask("ds = d.batch(64)\nmodel.fit(ds, steps_per_epoch=count())")
     assert "`steps_per_epoch` in line 2 cannot be followed" in refusal.reason

@@ -10,7 +10,7 @@ from typing import TypeVar
 from tf_mem_magic.notebook.follow import calls, classes
 from tf_mem_magic.notebook.follow.classes import Source
 from tf_mem_magic.notebook.follow.entries import dict_value, is_self, key_of, mutated, reads_of, stores_of
-from tf_mem_magic.notebook.follow.other_uses import earlier
+from tf_mem_magic.notebook.follow.other_uses import earlier, not_known
 from tf_mem_magic.notebook.follow.reader import Reader, Resolve, Setting, Unknown
 from tf_mem_magic.notebook.scopes import Binding
 from tf_mem_magic.notebook.uses import called_name
@@ -112,7 +112,7 @@ def _from_earlier(reader: Reader, expr: ast.expr, owner: ast.expr, text: str) ->
     others = [n for n in reads_of(reader, its_key[1] if its_key else "") if reader.role(n) == "other"]
     if others:
         if reader.scalar(text) is None:
-            return Unknown(f"`{text}` comes from an earlier cell, and its value is not known")
+            return not_known(reader, text)
         return Unknown(f"`{reader.written(expr)}` also decides something else {reader.cell.aside(others[0])}")
     root = _root(owner)
     loads: list[ast.Name] = reader.scopes.loads.get((reader.scopes.home(root), root.id), []) if root else []

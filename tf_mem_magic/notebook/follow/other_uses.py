@@ -88,6 +88,13 @@ def _is_handed(reader: Reader, load: ast.Name) -> bool:
     return isinstance(call, ast.Call) and load in call.args and called_name(call)[:1].islower()
 
 
+def not_known(reader: Reader, text: str) -> Unknown:
+    """Say that a value is not known which this cell does not set: an ``import *`` of it may bring it."""
+    brings = any(isinstance(n, ast.ImportFrom) and n.names[0].name == "*" for n in reader.cell.tree.body)
+    origin = "`import *` or an earlier cell" if brings else "an earlier cell"
+    return Unknown(f"`{text}` comes from {origin}, and its value is not known")
+
+
 def earlier(reader: Reader, expr: ast.expr, loads: list[ast.Name], text: str = "") -> Setting | Unknown:
     """Set a value that comes from an earlier cell: by a line before the cell first reads it.
 
@@ -96,7 +103,7 @@ def earlier(reader: Reader, expr: ast.expr, loads: list[ast.Name], text: str = "
     text = text or reader.cell.text(expr)
     value = reader.scalar(text)
     if value is None:
-        return Unknown(f"`{text}` comes from an earlier cell, and its value is not known")
+        return not_known(reader, text)
     if isinstance(expr, ast.Name):
         stopped = blocked(reader, expr.id, loads, expr, value)
         if stopped is not None:
