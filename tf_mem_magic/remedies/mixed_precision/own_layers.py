@@ -285,7 +285,7 @@ def _counts(names: KerasNames, parents: dict[ast.AST, ast.AST], node: ast.AST) -
         node, parent = parent, parents.get(parent)
     if isinstance(parent, ast.keyword):
         return parent.arg == "shape"
-    beside = [node]
+    beside: list[ast.AST] = [node]
     if isinstance(parent, ast.Call) and _is_of_tensorflow(names, parent) and not _by_keras(names, parent):
         if called_name(parent) in _TAKES_A_SHAPE and node in parent.args[1:2]:
             return True
