@@ -170,3 +170,26 @@ def test_a_step_that_an_earlier_cell_took_made_no_part_of_the_model(does, call):
 def test_a_function_that_also_makes_something_may_have_made_it_of_that_size(does):
     told = reason(FIT, "BATCH = 48", STEP.format(does), f"{LOOP}    step(BATCH)\nmodel.set_weights(best)")
     assert told.startswith("an earlier cell calls `step` for batches of 48 (`BATCH`)")
+
+
+SAMPLED = "n = 48\nx, y = made.data(1600, n)\n"
+OF_SAMPLES = [
+    SAMPLED + "model = fuzzy.Net(inputs=2, size=n)\nmodel.fit(x, y, batch_size=n)",
+    SAMPLED + "model = fuzzy.Net(2, n)\nmodel.fit(x, y, epochs=2, batch_size=n)",
+    SAMPLED.replace("n = 48", "p = Params(batch_size=48)").replace(", n)", ", p.batch_size)")
+    + "with tf.device('/CPU:0'):\n    model = fuzzy.Net(batch_size=p.batch_size)\n"
+    + "    model.fit(x, y, batch_size=p.batch_size)",
+    SAMPLED.replace("n = 48", "c = {'batch_size': 48}").replace(", n)", ", c['batch_size'])")
+    + "model = fuzzy.wrap(fuzzy.Net(c['batch_size']))\nmodel.fit(x, y, batch_size=c['batch_size'])",
+]
+
+
+@pytest.mark.parametrize("cell", OF_SAMPLES)
+def test_a_model_made_with_a_batch_size_that_stays_may_take_no_other(cell):
+    why = reason(cell)
+    assert "how many samples there are" in why
+    assert "`model` is made with it" in why
+
+
+def test_a_model_made_without_it_is_trained_with_smaller_batches():
+    assert reason(SAMPLED + "model = fuzzy.Net(inputs=2)\nmodel.fit(x, y, batch_size=n)") == ""

@@ -70,3 +70,52 @@ def test_what_may_be_a_batch_is_not_counted_as_samples(made):
     assert isinstance(found, BatchFound), found
     with pytest.raises(RefusedError, match="cannot be followed"):
         set_batch(found, 16)
+
+
+COUNTED = """n = 32
+train = gen.flow_from_directory(tr, batch_size={0})
+valid = gen.flow_from_directory(va, batch_size={0})
+{1}model.fit(train, steps_per_epoch=train.samples // {0}, validation_data=valid, validation_steps={2})
+"""
+
+
+@pytest.mark.parametrize(
+    ("between", "steps", "written"),
+    [
+        ("", "valid.samples // 32", "2 * (valid.samples // 32)"),
+        ("of_valid = valid.n\n", "of_valid // 32", "2 * (of_valid // 32)"),
+        ("of_valid = len(valid.filenames)\n", "int(of_valid / 32)", "2 * int(of_valid / 32)"),
+        ("of_valid = valid.samples\nmost = of_valid // 32\n", "most", "2 * most"),
+        ("", "len(valid)", "len(valid)"),
+        ("", "valid.samples // valid.batch_size", "valid.samples // valid.batch_size"),
+    ],
+)
+def test_how_many_samples_a_generator_has_does_not_follow_its_batches(between, steps, written):
+    source = COUNTED.format("32", between, steps)
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    line = source[: source.index("model.fit")].count("\n") + 1
+    found = find_batch(cell, Facts(models=(ModelFacts("model"),)), frozenset({line}))
+    assert isinstance(found, BatchFound), found
+    changed = set_batch(found, 16)[0]
+    assert changed.count("batch_size=16") == 2
+    assert "steps_per_epoch=train.samples // 16" in changed
+    assert f"validation_steps={written})" in changed
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        "def show(h):\n    plt.plot(h.history)\nshow(history)\n",
+        "plt.plot(history.history)\n",
+        "losses = history.history\nplot_all(losses)\n",
+    ],
+)
+def test_steps_of_a_training_whose_history_is_drawn_follow_the_name(behind):
+    source = COUNTED.format("n", "", "valid.samples // n")
+    source = source.replace("model.fit", "history = model.fit") + behind
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    found = find_batch(cell, Facts(models=(ModelFacts("model"),)), frozenset({4}))
+    assert isinstance(found, BatchFound), found
+    assert set_batch(found, 16)[0] == source.replace("n = 32", "n = 16")

@@ -33,10 +33,23 @@ def with_all_that_count_on_it(reader: Reader, setting: Setting, call: ast.Call |
 
     ``call`` is the call of Keras that failed; None: a loop of the cell's own.
     """
-    found = _of_this_cell(reader, setting, call)
+    found = _made_with_what_stays(reader, setting, call) or _of_this_cell(reader, setting, call)
     if isinstance(found, Setting):
         found = _made_with_it(reader, found, call) or _values_made_with_it(reader, found, call) or found
     return found if isinstance(found, Unknown) else _of_earlier_cells(reader, found, call)
+
+
+def _made_with_what_stays(reader: Reader, setting: Setting, call: ast.Call | None) -> Unknown | None:
+    """Refuse where the model is made with a batch size that stays as it is: it may take batches of that size only."""
+    owner = call.func if call is not None and setting.kept else None
+    while isinstance(owner, (ast.Attribute, ast.Subscript)):
+        owner = owner.value
+    made = (b.value for b in reader.bindings(owner)) if isinstance(owner, ast.Name) else ()
+    for node in (n for one in made if isinstance(one, ast.Call) for n in ast.walk(one)):
+        if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and reader.written(node) in setting.kept:
+            told = f"`{owner.id}` is made with it in {reader.cell.told(node)}"  # type: ignore[union-attr]
+            return Unknown(f"`{reader.written(node)}` decides how many samples there are, and {told}: {_THERE}")
+    return None
 
 
 def _of_this_cell(reader: Reader, setting: Setting, call: ast.Call | None) -> Setting | Unknown:

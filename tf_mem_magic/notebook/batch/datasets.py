@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tf_mem_magic.notebook.batch import named
+from tf_mem_magic.notebook.batch import generators, named
 from tf_mem_magic.notebook.batch.earlier_data import earlier_dataset, split_again
 from tf_mem_magic.notebook.batch.generators import draws_a_batch, earlier_helper, parameter_with_batch, unused_by
 from tf_mem_magic.notebook.follow import calls, classes
@@ -49,7 +49,6 @@ _ARRAY_CALLS = frozenset(
     "array asarray zeros ones rand randn random normal uniform randint to_categorical expand_dims concatenate stack "
     "pad_sequences one_hot arange random_sample zeros_like ones_like vstack hstack integers".split()
 )
-
 
 _ARRAY_MODULES = frozenset({"np", "numpy", "tf", "tensorflow", "keras", "ops"})
 
@@ -255,8 +254,9 @@ def makes_batches(reader: Reader, data: ast.expr) -> bool:
 
 
 def _loader_of(reader: Reader, call: ast.Call) -> str | None:
-    """Name the maker of batched data that is called."""
-    return next((name for name in (called_name(call), reader.written(call.func)) if name in LOADERS), None)
+    """Name the maker of batched data that is called; another library's of that name is none."""
+    name = next((name for name in (called_name(call), reader.written(call.func)) if name in LOADERS), None)
+    return name if name is not None and generators.is_of_keras(reader, call) else None
 
 
 def _loader(reader: Reader, call: ast.Call, name: str) -> Traced:

@@ -18,6 +18,8 @@ from tf_mem_magic.notebook.uses import called_name, counts_samples, is_batch_nam
 _KERAS = frozenset({"flow", "flow_from_directory", "flow_from_dataframe"})
 """Makers of Keras's own iterators, which read their attribute ``batch_size`` for each batch and for their length."""
 
+_IMAGES = "ImageDataGenerator"
+
 _STEP = re.compile(r"(?i)train|step|fit|learn|run|loss|predict|evaluate|plot|show")
 _MAKES = re.compile(r"(?i)batch|sample|generat|data|load")
 _DEEPEST = 4
@@ -67,11 +69,35 @@ def reads_its_batch_anew(reader: Reader, name: str) -> bool:
     made = found[1].value
     if not isinstance(made, ast.Call):
         return False
-    if isinstance(made.func, ast.Attribute) and called_name(made) in _KERAS:
+    if isinstance(made.func, ast.Attribute) and called_name(made) in _KERAS and is_of_keras(reader, made):
         return True
     function = reader.notebook.function(called_name(made)) if isinstance(made.func, ast.Name) else None
     cls = None if function is None else function.node
     return isinstance(cls, ast.ClassDef) and _only_keeps_it(cls)
+
+
+def is_of_keras(reader: Reader, made: ast.Call) -> bool:
+    """Tell whether ``x.flow(…)`` is Keras's own: makers of graphs, or of text, have such a method and batch otherwise.
+
+    Where the notebook has ``x``, but not the call that made it, it is Keras's if Keras's maker is named at all.
+    """
+    if called_name(made) != "flow" or not isinstance(made.func, ast.Attribute):
+        return True
+    owner = made.func.value
+    makers: list[ast.expr | None] = [owner]
+    if isinstance(owner, ast.Name):
+        earlier = (getattr(piece.statement, "value", None) for piece in made_by(reader, owner.id))
+        makers = [binding.value for binding in reader.bindings(owner)] or list(earlier)
+    known = [maker for maker in makers if isinstance(maker, ast.Call)]
+    if known:
+        return all(_makes_images(reader, call) for call in known)
+    return not makers or reader.notebook.mentions(_IMAGES)
+
+
+def _makes_images(reader: Reader, call: ast.Call) -> bool:
+    earlier = reader.notebook.function(called_name(call)) if isinstance(call.func, ast.Name) else None
+    known = calls.defined(reader, call.func) or (None if earlier is None else earlier.node)
+    return called_name(call) == _IMAGES or (known is not None and _IMAGES in ast.unparse(known))
 
 
 def assigned_once(reader: Reader, name: str) -> tuple[PythonCell, ast.Assign] | None:

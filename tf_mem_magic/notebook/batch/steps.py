@@ -223,7 +223,7 @@ def follows(reader: Reader, expr: ast.expr, setting: Setting) -> bool:
 
 def _is_following(reader: Reader, expr: ast.expr, setting: Setting) -> bool:
     slots = {(s.start, s.end) for s in setting.slots if not s.before}
-    for node in ast.walk(expr):
+    for node in _beside_samples(expr):
         plain = isinstance(node, (ast.Name, ast.Attribute, ast.Subscript))
         if plain and reader.written(node) in setting.names:
             return True
@@ -239,6 +239,15 @@ def _is_following(reader: Reader, expr: ast.expr, setting: Setting) -> bool:
             if chosen is not None and chosen.value is not None and follows(reader, chosen.value, setting):
                 return True
     return False
+
+
+def _beside_samples(expr: ast.expr) -> Iterator[ast.AST]:
+    """Walk an expression without the data whose samples it counts: ``valid.samples`` is the same for all batches."""
+    yield expr
+    if isinstance(expr, ast.Attribute) and expr.attr in _OF_SAMPLES - {"shape"}:
+        return
+    for child in ast.iter_child_nodes(expr):
+        yield from _beside_samples(child)  # type: ignore[arg-type]
 
 
 _ARITHMETIC = frozenset({"int", "round", "len", "min", "max", "ceil", "floor", "float", "abs", "sum"})

@@ -17,7 +17,10 @@ _FROZEN = ("frozen=True", "namedtuple", "NamedTuple", "Frozen", "MappingProxyTyp
 def blocked(reader: Reader, name: str, loads: list[ast.Name], use: ast.expr, value: int) -> Setting | Unknown | None:
     """Where the name also means something else: write the number at ``use``, or refuse; else None."""
     roles = [(load, reader.role(load)) for load in loads if load is not use]
-    drawn = [load for load, its in roles if its in ("other", "coupled") and is_drawn(reader, load)]
+    steps = [load for load, its in roles if its == "coupled" and _is_trained_with(reader, load)]
+    drawn = [
+        load for load, its in roles if its in ("other", "coupled") and load not in steps and is_drawn(reader, load)
+    ]
     others = [load for load, its in roles if its == "other" and load not in drawn]
     if not others and not drawn:
         return None
