@@ -193,3 +193,24 @@ def test_a_model_made_with_a_batch_size_that_stays_may_take_no_other(cell):
 
 def test_a_model_made_without_it_is_trained_with_smaller_batches():
     assert reason(SAMPLED + "model = fuzzy.Net(inputs=2)\nmodel.fit(x, y, batch_size=n)") == ""
+
+
+LATER = [
+    "inp = Input(batch_shape=(8, 10, 5))\nmodel = Model(inp, Dense(1)(inp))\nmodel.summary()",
+    "model = Sequential([LSTM(4, batch_input_shape=(1, 5, 2), stateful=True)])",
+    "for _ in range(2):\n    model = Sequential([Input((5,), batch_size=4), Dense(1)])\n    model.compile('adam')",
+]
+
+
+@pytest.mark.parametrize("later", LATER)
+def test_a_model_that_gets_the_name_afterwards_is_another(later):
+    first = "model = Sequential([Dense(1)])\nmodel.fit(x, y, batch_size=48)\n"
+    read = read_cell(first + later)
+    assert isinstance(read, PythonCell)
+    assert isinstance(find_batch(read, FACTS, frozenset({2})), BatchFound)
+    before = later + "\nmodel.fit(x, y, batch_size=48)"
+    assert "one batch size only" in reason(before)
+    inside = "def go():\n    model.fit(x, y, batch_size=48)\n" + later + "\ngo()"
+    read = read_cell(inside)
+    assert isinstance(read, PythonCell)
+    assert not isinstance(find_batch(read, FACTS, frozenset({2})), BatchFound)

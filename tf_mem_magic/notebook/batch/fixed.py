@@ -33,6 +33,8 @@ def fixed_model(reader: Reader, call: ast.Call | None) -> tuple[str, ast.expr | 
         return None
     for piece in _that_made_it(reader, model_names(reader, call)):
         here = piece.cell is reader.cell
+        if here and call is not None and _runs_later(reader, piece.statement, call):
+            continue
         for node in ast.walk(piece.statement):
             if not isinstance(node, ast.Call) or not _may_be_a_layer(node):
                 continue
@@ -42,6 +44,12 @@ def fixed_model(reader: Reader, call: ast.Call | None) -> tuple[str, ast.expr | 
             if not here and (size is not None or _is_stateful(node)):
                 return "an earlier cell builds a model for one batch size only", None
     return None
+
+
+def _runs_later(reader: Reader, statement: ast.stmt, call: ast.Call) -> bool:
+    """Tell whether a statement of the cell runs only after the call that failed: another model may get its name."""
+    top = reader.scopes.scope_of(call) is reader.cell.tree
+    return top and statement.lineno > reader.scopes.top_statement(call).lineno
 
 
 def micro_batches(reader: Reader) -> str:
