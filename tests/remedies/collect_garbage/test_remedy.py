@@ -29,8 +29,7 @@ FIT = "model.fit(x, y, batch_size=2048, verbose=0)"
 FOLDS = f"""losses = []
 for fold in range(8):
     model = build()
-    history = {FIT}
-    losses.append(history.history["loss"][-1])"""
+    losses.append({FIT}.history["loss"][-1])"""
 GRID = f"""results = {{}}
 for units in (1, 2):
     for rate in (1e-2, 1e-3, 1e-4, 1e-5):
@@ -38,15 +37,13 @@ for units in (1, 2):
         results[units, rate] = {FIT}"""
 IN_FUNCTION = f"""def run_fold(fold):
     model = build()
-    history = {FIT}
-    return history.history["loss"][-1]
+    return {FIT}.history["loss"][-1]
 losses = [run_fold(fold) for fold in range(8)]"""
 EARLIER = f"""def cross_validate(folds=8):
     losses = []
     for fold in range(folds):
         model = build()
-        history = {FIT}
-        losses.append(history.history["loss"][-1])
+        losses.append({FIT}.history["loss"][-1])
     return losses"""
 CASES = {
     "folds": ((), FOLDS, "len(losses)"),
