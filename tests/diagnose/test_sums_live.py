@@ -48,9 +48,9 @@ def measured():
 def test_an_update_from_sums_takes_what_is_told(measured, name, optimizer):
     sizes = [4 * a * b for a, b in zip(WIDTHS[name], WIDTHS[name][1:])]
     low, high = updating_from_sums(sizes)
-    # The pool splits a chunk only where it is twice what is asked for or more, and what is not split counts whole: 1.15
-    # and 1.47 times as much were measured, each once.
-    assert low <= measured[f"{name}, {optimizer}"] <= 2 * high
+    # Which of the small gradients are there when the largest mean is made hangs on the order in which kernels run: 0.93
+    # of the least was measured. A chunk of the pool may be larger than what was asked for: 1.15 times the most was.
+    assert 0.8 * low <= measured[f"{name}, {optimizer}"] <= 1.4 * high
 
 
 def test_accumulating_with_few_samples_is_told_to_take_what_its_update_takes():
