@@ -16,10 +16,9 @@ from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.edits import argument
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies.accumulate_gradients.mixing import mixed, selects
-from tf_mem_magic.remedies.accumulate_gradients.sums import OF_WEIGHTS, Code, code_of, parts_of_weights
+from tf_mem_magic.remedies.accumulate_gradients.sums import OF_WEIGHTS, Code, code_of, parts_of_weights, shortened
 
 _DEEPEST = 5
-_LONGEST = 60
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _ASSIGNS = (ast.Assign, ast.AnnAssign, ast.AugAssign)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -190,12 +189,12 @@ class _Losses:
     def _judge(self, code: Code, name: str, adds: bool = True) -> None:
         bent = code.bent or (code.added if adds else None)
         if bent is not None and not self.bent:
-            self.bent = name or _short(bent)
+            self.bent = name or shortened(bent)
         self.is_masked = self.is_masked or code.is_masked
 
     def _mixes(self, code: Code) -> None:
         found = None if self.mixed else mixed(code)
-        self.mixed = self.mixed or ("" if found is None else _short(found))
+        self.mixed = self.mixed or ("" if found is None else shortened(found))
         self.is_masked = self.is_masked or selects(code)
 
     def _gives_a_mean(self, name: str) -> bool:
@@ -292,8 +291,3 @@ def _given_to(call: ast.Call) -> Iterator[ast.AST]:
 
 def _last(node: ast.Name | ast.Attribute) -> str:
     return node.id if isinstance(node, ast.Name) else node.attr
-
-
-def _short(expr: ast.expr) -> str:
-    written = ast.unparse(expr)
-    return written if len(written) <= _LONGEST else f"{written[: _LONGEST - 1]}…"

@@ -296,3 +296,9 @@ def _is_size(node: ast.AST) -> bool:
     if isinstance(node, ast.Attribute):
         return node.attr in ("shape", "ndim")
     return isinstance(node, ast.Call) and called_name(node) in ("shape", "size", "len", "int_shape", "get_shape")
+
+
+def shortened(expr: ast.expr, longest: int = 60) -> str:
+    """Write an expression for a sentence, cut after so many characters."""
+    written = ast.unparse(expr)
+    return written if len(written) <= longest else f"{written[: longest - 1]}…"

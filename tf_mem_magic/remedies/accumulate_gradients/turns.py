@@ -11,6 +11,7 @@ from tf_mem_magic.notebook.batch.means.comprehensions import COMPREHENSIONS
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.scopes import arguments, position
 from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies.accumulate_gradients.sums import shortened
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -41,7 +42,9 @@ def check_turns(reader: Reader, applied: ast.Call, taken: ast.Call, reached: Seq
     for at in (site, applied):
         test = _condition(reader, at, loop)
         if test is not None:
-            raise RefusedError(f"not each batch makes an update: {reader.cell.told(test)} decides by `{_short(test)}`")
+            raise RefusedError(
+                f"not each batch makes an update: {reader.cell.told(test)} decides by `{shortened(test)}`"
+            )
     _check_nodes(reader, _of_a_turn(reader, loop))
     read = next(_read_by_step(reader, taken, site, loop), None)
     if read is not None:
@@ -55,8 +58,8 @@ def _check_nodes(reader: Reader, nodes: Sequence[ast.AST]) -> None:
             raise RefusedError("the loop sets the learning rate itself")
         if isinstance(node, ast.Call) and _sets_weights(node):
             raise RefusedError(
-                f"each turn calls `{_short(node.func)}` in {reader.cell.told(node)}, which parts of a batch would do "
-                "once each"
+                f"each turn calls `{shortened(node.func)}` in {reader.cell.told(node)}, which parts of a batch would "
+                "do once each"
             )
 
 
@@ -207,8 +210,3 @@ def _read_by_step(reader: Reader, taken: ast.Call, site: ast.Call, loop: ast.stm
             isinstance(up, (ast.Subscript, ast.JoinedStr)) for up in reader.scopes.up(node)
         ):
             yield node.id
-
-
-def _short(expr: ast.expr) -> str:
-    written = ast.unparse(expr)
-    return written if len(written) <= 60 else f"{written[:59]}…"
