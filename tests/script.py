@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from tests import warm
 from tests.kernel import ROOT
 from tests.needs import heavy_test
 
 
-def found_by(script: str, given: Any, env: Mapping[str, str] | None = None, timeout: float = 850) -> Any:
-    """Run ``script`` on the CPU with ``given`` as JSON on its input; give the JSON that it prints after ``FOUND``."""
+def found_by(
+    script: str, given: Any = None, env: Mapping[str, str] | None = None, folder: Path = ROOT, fresh: bool = False
+) -> Any:
+    """Run ``script`` on the CPU with ``given`` as JSON on its input; give the JSON that it prints after ``FOUND``.
+
+    TensorFlow is imported there from the start, but not in a ``fresh`` one.
+    """
     heavy_test()
-    quiet = {"TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        input=json.dumps(given),
-        cwd=ROOT,
-        env={**os.environ, **quiet, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths, **warm.AT_IMPORT, "CUDA_VISIBLE_DEVICES": "", **(env or {})}
+    done = warm.run(script, json.dumps(given), environment, folder, fresh)
     assert "FOUND" in done.stdout, done.stderr[-3000:]
     return json.loads(done.stdout.partition("FOUND")[2])

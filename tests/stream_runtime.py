@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.script import found_by
+
 ROOT = Path(__file__).parents[1]
 
 SCRIPT = """
@@ -42,7 +44,7 @@ def run(setup, cell):
     return space, before
 
 found = {}
-for name, (setup, cell) in json.load(open(sys.argv[1])).items():
+for name, (setup, cell) in json.load(sys.stdin).items():
     space, before = run(setup, cell)
     facts = gather_facts(space, before, cell, earlier_cells=(setup,))
     one = Cell(cell)
@@ -63,14 +65,7 @@ print("FOUND" + json.dumps(found))
 
 def run_cells(cells: dict[str, tuple[str, str]], folder: Path) -> dict[str, dict]:
     """Run each ``(earlier cell, cell)`` before and after the edit; both leave what they saw in ``result``."""
-    given = folder / "cells.json"
-    given.write_text(json.dumps(cells))
-    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(given)], env=env, cwd=folder, capture_output=True, text=True, timeout=280
-    )
-    assert "FOUND" in done.stdout, done.stderr[-4000:]
-    return json.loads(done.stdout.partition("FOUND")[2])
+    return found_by(SCRIPT, cells, folder=folder)
 
 
 MEASURED = """

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.script import found_by
 
 pytestmark = [pytest.mark.tf, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,12 +135,7 @@ print("FOUND" + json.dumps(found))
 
 @pytest.fixture(scope="module")
 def found():
-    env = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=ROOT, env=env, capture_output=True, text=True, timeout=850
-    )
-    assert "FOUND" in done.stdout, done.stderr[-3000:]
-    return json.loads(done.stdout.partition("FOUND")[2])
+    return found_by(SCRIPT)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
-import os
-import subprocess
 import sys
 import types
 import weakref
@@ -16,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.kernel import bfc
 from tests.script import found_by
 from tf_mem_magic.core.facts import Facts, ScalarFact
 from tf_mem_magic.core.jsonio import decode
@@ -248,18 +246,13 @@ try:
     wide.fit(X, Y, batch_size=50, verbose=0, epochs=3, validation_data=big, validation_batch_size=60000)
 except tf.errors.ResourceExhaustedError as error:
     keep("oom while validating", gather_facts(ns, before, "", error))
-print("TOLD" + json.dumps(told))
+print("FOUND" + json.dumps(told))
 """
 
 
 @pytest.fixture(scope="module")
 def told():
-    env = {**os.environ, "TF_CPU_ALLOCATOR_USE_BFC": "1", "TF_CPU_BFC_MEM_LIMIT_IN_MB": "192"}
-    env |= {"TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
-    assert "TOLD" in done.stdout, done.stderr[-3000:]
-    return json.loads(done.stdout.partition("TOLD")[2])
+    return found_by(SCRIPT, env=bfc(192), fresh=True)
 
 
 @pytest.fixture(scope="module")

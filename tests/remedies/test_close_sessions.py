@@ -1,14 +1,11 @@
 """The remedy ``close-sessions``: open sessions are found by name, and closing them really frees their memory."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.kernel import bfc
+from tests.script import found_by
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.core.proposals import Context
 from tf_mem_magic.core.recording import Cell, Recording
@@ -51,16 +48,13 @@ found["full"] = used()
 exec(proposal.source.partition("\\n")[2], names)
 found["after"], found["result"] = used(), names["result"]
 found["left"] = gather_facts(names, before, cell.source).sessions
-print("@@@" + json.dumps(found))
+print("FOUND" + json.dumps(found))
 """
 
 
 @pytest.fixture(scope="module")
 def found():
-    env = {**os.environ, **bfc(512), "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, timeout=240)
-    assert "@@@" in done.stdout, done.stderr[-3000:]
-    return json.loads(done.stdout.partition("@@@")[2])
+    return found_by(SCRIPT, env=bfc(512))
 
 
 @pytest.mark.tf

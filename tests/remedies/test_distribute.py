@@ -1,10 +1,6 @@
 """The remedy ``distribute``: what its edit keeps, and that the edited cell really trains the same on two devices."""
 
 import ast
-import json
-import os
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.native.ramgpu import CannotBuildError, ramgpu_env
 from tests.needs import lacking
+from tests.script import found_by
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, NamedValue
 from tf_mem_magic.core.proposals import Context, Declined
@@ -114,24 +111,12 @@ for name, (plain, edited) in cases.items():
         "loss": abs(one["history"].history["loss"][-1] - two["history"].history["loss"][-1]),
         "steps": [int(m["model"].optimizer.iterations.numpy()) for m in (one, two)],
     }
-print("@@@" + json.dumps(found))
+print("FOUND" + json.dumps(found))
 """
 
 
 def run(kind, cases, env=None):
-    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", **(env or {})}
-    if kind == "CPU":
-        env["CUDA_VISIBLE_DEVICES"] = ""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        input=json.dumps([kind, cases]),
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert "@@@" in done.stdout, done.stderr[-3000:]
-    return json.loads(done.stdout.partition("@@@")[2])
+    return found_by(SCRIPT, [kind, cases], env)
 
 
 COMMENTS = {
@@ -203,20 +188,16 @@ two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
 x, y = np.zeros((62, 8), "float32"), np.zeros(62, "int64")
 try:
-    exec(sys.stdin.read())
+    exec(json.load(sys.stdin))
 except Exception as error:
-    print("@@@" + type(error).__name__)
+    print("FOUND" + json.dumps(type(error).__name__))
 """
 
 
 @pytest.mark.tf
 def test_keras_really_refuses_the_odd_batch_that_is_declined():
-    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     odd = edited("adam").replace("GPU:", "CPU:").replace("batch_size=32", "batch_size=31")
-    done = subprocess.run(
-        [sys.executable, "-c", UNEQUAL], input=odd, env=env, capture_output=True, text=True, timeout=240
-    )
-    assert "@@@InvalidArgumentError" in done.stdout, done.stderr[-2000:]
+    assert "InvalidArgumentError" == found_by(UNEQUAL, odd)
     assert "cannot be divided" in ask(cell(data="x, y, batch_size=31"), batch=31).reason
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.script import found_by
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
@@ -160,11 +157,7 @@ print("FOUND" + json.dumps(found))
 
 @pytest.fixture(scope="module")
 def found():
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": paths}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, timeout=280)
-    assert "FOUND" in done.stdout, done.stderr[-3000:]
-    return json.loads(done.stdout.partition("FOUND")[2])
+    return found_by(SCRIPT)
 
 
 @pytest.mark.tf

@@ -1,14 +1,11 @@
 """``apply.distill`` on real Keras models: its loss by formula, the teacher untouched, what is printed, what is refused."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
 from tests.kernel import bfc
+from tests.script import found_by
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -182,7 +179,7 @@ found["refused"]["itself"] = [refusal(lambda: apply.distill(good, good, x, class
 found["refused"]["temperature"] = [refusal(lambda: apply.distill(good, make(4, "softmax"), x, classes, temperature=0))] * 2
 found["refused"]["share"] = [refusal(lambda: apply.distill(good, make(4, "softmax"), x, classes, hard=1.5))] * 2
 found["refused"]["a generator"] = [refusal(lambda: apply.distill(good, make(4, "softmax"), (r for r in [(x, y)])))] * 2
-print("@@@" + json.dumps(found))
+print("FOUND" + json.dumps(found))
 """
 
 KINDS = (
@@ -214,11 +211,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def found():
-    env = {**os.environ, **bfc(512), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, timeout=560)
-    assert "@@@" in done.stdout, done.stderr[-3000:]
-    return json.loads(done.stdout.rpartition("@@@")[2])
+    return found_by(SCRIPT, env=bfc(512))
 
 
 @pytest.mark.tf

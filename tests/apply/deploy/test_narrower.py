@@ -1,11 +1,8 @@
 """``apply.narrower`` on real Keras models: what gets narrower, what must not, and what is refused."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
+
+from tests.script import found_by
 
 MODELS = """
 def residual():
@@ -134,7 +131,7 @@ for width in (0, 1, 2):
     except ValueError as error:
         found[str(width)] = str(error)
 found["quarter"] = [w.shape[-1] for w in apply.narrower(residual(), 0.25).weights if w.path.endswith("kernel")]
-print("@@@" + json.dumps(found))
+print("FOUND" + json.dumps(found))
 """
 )
 
@@ -173,18 +170,7 @@ BAD = {
 
 @pytest.fixture(scope="module")
 def found():
-    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "TF_ENABLE_ONEDNN_OPTS": "0"}
-    env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        input=json.dumps([list(GOOD), list(BAD)]),
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert "@@@" in done.stdout, done.stderr[-3000:]
-    return json.loads(done.stdout.rpartition("@@@")[2])
+    return found_by(SCRIPT, [list(GOOD), list(BAD)])
 
 
 @pytest.mark.tf

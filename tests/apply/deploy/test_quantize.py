@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.kernel import bfc
+from tests.script import found_by
 
 pytestmark = [pytest.mark.tf, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parents[3]
@@ -144,11 +141,7 @@ MODELS = ("dense", "transformer", "image", "nested", "recurrent")
 
 @pytest.fixture(scope="module")
 def found():
-    env = {**os.environ, **bfc(1024), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=850)
-    assert "FOUND" in done.stdout, done.stderr[-3000:]
-    return json.loads(done.stdout.partition("FOUND")[2])
+    return found_by(SCRIPT, env=bfc(1024))
 
 
 def number(text: str, pattern: str) -> float:

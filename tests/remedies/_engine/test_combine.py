@@ -1,9 +1,5 @@
 """Several remedies at once: one edit, one restart, one undo; refused with a reason where they do not go together."""
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +10,7 @@ from hypothesis import strategies as st
 from tests.kernel import Kernel
 from tests.native.ramgpu import CannotBuildError, ramgpu_env
 from tests.needs import lacking
+from tests.script import found_by
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import BatchSeen, DeviceFacts, Facts, ModelFacts, ProcessFacts
 from tf_mem_magic.core.proposals import Context, Declined, Point, Proposal
@@ -249,29 +246,19 @@ REAL = """
 import json, sys
 import numpy as np, keras
 x = np.ones((96, 4), "float32"); y = np.zeros(96, "int64")
-exec(sys.stdin.read().partition("\\n")[2])
-print("@@@" + json.dumps([keras.config.dtype_policy().name, model.layers[0].compute_dtype, model.layers[1].compute_dtype,
-                          int(model.optimizer.iterations), int(model.count_params())]))
-exec(sys.argv[1])
-print("@@@" + json.dumps(keras.config.dtype_policy().name))
+source, undo = json.load(sys.stdin)
+exec(source.partition("\\n")[2])
+told = [[keras.config.dtype_policy().name, model.layers[0].compute_dtype, model.layers[1].compute_dtype,
+                          int(model.optimizer.iterations), int(model.count_params())]]
+exec(undo)
+print("FOUND" + json.dumps([*told, keras.config.dtype_policy().name]))
 """
 
 
 @pytest.mark.tf
 def test_the_combined_cell_really_trains_with_both_and_undo_takes_the_policy_back():
     both = combine(context(), ("mixed-precision", "smaller-batch"))
-    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", REAL, both.undo],
-        input=both.source,
-        env=env,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.stdout.count("@@@") == 2, done.stderr[-3000:]
-    told = [json.loads(part.splitlines()[0]) for part in done.stdout.split("@@@")[1:]]
+    told = found_by(REAL, [both.source, both.undo])
     # 96 samples in batches of 32 are three steps.
     assert [["mixed_bfloat16", "bfloat16", "float32", 3, 4 * 8 + 8 + 8 * 2 + 2], "float32"] == told
 
@@ -284,7 +271,7 @@ def test_one_restart_really_sets_both(tmp_path):
     except CannotBuildError as reason:
         lacking(reason)
     both = combine(context(), ("memory-growth", "async-allocator"))
-    with Kernel({**gpu, "IPYTHONDIR": str(tmp_path)}) as kernel:
+    with Kernel({**gpu, "IPYTHONDIR": str(tmp_path)}, fresh=True) as kernel:
         assert [] == kernel.run(prologue_for(both, "a-rerun")).errors
         kernel.run("import os\nimport tensorflow as tf\ngpu = tf.config.list_physical_devices('GPU')[0]")
         told = kernel.value("[tf.config.experimental.get_memory_growth(gpu), os.environ['TF_GPU_ALLOCATOR']]")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.kernel import ROOT, Kernel, bfc
+from tests.kernel import Kernel, bfc
+from tests.script import found_by
 
 pytestmark = [
     pytest.mark.kernel,
@@ -78,7 +76,7 @@ from tf_mem_magic.core.recording import Cell, Recording
 from tf_mem_magic.remedies.accumulate_gradients.remedy import propose
 from tf_mem_magic.facts.before import snapshot
 from tf_mem_magic.facts.gather import gather_facts
-batch, steps = json.loads(sys.argv[1])
+batch, steps = json.load(sys.stdin)
 x = np.zeros((2 * batch, 512), "float32"); y = np.zeros((2 * batch, 1), "float32")
 keras.utils.set_random_seed(0)
 model = keras.Sequential([keras.Input((512,))] + [keras.layers.Dense(512, "relu") for _ in range(6)] + [keras.layers.Dense(1)])
@@ -102,11 +100,7 @@ ONE_AFTER_ANOTHER = {"TF_NUM_INTEROP_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1
 
 def measured(batch, steps):
     """Train in a process of its own; give its peak and what the remedy says of it: a reason, a title."""
-    env = {**os.environ, **bfc(1024), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", **ONE_AFTER_ANOTHER}
-    command = [sys.executable, "-c", MEASURE, json.dumps([batch, steps])]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
-    assert "FOUND" in done.stdout, done.stderr[-3000:]
-    return json.loads(done.stdout.partition("FOUND")[2])
+    return found_by(MEASURE, [batch, steps], bfc(1024) | ONE_AFTER_ANOTHER)
 
 
 def test_where_it_is_declined_for_the_sums_the_peak_really_rises():

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.script import found_by
 from tf_mem_magic.core.facts import ModelFacts
 from tf_mem_magic.notebook.model import read_notebook
 from tf_mem_magic.remedies.mixed_precision.own_layers import why_not_in_16_bits
@@ -216,13 +213,7 @@ print("FOUND" + json.dumps(found))
 @pytest.fixture(scope="module")
 def errors():
     sources = {name: own(*parts, REST) for name, parts in (MIXES | GOES).items()}
-    env = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(
-        command, input=json.dumps(sources), cwd=ROOT, env=env, capture_output=True, text=True, timeout=280
-    )
-    assert "FOUND" in done.stdout, done.stderr[-3000:]
-    return json.loads(done.stdout.partition("FOUND")[2])
+    return found_by(SCRIPT, sources)
 
 
 @pytest.mark.tf

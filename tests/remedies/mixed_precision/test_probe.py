@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.script import found_by
 
 pytestmark = pytest.mark.tf
 ROOT = Path(__file__).resolve().parents[3]
@@ -87,11 +85,7 @@ print("FOUND", json.dumps(found))
 
 @pytest.fixture(scope="module")
 def found():
-    env = dict(os.environ, PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES="")
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=600, env=env)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND")]
-    assert lines, done.stderr[-3000:]
-    return json.loads(lines[0].removeprefix("FOUND"))
+    return found_by(SCRIPT)
 
 
 ROUNDED = ("own layer", "reshaped", "nested sequential")

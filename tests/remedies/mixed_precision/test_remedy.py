@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.script import found_by
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import DeviceFacts, Facts, ModelFacts
 from tf_mem_magic.core.proposals import Context, Declined, Proposal
@@ -511,17 +508,13 @@ for name, (earlier, source) in CASES.items():
         import keras
         told[f"{name} {device.compute_capability[0]}"]["after undo"] = [
             keras.config.dtype_policy().name, ns["model"].layers[0].compute_dtype]
-print("TOLD" + json.dumps(told))
+print("FOUND" + json.dumps(told))
 """
 
 
 @pytest.fixture(scope="module")
 def told():
-    env = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
-    assert "TOLD" in done.stdout, done.stderr[-3000:]
-    return json.loads(done.stdout.partition("TOLD")[2])
+    return found_by(SCRIPT)
 
 
 @pytest.mark.tf
