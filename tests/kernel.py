@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jupyter_client.manager import KernelManager
-from jupyter_client.provisioning import LocalProvisioner
 
-from tests import warm
 from tests.needs import heavy_test
+from tests.warm_kernels import fork, wants_fork
 
 ROOT = Path(__file__).resolve().parent.parent
 ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -114,17 +113,6 @@ class Ran:
         return seen
 
 
-class ForkedProvisioner(LocalProvisioner):  # type: ignore[misc]
-    """Starts a kernel that has TensorFlow imported already."""
-
-    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
-        """Fork it, under the environment and in the folder that it was to have."""
-        self.cwd = kwargs["cwd"]
-        self.process = warm.start(cmd[cmd.index("-m") :], kwargs["env"], self.cwd)
-        self.pid = self.pgid = self.process.pid
-        return self.connection_info
-
-
 class Kernel:
     """A kernel of this Python, with the project importable.
 
@@ -145,11 +133,8 @@ class Kernel:
         self.allow_stdin = allow_stdin
         self.manager = KernelManager(kernel_name="python3")
         self.manager.kernel_spec.argv[0] = sys.executable
-        wants_tensorflow = {"TF_CPU_ALLOCATOR_USE_BFC", "TF_PLUGGABLE_DEVICE_LIBRARY_PATH"} & {*environment}
-        if wants_tensorflow and warm.suits(environment) and not fresh:
-            self.manager.provisioner = ForkedProvisioner(
-                kernel_id=self.manager.kernel_id, kernel_spec=self.manager.kernel_spec, parent=self.manager
-            )
+        if wants_fork(environment) and not fresh:
+            fork(self.manager)
         self.manager.start_kernel(env=environment, cwd=cwd or os.getcwd())
         self.client = self.manager.client()
         self.client.start_channels()

@@ -26,6 +26,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.needs import lacking
+from tests.warm_kernels import options_for_server
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -107,7 +108,7 @@ class Lab:
         options = [
             "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={self.port}", "--ServerApp.port_retries=0",
             "--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True", f"--ServerApp.root_dir={self.folder}",
-            "--expose-app-in-browser",
+            "--expose-app-in-browser", *options_for_server(env),
         ]  # fmt: skip
         if self._app == "jupyterlab":
             options += ["--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]

@@ -63,7 +63,7 @@ class Forked:
 
     def __init__(self, request: Mapping[str, Any], files: tuple[int, int, int] = (0, 1, 2)) -> None:
         self._line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._line.connect(_server())
+        self._line.connect(address())
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))]
         self._line.sendmsg([b"!"], rights)
         self._line.sendall(json.dumps(request).encode() + b"\n")
@@ -154,31 +154,27 @@ def start(
     return Forked({"command": command, "environment": dict(environment), "folder": folder}, files)
 
 
-_ADDRESS = "TFMEM_TEST_WARM"
+ADDRESS = "TESTS_WARM_SERVER"
 """Names the server's socket, for a Jupyter server that starts kernels for the same tests."""
-_started: list[subprocess.Popen[bytes]] = []
+_started: list[tuple[str, subprocess.Popen[bytes]]] = []
 
 
-def _server() -> str:
+def address() -> str:
     """Give the address of this process's server; start it where there is none."""
-    if address := os.environ.get(_ADDRESS):
-        return address
+    if told := os.environ.get(ADDRESS):
+        return told
     if not _started:
         environment = {**os.environ, **AT_IMPORT}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, "-m", __name__, address := f"{tempfile.mkdtemp(prefix='warm-')}/socket"]
+        command = [sys.executable, "-m", __name__, path := f"{tempfile.mkdtemp(prefix='warm-')}/socket"]
         process = subprocess.Popen(
             command, env=environment, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        _started.append(process)
         atexit.register(process.communicate)
-        _addresses.append(address)
-    return _addresses[0]
-
-
-_addresses: list[str] = []
+        _started.append((path, process))
+    return _started[0][0]
 
 
 def _serve(address: str) -> dict[str, Any]:
