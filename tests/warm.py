@@ -259,7 +259,6 @@ def _become(request: dict[str, Any]) -> None:
         importlib.import_module("tensorflow.python.framework.load_library").load_pluggable_device_library(plugin)
     sys.argv = [how, *arguments]
     if how == "-m":
-        os.environ["JPY_PARENT_PID"] = str(os.getppid())  # a kernel ends with its parent
         runpy.run_module(what, run_name="__main__", alter_sys=True)
     else:
         main = sys.modules["__main__"] = types.ModuleType("__main__")
@@ -269,6 +268,7 @@ def _become(request: dict[str, Any]) -> None:
 _OUR_PATHS = _paths(os.environ)
 
 if __name__ == "__main__":
+    os.environ["JPY_PARENT_PID"] = str(os.getpid())  # read while a kernel is imported: it ends with its parent
     for module in MODULES:
         importlib.import_module(module)
     gc.collect()
