@@ -160,6 +160,13 @@ def test_a_fit_of_one_step_says_that_its_first_is_not_traced_and_what_to_do(kern
     assert "let it train for 5 steps or more" in said
 
 
+def test_what_follows_the_only_step_is_not_shown_as_one(kernel):
+    kernel.run("class Slow(keras.callbacks.Callback):\n    def on_train_batch_end(self, batch, logs=None): time.sleep(1)")
+    fit = f"model.fit(x[:{BATCH}], y[:{BATCH}], batch_size={BATCH}, callbacks=[Slow()], verbose=0)"
+    ran = kernel.run(f"%%tfmem --trace -o rep\nimport time\n{fit}")
+    assert "`fit` was over before a step after its first was seen" in " ".join(ran.report_text.split())
+
+
 def test_a_profiler_of_ones_own_is_left_alone(kernel):
     kernel.run("folder = tempfile.mkdtemp()\nrunning.start(folder)")
     ran = kernel.run(f"%%tfmem --trace -o rep\nmodel.fit(x, y, batch_size={BATCH}, epochs=3, verbose=0)")

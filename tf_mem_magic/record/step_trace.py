@@ -75,7 +75,7 @@ class StepTrace:
     def __init__(self, sources: Iterable[str], folder: Path | None = None) -> None:
         self._thread, self._wanted = 0, folder
         self._why_not = ""
-        self._saw_fit = False
+        self._saw_fit = self._began_in_fit = False
         if any(_PROFILES.search(source) for source in sources):
             self._why_not = "the notebook runs a profiler itself; were it TensorFlow's, a second one would be refused"
         self._end = threading.Event()
@@ -143,6 +143,8 @@ class StepTrace:
             began=self._started_at - self._began_at,
             failed=failed and not self._is_whole,
         )
+        if self._began_in_fit and not (told.steps or failed or self._is_whole):
+            return TracedSteps(why_not=_none_seen(saw_fit=True, failed=False))  # it saw the end of the first step
         if any(m.jit_compile for m in here):
             note = "XLA compiles this model's step: what runs as one program is one piece, without its layers."
             told = replace(told, notes=(*told.notes, note))
@@ -165,6 +167,7 @@ class StepTrace:
             self._saw_fit = self._saw_fit or progress.epochs is not None or _is_in_fit(frame)
             if progress.steps is not None:
                 if (progress.epochs or progress.steps) and not progress.validating:
+                    self._began_in_fit = True
                     return True
             elif time.monotonic() - self._began_at > _LOOP_AFTER and not _is_making_ready(frame):
                 return True
