@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
+from itertools import accumulate
 from threading import Lock
 from typing import TypeVar, cast
 
@@ -29,12 +30,10 @@ T = TypeVar("T")
 
 _MOST_QUESTIONS = 4096
 """More answers than this are not kept of one list of cells."""
+_END = "\n\0\n"
+"""Stands between two texts, and in none."""
 _MOST_LISTS = 4
 """Of more notebooks than this nothing is kept: a kernel has one, a test or a benchmark a few."""
-
-
-def _stands(text: str, cell: str) -> bool:
-    return text in cell
 
 
 class _Known:
@@ -42,15 +41,20 @@ class _Known:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self._all = ""
+        self._begins: list[int] = []
         self._places: defaultdict[str, list[int]] = defaultdict(list)
         self._found: dict[Hashable, tuple[list[int], int]] = {}
 
     def grow(self, texts: Iterable[str]) -> None:
         """Add texts at the end."""
         for text in texts:
+            place = len(self.texts)
             for word in words_of(text):
-                self._places[word].append(len(self.texts))
+                self._places[word].append(place)
             self.texts.append(text)
+        self._all = _END.join(self.texts)
+        self._begins = [0, *accumulate(len(text) + len(_END) for text in self.texts)]
 
     def with_word(self, word: str) -> list[int]:
         """List the places of the texts that have a word."""
@@ -66,9 +70,30 @@ class _Known:
             lambda since: [n for n in near[bisect_left(near, since) :] if matters(word, self.texts[n])],
         )
 
-    def having(self, key: Hashable, matters: Callable[[str], bool]) -> list[int]:
-        """List the places of all texts for which ``matters`` is true; ``key`` stands for the question."""
-        return self._asked(key, lambda since: [n for n in range(since, len(self.texts)) if matters(self.texts[n])])
+    def having(self, part: str) -> list[int]:
+        """List the places of the texts in which ``part`` stands, as it is written."""
+
+        def look(since: int) -> list[int]:
+            found: list[int] = []
+            at = self._all.find(part, self._begins[since])
+            while at >= 0:
+                found.append(bisect_right(self._begins, at) - 1)
+                at = self._all.find(part, self._begins[found[-1] + 1])
+            return found
+
+        return self._asked(("having", part), look)
+
+    def matching(self, pattern: re.Pattern[str], literals: tuple[str, ...]) -> list[int]:
+        """List the places of the texts in which a pattern is found, and one of ``literals``, if any, stands."""
+
+        def look(since: int) -> Iterable[int]:
+            if not literals:
+                return range(since, len(self.texts))
+            return sorted({n for literal in literals for n in self.having(literal) if n >= since})
+
+        return self._asked(
+            (pattern, literals), lambda since: [n for n in look(since) if pattern.search(self.texts[n]) is not None]
+        )
 
     def _asked(self, key: Hashable, look: Callable[[int], list[int]]) -> list[int]:
         found, seen = self._found.get(key, ([], 0))
@@ -102,20 +127,15 @@ class EarlierCells:
 
     def has(self, *texts: str) -> bool:
         """Tell whether one of ``texts`` stands in a cell, as it is written."""
-        return any(self._cut(self._known.having(("has", text), partial(_stands, text))) for text in texts)
+        return any(self._cut(self._known.having(text)) for text in texts)
 
     def matches(self, pattern: re.Pattern[str], *literals: str) -> bool:
         """Tell whether a pattern is found in a cell; looked for only where one of ``literals``, if any, stands."""
-
-        def matters(cell: str) -> bool:
-            near = not literals or any(literal in cell for literal in literals)
-            return near and pattern.search(cell) is not None
-
-        return bool(self._cut(self._known.having((pattern, literals), matters)))
+        return bool(self._cut(self._known.matching(pattern, literals)))
 
     def words_ending(self, ending: str) -> frozenset[str]:
         """List the words that end so."""
-        near = self._cut(self._known.having(("ends", ending), lambda cell: ending in cell))
+        near = self._cut(self._known.having(ending))
         return frozenset(word for n in near for word in words_of(self._known.texts[n]) if word.endswith(ending))
 
     def with_word(self, *words: str) -> tuple[PythonCell, ...]:

@@ -164,7 +164,7 @@ def words_of(source: str) -> frozenset[str]:
     """Give everything in a text that could be a name, without reading it as Python."""
     if not source.isascii():
         return frozenset(_WORD.findall(source))
-    return frozenset(word for word in set(source.translate(_BETWEEN_WORDS).split()) if word[0] > "9")
+    return frozenset(filter(str.isidentifier, set(source.translate(_BETWEEN_WORDS).split())))
 
 
 def _read(source: str) -> PythonCell | NotPython:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from tf_mem_magic.notebook.text.cell import words_of
 
 _IMPORTED = re.compile(r"\bimport\b\s*(?:\((.*?)\)[ \t]*(?=$|[;#\r])|((?:[^\n\\;]|\\\n)*))", re.DOTALL | re.MULTILINE)
-_FROM_IMPORTED = re.compile(rf"(?:\bfrom\s+([\w.]+)\s+)?{_IMPORTED.pattern}", re.DOTALL | re.MULTILINE)
+_FROM = re.compile(r"\bfrom\s+([\w.]+)\s+\Z")
 _DEFINED = re.compile(r"\b(?:class|def)\s+([^\W\d]\w*)")
 _ALIAS = re.compile(
     r"(?:^|[;:]|%time)[ \t]*([^\W\d]\w*)[ \t]*=[ \t(\\\n]*[^\W\d][\w.]*[ \t)]*(?=$|[;#\\\r])", re.MULTILINE
@@ -47,11 +47,12 @@ def _imported(text: str) -> frozenset[str]:
 @lru_cache(maxsize=4096)
 def import_parts(text: str) -> tuple[str, ...]:
     """List the parts of a text's imports, one for each name, with the module that it is imported from in front."""
-    return tuple(
-        f"{module} {part.strip()}"
-        for module, bracket, line in _FROM_IMPORTED.findall(text)
-        for part in (bracket or line).split(",")
-    )
+    found = []
+    for one in _IMPORTED.finditer(text):
+        begins = _FROM.search(text, max(one.start() - _LONGEST, 0), one.start())
+        module = begins[1] if begins is not None else ""
+        found += [f"{module} {part.strip()}" for part in (one[1] or one[2]).split(",")]
+    return tuple(found)
 
 
 @lru_cache(maxsize=4096)

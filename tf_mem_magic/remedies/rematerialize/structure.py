@@ -66,23 +66,31 @@ class Structure:
         ``held`` are the layers of the model where they are known: other classes do not matter then.
         """
         before, own = self.notebook.before, self.notebook.cell.words
-        for place, defined, again in before.once("defined on top", lambda: _defined_on_top(before)):
-            if again or not own.isdisjoint(defined):
+        for place, defined in before.once("defined with Keras", lambda: _defined_with_keras(before)):
+            used = {name for name in defined if name in own or _is_called_again(before, name)}
+            if used:
                 made = before.once(("blocks", place), partial(_may_be_blocks, before, place))
                 names = made.functions | (made.classes.intersection(held) if held else made.classes)
-                if not names.isdisjoint(again | own):
-                    cell = before.at(place)
-                    if cell is not None:
-                        yield cell
+                cell = None if names.isdisjoint(used) else before.at(place)
+                if cell is not None:
+                    yield cell
 
 
-def _defined_on_top(before: EarlierCells) -> tuple[tuple[int, frozenset[str], frozenset[str]], ...]:
-    """List the cells that define something at their left edge, newest first: where they stand, and the names.
+def _reached(before: EarlierCells) -> tuple[dict[int, frozenset[str]], frozenset[str]]:
+    """Give where Keras is used, with the names made of it there, and all these names."""
+    return before.once("of Keras", lambda: before.reached_from("keras", "tensorflow"))
 
-    The second names are those that earlier cells may call more than once.
-    """
-    named = ((place, names_defined(text)) for place, text in reversed(tuple(enumerate(before.texts))))
-    return tuple((place, names, frozenset(filter(before.may_call_again, names))) for place, names in named if names)
+
+def _defined_with_keras(before: EarlierCells) -> tuple[tuple[int, frozenset[str]], ...]:
+    """List the cells that define something of Keras at their left edge, newest first: where they stand, the names."""
+    made, _ = _reached(before)
+    named = ((place, made[place] & names_defined(before.texts[place])) for place in sorted(made, reverse=True))
+    return tuple((place, names) for place, names in named if names)
+
+
+def _is_called_again(before: EarlierCells, name: str) -> bool:
+    """Tell whether earlier cells may call a name more than once."""
+    return before.once(("called again", name), lambda: before.may_call_again(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +103,8 @@ class _MayBeBlocks:
 
 def _may_be_blocks(before: EarlierCells, place: int) -> _MayBeBlocks:
     """Give what of a cell may define a block; nothing is parsed for that."""
-    reached, known = before.once("of Keras", lambda: before.reached_from("keras", "tensorflow"))
-    made = reached.get(place, frozenset())
+    reached, known = _reached(before)
+    made = reached[place]
     parts = [p for p in definitions_of(before.texts[place]) if p.name in made and not known.isdisjoint(p.reads)]
     classes = frozenset(p.name for p in parts if p.is_class and "call" in p.reads)
     return _MayBeBlocks(classes, frozenset(p.name for p in parts if not p.is_class))
