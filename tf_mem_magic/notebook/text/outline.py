@@ -12,12 +12,13 @@ from functools import lru_cache
 
 from tf_mem_magic.notebook.text.cell import words_of
 
-_IMPORTED = re.compile(r"\bimport\b\s*(?:\((.*?)\)[ \t]*(?=$|[;#\r])|((?:[^\n\\;]|\\\n)*))", re.DOTALL | re.MULTILINE)
-_FROM = re.compile(r"\bfrom\s+([\w.]+)\s+\Z")
-_DEFINED = re.compile(r"\b(?:class|def)\s+([^\W\d]\w*)")
-_ALIAS = re.compile(
-    r"(?:^|[;:]|%time)[ \t]*([^\W\d]\w*)[ \t]*=[ \t(\\\n]*[^\W\d][\w.]*[ \t)]*(?=$|[;#\\\r])", re.MULTILINE
+_IMPORTED = re.compile(
+    r"import\b(?<!\wimport)\s*(?:\((.*?)\)[ \t]*(?=$|[;#\r])|((?:[^\n\\;]|\\\n)*))", re.DOTALL | re.MULTILINE
 )
+_FROM = re.compile(r"\bfrom\s+([\w.]+)\s+\Z")
+_DEFINED = re.compile(r"(?:class|def)(?<!\wclass)(?<!\wdef)\s+([^\W\d]\w*)")
+_IS_A_NAME = re.compile(r"=[ \t(\\\n]*[^\W\d][\w.]*[ \t)]*(?=$|[;#\\\r])", re.MULTILINE)
+_SET = re.compile(r"(?:^|[;:]|%time)[ \t]*([^\W\d]\w*)[ \t]*\Z", re.MULTILINE)
 _BODY = re.compile(r"^((?:async[ \t]+def|def|class)[ \t]+\w+).*(?:\n(?:[ \t].*)?(?=\n|\Z))*", re.MULTILINE)
 _EDGE = re.compile(r"\n(?:async[ \t]+def|def|class)[ \t]+(\w+)")
 _OPENS = re.compile(r"\s*\(")
@@ -64,7 +65,9 @@ def imported_together(text: str) -> tuple[frozenset[str], ...]:
 @lru_cache(maxsize=4096)
 def given_names(text: str) -> frozenset[str]:
     """Give the names that a text may define, or make another name of something."""
-    return frozenset((*_DEFINED.findall(text), *_ALIAS.findall(text)))
+    ends = (found.start() for found in _IS_A_NAME.finditer(text))
+    aliases = (_SET.search(text, max(end - _LONGEST, 0), end) for end in ends)
+    return frozenset((*_DEFINED.findall(text), *(alias[1] for alias in aliases if alias is not None)))
 
 
 @lru_cache(maxsize=4096)
@@ -145,14 +148,12 @@ def may_bind_on_top(name: str, text: str) -> bool:
 
 def _opens_a_call(before: str) -> bool:
     """Whether the innermost bracket that a part of a line leaves open is that of a call, for certain."""
-    closed = 0
-    for at in range(len(before) - 1, 0, -1):
-        if before[at] == ")":
-            closed += 1
-        elif before[at] == "(":
-            if not closed:
-                return (before[at - 1].isalnum() or before[at - 1] == "_") and _UNSURE.search(before) is None
-            closed -= 1
+    closed, ends = 0, len(before)
+    while (at := before.rfind("(", 1, ends)) > 0:
+        closed += before.count(")", at, ends)
+        if not closed:
+            return (before[at - 1].isalnum() or before[at - 1] == "_") and _UNSURE.search(before) is None
+        closed, ends = closed - 1, at
     return False
 
 
