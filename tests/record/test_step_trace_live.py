@@ -161,7 +161,9 @@ def test_a_fit_of_one_step_says_that_its_first_is_not_traced_and_what_to_do(kern
 
 
 def test_what_follows_the_only_step_is_not_shown_as_one(kernel):
-    kernel.run("class Slow(keras.callbacks.Callback):\n    def on_train_batch_end(self, batch, logs=None): time.sleep(1)")
+    kernel.run(
+        "class Slow(keras.callbacks.Callback):\n    def on_train_batch_end(self, batch, logs=None): time.sleep(1)"
+    )
     fit = f"model.fit(x[:{BATCH}], y[:{BATCH}], batch_size={BATCH}, callbacks=[Slow()], verbose=0)"
     ran = kernel.run(f"%%tfmem --trace -o rep\nimport time\n{fit}")
     assert "`fit` was over before a step after its first was seen" in " ".join(ran.report_text.split())
