@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from jupyter_client.manager import KernelManager
 
+from tests.forked.kernels import fork, wants_fork
 from tests.needs import heavy_test
-from tests.warm_kernels import fork, wants_fork
 
 ROOT = Path(__file__).resolve().parent.parent
 ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")

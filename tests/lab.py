@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tests.forked.kernels import options_for_server
 from tests.needs import lacking
-from tests.warm_kernels import options_for_server
 
 PROJECT = Path(__file__).resolve().parents[1]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests import warm
+from tests.forked import forks
 from tests.kernel import ROOT
 from tests.needs import heavy_test
 
@@ -22,7 +22,7 @@ def found_by(
     """
     heavy_test()
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": paths, **warm.AT_IMPORT, "CUDA_VISIBLE_DEVICES": "", **(env or {})}
-    done = warm.run(script, json.dumps(given), environment, folder, fresh)
+    environment = {**os.environ, "PYTHONPATH": paths, **forks.AT_IMPORT, "CUDA_VISIBLE_DEVICES": "", **(env or {})}
+    done = forks.run(script, json.dumps(given), environment, folder, fresh)
     assert "FOUND" in done.stdout, done.stderr[-3000:]
     return json.loads(done.stdout.partition("FOUND")[2])

@@ -53,7 +53,7 @@ CROWDED = {"tests": 18, "tests/remedies": 18}
 
 LEFTOVERS = (".orig", ".rej", ".bak", ".swp")
 
-NOT_ROOMS = ("benchmarks", "browser", "data", "golden", "native")
+NOT_ROOMS = ("benchmarks", "browser", "data", "forked", "golden", "native")
 """Folders of the tests that mirror no room."""
 
 

@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("tensorflow", "keras", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "ipywidgets")
 AT_IMPORT = {"TF_ENABLE_ONEDNN_OPTS": "0"}
 """What TensorFlow reads while it is imported, as the server has it: a fork cannot have other values."""
@@ -154,7 +154,7 @@ def start(
     return Forked({"command": command, "environment": dict(environment), "folder": folder}, files)
 
 
-ADDRESS = "TESTS_WARM_SERVER"
+ADDRESS = "TESTS_FORK_SERVER"
 """Names the server's socket, for a Jupyter server that starts kernels for the same tests."""
 _started: list[tuple[str, subprocess.Popen[bytes]]] = []
 
@@ -166,7 +166,7 @@ def address() -> str:
     if not _started:
         environment = {**os.environ, **AT_IMPORT}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, "-m", __name__, path := f"{tempfile.mkdtemp(prefix='warm-')}/socket"]
+        command = [sys.executable, "-m", __name__, path := f"{tempfile.mkdtemp(prefix='forks-')}/socket"]
         process = subprocess.Popen(
             command, env=environment, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )

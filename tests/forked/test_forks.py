@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests import warm
+from tests.forked import forks
 from tests.kernel import ROOT, Kernel, bfc
 
 SEEN = """
@@ -30,14 +30,14 @@ except tf.errors.ResourceExhaustedError:
 
 
 def environment(**more):
-    return {**os.environ, **warm.AT_IMPORT, "PYTHONPATH": str(ROOT), **more}
+    return {**os.environ, **forks.AT_IMPORT, "PYTHONPATH": str(ROOT), **more}
 
 
 @pytest.mark.tf
 def test_a_fork_shows_a_script_what_a_process_shows_it(tmp_path):
     seen = environment(MINE="mine", TMPDIR=str(tmp_path))
-    forked = warm.run(SEEN.format(group=True), "told", seen, tmp_path, fresh=False)
-    started = warm.run(SEEN.format(group=False), "told", seen, tmp_path, fresh=True)
+    forked = forks.run(SEEN.format(group=True), "told", seen, tmp_path, fresh=False)
+    started = forks.run(SEEN.format(group=False), "told", seen, tmp_path, fresh=True)
     assert (started.returncode, started.stdout) == (forked.returncode, forked.stdout)
     assert started.stderr == forked.stderr
 
@@ -47,20 +47,20 @@ def test_a_fork_shows_a_script_what_a_process_shows_it(tmp_path):
     ("code", "status"), [("1 / 0", 1), ("import os; os.abort()", -signal.SIGABRT), ("import os; os._exit(7)", 7)]
 )
 def test_it_ends_as_a_process_ends(code, status):
-    done = warm.run(code, "", environment(), ROOT, fresh=False)
+    done = forks.run(code, "", environment(), ROOT, fresh=False)
     assert status == done.returncode
     assert ("ZeroDivisionError" in done.stderr) == (status == 1)
 
 
 @pytest.mark.tf
 def test_each_has_the_memory_that_it_was_given():
-    told = {mib: warm.run(FITS, "", environment(**bfc(mib)), ROOT, fresh=False).stdout for mib in (32, 128)}
+    told = {mib: forks.run(FITS, "", environment(**bfc(mib)), ROOT, fresh=False).stdout for mib in (32, 128)}
     assert {32: "out of memory\n", 128: "(16, 1048576)\n"} == told
 
 
 @pytest.mark.tf
 def test_whoever_waits_too_short_is_told_and_may_kill_it():
-    process = warm.start(["-c", "import time; time.sleep(600)"], environment(), str(ROOT))
+    process = forks.start(["-c", "import time; time.sleep(600)"], environment(), str(ROOT))
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.2)
     assert None is process.poll()
@@ -80,7 +80,7 @@ def test_whoever_waits_too_short_is_told_and_may_kill_it():
     ],
 )
 def test_what_is_read_at_the_start_takes_a_process_of_its_own(more, suits):
-    assert suits == warm.suits(environment(**more))
+    assert suits == forks.suits(environment(**more))
 
 
 @pytest.mark.kernel

@@ -9,7 +9,7 @@ from typing import Any
 from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
-from tests import warm
+from tests.forked import forks
 
 _WANTED = ("TF_CPU_ALLOCATOR_USE_BFC", "TF_PLUGGABLE_DEVICE_LIBRARY_PATH")
 """Who sets one of these imports TensorFlow."""
@@ -21,14 +21,14 @@ class ForkedProvisioner(LocalProvisioner):  # type: ignore[misc]
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
         """Fork it, under the environment and in the folder that it was to have."""
         self.cwd = str(kwargs["cwd"] or os.getcwd())
-        self.process = warm.start(cmd[cmd.index("-m") :], kwargs["env"], self.cwd)
+        self.process = forks.start(cmd[cmd.index("-m") :], kwargs["env"], self.cwd)
         self.pid = self.pgid = self.process.pid
         return self.connection_info
 
 
 def wants_fork(environment: Mapping[str, str]) -> bool:
     """Tell whether a kernel under ``environment`` imports TensorFlow, and may find it imported."""
-    return any(name in environment for name in _WANTED) and warm.suits(environment)
+    return any(name in environment for name in _WANTED) and forks.suits(environment)
 
 
 def fork(manager: KernelManager) -> None:
@@ -42,7 +42,7 @@ def options_for_server(environment: dict[str, str]) -> list[str]:
     """Give the options with which a Jupyter server under ``environment`` forks its kernels; adds where from to it."""
     if not wants_fork(environment):
         return []
-    environment[warm.ADDRESS] = warm.address()
+    environment[forks.ADDRESS] = forks.address()
     return [f"--MultiKernelManager.kernel_manager_class={__name__}.ServerKernelManager"]
 
 
