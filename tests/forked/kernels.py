@@ -11,8 +11,8 @@ from jupyter_client.provisioning import LocalProvisioner
 
 from tests.forked import forks
 
-_WANTED = ("TF_CPU_ALLOCATOR_USE_BFC", "TF_PLUGGABLE_DEVICE_LIBRARY_PATH")
-"""Who sets one of these imports TensorFlow."""
+_WANTED = "TF_CPU_ALLOCATOR_USE_BFC"
+"""Who sets this imports TensorFlow. On a GPU made of RAM kernels are also about what is set before the import."""
 
 
 class ForkedProvisioner(LocalProvisioner):  # type: ignore[misc]
@@ -28,7 +28,7 @@ class ForkedProvisioner(LocalProvisioner):  # type: ignore[misc]
 
 def wants_fork(environment: Mapping[str, str]) -> bool:
     """Tell whether a kernel under ``environment`` imports TensorFlow, and may find it imported."""
-    return any(name in environment for name in _WANTED) and forks.suits(environment)
+    return _WANTED in environment and forks.suits(environment)
 
 
 def fork(manager: KernelManager) -> None:

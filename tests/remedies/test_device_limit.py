@@ -72,7 +72,7 @@ def restarted(tmp_path_factory):
         lacking(reason)
     found, prologue = {}, prologue_for(answer(OTHER), "a-rerun")
     env = {**gpu, "IPYTHONDIR": str(tmp_path_factory.mktemp("ipython"))}
-    with Kernel(env, fresh=True) as new:
+    with Kernel(env) as new:
         found["prologue"] = new.run(prologue).errors
         found["names"] = new.value("[n for n in ('tf', 'gpus', 'share', 'os') if n in globals()]")
         new.run("import tensorflow as tf")

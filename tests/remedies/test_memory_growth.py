@@ -80,7 +80,7 @@ def restarted(gpu, tmp_path_factory):
         found["late"] = old.run(
             "for gpu in tf.config.list_physical_devices('GPU'): tf.config.experimental.set_memory_growth(gpu, True)"
         ).errors
-    with Kernel(env, fresh=True) as new:
+    with Kernel(env) as new:
         found["prologue"] = new.run(prologue_for(answer(SHARED), "a-rerun")).errors
         found["names"] = new.value("[n for n in ('tf', 'gpu', 'os', '_tfmem_prologue') if n in globals()]")
         new.run("import tensorflow as tf")

@@ -271,7 +271,7 @@ def test_one_restart_really_sets_both(tmp_path):
     except CannotBuildError as reason:
         lacking(reason)
     both = combine(context(), ("memory-growth", "async-allocator"))
-    with Kernel({**gpu, "IPYTHONDIR": str(tmp_path)}, fresh=True) as kernel:
+    with Kernel({**gpu, "IPYTHONDIR": str(tmp_path)}) as kernel:
         assert [] == kernel.run(prologue_for(both, "a-rerun")).errors
         kernel.run("import os\nimport tensorflow as tf\ngpu = tf.config.list_physical_devices('GPU')[0]")
         told = kernel.value("[tf.config.experimental.get_memory_growth(gpu), os.environ['TF_GPU_ALLOCATOR']]")
