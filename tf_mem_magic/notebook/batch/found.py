@@ -61,6 +61,8 @@ class BatchFound:
         The loop that takes the batches goes on taking as many, each of fewer samples.
     parts : int
         A size must be a multiple of that: the cell takes batches of such a part of it too.
+    capped : str
+        What is handed on beside the size, may be a number of batches, and stays as it is; empty: nothing is.
     """
 
     cell: PythonCell
@@ -83,6 +85,7 @@ class BatchFound:
     same_steps: bool = False
     validation_names: frozenset[str] = frozenset()
     parts: int = 1
+    capped: str = ""
 
     def keeps(self, validation: BatchSeen | None) -> int | None:
         """Give the batch size of the validation where the edit leaves it as it is; None: it changes, or there is none.

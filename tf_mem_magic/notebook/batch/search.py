@@ -16,6 +16,7 @@ from tf_mem_magic.notebook.batch.counts import counts_beside, steps_beside, with
 from tf_mem_magic.notebook.batch.fixed import asked_for, fixed_model, mean_with, micro_batches, shape_with
 from tf_mem_magic.notebook.batch.found import BatchFound, unknown_counts, unknown_in_validation
 from tf_mem_magic.notebook.batch.keras_call import is_another, setting_of_an_earlier_dict, setting_of_data
+from tf_mem_magic.notebook.batch.means.caps import with_caps
 from tf_mem_magic.notebook.batch.means.kept import with_means
 from tf_mem_magic.notebook.batch.means.lost import lost_length
 from tf_mem_magic.notebook.batch.methods import behind_a_method
@@ -159,7 +160,8 @@ def _checked(reader: Reader, found: BatchFound) -> BatchFound | Unknown:
         only = replace(setting, names=found.validation_names - found.names)
         steps += tuple(replace(one, of_validation=True) for one in steps_beside(reader, only, found.call))
     whole = replace(found, slots=(*found.slots, *slots), steps=(*found.steps, *steps)) if slots or steps else found
-    return whole if found.per_replica else with_means(reader, whole)
+    limited = with_caps(reader, whole)
+    return limited if found.per_replica or isinstance(limited, Unknown) else with_means(reader, limited)
 
 
 def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> BatchFound | Unknown:

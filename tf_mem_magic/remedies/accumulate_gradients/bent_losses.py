@@ -42,24 +42,31 @@ class Loss:
         One is divided by how much a mask lets through, so that its parts weigh a little differently.
     mixed : str
         An expression in which the samples of a batch meet, or may; empty: none is seen.
+    added : str
+        A sum over the samples of a batch that nothing divides by their number, as it is written; empty: none is seen.
+    has_others : bool
+        Terms that are means, or of weights, stand beside it.
     """
 
     bent: str = ""
     is_masked: bool = False
     mixed: str = ""
+    added: str = ""
+    has_others: bool = False
 
 
-def read_losses(reader: Reader, call: ast.Call | None) -> Loss:
+def read_losses(reader: Reader, call: ast.Call | None, steps: bool = False) -> Loss:
     """Tell of the losses that train what ``call`` trains; None: what the loop trains that failed.
 
-    A root of a mean, or a quotient of two sums (F1, R²), of the parts of a batch does not average to that of the whole.
+    With ``steps`` of those in a model's own training step. A root of a mean, or a quotient of two sums (F1, R²), of
+    the parts of a batch does not average to that of the whole.
     """
     found = _Losses(reader.notebook)
     own = [one for one in reader.calls_of("compile") if call is not None and _is_own(reader, one, call)]
     for cell, node in _places(reader, call):
         for one in (n for n in ast.walk(node) if isinstance(n, ast.Call)):
-            _read(found, cell, one, own, loops=call is None)
-    return Loss(found.bent, found.is_masked, found.mixed)
+            _read(found, cell, one, own, loops=call is None or steps)
+    return Loss(found.bent, found.is_masked, found.mixed, found.added, found.has_others)
 
 
 def _read(found: _Losses, cell: PythonCell, call: ast.Call, own: list[ast.Call], loops: bool) -> None:
@@ -73,6 +80,7 @@ def _read(found: _Losses, cell: PythonCell, call: ast.Call, own: list[ast.Call],
         taken = arguments(scope.args) if isinstance(scope, _FUNCTIONS) else []
         for loss in _arguments(call, "losses", 0):
             found.computed(cell, loss, frozenset(a.arg for a in taken) - {"self"})
+            found.has_others = True
     elif loops and isinstance(call.func, ast.Attribute) and name in ("gradient", "minimize"):
         for loss in _arguments(call, "target" if name == "gradient" else "loss", 0):
             found.computed(cell, loss, _taped(cell, loss))
@@ -114,6 +122,7 @@ class _Losses:
     def __init__(self, notebook: Notebook) -> None:
         self.notebook = notebook
         self.bent, self.is_masked, self.mixed = "", False, ""
+        self.added, self.has_others = "", False
         self._seen: set[ast.AST] = set()
 
     def computed(self, cell: PythonCell, expr: ast.expr, given: frozenset[str]) -> None:
@@ -187,7 +196,10 @@ class _Losses:
                 self._definition(function.cell, function.node, depth + 1)
 
     def _judge(self, code: Code, name: str, adds: bool = True) -> None:
-        bent = code.bent or (code.added if adds else None)
+        added = code.added if adds else None
+        if added is not None and not self.added:
+            self.added, self.has_others = shortened(added), code.has_means
+        bent = code.bent or added
         if bent is not None and not self.bent:
             self.bent = name or shortened(bent)
         self.is_masked = self.is_masked or code.is_masked

@@ -72,6 +72,10 @@ def propose(ask: Ask) -> Proposal:
     place = _place(ask, found, steps, before)
     if found.same_steps:
         raise RefusedError("the loop takes as many steps as before, so there would be fewer updates of the weights")
+    if found.capped:
+        raise RefusedError(
+            f"{found.capped} may count batches and would stay: there would be fewer updates of the weights"
+        )
     check_other_trainings(ask, found, place.edits)
     source, notes = set_batch(found, batch, place.edits)
     total = steps * (before.steps if before else 1)

@@ -70,6 +70,13 @@ class Code:
         return next((c for c in sums if self.is_fed(c) and along_samples(c, self.values)), None)
 
     @property
+    def has_means(self) -> bool:
+        """Whether it computes a mean over the samples, or reads losses of weights."""
+        means = (c for c in self._calls if called_name(c) in _MEANS - _ADDS and along_samples(c, self.values))
+        of_weights = (n for n in self.nodes if isinstance(n, ast.Attribute) and n.attr == "losses")
+        return any(self.is_fed(c) for c in means) or any(isinstance(n.ctx, ast.Load) for n in of_weights)
+
+    @property
     def returns_a_mean(self) -> bool:
         """Whether what it returns holds a mean or a sum over the samples."""
         given = (n.value for n in self.nodes if isinstance(n, ast.Return) and n.value is not None)
