@@ -399,7 +399,7 @@ def test_an_embedding_trains_differently_unless_the_optimizer_only_adds(optimize
             "make 7 batches of 32, which 2 does not divide: the last 1 of an epoch makes",
         ),
         (256, "same effective batch", ""),
-        (0, "same effective batch", "no multiple of 64"),
+        (0, "same model, other gradients", "no multiple of 64"),
     ],
 )
 def test_what_is_left_of_an_epoch_is_said_exactly(rows, preserves, words):

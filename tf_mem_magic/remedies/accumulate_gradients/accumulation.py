@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import functools
-import math
 import re
 import textwrap
+from collections.abc import Iterable
 
 from tf_mem_magic.core.diagnosis import Diagnosis
 from tf_mem_magic.core.facts import Facts, ModelFacts
@@ -14,17 +14,21 @@ from tf_mem_magic.core.proposals import Preserves, RefusedError
 from tf_mem_magic.core.units import size
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.follow.behind import has_method, model_names
-from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.follow.strategies import runs_under_a_strategy
 from tf_mem_magic.notebook.model import read_notebook
 from tf_mem_magic.notebook.text.cell import PythonCell
-from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.guards import Check
 from tf_mem_magic.remedies._engine.question import Ask
 from tf_mem_magic.remedies.accumulate_gradients.already import texts_behind
 from tf_mem_magic.remedies.accumulate_gradients.bent_losses import read_losses
 from tf_mem_magic.remedies.accumulate_gradients.compared import compares_samples, pairs_samples
+from tf_mem_magic.remedies.accumulate_gradients.epochs import (
+    left_over,
+    over_the_end,
+    samples_of,
+    steps_that_follow,
+)
 from tf_mem_magic.remedies.smaller_batch.asked import STATEFUL, failing_lines, models_in
 
 MOST_WHILE_ADDED = 2
@@ -64,53 +68,6 @@ _OWN_LOSS = re.compile(r"def \w*[lL]oss\w*\(|lambda y_true|add_loss\(")
 def steps_given(found: BatchFound) -> bool:
     """Whether the cell says how many batches an epoch has, so that each update has all its parts."""
     return any(s.name == "steps_per_epoch" and s.value is not None and not s.whole for s in found.steps)
-
-
-def samples_of(call: ast.Call | None, facts: Facts) -> int | None:
-    """Count the samples of one epoch of a call of ``fit``; None where that cannot be told."""
-    if call is None:
-        return None
-    keywords = {k.arg: k.value for k in call.keywords}
-    data = keywords.get("x", call.args[0] if call.args else None)
-    if not isinstance(data, ast.Name) or None in keywords:
-        return None
-    dataset = facts.dataset(data.id)
-    if dataset is not None:
-        return dataset.samples
-    value = facts.value(data.id)
-    if value is None or not value.shape:
-        return None
-    split = keywords.get("validation_split")
-    if split is None:
-        return value.shape[0]
-    if not isinstance(split, ast.Constant) or not isinstance(split.value, (int, float)):
-        return None
-    # As Keras splits arrays: the first part trains.
-    return math.floor(value.shape[0] * (1.0 - split.value))
-
-
-def left_over(samples: int | None, batch: int, steps: int) -> str:
-    """Say what happens at the end of an epoch of ``samples``; empty where each update has all its samples."""
-    small = batch // steps
-    if samples is None:
-        return (
-            f"Where the number of samples is no multiple of {batch}, the last update of an epoch is not quite that of "
-            "the original batch, or goes on into the next epoch."
-        )
-    if samples % batch == 0:
-        return ""
-    parts = -(-samples // small)
-    rest = parts % steps
-    if rest == 0:
-        return (
-            f"{samples} samples: the last update of each epoch takes its last {samples % small} samples as if they "
-            f"were {small}."
-        )
-    return (
-        f"{samples} samples make {parts} batches of {small}, which {steps} does not divide: the last {rest} of an "
-        f"epoch make{'s' if rest == 1 else ''} an update together with the first of the next, and those that are over "
-        "after the last epoch make none."
-    )
 
 
 def _why_not(ask: Ask) -> str:
@@ -171,7 +128,13 @@ def _code_of(text: str) -> str:
 
 
 def exactness(
-    facts: Facts, cell: PythonCell, found: BatchFound, total: int, batch: int, is_masked: bool
+    facts: Facts,
+    cell: PythonCell,
+    found: BatchFound,
+    total: int,
+    batch: int,
+    is_masked: bool,
+    failing: Iterable[int] = (),
 ) -> tuple[Preserves, tuple[str, ...]]:
     """Say whether each update is that of the original batch, and why not."""
     notebook = read_notebook(cell.source, facts.earlier_cells, cell.titles)
@@ -185,45 +148,15 @@ def exactness(
         caveats.append(
             "Padding and masks differ between the smaller batches, so their means weigh a little differently."
         )
-    samples = None if steps_given(found) else samples_of(found.call, facts)
+    reader = Reader(cell, facts, frozenset(failing))
+    samples = None if steps_given(found) else samples_of(reader, found.call)
     rest = "" if steps_given(found) else left_over(samples, total * batch, total)
-    by_steps = _steps_that_follow(Reader(cell, facts, frozenset()), found)
+    by_steps = steps_that_follow(reader, found)
     if by_steps is not None:
-        samples, rest = by_steps[1], _over_the_end(*by_steps, batch, total)
-    changes = bool(caveats) or (samples is not None and bool(rest))
+        samples, rest = by_steps[1], over_the_end(*by_steps, batch, total)
+    changes = bool(caveats) or bool(rest)
     preserves: Preserves = "same model, other gradients" if changes else "same effective batch"
     return preserves, (*caveats, *((rest,) if rest else ()))
-
-
-def _steps_that_follow(reader: Reader, found: BatchFound) -> tuple[str, int | None] | None:
-    """Give ``steps_per_epoch`` that is computed from the size, and of how many samples; None where there is none."""
-    given = next((k.value for k in found.call.keywords if k.arg == "steps_per_epoch"), None) if found.call else None
-    if given is None or isinstance(given, ast.Constant) or any(s.name == "steps_per_epoch" for s in found.steps):
-        return None
-    divided = given.args[0] if isinstance(given, ast.Call) and len(given.args) == 1 else given
-    by = isinstance(divided, ast.BinOp) and isinstance(divided.op, (ast.Div, ast.FloorDiv))
-    left = divided.left if by and isinstance(divided, ast.BinOp) else None
-    if isinstance(left, ast.Call) and called_name(left) == "len" and len(left.args) == 1:
-        value = reader.facts.value(ast.unparse(left.args[0]))
-        return ast.unparse(given), value.shape[0] if value is not None and value.shape else None
-    samples = None if left is None else evaluate(reader, left)
-    return ast.unparse(given), samples if isinstance(samples, int) else None
-
-
-def _over_the_end(steps: str, samples: int | None, batch: int, total: int) -> str:
-    """Say where an epoch of so many steps ends within an update; empty where none does."""
-    if samples is None:
-        return (
-            f"`steps_per_epoch={steps}` counts batches of {batch} now: where {total} does not divide their number, an "
-            "update goes on into the next epoch, and the last one is not made."
-        )
-    parts = -(-samples // batch) if "ceil" in steps else samples // batch
-    return (
-        f"{parts} batches of {batch} an epoch, which {total} does not divide: an update goes on into the next "
-        "epoch, and what is over after the last one makes none."
-        if parts % total
-        else ""
-    )
 
 
 def _the_only(facts: Facts, found: BatchFound) -> ModelFacts | None:

@@ -79,7 +79,7 @@ def propose(ask: Ask) -> Proposal:
     check_other_trainings(ask, found, place.edits)
     source, notes = set_batch(found, batch, place.edits)
     total = steps * (before.steps if before else 1)
-    preserves, differences = exactness(facts, cell, found, total, batch, is_masked)
+    preserves, differences = exactness(facts, cell, found, total, batch, is_masked, failing_lines(ask))
     return Proposal(
         key=KEY,
         title=f"Keep batch {total * batch}, in {total} steps of {batch}",

@@ -11,6 +11,7 @@ from tf_mem_magic.notebook.batch.means.comprehensions import COMPREHENSIONS
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.scopes import arguments, position
 from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies.accumulate_gradients.carried import carried
 from tf_mem_magic.remedies.accumulate_gradients.sums import shortened
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -46,9 +47,23 @@ def check_turns(reader: Reader, applied: ast.Call, taken: ast.Call, reached: Seq
                 f"not each batch makes an update: {reader.cell.told(test)} decides by `{shortened(test)}`"
             )
     _check_nodes(reader, _of_a_turn(reader, loop))
-    read = next(_read_by_step(reader, taken, site, loop), None)
+    read = next(moved(reader, taken, site, loop), None)
     if read is not None:
         raise RefusedError(f"the loss reads `{read}`, which changes from turn to turn, and there would be more turns")
+
+
+def moved_by_steps(reader: Reader) -> str:
+    """Name what the loss of the cell's one loop reads that is another in each turn; empty where there is none."""
+    taken = [c for c in reader.calls_of("gradient") if isinstance(c.func, ast.Attribute)]
+    sites = list(_sites(reader, taken[0], [reader.cell.tree])) if len(taken) == 1 else []
+    loop = _loop_of(reader, sites[0]) if len(sites) == 1 else None
+    return "" if loop is None else next(moved(reader, taken[0], sites[0], loop), "")
+
+
+def moved(reader: Reader, taken: ast.Call, site: ast.Call, loop: ast.For | ast.AsyncFor | ast.While) -> Iterator[str]:
+    """Yield what is read where the gradients are computed, and is another in each turn beside the batch."""
+    yield from _read_by_step(reader, taken, site, loop)
+    yield from carried(reader, taken, site, loop, [loop, *_of_a_turn(reader, loop)])
 
 
 def _check_nodes(reader: Reader, nodes: Sequence[ast.AST]) -> None:

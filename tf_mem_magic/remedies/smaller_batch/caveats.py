@@ -8,6 +8,7 @@ from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.remedies._engine.question import Ask
 from tf_mem_magic.remedies.accumulate_gradients.bent_losses import read_losses
+from tf_mem_magic.remedies.accumulate_gradients.turns import moved_by_steps
 from tf_mem_magic.remedies.smaller_batch.as_many import draws_as_many, takes_as_many
 from tf_mem_magic.remedies.smaller_batch.asked import STATEFUL, failing_lines, models_in
 
@@ -46,6 +47,9 @@ def caveats_of(ask: Ask, found: BatchFound) -> tuple[str, ...]:
         caveats.append("The learning-rate schedule counts steps, so it moves on faster.")
     elif updates:
         caveats.append("A smaller learning rate may suit it better.")
+    moved = "" if as_many or not updates or found.call is not None else moved_by_steps(_reader(ask))
+    if moved:
+        caveats.append(f"The loss reads `{moved}`, which changes with each step, so it changes faster.")
     if updates and ask.notebook.mentions(*_ADDS):
         caveats += _of_sums(ask, found)
     if found.per_replica or "Strategy(" in text:
@@ -55,11 +59,15 @@ def caveats_of(ask: Ask, found: BatchFound) -> tuple[str, ...]:
 
 def _of_sums(ask: Ask, found: BatchFound) -> list[str]:
     """Say what a loss that adds up over the samples of a batch becomes."""
-    losses = read_losses(Reader(ask.cell, ask.facts, failing_lines(ask)), found.call, steps=True)
+    losses = read_losses(_reader(ask), found.call, steps=True)
     if not losses.added:
         return []
     beside = ", and weighs less beside the loss's other terms" if losses.has_others else ""
     return [f"`{losses.added}` adds up over the samples of a batch: of fewer it is smaller{beside}."]
+
+
+def _reader(ask: Ask) -> Reader:
+    return Reader(ask.cell, ask.facts, failing_lines(ask))
 
 
 def _only_reads_gradients(ask: Ask) -> bool:

@@ -107,3 +107,23 @@ def test_an_attribute_of_something_else_counts_no_samples(told):
     after, notes = changed(source)
     assert after.endswith(f"tell({told})")
     assert f"Line 6 {LOOK}" in notes
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        "c += 0.1 * (y.mean() - c)",
+        "c += y.mean()\n    c += c / 2",
+        "c += d\n    d += c + 1",
+        "c, d = d, c\n    c += d * c\n    d += c",
+    ],
+)
+def test_a_number_that_is_made_of_itself_counts_nothing(turn):
+    source = (
+        f"c = d = 0\nfor x, y in train.batch(64):\n    model.train_on_batch(x, y)\n    {turn}\ntell(c / 100, d / c)"
+    )
+    cell = read_cell(source)
+    assert isinstance(cell, PythonCell)
+    found = find_batch(cell, Facts(), frozenset({3}))
+    assert isinstance(found, BatchFound), found.reason
+    assert set_batch(found, 32)[0] == source.replace("64", "32")

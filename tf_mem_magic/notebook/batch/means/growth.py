@@ -49,7 +49,7 @@ def growth(data: Data, expr: ast.expr, depth: int = 0) -> Growth | None:
 
 def _of_name(data: Data, name: ast.Name, depth: int) -> Growth | None:
     reader = data.reader
-    counting = _counter(data, name)
+    counting = _counter(data, name, depth)
     if counting is not None:
         return counting
     if _is_changed(reader, name):
@@ -73,7 +73,7 @@ def _is_changed(reader: Reader, name: ast.Name) -> bool:
     return any(binding.kind == "changed" for binding in reader.bindings(name))
 
 
-def _counter(data: Data, name: ast.Name) -> Growth | None:
+def _counter(data: Data, name: ast.Name, depth: int) -> Growth | None:
     """Tell it of what counts the turns of the loop, or adds up what each of them has of samples."""
     if name.id in data.reader.cell.once(_counts)[data.loop]:
         return Growth(1, 1)
@@ -85,7 +85,7 @@ def _counter(data: Data, name: ast.Name) -> Growth | None:
     ]
     if not added:
         return None
-    one = same(_of_turn(data, value) for value in added)
+    one = same(_of_turn(data, value, depth) for value in added)
     return None if one is None else Growth(one.right + 1, one.real + 1)
 
 
@@ -93,11 +93,11 @@ def _is_within(data: Data, node: ast.AST) -> bool:
     return data.loop in set(data.reader.scopes.up(node))
 
 
-def _of_turn(data: Data, value: ast.expr) -> Growth | None:
+def _of_turn(data: Data, value: ast.expr, depth: int) -> Growth | None:
     """Tell how what one turn adds changes: 1 does not, the samples of its batch do."""
     if isinstance(value, ast.Constant) and type(value.value) is int:
         return Growth(0, 0) if value.value == 1 else of_number(data, value.value)
-    return batch_length(data, value) or growth(data, value)
+    return batch_length(data, value) or growth(data, value, depth + 1)
 
 
 def batch_length(data: Data, expr: ast.expr) -> Growth | None:
