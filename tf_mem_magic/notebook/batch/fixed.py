@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import itertools
 import re
+from collections.abc import Iterator
 from functools import partial
 
 from tf_mem_magic.notebook.batch.counting_on import number_held
 from tf_mem_magic.notebook.batch.found import BatchFound
+from tf_mem_magic.notebook.batch.steps import follows
 from tf_mem_magic.notebook.follow.behind import Piece, behind, failing_names, model_names, pieces
-from tf_mem_magic.notebook.follow.reader import Reader
+from tf_mem_magic.notebook.follow.evaluate import evaluate
+from tf_mem_magic.notebook.follow.reader import Reader, Setting
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.uses import SHAPES, called_name, is_batch_name
 
@@ -126,20 +129,43 @@ def _only_makes(reader: Reader, node: ast.Call, names: set[str]) -> bool:
     return all(isinstance(target, ast.Name) and target.id in names for target in statement.targets)
 
 
-def asked_for(reader: Reader, found: BatchFound) -> ast.Compare | None:
-    """Find where a loop asks whether a batch has as many samples as it had: ``if len(x) != 64: continue``.
+def asked_for(reader: Reader, found: BatchFound) -> str:
+    """Say where a loop asks whether a batch has as many samples as it had: ``if len(x) != 64: continue``; or empty.
 
-    What the edit sets follows it.
+    A function of an earlier cell may ask it of what it is handed. What the edit sets follows it.
     """
-    for node in reader.nodes:
+    for cell, node in _nodes_behind(reader, found):
         if not isinstance(node, ast.Compare) or len(node.ops) != 1:
             continue
+        here = cell is reader.cell
         for one, other in ((node.left, node.comparators[0]), (node.comparators[0], node.left)):
-            start = reader.cell.start(other)
-            edited = any(slot.start <= start < slot.end for slot in found.slots)
-            if _is_number(other, found.value) and not edited and _is_a_length(one) and _within_a_loop(reader, node):
-                return node
-    return None
+            start = cell.start(other)
+            edited = here and any(slot.start <= start < slot.end for slot in found.slots)
+            if not _is_a_length(one) or edited or not _within_a_loop(cell, node):
+                continue
+            if _is_number(other, found.value) or _holds(reader, cell, other, found):
+                return cell.told(node) if here else "code of an earlier cell"
+    return ""
+
+
+def _nodes_behind(reader: Reader, found: BatchFound) -> Iterator[tuple[PythonCell, ast.AST]]:
+    """Yield the nodes of the cell, and of the functions and classes of earlier cells that it reaches."""
+    yield from ((reader.cell, node) for node in reader.nodes)
+    for piece in behind(reader, failing_names(reader, found.call)):
+        if piece.cell is not reader.cell and isinstance(piece.statement, (ast.FunctionDef, ast.ClassDef)):
+            yield from ((piece.cell, node) for node in ast.walk(piece.statement))
+
+
+def _holds(reader: Reader, cell: PythonCell, expr: ast.expr, found: BatchFound) -> bool:
+    """Tell whether the size is read by a name that the edit leaves; in an earlier cell, by one of the notebook."""
+    if not isinstance(expr, ast.Name):
+        return False
+    if cell is reader.cell and reader.bindings(expr):
+        setting = Setting(found.value, found.slots, found.names)
+        return evaluate(reader, expr) == found.value and not follows(reader, expr, setting)
+    if not isinstance(cell.scopes.home(expr), ast.Module):
+        return False
+    return expr.id not in found.names and number_held(reader, expr.id) == found.value
 
 
 def _is_a_length(expr: ast.expr) -> bool:
@@ -154,8 +180,8 @@ def _is_a_length(expr: ast.expr) -> bool:
     )
 
 
-def _within_a_loop(reader: Reader, node: ast.AST) -> bool:
-    return any(isinstance(up, (ast.For, ast.AsyncFor, ast.While, ast.FunctionDef)) for up in reader.scopes.up(node))
+def _within_a_loop(cell: PythonCell, node: ast.AST) -> bool:
+    return any(isinstance(up, (ast.For, ast.AsyncFor, ast.While, ast.FunctionDef)) for up in cell.scopes.up(node))
 
 
 _SUMS = ("reduce_sum", "sum", "add_n", "l2_loss")

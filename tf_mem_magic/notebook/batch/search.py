@@ -139,11 +139,10 @@ def _checked(reader: Reader, found: BatchFound) -> BatchFound | Unknown:
         return Unknown(
             f"{reader.cell.told(shape)} has a shape that begins with {found.value} too, and may count on the batch"
         )
-    asked = None if found.call is not None else asked_for(reader, found)
-    if asked is not None:
+    asked = "" if found.call is not None else asked_for(reader, found)
+    if asked:
         return Unknown(
-            f"{reader.cell.told(asked)} asks whether a batch has {found.value} samples, which would stay: then none "
-            "has as many"
+            f"{asked} asks whether a batch has {found.value} samples, which would stay: then none has as many"
         )
     divides = "" if found.infers else mean_with(reader, found)
     if divides:
