@@ -16,6 +16,7 @@ from tf_mem_magic.notebook.batch.earlier_data import datasets_in
 from tf_mem_magic.notebook.batch.generators import draws_a_batch
 from tf_mem_magic.notebook.batch.means.comprehensions import of_comprehension
 from tf_mem_magic.notebook.batch.means.lost import split_in_the_loop
+from tf_mem_magic.notebook.batch.means.phases import in_turn, made_here
 from tf_mem_magic.notebook.batch.named import of_names
 from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.batch.steps import follows
@@ -27,8 +28,6 @@ from tf_mem_magic.notebook.uses import MODEL, called_name, is_batch_name, is_tap
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _STEP = re.compile(r"(?i)step|train|model|net$|on_batch|predict|generator|discriminator|encoder|decoder")
-
-
 _DATA = re.compile(r"(?i)data|(?:^|_)ds(?:_|$|\d)|load|gen|batch|iter|pipeline|train(?!able)|valid|test|split")
 _BATCH = re.compile(
     r"(?i)^(?:x|y|xs|ys|x_\w+|y_\w+|bx|by|xb|yb|images?|imgs?|labels?|inputs?|targets?|inp|tar|features)$|batch"
@@ -214,6 +213,9 @@ def _of_loop(reader: Reader, loop: ast.For | ast.AsyncFor | ast.While) -> Settin
         return with_steps(reader, drawn, loop) if counts and isinstance(drawn, Setting) else drawn
     if isinstance(source, ast.Call) and called_name(source) == "zip":
         return _first_trace(reader, data_beside_a_range(source))
+    several = in_turn(reader, source)
+    if several:
+        return made_here(_first_trace(reader, several))
     traced = trace(reader, source)
     if isinstance(traced, Unknown) and not _may_be_data(reader, source, loop.target):
         return _first_trace(reader, nexts)
