@@ -226,3 +226,20 @@ def test_a_loop_that_asks_for_full_batches_by_their_number_would_skip_all(test):
     assert isinstance(find_batch(read_cell(follows), Facts(), frozenset({6})), BatchFound)
     other = source.format("64").replace(test, test.replace("64", "2"))
     assert isinstance(find_batch(read_cell(other), Facts(), frozenset({6})), BatchFound)
+
+
+@pytest.mark.parametrize("name", ["gen", "train_gen", "loader", "it", "train_batches", "dataset"])
+@pytest.mark.parametrize("call", ["step({})", "loss = step(0, source={})", "agent.learn(model, {})"])
+def test_data_of_an_earlier_cell_that_a_step_is_handed_are_named(name, call):
+    source = f"for turn in range(100):\n    {call.format(name)}"
+    earlier = ("def step(it):\n    model.train_on_batch(*next(it))\n", f"{name} = make(x, y, 64)")
+    found = find_batch(read_cell(source), Facts(earlier_cells=earlier), frozenset({2}))
+    assert not isinstance(found, BatchFound)
+    assert found.reason == f"`{name}` comes from an earlier cell, and how it is batched is not known"
+
+
+def test_what_gives_no_batches_is_not_named():
+    earlier = ("def step(m):\n    m.train_on_batch(x, y)\n", "generator = build()\nmodel = build()")
+    for name in ("generator", "model"):
+        found = find_batch(read_cell(f"step({name})"), Facts(earlier_cells=earlier), frozenset({1}))
+        assert found.reason == "no batch size was found in the lines that led to the error"

@@ -181,3 +181,34 @@ def test_losses_of_weights_may_be_added_to_a_mean(losses):
     found = inline(loss=f"{MEAN}\n        loss += {losses}")
     assert isinstance(found, Proposal), found.reason
     assert isinstance(inline(loss=f"{MEAN}\n        loss += tf.reduce_sum(b)"), Declined)
+
+
+PENALTY = """def penalty(a):
+    with tf.GradientTape() as inner:
+        inner.watch(a)
+        out = model(a)
+    slopes = {}
+    return tf.reduce_mean((tf.norm(slopes, axis=1) - 1.0) ** 2)
+
+"""
+OF_INPUTS = ["inner.gradient(out, a)", "inner.gradient(out, [a])[0]", "inner.gradient(target=out, sources=a)"]
+
+
+@pytest.mark.parametrize("slopes", OF_INPUTS)
+def test_a_penalty_on_gradients_is_named_as_what_hinders(slopes):
+    step = STEP.format(loss=f"{MEAN} + 10.0 * penalty(a)", between="pass", more="")
+    source = HEAD + PENALTY.format(slopes) + step + LOOP
+    found = ask(source, line=source.count("\n", 0, source.rindex(" step(a")) + 1)
+    declined(found, "the loss is computed of gradients too (in line 9), as a penalty")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "optimizer.apply_gradients(zip(grads, model.trainable_variables))",
+        "other = tape.gradient(loss, head.trainable_weights)\n    slower.apply_gradients(zip(other, head.trainable_weights))",
+        "slower.apply_gradients(zip(tape.gradient(loss, theirs.variables), theirs.variables))",
+    ],
+)
+def test_two_updates_of_a_turn_are_named_as_what_hinders(more):
+    declined(answer(LOOP, between=more), "and which of them make one update is not known")

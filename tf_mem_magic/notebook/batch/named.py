@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 
 from tf_mem_magic.notebook.follow.entries import key_of
@@ -31,8 +32,26 @@ def of_names(reader: Reader, regions: Sequence[ast.stmt]) -> Setting | Unknown:
                 return one
             settings.append(one)
     if not settings:
-        return Unknown("no batch size was found in the lines that led to the error")
+        return Unknown(_why_none(reader, regions))
     return merge(settings)
+
+
+def _why_none(reader: Reader, regions: Sequence[ast.stmt]) -> str:
+    """Say why there is none: data of an earlier cell may be all that the failing line hands on."""
+    for call in (n for region in regions for n in ast.walk(region) if isinstance(n, ast.Call) and reader.covers(n)):
+        for given in (*call.args, *(k.value for k in call.keywords)):
+            plain = isinstance(given, ast.Name) and not reader.bindings(given)
+            if plain and isinstance(given, ast.Name) and _MADE.search(given.id) and _is_made(reader, given.id):
+                return f"`{given.id}` comes from an earlier cell, and how it is batched is not known"
+    return "no batch size was found in the lines that led to the error"
+
+
+def _is_made(reader: Reader, name: str) -> bool:
+    """Tell whether the last earlier cell that sets a name makes something by a call for it."""
+    for cell in reader.notebook.before.setting(name):
+        found = cell.scopes.of(cell.tree, name)
+        return bool(found) and all(isinstance(one.value, ast.Call) for one in found)
+    return False
 
 
 def _is_another_step(reader: Reader, node: ast.expr) -> bool:
@@ -40,6 +59,11 @@ def _is_another_step(reader: Reader, node: ast.expr) -> bool:
     statement = reader.scopes.statement(node)
     return isinstance(statement, ast.Expr) and not reader.covers(statement) and isinstance(statement.value, ast.Call)
 
+
+_MADE = re.compile(
+    r"(?i)data|(?:^|_)ds(?:_|$|\d)|load|(?:^|_)gen(?:$|_)|_generator$|batches|(?:^|_)it(?:$|er)|pipeline|stream|queue"
+)
+"""Names of what gives batches."""
 
 _EITHER = ("batch", "b", "train_batch", "val_batch", "test_batch", "minibatch", "mini_batch")
 """Names that mean a batch of data as often as its size."""

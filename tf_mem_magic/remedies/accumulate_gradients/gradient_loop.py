@@ -42,7 +42,7 @@ def find_gradient_loop(reader: Reader, names: KerasNames) -> GradientLoop:
     applied = [c for c in calls if called_name(c) == "apply_gradients"]
     taken = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr == "gradient"]
     if len(tapes) != 1 or len(applied) != 1 or len(taken) != 1:
-        raise RefusedError("the cell has no training loop with one GradientTape and one apply_gradients")
+        raise RefusedError(_why_not_one(reader, taken, applied))
     func = applied[0].func
     if not isinstance(func, ast.Attribute) or not isinstance(func.value, ast.Name):
         raise RefusedError("the loop's optimizer is not a plain name")
@@ -67,6 +67,28 @@ def find_gradient_loop(reader: Reader, names: KerasNames) -> GradientLoop:
     if len(tops) != 1:
         raise RefusedError("the statement that runs the loop was not found in the cell")
     return GradientLoop(applied[0], func.value, tops[0])
+
+
+def _why_not_one(reader: Reader, taken: list[ast.Call], applied: list[ast.Call]) -> str:
+    """Say what the failing code has instead of one update from the gradients of one tape."""
+    if len(applied) > 1:
+        where = reader.cell.told(*applied)
+        return f"the weights are updated in {where}, and which of them make one update is not known"
+    of_inputs = [call for call in taken if not _of_weights_of(call)]
+    if len(applied) == 1 and len(taken) > 1 and of_inputs:
+        return (
+            f"the loss is computed of gradients too (in {reader.cell.told(of_inputs[0])}), as a penalty: whether parts "
+            "of a batch average to the whole is not known"
+        )
+    return "the cell has no training loop with one GradientTape and one apply_gradients"
+
+
+def _of_weights_of(taken: ast.Call) -> bool:
+    """Tell whether a tape is asked for the gradients of weights: ``model.trainable_variables``, or a list of them."""
+    given = [*taken.args[1:2], *(k.value for k in taken.keywords if k.arg == "sources")]
+    words = {n.attr if isinstance(n, ast.Attribute) else n.id for one in given for n in ast.walk(one)
+             if isinstance(n, (ast.Attribute, ast.Name))}  # fmt: skip
+    return any(word.endswith(("variables", "weights", "params", "vars")) for word in words)
 
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
