@@ -22,6 +22,7 @@ from tests.benchmarks.estimates.unseen_models import UNSEEN, Unseen
 from tests.benchmarks.memory_models import HEAD
 from tests.kernel import Kernel, bfc, surviving
 from tests.script import found_by
+from tf_mem_magic.diagnose.room.search import batch_sizes
 
 MIB = 1 << 20
 SHARES = (0.8, 0.65, 0.5)
@@ -94,6 +95,8 @@ class Total:
     estimated: int = 0
     fits: list[bool] = field(default_factory=list)
     tries: list[int] = field(default_factory=list)
+    first_shares: list[float] = field(default_factory=list)
+    ups: list[bool] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
 
     def add(self, low: int, high: int, peak: int) -> None:
@@ -103,10 +106,8 @@ class Total:
 
 
 def batches_of(batch: int) -> list[int]:
-    """List the batch sizes at which peaks are measured: powers of two and three quarters of them, from a sixteenth."""
-    powers = [1 << n for n in range(batch.bit_length())]
-    between = [3 * power // 4 for power in powers if power >= 8]
-    return sorted({one for one in (*powers, *between, batch) if batch // 16 <= one <= batch})
+    """List the batch sizes at which peaks are measured: those that may be proposed, from a sixteenth."""
+    return [one for one in (*batch_sizes(batch, known_well=True), batch) if batch // 16 <= one]
 
 
 def measure(case: Unseen, folder: Path) -> dict[str, Any]:
@@ -140,6 +141,8 @@ def _fail(script: str, case: Unseen, limit: int, batches: list[int], folder: Pat
         for key in KEYS:
             if key in offers:
                 found["reruns"][key] = list(_tries(kernel, key, offers[key]))
+                if key == "smaller-batch":
+                    found["steps up"] = list(_steps_up(kernel))
     return found
 
 
@@ -160,6 +163,22 @@ def _tries(kernel: Kernel, key: str, offer: dict[str, Any]) -> Iterator[dict[str
         if not following:
             return
         offer = following[0]
+
+
+def _steps_up(kernel: Kernel) -> Iterator[dict[str, Any]]:
+    """Take the steps back up that are offered after a batch that fitted."""
+    while kernel.value("again.status") == "ok":
+        kernel.run("up = [offer(p) for p in again.outcome.further if p.key == 'larger-batch']")
+        offered = kernel.value("up")
+        if not offered:
+            return
+        kernel.run("(up,) = [p for p in again.outcome.further if p.key == 'larger-batch']")
+        batch = kernel.value("dict(up.expects)['batch']")
+        ran = kernel.run("again = again.rerun('larger-batch')", timeout=600)
+        if ran.status != "ok":
+            yield {**offered[0], "batch": batch, "error": ran.errors[-1][-200:]}
+            return
+        yield {**offered[0], "batch": batch, **kernel.value(AGAIN)}
 
 
 def rows(name: str, found: Mapping[str, Any], total: Total) -> Iterator[tuple[str, ...]]:
@@ -200,8 +219,21 @@ def rows(name: str, found: Mapping[str, Any], total: Total) -> Iterator[tuple[st
     if tries and tries[-1].get("status") == "ok":
         total.tries.append(len(tries) - 1)
         most = max((n for n, peak in peaks.items() if peak <= found["limit"]), default=0)
-        total.shares.append(tries[-1]["batch"] / max(most, 1))
+        total.first_shares.append(tries[-1]["batch"] / max(most, 1))
         yield name, "a batch that fits", "", "", "", f"{len(tries) - 1} failed, {tries[-1]['batch']} of {most}"
+        up = found.get("steps up", [])
+        for one in up:
+            total.ups.append(one["status"] == "ok")
+            peak = one["peak"] if total.ups[-1] else one["least"]
+            yield (
+                name,
+                "a step up",
+                *_compared(one["range"], peak),
+                f"fits: {total.ups[-1]}",
+                f"{one['batch']} of {most}",
+            )
+        fitted = [one["batch"] for one in (tries[-1], *up) if one["status"] == "ok"]
+        total.shares.append(max(fitted) / max(most, 1))
 
 
 def _compared(told: tuple[int, int], peak: int) -> tuple[str, str]:
@@ -217,7 +249,8 @@ def summary(total: Total) -> str:
         f" {median(off):.1%}, {sum(one <= 0.1 for one in off) / len(off):.0%} within 10 %, {total.aboves} above the range"
         f" ({total.aboves / len(off):.0%}); {sum(total.fits)} of {len(total.fits)} fitted where it said so; until a batch"
         f" fitted {sum(total.tries) / max(len(total.tries), 1):.2f} failed in the mean, which was"
-        f" {sum(total.shares) / max(len(total.shares), 1):.2f} of the largest"
+        f" {sum(total.first_shares) / max(len(total.shares), 1):.2f} of the largest; {sum(total.ups)} of"
+        f" {len(total.ups)} steps up fitted, after which it was {sum(total.shares) / max(len(total.shares), 1):.2f}"
     )
 
 
