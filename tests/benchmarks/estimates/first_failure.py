@@ -168,17 +168,17 @@ def _tries(kernel: Kernel, key: str, offer: dict[str, Any]) -> Iterator[dict[str
 def _steps_up(kernel: Kernel) -> Iterator[dict[str, Any]]:
     """Take the steps back up that are offered after a batch that fitted."""
     while kernel.value("again.status") == "ok":
-        kernel.run("up = [offer(p) for p in again.outcome.further if p.key == 'larger-batch']")
-        offered = kernel.value("up")
+        told = "[(dict(p.expects)['batch'], (p.estimate.low, p.estimate.high)) for p in again.outcome.further if p.key == {!r}]"
+        offered = kernel.value(told.format("larger-batch"))
         if not offered:
             return
-        kernel.run("(up,) = [p for p in again.outcome.further if p.key == 'larger-batch']")
-        batch = kernel.value("dict(up.expects)['batch']")
+        batch, limits = offered[0]
+        offer = {"batch": batch, "range": limits}
         ran = kernel.run("again = again.rerun('larger-batch')", timeout=600)
         if ran.status != "ok":
-            yield {**offered[0], "batch": batch, "error": ran.errors[-1][-200:]}
+            yield {**offer, "status": "error", "error": ran.errors[-1][-200:]}
             return
-        yield {**offered[0], "batch": batch, **kernel.value(AGAIN)}
+        yield {**offer, **kernel.value(AGAIN)}
 
 
 def rows(name: str, found: Mapping[str, Any], total: Total) -> Iterator[tuple[str, ...]]:
@@ -223,6 +223,9 @@ def rows(name: str, found: Mapping[str, Any], total: Total) -> Iterator[tuple[st
         yield name, "a batch that fits", "", "", "", f"{len(tries) - 1} failed, {tries[-1]['batch']} of {most}"
         up = found.get("steps up", [])
         for one in up:
+            if one["status"] == "error":
+                yield name, "a step up", "", one["error"]
+                continue
             total.ups.append(one["status"] == "ok")
             peak = one["peak"] if total.ups[-1] else one["least"]
             yield (
