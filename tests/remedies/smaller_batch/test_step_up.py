@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from tests.diagnose.test_expected import BATCH, failed
 from tf_mem_magic.core.diagnosis import Diagnosis
+from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import BatchSeen, Facts, ModelFacts
 from tf_mem_magic.core.proposals import Context
 from tf_mem_magic.core.recording import Cell, Recording, Series
+from tf_mem_magic.diagnose.expected import expected
 from tf_mem_magic.remedies.smaller_batch.step_up import step_up
 
 MIB = 1 << 20
@@ -41,3 +46,41 @@ def test_a_batch_between_the_two_still_is_a_smaller_one(layers, schedule, caveat
 
 def test_without_room_there_is_no_step_up():
     assert stepped(peak=80) is None
+
+
+def from_a_known_step(peak_of, limit=14 * MIB):
+    """Give the step up after a quarter of the batch fitted, where the step that ran out is known."""
+    recording, diagnosis = failed(limit=limit)
+    cell = Cell(f"model.fit(x, y, batch_size={BATCH})\n")
+    facts = replace(recording.facts, batches=(BatchSeen("fit", BATCH, "arrays"),), keras="3.15.1")
+    full = replace(recording, cell=cell, facts=facts)
+    told = expected(full, diagnosis, Effect(batch=(BATCH, BATCH // 4)))
+    peak = int(peak_of(told))
+    series = (Series("allocator:CPU:0", (0.0,), (peak,), peak=peak, peak_basis="counter", limit=limit),)
+    smaller = replace(facts, batches=(BatchSeen("fit", BATCH // 4, "arrays"),))
+    fitted = Recording(Cell(f"model.fit(x, y, batch_size={BATCH // 4})\n"), status="ok", series=series, facts=smaller)
+    return step_up(Context(cell, full, diagnosis), fitted), peak
+
+
+@pytest.mark.parametrize("limit", [12, 14, 18])
+def test_where_the_step_is_known_the_peak_grows_by_what_its_operations_take_more(limit):
+    larger, peak = from_a_known_step(lambda told: (told.low + told.high) / 2, limit * MIB)
+    ((_, batch),) = larger.expects
+    assert batch > BATCH // 4
+    assert batch % 8 == 0
+    assert peak < larger.estimate.high <= min(limit * MIB, peak * batch // (BATCH // 4))
+    assert "what the step's own operations take more" in larger.estimate.basis
+
+
+def test_a_peak_that_was_low_by_chance_is_not_taken_for_the_usual_one():
+    (usual, peak), (lucky, low) = (
+        from_a_known_step(lambda told: (told.low + told.high) / 2 * by, 30 * MIB) for by in (1, 0.85)
+    )
+    assert low < 0.86 * peak
+    assert usual.title == lucky.title
+    assert 0.9 * usual.estimate.high < lucky.estimate.high < usual.estimate.high
+
+
+def test_after_a_peak_higher_than_told_the_step_is_shorter():
+    (usual, _), (higher, _) = (from_a_known_step(lambda told: told.high * by, 18 * MIB) for by in (0.9, 1.15))
+    assert higher is None or dict(higher.expects)["batch"] <= dict(usual.expects)["batch"]

@@ -8,6 +8,7 @@ from tf_mem_magic.core.proposals import Context, Estimate, Proposal, RefusedErro
 from tf_mem_magic.core.recording import Recording
 from tf_mem_magic.core.units import size
 from tf_mem_magic.diagnose.expected import expected
+from tf_mem_magic.diagnose.room.pieces import room_for
 from tf_mem_magic.diagnose.room.search import batch_sizes
 from tf_mem_magic.notebook.batch.found import set_batch
 from tf_mem_magic.notebook.follow.reader import Unknown
@@ -21,7 +22,7 @@ ROOM = 0.9
 """Share of the limit up to which the peak may come after the step up, where it is only known to grow no faster than in
 proportion to the batch."""
 
-SPREAD = 1.08
+SPREAD = 1.1
 """How far the upper end lies above what the model of the step tells, once a peak of it was measured: of 14 runs of one
 step on a busy processor two took 8 % more than the others."""
 
@@ -55,8 +56,9 @@ def step_up(full: Context, fitted: Recording) -> Proposal | None:
         known_well = expected(full.recording, full.diagnosis, Effect(batch=(found.value, batch))) is not None
         sizes = [n for n in reversed(batch_sizes(found.value, known_well)) if n > batch and found.divisor_of(n) == n]
         told = ((n, _expected(full, found.value, batch, series.peak, n)) for n in sizes)
-        room = limit if known_well else ROOM * limit
-        wanted, estimate = next(((n, one) for n, one in told if one.high <= room), (0, None))
+        most = limit if known_well else ROOM * limit
+        fits = ((n, one) for n, one in told if one.high <= most and _finds_room(full, found.value, n))
+        wanted, estimate = next(fits, (0, None))
         if estimate is None:
             return None
         source, notes = set_batch(found, wanted)
@@ -78,6 +80,12 @@ def step_up(full: Context, fitted: Recording) -> Proposal | None:
     )
 
 
+def _finds_room(full: Context, ran_out: int, batch: int) -> bool:
+    """Tell whether the pieces of this process's pool, where they are known, have room for the step at a batch size."""
+    assert full.diagnosis is not None
+    return room_for(full.recording, full.diagnosis, Effect(batch=(ran_out, batch))) in (None, "here", "likely")
+
+
 def _expected(full: Context, ran_out: int, fitted: int, peak: int, batch: int) -> Estimate:
     """Give the peak at ``batch``, where ``fitted`` took ``peak`` bytes and ``ran_out`` had been too much.
 
@@ -90,6 +98,8 @@ def _expected(full: Context, ran_out: int, fitted: int, peak: int, batch: int) -
     if before is None or then is None:
         return Estimate(peak, most, f"{size(peak)} measured at batch {fitted}, at most in proportion to the batch")
     known, grown = (one.low + one.high for one in (before, then))
-    middle = peak + (grown - known) // 2 * max(2 * peak / max(known, 1), 1.0)
+    # A run may by chance have taken less than others of the same step do.
+    usual = (peak + max(peak, known // 2)) / 2
+    middle = usual + (grown - known) // 2 * max(2 * peak / max(known, 1), 1.0)
     basis = f"{size(peak)} measured at batch {fitted}, and what the step's own operations take more at batch {batch}"
-    return Estimate(int((peak + middle) / 2), int(min(middle * SPREAD, most)), basis)
+    return Estimate(peak, int(max(min(middle * SPREAD, most), peak)), basis)
