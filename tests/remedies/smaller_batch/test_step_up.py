@@ -48,14 +48,17 @@ def test_without_room_there_is_no_step_up():
     assert stepped(peak=80) is None
 
 
-def from_a_known_step(peak_of, limit=14 * MIB):
-    """Give the step up after a quarter of the batch fitted, where the step that ran out is known."""
+def from_a_known_step(share, by=1.0, limit=14 * MIB):
+    """Give the step up after a quarter of the batch fitted, where the step that ran out is known, and the peak.
+
+    The peak lies at a ``share`` of the range that was told, times ``by``.
+    """
     recording, diagnosis = failed(limit=limit)
     cell = Cell(f"model.fit(x, y, batch_size={BATCH})\n")
     facts = replace(recording.facts, batches=(BatchSeen("fit", BATCH, "arrays"),), keras="3.15.1")
     full = replace(recording, cell=cell, facts=facts)
     told = expected(full, diagnosis, Effect(batch=(BATCH, BATCH // 4)))
-    peak = int(peak_of(told))
+    peak = int((told.low + share * (told.high - told.low)) * by)
     series = (Series("allocator:CPU:0", (0.0,), (peak,), peak=peak, peak_basis="counter", limit=limit),)
     smaller = replace(facts, batches=(BatchSeen("fit", BATCH // 4, "arrays"),))
     fitted = Recording(Cell(f"model.fit(x, y, batch_size={BATCH // 4})\n"), status="ok", series=series, facts=smaller)
@@ -64,7 +67,7 @@ def from_a_known_step(peak_of, limit=14 * MIB):
 
 @pytest.mark.parametrize("limit", [12, 14, 18])
 def test_where_the_step_is_known_the_peak_grows_by_what_its_operations_take_more(limit):
-    larger, peak = from_a_known_step(lambda told: (told.low + told.high) / 2, limit * MIB)
+    larger, peak = from_a_known_step(0.5, limit=limit * MIB)
     ((_, batch),) = larger.expects
     assert batch > BATCH // 4
     assert batch % 8 == 0
@@ -73,14 +76,12 @@ def test_where_the_step_is_known_the_peak_grows_by_what_its_operations_take_more
 
 
 def test_a_peak_that_was_low_by_chance_is_not_taken_for_the_usual_one():
-    (usual, peak), (lucky, low) = (
-        from_a_known_step(lambda told: (told.low + told.high) / 2 * by, 30 * MIB) for by in (1, 0.85)
-    )
+    (usual, peak), (lucky, low) = (from_a_known_step(0.5, by, 30 * MIB) for by in (1, 0.85))
     assert low < 0.86 * peak
     assert usual.title == lucky.title
     assert 0.9 * usual.estimate.high < lucky.estimate.high < usual.estimate.high
 
 
 def test_after_a_peak_higher_than_told_the_step_is_shorter():
-    (usual, _), (higher, _) = (from_a_known_step(lambda told: told.high * by, 18 * MIB) for by in (0.9, 1.15))
+    (usual, _), (higher, _) = (from_a_known_step(1, by, 18 * MIB) for by in (0.9, 1.15))
     assert higher is None or dict(higher.expects)["batch"] <= dict(usual.expects)["batch"]
