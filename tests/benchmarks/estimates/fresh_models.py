@@ -1,4 +1,4 @@
-"""Models that nobody looked at before they were measured, the first four of them and the graphs; the others wait to be.
+"""Models that nobody looked at before they were measured, the first four, the mixer, the graphs and the signals; the others wait to be.
 
 One that has driven a change of the rules moves to :mod:`.unseen_models`.
 """
