@@ -113,7 +113,7 @@ def test_github_shows_what_happened_what_can_be_done_and_the_timeline():
     assert "7.0–8.1 GiB <b>fits</b>" in choices
     shown = re.findall("<pre>(.*?)</pre>", rest, re.S)[0].splitlines()
     assert (len(shown), "█" in shown[1]) == (4, True)
-    assert shown[-1] == "in use on GPU:0: 0 to 15.7 GiB, over 12.3 s, limit 14.7 GiB"
+    assert shown[-1] == "in use on GPU:0, drawn from 0 to 15.7 GiB, over 12.3 s, limit 14.7 GiB"
     assert "style=" not in head + choices + rest
 
 

@@ -279,3 +279,38 @@ def test_without_a_number_of_steps_nothing_is_said_of_what_stays():
     found = find_batch(cell, facts, frozenset({1}))
     assert isinstance(found, BatchFound), found
     assert set_batch(found, 32) == ("train.batch_size = 32\nmodel.fit(train)", ())
+
+
+HELPER = """def files(gen, folder{parameters}):
+    {body}
+"""
+FLOW = "gen.flow_from_directory(folder, batch_size=64)"
+
+
+@pytest.mark.parametrize(
+    ("body", "parameters", "called", "offered"),
+    [
+        (f"return {FLOW}", "", "files(gen, 'a')", True),
+        (f"flow = {FLOW}\n    return flow", "", "files(gen, 'a')", True),
+        ("return gen.flow_from_dataframe(folder, batch_size=size)", ", size=64", "files(gen, table, size=64)", True),
+        (f"a = {FLOW}\n    b = {FLOW}\n    return zip(a, b)", "", "files(gen, 'a')", False),
+        (f"flow = {FLOW}\n    flow = thrice(flow)\n    return flow", "", "files(gen, 'a')", False),
+        (f"if folder:\n        return {FLOW}\n    return other(folder)", "", "files(gen, 'a')", False),
+        (f"for x in {FLOW}:\n        yield x", "", "files(gen, 'a')", False),
+        ("return gen.flow(folder)", "", "files(gen, pairs)", False),
+    ],
+)
+def test_an_iterator_of_keras_may_come_from_a_function_of_the_notebook(body, parameters, called, offered):
+    made = HELPER.format(parameters=parameters, body=body)
+    cell = read_cell("model.fit(train, steps_per_epoch=5)")
+    assert isinstance(cell, PythonCell)
+    facts = Facts(
+        models=(ModelFacts("model"),),
+        datasets=(DatasetFacts("train", "PyDataset", 64),),
+        batches=(BatchSeen("fit", 64, "PyDataset"),),
+        earlier_cells=(made, f"train = {called}"),
+    )
+    found = find_batch(cell, facts, frozenset({1}))
+    assert isinstance(found, BatchFound) == offered, found
+    if isinstance(found, BatchFound):
+        assert set_batch(found, 32)[0] == "train.batch_size = 32\nmodel.fit(train, steps_per_epoch=10)"

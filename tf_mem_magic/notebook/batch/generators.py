@@ -12,7 +12,7 @@ from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
 from tf_mem_magic.notebook.follow.resolve import default_argument
 from tf_mem_magic.notebook.follow.shares import resolve_the_whole, whole_of
 from tf_mem_magic.notebook.scopes import Scopes
-from tf_mem_magic.notebook.text.cell import PythonCell
+from tf_mem_magic.notebook.text.cell import PythonCell, walk
 from tf_mem_magic.notebook.uses import called_name, counts_samples, is_batch_name
 
 _KERAS = frozenset({"flow", "flow_from_directory", "flow_from_dataframe"})
@@ -69,11 +69,26 @@ def reads_its_batch_anew(reader: Reader, name: str) -> bool:
     made = found[1].value
     if not isinstance(made, ast.Call):
         return False
-    if isinstance(made.func, ast.Attribute) and called_name(made) in _KERAS and is_of_keras(reader, made):
-        return True
+    if isinstance(made.func, ast.Attribute):
+        return called_name(made) in _KERAS and is_of_keras(reader, made)
     function = reader.notebook.function(called_name(made)) if isinstance(made.func, ast.Name) else None
-    cls = None if function is None else function.node
-    return isinstance(cls, ast.ClassDef) and _only_keeps_it(cls)
+    node = None if function is None else function.node
+    if isinstance(node, ast.FunctionDef):
+        return _gives_kerass_own(node)
+    return isinstance(node, ast.ClassDef) and _only_keeps_it(node)
+
+
+def _gives_kerass_own(function: ast.FunctionDef) -> bool:
+    """Tell whether a function gives back an iterator that Keras reads from files, as it was made."""
+    given = [n.value for n in walk(function) if isinstance(n, ast.Return)]
+    if len(given) != 1 or function.decorator_list:
+        return False
+    made = given[0]
+    if isinstance(made, ast.Name):
+        own = [n for n in walk(function) if isinstance(n, ast.Name) and n.id == made.id]
+        set_to = [n.value for n in walk(function) if isinstance(n, ast.Assign) and all(t in own for t in n.targets)]
+        made = set_to[0] if len(own) == 2 and set_to else None  # it is set, and given back
+    return isinstance(made, ast.Call) and called_name(made) in _KERAS - {"flow"}
 
 
 def is_of_keras(reader: Reader, made: ast.Call) -> bool:

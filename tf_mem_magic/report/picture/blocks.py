@@ -22,7 +22,7 @@ def scale(chart: Chart) -> str:
     """Say what is drawn, from where to where, and over which time."""
     ceiling = f"the {chart.limit_label.replace('limit ', 'limit, ')}" if chart.limit == chart.top else chart.top_label
     beyond = f", {chart.limit_label}" if chart.limit_label and chart.limit != chart.top else ""
-    return f"{chart.about}: 0 to {ceiling}, over {chart.end_label}{beyond}"
+    return f"{chart.about}, drawn from 0 to {ceiling}, over {chart.end_label}{beyond}"
 
 
 def _spread(curve: Curve, room: int) -> list[int | None]:
