@@ -107,7 +107,7 @@ class Total:
 
 def batches_of(batch: int) -> list[int]:
     """List the batch sizes at which peaks are measured: those that may be proposed, from a sixteenth."""
-    return [one for one in (*batch_sizes(batch, known_well=True), batch) if batch // 16 <= one]
+    return [one for one in (*batch_sizes(batch, measured=True), batch) if batch // 16 <= one]
 
 
 def measure(case: Unseen, folder: Path) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def largest_batch(
         return of
 
     for share, least in ((1.0, 1), (0.5, max(below // LEAST_SHARE, 1))):
-        found = largest_within(limit, batch_sizes(below, known_well=share == 1.0), needed(share), (half, batch))
+        found = largest_within(limit, batch_sizes(below), needed(share), (half, batch))
         if found >= least:
             return found
     return 0
@@ -103,12 +103,12 @@ def hardly_depends(recording: Recording, diagnosis: Diagnosis, batch: int, small
     return one // 2 if one >= least else None
 
 
-def batch_sizes(below: int, known_well: bool = False) -> list[int]:
+def batch_sizes(below: int, measured: bool = False) -> list[int]:
     """List the batch sizes to try, smallest first: powers of two, and multiples of eight that are parts of them.
 
-    Three quarters (96, 192, …), and where what a size needs is known well, five and seven eighths (80, 112, …).
+    Three quarters (96, 192, …), and where a peak of the step was measured, five and seven eighths (80, 112, …).
     """
     powers = [2**n for n in range(below.bit_length() + 1)]
-    parts = (5, 6, 7) if known_well else (6,)
+    parts = (5, 6, 7) if measured else (6,)
     between = [eighths * power // 8 for power in powers for eighths in parts if eighths * power % 64 == 0]
     return sorted(one for one in {*powers, *between} if 0 < one < below)
