@@ -186,6 +186,9 @@ class StepFacts:
         The shapes of what the step drew from the data, as they were when it failed.
     length : int or None
         How long the samples of that batch were, where the step takes samples of any length.
+    coming : int or None
+        The bytes that the notebook's optimizers will keep of the weights, which none of them had updated yet: a loop
+        of one's own makes them after its first step. None: they are there, or none has a name.
     """
 
     function: str = ""
@@ -205,6 +208,7 @@ class StepFacts:
     threads: int = 0
     classes: tuple[str, ...] = ()
     onednn: bool = False
+    coming: int | None = None
 
     @property
     def processor(self) -> Processor | None:

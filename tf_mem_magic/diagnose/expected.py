@@ -92,7 +92,7 @@ def expected(recording: Recording, diagnosis: Diagnosis, effect: Effect) -> Esti
     further = 1.0 if effect.recompute is None else AGAIN
     # Of several batches the next one is drawn while a step runs; where the whole was one batch there was none.
     following = _drawn(step) * ratio if step.processor is not None and ratio < 1 else 0
-    high = stays + most * beyond * further + inputs * max(ratio, 1.0) + following
+    high = stays + most * beyond * further + inputs * max(ratio, 1.0) + following + _handed_on(step, wanted)
     if ratio >= 1 and effect.policy is None and effect.recompute is None:
         low = max(low, stays + seen + inputs)
     if _same_step(effect):
@@ -135,7 +135,21 @@ def _stays(diagnosis: Diagnosis, effect: Effect, recording: Recording) -> int:
     parts: dict[PartKind, int] = {part.kind: part.bytes for part in diagnosis.breakdown}
     held = sum(size for kind, size in parts.items() if kind not in OF_STEP)
     held += _not_there_yet(parts, recording, diagnosis)
+    held += (recording.facts.step.coming or 0) if recording.facts.step is not None else 0
     return held + (_beside(parts, recording, diagnosis.device, effect) if recording.facts.step is not None else 0)
+
+
+def _handed_on(step: StepFacts, batch: int | None) -> int:
+    """Give the bytes of the gradients that a first step hands to an update outside of it.
+
+    A loop's names hold them until the next step has others.
+    """
+    resized = step_at(step, batch) if step.coming is not None else None
+    if resized is None:
+        return 0
+    weights = sum(size for part, whose, size in step.variables if part == "weights" and whose != OF_GRAPH)
+    results = sum(resized.nodes[at].outputs[output].bytes or 0 for at, output in resized.results)
+    return min(results, weights)
 
 
 def _not_there_yet(parts: Mapping[PartKind, int], recording: Recording, diagnosis: Diagnosis) -> int:

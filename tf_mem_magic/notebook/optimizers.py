@@ -20,6 +20,22 @@ BY_STRING = {
 }
 """Keras's own optimizers by the string that ``compile`` takes for each."""
 
+KEPT = {
+    "Adam": 2,
+    "AdamW": 2,
+    "Nadam": 2,
+    "Adamax": 2,
+    "Lamb": 2,
+    "Adadelta": 2,
+    "Ftrl": 2,
+    "RMSprop": 1,
+    "Adagrad": 1,
+    "Lion": 1,
+    "Adafactor": 1,
+}
+"""How many values Keras's optimizers keep for each weight, with their default arguments; those that keep none are not
+here."""
+
 _ORIGIN = "keras.optimizers."
 
 

@@ -19,8 +19,9 @@ from tf_mem_magic.diagnose.errortext import read_error
 from tf_mem_magic.facts import names
 from tf_mem_magic.facts.fit import calls_of_keras
 from tf_mem_magic.facts.frames import chain_of, innermost_frames, local_names
-from tf_mem_magic.facts.models import array_bytes, find_models, find_optimizers, training_of
+from tf_mem_magic.facts.models import array_bytes, built_on, find_models, find_optimizers, training_of
 from tf_mem_magic.memory.rewrites import as_run
+from tf_mem_magic.notebook.optimizers import KEPT
 from tf_mem_magic.trace.flatten import TooLargeError
 from tf_mem_magic.trace.functions import find_graph, function_named_in
 from tf_mem_magic.trace.read import read_step
@@ -101,7 +102,7 @@ def _observe(
             steps.append(as_run(read_step(flatten_at(graph, arguments, batch, other, deadline, length))))
         except Exception:
             other = None
-    variables, layers, optimizers = _keras(error, namespace, graph)
+    variables, layers, optimizers, coming = _keras(error, namespace, graph)
     processor = this_processor() if any("device:CPU" in text for text in messages) else None
     return StepFacts(
         function=function,
@@ -119,6 +120,7 @@ def _observe(
         onednn=processor is not None and processor.onednn,
         data=data_of(flat),
         length=length if isinstance(length, int) else None,
+        coming=coming,
     )
 
 
@@ -257,14 +259,15 @@ def _is_of_any_batch(graph: Any) -> bool:
 
 def _keras(
     error: BaseException, namespace: Mapping[str, Any], graph: Any
-) -> tuple[tuple[tuple[str, str, int], ...], tuple[tuple[str, str], ...], tuple[str, ...]]:
+) -> tuple[tuple[tuple[str, str, int], ...], tuple[tuple[str, str], ...], tuple[str, ...], int | None]:
     """List the variables of the models and optimizers, and of the graph; the layers and their classes; the optimizers.
 
-    These, and the layers, by their names.
+    These, and the layers, by their names. What comes last is :attr:`StepFacts.coming`.
     """
     pairs = [*names.reachable(namespace), *local_names(error)]
     named = find_optimizers(pairs)
     found: dict[int, tuple[str, str, int]] = {}
+    trained: dict[int, int] = {}
     layers: dict[str, str] = {}
     optimizers: dict[str, None] = {}
     for name, model in find_models(pairs):
@@ -272,6 +275,8 @@ def _keras(
         for part, owner in [("weights", model), *(("optimizer", one) for one in owners)]:
             for variable in variables_of(owner):
                 found.setdefault(handle_of(variable), (part, name, array_bytes(variable)))
+                if part == "weights" and getattr(variable, "trainable", True):
+                    trained[handle_of(variable)] = array_bytes(variable)
         optimizers |= {str(getattr(one, "name", "")): None for one in owners}
         layers |= dict(layers_of(model))
     for name, one in named:
@@ -283,4 +288,12 @@ def _keras(
             size = captured_bytes(inner)
             if size:
                 found[id(outer)] = ("weights", OF_GRAPH, size)
-    return tuple(found.values())[:MOST_VARIABLES], tuple(layers.items()), tuple(optimizers)
+    coming = _coming([one for _, one in named], sum(trained.values()))
+    return tuple(found.values())[:MOST_VARIABLES], tuple(layers.items()), tuple(optimizers), coming
+
+
+def _coming(optimizers: list[Any], weights: int) -> int | None:
+    """Give the bytes that optimizers will make for weights at their first update; None where one has made its own."""
+    if not optimizers or any(built_on(one) for one in optimizers):
+        return None
+    return weights * min(KEPT.get(type(one).__name__, 0) for one in optimizers)

@@ -16,7 +16,7 @@ from tf_mem_magic.diagnose.expected import expected
 from tf_mem_magic.notebook.earlier import earlier_cells
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader
-from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compiled_with, learning_rate, made_by
+from tf_mem_magic.notebook.optimizers import KEPT, OptimizerMade, compile_calls, compiled_with, learning_rate, made_by
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.notebook.text.cell import PythonCell, words_of
 from tf_mem_magic.notebook.text.edits import Editor
@@ -37,21 +37,6 @@ GUARDS = (
 
 _SHARE = 0.15
 """The least share of the memory that the optimizer must take for a change of training to be worth offering."""
-
-_SLOTS = {
-    "Adam": 2,
-    "AdamW": 2,
-    "Nadam": 2,
-    "Adamax": 2,
-    "Lamb": 2,
-    "Adadelta": 2,
-    "Ftrl": 2,
-    "RMSprop": 1,
-    "Adagrad": 1,
-    "Lion": 1,
-    "Adafactor": 1,
-}
-"""How many values Keras's optimizers keep for each weight, with their default arguments."""
 
 _MORE_SLOTS = ("amsgrad", "centered", "momentum")
 _CARRIED = (
@@ -165,12 +150,12 @@ def _share(model: ModelFacts, diagnosis: Diagnosis | None) -> _Share:
         raise RefusedError(f"`{model.name}` is compiled with no optimizer that is known")
     if name == "SGD":
         raise RefusedError(f"{name} keeps little or nothing that a lighter optimizer would not")
-    if name not in _SLOTS:
+    if name not in KEPT:
         raise RefusedError(f"how much {name} keeps for each weight is not known: it is none of Keras's optimizers")
     total = (diagnosis.limit or diagnosis.in_use or 0) if diagnosis is not None else 0
     # Keras keeps values for what it trains only: none for the frozen base of a model.
     trained = model.weight_bytes if model.trainable_bytes is None else model.trainable_bytes
-    share = _Share(_SLOTS[name], trained, total)
+    share = _Share(KEPT[name], trained, total)
     if not share.weights or not total:
         raise RefusedError("how much of the memory the optimizer takes is not known")
     if share.bytes < _SHARE * total:
