@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.origins import KerasNames
+from tf_mem_magic.notebook.scopes import position
 from tf_mem_magic.notebook.text.cell import walk
 from tf_mem_magic.notebook.uses import called_name
 
@@ -37,6 +38,8 @@ KEPT = {
 here."""
 
 _ORIGIN = "keras.optimizers."
+_LOOPS = (ast.For, ast.AsyncFor, ast.While)
+_DEFINED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +62,43 @@ class OptimizerMade:
 
 
 def compiled_with(reader: Reader, names: KerasNames, model: str, where: str = "in this cell") -> OptimizerMade | str:
-    """Find the optimizer of the cell's only ``model.compile(...)``; a text says why it was not found."""
-    calls = compile_calls(reader.cell.tree, model)
+    """Find the optimizer of the only ``model.compile(...)`` before what failed; a text says why it was not found."""
+    calls = compiled_before(reader, model)
     if len(calls) != 1:
         return f"`{model}` is not compiled {where}" if not calls else f"`{model}` is compiled more than once"
     call = calls[0]
-    given = next((k.value for k in call.keywords if k.arg == "optimizer"), call.args[0] if call.args else None)
+    given = optimizer_given(call)
     if given is None or any(k.arg is None for k in call.keywords):
         return "`compile` does not plainly say its optimizer"
     return made_by(reader, names, given, where)
+
+
+def optimizer_given(call: ast.Call) -> ast.expr | None:
+    """Give the optimizer that a call of ``compile`` names."""
+    return next((k.value for k in call.keywords if k.arg == "optimizer"), call.args[0] if call.args else None)
+
+
+def compiled_before(reader: Reader, model: str) -> list[ast.Call]:
+    """List the calls of ``model.compile`` that may have run before the lines that failed; without such lines all."""
+    return [call for call in compile_calls(reader.cell.tree, model) if not _is_behind(reader, call)]
+
+
+def _is_behind(reader: Reader, call: ast.Call) -> bool:
+    """Tell whether a call stands behind what failed, where no loop leads back to it."""
+    scope = reader.scopes.scope_of(call)
+    failed = [
+        node
+        for node in reader.nodes
+        if isinstance(node, ast.stmt) and not isinstance(node, _DEFINED) and reader.covers(node)
+        if reader.scopes.scope_of(node) is scope
+    ]
+    if not failed:
+        return False
+    last = max(failed, key=position)
+    around = {node for node in reader.scopes.up(last) if isinstance(node, _LOOPS)}
+    return position(call) > (last.end_lineno or 0, last.end_col_offset or 0) and around.isdisjoint(
+        reader.scopes.up(call)
+    )
 
 
 def compile_calls(tree: ast.Module, model: str) -> list[ast.Call]:

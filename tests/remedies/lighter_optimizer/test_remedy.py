@@ -33,7 +33,7 @@ def ask(source, *, optimizer="Adam", weights=100, limit=500, earlier=(IMPORTS,),
     models = (ModelFacts("model", ("Dense",), optimizer, weight_bytes=weights, trainable_bytes=trained),)
     scalars = (ScalarFact("rate", 1),)
     facts = Facts("2.21.0", keras, True, models=models, earlier_cells=earlier, scalars=scalars)
-    diagnosis = Diagnosis("GPU:0", line=len(source.splitlines()), limit=limit, **more)
+    diagnosis = Diagnosis("GPU:0", limit=limit, **({"line": len(source.splitlines())} | more))
     (only,) = propose(Context(cell, Recording(cell, status="oom", facts=facts), diagnosis))
     return only
 

@@ -12,6 +12,7 @@ from tf_mem_magic.notebook.batch.search import find_in_call
 from tf_mem_magic.notebook.follow.calls import argument_exprs
 from tf_mem_magic.notebook.follow.may_train import infers
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
+from tf_mem_magic.notebook.optimizers import optimizer_given
 from tf_mem_magic.notebook.scopes import position
 from tf_mem_magic.notebook.text.ranges import CellEdit
 from tf_mem_magic.notebook.uses import FITS, called_name
@@ -198,9 +199,17 @@ def _same_model(reader: Reader, call: ast.Call) -> Iterator[ast.Call]:
         if other is call or not _is_on(reader, other, call):
             continue
         first, last = sorted((position(call), position(other)))
-        compiled = (c for c in reader.calls_of("compile") if _is_on(reader, c, call))
-        if not any(first < position(one) < last for one in compiled):
+        between = (c for c in reader.calls_of("compile") if first < position(c) < last and _is_on(reader, c, call))
+        if all(_may_keep_its_optimizer(reader, one, first) for one in between):
             yield other
+
+
+def _may_keep_its_optimizer(reader: Reader, compiled: ast.Call, since: tuple[int, int]) -> bool:
+    """Tell whether ``compile`` may give a model the optimizer that it had at a place before: a name holds it."""
+    given = optimizer_given(compiled)
+    if not isinstance(given, ast.Name):
+        return False
+    return not any(since < position(one.node) < position(compiled) for one in reader.bindings(given))
 
 
 def _in_one_loop(reader: Reader, one: ast.Call, other: ast.Call) -> bool:

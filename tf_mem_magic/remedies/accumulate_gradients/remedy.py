@@ -17,7 +17,7 @@ from tf_mem_magic.notebook.batch.found import BatchFound, set_batch
 from tf_mem_magic.notebook.follow.calls import argument_exprs
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
 from tf_mem_magic.notebook.model import receiver
-from tf_mem_magic.notebook.optimizers import OptimizerMade, compile_calls, compiled_with, made_by
+from tf_mem_magic.notebook.optimizers import OptimizerMade, compiled_before, compiled_with, made_by
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 from tf_mem_magic.notebook.text.edits import IMPORT, SHARED, argument
 from tf_mem_magic.notebook.text.mask import NotPython
@@ -171,7 +171,7 @@ def _place(ask: Ask, found: BatchFound, steps: int, before: Already | None) -> _
     reader = Reader(cell, ask.facts, failing_lines(ask))
     assert isinstance(call.func, ast.Attribute)
     model = ast.unparse(call.func.value)
-    compiled = compile_calls(cell.tree, model)
+    compiled = compiled_before(reader, model)
     known, name = _model_given(reader, call.func.value)
     if known is None and not compiled:
         raise RefusedError(f"whether `{model}` is a compiled Keras model is not known")
@@ -179,6 +179,7 @@ def _place(ask: Ask, found: BatchFound, steps: int, before: Already | None) -> _
         return _Place((before.times(cell, steps),))
     made = compiled_with(reader, ask.names, model)
     stays = not isinstance(made, str) and serves_only(reader, made.node, call) and not is_taken_back(ask, found)
+    stays = stays and all(_comes_first(reader, one, call) for one in compiled)
     plain = _write(cell, made, steps) if stays and not isinstance(made, str) else None
     if plain is not None:
         return plain
@@ -186,6 +187,14 @@ def _place(ask: Ask, found: BatchFound, steps: int, before: Already | None) -> _
     if not re.fullmatch(r"[\w.]+", model):
         raise RefusedError(f"`{model}` is no plain name of a model")
     return _call(cell, at, model, steps, undo=name if not compiled and known is not None and not known.is_new else "")
+
+
+def _comes_first(reader: Reader, compiled: ast.Call, call: ast.Call) -> bool:
+    """Tell whether ``compile`` runs before each run of the training, as far as they stand in one scope."""
+    scopes = reader.scopes
+    if scopes.scope_of(compiled) is not scopes.scope_of(call):
+        return True
+    return scopes.surely_before(scopes.statement(compiled), call)
 
 
 def _model_given(reader: Reader, receiver: ast.expr) -> tuple[ModelFacts | None, str]:

@@ -16,7 +16,15 @@ from tf_mem_magic.diagnose.expected import expected
 from tf_mem_magic.notebook.earlier import earlier_cells
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader
-from tf_mem_magic.notebook.optimizers import KEPT, OptimizerMade, compile_calls, compiled_with, learning_rate, made_by
+from tf_mem_magic.notebook.optimizers import (
+    KEPT,
+    OptimizerMade,
+    compile_calls,
+    compiled_before,
+    compiled_with,
+    learning_rate,
+    made_by,
+)
 from tf_mem_magic.notebook.origins import KerasNames
 from tf_mem_magic.notebook.text.cell import PythonCell, words_of
 from tf_mem_magic.notebook.text.edits import Editor
@@ -24,6 +32,7 @@ from tf_mem_magic.notebook.text.ranges import CellEdit, insert_line
 from tf_mem_magic.remedies._engine.guards import device_memory, keras_3, smaller_than_device, uses_keras
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.lighter_optimizer.earlier_compile import compiled_earlier
+from tf_mem_magic.remedies.smaller_batch.asked import failing_lines
 
 KEY = "lighter-optimizer"
 TITLE = "Lighter optimizer"
@@ -77,19 +86,22 @@ class _Share:
 def propose(ask: Ask) -> Proposal:
     """Offer optimizers that keep less, where the optimizer's share is large."""
     place, model, cell = ask.place, ask.model, ask.cell
-    made = _made(ask, place.model)
-    if not isinstance(made, str) and model.optimizer is not None and not compile_calls(cell.tree, place.model):
-        # A loop may train with an optimizer of its own, beside the one that the model was compiled with.
+    reader = Reader(cell, ask.facts, failing_lines(ask))
+    made = _made(ask, reader, place.model)
+    known = model.optimizer in (*KEPT, "SGD")
+    if not isinstance(made, str) and (known or (model.optimizer and not compiled_before(reader, place.model))):
+        # A loop may train with an optimizer of its own, beside the one that the model was compiled with; and what is
+        # known of a model may be older than the line that compiles it.
         model = replace(model, optimizer=made.name)
     share = _share(model, ask.diagnosis)
     if method := ask.inference:
         raise RefusedError(f"it ran out of memory in `{method}`, and another optimizer would change the training")
     lighter = [name for name, keeps in _KEEPS.items() if keeps < share.slots]
-    if isinstance(made, str) and not model.is_new and not compile_calls(cell.tree, place.model):
+    if isinstance(made, str) and not model.is_new and not compiled_before(reader, place.model):
         return _compiled_again(ask, share, lighter)
     if isinstance(made, str):
         raise RefusedError(made, _patch(ask.facts, place.model, share))
-    _check_made(ask.reader, made)
+    _check_made(reader, made)
     return _proposal(ask, share, made.name, [(name, _edited(cell, made, name)) for name in lighter])
 
 
@@ -165,9 +177,9 @@ def _share(model: ModelFacts, diagnosis: Diagnosis | None) -> _Share:
     return share
 
 
-def _made(ask: Ask, model: str) -> OptimizerMade | str:
-    reader, names = ask.reader, ask.names
-    if compile_calls(ask.cell.tree, model):
+def _made(ask: Ask, reader: Reader, model: str) -> OptimizerMade | str:
+    names = ask.names
+    if compiled_before(reader, model):
         return compiled_with(reader, names, model)
     calls = ask.notebook.calls("apply_gradients")
     owners = [c.func.value for c in calls if isinstance(c.func, ast.Attribute)]
