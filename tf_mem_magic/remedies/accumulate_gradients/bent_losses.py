@@ -83,7 +83,7 @@ def _read(found: _Losses, cell: PythonCell, call: ast.Call, own: list[ast.Call],
             found.has_others = True
     elif loops and isinstance(call.func, ast.Attribute) and name in ("gradient", "minimize"):
         for loss in _arguments(call, "target" if name == "gradient" else "loss", 0):
-            found.computed(cell, loss, _taped(cell, loss))
+            found.computed(cell, loss, _taped(found.notebook, cell, loss))
 
 
 def _is_own(reader: Reader, compiled: ast.Call, call: ast.Call) -> bool:
@@ -237,15 +237,26 @@ def _slice(cell: PythonCell, expr: ast.expr) -> tuple[ast.AST, ...]:
     return tuple(dict.fromkeys(nodes))
 
 
-def _taped(cell: PythonCell, loss: ast.expr) -> frozenset[str]:
-    """Name what holds the samples where a loop takes gradients: what its function is given, or each turn draws."""
+def _taped(notebook: Notebook, cell: PythonCell, loss: ast.expr) -> frozenset[str]:
+    """Name what holds the samples where a loop takes gradients: what its function is given, or each turn draws.
+
+    A number that it is given is none of them.
+    """
     scope = cell.scopes.scope_of(loss)
-    given = {a.arg for a in arguments(scope.args)} if isinstance(scope, _FUNCTIONS) else set[str]()
+    given = set[str]()
+    if isinstance(scope, _FUNCTIONS):
+        handed = {a.arg: [one for _, one in _handed(notebook, cell, scope, a.arg)] for a in arguments(scope.args)}
+        given = {name for name, values in handed.items() if not values or not all(map(_is_a_number, values))}
     for loop in cell.scopes.up(loss):
         if isinstance(loop, (ast.For, ast.AsyncFor)):
             given |= {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)}
     called = {n.func.id for n in ast.walk(scope) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
     return frozenset(given - called - {"self"})
+
+
+def _is_a_number(value: ast.expr) -> bool:
+    inner = value.operand if isinstance(value, ast.UnaryOp) else value
+    return isinstance(inner, ast.Constant) and not isinstance(inner.value, str)
 
 
 def _makes_layers(code: Code) -> bool:

@@ -6,16 +6,12 @@ import ast
 from dataclasses import dataclass
 
 from tf_mem_magic.core.proposals import RefusedError
-from tf_mem_magic.notebook.batch.means.summands import makes_a_mean
 from tf_mem_magic.notebook.follow.behind import behind, failing_names
 from tf_mem_magic.notebook.follow.reader import Reader
 from tf_mem_magic.notebook.origins import KerasNames
-from tf_mem_magic.notebook.scopes import position
-from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.uses import called_name
+from tf_mem_magic.remedies.accumulate_gradients.means import Means
 from tf_mem_magic.remedies.accumulate_gradients.turns import check_turns
-
-_MEANS = ("reduce_mean", "mean")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +23,8 @@ class GradientLoop:
     top: ast.stmt
 
 
-def find_gradient_loop(reader: Reader, names: KerasNames) -> GradientLoop:
-    """Find the loop that failed, where its gradients reach one optimizer unchanged, from a mean over the batch.
+def find_gradient_loop(reader: Reader, names: KerasNames, batch: int) -> GradientLoop:
+    """Find the loop that failed, where its gradients reach one optimizer unchanged, from a mean over ``batch`` samples.
 
     Raises
     ------
@@ -58,13 +54,15 @@ def find_gradient_loop(reader: Reader, names: KerasNames) -> GradientLoop:
         raise RefusedError(
             "the gradients are changed between the tape and the optimizer, which must see the whole batch"
         )
-    if not _is_mean(reader, names, taken[0].args[0] if taken[0].args else None):
+    if not Means(reader, names, batch).gives(taken[0].args[0] if taken[0].args else None):
         raise RefusedError("it is not certain that the loop's loss is a mean over the batch")
     if any(isinstance(n, (ast.Name, ast.Attribute)) and "accum" in _last_part(n) for n in reader.nodes):
         raise RefusedError("the loop seems to accumulate gradients already")
     check_turns(reader, applied[0], taken[0], _running(reader))
     tops = [s for s in tree.body if not isinstance(s, _DEFINITIONS) and runs(s, applied[0], tree)]
-    if len(tops) != 1:
+    if len(tops) > 1:
+        raise RefusedError(f"{reader.cell.told(*tops)} run the same training step, each by batches of its own")
+    if not tops:
         raise RefusedError("the statement that runs the loop was not found in the cell")
     return GradientLoop(applied[0], func.value, tops[0])
 
@@ -147,8 +145,8 @@ def _unchanged(reader: Reader, applied: ast.Call, taken: ast.Call) -> bool:
     named_so = next((k.value for k in applied.keywords if k.arg == "grads_and_vars"), None)
     zipped = applied.args[0] if applied.args else named_so
     if isinstance(zipped, ast.Name):
-        named = reader.bindings(zipped)
-        zipped = named[0].value if len(named) == 1 else None
+        named = reader.reaching(zipped)
+        zipped = named.value if named is not None else None
     if not isinstance(zipped, ast.Call) or called_name(zipped) != "zip" or not zipped.args:
         return False
     return _is_taken(reader, zipped.args[0], taken)
@@ -157,8 +155,8 @@ def _unchanged(reader: Reader, applied: ast.Call, taken: ast.Call) -> bool:
 def _is_taken(reader: Reader, given: ast.expr, taken: ast.Call) -> bool:
     """Whether ``given`` is what the tape gave, also by its name."""
     if isinstance(given, ast.Name):
-        found = reader.bindings(given)
-        return len(found) == 1 and found[0].value is taken and not _is_set_in_place(reader, given)
+        found = reader.reaching(given)
+        return found is not None and found.value is taken and not _is_set_in_place(reader, given)
     return given is taken
 
 
@@ -174,70 +172,6 @@ def _is_set_in_place(reader: Reader, name: ast.Name) -> bool:
         if isinstance(above, ast.Attribute) and above.attr in ("append", "extend", "insert", "pop", "reverse"):
             return True
     return False
-
-
-def _is_mean(reader: Reader, names: KerasNames, loss: ast.expr | None, depth: int = 0) -> bool:
-    if depth > 5 or loss is None:
-        return False
-    if isinstance(loss, ast.Name):
-        found = sorted(reader.bindings(loss), key=lambda b: position(b.node))
-        more = [b.node for b in found[1:]]
-        adds = all(isinstance(n, ast.AugAssign) and isinstance(n.op, ast.Add) and _of_weights(n.value) for n in more)
-        return (
-            bool(found) and adds and found[0].value is not None and _is_mean(reader, names, found[0].value, depth + 1)
-        )
-    if isinstance(loss, ast.BinOp) and isinstance(loss.op, ast.Add):
-        return _is_mean(reader, names, loss.left, depth + 1) and _of_weights(loss.right)
-    if not isinstance(loss, ast.Call):
-        return False
-    if called_name(loss) in _MEANS:
-        return len(loss.args) == 1 and not loss.keywords
-    if isinstance(loss.func, ast.Name) and not reader.scopes.of(reader.scopes.scope_of(loss), loss.func.id):
-        function = reader.notebook.function(loss.func.id)
-        if function is not None and isinstance(function.node, ast.FunctionDef):
-            return _returns_a_mean(function.cell, function.node)
-    return _is_keras_loss(reader, names, loss.func)
-
-
-def _is_keras_loss(reader: Reader, names: KerasNames, func: ast.expr) -> bool:
-    """Whether ``func`` is a loss object that Keras made with its usual reduction, here or in an earlier cell."""
-    if not isinstance(func, ast.Name):
-        return makes_a_mean(reader.notebook, func)
-    found = reader.bindings(func)
-    made = found[0].value if len(found) == 1 else earlier_value(names, func.id) if not found else None
-    return makes_a_mean(reader.notebook, made)
-
-
-def _returns_a_mean(cell: PythonCell, function: ast.FunctionDef) -> bool:
-    """Whether a function gives ``tf.reduce_mean(…)``, whatever of; what in it bends that is looked at elsewhere."""
-    scopes = cell.scopes
-    given = [n.value for n in ast.walk(function) if isinstance(n, ast.Return) and scopes.scope_of(n) is function]
-    for at, value in enumerate(given):
-        if isinstance(value, ast.Name):
-            found = scopes.of(scopes.home(value), value.id)
-            given[at] = found[0].value if len(found) == 1 else None
-    means = [one for one in given if isinstance(one, ast.Call) and called_name(one) in _MEANS]
-    return bool(given) and len(means) == len(given) and all(len(m.args) == 1 and not m.keywords for m in means)
-
-
-def _of_weights(term: ast.expr) -> bool:
-    """Whether a term of the loss is the model's own losses, which weights give: the same in each part."""
-    if isinstance(term, ast.IfExp) and isinstance(term.orelse, ast.Constant):
-        return _of_weights(term.body)
-    return isinstance(term, ast.Call) and len(term.args) == 1 and ast.unparse(term.args[0]).endswith(".losses")
-
-
-def earlier_value(names: KerasNames, name: str) -> ast.expr | None:
-    """Give what the last earlier cell that binds ``name`` at its top level plainly assigns to it."""
-    for tree in reversed(names.earlier):
-        stored = [
-            n for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store)
-        ]
-        if not stored:
-            continue
-        plain = [s for s in tree.body if isinstance(s, ast.Assign) and s.targets == stored]
-        return plain[0].value if plain else None
-    return None
 
 
 def runs(statement: ast.stmt, applied: ast.Call, tree: ast.Module) -> bool:

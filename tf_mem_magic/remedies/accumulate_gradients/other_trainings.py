@@ -18,6 +18,7 @@ from tf_mem_magic.notebook.text.ranges import CellEdit
 from tf_mem_magic.notebook.uses import FITS, called_name
 from tf_mem_magic.remedies._engine.question import Ask
 from tf_mem_magic.remedies.accumulate_gradients.gradient_loop import find_gradient_loop, runs
+from tf_mem_magic.remedies.accumulate_gradients.owners import owners_of
 from tf_mem_magic.remedies.smaller_batch.asked import failing_lines
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -39,10 +40,10 @@ def check_other_trainings(ask: Ask, found: BatchFound, edits: Iterable[CellEdit]
     """
     call = found.call
     reader = Reader(ask.cell, ask.facts, failing_lines(ask))
-    if call is None:
-        _check_beside_loop(ask, reader, found)
-        return
     begin = min((edit.start for edit in edits), default=0)
+    if call is None:
+        _check_beside_loop(ask, reader, found, begin)
+        return
     for other in _same_model(reader, call):
         if ask.cell.end(other) <= begin and not _in_one_loop(reader, other, call):
             continue
@@ -103,21 +104,63 @@ def _would_not(ask: Ask, other: ast.Call) -> RefusedError:
     )
 
 
-def _check_beside_loop(ask: Ask, reader: Reader, found: BatchFound) -> None:
-    """Refuse where something else trains by the batches of the loop that failed, and would not accumulate."""
-    own = find_gradient_loop(reader, ask.names).optimizer.id
+def _check_beside_loop(ask: Ask, reader: Reader, found: BatchFound, begin: int) -> None:
+    """Refuse where something else trains by the batches of the loop that failed, and would not accumulate.
+
+    So where its optimizer, which accumulates from ``begin`` on, trains by other batches too.
+    """
+    loop = find_gradient_loop(reader, ask.names, found.value)
+    own = owners_of(reader, loop.call)
     changed = _follow_the_batch(ask, found)
     for other in reader.calls_of(*_TRAIN, "apply_gradients", "minimize"):
-        if _written(other) in (own, ""):
+        if other is loop.call or not _written(other):
             continue
         tops = [s for s in ask.cell.tree.body if not isinstance(s, _DEFINED) and runs(s, other, ask.cell.tree)]
-        if any(isinstance(n, ast.Name) and n.id in changed for top in tops for n in ast.walk(top)):
-            raise _would_not(ask, other)
+        shares = any(isinstance(n, ast.Name) and n.id in changed for top in tops for n in ast.walk(top))
+        its = owners_of(reader, other)
+        if not own & its:
+            if shares:
+                raise _would_not(ask, other)
+        elif ask.cell.end(other) > begin and not _draws(reader, other, changed, found):
+            raise RefusedError(
+                f"`{min(own & its)}` trains in {ask.cell.told(other)} too, with batches that would stay as they are: "
+                "accumulated, they would make larger ones"
+            )
+    for other, name in _handed_to_others(reader, own):
+        raise RefusedError(
+            f"`{reader.written(other.func)}` of an earlier cell may train with `{name}` in {ask.cell.told(other)} too, "
+            "by batches that would stay as they are"
+        )
     for other in _may_train_beside(reader):
         raise RefusedError(
             f"`{reader.written(other.func)}` in {ask.cell.told(other)} may train by the same batches too, and what it "
             "does is not known: it would not accumulate"
         )
+
+
+def _handed_to_others(reader: Reader, own: set[str]) -> Iterator[tuple[ast.Call, str]]:
+    """Yield the calls of an earlier cell's functions that get the loop's optimizer, and may train with it."""
+    for call in (n for n in reader.nodes if isinstance(n, ast.Call) and not reader.covers(n)):
+        given = {reader.written(one) for one in (*call.args, *(k.value for k in call.keywords))} & own
+        function = reader.notebook.function(called_name(call)) if given else None
+        if function is not None and function.is_earlier and _TRAINS.search(function.cell.text(function.node)):
+            yield call, min(given)
+
+
+_TRAINS = re.compile(r"apply_gradients|minimize|\bfit\w*\(|\bcompile\(|train_on_batch")
+
+
+def _draws(reader: Reader, call: ast.Call, changed: set[str], found: BatchFound) -> bool:
+    """Tell whether a call stands in a loop over what the edit makes smaller, or in the one that failed."""
+    scope = reader.scopes.scope_of(call)
+    loops = [n for n in reader.scopes.up(call) if isinstance(n, _LOOPS) and reader.scopes.scope_of(n) is scope]
+    if not loops or reader.covers(loops[0]):
+        return bool(loops)
+    inside = [n for loop in loops for n in ast.walk(loop)]
+    first, last = reader.cell.start(loops[-1]), reader.cell.end(loops[-1])
+    return any(isinstance(n, ast.Name) and n.id in changed for n in inside) or any(
+        first <= slot.start < last for slot in found.slots
+    )
 
 
 def _may_train_beside(reader: Reader) -> Iterator[ast.Call]:

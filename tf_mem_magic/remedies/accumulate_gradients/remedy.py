@@ -34,8 +34,10 @@ from tf_mem_magic.remedies.accumulate_gradients.accumulation import (
 )
 from tf_mem_magic.remedies.accumulate_gradients.already import ARGUMENT, Already, already, is_taken_back, sums_in
 from tf_mem_magic.remedies.accumulate_gradients.examples import EXAMPLES
-from tf_mem_magic.remedies.accumulate_gradients.gradient_loop import earlier_value, find_gradient_loop, traced_before
+from tf_mem_magic.remedies.accumulate_gradients.gradient_loop import find_gradient_loop, traced_before
+from tf_mem_magic.remedies.accumulate_gradients.means import earlier_value
 from tf_mem_magic.remedies.accumulate_gradients.other_trainings import check_other_trainings, serves_only
+from tf_mem_magic.remedies.accumulate_gradients.owners import given_by_callers
 from tf_mem_magic.remedies.smaller_batch.asked import failing_lines, fewer_samples_may_help, found_batch
 from tf_mem_magic.remedies.smaller_batch.shown import check_shown
 
@@ -224,21 +226,23 @@ def _of_loop(ask: Ask, found: BatchFound, steps: int, before: Already | None) ->
     frame = ask.diagnosis.frame if ask.diagnosis is not None else None
     if frame is not None and not frame.in_cell and "GradientTape" not in ask.cell.words:
         raise RefusedError(f"`{frame.function}`, which trains, lies outside this cell: its optimizer is not followed")
-    loop = find_gradient_loop(reader, names)
+    loop = find_gradient_loop(reader, names, found.value)
     counts = ("The loop's own counters, and what it prints, count the smaller batches.",)
     if before is not None:
         return _Place((before.times(reader.cell, steps),), counts)
-    name = loop.optimizer.id
-    if reader.bindings(loop.optimizer):
-        made = made_by(reader, names, loop.optimizer)
+    optimizer = given_by_callers(reader, loop.optimizer)
+    name = reader.written(optimizer)
+    if not isinstance(optimizer, ast.Name) or reader.bindings(optimizer):
+        made = made_by(reader, names, optimizer)
         if isinstance(made, str):
             raise RefusedError(made)
-        local = not isinstance(reader.scopes.home(loop.optimizer), ast.Module)
+        local = not isinstance(optimizer, ast.Name) or not isinstance(reader.scopes.home(optimizer), ast.Module)
         back = is_taken_back(ask, found)
         place = None if back else _write(reader.cell, made, steps)
         if place is None and local:
-            why = "and the cell takes back what it accumulates" if back else "with a learning-rate schedule"
-            raise RefusedError(f"`{name}` is made in a function, {why}")
+            why = "and the cell takes back what it accumulates" if back else "with a rate that may be a schedule"
+            where = "in a function" if isinstance(optimizer, ast.Name) else "where it is handed over"
+            raise RefusedError(f"`{name}` is made {where}, {why}")
         place = place or _call(reader.cell, loop.top, name, steps, undo="")
     else:
         value = earlier_value(names, name)
