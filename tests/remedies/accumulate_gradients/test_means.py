@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.remedies.accumulate_gradients.test_remedy import ask
-from tf_mem_magic.core.facts import ScalarFact
 from tf_mem_magic.core.proposals import Declined, Proposal
 
 EARLIER = "import keras\nimport numpy as np\nimport tensorflow as tf\nWEIGHT = 0.3\nSHARE = 1 / 64\nFEW = 64\n"
-SCALARS = (ScalarFact("WEIGHT", 0.3), ScalarFact("SHARE", 1 / 64), ScalarFact("FEW", 64))
 LOOP = """optimizer = keras.optimizers.Adam()
 beta = 4.0
 def apart(a, b):
@@ -70,7 +68,7 @@ UNSURE = [
 
 @pytest.mark.parametrize("loss", FIXED)
 def test_means_in_fixed_shares_are_of_parts_what_they_are_of_the_whole(loss):
-    answer = ask(LOOP.format(loss), line=16, earlier=(EARLIER,), scalars=SCALARS)
+    answer = ask(LOOP.format(loss), line=16, earlier=(EARLIER,))
     assert isinstance(answer, Proposal), answer.reason
     assert "Adam(gradient_accumulation_steps=2)" in answer.source
     assert ".batch(32)" in answer.source
@@ -78,22 +76,22 @@ def test_means_in_fixed_shares_are_of_parts_what_they_are_of_the_whole(loss):
 
 @pytest.mark.parametrize("loss", UNSURE)
 def test_what_may_count_the_samples_or_bend_a_mean_is_declined(loss):
-    answer = ask(LOOP.format(loss), line=16, earlier=(EARLIER,), scalars=SCALARS)
+    answer = ask(LOOP.format(loss), line=16, earlier=(EARLIER,))
     assert isinstance(answer, Declined)
 
 
 def test_a_loss_that_a_condition_changes_is_declined():
     source = LOOP.format("first\n            if flag:\n                loss = tf.reduce_sum(out)")
-    assert isinstance(ask(source, line=16, earlier=(EARLIER,), scalars=SCALARS), Declined)
+    assert isinstance(ask(source, line=16, earlier=(EARLIER,)), Declined)
 
 
 def test_a_term_that_is_added_later_counts():
     for term, offered in (("0.1 * second", True), ("tf.reduce_sum(out)", False), ("sum(model.losses)", True)):
-        answer = ask(LOOP.format(f"first\n            loss += {term}"), line=16, earlier=(EARLIER,), scalars=SCALARS)
+        answer = ask(LOOP.format(f"first\n            loss += {term}"), line=16, earlier=(EARLIER,))
         assert isinstance(answer, Proposal) == offered, term
 
 
 def test_a_number_that_a_function_is_given_is_no_sample():
     source = LOOP.format("weight * first + (1 - weight) * tf.reduce_mean(huber(b, out, scale))")
     huber = "def huber(a, b, delta):\n    return tf.where(tf.abs(a - b) < delta, (a - b) ** 2, tf.abs(a - b))\n"
-    assert isinstance(ask(huber + source, line=18, earlier=(EARLIER,), scalars=SCALARS), Proposal)
+    assert isinstance(ask(huber + source, line=18, earlier=(EARLIER,)), Proposal)

@@ -111,15 +111,15 @@ class Means:
 
     def _is_share(self, expr: ast.expr, depth: int = 0) -> bool:
         """Tell whether an expression is a number that has nothing to do with how many samples a batch has."""
-        value = evaluate(self.reader, expr)
-        if depth > _DEEPEST or value is None or value == self.batch:
+        if depth > _DEEPEST or evaluate(self.reader, expr) == self.batch:
             return False
-        for node in ast.walk(expr):
-            if isinstance(node, ast.Constant) and node.value == self.batch:
-                return False
-            if isinstance(node, ast.Name) and not self._holds_a_share(node, depth):
-                return False
-        return True
+        if isinstance(expr, ast.Constant):
+            return isinstance(expr.value, (int, float)) and expr.value != self.batch
+        if isinstance(expr, ast.UnaryOp):
+            return isinstance(expr.op, (ast.USub, ast.UAdd)) and self._is_share(expr.operand, depth + 1)
+        if isinstance(expr, ast.BinOp):
+            return self._is_share(expr.left, depth + 1) and self._is_share(expr.right, depth + 1)
+        return isinstance(expr, ast.Name) and self._holds_a_share(expr, depth + 1)
 
     def _holds_a_share(self, name: ast.Name, depth: int) -> bool:
         if _COUNTS.search(name.id):
@@ -127,10 +127,10 @@ class Means:
         found = self.reader.bindings(name)
         if not found:
             value = earlier_value(self.names, name.id)
-            return isinstance(value, ast.Constant) and value.value != self.batch
+            return isinstance(value, ast.Constant) and self._is_share(value, depth)
         if any(one.kind == "param" for one in found):
-            return evaluate(self.reader, name) != self.batch
-        return all(one.value is not None and self._is_share(one.value, depth + 1) for one in found)
+            return evaluate(self.reader, name) is not None
+        return all(one.value is not None and self._is_share(one.value, depth) for one in found)
 
 
 def _of_weights(term: ast.expr) -> bool:
