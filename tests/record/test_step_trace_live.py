@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.kernel import Kernel, bfc
+from tests.script import found_by
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 
@@ -198,3 +199,27 @@ more()
     steps = traced(kernel)
     assert (steps["why_not"], steps["device"]) == ("", "CPU:0")
     assert sum(held for _, held in steps["parts"]) == steps["peak"] > FIRST
+
+
+NOTHING = """
+import json
+import tensorflow as tf
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
+from tf_mem_magic.core.facts import Facts
+from tf_mem_magic.record.step_trace import StepTrace
+
+def told(in_fit, failed=False):
+    trace, space = StepTrace(()), xplane_pb2.XSpace()
+    space.planes.add(name="/host:CPU")
+    trace._began_in_fit, trace._data = in_fit, space.SerializeToString()
+    return trace.tell(Facts(), {}, failed).why_not
+
+print("FOUND" + json.dumps([told(True), told(False), told(True, failed=True)]))
+"""
+
+
+def test_a_trace_without_an_allocation_says_so_unless_it_only_saw_a_fit_end():
+    in_fit, elsewhere, failed = found_by(NOTHING)
+    assert "`fit` was over before a step after its first was seen" in in_fit
+    assert "told of no allocation" in elsewhere
+    assert "told of no allocation" in failed

@@ -32,7 +32,7 @@ from tf_mem_magic.memory.events import traced_steps
 from tf_mem_magic.record.dumps import make_folder
 from tf_mem_magic.sources import Unavailable
 from tf_mem_magic.sources._context import initialised_context
-from tf_mem_magic.trace.events import MOST_BYTES, read_events
+from tf_mem_magic.trace.events import MOST_BYTES, NoAllocationError, read_events
 from tf_mem_magic.trace.variables import layer_names
 
 STEPS = 4
@@ -122,6 +122,8 @@ class StepTrace:
         try:
             return self._told(data, facts, namespace, failed)
         except Exception as error:
+            if isinstance(error, NoAllocationError) and self._saw_only_an_end(failed):
+                return TracedSteps(why_not=_none_seen(saw_fit=True, failed=False))
             why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             return TracedSteps(why_not=why[:300])
 
@@ -143,12 +145,16 @@ class StepTrace:
             began=self._started_at - self._began_at,
             failed=failed and not self._is_whole,
         )
-        if self._began_in_fit and not (told.steps or failed or self._is_whole):
-            return TracedSteps(why_not=_none_seen(saw_fit=True, failed=False))  # it saw the end of the first step
+        if not told.steps and self._saw_only_an_end(failed):
+            return TracedSteps(why_not=_none_seen(saw_fit=True, failed=False))
         if any(m.jit_compile for m in here):
             note = "XLA compiles this model's step: what runs as one program is one piece, without its layers."
             told = replace(told, notes=(*told.notes, note))
         return told
+
+    def _saw_only_an_end(self, failed: bool) -> bool:
+        """Whether all that it saw of a ``fit`` was the end of its first step, or what follows it."""
+        return self._began_in_fit and not (failed or self._is_whole)
 
     def _run(self) -> None:
         try:

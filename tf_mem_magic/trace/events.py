@@ -30,6 +30,10 @@ _Row = tuple[int, int, int, int, int, int, int, int, str]
 """Picoseconds, bytes of the chunk (negative: freed), requested, address, in use, limit, run, operation, allocator."""
 
 
+class NoAllocationError(ValueError):
+    """A trace in which no allocator gave or took anything."""
+
+
 def read_events(data: bytes, device: str = "", seconds: float = SECONDS) -> Events:
     """Read the allocation events of one device from a serialized ``XSpace``.
 
@@ -44,6 +48,8 @@ def read_events(data: bytes, device: str = "", seconds: float = SECONDS) -> Even
 
     Raises
     ------
+    NoAllocationError
+        If an allocator told of nothing while it was traced.
     ValueError
         If it cannot be read; the text says why.
     """
@@ -59,7 +65,7 @@ def read_events(data: bytes, device: str = "", seconds: float = SECONDS) -> Even
         allocators[row[8]] = max(allocators.get(row[8], 0), row[4])
     of_device = {name: most for name, most in allocators.items() if not device or device_of(name) == device}
     if not of_device:
-        raise ValueError("TensorFlow's allocator told of no allocation" + (f" on {device}" if device else ""))
+        raise NoAllocationError("TensorFlow's allocator told of no allocation" + (f" on {device}" if device else ""))
     chosen = max(of_device, key=of_device.__getitem__)
     return _columns([row for row in rows if row[8] == chosen], device_of(chosen) or chosen, plane, names, cut)
 

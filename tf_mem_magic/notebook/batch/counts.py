@@ -7,28 +7,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tf_mem_magic.notebook.batch.datasets import COUNTS, chain_of, trace
+from tf_mem_magic.notebook.batch.means.through import BARS, hands_on, held_by
 from tf_mem_magic.notebook.batch.steps import Steps, argument, divisors, find_steps, first_argument, follows
 from tf_mem_magic.notebook.follow.entries import double_star, zipped
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.other_uses import is_drawn
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
+from tf_mem_magic.notebook.scopes import Scopes
 from tf_mem_magic.notebook.text.cell import walk
 from tf_mem_magic.notebook.uses import KERAS, called_name
 
 Loop = ast.For | ast.AsyncFor | ast.While
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-_AROUND = ("enumerate", "tqdm", "iter", "list", "tuple")
-_AROUND_DATA = (*_AROUND, "trange", "islice")
-
-
-def gone_through(source: ast.expr) -> ast.expr:
-    """Give what a loop goes through behind ``enumerate``, a progress bar and the like."""
-    while isinstance(source, ast.Call) and called_name(source) in _AROUND_DATA and source.args:
-        if called_name(source) == "trange":
-            break
-        source = source.args[0]
-    return source
 
 
 def with_loop_counts(reader: Reader, loop: Loop, setting: Setting) -> Setting | Unknown:
@@ -95,6 +86,9 @@ def _counted(reader: Reader, source: ast.expr) -> list[ast.expr] | Unknown:
     queue = [source]
     while queue:
         one = queue.pop()
+        held = held_by(reader.scopes, one)
+        if held is not None:
+            queue.append(held)
         if not isinstance(one, ast.Call):
             continue
         name = called_name(one)
@@ -111,7 +105,7 @@ def _counted(reader: Reader, source: ast.expr) -> list[ast.expr] | Unknown:
                 return Unknown(f"`range` in {reader.cell.told(one)} counts batches")
             found += [given.args[0] for given in ranges]
             queue += data_beside_a_range(one)
-        elif name in _AROUND and one.args:
+        elif hands_on(reader, one):
             queue.append(one.args[0])
     return found
 
@@ -134,7 +128,7 @@ def _is_none(expr: ast.expr) -> bool:
 
 def _limits(reader: Reader, loop: Loop) -> Iterator[ast.expr]:
     """Yield what a counter of the loop's turns is compared with where the loop then ends."""
-    counters = counters_of(loop)
+    counters = counters_of(reader.scopes, loop)
     for node in _own(loop.body) if counters else ():
         if isinstance(node, ast.If) and any(isinstance(inner, ast.Break) for inner in _own(node.body)):
             yield from _compared(node.test, counters)
@@ -144,18 +138,19 @@ def _again(reader: Reader, loop: Loop, limits: list[ast.expr]) -> Iterator[ast.e
     """Yield the limits of a loop where the same counter is compared with them outside of it, to end another loop."""
     written = {reader.written(limit) for limit in limits}
     inside = set(walk(loop)) if written else set()
+    counters = counters_of(reader.scopes, loop) if written else set()
     for node in reader.nodes if written else ():
         if isinstance(node, ast.Compare) and node not in inside:
-            yield from (one for one in _compared(node, counters_of(loop)) if reader.written(one) in written)
+            yield from (one for one in _compared(node, counters) if reader.written(one) in written)
 
 
-def counters_of(loop: Loop) -> set[str]:
+def counters_of(scopes: Scopes, loop: Loop) -> set[str]:
     """Name what counts the turns of a loop: by ``enumerate``, beside a ``range``, or by adding 1 in each turn."""
     found: set[str] = set()
-    if not isinstance(loop, ast.While) and isinstance(loop.target, ast.Tuple) and isinstance(loop.iter, ast.Call):
-        call: ast.expr = loop.iter
-        while isinstance(call, ast.Call) and called_name(call) == "tqdm" and call.args:
-            call = call.args[0]
+    if not isinstance(loop, ast.While) and isinstance(loop.target, ast.Tuple):
+        call: ast.expr = held_by(scopes, loop.iter) or loop.iter
+        while isinstance(call, ast.Call) and called_name(call) in BARS and call.args:
+            call = held_by(scopes, call.args[0]) or call.args[0]
         first = loop.target.elts[0] if loop.target.elts else None
         counting = isinstance(call, ast.Call) and (
             called_name(call) == "enumerate"
@@ -217,7 +212,7 @@ def _grown(reader: Reader, expr: ast.expr, setting: Setting) -> tuple[Slot, ...]
 
 def _counts_steps(reader: Reader, loop: ast.While, setting: Setting) -> bool:
     """Tell whether a ``while`` goes on for a number of turns that does not follow the batch size."""
-    limits = list(_compared(loop.test, counters_of(loop)))
+    limits = list(_compared(loop.test, counters_of(reader.scopes, loop)))
     return any(not follows(reader, limit, setting) for limit in limits)
 
 

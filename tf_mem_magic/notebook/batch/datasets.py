@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tf_mem_magic.notebook.batch import generators, named
 from tf_mem_magic.notebook.batch.earlier_data import earlier_dataset, split_again
 from tf_mem_magic.notebook.batch.generators import draws_a_batch, earlier_helper, parameter_with_batch, unused_by
+from tf_mem_magic.notebook.batch.means.through import hands_on, held_by
 from tf_mem_magic.notebook.follow import calls, classes
 from tf_mem_magic.notebook.follow.containers import resolved
 from tf_mem_magic.notebook.follow.entries import batch_keyword, dict_value, double_star, zipped
@@ -27,10 +28,7 @@ KEEP = frozenset(
 COUNTS = frozenset({"take", "skip", "shard"})
 """Those of them that count batches."""
 
-_AROUND = frozenset(
-    "iter next tqdm trange enumerate islice list tuple experimental_distribute_dataset "
-    "experimental_distribute_values".split()
-)
+_AROUND = frozenset("next islice experimental_distribute_dataset experimental_distribute_values".split())
 LOADERS = {
     "flow": (32, 2),
     "flow_from_directory": (32, 5),
@@ -160,6 +158,8 @@ def _binding(reader: Reader, name: ast.Name, chosen: Binding) -> Traced:
         if isinstance(exprs, Unknown):
             return exprs
         return _merged([trace(reader, e) for e in exprs], f"`{name.id}` varies")
+    if (held := held_by(reader.scopes, name)) is not None:
+        return trace(reader, held)
     if chosen.value is not None:
         return trace(reader, chosen.value)
     if isinstance(chosen.node, ast.Assign) and isinstance(chosen.node.value, ast.Call):
@@ -189,7 +189,7 @@ def _call(reader: Reader, call: ast.Call) -> Traced:
     loader = _loader_of(reader, call)
     if loader is not None:
         return _loader(reader, call, loader)
-    if name in _AROUND and call.args:
+    if call.args and (name in _AROUND or hands_on(reader, call)):
         return trace(reader, call.args[0])
     if isinstance(call.func, ast.Attribute):
         if name in KEEP:

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tf_mem_magic.notebook.batch.consumers import only_infers
-from tf_mem_magic.notebook.batch.counts import data_beside_a_range, gone_through, with_loop_counts, with_steps
+from tf_mem_magic.notebook.batch.counts import data_beside_a_range, with_loop_counts, with_steps
 from tf_mem_magic.notebook.batch.datasets import trace
 from tf_mem_magic.notebook.batch.earlier_data import datasets_in
 from tf_mem_magic.notebook.batch.generators import draws_a_batch
 from tf_mem_magic.notebook.batch.means.comprehensions import of_comprehension
 from tf_mem_magic.notebook.batch.means.lost import split_in_the_loop
 from tf_mem_magic.notebook.batch.means.phases import in_turn, made_here
+from tf_mem_magic.notebook.batch.means.through import gone_through
 from tf_mem_magic.notebook.batch.named import of_names
 from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.batch.steps import follows
@@ -200,11 +201,7 @@ def _of_loop(reader: Reader, loop: ast.For | ast.AsyncFor | ast.While) -> Settin
     nexts = nexts or [n for n in inside if draws_a_batch(reader, n)]
     if isinstance(loop, ast.While):
         return _first_trace(reader, nexts)
-    source = gone_through(loop.iter)
-    named = reader.reaching(source) if isinstance(source, ast.Name) else None
-    if named is not None and named.value is not None:
-        numbers = gone_through(named.value)
-        source = numbers if isinstance(numbers, ast.Call) and called_name(numbers) in ("range", "trange") else source
+    source = gone_through(reader, loop.iter)
     if isinstance(source, ast.Call) and called_name(source) in ("range", "trange"):
         if len(source.args) == 3 and isinstance(loop.target, ast.Name):
             return _sliced(reader, loop, source.args[2], loop.target.id)

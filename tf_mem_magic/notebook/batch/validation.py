@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from tf_mem_magic.notebook.batch.consumers import trains_nothing
 from tf_mem_magic.notebook.batch.counting_on import counted_on_behind, with_all_that_count_on_it
-from tf_mem_magic.notebook.batch.counts import SCOPES, gone_through, with_loop_counts
+from tf_mem_magic.notebook.batch.counts import SCOPES, with_loop_counts
 from tf_mem_magic.notebook.batch.datasets import Arrays, Traced, trace
 from tf_mem_magic.notebook.batch.fixed import shape_with
 from tf_mem_magic.notebook.batch.means.kept import looks_at_batches, means_of
 from tf_mem_magic.notebook.batch.means.lost import lost_length, split_in_the_loop
 from tf_mem_magic.notebook.batch.means.sums import reads_of, summed_in
+from tf_mem_magic.notebook.batch.means.through import gone_through
 from tf_mem_magic.notebook.batch.steps import argument
 from tf_mem_magic.notebook.follow.behind import failing_names
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
@@ -61,7 +62,7 @@ def find_validating_loops(reader: Reader, setting: Setting) -> Validation:
     for loop in (node for node in reader.nodes if isinstance(node, ast.For)):
         if not _runs_behind(reader, loop):
             continue
-        source = gone_through(loop.iter)
+        source = gone_through(reader, loop.iter)
         traced = trace(reader, source)
         if not isinstance(traced, Setting) or set(traced.slots) & set(setting.slots):
             continue

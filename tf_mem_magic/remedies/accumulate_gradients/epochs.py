@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import math
 
-from tf_mem_magic.notebook.batch.counts import gone_through
 from tf_mem_magic.notebook.batch.found import BatchFound
+from tf_mem_magic.notebook.batch.means.through import gone_through
 from tf_mem_magic.notebook.batch.samples import count_samples
 from tf_mem_magic.notebook.follow.evaluate import evaluate
 from tf_mem_magic.notebook.follow.reader import Reader
@@ -20,7 +20,7 @@ def samples_of(reader: Reader, call: ast.Call | None) -> int | None:
     """Count the samples of one epoch of a call of ``fit``, or of the failing loop; None where that cannot be told."""
     if call is None:
         loops = [n for n in reader.nodes if isinstance(n, ast.For) and reader.covers(n)]
-        return _samples_in(reader, gone_through(loops[-1].iter)) if loops else None
+        return _samples_in(reader, gone_through(reader, loops[-1].iter)) if loops else None
     keywords = {k.arg: k.value for k in call.keywords}
     data = keywords.get("x", call.args[0] if call.args else None)
     if data is None or None in keywords:

@@ -9,7 +9,7 @@ from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.batch.counts import counters_of
 from tf_mem_magic.notebook.batch.means.comprehensions import COMPREHENSIONS
 from tf_mem_magic.notebook.follow.reader import Reader
-from tf_mem_magic.notebook.scopes import arguments, position
+from tf_mem_magic.notebook.scopes import Scopes, arguments, position
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies.accumulate_gradients.carried import carried
 from tf_mem_magic.remedies.accumulate_gradients.sums import shortened
@@ -183,10 +183,10 @@ def _sets_weights(call: ast.Call) -> bool:
     return call.func.attr in _SETS
 
 
-def _changing(loop: ast.stmt) -> set[str]:
+def _changing(scopes: Scopes, loop: ast.stmt) -> set[str]:
     """Name the numbers that each turn changes: its counter, what it adds to, and what is computed of these."""
     assert isinstance(loop, _LOOPS)
-    found = counters_of(loop)
+    found = counters_of(scopes, loop)
     inside = [n for statement in loop.body for n in ast.walk(statement)]
     for node in inside:
         if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
@@ -208,7 +208,7 @@ def _is_number(value: ast.expr) -> bool:
 
 def _read_by_step(reader: Reader, taken: ast.Call, site: ast.Call, loop: ast.stmt) -> Iterator[str]:
     """Yield what of the changing numbers is read where the gradients are computed, also as a parameter."""
-    changing = _changing(loop)
+    changing = _changing(reader.scopes, loop)
     function = next((up for up in reader.scopes.up(taken) if isinstance(up, _FUNCTIONS)), None)
     handed = set[str]()
     if function is not None and called_name(site) == function.name:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from tf_mem_magic.notebook.batch.counts import gone_through
 from tf_mem_magic.notebook.batch.found import BatchFound
+from tf_mem_magic.notebook.batch.means.through import gone_through
 from tf_mem_magic.notebook.batch.steps import argument, follows
 from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.objects import Method, method_of
@@ -41,7 +41,7 @@ def takes_as_many(ask: Ask, found: BatchFound) -> str:
         made_of_it = _made_of_it(function, _given(reader, call, function, method is not None, setting))
         loops = [loop for one in training for loop in _loops_of_steps(one)]
         steps = any(map(_trains, loops))
-        return function.name if steps and all(_is_a_number(loop, made_of_it) for loop in loops) else ""
+        return function.name if steps and all(_is_a_number(reader, loop, made_of_it) for loop in loops) else ""
     return ""
 
 
@@ -139,9 +139,9 @@ def _named(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
-def _is_a_number(loop: ast.For | ast.AsyncFor | ast.While, made_of_it: set[str]) -> bool:
+def _is_a_number(reader: Reader, loop: ast.For | ast.AsyncFor | ast.While, made_of_it: set[str]) -> bool:
     """Tell whether a loop takes a number of turns in which the batch size has no part."""
-    source = None if isinstance(loop, ast.While) else gone_through(loop.iter)
+    source = None if isinstance(loop, ast.While) else gone_through(reader, loop.iter)
     if not isinstance(source, ast.Call) or called_name(source) not in ("range", "trange"):
         return False
     return not any(_reads(given, made_of_it) for given in source.args)

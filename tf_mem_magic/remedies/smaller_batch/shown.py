@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 
 from tf_mem_magic.core.proposals import RefusedError
-from tf_mem_magic.notebook.batch.counts import gone_through
 from tf_mem_magic.notebook.batch.found import BatchFound
+from tf_mem_magic.notebook.batch.means.through import gone_through
 from tf_mem_magic.notebook.batch.steps import follows
 from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.reader import Reader, Setting
@@ -89,7 +89,7 @@ def _is_drawn(reader: Reader, name: ast.Name, setting: Setting, depth: int = 0) 
     drawn = []
     for node in ast.walk(home):
         if isinstance(node, ast.For) and _sets(node.target, name.id):
-            drawn.append(gone_through(node.iter))
+            drawn.append(gone_through(reader, node.iter))
         elif isinstance(node, ast.Assign) and any(_sets(target, name.id) for target in node.targets):
             value = node.value
             if not isinstance(value, ast.Call) or called_name(value) != "next" or not value.args:

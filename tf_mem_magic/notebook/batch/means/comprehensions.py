@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 
-from tf_mem_magic.notebook.batch.counts import gone_through
 from tf_mem_magic.notebook.batch.datasets import trace
 from tf_mem_magic.notebook.batch.means.sums import OF_LISTS
+from tf_mem_magic.notebook.batch.means.through import gone_through
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Unknown
 from tf_mem_magic.notebook.text.cell import walk
 from tf_mem_magic.notebook.uses import called_name
@@ -22,7 +22,7 @@ def of_comprehension(reader: Reader, regions: Iterable[ast.stmt]) -> Setting | U
             continue
         if not any(isinstance(n, ast.Call) for n in walk(node.elt)):
             continue
-        traced = trace(reader, gone_through(node.generators[0].iter))
+        traced = trace(reader, gone_through(reader, node.generators[0].iter))
         if not isinstance(traced, Setting):
             continue
         if not _as_a_whole(reader, node):

@@ -125,13 +125,13 @@ def _drawn_in(data: Data) -> set[str]:
 
 
 def _drawn(cell: PythonCell) -> dict[ast.AST, set[str]]:
-    return {node: _drawn_by(node) for node in cell.nodes if isinstance(node, (ast.For, ast.AsyncFor, ast.While))}
+    return {node: _drawn_by(cell, node) for node in cell.nodes if isinstance(node, (ast.For, ast.AsyncFor, ast.While))}
 
 
-def _drawn_by(loop: Loop) -> set[str]:
+def _drawn_by(cell: PythonCell, loop: Loop) -> set[str]:
     found = set[str]()
     if not isinstance(loop, ast.While):
-        found |= {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)} - counters_of(loop)
+        found |= {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)} - counters_of(cell.scopes, loop)
     for node in (n for statement in loop.body for n in ast.walk(statement) if isinstance(n, ast.Assign)):
         if any(isinstance(n, ast.Name) and n.id in found for n in ast.walk(node.value)):
             found |= {n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)}
@@ -140,7 +140,7 @@ def _drawn_by(loop: Loop) -> set[str]:
 
 def _counts(cell: PythonCell) -> dict[ast.AST, set[str]]:
     loops = (node for node in cell.nodes if isinstance(node, (ast.For, ast.AsyncFor, ast.While)))
-    return {loop: counters_of(loop) for loop in loops}
+    return {loop: counters_of(cell.scopes, loop) for loop in loops}
 
 
 def _of_part(data: Data, expr: ast.Attribute | ast.Subscript) -> Growth | None:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from tf_mem_magic.notebook.batch.counts import Loop, data_beside_a_range, gone_through, taken_by
+from tf_mem_magic.notebook.batch.counts import Loop, data_beside_a_range, taken_by
 from tf_mem_magic.notebook.batch.datasets import COUNTS, chain_of, trace
 from tf_mem_magic.notebook.batch.found import BatchFound
 from tf_mem_magic.notebook.batch.means.growth import growth
@@ -14,6 +14,7 @@ from tf_mem_magic.notebook.batch.means.lengths import counted_elsewhere, is_a_si
 from tf_mem_magic.notebook.batch.means.powers import Data, is_by_chance
 from tf_mem_magic.notebook.batch.means.summands import power_of
 from tf_mem_magic.notebook.batch.means.sums import Read, Summed, reads_of, summed_in
+from tf_mem_magic.notebook.batch.means.through import gone_through
 from tf_mem_magic.notebook.batch.steps import follows, surely_stays
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot
 from tf_mem_magic.notebook.text.cell import walk
@@ -100,7 +101,7 @@ def means_of(reader: Reader, loop: Loop, own: Setting, slots_too: tuple[Slot, ..
 def _count(reader: Reader, loop: Loop, setting: Setting) -> int | None:
     """Give how many batches a loop takes of the data that the setting makes smaller; None where that is not known."""
     if not isinstance(loop, ast.While) and any(
-        called_name(one) in COUNTS for one in chain_of(reader, gone_through(loop.iter))
+        called_name(one) in COUNTS for one in chain_of(reader, gone_through(reader, loop.iter))
     ):
         return None
     known = [reader.facts.dataset(name) for name in setting.datasets]
@@ -224,7 +225,7 @@ def with_means(reader: Reader, found: BatchFound) -> BatchFound:
 
 def _told_of_others(reader: Reader, loop: ast.For | ast.AsyncFor, edited: Setting) -> Iterator[str]:
     """Say where a sum over batches that stay is divided by what follows the smaller ones."""
-    if not isinstance(trace(reader, gone_through(loop.iter)), Setting):
+    if not isinstance(trace(reader, gone_through(reader, loop.iter)), Setting):
         return
     reads = [read for one in summed_in(reader, loop) for read in reads_of(reader, loop, one)]
     places = [read.node for read in reads if read.by is not None and follows(reader, read.by, edited)]
@@ -255,7 +256,7 @@ def _within(nodes: tuple[ast.expr | ast.stmt, ...]) -> set[ast.AST]:
 
 def _over(reader: Reader, loop: ast.For | ast.AsyncFor, slots: tuple[Slot, ...]) -> Setting | None:
     """Give how the data of a loop are batched that ``slots`` make smaller and all of which it takes; else None."""
-    source = gone_through(loop.iter)
+    source = gone_through(reader, loop.iter)
     zipped = isinstance(source, ast.Call) and called_name(source) == "zip"
     each = data_beside_a_range(source) if zipped and isinstance(source, ast.Call) else [source]
     for traced in (trace(reader, one) for one in each):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 from dataclasses import replace
 
-from tf_mem_magic.notebook.batch.counts import Loop, gone_through
+from tf_mem_magic.notebook.batch.counts import Loop
 from tf_mem_magic.notebook.batch.datasets import trace
+from tf_mem_magic.notebook.batch.means.through import gone_through
 from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot
 from tf_mem_magic.notebook.uses import called_name
 
@@ -26,7 +27,7 @@ def split_in_the_loop(reader: Reader, loop: Loop, setting: Setting) -> Setting:
 
     Only where nothing else of the cell takes these data.
     """
-    source = None if isinstance(loop, ast.While) else gone_through(loop.iter)
+    source = None if isinstance(loop, ast.While) else gone_through(reader, loop.iter)
     if not isinstance(source, ast.Name) or len(setting.slots) != 1 or lost_length(reader, setting.slots) is None:
         return setting
     parents = reader.scopes.parents
