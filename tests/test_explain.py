@@ -320,7 +320,7 @@ def test_a_failure_after_steps_that_fitted_says_what_was_different():
 def test_leftovers_are_told_beside_another_cause_and_with_what_would_still_be_missing():
     left = NamedValue("cache", 30 * MIB, "tf.Tensor", "GPU:0")
     text = explain(oom(TEXT.replace("64,1024", "64,10240,20"), values=(left,))).diagnosis.text
-    assert "Earlier cells left 30.0 MiB in cache; without that" in text
+    assert "Earlier runs left 30.0 MiB in cache; without that" in text
     assert "would still be missing." in text
 
 

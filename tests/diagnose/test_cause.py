@@ -229,7 +229,7 @@ def test_a_trifle_with_a_name_is_not_said_to_hold_what_no_name_holds():
     curve = Series("allocator:GPU:0", (0.0, 12.0), (3 * GIB, 14 * GIB), 14 * GIB, "counter", 15 * GIB)
     facts = Facts(values=(NamedValue("Out[45]", 12, "tf.Tensor", GPU),))
     found = diagnose(recording(series=(curve,), before=(("allocator:GPU:0", 3 * GIB),), facts=facts))
-    assert "Earlier cells left 3.0 GiB for which no name was found on GPU:0" in found.text
+    assert "Earlier runs left 3.0 GiB for which no name was found on GPU:0" in found.text
     assert [()] == [part.names for part in found.breakdown if part.kind == "earlier"]
 
 
@@ -396,7 +396,7 @@ def test_the_other_processes_are_named():
 
 
 def test_the_leftovers_are_named():
-    expected = "Earlier cells left 1.0 GiB in cache on GPU:0: without that the request would have fitted."
+    expected = "Earlier runs left 1.0 GiB in cache on GPU:0: without that the request would have fitted."
     assert expected == last_sentence(facts=Facts(values=(NamedValue("cache", GIB, "tf.Tensor", GPU),)))
 
 
@@ -410,7 +410,7 @@ def test_what_the_cell_made_and_no_longer_uses_is_told():
     trifle = (NamedValue("counter", 4, "tf.Tensor", GPU),)
     assert f"{expected} Without that the request would have fitted." == last_sentence(**garbage(values=trifle))
     cache = (NamedValue("cache", GIB, "tf.Tensor", GPU),)
-    both = f"Earlier cells left 1.0 GiB in cache on GPU:0. {expected} Without both the request would have fitted."
+    both = f"Earlier runs left 1.0 GiB in cache on GPU:0. {expected} Without both the request would have fitted."
     assert both == last_sentence(**garbage(values=cache))
 
 
@@ -483,7 +483,7 @@ def test_a_model_that_took_steps_in_the_cell_is_no_leftover():
 
 def test_several_leftovers_are_listed_with_commas():
     values = (NamedValue("a", GIB, "tf.Tensor", GPU), NamedValue("b", GIB, "tf.Tensor", GPU))
-    assert "Earlier cells left 2.0 GiB in a, b on GPU:0" in last_sentence(facts=Facts(values=values))
+    assert "Earlier runs left 2.0 GiB in a, b on GPU:0" in last_sentence(facts=Facts(values=values))
 
 
 def test_little_that_earlier_cells_left_is_not_called_the_cause():

@@ -300,7 +300,7 @@ def _left(recording: Recording, device: str, whole: Estimate | None = None) -> s
         parts.append(f"{size(left.unnamed, unit)} for which no name was found")
     if own and (not parts or left.sure < _TRIFLE * own):
         return f"{garbage} Without that the request would have fitted."
-    told = f"Earlier cells left {' and '.join(parts)} on {device}"
+    told = f"Earlier runs left {' and '.join(parts)} on {device}"
     if own:
         return f"{told}. {garbage} Without both the request would have fitted{_but(whole)}."
     return f"{told}: without that the request would have fitted{_but(whole)}."
@@ -322,7 +322,7 @@ def _left_beside(recording: Recording, diagnosis: Diagnosis) -> str:
         return ""
     unit = brief_unit([left.named])
     return (
-        f"Earlier cells left {size(left.named, unit)} in {_listed(left.names, ', ')}; without that {size(missing)} "
+        f"Earlier runs left {size(left.named, unit)} in {_listed(left.names, ', ')}; without that {size(missing)} "
         "would still be missing."
     )
 

@@ -34,7 +34,7 @@ MOST_NAMES = 40
 """Names offered at most, the largest: nobody reads through more."""
 
 _WORD = re.compile(r"[^\W\d]\w*")
-_WHY = "What earlier cells left in memory is not used by this cell; without it there is that much more room."
+_WHY = "What earlier runs left in memory is not used by this cell; without it there is that much more room."
 _GONE = "What is let go of is lost: to have it again, run the cells that made it."
 _EMPTIED = "A model that is let go of is emptied: what else still refers to it cannot use it any more."
 
