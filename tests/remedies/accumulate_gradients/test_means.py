@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.remedies.accumulate_gradients.test_remedy import ask
+from tests.remedies.smaller_batch.test_remedy import ask as ask_smaller
+from tf_mem_magic.core.facts import Facts, ScalarFact
 from tf_mem_magic.core.proposals import Declined, Proposal
 
 EARLIER = "import keras\nimport numpy as np\nimport tensorflow as tf\nWEIGHT = 0.3\nSHARE = 1 / 64\nFEW = 64\n"
@@ -95,3 +97,30 @@ def test_a_number_that_a_function_is_given_is_no_sample():
     source = LOOP.format("weight * first + (1 - weight) * tf.reduce_mean(huber(b, out, scale))")
     huber = "def huber(a, b, delta):\n    return tf.where(tf.abs(a - b) < delta, (a - b) ** 2, tf.abs(a - b))\n"
     assert isinstance(ask(huber + source, line=18, earlier=(EARLIER,)), Proposal)
+
+
+SUM = "tf.reduce_sum((out - b) ** 2)"
+
+
+@pytest.mark.parametrize("by", ["10", "SIDE", "(SIDE * SIDE)", "sigma", "(2.0 * sigma)", "100.0"])
+def test_a_sum_over_samples_that_a_number_divides_stays_a_sum(by):
+    earlier = EARLIER + "SIDE = 28\nsigma = 0.1\n"
+    for loss in (f"{SUM} / {by}", f"tf.reduce_mean({SUM} / {by})", f"first + tf.reduce_mean({SUM} * (1.0 / {by}))"):
+        assert isinstance(ask(LOOP.format(loss), line=16, earlier=(earlier,)), Declined), loss
+
+
+@pytest.mark.parametrize("name", ["FEW", "N", "many", "held"])
+def test_a_sum_that_a_name_divides_which_holds_the_batch_size_stops_smaller_batches(name):
+    earlier, known = EARLIER + f"{name} = 64\n", (ScalarFact(name, 64),)
+    facts = Facts("2.21.0", "3.15.1", True, earlier_cells=(earlier,), scalars=known)
+    for loss in (f"{SUM} / {name}", f"{SUM} * (1.0 / {name})"):
+        source = LOOP.format(f"tf.reduce_mean({loss})")
+        for answer in (ask(source, line=16, earlier=(earlier,), scalars=known), ask_smaller(source, facts, line=16)):
+            assert isinstance(answer, Declined)
+            assert answer.reason == "line 16 divides by 64 too, which may be the batch size, and would stay"
+
+
+@pytest.mark.parametrize("by", ["float(a.shape[0])", "tf.cast(tf.shape(a)[0], tf.float32)", "len(a)"])
+def test_a_sum_that_is_divided_by_the_samples_is_a_mean(by):
+    answer = ask(LOOP.format(f"tf.reduce_mean({SUM} / {by})"), line=16, earlier=(EARLIER,))
+    assert isinstance(answer, Proposal), answer.reason

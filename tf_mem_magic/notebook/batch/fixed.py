@@ -212,13 +212,13 @@ def mean_with(reader: Reader, found: BatchFound) -> str:
 def _divides_by(
     reader: Reader, cell: PythonCell, root: ast.AST, node: ast.expr | ast.keyword, found: BatchFound
 ) -> bool:
-    def stays(expr: ast.expr) -> bool:
+    def stays(expr: ast.expr, any_name: bool = True) -> bool:
         """Tell whether a number is as large as the batch, and no place or name that the edit sets."""
         if any(slot.start <= cell.start(expr) < slot.end for slot in found.slots) and cell is reader.cell:
             return False
         if isinstance(expr, (ast.Name, ast.Attribute)):
             name = reader.written(expr)
-            says = is_batch_name(name) or "batch" in name.lower()
+            says = any_name or is_batch_name(name) or "batch" in name.lower()
             return says and name not in found.names and number_held(reader, name) == found.value
         return _is_number(expr, found.value)
 
@@ -228,7 +228,9 @@ def _divides_by(
         return False
     if isinstance(node.op, ast.Div):
         named = isinstance(node.right, (ast.Name, ast.Attribute))
-        return stays(node.right) and (_is_sum(cell, node.left) or (named and _is_added_up(root, node.left)))
+        if _is_sum(cell, node.left):
+            return stays(node.right)
+        return named and stays(node.right, any_name=False) and _is_added_up(root, node.left)
     if not isinstance(node.op, ast.Mult):
         return False
     sides = (node.left, node.right)

@@ -25,6 +25,11 @@ _DIVIDES = frozenset("divide divide_no_nan reciprocal compute_average_loss".spli
 _AXIS = frozenset("axis axes dim reduction_indices".split())
 _WEIGHTS = frozenset("trainable_variables trainable_weights weights variables losses get_weights".split())
 _A_MASK = re.compile(r"(?i)mask|valid|(?:^|_)pad")
+_COUNTS = re.compile(
+    r"(?i)batch|sample|example|row|count|total|num|size|len|denom|norm|weight|mask|valid|(?:^|_)[bnm]s?(?:$|_)"
+)
+"""How names are written that may hold a number of samples, or what stands for it."""
+_DEEPEST = 4
 _LOSS_CLASS = re.compile(r"^[A-Z]\w*(?:Error|Crossentropy|Divergence|Cosh|Hinge|Poisson|Huber|Similarity|Loss)$")
 
 
@@ -63,11 +68,31 @@ class Code:
     @property
     def added(self) -> ast.Call | None:
         """The sum over all samples that nothing divides by their number; None where there is none."""
-        divided = any(isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div) for n in self.nodes)
-        if divided or any(called_name(c) in _DIVIDES for c in self._calls):
+        if any(map(self._divides_a_sum, self.nodes)) or any(called_name(c) in _DIVIDES for c in self._calls):
             return None
         sums = (c for c in self._calls if called_name(c) in _ADDS and isinstance(c.func, ast.Attribute))
         return next((c for c in sums if self.is_fed(c) and along_samples(c, self.values)), None)
+
+    def _divides_a_sum(self, node: ast.AST) -> bool:
+        """Tell whether a sum may be divided by how many samples there are: a plain number is not that."""
+        if isinstance(node, ast.AugAssign):
+            return isinstance(node.op, ast.Div) and self._may_count(node.value)
+        if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Div) or not self._may_count(node.right):
+            return False
+        return isinstance(node.left, ast.Constant) or bool(self._sums_in(node.left))
+
+    def _may_count(self, expr: ast.expr, depth: int = 0) -> bool:
+        """Tell whether an expression may be computed of the number of samples, by what it asks and how it is named."""
+        for node in ast.walk(expr):
+            if isinstance(node, ast.Call) or _is_size(node):
+                return True
+            if not isinstance(node, (ast.Name, ast.Attribute)):
+                continue
+            name = node.id if isinstance(node, ast.Name) else node.attr
+            value = self.values.get(name) if depth < _DEEPEST else None
+            if _COUNTS.search(name) or (value is not None and self._may_count(value, depth + 1)):
+                return True
+        return False
 
     @property
     def has_means(self) -> bool:
