@@ -652,10 +652,10 @@ TWICE = "trains in line {} too, with batches that would stay as they are"
 @pytest.mark.parametrize(
     ("source", "line", "declined"),
     [
-        (FIT + "model.fit(x, y, batch_size=64)\n", 1, 2),
+        (FIT + "model.fit(x, y, batch_size=64)\n", 1, 0),
         (FIT + "model.fit(x, y, batch_size=16)\n", 1, 2),
         (FIT + "model.train_on_batch(x[:64], y[:64])\n", 1, 2),
-        (FIT + "if more:\n    model.fit(x, y, 64)\n", 1, 3),
+        (FIT + "if more:\n    model.fit(x, y, 64)\n", 1, 0),
         ("for i in range(3):\n    model.fit(x, y, batch_size=64)\n    model.fit(x[9:], y[9:], batch_size=64)\n", 3, 2),
         (FIT + "model.compile('sgd', 'mse')\n" + FIT, 1, 0),
         (FIT + "other.fit(x, y, batch_size=64)\n", 1, 0),

@@ -63,6 +63,8 @@ class BatchFound:
         A size must be a multiple of that: the cell takes batches of such a part of it too.
     capped : str
         What is handed on beside the size, may be a number of batches, and stays as it is; empty: nothing is.
+    beside : tuple of ast.Call
+        Later calls that train the same model by batches of that size: they get the smaller ones too.
     """
 
     cell: PythonCell
@@ -86,6 +88,7 @@ class BatchFound:
     validation_names: frozenset[str] = frozenset()
     parts: int = 1
     capped: str = ""
+    beside: tuple[ast.Call, ...] = ()
 
     def keeps(self, validation: BatchSeen | None) -> int | None:
         """Give the batch size of the validation where the edit leaves it as it is; None: it changes, or there is none.
@@ -128,9 +131,12 @@ class BatchFound:
         """Whether the number stands in the call of Keras, and nothing else changes with it."""
         if self.call is None or self.names:
             return False
-        first, last = self.cell.start(self.call), self.cell.end(self.call)
+        calls = [(self.cell.start(one), self.cell.end(one)) for one in (self.call, *self.beside)]
         slots = (*self.slots, *self.validation)
-        return all(first <= s.start <= s.end <= last and not s.dataset and not s.counts for s in slots)
+        return all(
+            any(first <= s.start <= s.end <= last for first, last in calls) and not s.dataset and not s.counts
+            for s in slots
+        )
 
 
 def set_batch(found: BatchFound, batch: int, more: tuple[CellEdit, ...] = ()) -> tuple[str, tuple[str, ...]]:

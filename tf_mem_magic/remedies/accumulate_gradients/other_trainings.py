@@ -20,6 +20,7 @@ from tf_mem_magic.remedies._engine.question import Ask
 from tf_mem_magic.remedies.accumulate_gradients.gradient_loop import find_gradient_loop, runs
 from tf_mem_magic.remedies.accumulate_gradients.owners import owners_of
 from tf_mem_magic.remedies.smaller_batch.asked import failing_lines
+from tf_mem_magic.remedies.smaller_batch.later_fits import is_on, root_of
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _TRAIN = (*FITS, "train_on_batch")
@@ -206,7 +207,7 @@ def _of_other_models(reader: Reader, call: ast.Call) -> Iterator[ast.Call]:
     """
     home = reader.scopes.scope_of(call)
     for other in reader.calls_of(*_TRAIN):
-        if other is call or _is_on(reader, other, call) or not isinstance(other.func, ast.Attribute):
+        if other is call or is_on(reader, other, call) or not isinstance(other.func, ast.Attribute):
             continue
         scope = reader.scopes.scope_of(other)
         called = isinstance(scope, ast.FunctionDef) and bool(reader.calls_of(scope.name))
@@ -216,7 +217,7 @@ def _of_other_models(reader: Reader, call: ast.Call) -> Iterator[ast.Call]:
 
 def _given(reader: Reader, call: ast.Call) -> set[str]:
     """Write what a method is called on as the callers of its function call it; a name of its own as it is."""
-    root = _root(call)
+    root = root_of(call)
     chosen = reader.reaching(root) if isinstance(root, ast.Name) else None
     if chosen is None or chosen.kind != "param":
         return {_written(call)}
@@ -239,12 +240,17 @@ def _written(call: ast.Call) -> str:
 def _same_model(reader: Reader, call: ast.Call) -> Iterator[ast.Call]:
     """Yield the other calls that train what ``call`` trains, with the optimizer that it has there."""
     for other in reader.calls_of(*_TRAIN):
-        if other is call or not _is_on(reader, other, call):
+        if other is call or not is_on(reader, other, call):
             continue
         first, last = sorted((position(call), position(other)))
-        between = (c for c in reader.calls_of("compile") if first < position(c) < last and _is_on(reader, c, call))
-        if all(_may_keep_its_optimizer(reader, one, first) for one in between):
+        if keeps_its_optimizer(reader, call, first, last):
             yield other
+
+
+def keeps_its_optimizer(reader: Reader, call: ast.Call, first: tuple[int, int], last: tuple[int, int]) -> bool:
+    """Tell whether a model may have the same optimizer at two places: no ``compile`` between them gives it another."""
+    between = (c for c in reader.calls_of("compile") if first < position(c) < last and is_on(reader, c, call))
+    return all(_may_keep_its_optimizer(reader, one, first) for one in between)
 
 
 def _may_keep_its_optimizer(reader: Reader, compiled: ast.Call, since: tuple[int, int]) -> bool:
@@ -258,20 +264,3 @@ def _may_keep_its_optimizer(reader: Reader, compiled: ast.Call, since: tuple[int
 def _in_one_loop(reader: Reader, one: ast.Call, other: ast.Call) -> bool:
     loops = [{n for n in reader.scopes.up(call) if isinstance(n, _LOOPS)} for call in (one, other)]
     return bool(loops[0] & loops[1])
-
-
-def _is_on(reader: Reader, other: ast.Call, call: ast.Call) -> bool:
-    """Tell whether two methods are called on the same name, or the same part of what a name holds."""
-    roots = [_root(one) for one in (other, call)]
-    written = [reader.written(one.func.value) for one in (other, call) if isinstance(one.func, ast.Attribute)]
-    if len(written) < 2 or written[0] != written[1]:
-        return False
-    homes = [reader.scopes.home(root) for root in roots if isinstance(root, ast.Name)]
-    return len(homes) == 2 and homes[0] is homes[1]
-
-
-def _root(call: ast.Call) -> ast.expr:
-    root: ast.expr = call.func
-    while isinstance(root, (ast.Attribute, ast.Subscript)):
-        root = root.value
-    return root

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tf_mem_magic.core.effects import Effect
 from tf_mem_magic.core.facts import ModelFacts
@@ -18,6 +19,7 @@ from tf_mem_magic.notebook.follow.calls import argument_exprs
 from tf_mem_magic.notebook.follow.reader import Reader, Unknown
 from tf_mem_magic.notebook.model import receiver
 from tf_mem_magic.notebook.optimizers import OptimizerMade, compiled_before, compiled_with, made_by
+from tf_mem_magic.notebook.scopes import position
 from tf_mem_magic.notebook.text.cell import PythonCell, read_cell
 from tf_mem_magic.notebook.text.edits import IMPORT, SHARED, argument
 from tf_mem_magic.notebook.text.mask import NotPython
@@ -36,9 +38,14 @@ from tf_mem_magic.remedies.accumulate_gradients.already import ARGUMENT, Already
 from tf_mem_magic.remedies.accumulate_gradients.examples import EXAMPLES
 from tf_mem_magic.remedies.accumulate_gradients.gradient_loop import find_gradient_loop, traced_before
 from tf_mem_magic.remedies.accumulate_gradients.means import earlier_value
-from tf_mem_magic.remedies.accumulate_gradients.other_trainings import check_other_trainings, serves_only
+from tf_mem_magic.remedies.accumulate_gradients.other_trainings import (
+    check_other_trainings,
+    keeps_its_optimizer,
+    serves_only,
+)
 from tf_mem_magic.remedies.accumulate_gradients.owners import given_by_callers
 from tf_mem_magic.remedies.smaller_batch.asked import failing_lines, fewer_samples_may_help, found_batch
+from tf_mem_magic.remedies.smaller_batch.later_fits import with_later_fits
 from tf_mem_magic.remedies.smaller_batch.shown import check_shown
 
 KEY = "accumulate-gradients"
@@ -63,6 +70,7 @@ def propose(ask: Ask) -> Proposal:
     if isinstance(found, Unknown):
         raise RefusedError(found.reason)
     is_masked = _check(ask, found)
+    found = with_later_fits(Reader(ask.cell, ask.facts, failing_lines(ask)), found, partial(_trains_on, found))
     before = already(ask, found)
     # Where the cell accumulates already, the sums are there.
     sums = 0 if before else sums_of(facts, found)
@@ -96,6 +104,11 @@ def propose(ask: Ask) -> Proposal:
         doubtful=bool(doubt),
         effect=replace(kept, batch=(found.value, batch)),
     )
+
+
+def _trains_on(found: BatchFound, reader: Reader, other: ast.Call) -> bool:
+    """Tell whether a later training has the optimizer of the one that failed: that one accumulates then too."""
+    return found.call is not None and keeps_its_optimizer(reader, found.call, position(found.call), position(other))
 
 
 def _check(ask: Ask, found: BatchFound) -> bool:

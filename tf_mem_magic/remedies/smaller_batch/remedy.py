@@ -24,6 +24,7 @@ from tf_mem_magic.remedies.smaller_batch.asked import failing_lines, fewer_sampl
 from tf_mem_magic.remedies.smaller_batch.caveats import caveats_of
 from tf_mem_magic.remedies.smaller_batch.direct_call import call_in_batches, find_direct_call
 from tf_mem_magic.remedies.smaller_batch.examples import EXAMPLES
+from tf_mem_magic.remedies.smaller_batch.later_fits import with_later_fits
 from tf_mem_magic.remedies.smaller_batch.shown import check_shown
 from tf_mem_magic.remedies.smaller_batch.step_up import KEY as LARGER
 from tf_mem_magic.remedies.smaller_batch.step_up import step_up
@@ -52,6 +53,7 @@ def propose(ask: Ask) -> Proposal:
         return direct
     if found.value <= 1:
         raise RefusedError(f"the batch size is already {found.value}")
+    found = with_later_fits(Reader(ask.cell, ask.facts, failing_lines(ask)), found)
     if found.method != "validation" and any(point.batch <= 1 and not point.fitted for point in ask.points):
         raise RefusedError("a batch of 1 ran out of memory too")
     kept = Effect(validation=found.keeps(ask.facts.validation))
