@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tf_mem_magic.facts.fit import Progress, observe_progress, observe_validation
+from tf_mem_magic.core.facts import BatchSeen
+from tf_mem_magic.facts.fit import Progress, observe_fit, observe_progress, observe_validation
 
 BODY = """
 def fit(steps, look, validate):
@@ -81,3 +82,13 @@ def test_the_batches_of_a_validation_are_read_where_they_are_not_those_of_the_tr
     exec(compile(FIT, file, "exec"), made)
     made["fit"](lambda: seen.append(observe_validation(sys._getframe())), **given)
     assert [one and (one.method, one.batch, one.source) for one in seen] == [found]
+
+
+@pytest.mark.parametrize(("rows", "samples"), [(1, 1), (20, 20), (32, None), (640, None), (None, None)])
+def test_a_call_with_fewer_samples_than_its_batch_tells_how_many(rows, samples):
+    seen = []
+    adapter = SimpleNamespace(_batch_size=32, **({} if rows is None else {"_num_samples": rows}))
+    made = {"epoch_iterator": SimpleNamespace(data_adapter=adapter)}
+    exec(compile("def fit(look, epoch_iterator):\n    look()\n", KERAS, "exec"), made)
+    made["fit"](lambda: seen.append(observe_fit(sys._getframe())), made["epoch_iterator"])
+    assert seen == [BatchSeen("fit", 32, "arrays", samples)]

@@ -120,9 +120,7 @@ class DeviceFacts:
 
 @dataclass(frozen=True, slots=True)
 class NamedValue:
-    """A value that a name of the notebook holds: ``bytes`` on ``device`` (None: host memory).
-
-    0 bytes: it is a part of an array that another name counts.
+    """A value that a name of the notebook holds: ``bytes`` on ``device`` (None: host memory), 0 as a part of another.
 
     ``origin`` is ``"earlier"`` (it existed before the cell) or ``"cell"`` (the cell made it). ``dtype`` of a container
     names those of its arrays, and the kinds of what else it holds (``"float32, object"``). ``keeps_model``: what it
@@ -160,11 +158,12 @@ class ScalarFact:
 
 @dataclass(frozen=True, slots=True)
 class BatchSeen:
-    """The batch size that Keras really used in ``method`` (``"fit"``), read from the running call."""
+    """The batch size that Keras really used in ``method`` (``"fit"``); ``samples``: those of the call, where fewer."""
 
     method: str
     batch: int
     source: str
+    samples: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

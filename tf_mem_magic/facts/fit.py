@@ -162,8 +162,11 @@ def _batch_of(frame: FrameType) -> BatchSeen | None:
         adapter = stored(found["data_handler"]).get("_adapter") if "data_handler" in found else None
     if adapter is None:
         return None
-    size, source = _adapter_batch(stored(adapter))
-    return BatchSeen(method, size, source) if size else None
+    held = stored(adapter)
+    size, source = _adapter_batch(held)
+    rows = held.get("_num_samples") if source == "arrays" else None
+    fewer = rows if size and type(rows) is int and rows < size else None
+    return BatchSeen(method, size, source, fewer) if size else None
 
 
 def _adapter_batch(held: dict[str, Any]) -> tuple[int | None, str]:

@@ -60,6 +60,9 @@ def find_batch(
         if len({(f.value, f.slots) for f in whole}) > 1:
             return Unknown(_WHICH)
         return _checked(reader, whole[0])
+    one = next((b for b in facts.batches[:1] if b.samples == 1), None)
+    if one is not None:
+        return Unknown(_of_one_sample(f"`{one.method}`, as Keras was seen to run it,"))
     looped = loops.find(reader)
     if isinstance(looped, Unknown):
         method = behind_a_method(reader)
@@ -235,6 +238,12 @@ def _keras(reader: Reader, call: ast.Call, shape: tuple[int, ...] | None) -> Bat
     )
 
 
+def _of_one_sample(call: str) -> str:
+    return (
+        f"{call} computes one sample, and no batch is smaller: a smaller sample, or pieces of it one by one, would help"
+    )
+
+
 def _counts_on_it(what: str, name: str) -> Unknown:
     return Unknown(
         f"{what} counts on `{name}` in the validation too, whose data keep their batches: make it smaller where it is "
@@ -284,16 +293,15 @@ def _fewer_samples(
     In inference the failing tensor tells too: what it computes has a row for each sample.
     """
     data = argument(call, extra, "x", 0)
-    samples = None if data is None or setting.datasets else count_samples(reader, data)
+    samples = None if setting.datasets else next((b.samples for b in reader.facts.batches if b.method == method), None)
+    if samples is None and data is not None and not setting.datasets:
+        samples = count_samples(reader, data)
     if samples is None and method != "fit" and shape is not None and len(shape) > 1 and not setting.per_replica:
         samples = shape[0] if 0 < shape[0] < setting.value else None
     if samples is None or samples >= setting.value:
         return None
     if samples < 2:
-        return Unknown(
-            f"`{method}` in {reader.cell.told(call)} computes one sample, and no batch is smaller: a smaller sample, "
-            "or pieces of it one by one, would help"
-        )
+        return Unknown(_of_one_sample(f"`{method}` in {reader.cell.told(call)}"))
     given = argument(call, extra, "batch_size", KERAS[method])
     if setting.datasets or (isinstance(given, ast.Constant) is False and given is not None and extra is not None):
         return None

@@ -14,6 +14,7 @@ from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.remedies._engine.guards import device_memory, python, uses_keras
 from tf_mem_magic.remedies._engine.question import Ask, remedy
 from tf_mem_magic.remedies.mixed_precision.change import change, is_built_anew
+from tf_mem_magic.remedies.mixed_precision.derivatives import derived_twice
 from tf_mem_magic.remedies.mixed_precision.output_layers import every_layer
 from tf_mem_magic.remedies.mixed_precision.own_layers import why_not_in_16_bits
 from tf_mem_magic.remedies.mixed_precision.places import Computing, computing, trained
@@ -105,6 +106,13 @@ def _check_model(ask: Ask, place: Computing, trial: PolicyTrial | None) -> None:
     What was tried counts; where it was not, the code of its own layers is read.
     """
     model = place.facts
+    policy = ask.facts.policy if model is None else model.dtype_policy
+    if policy == "float64":
+        raise RefusedError(
+            f"`{place.model}` computes in float64, more digits than the usual, and 16 bits keep two or three"
+        )
+    if twice := derived_twice(ask.notebook):
+        raise RefusedError(f"`{twice}` differentiates a derivative: of that 16 bits, with two or three digits, keep little")
     listed = every_layer(ask.names, place.model, place.top)
     halving = None if model is None else model.halving
     if halving == 0 or (halving is None and listed is not None and len(_with_weights(listed)) < 2):
