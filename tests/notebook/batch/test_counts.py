@@ -86,6 +86,7 @@ def changed(source, batch=32):
 LITERAL = "ds = whole().batch(64)\n"
 NAMED = "BATCH_SIZE = 64\nds = whole().shuffle(9).batch(BATCH_SIZE)\n"
 STEP = "\n    train_step(b)"
+DEEP = "\n        train_step(b)"
 
 TURNS = """class Turns:
     at = 0
@@ -156,6 +157,12 @@ FOLLOWING = {
     "islice": "for b in islice(ds, len(x) // BATCH_SIZE):" + STEP,
     "break": "n = len(x) // BATCH_SIZE\nfor i, b in enumerate(ds):\n    if i >= n:\n        break" + STEP,
     "zip": "for i, b in zip(range(len(x) // BATCH_SIZE), ds):" + STEP,
+    "a default": "n = 2 * (len(x) // BATCH_SIZE)\ndef run(ds, n=n):\n    for b in ds.take(n + 1):" + DEEP + "\nrun(ds)",
+    "an argument": "def run(ds, n):\n    for b in ds.take(n):" + DEEP + "\nrun(ds, len(x) // BATCH_SIZE)",
+    "a keyword": "def run(ds, *, n=9):\n    for b in islice(ds, n):" + DEEP + "\nrun(ds, n=len(x) // BATCH_SIZE)",
+    "two calls": "n = len(x) // BATCH_SIZE\ndef run(d, n):\n    for b in d.take(n):"
+    + DEEP
+    + "\nrun(ds, n)\nrun(ds, n - 1)",
 }
 
 

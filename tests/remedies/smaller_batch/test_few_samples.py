@@ -19,7 +19,9 @@ AGENT = """class Agent:
             self.net.fit(state, goal, epochs=1, verbose=0)
 """
 HERE = AGENT + "\nbatch_size = 32\nagent = Agent(model)\nfor game in range(50):\n    agent.replay(batch_size)\n"
-EARLIER = "for game in range(50):\n    play(agent)\n    if len(agent.kept) > batch_size:\n        agent.replay(batch_size)\n"
+EARLIER = (
+    "for game in range(50):\n    play(agent)\n    if len(agent.kept) > batch_size:\n        agent.replay(batch_size)\n"
+)
 FUNCTION = (
     "def learn(memory, batch):\n    picked = random.choices(memory, k=batch)\n    for one, goal in picked:\n"
     "        model.fit(one[None], goal[None], verbose=0)\n\nlearn(memory, 32)\n"

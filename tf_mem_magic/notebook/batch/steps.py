@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from tf_mem_magic.core.proposals import RefusedError
 from tf_mem_magic.notebook.batch.datasets import trace
+from tf_mem_magic.notebook.follow import calls
 from tf_mem_magic.notebook.follow.entries import dict_value
 from tf_mem_magic.notebook.follow.evaluate import evaluate
-from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot
+from tf_mem_magic.notebook.follow.reader import Reader, Setting, Slot, Unknown
 from tf_mem_magic.notebook.follow.resolve import resolve
 from tf_mem_magic.notebook.text.cell import PythonCell
 from tf_mem_magic.notebook.text.ranges import CellEdit
@@ -237,6 +238,9 @@ def _is_following(reader: Reader, expr: ast.expr, setting: Setting) -> bool:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
             chosen = reader.reaching(node)
             if chosen is not None and chosen.value is not None and follows(reader, chosen.value, setting):
+                return True
+            given = calls.argument_exprs(reader, chosen) if chosen is not None and chosen.kind == "param" else []
+            if given and not isinstance(given, Unknown) and all(follows(reader, one, setting) for one in given):
                 return True
     return False
 

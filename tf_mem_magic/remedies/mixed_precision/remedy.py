@@ -112,7 +112,9 @@ def _check_model(ask: Ask, place: Computing, trial: PolicyTrial | None) -> None:
             f"`{place.model}` computes in float64, more digits than the usual, and 16 bits keep two or three"
         )
     if twice := derived_twice(ask.notebook):
-        raise RefusedError(f"`{twice}` differentiates a derivative: of that 16 bits, with two or three digits, keep little")
+        raise RefusedError(
+            f"`{twice}` differentiates a derivative: of that 16 bits, with two or three digits, keep little"
+        )
     listed = every_layer(ask.names, place.model, place.top)
     halving = None if model is None else model.halving
     if halving == 0 or (halving is None and listed is not None and len(_with_weights(listed)) < 2):
