@@ -109,13 +109,28 @@ def shape_with(reader: Reader, batch: int, call: ast.Call | None = None) -> ast.
     for node in reader.cell.calls:
         if called_name(node) not in SHAPES or _only_makes(reader, node, data):
             continue
-        for given in (*node.args, *(k.value for k in node.keywords)):
-            sizes = given.elts if isinstance(given, (ast.Tuple, ast.List)) else []
-            numbers = [e.value if isinstance(e, ast.Constant) else None for e in sizes]
-            # An image of 64 by 64 is no batch.
-            if numbers[:1] == [batch] and numbers.count(batch) == 1:
-                return node
+        # An image of 64 by 64 is no batch.
+        if any(one[:1] == [batch] and one.count(batch) == 1 for one in _shapes(node)) and not _is_weight(
+            reader, node, batch
+        ):
+            return node
     return None
+
+
+def _shapes(call: ast.Call) -> Iterator[list[object]]:
+    """Yield the lists of numbers that a call is given; None for what is no number."""
+    for given in (*call.args, *(k.value for k in call.keywords)):
+        if isinstance(given, (ast.Tuple, ast.List)):
+            yield [e.value if isinstance(e, ast.Constant) else None for e in given.elts]
+
+
+def _is_weight(reader: Reader, node: ast.Call, width: int) -> bool:
+    """Tell whether a shape is that of a layer's weights: a variable, as wide as what another one gives."""
+    made = {call for call in reader.cell.calls if called_name(call) == "Variable"}
+    if made.isdisjoint(reader.scopes.up(node)):
+        return False
+    inside = (n for call in made for n in ast.walk(call) if isinstance(n, ast.Call) and n is not node)
+    return any(len(one) > 1 and one[-1] == width for n in inside if called_name(n) in SHAPES for one in _shapes(n))
 
 
 def _only_makes(reader: Reader, node: ast.Call, names: set[str]) -> bool:
