@@ -199,6 +199,10 @@ def _within_a_loop(cell: PythonCell, node: ast.AST) -> bool:
     return any(isinstance(up, (ast.For, ast.AsyncFor, ast.While, ast.FunctionDef)) for up in cell.scopes.up(node))
 
 
+_SIZES = re.compile(
+    r"(?i)unit|dim|width|height|channel|class|hidden|feature|filter|latent|pixel|vocab|embed|depth|seq|step|token|len"
+)
+"""How names are written that hold other sizes than that of a batch."""
 _SUMS = ("reduce_sum", "sum", "add_n", "l2_loss")
 
 
@@ -233,7 +237,7 @@ def _divides_by(
             return False
         if isinstance(expr, (ast.Name, ast.Attribute)):
             name = reader.written(expr)
-            says = any_name or is_batch_name(name) or "batch" in name.lower()
+            says = is_batch_name(name) or "batch" in name.lower() or (any_name and not _SIZES.search(name))
             return says and name not in found.names and number_held(reader, name) == found.value
         return _is_number(expr, found.value)
 

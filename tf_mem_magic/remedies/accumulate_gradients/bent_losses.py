@@ -69,6 +69,13 @@ def read_losses(reader: Reader, call: ast.Call | None, steps: bool = False) -> L
     return Loss(found.bent, found.is_masked, found.mixed, found.added, found.has_others)
 
 
+def read_loss(reader: Reader, loss: ast.expr, samples: frozenset[str]) -> Loss:
+    """Tell of the loss that an expression under a tape computes of the names that hold samples."""
+    found = _Losses(reader.notebook)
+    found.computed(reader.cell, loss, samples)
+    return Loss(found.bent, found.is_masked, found.mixed, found.added, found.has_others)
+
+
 def _read(found: _Losses, cell: PythonCell, call: ast.Call, own: list[ast.Call], loops: bool) -> None:
     """Read the loss of a call, if it has one."""
     name = called_name(call)

@@ -47,6 +47,22 @@ for a, b in tf.data.Dataset.from_tensor_slices((x, y)).batch({1}):
     grads = tape.gradient(loss, model.trainable_variables)
     optimizer.apply_gradients(zip(grads, model.trainable_variables))
 """
+_WHOLE = """%%tfmem
+for step in range(100):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(model(x) ** 2)
+    grads = tape.gradient(loss, model.trainable_variables)
+    optimizer.apply_gradients(zip(grads, model.trainable_variables))
+"""
+_IN_PARTS = """%%tfmem
+for step in range(100):
+    from tf_mem_magic import apply
+    def loss_of_part(x):
+        loss = tf.reduce_mean(model(x) ** 2)
+        return loss
+    loss, grads = apply.gradients_in_parts(loss_of_part, (x,), model.trainable_variables, 128)
+    optimizer.apply_gradients(zip(grads, model.trainable_variables))
+"""
 _MADE = "optimizer = keras.optimizers.Adam()\n"
 _IMPORTS = ("import keras\nimport tensorflow as tf",)
 
@@ -85,6 +101,17 @@ EXAMPLES: tuple[Example, ...] = (
         "a custom training loop with an optimizer of an earlier cell",
         _known(_LOOP.format("", 64).replace(_MADE, ""), 4, model=_OLD, earlier=(*_IMPORTS, _MADE)),
         _LOOP.format("", 32).replace(_MADE, _CALL.replace("(model", "(optimizer")),
+    ),
+    Example(
+        "a loop over all samples at once",
+        _known(_WHOLE, 4, model=_OLD, earlier=(*_IMPORTS, _MADE)),
+        _IN_PARTS,
+    ),
+    Example(
+        "a loop over all samples at once, with a sum",
+        _known(_WHOLE.replace("reduce_mean", "reduce_sum"), 4, model=_OLD, earlier=(*_IMPORTS, _MADE)),
+        "is a mean over the samples",
+        declined=True,
     ),
     Example(
         "gradients that are clipped by the loop",

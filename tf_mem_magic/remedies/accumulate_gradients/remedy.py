@@ -44,6 +44,7 @@ from tf_mem_magic.remedies.accumulate_gradients.other_trainings import (
     serves_only,
 )
 from tf_mem_magic.remedies.accumulate_gradients.owners import given_by_callers
+from tf_mem_magic.remedies.accumulate_gradients.whole_data import in_parts
 from tf_mem_magic.remedies.smaller_batch.asked import failing_lines, fewer_samples_may_help, found_batch
 from tf_mem_magic.remedies.smaller_batch.later_fits import with_later_fits
 from tf_mem_magic.remedies.smaller_batch.shown import check_shown
@@ -68,7 +69,10 @@ def propose(ask: Ask) -> Proposal:
     facts, cell = ask.facts, ask.cell
     found = found_batch(ask)
     if isinstance(found, Unknown):
-        raise RefusedError(found.reason)
+        whole = in_parts(ask, KEY)
+        if whole is None:
+            raise RefusedError(found.reason)
+        return whole
     is_masked = _check(ask, found)
     found = with_later_fits(Reader(ask.cell, ask.facts, failing_lines(ask)), found, partial(_trains_on, found))
     before = already(ask, found)

@@ -88,7 +88,7 @@ def propose(ask: Ask) -> Proposal:
     place, model, cell = ask.place, ask.model, ask.cell
     reader = Reader(cell, ask.facts, failing_lines(ask))
     made = _made(ask, reader, place.model)
-    known = model.optimizer in (*KEPT, "SGD")
+    known = place.by_keras and model.optimizer in (*KEPT, "SGD")
     if not isinstance(made, str) and (known or (model.optimizer and not compiled_before(reader, place.model))):
         # A loop may train with an optimizer of its own, beside the one that the model was compiled with; and what is
         # known of a model may be older than the line that compiles it.
