@@ -206,7 +206,8 @@ def _of_loop(reader: Reader, loop: ast.For | ast.AsyncFor | ast.While) -> Settin
         if len(source.args) == 3 and isinstance(loop.target, ast.Name):
             return _sliced(reader, loop, source.args[2], loop.target.id)
         drawn = _first_trace(reader, nexts)
-        counts = isinstance(drawn, Setting) and not any(follows(reader, a, drawn) for a in source.args)
+        around = (one.iter for one in (loop, *reader.scopes.up(loop)) if isinstance(one, (ast.For, ast.AsyncFor)))
+        counts = isinstance(drawn, Setting) and not any(follows(reader, one, drawn) for one in around)
         return with_steps(reader, drawn, loop) if counts and isinstance(drawn, Setting) else drawn
     if isinstance(source, ast.Call) and called_name(source) == "zip":
         return _first_trace(reader, data_beside_a_range(source))

@@ -110,9 +110,10 @@ def _called(reader: Reader, call: ast.Call) -> tuple[ast.FunctionDef | None, Met
 
 def _given(reader: Reader, call: ast.Call, function: ast.FunctionDef, skip: bool, setting: Setting) -> Iterator[str]:
     """Name the parameters that get the batch size, or what is made of it."""
+    here = function in reader.nodes
     for parameter in arguments(function.args)[skip:]:
         given = calls.bind(call, function, parameter.arg, skip=skip)
-        own = given is not None and given is not calls.default_of(function, parameter.arg)
+        own = here or given is not calls.default_of(function, parameter.arg)  # of another cell, it stays as it is
         if given is not None and own and follows(reader, given, setting):
             yield parameter.arg
 
