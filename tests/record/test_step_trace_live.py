@@ -208,18 +208,19 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 from tf_mem_magic.core.facts import Facts
 from tf_mem_magic.record.step_trace import StepTrace
 
-def told(in_fit, failed=False):
+def told(in_fit, saw_fit, failed=False):
     trace, space = StepTrace(()), xplane_pb2.XSpace()
     space.planes.add(name="/host:CPU")
-    trace._began_in_fit, trace._data = in_fit, space.SerializeToString()
+    trace._began_in_fit, trace._saw_fit, trace._data = in_fit, saw_fit, space.SerializeToString()
     return trace.tell(Facts(), {}, failed).why_not
 
-print("FOUND" + json.dumps([told(True), told(False), told(True, failed=True)]))
+print("FOUND" + json.dumps([told(True, True), told(False, True), told(False, False), told(True, True, failed=True)]))
 """
 
 
 def test_a_trace_without_an_allocation_says_so_unless_it_only_saw_a_fit_end():
-    in_fit, elsewhere, failed = found_by(NOTHING)
-    assert "`fit` was over before a step after its first was seen" in in_fit
+    in_fit, behind, elsewhere, failed = found_by(NOTHING)
+    for said in (in_fit, behind):
+        assert "`fit` was over before a step after its first was seen" in said
     assert "told of no allocation" in elsewhere
     assert "told of no allocation" in failed

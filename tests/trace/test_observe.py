@@ -126,6 +126,18 @@ def drawn(taken, *sides):
 
 found["any sides"] = [drawn((12, 20, 3), None, None), drawn((12, 20, 3), 12, None), drawn((12, 20, 1), None, None),
                       drawn((9, 20, 3), 12, None), drawn(None, None, None), drawn((12, 20, 3), 12, 20)]
+
+def summed(iterator):
+    rows = next(iterator)
+    turns = tf.map_fn(lambda row: tf.nn.relu(row) * 2.0, tf.transpose(rows))
+    return tf.reduce_sum(tf.shape(rows)) + tf.cast(tf.reduce_sum(turns), tf.int32)
+
+def length_told_by(failed):
+    made = tf.data.Dataset.from_generator(lambda: iter(()), output_signature=tf.TensorSpec((None,))).batch(4)
+    graph = tf.function(summed).get_concrete_function(iter(made)).graph
+    return at_length(graph, [None] * len(graph.inputs), 4, failed, time.thread_time() + 9)[1]
+
+found["told by"] = [length_told_by(shape) for shape in ((2,), (), (4,), (7, 4), (4, 9), (9, 9))]
 found["eager"] = real(ValueError("no function in here"), {}, ()).why_not
 print("FOUND" + json.dumps(found))
 """
@@ -143,6 +155,12 @@ def test_the_parts_of_a_real_failure_add_up_and_explain_nearly_all_of_it(found):
     parts = found["parts"]
     assert (found["status"], sum(parts.values())) == ("oom", found["in use"])
     assert parts.get("other", 0) <= 0.03 * found["in use"], parts
+
+
+@pytest.mark.tf
+def test_a_tensor_that_samples_of_any_length_bring_about_does_not_tell_theirs(found):
+    """The shape of a shape, a single number and a row of the batch are there whatever the length is."""
+    assert found["told by"] == [None, None, None, 7, 9, None]
 
 
 @pytest.mark.tf

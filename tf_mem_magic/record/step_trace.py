@@ -154,7 +154,7 @@ class StepTrace:
 
     def _saw_only_an_end(self, failed: bool) -> bool:
         """Whether all that it saw of a ``fit`` was the end of its first step, or what follows it."""
-        return self._began_in_fit and not (failed or self._is_whole)
+        return (self._began_in_fit or self._saw_fit) and not (failed or self._is_whole)
 
     def _run(self) -> None:
         try:

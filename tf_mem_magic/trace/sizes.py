@@ -71,19 +71,25 @@ def at_length(
 
     That is what the model takes (``taken``: a sample of its only input), where it takes one shape only. Else it is one
     of the numbers in the shape of the tensor that failed, and the right one brings a tensor of that shape about. None
-    where no number does.
+    where no number does, and where samples of any length would: the shape of a shape is that of all of them.
     """
     flat = flatten_at(graph, arguments, batch, batch, deadline)
     if _is_known(flat):
         return flat, None
     if taken is not None and _is_known(flat := flatten_at(graph, arguments, batch, batch, deadline, taken)):
         return flat, taken
+    if _makes(flat, failed):
+        return None, None
     for length in sorted({n for n in failed if n > 1}, reverse=True):
         flat = flatten_at(graph, arguments, batch, batch, deadline, length)
-        shapes = (t.shape for op in flat.graph.get_operations() for t in op.outputs)
-        if any(fixed(shape) == failed for shape in shapes if shape.rank == len(failed)):
+        if _makes(flat, failed):
             return flat, length
     return None, None
+
+
+def _makes(flat: Flat, wanted: tuple[int, ...]) -> bool:
+    shapes = (t.shape for op in flat.graph.get_operations() for t in op.outputs)
+    return any(fixed(shape) == wanted for shape in shapes if shape.rank == len(wanted))
 
 
 def _is_known(flat: Flat) -> bool:
