@@ -13,6 +13,7 @@ from tf_mem_magic.notebook.follow.reader import Reader, Setting
 from tf_mem_magic.notebook.uses import called_name
 from tf_mem_magic.remedies._engine.question import Ask
 from tf_mem_magic.remedies.smaller_batch.asked import failing_lines
+from tf_mem_magic.remedies.smaller_batch.drawn import check_drawn
 from tf_mem_magic.remedies.smaller_batch.parts_taken import check_parts
 
 _DEEPEST = 4
@@ -28,6 +29,7 @@ def check_shown(ask: Ask, found: BatchFound, batch: int) -> None:
     """
     reader = Reader(ask.cell, ask.facts, failing_lines(ask))
     check_parts(reader, found, batch)
+    check_drawn(reader, found, batch)
     setting = Setting(found.value, found.slots, found.names)
     for loop in (n for n in ask.cell.nodes if isinstance(n, ast.For) and isinstance(n.target, ast.Name)):
         count = _turns(reader, loop)
