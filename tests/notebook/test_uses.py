@@ -25,3 +25,13 @@ def test_a_list_or_tuple_that_is_as_long_as_a_batch_follows_it(value):
 @pytest.mark.parametrize("value", ["7 * n", "n * width", "[n] * 7"])
 def test_what_is_computed_of_it_otherwise_may_be_anything(value):
     assert role_of_n(f"labels = {value}") == "other"
+
+
+@pytest.mark.parametrize("moves", ["progress_bar.update(n)", "pbar.update(n)", "self.bar.update(n)", "progbar.add(n)"])
+def test_a_progress_bar_moves_on_by_the_samples_of_a_batch(moves):
+    assert role_of_n(f"done = {moves}") == "coupled"
+
+
+@pytest.mark.parametrize("other", ["settings.update(n)", "sidebar_width.add(n)", "pbar.set(n)", "model.add(n)"])
+def test_what_else_is_updated_may_be_anything(other):
+    assert role_of_n(f"done = {other}") == "other"

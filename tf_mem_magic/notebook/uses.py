@@ -102,6 +102,9 @@ def is_tape(node: ast.AST) -> bool:
 _DEEPEST = 4
 """Through so many functions of a cell a size is followed."""
 
+_BAR = re.compile(r"(?i)(?:^|_|\b)(?:p?bar|prog(?:ress)?(?:_?bar)?|tqdm)$")
+"""What shows how far a loop is: it moves on by the samples of a batch."""
+
 
 def role(scopes: Scopes, node: ast.expr, depth: int = 0) -> Role:
     """Say what the expression ``node``, which reads the batch size, is used for; ``depth``: of functions entered."""
@@ -171,6 +174,8 @@ def _of_argument(scopes: Scopes, call: ast.Call, child: ast.AST, depth: int) -> 
     if (BATCHERS | KERAS).get(name) == index and isinstance(call.func, ast.Attribute):
         return "site"
     if name == "range" or name in SHAPES:
+        return "coupled"
+    if name in ("update", "add") and isinstance(call.func, ast.Attribute) and _BAR.search(ast.unparse(call.func.value)):
         return "coupled"
     if name in _THROUGH:
         return None
