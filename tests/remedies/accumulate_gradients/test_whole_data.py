@@ -53,7 +53,7 @@ def test_the_tape_becomes_a_function_of_a_part():
 """
     )
     assert (answer.title, answer.preserves) == (
-        "Gradients of all 5000 samples, in 10 parts",
+        "All 5000 samples, in 10 parts",
         "same effective batch",
     )
 

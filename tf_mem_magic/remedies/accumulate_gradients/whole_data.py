@@ -69,7 +69,7 @@ def in_parts(ask: Ask, key: str) -> Proposal | None:
     norm = next((layer for layer in model.layers if "BatchNormalization" in layer), None)
     return Proposal(
         key=key,
-        title=f"Gradients of all {total} samples, in {parts} parts",
+        title=f"All {total} samples, in {parts} parts",
         source=_source(ask, tape, data, size),
         original=ask.source,
         preserves="same model, other gradients" if norm else "same effective batch",
